@@ -1,0 +1,84 @@
+//! The time of day. Nothing else in the crate asks for it.
+
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A moment in UTC: seconds since 1970 (negative before) and nanoseconds within that second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Timestamp {
+    pub seconds: i64,
+    pub nanos: u32,
+}
+
+impl Timestamp {
+    pub fn now() -> Timestamp {
+        Timestamp::from(SystemTime::now())
+    }
+
+    /// `2026-11-20T22-42-10Z`: ISO 8601 with the colons replaced, so that it is a file name anywhere.
+    pub fn as_name(self) -> String {
+        self.format("%Y-%m-%dT%H-%M-%SZ")
+    }
+
+    /// `2026-11-20 22:42:10 UTC`
+    pub fn as_text(self) -> String {
+        self.format("%Y-%m-%d %H:%M:%S UTC")
+    }
+
+    fn format(self, pattern: &str) -> String {
+        match jiff::Timestamp::new(self.seconds, self.nanos as i32) {
+            Ok(moment) => moment.strftime(pattern).to_string(),
+            Err(_) => format!("{}s", self.seconds),
+        }
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Timestamp {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => Timestamp { seconds: after.as_secs() as i64, nanos: after.subsec_nanos() },
+            Err(before) => {
+                let before = before.duration();
+                let seconds = (before.as_secs() as i64).wrapping_neg();
+                match before.subsec_nanos() {
+                    0 => Timestamp { seconds, nanos: 0 },
+                    nanos => Timestamp { seconds: seconds - 1, nanos: 1_000_000_000 - nanos },
+                }
+            }
+        }
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(time: Timestamp) -> SystemTime {
+        let moment = if time.seconds >= 0 {
+            UNIX_EPOCH.checked_add(Duration::new(time.seconds as u64, time.nanos))
+        } else {
+            UNIX_EPOCH
+                .checked_sub(Duration::from_secs(time.seconds.unsigned_abs()))
+                .and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into())))
+        };
+        moment.unwrap_or(UNIX_EPOCH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_survive_the_way_there_and_back() {
+        for (seconds, nanos) in [(-1, 0), (-1, 1), (-2, 999_999_999), (0, 0), (0, 1), (1 << 33, 5), (-(1 << 33), 7)] {
+            let time = Timestamp { seconds, nanos };
+            assert_eq!(Timestamp::from(SystemTime::from(time)), time);
+        }
+    }
+
+    #[test]
+    fn names_have_no_colon_and_sort_by_time() {
+        let early = Timestamp { seconds: 1_795_000_000, nanos: 0 };
+        let late = Timestamp { seconds: 1_795_000_001, nanos: 0 };
+        assert_eq!(early.as_name().len(), "2026-11-20T22-42-10Z".len());
+        assert!(!early.as_name().contains(':') && early.as_name() < late.as_name());
+    }
+}

@@ -1,0 +1,367 @@
+//! Tracks and records with a memory: pointer tables, protection, pre-images and sessions.
+//!
+//! A record is a value with the epoch of its birth. Base tables hold the current value; what a snapshot
+//! still needs is moved to the `preimage` table before it is replaced or removed (*write rule*), and
+//! found there again by the *read rule* (both in `history.rs`). File data is written in tracks: first
+//! into dirty tracks in memory, then to free room in the log store (*redirect on write*).
+//!
+//! ```text
+//! edit_track ─▶ dirty ──flush──▶ flushing ──append, set_track──▶ pointer table
+//!                 └──────────────── commit: flush all, freeze, sync, publish ──────────▶ durable
+//! ```
+//!
+//! Invariants:
+//! - a track is looked for in dirty, flushing and the pointer table, in this order;
+//! - each dirty or flushing track holds one reserved slot of the log store, so flushing cannot run out
+//!   of room;
+//! - when the overlay is frozen nothing is dirty: a commit is a whole state;
+//! - all dirty tracks belong to the current epoch, since a snapshot flushes before it advances it.
+
+mod commit;
+mod delete;
+mod history;
+mod session;
+mod tracks;
+
+pub use commit::Commit;
+pub use history::{Moment, split_increment, split_preimage, split_record};
+pub use session::{Snapshot, SnapshotRecord};
+pub use tracks::Source;
+
+use crate::error::{Error, Result};
+use crate::limits::*;
+use crate::logstore::{Codec, Location, LogStore};
+use crate::media::MediaDir;
+use crate::meta::{Kv, Meta, Reserve, Table};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// A named tree that is written to. `live` is the one every store starts with.
+pub type BaseId = u32;
+pub const LIVE: BaseId = 1;
+
+/// Counts snapshots; every record carries the epoch of its birth.
+pub type Epoch = u32;
+
+pub type InodeNo = u64;
+pub type TrackNo = u64;
+
+/// How a store was created. Never changes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    pub track_bytes: u32,
+    pub codec: Codec,
+    /// Seeds the hashes of directory entries, so that nobody can craft names that collide.
+    pub hash_seed: u64,
+}
+
+const SETTINGS: &[u8] = b"settings";
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct BaseRecord {
+    epoch: Epoch,
+    /// Blocks of tracks that only pre-images hold.
+    log_blocks: u64,
+}
+
+fn base_key(base: BaseId) -> Vec<u8> {
+    [b"base", &base.to_be_bytes()[..]].concat()
+}
+
+type TrackKey = (InodeNo, TrackNo);
+type Tracks = BTreeMap<TrackKey, Arc<Vec<u8>>>;
+
+/// Everything an operation can see and change, under one lock.
+pub struct State {
+    meta: Meta,
+    epoch: Epoch,
+    /// The newest snapshot that is not being deleted; 0 without any.
+    newest: Epoch,
+    log_blocks: u64,
+    dirty: Tracks,
+    flushing: Tracks,
+    dirty_bytes: usize,
+}
+
+pub struct Device {
+    state: RwLock<State>,
+    log: LogStore,
+    kv: Kv,
+    dir: Arc<dyn MediaDir>,
+    settings: Settings,
+    /// Held by whoever flushes or commits; taken before `state`.
+    commit_lock: Mutex<()>,
+    freezes: AtomicU64,
+    durable_freezes: AtomicU64,
+    stopped: Mutex<Option<String>>,
+    has_stopped: AtomicBool,
+    full: AtomicBool,
+    work: Mutex<bool>,
+    work_came: Condvar,
+}
+
+/// Looks at a state.
+pub struct Look<'a> {
+    state: RwLockReadGuard<'a, State>,
+}
+
+impl std::ops::Deref for Look<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+/// One operation's changes: all of them take effect with `finish`, none without.
+pub struct Txn<'a> {
+    device: &'a Device,
+    state: RwLockWriteGuard<'a, State>,
+    releases: Vec<Location>,
+    log_blocks: i64,
+    /// Tracks in memory that the operation makes void.
+    forget: Vec<TrackKey>,
+    finished: bool,
+}
+
+impl std::ops::Deref for Txn<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl Txn<'_> {
+    /// Makes the changes visible.
+    pub fn finish(mut self) -> Result<()> {
+        let state = &mut *self.state;
+        let released = self.releases.iter().try_for_each(|location| {
+            self.device.log.release(&mut state.meta, location).map(|_was_last| ())
+        });
+        state.meta.finish();
+        self.finished = true;
+        state.log_blocks = state.log_blocks.saturating_add_signed(self.log_blocks);
+        for key in &self.forget {
+            if let Some(bytes) = state.dirty.remove(key) {
+                state.dirty_bytes -= bytes.len();
+                self.device.log.unreserve(1);
+            }
+            // Whoever flushes it notices that it is gone, and gives its slot back.
+            if let Some(bytes) = state.flushing.remove(key) {
+                state.dirty_bytes -= bytes.len();
+            }
+        }
+        if state.meta.dirty_records() >= DIRTY_RECORDS_COMMIT || state.dirty_bytes >= DIRTY_BYTES_FLUSH {
+            self.device.wake();
+        }
+        // Room that cannot be accounted for any more must not reach the disk.
+        released.inspect_err(|error| self.device.stop(error))
+    }
+}
+
+impl Drop for Txn<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.state.meta.rollback();
+        }
+    }
+}
+
+const META_FILE: &str = "meta.redb";
+
+impl Device {
+    /// Lays out a new store.
+    pub fn create(dir: Arc<dyn MediaDir>, settings: &Settings) -> Result<()> {
+        let media = dir.open(META_FILE, true).map_err(|source| Error::media(format!("making {META_FILE}"), source))?;
+        let kv = Kv::create(media, None)?;
+        let mut meta = Meta::new(&kv)?;
+        meta.put(Table::State, SETTINGS, settings);
+        meta.put(Table::State, &base_key(LIVE), &BaseRecord { epoch: 1, log_blocks: 0 });
+        LogStore::create(&*dir, &mut meta)?;
+        kv.commit(&meta.freeze())
+    }
+
+    pub fn open(dir: Arc<dyn MediaDir>) -> Result<Device> {
+        let media = dir.open(META_FILE, false).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::corrupt(format!("the store in {}", dir.describe()), format!("{META_FILE} is missing"))
+            }
+            _ => Error::media(format!("opening {META_FILE}"), source),
+        })?;
+        let reserve = Reserve::open(dir.clone()).map_err(|source| Error::media("opening the reserve", source))?;
+        let kv = Kv::open(media, Some(Arc::new(reserve)))?;
+        let meta = Meta::new(&kv)?;
+        let missing = |what: &str| Error::corrupt("the metadata (meta.redb)", format!("it has no {what}"));
+        let settings: Settings = meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
+        let track_bytes = settings.track_bytes as usize;
+        if !track_bytes.is_power_of_two() || !(TRACK_BYTES_MIN..=TRACK_BYTES_MAX).contains(&track_bytes) {
+            return Err(Error::corrupt("the metadata (meta.redb)", format!("a track size of {track_bytes} is not possible")));
+        }
+        let base: BaseRecord = meta.get(Table::State, &base_key(LIVE))?.ok_or_else(|| missing("record of `live`"))?;
+        let log = LogStore::open(dir.clone(), &meta, settings.codec, track_bytes)?;
+        let mut state = State {
+            meta,
+            epoch: base.epoch,
+            newest: 0,
+            log_blocks: base.log_blocks,
+            dirty: Tracks::new(),
+            flushing: Tracks::new(),
+            dirty_bytes: 0,
+        };
+        state.newest = state.newest_snapshot()?;
+        Ok(Device {
+            state: RwLock::new(state),
+            log,
+            kv,
+            dir,
+            settings,
+            commit_lock: Mutex::default(),
+            freezes: AtomicU64::new(0),
+            durable_freezes: AtomicU64::new(0),
+            stopped: Mutex::default(),
+            has_stopped: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            work: Mutex::new(false),
+            work_came: Condvar::new(),
+        })
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn log(&self) -> &LogStore {
+        &self.log
+    }
+
+    pub fn track_bytes(&self) -> u64 {
+        self.settings.track_bytes.into()
+    }
+
+    /// A look at the current state; many may look at once.
+    pub fn look(&self) -> Result<Look<'_>> {
+        if self.kv.met_damage() {
+            self.reopen_after_damage()?;
+        }
+        Ok(Look { state: self.state.read() })
+    }
+
+    /// Starts an operation. The caller may hold no other lock of this device.
+    pub fn begin(&self) -> Result<Txn<'_>> {
+        if self.kv.met_damage() {
+            self.reopen_after_damage()?;
+        }
+        self.throttle()?;
+        self.begin_unthrottled()
+    }
+
+    fn begin_unthrottled(&self) -> Result<Txn<'_>> {
+        self.check_running()?;
+        let mut state = self.state.write();
+        state.meta.begin();
+        Ok(Txn { device: self, state, releases: Vec::new(), log_blocks: 0, forget: Vec::new(), finished: false })
+    }
+
+    /// Starts an operation that needs more room than it frees: NOSPC on a full disk.
+    pub fn begin_growing(&self) -> Result<Txn<'_>> {
+        if self.full.load(Ordering::Relaxed) && !self.has_room_again()? {
+            return Err(Error::Posix(crate::error::Errno::NOSPC));
+        }
+        self.begin()
+    }
+
+    fn reopen_after_damage(&self) -> Result<()> {
+        let _commit = self.commit_lock.lock();
+        if !self.kv.met_damage() {
+            return Ok(());
+        }
+        let mut state = self.state.write();
+        log::error!("a page of the metadata is damaged; reopening to keep the rest readable");
+        self.kv.reopen()?;
+        state.meta.reattach(&self.kv)
+    }
+
+    /// After a failed write or sync nothing is written any more until the store is reopened.
+    fn stop(&self, error: &Error) {
+        let mut stopped = self.stopped.lock();
+        if stopped.is_none() {
+            log::error!("writing stopped: {error}");
+            *stopped = Some(error.to_string());
+        }
+        self.has_stopped.store(true, Ordering::Release);
+    }
+
+    pub fn check_running(&self) -> Result<()> {
+        if self.has_stopped.load(Ordering::Acquire) {
+            return Err(Error::Stopped(self.stopped.lock().clone().unwrap_or_default()));
+        }
+        Ok(())
+    }
+
+    /// Tells the background thread that there is something to do.
+    pub fn wake(&self) {
+        let mut work = self.work.lock();
+        if !*work {
+            *work = true;
+            self.work_came.notify_one();
+        }
+    }
+
+    /// Waits for work, at most `timeout`; true when there is some.
+    pub fn wait_for_work(&self, timeout: std::time::Duration) -> bool {
+        let mut work = self.work.lock();
+        if !*work {
+            self.work_came.wait_for(&mut work, timeout);
+        }
+        std::mem::take(&mut *work)
+    }
+
+    /// Room of the file system that carries the store, in bytes.
+    pub fn room(&self) -> Result<crate::media::Room> {
+        self.dir.room().map_err(|error| Error::media("asking for room", error))
+    }
+
+    pub fn meta_bytes(&self) -> Result<u64> {
+        self.kv.file_bytes()
+    }
+
+    /// Bytes of tracks that only snapshots hold.
+    pub fn log_bytes(&self) -> u64 {
+        self.state.read().log_blocks * BLOCK_BYTES as u64
+    }
+
+    /// Looks whether metadata may grow; remembered until it may again.
+    fn note_room(&self) -> Result<()> {
+        self.kv.refill_reserve()?;
+        let has_room = self.kv.reserve_is_whole()? && self.room()?.available >= RESERVE_BYTES_MIN / 2;
+        self.full.store(!has_room, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn has_room_again(&self) -> Result<bool> {
+        self.note_room()?;
+        Ok(!self.full.load(Ordering::Relaxed))
+    }
+}
+
+impl State {
+    /// The open transaction, for reading tables that have no history.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+}
+
+impl Txn<'_> {
+    /// The open transaction, for changing tables that have no history.
+    pub fn meta_mut(&mut self) -> &mut Meta {
+        &mut self.state.meta
+    }
+}

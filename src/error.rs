@@ -1,0 +1,93 @@
+//! What can go wrong, in four families: the media failed, stored data is corrupt, the store or its
+//! format cannot be used, or an operation was asked for that the file system's rules refuse.
+
+use std::fmt;
+use std::io;
+
+/// A POSIX error number, kept apart from its transport.
+pub type Errno = rustix::io::Errno;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything a layer can report to the one above.
+#[derive(Debug)]
+pub enum Error {
+    /// Reading, writing or syncing the media failed.
+    Media { what: String, source: io::Error },
+    /// Bytes that were stored came back different, or two records contradict each other.
+    Corrupt { object: String, problem: String },
+    /// The store cannot be used as it is: missing, of a newer format, in use, not a store.
+    Store(String),
+    /// An operation that a file system refuses, with the number the caller will see.
+    Posix(Errno),
+    /// A request of the user that cannot be carried out, in words.
+    Refused(Errno, String),
+    /// An earlier failure stopped all writing until the store is reopened.
+    Stopped(String),
+}
+
+impl Error {
+    pub fn media(what: impl Into<String>, source: io::Error) -> Error {
+        Error::Media { what: what.into(), source }
+    }
+
+    pub fn corrupt(object: impl Into<String>, problem: impl Into<String>) -> Error {
+        Error::Corrupt { object: object.into(), problem: problem.into() }
+    }
+
+    /// The one table from error to errno.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Error::Media { source, .. } => match Errno::from_io_error(source) {
+                Some(Errno::NOSPC) => Errno::NOSPC,
+                Some(Errno::DQUOT) => Errno::DQUOT,
+                Some(_) | None => Errno::IO,
+            },
+            Error::Corrupt { .. } => Errno::IO,
+            Error::Store(_) => Errno::IO,
+            Error::Posix(errno) => *errno,
+            Error::Refused(errno, _) => *errno,
+            Error::Stopped(_) => Errno::IO,
+        }
+    }
+
+    pub fn is_no_space(&self) -> bool {
+        matches!(self.errno(), Errno::NOSPC | Errno::DQUOT)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Media { what, source } => write!(f, "{what}: {source}"),
+            Error::Corrupt { object, problem } => write!(f, "{object} is damaged: {problem}"),
+            Error::Store(text) | Error::Refused(_, text) => f.write_str(text),
+            Error::Posix(errno) => write!(f, "{}", io::Error::from(*errno)),
+            Error::Stopped(why) => write!(
+                f,
+                "the store stopped writing after an earlier failure ({why}); unmount it, mend the cause and open it again"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Media { source, .. } => Some(source),
+            Error::Corrupt { .. } | Error::Store(_) | Error::Posix(_) | Error::Refused(..) | Error::Stopped(_) => None,
+        }
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Error {
+        Error::Posix(errno)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(source: io::Error) -> Error {
+        Error::Media { what: "input or output failed".into(), source }
+    }
+}

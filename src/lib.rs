@@ -1,0 +1,15 @@
+//! pitfs shows every point in time of a tree of files as an ordinary directory.
+//!
+//! Layers, from the top; calls go down this list and never up:
+//! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `meta`, `media`.
+//! `docs/design.md` says what each knows and what it does not.
+
+pub mod clock;
+pub mod device;
+pub mod error;
+pub mod limits;
+pub mod logstore;
+pub mod media;
+pub mod meta;
+pub mod tree;
+pub mod view;

@@ -1,0 +1,62 @@
+//! Every limit and size in one place, with compile-time checks of how they relate.
+
+/// The unit in which room inside a segment is handed out.
+pub const BLOCK_BYTES: usize = 4096;
+/// The addresses of one segment.
+pub const SEGMENT_BYTES: u64 = 8 << 20;
+pub const SEGMENT_BLOCKS: usize = (SEGMENT_BYTES / BLOCK_BYTES as u64) as usize;
+/// The unit in which a volume hands out room: a physical segment.
+pub const PSEG_BYTES: u64 = 2 << 20;
+pub const PSEGS_IN_SEGMENT: usize = (SEGMENT_BYTES / PSEG_BYTES) as usize;
+
+pub const TRACK_BYTES_MIN: usize = 16 << 10;
+pub const TRACK_BYTES_MAX: usize = 1 << 20;
+pub const TRACK_BYTES_DEFAULT: usize = 64 << 10;
+
+/// A file of up to this many bytes lives inside its inode record.
+pub const INLINE_BYTES_MAX: usize = 1024;
+
+pub const NAME_BYTES_MAX: usize = 255;
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+pub const LINKS_MAX: u32 = 1 << 20;
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
+/// All names of one inode's xattrs together, as listxattr(2) can return them.
+pub const XATTR_LIST_BYTES_MAX: usize = 64 << 10;
+/// The largest file offset the kernel passes (signed 64 bits).
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// Inode numbers within a view are below this; the bits above carry the view.
+pub const INODE_BITS: u32 = 40;
+pub const VIEW_BITS: u32 = 24;
+
+/// Dirty file data in memory at which writers start to wait for the flusher.
+pub const DIRTY_BYTES_MAX: usize = 64 << 20;
+/// Dirty file data at which the flusher starts.
+pub const DIRTY_BYTES_FLUSH: usize = 4 << 20;
+/// Records in the open transaction at which it is committed in the background.
+pub const DIRTY_RECORDS_COMMIT: usize = 40_000;
+/// Records in the open transaction at which operations start to wait for the commit.
+pub const DIRTY_RECORDS_MAX: usize = 400_000;
+/// What is changed is committed after this time at the latest.
+pub const COMMIT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Dirty data left after which a commit flushes the rest while operations wait.
+pub const FREEZE_BYTES_MAX: usize = 256 << 10;
+
+pub const META_CACHE_BYTES: usize = 64 << 20;
+
+/// Room set aside so that a full store can still delete: bounds and share of the file system.
+pub const RESERVE_BYTES_MIN: u64 = 2 << 20;
+pub const RESERVE_BYTES_MAX: u64 = 32 << 20;
+pub const RESERVE_SHARE: u64 = 20;
+
+const _: () = assert!(SEGMENT_BLOCKS <= u16::MAX as usize);
+const _: () = assert!(TRACK_BYTES_DEFAULT >= TRACK_BYTES_MIN && TRACK_BYTES_DEFAULT <= TRACK_BYTES_MAX);
+const _: () = assert!(TRACK_BYTES_MIN.is_multiple_of(BLOCK_BYTES) && TRACK_BYTES_MAX.is_power_of_two());
+const _: () = assert!(TRACK_BYTES_MAX as u64 * 2 < SEGMENT_BYTES);
+const _: () = assert!(INODE_BITS + VIEW_BITS == 64);
+const _: () = assert!(INLINE_BYTES_MAX < BLOCK_BYTES && INLINE_BYTES_MAX < TRACK_BYTES_MIN);
+const _: () = assert!(DIRTY_BYTES_FLUSH < DIRTY_BYTES_MAX && TRACK_BYTES_MAX <= DIRTY_BYTES_FLUSH);
+const _: () = assert!(DIRTY_RECORDS_COMMIT < DIRTY_RECORDS_MAX);
+const _: () = assert!(RESERVE_BYTES_MIN < RESERVE_BYTES_MAX);

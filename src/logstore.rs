@@ -1,0 +1,462 @@
+//! Where the bytes of tracks lie: segments of blocks, with checksums and compression.
+//!
+//! Tracks are appended in runs to open segments; a [`Location`] names the segment, never the volume, so
+//! moving a segment's members changes one descriptor and no pointer table. Whose track it is stands in
+//! the segment's summary and means nothing here.
+//!
+//! ```text
+//!  reserve() ─▶ extents ──append()──▶ run in memory ──▶ media ──sync()──▶ durable
+//!                  ▲                                                        │
+//!                  └──── durable(): freed blocks may be used again ◀── freeze()
+//! ```
+//!
+//! Invariants:
+//! - a block that the last durable commit refers to is not written before a later commit is durable;
+//! - every reserved slot can be filled with a whole track, in whatever order tracks come;
+//! - every byte read is checked against the location's checksum, which is seeded with the address.
+
+mod codec;
+mod segment;
+mod summary;
+mod volume;
+
+pub use codec::{Codec, Encoded};
+pub use segment::Descriptor;
+pub use summary::Owner;
+pub use volume::Volume;
+
+use crate::error::{Error, Result};
+use crate::limits::*;
+use crate::media::MediaDir;
+use crate::meta::{Meta, Table};
+use parking_lot::Mutex;
+use segment::{Extent, Members, Run, Segment};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Where the bytes of one track lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Location {
+    pub segment: u64,
+    /// The first block within the segment.
+    pub block: u16,
+    /// Bytes on the media.
+    pub stored: u32,
+    /// Bytes of the track.
+    pub raw: u32,
+    pub codec: Codec,
+    /// XXH3 of the stored bytes, seeded with the address.
+    pub check: u64,
+}
+
+impl Location {
+    pub fn blocks(&self) -> usize {
+        (self.stored as usize).div_ceil(BLOCK_BYTES)
+    }
+
+    /// The key under which further holders of this location are counted.
+    pub fn key(&self) -> [u8; 10] {
+        let mut key = [0; 10];
+        key[..8].copy_from_slice(&self.segment.to_be_bytes());
+        key[8..].copy_from_slice(&self.block.to_be_bytes());
+        key
+    }
+
+    fn describe(&self) -> String {
+        format!("track at segment {} block {}", self.segment, self.block)
+    }
+}
+
+fn address_seed(segment: u64, block: u16) -> u64 {
+    segment << 16 | u64::from(block)
+}
+
+/// The counters that are stored with each commit.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Counters {
+    next_segment: u64,
+    used_blocks: u64,
+    segments: u64,
+}
+
+const COUNTERS: &[u8] = b"logstore";
+
+/// Room inside the log store, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Blocks that hold tracks and summaries.
+    pub used: u64,
+    /// Room of all segments.
+    pub segments: u64,
+}
+
+pub struct LogStore {
+    dir: Arc<dyn MediaDir>,
+    volume: Arc<Volume>,
+    codec: Codec,
+    slot_blocks: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    counters: Counters,
+    /// Segments that are open, or changed since the last durable commit.
+    segments: HashMap<u64, Segment>,
+    /// Where the members of segments lie, for reading.
+    placed: HashMap<u64, Members>,
+    extents: VecDeque<Extent>,
+    reserved_slots: usize,
+    run: Run,
+    freed: Vec<Freed>,
+    freed_frozen: Vec<Freed>,
+    /// Room of segments that ceased to exist: since the last freeze, and in the commit under way.
+    dropped: Vec<u32>,
+    dropped_frozen: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Freed {
+    segment: u64,
+    block: u16,
+    blocks: u16,
+}
+
+/// A location with the place of its segment, to be read without any lock.
+pub struct Placed {
+    pub location: Location,
+    members: Members,
+}
+
+impl LogStore {
+    /// `slot_bytes` is the track size of the store.
+    pub fn open(dir: Arc<dyn MediaDir>, meta: &Meta, codec: Codec, slot_bytes: usize) -> Result<LogStore> {
+        let volume = Arc::new(Volume::open(&*dir, 0)?);
+        let counters = meta.get(Table::State, COUNTERS)?.unwrap_or_default();
+        let inner = Mutex::new(Inner { counters, ..Inner::default() });
+        Ok(LogStore { dir, volume, codec, slot_blocks: slot_bytes / BLOCK_BYTES, inner })
+    }
+
+    /// Lays out the log store of a new store.
+    pub fn create(dir: &dyn MediaDir, meta: &mut Meta) -> Result<()> {
+        Volume::create(dir, meta, 0)?;
+        meta.put(Table::State, COUNTERS, &Counters { next_segment: 1, ..Counters::default() });
+        Ok(())
+    }
+
+    pub fn usage(&self) -> Usage {
+        let counters = self.inner.lock().counters;
+        Usage { used: counters.used_blocks * BLOCK_BYTES as u64, segments: counters.segments * SEGMENT_BYTES }
+    }
+
+    /// Compresses a track. Takes no lock.
+    pub fn encode<'a>(&self, raw: &'a [u8]) -> Encoded<'a> {
+        codec::encode(self.codec, raw)
+    }
+
+    /// Makes sure that `slots` more tracks of any size will find room; NOSPC where they will not.
+    pub fn reserve(&self, meta: &mut Meta, slots: usize) -> Result<()> {
+        let mut inner = self.inner.lock();
+        while inner.free_slots(self.slot_blocks) < inner.reserved_slots + slots {
+            self.add_extents(&mut inner, meta)?;
+        }
+        inner.reserved_slots += slots;
+        Ok(())
+    }
+
+    /// Gives back slots that were reserved, used or not.
+    pub fn unreserve(&self, slots: usize) {
+        let mut inner = self.inner.lock();
+        debug_assert!(inner.reserved_slots >= slots);
+        inner.reserved_slots = inner.reserved_slots.saturating_sub(slots);
+    }
+
+    /// Gives a track its place and its bytes to the media. The caller holds a reserved slot.
+    pub fn append(&self, meta: &mut Meta, encoded: &Encoded<'_>, owner: Owner) -> Result<Location> {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let blocks = encoded.stored().len().div_ceil(BLOCK_BYTES).max(1);
+        let (segment, block) = self.place(inner, meta, blocks)?;
+        let check = xxh3_64_with_seed(encoded.stored(), address_seed(segment, block));
+        let location = Location {
+            segment,
+            block,
+            stored: encoded.stored().len() as u32,
+            raw: encoded.raw_len() as u32,
+            codec: encoded.codec(),
+            check,
+        };
+        let open = inner.segments.get_mut(&segment).expect("an extent's segment is loaded");
+        open.note(&self.volume, block, blocks, owner, &location)?;
+        inner.counters.used_blocks += blocks as u64;
+        let members = open.members.clone();
+        inner.run.append(&self.volume, segment, block, &members, encoded.stored())?;
+        Ok(location)
+    }
+
+    /// Where to read a location. The caller sees to it that `meta` still refers to it.
+    pub fn placed(&self, meta: &Meta, location: Location) -> Result<Placed> {
+        let mut inner = self.inner.lock();
+        let id = location.segment;
+        if let Some(open) = inner.segments.get(&id) {
+            return Ok(Placed { location, members: open.members.clone() });
+        }
+        if let Some(members) = inner.placed.get(&id) {
+            return Ok(Placed { location, members: members.clone() });
+        }
+        let descriptor: Descriptor = meta
+            .get(Table::Segment, &id.to_be_bytes())?
+            .ok_or_else(|| Error::corrupt(location.describe(), "its segment has no descriptor"))?;
+        let members = descriptor.checked_members(id)?;
+        if inner.placed.len() > 1 << 16 {
+            inner.placed.clear();
+        }
+        inner.placed.insert(id, members.clone());
+        Ok(Placed { location, members })
+    }
+
+    /// Reads and verifies one track; the result has `location.raw` bytes.
+    pub fn read(&self, placed: &Placed) -> Result<Vec<u8>> {
+        let location = &placed.location;
+        let mut stored = vec![0; location.stored as usize];
+        let in_run = self.inner.lock().run.read(location.segment, location.block, &mut stored);
+        if !in_run {
+            segment::read(&self.volume, &placed.members, location.block, &mut stored)
+                .map_err(|source| Error::media(format!("reading the {}", location.describe()), source))?;
+        }
+        if xxh3_64_with_seed(&stored, address_seed(location.segment, location.block)) != location.check {
+            return Err(Error::corrupt(location.describe(), "its bytes do not match their checksum"));
+        }
+        codec::decode(location.codec, stored, location.raw as usize)
+            .map_err(|problem| Error::corrupt(location.describe(), problem))
+    }
+
+    /// One holder lets go of a location; the blocks are free once the last one has, and may be used
+    /// again once that is durable. Returns whether it was the last.
+    pub fn release(&self, meta: &mut Meta, location: &Location) -> Result<bool> {
+        let key = location.key();
+        if let Some(more) = meta.get::<u64>(Table::Shared, &key)? {
+            match more {
+                0 | 1 => meta.remove(Table::Shared, &key),
+                _ => meta.put(Table::Shared, &key, &(more - 1)),
+            }
+            return Ok(false);
+        }
+        let mut inner = self.inner.lock();
+        let blocks = location.blocks().max(1);
+        let segment = inner.load(meta, location.segment)?;
+        segment.free(location.block, blocks)?;
+        inner.counters.used_blocks = inner.counters.used_blocks.saturating_sub(blocks as u64);
+        inner.freed.push(Freed { segment: location.segment, block: location.block, blocks: blocks as u16 });
+        Ok(true)
+    }
+
+    /// One more record names this location.
+    pub fn share(&self, meta: &mut Meta, location: &Location) -> Result<()> {
+        let key = location.key();
+        let more: u64 = meta.get(Table::Shared, &key)?.unwrap_or(0);
+        meta.put(Table::Shared, &key, &(more + 1));
+        Ok(())
+    }
+
+    /// Puts what changed since the last call into the open transaction, just before that is frozen.
+    pub fn freeze(&self, meta: &mut Meta) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let open: BTreeSet<u64> = inner.extents.iter().map(|extent| extent.segment).collect();
+        let mut changed: Vec<u64> =
+            inner.segments.iter().filter(|(_, segment)| segment.changed).map(|(id, _)| *id).collect();
+        changed.sort_unstable();
+        for id in changed {
+            let segment = inner.segments.get_mut(&id).expect("listed above");
+            let is_empty = segment.is_empty() && !open.contains(&id) && inner.run.segment() != Some(id);
+            let class = if is_empty { 0 } else { segment.class() };
+            if class != segment.stored_class {
+                meta.remove(Table::Room, &room_key(segment.stored_class, id));
+                if class > 0 {
+                    meta.put(Table::Room, &room_key(class, id), &());
+                }
+                segment.stored_class = class;
+            }
+            segment.changed = false;
+            if is_empty {
+                meta.remove(Table::Segment, &id.to_be_bytes());
+                inner.counters.segments -= 1;
+                inner.counters.used_blocks -= segment.used_blocks() as u64;
+                let psegs: Vec<u32> = segment.members.iter().flat_map(|member| member.psegs.iter().copied()).collect();
+                self.volume.release(meta, &psegs)?;
+                inner.dropped.extend(psegs);
+                inner.segments.remove(&id);
+                inner.placed.remove(&id);
+            } else {
+                meta.put(Table::Segment, &id.to_be_bytes(), &segment.descriptor());
+            }
+        }
+        self.volume.freeze(meta);
+        meta.put(Table::State, COUNTERS, &inner.counters);
+        inner.freed_frozen = std::mem::take(&mut inner.freed);
+        inner.dropped_frozen = std::mem::take(&mut inner.dropped);
+        Ok(())
+    }
+
+    /// Everything appended so far would survive a power cut when this returns.
+    pub fn sync(&self) -> Result<()> {
+        {
+            let mut inner = self.inner.lock();
+            let inner = &mut *inner;
+            inner.run.flush(&self.volume)?;
+            for segment in inner.segments.values_mut() {
+                segment.write_summary(&self.volume)?;
+            }
+        }
+        self.volume.sync()
+    }
+
+    /// The frozen state is durable: what it freed may be used again.
+    pub fn durable(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        for freed in std::mem::take(&mut inner.freed_frozen) {
+            if let Some(segment) = inner.segments.get_mut(&freed.segment) {
+                segment.unhold(freed.block, freed.blocks);
+            }
+        }
+        let dropped = std::mem::take(&mut inner.dropped_frozen);
+        self.volume.reuse(&dropped)?;
+        let open: BTreeSet<u64> = inner.extents.iter().map(|extent| extent.segment).collect();
+        let run = inner.run.segment();
+        inner.segments.retain(|id, segment| {
+            segment.changed || segment.has_held() || segment.has_dirty_summary() || open.contains(id) || run == Some(*id)
+        });
+        Ok(())
+    }
+
+    /// Every segment that exists, for checking.
+    pub fn descriptors<'a>(&self, meta: &'a Meta) -> Result<impl Iterator<Item = Result<(u64, Descriptor)>> + use<'a>> {
+        Ok(meta.range(Table::Segment, &[], &[u8::MAX; 9])?.map(|pair| {
+            let (key, value) = pair?;
+            let id = <[u8; 8]>::try_from(key.as_slice())
+                .map_err(|_| Error::corrupt("a segment's descriptor", "its key has the wrong length"))?;
+            Ok((u64::from_be_bytes(id), crate::meta::decode(Table::Segment, &key, &value)?))
+        }))
+    }
+
+    /// The valid entries of a segment's summary.
+    pub fn summary(&self, id: u64, descriptor: &Descriptor) -> Result<Vec<summary::Entry>> {
+        let members = descriptor.checked_members(id)?;
+        let mut entries = Vec::new();
+        for &block in &descriptor.summary {
+            let mut bytes = vec![0; BLOCK_BYTES];
+            segment::read(&self.volume, &members, block, &mut bytes)
+                .map_err(|source| Error::media(format!("reading the summary of segment {id}"), source))?;
+            entries.extend(summary::decode(id, &bytes).into_iter().flatten());
+        }
+        Ok(entries)
+    }
+
+    fn place(&self, inner: &mut Inner, meta: &mut Meta, blocks: usize) -> Result<(u64, u16)> {
+        loop {
+            let Some(extent) = inner.extents.front_mut() else {
+                self.add_extents(inner, meta)?;
+                continue;
+            };
+            let id = extent.segment;
+            let segment = inner.segments.get_mut(&id).expect("an extent's segment is loaded");
+            let needs_summary = segment.needs_summary_block(&self.volume)?;
+            if extent.blocks() < blocks + usize::from(needs_summary) {
+                // No longer open, it may turn out to be empty at the next freeze.
+                segment.changed = true;
+                inner.extents.pop_front();
+                continue;
+            }
+            if needs_summary {
+                segment.add_summary_block(extent.take(1));
+                inner.counters.used_blocks += 1;
+            }
+            return Ok((id, extent.take(blocks)));
+        }
+    }
+
+    /// Opens more room: first segments that are at least half free, then a new one, then any with a
+    /// run of free blocks that a whole track fits into.
+    fn add_extents(&self, inner: &mut Inner, meta: &mut Meta) -> Result<()> {
+        const HALF_FREE: u8 = 4;
+        if self.reopen_one(inner, meta, HALF_FREE)? {
+            return Ok(());
+        }
+        match self.new_segment(inner, meta) {
+            Err(error) if error.is_no_space() => {
+                if self.reopen_one(inner, meta, 1)? { Ok(()) } else { Err(error) }
+            }
+            result => result,
+        }
+    }
+
+    fn reopen_one(&self, inner: &mut Inner, meta: &mut Meta, least_class: u8) -> Result<bool> {
+        let open: BTreeSet<u64> = inner.extents.iter().map(|extent| extent.segment).collect();
+        let mut candidates = Vec::new();
+        for class in (least_class..=segment::CLASSES).rev() {
+            for pair in meta.range(Table::Room, &[class], &[class + 1])? {
+                let (key, _) = pair?;
+                let id = u64::from_be_bytes(key[1..].try_into().map_err(|_| Error::corrupt("the table of room", "a key has the wrong length"))?);
+                if !open.contains(&id) {
+                    candidates.push(id);
+                }
+                if candidates.len() >= 64 {
+                    break;
+                }
+            }
+        }
+        for id in candidates {
+            let runs = inner.load(meta, id)?.free_runs(self.slot_blocks);
+            if !runs.is_empty() {
+                inner.extents.extend(runs.into_iter().map(|(next, end)| Extent { segment: id, next, end }));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn new_segment(&self, inner: &mut Inner, meta: &mut Meta) -> Result<()> {
+        let room = self.dir.room().map_err(|error| Error::media("asking for room", error))?;
+        // Metadata must be able to grow with what is written into the segment.
+        let margin = RESERVE_BYTES_MIN + meta.dirty_records() as u64 * 512;
+        if room.available < SEGMENT_BYTES + margin {
+            return Err(Error::Posix(crate::error::Errno::NOSPC));
+        }
+        let psegs = self.volume.allocate(meta, PSEGS_IN_SEGMENT)?;
+        let id = inner.counters.next_segment;
+        inner.counters.next_segment += 1;
+        inner.counters.segments += 1;
+        let summary_blocks = (SEGMENT_BLOCKS / self.slot_blocks).div_ceil(summary::ENTRIES_IN_BLOCK) as u16;
+        inner.counters.used_blocks += u64::from(summary_blocks);
+        inner.segments.insert(id, Segment::create(id, self.volume.number(), psegs, summary_blocks));
+        inner.extents.push_back(Extent { segment: id, next: summary_blocks, end: SEGMENT_BLOCKS as u16 });
+        Ok(())
+    }
+}
+
+fn room_key(class: u8, segment: u64) -> [u8; 9] {
+    let mut key = [0; 9];
+    key[0] = class;
+    key[1..].copy_from_slice(&segment.to_be_bytes());
+    key
+}
+
+impl Inner {
+    fn free_slots(&self, slot_blocks: usize) -> usize {
+        self.extents.iter().map(|extent| extent.blocks() / slot_blocks).sum()
+    }
+
+    fn load(&mut self, meta: &Meta, id: u64) -> Result<&mut Segment> {
+        if !self.segments.contains_key(&id) {
+            let descriptor: Descriptor = meta
+                .get(Table::Segment, &id.to_be_bytes())?
+                .ok_or_else(|| Error::corrupt(format!("segment {id}"), "it has no descriptor"))?;
+            self.segments.insert(id, Segment::load(id, &descriptor)?);
+        }
+        Ok(self.segments.get_mut(&id).expect("inserted above"))
+    }
+}

@@ -1,0 +1,183 @@
+//! A volume: one place that holds bytes, handed out in physical segments of 2 MiB.
+//!
+//! Which physical segments are taken is kept in the metadata, in chunks of one bit each. Physical
+//! segment 0 carries the volume's header.
+
+use crate::error::{Error, Result};
+use crate::limits::*;
+use crate::media::{Media, MediaDir};
+use crate::meta::{Meta, Table};
+use bitvec::order::Lsb0;
+use bitvec::vec::BitVec;
+use parking_lot::Mutex;
+use serde_bytes::ByteBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+const CHUNK_BITS: usize = 4096;
+const MAGIC: &[u8; 8] = b"pitfsvol";
+const HEADER_BYTES: usize = 24;
+
+type Chunk = BitVec<u8, Lsb0>;
+
+pub struct Volume {
+    number: u16,
+    media: Arc<dyn Media>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    chunks: BTreeMap<u32, Chunk>,
+    changed: BTreeSet<u32>,
+    /// Released, but still referred to by the last durable commit.
+    held: BTreeSet<u32>,
+}
+
+fn file_name(number: u16) -> String {
+    format!("volume.{number}")
+}
+
+fn key(number: u16, chunk: u32) -> [u8; 6] {
+    let mut key = [0; 6];
+    key[..2].copy_from_slice(&number.to_be_bytes());
+    key[2..].copy_from_slice(&chunk.to_be_bytes());
+    key
+}
+
+fn header(number: u16) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..10].copy_from_slice(&number.to_le_bytes());
+    let check = xxh3_64(&header[..16]);
+    header[16..].copy_from_slice(&check.to_le_bytes());
+    header
+}
+
+impl Volume {
+    pub(super) fn create(dir: &dyn MediaDir, meta: &mut Meta, number: u16) -> Result<()> {
+        let failed = |source| Error::media(format!("making {}", file_name(number)), source);
+        let media = dir.open(&file_name(number), true).map_err(failed)?;
+        media.set_len(PSEG_BYTES).map_err(failed)?;
+        media.write_at(0, &header(number)).map_err(failed)?;
+        media.sync().map_err(failed)?;
+        let mut chunk = empty_chunk();
+        chunk.set(0, true);
+        meta.put(Table::Volume, &key(number, 0), &ByteBuf::from(chunk.into_vec()));
+        Ok(())
+    }
+
+    pub(super) fn open(dir: &dyn MediaDir, number: u16) -> Result<Volume> {
+        let name = file_name(number);
+        let media = dir.open(&name, false).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::corrupt(format!("the store in {}", dir.describe()), format!("{name} is missing")),
+            _ => Error::media(format!("opening {name}"), source),
+        })?;
+        let mut found = [0; HEADER_BYTES];
+        media.read_at(0, &mut found).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => Error::corrupt(name.clone(), "it is too short to have a header"),
+            _ => Error::media(format!("reading {name}"), source),
+        })?;
+        if found != header(number) {
+            return Err(Error::corrupt(name, "its header is not that of this volume"));
+        }
+        Ok(Volume { number, media, state: Mutex::default() })
+    }
+
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.media.read_at(offset, out)
+    }
+
+    pub(super) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.media.write_at(offset, data)
+    }
+
+    pub(super) fn sync(&self) -> Result<()> {
+        self.media.sync().map_err(|source| Error::media(format!("syncing {}", file_name(self.number)), source))
+    }
+
+    /// Hands out physical segments with real room behind them, in one piece if there is one.
+    pub(super) fn allocate(&self, meta: &Meta, count: usize) -> Result<Vec<u32>> {
+        let mut state = self.state.lock();
+        let mut found = Vec::new();
+        for number in 0.. {
+            let chunk = self.chunk(&mut state, meta, number)?.clone();
+            let first = number * CHUNK_BITS as u32;
+            let free = |state: &State, bit: usize| !chunk[bit] && !state.held.contains(&(first + bit as u32));
+            let aligned = (0..CHUNK_BITS).step_by(count).find(|&start| (start..start + count).all(|bit| free(&state, bit)));
+            if let Some(start) = aligned {
+                found = (start..start + count).map(|bit| first + bit as u32).collect();
+                break;
+            }
+        }
+        for pseg in &found {
+            let offset = u64::from(*pseg) * PSEG_BYTES;
+            self.media
+                .allocate(offset, PSEG_BYTES)
+                .map_err(|source| Error::media(format!("growing {}", file_name(self.number)), source))?;
+        }
+        for &pseg in &found {
+            self.set(&mut state, meta, pseg, true)?;
+        }
+        Ok(found)
+    }
+
+    /// Takes physical segments back; they may be handed out again after [`Volume::reuse`].
+    pub(super) fn release(&self, meta: &Meta, psegs: &[u32]) -> Result<()> {
+        let mut state = self.state.lock();
+        for &pseg in psegs {
+            self.set(&mut state, meta, pseg, false)?;
+            state.held.insert(pseg);
+        }
+        Ok(())
+    }
+
+    /// The release of these physical segments is durable: their room goes back to the file system.
+    pub(super) fn reuse(&self, psegs: &[u32]) -> Result<()> {
+        let mut state = self.state.lock();
+        let failed = |source| Error::media(format!("giving back room of {}", file_name(self.number)), source);
+        for pseg in psegs {
+            self.media.punch(u64::from(*pseg) * PSEG_BYTES, PSEG_BYTES).map_err(failed)?;
+            state.held.remove(pseg);
+        }
+        Ok(())
+    }
+
+    pub(super) fn freeze(&self, meta: &mut Meta) {
+        let mut state = self.state.lock();
+        for number in std::mem::take(&mut state.changed) {
+            let bytes = ByteBuf::from(state.chunks[&number].clone().into_vec());
+            meta.put(Table::Volume, &key(self.number, number), &bytes);
+        }
+    }
+
+    fn set(&self, state: &mut State, meta: &Meta, pseg: u32, taken: bool) -> Result<()> {
+        let number = pseg / CHUNK_BITS as u32;
+        self.chunk(state, meta, number)?.set(pseg as usize % CHUNK_BITS, taken);
+        state.changed.insert(number);
+        Ok(())
+    }
+
+    fn chunk<'a>(&self, state: &'a mut State, meta: &Meta, number: u32) -> Result<&'a mut Chunk> {
+        if !state.chunks.contains_key(&number) {
+            let stored: Option<ByteBuf> = meta.get(Table::Volume, &key(self.number, number))?;
+            let chunk = match stored {
+                Some(bytes) if bytes.len() * 8 == CHUNK_BITS => Chunk::from_vec(bytes.into_vec()),
+                Some(_) => return Err(Error::corrupt(file_name(self.number), "its map of room has the wrong length")),
+                None => empty_chunk(),
+            };
+            state.chunks.insert(number, chunk);
+        }
+        Ok(state.chunks.get_mut(&number).expect("inserted above"))
+    }
+}
+
+fn empty_chunk() -> Chunk {
+    Chunk::repeat(false, CHUNK_BITS)
+}

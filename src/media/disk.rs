@@ -1,0 +1,114 @@
+//! Real files in a real directory.
+
+use super::{Media, MediaDir, Room};
+use rustix::fs::{FallocateFlags, fallocate};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub struct DiskDir {
+    path: PathBuf,
+}
+
+impl DiskDir {
+    pub fn new(path: &Path) -> DiskDir {
+        DiskDir { path: path.to_path_buf() }
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+impl MediaDir for DiskDir {
+    fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn Media>> {
+        let path = self.path.join(name);
+        let is_new = create && !path.try_exists()?;
+        let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(&path)?;
+        if is_new {
+            file.sync_all()?;
+            self.sync_directory()?;
+        }
+        Ok(Arc::new(DiskFile { file }))
+    }
+
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        self.path.join(name).try_exists()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let temporary = self.path.join(format!("{name}.new"));
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, self.path.join(name))?;
+        self.sync_directory()
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        let stat = rustix::fs::statvfs(&self.path)?;
+        Ok(Room { total: stat.f_blocks * stat.f_frsize, available: stat.f_bavail * stat.f_frsize })
+    }
+
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+#[derive(Debug)]
+struct DiskFile {
+    file: File,
+}
+
+impl Media for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::empty(), offset, len) {
+            // Not every file system can promise room; there, a full disk shows when writing.
+            Err(rustix::io::Errno::OPNOTSUPP) => {
+                if self.len()? < offset + len {
+                    self.file.set_len(offset + len)?;
+                }
+                Ok(())
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! A media for tests: all bytes in memory, with a memory of what has been synced.
+//!
+//! Invariants:
+//! - what a sync has returned for is in the durable image; what was written since is in the list of
+//!   pending writes, in order;
+//! - after the media has stopped, every operation fails;
+//! - [`TestDir::after_power_cut`] gives the durable image plus, depending on [`Tearing`], none or any
+//!   of the pending writes, each whole or cut at a 512-byte sector.
+
+use super::{Media, MediaDir, Room};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+const SECTOR: usize = 512;
+
+/// What becomes of writes that were not yet synced when the power went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tearing {
+    /// None of them arrived.
+    LoseAll,
+    /// Each sector of them arrived or did not, by this seed.
+    Random(u64),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Image {
+    now: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Change>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Len(u64),
+}
+
+fn apply(bytes: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Write(offset, data) => {
+            let end = *offset as usize + data.len();
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[*offset as usize..end].copy_from_slice(data);
+        }
+        Change::Len(len) => bytes.resize(*len as usize, 0),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    files: BTreeMap<String, Image>,
+    syncs: u64,
+    /// The number of the sync that fails, counted from 1.
+    stop_at: Option<u64>,
+    stopped: bool,
+    capacity: Option<u64>,
+}
+
+impl Shared {
+    fn check(&self) -> io::Result<()> {
+        if self.stopped { Err(io::Error::other("the test media has stopped")) } else { Ok(()) }
+    }
+
+    fn used(&self) -> u64 {
+        self.files.values().map(|file| file.now.len() as u64).sum()
+    }
+
+    fn change(&mut self, name: &str, change: Change) -> io::Result<()> {
+        self.check()?;
+        let grown = match (&change, &self.files[name].now) {
+            (Change::Write(offset, data), now) => (offset + data.len() as u64).saturating_sub(now.len() as u64),
+            (Change::Len(len), now) => len.saturating_sub(now.len() as u64),
+        };
+        if self.capacity.is_some_and(|capacity| grown > 0 && self.used() + grown > capacity) {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        if let Some(file) = self.files.get_mut(name) {
+            apply(&mut file.now, &change);
+            file.pending.push(change);
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.check()?;
+        self.syncs += 1;
+        if self.stop_at == Some(self.syncs) {
+            self.stopped = true;
+            return self.check();
+        }
+        if let Some(file) = self.files.get_mut(name) {
+            for change in std::mem::take(&mut file.pending) {
+                apply(&mut file.durable, &change);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A store's directory in memory.
+#[derive(Clone, Debug, Default)]
+pub struct TestDir {
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl TestDir {
+    pub fn new() -> TestDir {
+        TestDir::default()
+    }
+
+    /// How many syncs there have been.
+    pub fn syncs(&self) -> u64 {
+        self.shared.lock().syncs
+    }
+
+    /// Lets the `n`th sync from now, and everything after it, fail.
+    pub fn stop_at_sync(&self, n: u64) {
+        let mut shared = self.shared.lock();
+        shared.stop_at = Some(shared.syncs + n);
+    }
+
+    pub fn has_stopped(&self) -> bool {
+        self.shared.lock().stopped
+    }
+
+    /// Limits the bytes of all files together.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.shared.lock().capacity = bytes;
+    }
+
+    /// What a machine finds after the power was cut now.
+    pub fn after_power_cut(&self, tearing: Tearing) -> TestDir {
+        let shared = self.shared.lock();
+        let mut files = BTreeMap::new();
+        let mut random = match tearing {
+            Tearing::LoseAll => 0,
+            Tearing::Random(seed) => seed | 1,
+        };
+        let mut coin = move || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random & 1 == 0
+        };
+        for (name, file) in &shared.files {
+            let mut bytes = file.durable.clone();
+            if let Tearing::Random(_) = tearing {
+                for change in &file.pending {
+                    match change {
+                        Change::Len(_) if coin() => apply(&mut bytes, change),
+                        Change::Len(_) => {}
+                        Change::Write(offset, data) => {
+                            for (i, sector) in data.chunks(SECTOR).enumerate() {
+                                if coin() {
+                                    apply(&mut bytes, &Change::Write(offset + (i * SECTOR) as u64, sector.to_vec()));
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            files.insert(name.clone(), Image { now: bytes.clone(), durable: bytes, pending: Vec::new() });
+        }
+        let capacity = shared.capacity;
+        TestDir { shared: Arc::new(Mutex::new(Shared { files, capacity, ..Shared::default() })) }
+    }
+
+    /// Changes stored bytes behind the store's back.
+    pub fn damage(&self, name: &str, offset: u64, mask: u8) {
+        if let Some(file) = self.shared.lock().files.get_mut(name) {
+            file.now[offset as usize] ^= mask;
+            file.durable = file.now.clone();
+        }
+    }
+
+    pub fn file_len(&self, name: &str) -> u64 {
+        self.shared.lock().files.get(name).map_or(0, |file| file.now.len() as u64)
+    }
+}
+
+impl MediaDir for TestDir {
+    fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn Media>> {
+        let mut shared = self.shared.lock();
+        shared.check()?;
+        if !shared.files.contains_key(name) {
+            if !create {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            shared.files.insert(name.to_string(), Image::default());
+        }
+        Ok(Arc::new(TestFile { shared: self.shared.clone(), name: name.to_string() }))
+    }
+
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        Ok(self.shared.lock().files.contains_key(name))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.shared.lock().files.remove(name);
+        Ok(())
+    }
+
+    fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let mut shared = self.shared.lock();
+        shared.check()?;
+        let bytes = content.to_vec();
+        let image = Image { now: bytes.clone(), durable: bytes, pending: Vec::new() };
+        shared.files.insert(name.to_string(), image);
+        Ok(())
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        let shared = self.shared.lock();
+        let total = shared.capacity.unwrap_or(1 << 40);
+        Ok(Room { total, available: total.saturating_sub(shared.used()) })
+    }
+
+    fn describe(&self) -> String {
+        "test media".into()
+    }
+}
+
+#[derive(Debug)]
+struct TestFile {
+    shared: Arc<Mutex<Shared>>,
+    name: String,
+}
+
+impl Media for TestFile {
+    fn len(&self) -> io::Result<u64> {
+        let shared = self.shared.lock();
+        shared.check()?;
+        Ok(shared.files[&self.name].now.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let shared = self.shared.lock();
+        shared.check()?;
+        let bytes = &shared.files[&self.name].now;
+        let range = offset as usize..offset as usize + out.len();
+        out.copy_from_slice(bytes.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.shared.lock().change(&self.name, Change::Write(offset, data.to_vec()))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.shared.lock().sync(&self.name)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.shared.lock().change(&self.name, Change::Len(len))
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        if self.len()? < offset + len { self.set_len(offset + len) } else { Ok(()) }
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let end = self.len()?.min(offset + len);
+        if end <= offset { Ok(()) } else { self.write_at(offset, &vec![0; (end - offset) as usize]) }
+    }
+}

@@ -1,0 +1,191 @@
+//! The key-value store: one redb file, opened, read and committed to.
+
+use super::pages::{CheckedPages, DamageFlag};
+use super::{Overlay, Pair, Reserve, Table};
+use crate::error::{Error, Result};
+use crate::limits::META_CACHE_BYTES;
+use crate::media::Media;
+use parking_lot::Mutex;
+use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageError, TableDefinition};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+type Bytes = &'static [u8];
+
+fn definition(table: Table) -> TableDefinition<'static, Bytes, Bytes> {
+    TableDefinition::new(table.name())
+}
+
+const OBJECT: &str = "the metadata (meta.redb)";
+
+/// The open database.
+pub struct Kv {
+    media: Arc<dyn Media>,
+    reserve: Option<Arc<Reserve>>,
+    damaged: DamageFlag,
+    database: Mutex<Option<Database>>,
+}
+
+impl Kv {
+    /// Makes a new, empty database.
+    pub fn create(media: Arc<dyn Media>, reserve: Option<Arc<Reserve>>) -> Result<Kv> {
+        let kv = Kv::open_database(media, reserve)?;
+        kv.commit(&Overlay::default())?;
+        Ok(kv)
+    }
+
+    /// Opens a database that exists.
+    pub fn open(media: Arc<dyn Media>, reserve: Option<Arc<Reserve>>) -> Result<Kv> {
+        if media.len().map_err(|error| Error::media(OBJECT, error))? == 0 {
+            return Err(Error::corrupt(OBJECT, "the file is empty"));
+        }
+        Kv::open_database(media, reserve)
+    }
+
+    fn open_database(media: Arc<dyn Media>, reserve: Option<Arc<Reserve>>) -> Result<Kv> {
+        let damaged = DamageFlag::default();
+        let database = build(&media, &reserve, &damaged)?;
+        Ok(Kv { media, reserve, damaged, database: Mutex::new(Some(database)) })
+    }
+
+    /// Whether a read met a damaged page; from then on nothing is read until [`Kv::reopen`].
+    pub fn met_damage(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
+    }
+
+    /// Makes the undamaged pages readable again after a read met a damaged one.
+    pub fn reopen(&self) -> Result<()> {
+        let mut database = self.database.lock();
+        // The old handle has to be gone before the new one reads the file.
+        *database = None;
+        self.damaged.store(false, Ordering::Release);
+        *database = Some(build(&self.media, &self.reserve, &self.damaged)?);
+        Ok(())
+    }
+
+    /// The tables as the last durable commit left them.
+    pub(super) fn tables(&self) -> Result<Tables> {
+        let guard = self.database.lock();
+        let database = guard.as_ref().ok_or_else(|| Error::Stopped("the metadata could not be reopened".into()))?;
+        contained(|| {
+            let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
+            let open = |table| transaction.open_table(definition(table)).map_err(|error| failed(error.into()));
+            Ok(Tables { tables: Table::ALL.into_iter().map(open).collect::<Result<_>>()? })
+        })
+    }
+
+    /// Writes one overlay, whole and durably.
+    pub fn commit(&self, overlay: &Overlay) -> Result<()> {
+        let guard = self.database.lock();
+        let database = guard.as_ref().ok_or_else(|| Error::Stopped("the metadata could not be reopened".into()))?;
+        contained(|| {
+            let mut transaction = database.begin_write().map_err(|error| failed(error.into()))?;
+            // Keeps recovery instant: the allocator's state is part of each commit.
+            transaction.set_quick_repair(true);
+            for table in Table::ALL {
+                let mut changes = overlay.table(table).peekable();
+                if changes.peek().is_none() && !overlay.is_empty() {
+                    continue;
+                }
+                let mut open = transaction.open_table(definition(table)).map_err(|error| failed(error.into()))?;
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => open.insert(key.as_slice(), value.as_slice()).map_err(storage_failed)?,
+                        None => open.remove(key.as_slice()).map_err(storage_failed)?,
+                    };
+                }
+            }
+            transaction.commit().map_err(|error| failed(error.into()))
+        })
+    }
+
+    /// Bytes of the database file.
+    pub fn file_bytes(&self) -> Result<u64> {
+        self.media.len().map_err(|error| Error::media(OBJECT, error))
+    }
+
+    /// Fills the reserve up where there is room again.
+    pub fn refill_reserve(&self) -> Result<()> {
+        match &self.reserve {
+            Some(reserve) => reserve.refill().map_err(|error| Error::media("the reserve", error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether all of the reserve is there: if not, the disk is full and nothing may grow.
+    pub fn reserve_is_whole(&self) -> Result<bool> {
+        match &self.reserve {
+            Some(reserve) => reserve.is_whole().map_err(|error| Error::media("the reserve", error)),
+            None => Ok(true),
+        }
+    }
+}
+
+fn build(media: &Arc<dyn Media>, reserve: &Option<Arc<Reserve>>, damaged: &DamageFlag) -> Result<Database> {
+    let pages = CheckedPages::new(media.clone(), reserve.clone(), damaged.clone());
+    let mut builder = Database::builder();
+    builder.set_cache_size(META_CACHE_BYTES);
+    contained(|| builder.create_with_backend(pages).map_err(|error| failed(error.into())))
+}
+
+/// The database's own checks end in a panic here and there; damaged bytes must not end the program.
+fn contained<T>(action: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|_| Err(Error::corrupt(OBJECT, "its structure does not hold together")))
+}
+
+fn storage_failed(error: StorageError) -> Error {
+    failed(error.into())
+}
+
+fn failed(error: redb::Error) -> Error {
+    match error {
+        redb::Error::Io(source) if source.kind() == std::io::ErrorKind::InvalidData => {
+            Error::corrupt(OBJECT, source.to_string())
+        }
+        redb::Error::Io(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Error::corrupt(OBJECT, "the file is shorter than it should be")
+        }
+        redb::Error::Io(source) => Error::media(OBJECT, source),
+        redb::Error::Corrupted(problem) => Error::corrupt(OBJECT, problem),
+        other => Error::corrupt(OBJECT, other.to_string()),
+    }
+}
+
+/// One durable state of all tables, for reading.
+pub(super) struct Tables {
+    tables: Vec<ReadOnlyTable<Bytes, Bytes>>,
+}
+
+impl Tables {
+    pub(super) fn with<R>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
+        let found = contained(|| self.tables[table as usize].get(key).map_err(storage_failed))?;
+        found.map(|value| read(value.value())).transpose()
+    }
+
+    pub(super) fn range(&self, table: Table, from: &[u8], to: &[u8]) -> Result<impl Iterator<Item = Result<Pair>> + use<>> {
+        let empty = from >= to;
+        let to = if empty { from } else { to };
+        let mut range = contained(|| self.tables[table as usize].range(from..to).map_err(storage_failed))?;
+        let mut ended = empty;
+        Ok(std::iter::from_fn(move || {
+            if ended {
+                return None;
+            }
+            let next = contained(|| range.next().transpose().map_err(storage_failed));
+            ended = !matches!(next, Ok(Some(_)));
+            next.map(|pair| pair.map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))).transpose()
+        }))
+    }
+
+    pub(super) fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
+        if from >= to {
+            return Ok(None);
+        }
+        contained(|| {
+            let mut range = self.tables[table as usize].range(from..to).map_err(storage_failed)?;
+            let last = range.next_back().transpose().map_err(storage_failed)?;
+            Ok(last.map(|(key, _)| key.value().to_vec()))
+        })
+    }
+}

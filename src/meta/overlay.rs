@@ -1,0 +1,114 @@
+//! Changes that are not in the key-value store yet, and the merge of several levels of them.
+
+use super::{Pair, Table};
+use crate::error::Result;
+use std::collections::{BTreeMap, btree_map};
+use std::iter::Peekable;
+
+type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// For each changed key its new value, or `None` where it was removed.
+#[derive(Debug, Default)]
+pub struct Overlay {
+    changes: [Changes; Table::ALL.len()],
+    len: usize,
+}
+
+impl Overlay {
+    pub fn get(&self, table: Table, key: &[u8]) -> Option<Option<&[u8]>> {
+        self.changes[table as usize].get(key).map(Option::as_deref)
+    }
+
+    /// Returns what this overlay held for the key before.
+    pub(super) fn set(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) -> Option<Option<Vec<u8>>> {
+        let changes = &mut self.changes[table as usize];
+        match changes.get_mut(key) {
+            Some(slot) => Some(std::mem::replace(slot, value)),
+            None => {
+                changes.insert(key.to_vec(), value);
+                self.len += 1;
+                None
+            }
+        }
+    }
+
+    pub(super) fn restore(&mut self, table: Table, key: &[u8], before: Option<Option<Vec<u8>>>) {
+        match before {
+            Some(value) => {
+                self.set(table, key, value);
+            }
+            None => {
+                if self.changes[table as usize].remove(key).is_some() {
+                    self.len -= 1;
+                }
+            }
+        }
+    }
+
+    pub(super) fn range(&self, table: Table, from: &[u8], to: &[u8]) -> btree_map::Range<'_, Vec<u8>, Option<Vec<u8>>> {
+        let bounds = (std::ops::Bound::Included(from), std::ops::Bound::Excluded(to));
+        if from >= to {
+            return self.changes[table as usize].range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(from)));
+        }
+        self.changes[table as usize].range::<[u8], _>(bounds)
+    }
+
+    pub(super) fn table(&self, table: Table) -> impl Iterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
+        self.changes[table as usize].iter()
+    }
+
+    /// How many keys are changed.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+type Changed<'a> = Peekable<btree_map::Range<'a, Vec<u8>, Option<Vec<u8>>>>;
+
+/// One ordered stream out of three levels, of which an upper one hides the same key in a lower.
+pub(super) struct Merge<'a, I: Iterator<Item = Result<Pair>>> {
+    active: Changed<'a>,
+    frozen: Option<Changed<'a>>,
+    stored: Peekable<I>,
+}
+
+impl<'a, I: Iterator<Item = Result<Pair>>> Merge<'a, I> {
+    pub(super) fn new(
+        active: btree_map::Range<'a, Vec<u8>, Option<Vec<u8>>>,
+        frozen: Option<btree_map::Range<'a, Vec<u8>, Option<Vec<u8>>>>,
+        stored: I,
+    ) -> Self {
+        Merge { active: active.peekable(), frozen: frozen.map(Iterator::peekable), stored: stored.peekable() }
+    }
+}
+
+impl<I: Iterator<Item = Result<Pair>>> Iterator for Merge<'_, I> {
+    type Item = Result<Pair>;
+
+    fn next(&mut self) -> Option<Result<Pair>> {
+        loop {
+            let active = self.active.peek().map(|(key, _)| key.as_slice());
+            let frozen = self.frozen.as_mut().and_then(|frozen| frozen.peek().map(|(key, _)| key.as_slice()));
+            let stored = match self.stored.peek() {
+                Some(Ok((key, _))) => Some(key.as_slice()),
+                Some(Err(_)) => return self.stored.next(),
+                None => None,
+            };
+            let least = [active, frozen, stored].into_iter().flatten().min()?;
+            let (in_active, in_frozen, in_stored) =
+                (active == Some(least), frozen == Some(least), stored == Some(least));
+            let from_stored = if in_stored { self.stored.next() } else { None };
+            let from_frozen = if in_frozen { self.frozen.as_mut().and_then(Iterator::next) } else { None };
+            let from_active = if in_active { self.active.next() } else { None };
+            match from_active.or(from_frozen) {
+                Some((key, Some(value))) => return Some(Ok((key.clone(), value.clone()))),
+                Some((_, None)) => continue,
+                None => return from_stored,
+            }
+        }
+    }
+}

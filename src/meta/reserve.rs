@@ -1,0 +1,70 @@
+//! Room set aside on the file system that carries a store, so that a full store can still delete.
+//!
+//! The reserve is a file of real blocks. When writing metadata finds the disk full, the file gives up a
+//! piece and the write is tried again; a later commit fills it up when there is room.
+
+use crate::limits::{RESERVE_BYTES_MAX, RESERVE_BYTES_MIN, RESERVE_SHARE};
+use crate::media::{Media, MediaDir};
+use parking_lot::Mutex;
+use std::io;
+use std::sync::Arc;
+
+const FILE: &str = "reserve";
+const PIECE: u64 = 1 << 20;
+
+#[derive(Debug)]
+pub struct Reserve {
+    media: Arc<dyn Media>,
+    dir: Arc<dyn MediaDir>,
+    full: u64,
+    lock: Mutex<()>,
+}
+
+impl Reserve {
+    /// Opens the reserve of a store and fills it as far as there is room.
+    pub fn open(dir: Arc<dyn MediaDir>) -> io::Result<Reserve> {
+        let media = dir.open(FILE, true)?;
+        let full = (dir.room()?.total / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+        let reserve = Reserve { media, dir, full, lock: Mutex::default() };
+        reserve.refill()?;
+        Ok(reserve)
+    }
+
+    /// Gives one piece back to the file system; false when nothing is left.
+    pub fn give_up_some(&self) -> io::Result<bool> {
+        let _guard = self.lock.lock();
+        let len = self.media.len()?;
+        if len == 0 {
+            return Ok(false);
+        }
+        self.media.set_len(len.saturating_sub(PIECE))?;
+        Ok(true)
+    }
+
+    /// Takes back what was given up, where the file system has room again.
+    pub fn refill(&self) -> io::Result<()> {
+        let _guard = self.lock.lock();
+        let len = self.media.len()?;
+        if len >= self.full {
+            return Ok(());
+        }
+        let missing = self.full - len;
+        if self.dir.room()?.available < missing + PIECE {
+            return Ok(());
+        }
+        match self.media.allocate(len, missing) {
+            Ok(()) => Ok(()),
+            // Somebody else was faster; the reserve stays small until the next try.
+            Err(_) => self.media.set_len(len),
+        }
+    }
+
+    /// Bytes the reserve holds now.
+    pub fn bytes(&self) -> io::Result<u64> {
+        self.media.len()
+    }
+
+    pub fn is_whole(&self) -> io::Result<bool> {
+        Ok(self.media.len()? >= self.full)
+    }
+}

@@ -1,0 +1,160 @@
+//! A tree of files: inodes, directory entries and xattrs, over records with a memory.
+//!
+//! Every operation is one transaction: it takes effect whole or not at all. Operations that change data
+//! of a file hold that file's lock, so that what they read before the transaction still holds in it.
+//!
+//! Invariants:
+//! - a directory entry names an inode that exists; an inode's `links` counts its entries (a directory's
+//!   counts itself and its subdirectories);
+//! - an inode's first name is in its record (`parent`, `name`), further ones in the `link` table;
+//! - a file has inline bytes only while it is at most [`INLINE_BYTES_MAX`] long, and then no tracks;
+//! - no track lies past the end of its file, and no track holds bytes past it.
+
+mod acl;
+mod attributes;
+mod copy;
+mod data;
+mod diff;
+mod inode;
+mod names;
+mod origin;
+mod paths;
+mod reap;
+mod rename;
+mod space;
+mod xattr;
+
+pub use attributes::{Change, SetTime};
+pub use copy::Position;
+pub use diff::{Difference, DifferenceKind};
+pub use inode::{Inode, Kind, ROOT};
+pub use names::{Caller, Entry, New};
+pub use origin::Origin;
+pub use rename::RenameMode;
+pub use space::Space;
+pub use xattr::SetMode;
+
+use crate::clock::Timestamp;
+use crate::device::{Device, InodeNo, LIVE, Settings};
+use crate::error::{Error, Result};
+use crate::limits::*;
+use crate::logstore::Codec;
+use crate::media::MediaDir;
+use crate::meta::Table;
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const FILE_LOCKS: usize = 64;
+const NEXT_INODE: &[u8] = b"next inode";
+
+pub struct Tree {
+    device: Device,
+    file_locks: Vec<Mutex<()>>,
+    /// How often each inode is known outside (by a kernel): until that is over, it is not removed.
+    held: Mutex<HashMap<InodeNo, u64>>,
+}
+
+/// What a new store is like.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    pub track_bytes: usize,
+    pub codec: Codec,
+    /// Owner and mode of the root of `live`.
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+    /// Seeds the hashes of names; random for a real store.
+    pub hash_seed: u64,
+}
+
+impl Tree {
+    /// Lays out a new store with an empty `live`.
+    pub fn create(dir: Arc<dyn MediaDir>, options: &CreateOptions) -> Result<()> {
+        let settings = Settings {
+            track_bytes: options.track_bytes as u32,
+            codec: options.codec,
+            hash_seed: options.hash_seed,
+        };
+        Device::create(dir.clone(), &settings)?;
+        let tree = Tree::open(dir)?;
+        let mut txn = tree.device.begin()?;
+        let now = Timestamp::now();
+        let mut root = Inode::new(Kind::Directory, options.mode, options.uid, options.gid, now);
+        root.parent = ROOT;
+        txn.set(Table::Inode, &inode::key(ROOT), &root)?;
+        txn.meta_mut().put(Table::State, NEXT_INODE, &(ROOT + 1));
+        txn.finish()?;
+        tree.commit()
+    }
+
+    pub fn open(dir: Arc<dyn MediaDir>) -> Result<Tree> {
+        Ok(Tree {
+            device: Device::open(dir)?,
+            file_locks: (0..FILE_LOCKS).map(|_| Mutex::default()).collect(),
+            held: Mutex::default(),
+        })
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Makes everything that has happened before the call durable.
+    pub fn commit(&self) -> Result<()> {
+        self.device.commit()
+    }
+
+    fn lock_file(&self, inode: InodeNo) -> MutexGuard<'_, ()> {
+        self.file_locks[inode as usize % FILE_LOCKS].lock()
+    }
+
+    /// Locks two files, in an order in which no two callers can wait for each other.
+    fn lock_files(&self, a: InodeNo, b: InodeNo) -> (MutexGuard<'_, ()>, Option<MutexGuard<'_, ()>>) {
+        let (a, b) = (a as usize % FILE_LOCKS, b as usize % FILE_LOCKS);
+        let first = self.file_locks[a.min(b)].lock();
+        (first, (a != b).then(|| self.file_locks[a.max(b)].lock()))
+    }
+
+    /// Notes that the inode is known outside; it is then not removed before [`Tree::unhold`].
+    pub fn hold(&self, inode: InodeNo) {
+        *self.held.lock().entry(inode).or_default() += 1;
+    }
+
+    /// Takes back `count` holds. An inode without a name and without holds is removed.
+    pub fn unhold(&self, inode: InodeNo, count: u64) -> Result<()> {
+        {
+            let mut held = self.held.lock();
+            let Some(holds) = held.get_mut(&inode) else { return Ok(()) };
+            *holds = holds.saturating_sub(count);
+            if *holds > 0 {
+                return Ok(());
+            }
+            held.remove(&inode);
+        }
+        self.reap_if_orphan(inode)
+    }
+
+    fn is_held(&self, inode: InodeNo) -> bool {
+        self.held.lock().contains_key(&inode)
+    }
+
+    fn check_name(name: &[u8]) -> Result<()> {
+        use crate::error::Errno;
+        match name {
+            b"" => Err(Error::Posix(Errno::NOENT)),
+            b"." | b".." => Err(Error::Posix(Errno::INVAL)),
+            _ if name.len() > NAME_BYTES_MAX => Err(Error::Posix(Errno::NAMETOOLONG)),
+            _ if name.contains(&b'/') || name.contains(&0) => Err(Error::Posix(Errno::INVAL)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A key of a table that is ordered by base and inode.
+fn inode_prefix(inode: InodeNo) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&LIVE.to_be_bytes());
+    key[4..].copy_from_slice(&inode.to_be_bytes());
+    key
+}

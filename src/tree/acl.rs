@@ -1,0 +1,188 @@
+//! POSIX access control lists, kept as the xattrs that Linux uses for them.
+//!
+//! The kernel checks permissions; here lists are inherited by new files and kept in step with the mode,
+//! as acl(5) describes.
+
+use super::xattr;
+use crate::device::{InodeNo, Moment, State, Txn};
+use crate::error::{Errno, Error, Result};
+
+pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
+pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
+
+const VERSION: u32 = 2;
+const HEADER: usize = 4;
+const ENTRY: usize = 8;
+
+const USER_OBJ: u16 = 0x01;
+const USER: u16 = 0x02;
+const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
+const MASK: u16 = 0x10;
+const OTHER: u16 = 0x20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct AclEntry {
+    tag: u16,
+    permissions: u16,
+    id: u32,
+}
+
+/// A list, in the order in which the kernel keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Acl(Vec<AclEntry>);
+
+/// What a new inode gets from its directory.
+pub(super) struct Inherited {
+    pub permissions: u32,
+    access: Option<Acl>,
+    default: Acl,
+}
+
+impl Acl {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Acl> {
+        let invalid = || Error::Posix(Errno::INVAL);
+        let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or_else(invalid)?;
+        if u32::from_le_bytes(*header) != VERSION || !rest.len().is_multiple_of(ENTRY) {
+            return Err(invalid());
+        }
+        let entries: Vec<AclEntry> = rest
+            .chunks_exact(ENTRY)
+            .map(|entry| AclEntry {
+                tag: u16::from_le_bytes([entry[0], entry[1]]),
+                permissions: u16::from_le_bytes([entry[2], entry[3]]),
+                id: u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]),
+            })
+            .collect();
+        let acl = Acl(entries);
+        if acl.is_valid() { Ok(acl) } else { Err(invalid()) }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = VERSION.to_le_bytes().to_vec();
+        for entry in &self.0 {
+            bytes.extend_from_slice(&entry.tag.to_le_bytes());
+            bytes.extend_from_slice(&entry.permissions.to_le_bytes());
+            bytes.extend_from_slice(&entry.id.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn is_valid(&self) -> bool {
+        let count = |tag| self.0.iter().filter(|entry| entry.tag == tag).count();
+        let named = count(USER) + count(GROUP);
+        let known = [USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER].map(count).iter().sum::<usize>();
+        count(USER_OBJ) == 1
+            && count(GROUP_OBJ) == 1
+            && count(OTHER) == 1
+            && (count(MASK) == 1 || count(MASK) == 0 && named == 0)
+            && known == self.0.len()
+            && self.0.iter().all(|entry| entry.permissions <= 7)
+    }
+
+    fn get(&self, tag: u16) -> Option<u16> {
+        self.0.iter().find(|entry| entry.tag == tag).map(|entry| entry.permissions)
+    }
+
+    fn set(&mut self, tag: u16, permissions: u32) {
+        for entry in self.0.iter_mut().filter(|entry| entry.tag == tag) {
+            entry.permissions = (permissions & 7) as u16;
+        }
+    }
+
+    /// The nine permission bits that stand for this list.
+    pub(super) fn permissions(&self) -> u32 {
+        let group = self.get(MASK).or(self.get(GROUP_OBJ)).unwrap_or(0);
+        let of = |tag| u32::from(self.get(tag).unwrap_or(0));
+        of(USER_OBJ) << 6 | u32::from(group) << 3 | of(OTHER)
+    }
+
+    /// Whether the nine permission bits say everything.
+    pub(super) fn is_minimal(&self) -> bool {
+        self.0.len() == 3
+    }
+
+    /// Makes the list say what the permission bits say.
+    fn follow(&mut self, permissions: u32) {
+        self.set(USER_OBJ, permissions >> 6);
+        self.set(OTHER, permissions);
+        let group = if self.get(MASK).is_some() { MASK } else { GROUP_OBJ };
+        self.set(group, permissions >> 3);
+    }
+
+    /// Takes away what the mode a file is created with does not grant.
+    fn restrict(&mut self, permissions: u32) {
+        let allowed = self.permissions() & permissions;
+        self.follow(allowed);
+    }
+}
+
+fn load(state: &State, inode: InodeNo, name: &[u8]) -> Result<Option<Acl>> {
+    let value = xattr::load(state, inode, name, Moment::Live)?;
+    value.map(|bytes| Acl::decode(&bytes)).transpose()
+}
+
+/// What a new inode in this directory inherits; `None` without a default list, when the umask counts.
+pub(super) fn inherit(state: &State, parent: InodeNo, permissions: u32) -> Result<Option<Inherited>> {
+    let Some(default) = load(state, parent, DEFAULT)? else { return Ok(None) };
+    let mut access = default.clone();
+    access.restrict(permissions & 0o777);
+    let permissions = permissions & 0o7000 | access.permissions();
+    let access = (!access.is_minimal()).then_some(access);
+    Ok(Some(Inherited { permissions, access, default }))
+}
+
+impl Inherited {
+    pub(super) fn store(&self, txn: &mut Txn<'_>, inode: InodeNo, is_directory: bool) -> Result<()> {
+        if let Some(access) = &self.access {
+            xattr::store(txn, inode, ACCESS, &access.encode())?;
+        }
+        if is_directory {
+            xattr::store(txn, inode, DEFAULT, &self.default.encode())?;
+        }
+        Ok(())
+    }
+}
+
+/// Brings an access list in line with a new mode.
+pub(super) fn follow_mode(txn: &mut Txn<'_>, inode: InodeNo, permissions: u32) -> Result<()> {
+    if let Some(mut acl) = load(txn, inode, ACCESS)? {
+        acl.follow(permissions & 0o777);
+        xattr::store(txn, inode, ACCESS, &acl.encode())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Acl {
+        let entry = |tag, permissions, id| AclEntry { tag, permissions, id };
+        let none = u32::MAX;
+        Acl(vec![
+            entry(USER_OBJ, 7, none),
+            entry(USER, 6, 1000),
+            entry(GROUP_OBJ, 5, none),
+            entry(MASK, 7, none),
+            entry(OTHER, 1, none),
+        ])
+    }
+
+    #[test]
+    fn lists_survive_the_way_there_and_back() {
+        assert_eq!(Acl::decode(&sample().encode()).unwrap(), sample());
+        assert!(Acl::decode(&sample().encode()[..20]).is_err());
+        assert!(Acl::decode(b"").is_err());
+    }
+
+    #[test]
+    fn the_mode_follows_the_mask_and_back() {
+        let mut acl = sample();
+        assert_eq!(acl.permissions(), 0o771);
+        acl.follow(0o640);
+        assert_eq!((acl.permissions(), acl.get(GROUP_OBJ)), (0o640, Some(5)));
+        acl.restrict(0o600);
+        assert_eq!(acl.permissions(), 0o600);
+    }
+}

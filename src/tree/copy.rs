@@ -1,0 +1,124 @@
+//! Copying a range from one file to another, sharing tracks where both lie alike.
+
+use super::inode::{self};
+use super::{Inode, Tree};
+use crate::clock::Timestamp;
+use crate::device::{InodeNo, Moment, TrackNo};
+use crate::error::{Errno, Error, Result};
+use crate::limits::*;
+
+/// Tracks that one transaction shares at most.
+const STEP_TRACKS: u64 = 256;
+/// Bytes that are copied at once where tracks cannot be shared.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// A position in a file at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    pub inode: InodeNo,
+    pub offset: u64,
+    pub moment: Moment,
+}
+
+impl Tree {
+    /// Copies up to `len` bytes from a file, of any moment, to a live one; how many were copied, which is
+    /// fewer only at the end of the source. `kill_privileges` is as for writing.
+    pub fn copy_range(&self, mut from: Position, to: InodeNo, mut to_offset: u64, len: u64, kill_privileges: bool) -> Result<u64> {
+        let source = self.inode(from.inode, from.moment)?;
+        let end = source.size.min(from.offset.saturating_add(len));
+        if to_offset.checked_add(len).is_none_or(|end| end > FILE_BYTES_MAX) {
+            return Err(Error::Posix(Errno::FBIG));
+        }
+        let total = end.saturating_sub(from.offset);
+        if total == 0 {
+            return Ok(0);
+        }
+        if from.moment == Moment::Live && source.tracks > 0 {
+            // Tracks can be shared once they have a place.
+            self.device.committer()?.flush()?;
+        }
+        let track_bytes = self.device.track_bytes();
+        while from.offset < end {
+            let rest = end - from.offset;
+            let is_aligned = from.offset.is_multiple_of(track_bytes) && to_offset.is_multiple_of(track_bytes);
+            let shared = if is_aligned && source.tracks > 0 {
+                self.share_range(from, to, to_offset, rest, source.size, kill_privileges)?
+            } else {
+                0
+            };
+            let done = if shared > 0 {
+                shared
+            } else {
+                let to_boundary = track_bytes - from.offset % track_bytes;
+                let step = if is_aligned { rest.min(track_bytes) } else { rest.min(to_boundary.max(STEP_BYTES)) };
+                let data = self.read(from.inode, from.offset, step as usize, from.moment)?;
+                if data.is_empty() {
+                    break;
+                }
+                self.write(to, to_offset, &data, kill_privileges)?;
+                data.len() as u64
+            };
+            from.offset += done;
+            to_offset += done;
+        }
+        Ok(total.min(total - (end - from.offset.min(end))))
+    }
+
+    /// Shares whole tracks as far as that is possible; how many bytes that made.
+    fn share_range(&self, from: Position, to: InodeNo, to_offset: u64, len: u64, source_size: u64, kill_privileges: bool) -> Result<u64> {
+        let track_bytes = self.device.track_bytes();
+        let _files = self.lock_files(from.inode, to);
+        let mut txn = self.device.begin_growing()?;
+        let mut target: Inode = inode::load_file(&txn, to, Moment::Live)?;
+        if !target.inline.is_empty() {
+            if to_offset > 0 {
+                return Ok(0);
+            }
+            target.inline.clear();
+        }
+        let old_size = target.size;
+        let first_from: TrackNo = from.offset / track_bytes;
+        let first_to: TrackNo = to_offset / track_bytes;
+        let mut done = 0;
+        for i in 0..STEP_TRACKS {
+            let rest = len - done;
+            let at_end_of_both = from.offset + len == source_size && to_offset + len >= old_size;
+            let piece = if rest >= track_bytes {
+                track_bytes
+            } else if rest > 0 && at_end_of_both {
+                rest
+            } else {
+                break;
+            };
+            let (source_track, target_track) = (first_from + i, first_to + i);
+            let had_track = target_track * track_bytes < old_size && txn.has_track(to, target_track)?;
+            let location = match from.moment {
+                Moment::Live => txn.stored_location(from.inode, source_track)?,
+                Moment::At(_) => txn.location(from.inode, source_track, from.moment)?,
+            };
+            match location {
+                Some(location) => {
+                    txn.share_track(to, target_track, &location)?;
+                    target.tracks += u64::from(!had_track);
+                }
+                None if from.moment == Moment::Live && txn.has_track(from.inode, source_track)? => break,
+                None => {
+                    txn.remove_tracks(to, target_track, target_track + 1)?;
+                    target.tracks -= u64::from(had_track);
+                }
+            }
+            done += piece;
+        }
+        if done == 0 {
+            return Ok(0);
+        }
+        target.size = old_size.max(to_offset + done);
+        target.touch(Timestamp::now());
+        if kill_privileges {
+            target.kill_privileges();
+        }
+        inode::store(&mut txn, to, &target)?;
+        txn.finish()?;
+        Ok(done)
+    }
+}

@@ -1,0 +1,365 @@
+//! The bytes of files: reading, writing, changing the size, making holes and finding them.
+
+use super::Tree;
+use super::inode::{self, Inode};
+use crate::clock::Timestamp;
+use crate::device::{InodeNo, Moment, Source, TrackNo, Txn};
+use crate::error::{Errno, Error, Result};
+use crate::limits::*;
+use serde_bytes::ByteBuf;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a track holds, fetched before the transaction that needs it.
+type Before = Option<Arc<Vec<u8>>>;
+
+impl Tree {
+    fn tracks_of(&self, bytes: Range<u64>) -> Range<TrackNo> {
+        let size = self.device.track_bytes();
+        bytes.start / size..bytes.end.div_ceil(size)
+    }
+
+    /// The part of a byte range that lies in one track, relative to its start.
+    fn part_of(&self, bytes: &Range<u64>, track: TrackNo) -> Range<usize> {
+        let start = track * self.device.track_bytes();
+        let end = start + self.device.track_bytes();
+        (bytes.start.max(start) - start) as usize..(bytes.end.min(end) - start) as usize
+    }
+
+    /// Reads up to `len` bytes; fewer only at the end of the file.
+    pub fn read(&self, number: InodeNo, offset: u64, len: usize, moment: Moment) -> Result<Vec<u8>> {
+        let (bytes, sources) = {
+            let look = self.device.look()?;
+            look.check_moment(moment)?;
+            let found = inode::load_file(&look, number, moment)?;
+            let end = found.size.min(offset.saturating_add(len as u64));
+            if offset >= end {
+                return Ok(Vec::new());
+            }
+            if found.tracks == 0 {
+                return Ok(inline_part(&found, offset..end));
+            }
+            let bytes = offset..end;
+            let sources: Result<Vec<(TrackNo, Source)>> = self
+                .tracks_of(bytes.clone())
+                .map(|track| Ok((track, self.device.source(&look, number, track, moment)?)))
+                .collect();
+            (bytes, sources?)
+        };
+        let mut out = Vec::with_capacity((bytes.end - bytes.start) as usize);
+        for (track, source) in sources {
+            let content = self.device.fetch_again(source, number, track, moment)?;
+            let part = self.part_of(&bytes, track);
+            let held = content.len().clamp(part.start, part.end);
+            out.extend_from_slice(content.get(part.start..held).unwrap_or_default());
+            out.resize(out.len() + part.end - held, 0);
+        }
+        Ok(out)
+    }
+
+    /// Writes bytes. With `kill_privileges`, clears suid and sgid as for a writer without that right.
+    pub fn write(&self, number: InodeNo, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
+        let bytes = offset..end.ok_or(Error::Posix(Errno::FBIG))?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        let _file = self.lock_file(number);
+        let edges = self.fetch_edges(number, &bytes)?;
+        let mut txn = self.device.begin_growing()?;
+        let mut found = inode::load_file(&txn, number, Moment::Live)?;
+        found.touch(Timestamp::now());
+        if kill_privileges {
+            found.kill_privileges();
+        }
+        let old_size = found.size;
+        found.size = old_size.max(bytes.end);
+        if found.tracks == 0 && old_size <= INLINE_BYTES_MAX as u64 && found.size <= INLINE_BYTES_MAX as u64 {
+            let (start, end) = (bytes.start as usize, bytes.end as usize);
+            if found.inline.len() < end {
+                found.inline.resize(end, 0);
+            }
+            found.inline[start..end].copy_from_slice(data);
+            inode::store(&mut txn, number, &found)?;
+            return txn.finish();
+        }
+        let tracks = self.tracks_of(bytes.clone());
+        let mut edit = TrackEdit::start(self, &txn, number, &mut found, old_size, tracks.clone())?;
+        edit.apply_inode(&mut txn, &found)?;
+        for track in tracks {
+            let part = self.part_of(&bytes, track);
+            let at = (track * self.device.track_bytes() + part.start as u64 - offset) as usize;
+            let piece = &data[at..at + part.len()];
+            edit.change(&mut txn, track, edges.get(track), |content| {
+                if content.len() < part.start {
+                    content.resize(part.start, 0);
+                }
+                let overlap = content.len().min(part.end) - part.start;
+                content[part.start..part.start + overlap].copy_from_slice(&piece[..overlap]);
+                content.extend_from_slice(&piece[overlap..]);
+            });
+        }
+        txn.finish()
+    }
+
+    /// Sets the size within an operation on an inode. The caller holds the file's lock and got `edge`
+    /// from [`Tree::fetch_cut`].
+    pub(super) fn resize(&self, txn: &mut Txn<'_>, number: InodeNo, found: &mut Inode, size: u64, edge: Before) -> Result<Option<Cut>> {
+        let old_size = std::mem::replace(&mut found.size, size);
+        if found.tracks == 0 {
+            found.inline.truncate(size as usize);
+            if size <= INLINE_BYTES_MAX as u64 || found.inline.is_empty() {
+                return Ok(None);
+            }
+            // The bytes leave the record for a track.
+            let bytes = std::mem::take(&mut found.inline).into_vec();
+            found.tracks = 1;
+            return Ok(Some(Cut { track: 0, before: Some(Arc::new(bytes)), len: usize::MAX }));
+        }
+        if size >= old_size {
+            return Ok(None);
+        }
+        let track_bytes = self.device.track_bytes();
+        let kept = size.div_ceil(track_bytes);
+        found.tracks -= txn.remove_tracks(number, kept, TrackNo::MAX)?.min(found.tracks);
+        let rest = (size % track_bytes) as usize;
+        let is_cut = rest > 0 && txn.has_track(number, size / track_bytes)?;
+        Ok(is_cut.then_some(Cut { track: size / track_bytes, before: edge, len: rest }))
+    }
+
+    /// Carries out what [`Tree::resize`] left to be done. Nothing may fail after it.
+    pub(super) fn cut(&self, txn: &mut Txn<'_>, number: InodeNo, cut: Cut) -> Result<()> {
+        let slot = usize::from(txn.needs_slot(number, cut.track));
+        txn.reserve(slot)?;
+        txn.edit_track(number, cut.track, cut.before, |content| content.truncate(cut.len));
+        Ok(())
+    }
+
+    /// What the track holds that a new size cuts through.
+    pub(super) fn fetch_cut(&self, number: InodeNo, size: u64) -> Result<Before> {
+        let track_bytes = self.device.track_bytes();
+        if size.is_multiple_of(track_bytes) {
+            return Ok(None);
+        }
+        Ok(self.fetch_edges(number, &(size..size))?.get(size / track_bytes))
+    }
+
+    /// Gives the room of a byte range back; it reads as zeros. With `keep_size` false the file grows to
+    /// hold the range.
+    pub fn zero(&self, number: InodeNo, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+        let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::Posix(Errno::FBIG))?;
+        let _file = self.lock_file(number);
+        let edges = self.fetch_edges(number, &(offset..end))?;
+        let mut txn = self.device.begin()?;
+        let mut found = inode::load_file(&txn, number, Moment::Live)?;
+        found.touch(Timestamp::now());
+        let grown = if keep_size { None } else { Some(end.max(found.size)) };
+        let bytes = offset.min(found.size)..end.min(found.size);
+        if found.tracks == 0 {
+            let (from, to) = (bytes.start as usize, (bytes.end as usize).min(found.inline.len()));
+            if from < to {
+                found.inline[from..to].fill(0);
+            }
+        }
+        let mut edits = Vec::new();
+        if found.tracks > 0 && !bytes.is_empty() {
+            let track_bytes = self.device.track_bytes();
+            let is_to_end = bytes.end == found.size;
+            let first_whole = bytes.start.div_ceil(track_bytes);
+            let last_whole = if is_to_end { bytes.end.div_ceil(track_bytes) } else { bytes.end / track_bytes };
+            if first_whole < last_whole {
+                found.tracks -= txn.remove_tracks(number, first_whole, last_whole)?.min(found.tracks);
+            }
+            for track in self.tracks_of(bytes.clone()) {
+                if !(first_whole..last_whole).contains(&track) && txn.has_track(number, track)? {
+                    edits.push((track, self.part_of(&bytes, track)));
+                }
+            }
+        }
+        let cut = match grown {
+            Some(size) if size > found.size => self.resize(&mut txn, number, &mut found, size, None)?,
+            _ => None,
+        };
+        inode::store(&mut txn, number, &found)?;
+        let slots = edits.iter().filter(|(track, _)| txn.needs_slot(number, *track)).count();
+        txn.reserve(slots)?;
+        for (track, part) in edits {
+            txn.edit_track(number, track, edges.get(track), |content| {
+                let end = part.end.min(content.len());
+                if part.start < end {
+                    content[part.start..end].fill(0);
+                }
+            });
+        }
+        if let Some(cut) = cut {
+            self.cut(&mut txn, number, cut)?;
+        }
+        txn.finish()
+    }
+
+    /// Makes sure that the file is at least as long as the range, like fallocate(2) with mode 0. Room is
+    /// not set aside: every write goes to a new place anyway. A range that could not be filled is refused.
+    pub fn allocate(&self, number: InodeNo, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+        let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::Posix(Errno::FBIG))?;
+        let found = self.inode(number, Moment::Live)?;
+        let missing = len.saturating_sub(found.tracks * self.device.track_bytes());
+        if missing > self.space()?.available {
+            return Err(Error::Posix(Errno::NOSPC));
+        }
+        if keep_size || end <= found.size {
+            let mut txn = self.device.begin()?;
+            let mut found = inode::load_file(&txn, number, Moment::Live)?;
+            found.ctime = Timestamp::now();
+            inode::store(&mut txn, number, &found)?;
+            return txn.finish();
+        }
+        self.zero(number, found.size, end - found.size, false)
+    }
+
+    /// The start of the next data at or after an offset; ENXIO where there is none.
+    pub fn seek_data(&self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
+        let look = self.device.look()?;
+        let found = inode::load_file(&look, number, moment)?;
+        if offset >= found.size {
+            return Err(Error::Posix(Errno::NXIO));
+        }
+        if found.tracks == 0 {
+            return if offset < found.inline.len() as u64 { Ok(offset) } else { Err(Error::Posix(Errno::NXIO)) };
+        }
+        let track_bytes = self.device.track_bytes();
+        let end = found.size.div_ceil(track_bytes);
+        match look.next_track(number, offset / track_bytes, end, moment)? {
+            Some(track) => Ok(offset.max(track * track_bytes)),
+            None => Err(Error::Posix(Errno::NXIO)),
+        }
+    }
+
+    /// The start of the next hole at or after an offset; the end of the file counts as one.
+    pub fn seek_hole(&self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
+        let look = self.device.look()?;
+        let found = inode::load_file(&look, number, moment)?;
+        if offset >= found.size {
+            return Err(Error::Posix(Errno::NXIO));
+        }
+        if found.tracks == 0 {
+            return Ok(if offset < found.inline.len() as u64 { found.size } else { offset });
+        }
+        let track_bytes = self.device.track_bytes();
+        let end = found.size.div_ceil(track_bytes);
+        let mut track = offset / track_bytes;
+        while track < end && look.next_track(number, track, track + 1, moment)?.is_some() {
+            track += 1;
+        }
+        Ok(offset.max(track * track_bytes).min(found.size))
+    }
+
+    /// What the first and the last track of a byte range hold, where the range covers them in part.
+    fn fetch_edges(&self, number: InodeNo, bytes: &Range<u64>) -> Result<Edges> {
+        let track_bytes = self.device.track_bytes();
+        let mut wanted: Vec<TrackNo> = Vec::new();
+        let mut sources = Vec::new();
+        {
+            let look = self.device.look()?;
+            let found = inode::load_file(&look, number, Moment::Live)?;
+            if found.tracks == 0 {
+                return Ok(Edges::default());
+            }
+            let ends_inside = !bytes.end.is_multiple_of(track_bytes) && bytes.end < found.size;
+            if !bytes.start.is_multiple_of(track_bytes) {
+                wanted.push(bytes.start / track_bytes);
+            }
+            if ends_inside {
+                wanted.push(bytes.end / track_bytes);
+            }
+            wanted.dedup();
+            for track in wanted {
+                sources.push((track, self.device.source(&look, number, track, Moment::Live)?));
+            }
+        }
+        let mut edges = Edges::default();
+        for (track, source) in sources {
+            edges.0.push((track, self.device.fetch_again(source, number, track, Moment::Live)?));
+        }
+        Ok(edges)
+    }
+}
+
+/// A track to be shortened, or filled with bytes that were inline, at the end of an operation.
+pub(super) struct Cut {
+    track: TrackNo,
+    before: Before,
+    len: usize,
+}
+
+#[derive(Default)]
+struct Edges(Vec<(TrackNo, Arc<Vec<u8>>)>);
+
+impl Edges {
+    fn get(&self, track: TrackNo) -> Before {
+        self.0.iter().find(|(number, _)| *number == track).map(|(_, bytes)| bytes.clone())
+    }
+}
+
+/// One operation's changes to tracks of a file: first all that can fail, then the changes.
+pub(super) struct TrackEdit {
+    number: InodeNo,
+    slots: usize,
+    /// Bytes that leave the inode record for track 0.
+    inline: Before,
+    first: TrackNo,
+}
+
+impl TrackEdit {
+    /// Counts what the changes need, and brings the inode record up to date.
+    pub(super) fn start(
+        tree: &Tree,
+        txn: &Txn<'_>,
+        number: InodeNo,
+        found: &mut Inode,
+        old_size: u64,
+        tracks: Range<TrackNo>,
+    ) -> Result<TrackEdit> {
+        let mut edit = TrackEdit { number, slots: 0, inline: None, first: tracks.start };
+        if !found.inline.is_empty() {
+            edit.inline = Some(Arc::new(std::mem::replace(&mut found.inline, ByteBuf::new()).into_vec()));
+            if tracks.start > 0 {
+                found.tracks += 1;
+                edit.slots += 1;
+            }
+        }
+        let old_tracks = if found.tracks == 0 { 0 } else { old_size.div_ceil(tree.device.track_bytes()) };
+        for track in tracks {
+            if track >= old_tracks || !txn.has_track(number, track)? {
+                found.tracks += 1;
+            }
+            edit.slots += usize::from(txn.needs_slot(number, track));
+        }
+        Ok(edit)
+    }
+
+    /// The last step that can fail.
+    pub(super) fn apply_inode(&mut self, txn: &mut Txn<'_>, found: &Inode) -> Result<()> {
+        inode::store(txn, self.number, found)?;
+        txn.reserve(self.slots)?;
+        if self.first > 0
+            && let Some(inline) = self.inline.take()
+        {
+            txn.edit_track(self.number, 0, Some(inline), |_| {});
+        }
+        Ok(())
+    }
+
+    pub(super) fn change(&mut self, txn: &mut Txn<'_>, track: TrackNo, before: Before, edit: impl FnOnce(&mut Vec<u8>)) {
+        let before = if track == 0 { self.inline.take().or(before) } else { before };
+        txn.edit_track(self.number, track, before, edit);
+    }
+}
+
+fn inline_part(found: &Inode, bytes: Range<u64>) -> Vec<u8> {
+    let held = found.inline.len() as u64;
+    let from = bytes.start.min(held) as usize;
+    let to = bytes.end.min(held) as usize;
+    let mut out = found.inline[from..to].to_vec();
+    out.resize((bytes.end - bytes.start) as usize, 0);
+    out
+}

@@ -1,0 +1,280 @@
+//! What differs between two moments of a tree.
+//!
+//! The increments between the moments name every inode that was changed. Of the directories among them
+//! the listings are compared; what appears in a directory without having existed before is listed as a
+//! whole. The cost follows what changed and the size of the directories it changed in.
+
+use super::inode::{Inode, Kind};
+use super::names::Entry;
+use super::paths::join;
+use super::Tree;
+use crate::device::{Epoch, InodeNo, LIVE, Moment, split_increment};
+use crate::error::{Errno, Error, Result};
+use crate::meta::Table;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Increments read under one lock.
+const STEP: usize = 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DifferenceKind {
+    Added,
+    Removed,
+    /// The bytes of a file, or the target of a symlink.
+    Changed,
+    /// Mode, owner or xattrs, and not the content.
+    Attributes,
+    Renamed,
+}
+
+/// One path that differs. Paths are relative to the root of the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    pub kind: DifferenceKind,
+    #[serde(with = "serde_bytes")]
+    pub path: Vec<u8>,
+    /// Where it was before, if it was renamed.
+    #[serde(with = "serde_bytes")]
+    pub from: Option<Vec<u8>>,
+    pub is_directory: bool,
+    pub size_before: Option<u64>,
+    pub size_after: Option<u64>,
+}
+
+#[derive(Default)]
+struct Touched {
+    data: bool,
+    xattr: bool,
+}
+
+impl Tree {
+    /// What became different from `before` to `after`, sorted by path.
+    pub fn diff(&self, before: Moment, after: Moment) -> Result<Vec<Difference>> {
+        let order = |moment| match moment {
+            Moment::At(epoch) => epoch,
+            Moment::Live => Epoch::MAX - 1,
+        };
+        if order(before) <= order(after) {
+            self.diff_forward(before, after)
+        } else {
+            Ok(self.diff_forward(after, before)?.into_iter().map(Difference::reversed).collect())
+        }
+    }
+
+    fn diff_forward(&self, before: Moment, after: Moment) -> Result<Vec<Difference>> {
+        let Moment::At(start) = before else { return Ok(Vec::new()) };
+        let end = match after {
+            Moment::At(epoch) => epoch,
+            Moment::Live => Epoch::MAX - 1,
+        };
+        let touched = self.touched(start, end)?;
+        let mut names = Names { tree: self, before, after, removed: BTreeMap::new(), added: BTreeMap::new(), seen: BTreeSet::new() };
+        let mut found = Vec::new();
+        for (&number, touch) in &touched {
+            let (old, new) = (self.inode_or_none(number, before)?, self.inode_or_none(number, after)?);
+            let is_directory = |inode: &Option<Inode>| inode.as_ref().is_some_and(Inode::is_directory);
+            if is_directory(&old) || is_directory(&new) {
+                names.compare_directory(number, is_directory(&old), is_directory(&new))?;
+            }
+            if let (Some(old), Some(new)) = (old, new)
+                && let Some(kind) = self.change_of(number, touch, &old, &new, before, after)?
+            {
+                for path in self.paths(number, after)? {
+                    found.push(Difference {
+                        kind,
+                        path,
+                        from: None,
+                        is_directory: new.is_directory(),
+                        size_before: size_of(&old),
+                        size_after: size_of(&new),
+                    });
+                }
+            }
+        }
+        names.finish(&mut found)?;
+        found.sort_by(|a, b| (&a.path, a.kind).cmp(&(&b.path, b.kind)));
+        Ok(found)
+    }
+
+    fn inode_or_none(&self, number: InodeNo, moment: Moment) -> Result<Option<Inode>> {
+        match self.inode(number, moment) {
+            // An inode without a name is not part of the tree any more.
+            Ok(found) => Ok((found.links > 0).then_some(found)),
+            Err(Error::Posix(Errno::STALE)) => {
+                self.device.look()?.check_moment(moment)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn touched(&self, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touched>> {
+        let key = |epoch: Epoch| [LIVE.to_be_bytes(), epoch.to_be_bytes()].concat();
+        let mut from = key(start + 1);
+        let to = key(end + 1);
+        let mut touched: BTreeMap<InodeNo, Touched> = BTreeMap::new();
+        loop {
+            let look = self.device.look()?;
+            let mut count = 0;
+            let mut last = None;
+            for pair in look.meta().range(Table::Increment, &from, &to)?.take(STEP) {
+                let (full, _) = pair?;
+                let (table, key, _) = split_increment(&full)?;
+                if let Some(number) = key.get(4..12).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes) {
+                    let touch = touched.entry(number).or_default();
+                    touch.data |= table == Table::Track;
+                    touch.xattr |= table == Table::Xattr;
+                }
+                count += 1;
+                last = Some(full);
+            }
+            match last {
+                Some(mut last) if count == STEP => {
+                    last.push(0);
+                    from = last;
+                }
+                _ => return Ok(touched),
+            }
+        }
+    }
+
+    fn change_of(
+        &self,
+        number: InodeNo,
+        touch: &Touched,
+        old: &Inode,
+        new: &Inode,
+        before: Moment,
+        after: Moment,
+    ) -> Result<Option<DifferenceKind>> {
+        let is_other_content = !new.is_directory()
+            && (touch.data || old.size != new.size || old.inline != new.inline || old.mtime != new.mtime || old.rdev != new.rdev);
+        if is_other_content {
+            return Ok(Some(DifferenceKind::Changed));
+        }
+        let is_other = (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid);
+        // A new xattr leaves no pre-image; the change time of the inode tells.
+        let may_have_new_xattrs = touch.xattr || old.ctime != new.ctime;
+        let xattrs = |moment| -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+            let names = self.xattr_names(number, moment)?;
+            names.into_iter().map(|name| Ok((name.clone(), self.xattr(number, &name, moment)?))).collect()
+        };
+        if is_other || may_have_new_xattrs && xattrs(before)? != xattrs(after)? {
+            return Ok(Some(DifferenceKind::Attributes));
+        }
+        Ok(None)
+    }
+}
+
+fn size_of(inode: &Inode) -> Option<u64> {
+    (!inode.is_directory()).then_some(inode.size)
+}
+
+/// Names that went and names that came.
+struct Names<'a> {
+    tree: &'a Tree,
+    before: Moment,
+    after: Moment,
+    removed: BTreeMap<InodeNo, Vec<(Vec<u8>, Kind)>>,
+    added: BTreeMap<InodeNo, Vec<(Vec<u8>, Kind)>>,
+    seen: BTreeSet<InodeNo>,
+}
+
+impl Names<'_> {
+    fn entries(&self, directory: InodeNo, moment: Moment) -> Result<HashMap<Vec<u8>, Entry>> {
+        let mut entries = HashMap::new();
+        self.tree.list(directory, 0, moment, |entry| {
+            entries.insert(entry.name.clone(), entry.clone());
+            Ok(true)
+        })?;
+        Ok(entries)
+    }
+
+    fn compare_directory(&mut self, directory: InodeNo, was_there: bool, is_there: bool) -> Result<()> {
+        let old = if was_there { self.entries(directory, self.before)? } else { HashMap::new() };
+        let new = if is_there { self.entries(directory, self.after)? } else { HashMap::new() };
+        let is_same = |a: &Entry, b: Option<&Entry>| b.is_some_and(|b| a.inode == b.inode);
+        let old_path = if was_there { self.tree.paths(directory, self.before)?.pop() } else { None };
+        for entry in old.values().filter(|entry| !is_same(entry, new.get(&entry.name))) {
+            if let Some(path) = &old_path {
+                self.removed.entry(entry.inode).or_default().push((join(path, &entry.name), entry.kind));
+            }
+        }
+        let new_path = if is_there { self.tree.paths(directory, self.after)?.pop() } else { None };
+        for entry in new.values().filter(|entry| !is_same(entry, old.get(&entry.name))) {
+            if let Some(path) = &new_path {
+                self.add(entry, join(path, &entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, entry: &Entry, path: Vec<u8>) -> Result<()> {
+        let paths = self.added.entry(entry.inode).or_default();
+        if paths.iter().any(|(known, _)| *known == path) {
+            return Ok(());
+        }
+        paths.push((path.clone(), entry.kind));
+        let is_new_directory = entry.kind == Kind::Directory && self.tree.inode_or_none(entry.inode, self.before)?.is_none();
+        if is_new_directory && self.seen.insert(entry.inode) {
+            for child in self.entries(entry.inode, self.after)?.into_values() {
+                let path = join(&path, &child.name);
+                self.add(&child, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, found: &mut Vec<Difference>) -> Result<()> {
+        let size = |tree: &Tree, number, moment| -> Result<Option<u64>> {
+            Ok(tree.inode_or_none(number, moment)?.as_ref().and_then(size_of))
+        };
+        for (number, mut added) in std::mem::take(&mut self.added) {
+            let mut removed = self.removed.remove(&number).unwrap_or_default();
+            added.sort();
+            removed.sort_by(|a, b| b.0.cmp(&a.0));
+            for (path, kind) in added {
+                let from = removed.pop().map(|(path, _)| path);
+                found.push(Difference {
+                    kind: if from.is_some() { DifferenceKind::Renamed } else { DifferenceKind::Added },
+                    path,
+                    is_directory: kind == Kind::Directory,
+                    size_before: if from.is_some() { size(self.tree, number, self.before)? } else { None },
+                    size_after: size(self.tree, number, self.after)?,
+                    from,
+                });
+            }
+            if !removed.is_empty() {
+                self.removed.insert(number, removed);
+            }
+        }
+        for (number, removed) in std::mem::take(&mut self.removed) {
+            for (path, kind) in removed {
+                found.push(Difference {
+                    kind: DifferenceKind::Removed,
+                    path,
+                    from: None,
+                    is_directory: kind == Kind::Directory,
+                    size_before: size(self.tree, number, self.before)?,
+                    size_after: None,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Difference {
+    /// The same difference, seen from the other side.
+    fn reversed(self) -> Difference {
+        let (kind, path, from) = match (self.kind, self.from) {
+            (DifferenceKind::Added, from) => (DifferenceKind::Removed, self.path, from),
+            (DifferenceKind::Removed, from) => (DifferenceKind::Added, self.path, from),
+            (DifferenceKind::Renamed, Some(from)) => (DifferenceKind::Renamed, from, Some(self.path)),
+            (kind, from) => (kind, self.path, from),
+        };
+        Difference { kind, path, from, size_before: self.size_after, size_after: self.size_before, ..self }
+    }
+}

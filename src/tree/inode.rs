@@ -1,0 +1,151 @@
+//! The inode record.
+
+use super::inode_prefix;
+use crate::clock::Timestamp;
+use crate::device::{InodeNo, Moment, State, Txn};
+use crate::error::{Errno, Error, Result};
+use crate::meta::Table;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+/// The root of a tree. Number 1 is left to whoever shows several trees under one root.
+pub const ROOT: InodeNo = 2;
+
+pub(super) const SETUID: u32 = 0o4000;
+pub(super) const SETGID: u32 = 0o2000;
+const PERMISSION_MASK: u32 = 0o7777;
+
+/// What an inode is. The numbers are those of `S_IFMT`, shifted right by 12.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    Fifo = 1,
+    CharDevice = 2,
+    Directory = 4,
+    BlockDevice = 6,
+    File = 8,
+    Symlink = 10,
+    Socket = 12,
+}
+
+impl Kind {
+    pub fn from_mode(mode: u32) -> Option<Kind> {
+        Kind::from_number((mode >> 12 & 0xf) as u8)
+    }
+
+    pub fn from_number(number: u8) -> Option<Kind> {
+        let all =
+            [Kind::Fifo, Kind::CharDevice, Kind::Directory, Kind::BlockDevice, Kind::File, Kind::Symlink, Kind::Socket];
+        all.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    pub fn mode_bits(self) -> u32 {
+        u32::from(self as u8) << 12
+    }
+}
+
+/// One file, directory or other object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inode {
+    /// Type and permissions, as in `st_mode`.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: u32,
+    pub links: u32,
+    /// Bytes of a file or of a symlink's target; entries of a directory.
+    pub size: u64,
+    /// How many tracks exist (holes have none).
+    pub tracks: u64,
+    pub atime: Timestamp,
+    pub mtime: Timestamp,
+    pub ctime: Timestamp,
+    pub btime: Timestamp,
+    /// The directory and the name under which it is found; for a file with several names, one of them.
+    pub parent: InodeNo,
+    pub name: ByteBuf,
+    /// The bytes of a tiny file, or a symlink's target. Bytes from here to `size` are zeros.
+    pub inline: ByteBuf,
+}
+
+impl Inode {
+    pub(super) fn new(kind: Kind, mode: u32, uid: u32, gid: u32, now: Timestamp) -> Inode {
+        Inode {
+            mode: kind.mode_bits() | mode & PERMISSION_MASK,
+            uid,
+            gid,
+            rdev: 0,
+            links: if kind == Kind::Directory { 2 } else { 1 },
+            size: 0,
+            tracks: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+            parent: 0,
+            name: ByteBuf::new(),
+            inline: ByteBuf::new(),
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        // Records are written with a kind only; a damaged one is caught by its page's checksum.
+        Kind::from_mode(self.mode).unwrap_or(Kind::File)
+    }
+
+    pub fn permissions(&self) -> u32 {
+        self.mode & PERMISSION_MASK
+    }
+
+    pub fn is_directory(&self) -> bool {
+        self.kind() == Kind::Directory
+    }
+
+    /// Bytes allocated, in units of 512, for `st_blocks`.
+    pub fn blocks(&self, track_bytes: u64) -> u64 {
+        let bytes = (self.tracks * track_bytes).min(self.size.next_multiple_of(4096));
+        if self.kind() == Kind::File { bytes.div_ceil(512) } else { 0 }
+    }
+
+    pub(super) fn touch(&mut self, now: Timestamp) {
+        self.mtime = now;
+        self.ctime = now;
+    }
+
+    /// Clears the suid bit, and the sgid bit where it means what it does for programs.
+    pub(super) fn kill_privileges(&mut self) {
+        if self.kind() != Kind::Directory {
+            self.mode &= !SETUID;
+            if self.mode & 0o010 != 0 {
+                self.mode &= !SETGID;
+            }
+        }
+    }
+}
+
+pub(super) fn key(inode: InodeNo) -> [u8; 12] {
+    inode_prefix(inode)
+}
+
+/// The inode at a moment; ESTALE where there is none.
+pub(super) fn load(state: &State, inode: InodeNo, moment: Moment) -> Result<Inode> {
+    state.get(Table::Inode, &key(inode), moment)?.ok_or(Error::Posix(Errno::STALE))
+}
+
+pub(super) fn load_directory(state: &State, inode: InodeNo, moment: Moment) -> Result<Inode> {
+    let found = load(state, inode, moment)?;
+    if found.is_directory() { Ok(found) } else { Err(Error::Posix(Errno::NOTDIR)) }
+}
+
+pub(super) fn load_file(state: &State, inode: InodeNo, moment: Moment) -> Result<Inode> {
+    let found = load(state, inode, moment)?;
+    match found.kind() {
+        Kind::File => Ok(found),
+        Kind::Directory => Err(Error::Posix(Errno::ISDIR)),
+        _ => Err(Error::Posix(Errno::INVAL)),
+    }
+}
+
+pub(super) fn store(txn: &mut Txn<'_>, inode: InodeNo, record: &Inode) -> Result<()> {
+    txn.set(Table::Inode, &key(inode), record)
+}

@@ -1,0 +1,339 @@
+//! Directory entries: looking up, listing, making, linking and removing.
+//!
+//! Entries are keyed by a 63-bit hash of the name, which is also the offset that a listing continues
+//! from: listings need no state, and an offset stays good whatever happens in between.
+
+use super::inode::{self, Inode, Kind, SETGID};
+use super::{NEXT_INODE, Tree, acl, inode_prefix};
+use crate::clock::Timestamp;
+use crate::device::{InodeNo, Moment, State, Txn};
+use crate::error::{Errno, Error, Result};
+use crate::limits::*;
+use crate::meta::Table;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use std::ops::ControlFlow;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Offsets below this are those of `.` and `..`.
+const FIRST_HASH: u64 = 16;
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Dirent {
+    pub inode: InodeNo,
+    pub kind: u8,
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub name: Vec<u8>,
+    pub inode: InodeNo,
+    pub kind: Kind,
+    /// Where a listing continues after this entry.
+    pub offset: u64,
+}
+
+/// Who makes something.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    pub umask: u32,
+}
+
+/// What is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct New<'a> {
+    pub kind: Kind,
+    pub permissions: u32,
+    pub rdev: u32,
+    /// A symlink's target; empty for everything else.
+    pub target: &'a [u8],
+}
+
+impl Tree {
+    pub(super) fn dirent_key(&self, parent: InodeNo, name: &[u8]) -> Vec<u8> {
+        let hash = xxh3_64_with_seed(name, self.device.settings().hash_seed) >> 1;
+        let hash = hash.clamp(FIRST_HASH, i64::MAX as u64 - 1);
+        [&inode_prefix(parent)[..], &hash.to_be_bytes(), name].concat()
+    }
+
+    pub(super) fn find(&self, state: &State, parent: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Dirent>> {
+        state.get(Table::Dirent, &self.dirent_key(parent, name), moment)
+    }
+
+    fn find_existing(&self, state: &State, parent: InodeNo, name: &[u8]) -> Result<Dirent> {
+        self.find(state, parent, name, Moment::Live)?.ok_or(Error::Posix(Errno::NOENT))
+    }
+
+    /// The inode behind a name; ENOENT where there is none.
+    pub fn lookup(&self, parent: InodeNo, name: &[u8], moment: Moment) -> Result<(InodeNo, Inode)> {
+        if name.len() > NAME_BYTES_MAX {
+            return Err(Error::Posix(Errno::NAMETOOLONG));
+        }
+        let look = self.device.look()?;
+        look.check_moment(moment)?;
+        match self.find(&look, parent, name, moment)? {
+            Some(dirent) => Ok((dirent.inode, inode::load(&look, dirent.inode, moment)?)),
+            None => {
+                inode::load_directory(&look, parent, moment)?;
+                Err(Error::Posix(Errno::NOENT))
+            }
+        }
+    }
+
+    /// The inode itself; ESTALE where it is gone.
+    pub fn inode(&self, number: InodeNo, moment: Moment) -> Result<Inode> {
+        let look = self.device.look()?;
+        look.check_moment(moment)?;
+        inode::load(&look, number, moment)
+    }
+
+    /// Lists entries after an offset, in order, until `each` says no. `.` and `..` are not among them.
+    pub fn list(
+        &self,
+        directory: InodeNo,
+        offset: u64,
+        moment: Moment,
+        mut each: impl FnMut(&Entry) -> Result<bool>,
+    ) -> Result<()> {
+        let look = self.device.look()?;
+        look.check_moment(moment)?;
+        list_in(&look, directory, offset, moment, &mut |entry| each(entry))
+    }
+
+    /// Lists entries together with their inodes; otherwise like [`Tree::list`].
+    pub fn list_with_inodes(
+        &self,
+        directory: InodeNo,
+        offset: u64,
+        moment: Moment,
+        mut each: impl FnMut(&Entry, &Inode) -> Result<bool>,
+    ) -> Result<()> {
+        let look = self.device.look()?;
+        look.check_moment(moment)?;
+        list_in(&look, directory, offset, moment, &mut |entry| {
+            let found = inode::load(&look, entry.inode, moment)?;
+            each(entry, &found)
+        })
+    }
+
+    pub fn read_link(&self, number: InodeNo, moment: Moment) -> Result<Vec<u8>> {
+        let found = self.inode(number, moment)?;
+        match found.kind() {
+            Kind::Symlink => Ok(found.inline.into_vec()),
+            _ => Err(Error::Posix(Errno::INVAL)),
+        }
+    }
+
+    /// Makes a file, directory, symlink or special file.
+    pub fn make(&self, caller: Caller, parent: InodeNo, name: &[u8], new: New<'_>) -> Result<(InodeNo, Inode)> {
+        Tree::check_name(name)?;
+        if new.target.len() > SYMLINK_BYTES_MAX {
+            return Err(Error::Posix(Errno::NAMETOOLONG));
+        }
+        let mut txn = self.device.begin_growing()?;
+        let mut directory = inode::load_directory(&txn, parent, Moment::Live)?;
+        if directory.links == 0 {
+            return Err(Error::Posix(Errno::NOENT));
+        }
+        let key = self.dirent_key(parent, name);
+        if txn.meta().contains(Table::Dirent, &key)? {
+            return Err(Error::Posix(Errno::EXIST));
+        }
+        if new.kind == Kind::Directory && directory.links >= LINKS_MAX {
+            return Err(Error::Posix(Errno::MLINK));
+        }
+        let now = Timestamp::now();
+        let number: InodeNo = txn.meta().get(Table::State, NEXT_INODE)?.unwrap_or(inode::ROOT + 1);
+        if number >> INODE_BITS != 0 {
+            return Err(Error::Posix(Errno::NOSPC));
+        }
+        txn.meta_mut().put(Table::State, NEXT_INODE, &(number + 1));
+        let inherited = if new.kind == Kind::Symlink { None } else { acl::inherit(&txn, parent, new.permissions)? };
+        let permissions = match &inherited {
+            Some(inherited) => inherited.permissions,
+            None if new.kind == Kind::Symlink => 0o777,
+            None => new.permissions & !caller.umask,
+        };
+        let mut made = Inode::new(new.kind, permissions, caller.uid, caller.gid, now);
+        if directory.mode & SETGID != 0 {
+            made.gid = directory.gid;
+            if new.kind == Kind::Directory {
+                made.mode |= SETGID;
+            }
+        }
+        made.rdev = new.rdev;
+        made.parent = parent;
+        made.name = ByteBuf::from(name);
+        if new.kind == Kind::Symlink {
+            made.size = new.target.len() as u64;
+            made.inline = ByteBuf::from(new.target);
+        }
+        if let Some(inherited) = inherited {
+            inherited.store(&mut txn, number, new.kind == Kind::Directory)?;
+        }
+        inode::store(&mut txn, number, &made)?;
+        txn.set(Table::Dirent, &key, &Dirent { inode: number, kind: new.kind as u8 })?;
+        directory.size += 1;
+        directory.links += u32::from(new.kind == Kind::Directory);
+        directory.touch(now);
+        inode::store(&mut txn, parent, &directory)?;
+        txn.finish()?;
+        Ok((number, made))
+    }
+
+    /// Gives an inode one more name.
+    pub fn link(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Inode> {
+        Tree::check_name(name)?;
+        let mut txn = self.device.begin_growing()?;
+        let mut target = inode::load(&txn, number, Moment::Live)?;
+        let mut directory = inode::load_directory(&txn, parent, Moment::Live)?;
+        if target.is_directory() {
+            return Err(Error::Posix(Errno::PERM));
+        }
+        if target.links == 0 || directory.links == 0 {
+            return Err(Error::Posix(Errno::NOENT));
+        }
+        if target.links >= LINKS_MAX {
+            return Err(Error::Posix(Errno::MLINK));
+        }
+        let key = self.dirent_key(parent, name);
+        if txn.meta().contains(Table::Dirent, &key)? {
+            return Err(Error::Posix(Errno::EXIST));
+        }
+        let now = Timestamp::now();
+        txn.set(Table::Dirent, &key, &Dirent { inode: number, kind: target.kind() as u8 })?;
+        txn.set(Table::Link, &link_key(number, parent, name), &())?;
+        target.links += 1;
+        target.ctime = now;
+        inode::store(&mut txn, number, &target)?;
+        directory.size += 1;
+        directory.touch(now);
+        inode::store(&mut txn, parent, &directory)?;
+        txn.finish()?;
+        Ok(target)
+    }
+
+    /// Removes a name that is not a directory's.
+    pub fn unlink(&self, parent: InodeNo, name: &[u8]) -> Result<InodeNo> {
+        let mut txn = self.device.begin()?;
+        let dirent = self.find_existing(&txn, parent, name)?;
+        if dirent.kind == Kind::Directory as u8 {
+            return Err(Error::Posix(Errno::ISDIR));
+        }
+        let now = Timestamp::now();
+        let is_gone = self.drop_name(&mut txn, parent, name, dirent, now)?;
+        let mut directory = inode::load_directory(&txn, parent, Moment::Live)?;
+        directory.size = directory.size.saturating_sub(1);
+        directory.touch(now);
+        inode::store(&mut txn, parent, &directory)?;
+        txn.finish()?;
+        if is_gone {
+            self.reap_if_orphan(dirent.inode)?;
+        }
+        Ok(dirent.inode)
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_directory(&self, parent: InodeNo, name: &[u8]) -> Result<InodeNo> {
+        let mut txn = self.device.begin()?;
+        let dirent = self.find_existing(&txn, parent, name)?;
+        if dirent.kind != Kind::Directory as u8 {
+            return Err(Error::Posix(Errno::NOTDIR));
+        }
+        let now = Timestamp::now();
+        self.drop_directory(&mut txn, parent, name, dirent, now)?;
+        let mut directory = inode::load_directory(&txn, parent, Moment::Live)?;
+        directory.size = directory.size.saturating_sub(1);
+        directory.links = directory.links.saturating_sub(1);
+        directory.touch(now);
+        inode::store(&mut txn, parent, &directory)?;
+        txn.finish()?;
+        self.reap_if_orphan(dirent.inode)?;
+        Ok(dirent.inode)
+    }
+
+    /// Removes an entry of a file and the inode's knowledge of it; whether that was its last name.
+    pub(super) fn drop_name(&self, txn: &mut Txn<'_>, parent: InodeNo, name: &[u8], dirent: Dirent, now: Timestamp) -> Result<bool> {
+        txn.unset(Table::Dirent, &self.dirent_key(parent, name))?;
+        let mut target = inode::load(txn, dirent.inode, Moment::Live)?;
+        target.links = target.links.saturating_sub(1);
+        target.ctime = now;
+        if target.links == 0 {
+            txn.add_orphan(dirent.inode);
+        } else {
+            forget_name(txn, dirent.inode, &mut target, parent, name)?;
+        }
+        inode::store(txn, dirent.inode, &target)?;
+        Ok(target.links == 0)
+    }
+
+    /// Removes an entry of a directory, which has to be empty, and with it the directory.
+    pub(super) fn drop_directory(&self, txn: &mut Txn<'_>, parent: InodeNo, name: &[u8], dirent: Dirent, now: Timestamp) -> Result<()> {
+        let mut target = inode::load_directory(txn, dirent.inode, Moment::Live)?;
+        if target.size > 0 {
+            return Err(Error::Posix(Errno::NOTEMPTY));
+        }
+        txn.unset(Table::Dirent, &self.dirent_key(parent, name))?;
+        target.links = 0;
+        target.ctime = now;
+        txn.add_orphan(dirent.inode);
+        inode::store(txn, dirent.inode, &target)
+    }
+}
+
+pub(super) fn link_key(inode: InodeNo, parent: InodeNo, name: &[u8]) -> Vec<u8> {
+    [&inode_prefix(inode)[..], &parent.to_be_bytes(), name].concat()
+}
+
+/// The directory and the name that a key of the link table holds.
+pub(super) fn split_link_key(key: &[u8]) -> Option<(InodeNo, &[u8])> {
+    let (parent, name) = key.get(12..)?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*parent), name))
+}
+
+/// The inode has lost a name: another one takes the place of the first if it was that.
+pub(super) fn forget_name(txn: &mut Txn<'_>, number: InodeNo, target: &mut Inode, parent: InodeNo, name: &[u8]) -> Result<()> {
+    if target.parent != parent || target.name != name {
+        txn.unset(Table::Link, &link_key(number, parent, name))?;
+        return Ok(());
+    }
+    let mut other = None;
+    let prefix = inode_prefix(number);
+    txn.scan(Table::Link, &prefix, &crate::meta::prefix_end(&prefix), Moment::Live, |key, _| {
+        other = split_link_key(key).map(|(parent, name)| (parent, name.to_vec()));
+        Ok(ControlFlow::Break(()))
+    })?;
+    if let Some((parent, name)) = other {
+        txn.unset(Table::Link, &link_key(number, parent, &name))?;
+        target.parent = parent;
+        target.name = ByteBuf::from(name);
+    }
+    Ok(())
+}
+
+fn list_in(
+    state: &State,
+    directory: InodeNo,
+    offset: u64,
+    moment: Moment,
+    each: &mut dyn FnMut(&Entry) -> Result<bool>,
+) -> Result<()> {
+    inode::load_directory(state, directory, moment)?;
+    let prefix = inode_prefix(directory);
+    let from = [&prefix[..], &offset.max(FIRST_HASH - 1).saturating_add(1).to_be_bytes()].concat();
+    let mut entry = Entry { name: Vec::new(), inode: 0, kind: Kind::File, offset: 0 };
+    state.scan(Table::Dirent, &from, &crate::meta::prefix_end(&prefix), moment, |key, value| {
+        let dirent: Dirent = crate::meta::decode(Table::Dirent, key, value)?;
+        let damaged = || Error::corrupt(format!("an entry of directory {directory}"), "its record makes no sense");
+        let (hash, name) = key[prefix.len()..].split_first_chunk::<8>().ok_or_else(damaged)?;
+        entry.name.clear();
+        entry.name.extend_from_slice(name);
+        entry.inode = dirent.inode;
+        entry.kind = Kind::from_number(dirent.kind).ok_or_else(damaged)?;
+        entry.offset = u64::from_be_bytes(*hash);
+        Ok(if each(&entry)? { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })
+}

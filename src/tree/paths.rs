@@ -1,0 +1,69 @@
+//! From an inode back to its names.
+
+use super::inode::{self, ROOT};
+use super::names::split_link_key;
+use super::{Tree, inode_prefix};
+use crate::device::{InodeNo, Moment, State};
+use crate::error::Result;
+use crate::meta::{Table, prefix_end};
+use std::ops::ControlFlow;
+
+/// No path is deeper than this; a longer chain means damaged records.
+const DEPTH_MAX: usize = 4096;
+
+impl Tree {
+    /// All paths of an inode, relative to the root of its tree; none if it has no name.
+    pub fn paths(&self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
+        let look = self.device.look()?;
+        paths_in(self, &look, number, moment)
+    }
+
+    /// Follows a path from the root of the tree. Symlinks are not followed.
+    pub fn resolve(&self, path: &[u8], moment: Moment) -> Result<InodeNo> {
+        let mut at = ROOT;
+        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
+            at = self.lookup(at, name, moment)?.0;
+        }
+        Ok(at)
+    }
+}
+
+pub(super) fn paths_in(tree: &Tree, state: &State, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
+    if number == ROOT {
+        return Ok(vec![Vec::new()]);
+    }
+    let Ok(found) = inode::load(state, number, moment) else { return Ok(Vec::new()) };
+    let mut places = vec![(found.parent, found.name.into_vec())];
+    let prefix = inode_prefix(number);
+    state.scan(Table::Link, &prefix, &prefix_end(&prefix), moment, |key, _| {
+        places.extend(split_link_key(key).map(|(parent, name)| (parent, name.to_vec())));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let mut paths = Vec::new();
+    for (parent, name) in places {
+        // A record can hold a name that was removed after the last link; only what can be found counts.
+        if tree.find(state, parent, &name, moment)?.is_some_and(|dirent| dirent.inode == number) {
+            paths.extend(directory_path(state, parent, moment)?.map(|path| join(&path, &name)));
+        }
+    }
+    Ok(paths)
+}
+
+fn directory_path(state: &State, mut number: InodeNo, moment: Moment) -> Result<Option<Vec<u8>>> {
+    let mut names = Vec::new();
+    while number != ROOT {
+        match inode::load(state, number, moment) {
+            Ok(found) if found.links > 0 && names.len() < DEPTH_MAX => {
+                names.push(found.name.into_vec());
+                number = found.parent;
+            }
+            _ => return Ok(None),
+        }
+    }
+    names.reverse();
+    Ok(Some(names.join(&b'/')))
+}
+
+pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
+}

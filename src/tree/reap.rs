@@ -1,0 +1,66 @@
+//! Removing inodes that have no name any more.
+
+use super::inode::{self};
+use super::{Tree, inode_prefix, origin, xattr};
+use crate::device::{InodeNo, Moment};
+use crate::error::Result;
+use crate::meta::{Table, prefix_end};
+use std::ops::ControlFlow;
+
+/// Tracks removed in one transaction.
+const STEP_TRACKS: usize = 256;
+
+impl Tree {
+    /// Removes an inode that has no name and is not held. A large file's tracks are left to
+    /// [`Tree::reap_step`], so that nobody waits for them.
+    pub(super) fn reap_if_orphan(&self, number: InodeNo) -> Result<()> {
+        if self.is_held(number) {
+            return Ok(());
+        }
+        let is_done = self.reap(number)?;
+        if !is_done {
+            self.device.wake();
+        }
+        Ok(())
+    }
+
+    /// Does a piece of the removal of inodes without a name; false when there is nothing to do.
+    pub fn reap_step(&self) -> Result<bool> {
+        for number in self.device.orphans()? {
+            if !self.is_held(number) {
+                self.reap(number)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// One transaction's worth of removing an inode; whether it is gone.
+    fn reap(&self, number: InodeNo) -> Result<bool> {
+        let _file = self.lock_file(number);
+        let mut txn = self.device.begin()?;
+        let found = match txn.get::<super::Inode>(Table::Inode, &inode::key(number), Moment::Live)? {
+            Some(found) if found.links == 0 => found,
+            Some(_) | None => return Ok(true),
+        };
+        if found.tracks > 0 && !txn.remove_some_tracks(number, STEP_TRACKS)? {
+            txn.finish()?;
+            return Ok(false);
+        }
+        xattr::remove_all(&mut txn, number)?;
+        let prefix = inode_prefix(number);
+        let mut links = Vec::new();
+        txn.scan(Table::Link, &prefix, &prefix_end(&prefix), Moment::Live, |key, _| {
+            links.push(key.to_vec());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for key in links {
+            txn.unset(Table::Link, &key)?;
+        }
+        origin::forget(&mut txn, number);
+        txn.unset(Table::Inode, &inode::key(number))?;
+        txn.remove_orphan(number);
+        txn.finish()?;
+        Ok(true)
+    }
+}

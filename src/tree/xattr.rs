@@ -1,0 +1,127 @@
+//! Extended attributes.
+
+use super::inode::{self};
+use super::{Tree, acl, inode_prefix};
+use crate::clock::Timestamp;
+use crate::device::{InodeNo, Moment, State, Txn};
+use crate::error::{Errno, Error, Result};
+use crate::limits::*;
+use crate::meta::{Table, prefix_end};
+use serde_bytes::ByteBuf;
+use std::ops::ControlFlow;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetMode {
+    Any,
+    Create,
+    Replace,
+}
+
+const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+
+fn key(inode: InodeNo, name: &[u8]) -> Vec<u8> {
+    [&inode_prefix(inode)[..], name].concat()
+}
+
+pub(super) fn load(state: &State, inode: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Vec<u8>>> {
+    Ok(state.get::<ByteBuf>(Table::Xattr, &key(inode, name), moment)?.map(ByteBuf::into_vec))
+}
+
+pub(super) fn store(txn: &mut Txn<'_>, inode: InodeNo, name: &[u8], value: &[u8]) -> Result<()> {
+    txn.set(Table::Xattr, &key(inode, name), &ByteBuf::from(value))
+}
+
+/// Removes all xattrs of an inode.
+pub(super) fn remove_all(txn: &mut Txn<'_>, inode: InodeNo) -> Result<()> {
+    for name in names(txn, inode, Moment::Live)? {
+        txn.unset(Table::Xattr, &key(inode, &name))?;
+    }
+    Ok(())
+}
+
+fn names(state: &State, inode: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
+    let prefix = inode_prefix(inode);
+    let mut names = Vec::new();
+    state.scan(Table::Xattr, &prefix, &prefix_end(&prefix), moment, |key, _| {
+        names.push(key[prefix.len()..].to_vec());
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(names)
+}
+
+fn check_name(name: &[u8]) -> Result<()> {
+    let is_acl = name == acl::ACCESS || name == acl::DEFAULT;
+    if name.len() > XATTR_NAME_BYTES_MAX {
+        Err(Error::Posix(Errno::RANGE))
+    } else if is_acl || NAMESPACES.iter().any(|space| name.starts_with(space) && name.len() > space.len()) {
+        Ok(())
+    } else {
+        Err(Error::Posix(Errno::OPNOTSUPP))
+    }
+}
+
+impl Tree {
+    /// The value of an xattr; ENODATA where there is none.
+    pub fn xattr(&self, number: InodeNo, name: &[u8], moment: Moment) -> Result<Vec<u8>> {
+        let look = self.device.look()?;
+        look.check_moment(moment)?;
+        load(&look, number, name, moment)?.ok_or(Error::Posix(Errno::NODATA))
+    }
+
+    /// The names of all xattrs.
+    pub fn xattr_names(&self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
+        let look = self.device.look()?;
+        look.check_moment(moment)?;
+        inode::load(&look, number, moment)?;
+        names(&look, number, moment)
+    }
+
+    pub fn set_xattr(&self, number: InodeNo, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
+        check_name(name)?;
+        if value.len() > XATTR_VALUE_BYTES_MAX {
+            return Err(Error::Posix(Errno::TOOBIG));
+        }
+        let mut txn = self.device.begin_growing()?;
+        let mut found = inode::load(&txn, number, Moment::Live)?;
+        let exists = txn.meta().contains(Table::Xattr, &key(number, name))?;
+        match mode {
+            SetMode::Create if exists => return Err(Error::Posix(Errno::EXIST)),
+            SetMode::Replace if !exists => return Err(Error::Posix(Errno::NODATA)),
+            SetMode::Any | SetMode::Create | SetMode::Replace => {}
+        }
+        let others: usize = names(&txn, number, Moment::Live)?.iter().map(|name| name.len() + 1).sum();
+        if !exists && others + name.len() + 1 > XATTR_LIST_BYTES_MAX {
+            return Err(Error::Posix(Errno::NOSPC));
+        }
+        let mut is_stored = true;
+        if name == acl::ACCESS || name == acl::DEFAULT {
+            let list = acl::Acl::decode(value)?;
+            if name == acl::DEFAULT && !found.is_directory() {
+                return Err(Error::Posix(Errno::ACCESS));
+            }
+            if name == acl::ACCESS {
+                found.mode = found.mode & !0o777 | list.permissions();
+                is_stored = !list.is_minimal();
+            }
+        }
+        if is_stored {
+            store(&mut txn, number, name, value)?;
+        } else {
+            txn.unset(Table::Xattr, &key(number, name))?;
+        }
+        found.ctime = Timestamp::now();
+        inode::store(&mut txn, number, &found)?;
+        txn.finish()
+    }
+
+    pub fn remove_xattr(&self, number: InodeNo, name: &[u8]) -> Result<()> {
+        let mut txn = self.device.begin()?;
+        let mut found = inode::load(&txn, number, Moment::Live)?;
+        if !txn.unset(Table::Xattr, &key(number, name))? {
+            return Err(Error::Posix(Errno::NODATA));
+        }
+        found.ctime = Timestamp::now();
+        inode::store(&mut txn, number, &found)?;
+        txn.finish()
+    }
+}
