@@ -26,7 +26,7 @@ mod tracks;
 pub use commit::Commit;
 pub use history::{Moment, split_increment, split_preimage, split_record};
 pub use session::{Snapshot, SnapshotRecord};
-pub use tracks::Source;
+pub use tracks::{Source, split_track_key};
 
 use crate::error::{Error, Result};
 use crate::limits::*;
@@ -260,8 +260,8 @@ impl Device {
     }
 
     fn begin_unthrottled(&self) -> Result<Txn<'_>> {
-        self.check_running()?;
         let mut state = self.state.write();
+        self.check_running()?;
         state.meta.begin();
         Ok(Txn { device: self, state, releases: Vec::new(), log_blocks: 0, forget: Vec::new(), finished: false })
     }
@@ -293,6 +293,15 @@ impl Device {
             *stopped = Some(error.to_string());
         }
         self.has_stopped.store(true, Ordering::Release);
+    }
+
+    /// Commits, and lets nothing be changed after that.
+    pub fn close(&self) -> Result<()> {
+        self.committer()?.run(|_| {
+            *self.stopped.lock() = Some("it is being closed".into());
+            self.has_stopped.store(true, Ordering::Release);
+            Ok(())
+        })
     }
 
     pub fn check_running(&self) -> Result<()> {
@@ -327,6 +336,11 @@ impl Device {
 
     pub fn meta_bytes(&self) -> Result<u64> {
         self.kv.file_bytes()
+    }
+
+    /// The tables as the last durable commit left them, apart from all that goes on.
+    pub fn durable(&self) -> Result<Meta> {
+        Meta::new(&self.kv)
     }
 
     /// Bytes of tracks that only snapshots hold.

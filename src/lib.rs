@@ -4,9 +4,13 @@
 //! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `meta`, `media`.
 //! `docs/design.md` says what each knows and what it does not.
 
+pub mod cli;
 pub mod clock;
+pub mod control;
+pub mod daemon;
 pub mod device;
 pub mod error;
+pub mod fuse;
 pub mod limits;
 pub mod logstore;
 pub mod media;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `pitfs` command.
+
+fn main() -> std::process::ExitCode {
+    pitfs::cli::main()
+}

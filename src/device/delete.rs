@@ -5,7 +5,8 @@
 //!
 //! A step of a snapshot's deletion walks the increments between it and the next snapshot and drops each
 //! pre-image born after the snapshot before: those hold this snapshot and no other. A snapshot whose own
-//! deletion is still to come counts as existing here; its own steps drop what is left.
+//! deletion is still to come counts as existing here; its own steps drop what is left. The newest is
+//! deleted first: what it shares with the one before lies ahead of that one's cursor, never behind it.
 
 use super::history::{increment_key, preimage_key, split_increment, split_record};
 use super::{Device, Epoch, InodeNo, LIVE, Txn};
@@ -41,11 +42,7 @@ impl Device {
     /// Does a piece of the deletion that is to be done first; false when there is none.
     pub fn delete_step(&self) -> Result<bool> {
         let mut txn = self.begin()?;
-        let work = txn
-            .meta()
-            .range(Table::Orphan, &work_key(SNAPSHOT, 0), &work_key(SNAPSHOT, u64::MAX))?
-            .next()
-            .transpose()?;
+        let work = txn.meta().last(Table::Orphan, &work_key(SNAPSHOT, 0), &work_key(SNAPSHOT, u64::MAX))?;
         let Some((key, value)) = work else { return Ok(false) };
         let cursor: serde_bytes::ByteBuf = decode(Table::Orphan, &key, &value)?;
         let epoch = u64::from_be_bytes(key[5..].try_into().unwrap_or_default()) as Epoch;

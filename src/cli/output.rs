@@ -1,0 +1,132 @@
+//! Tables, sizes, JSON and progress, as people and scripts want them.
+
+use crate::daemon::Progress;
+use crate::error::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Prints text; a reader that has gone, like `head`, is no failure.
+pub fn print(text: &str) -> Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|error| Error::media("writing to standard output", error)),
+    }
+}
+
+pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::media("making JSON", error.into()))?;
+    print(&format!("{text}\n"))
+}
+
+/// `1.5 GiB`; exact below one KiB.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// Bytes of a file name as text; what would confuse a terminal is escaped.
+pub fn path(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let is_plain = std::str::from_utf8(bytes).is_ok() && !text.chars().any(char::is_control);
+    if is_plain { text.into_owned() } else { bytes.escape_ascii().to_string() }
+}
+
+/// Lines up columns; all but the first are aligned to the right.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().enumerate().map(|(column, cell)| match column {
+            0 => format!("{cell:<width$}", width = widths[column]),
+            _ => format!("{cell:>width$}", width = widths[column]),
+        });
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Shows how far long work is: a bar on a terminal, a line now and then elsewhere.
+pub struct Display {
+    bar: Option<ProgressBar>,
+    what: &'static str,
+    last_line: Instant,
+}
+
+impl Display {
+    pub fn new(what: &'static str) -> Display {
+        let bar = io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner();
+            // The template is a constant that indicatif knows.
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {msg} [{elapsed}]") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(what);
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Display { bar, what, last_line: Instant::now() }
+    }
+
+    pub fn update(&mut self, progress: &Progress) {
+        let text = || {
+            let of = if progress.total_bytes > 0 { format!(" of {}", size(progress.total_bytes)) } else { String::new() };
+            format!("{} files, {}{of}", progress.files, size(progress.bytes))
+        };
+        match &self.bar {
+            Some(bar) => bar.set_message(text()),
+            None if self.last_line.elapsed() >= LINE_INTERVAL => {
+                self.last_line = Instant::now();
+                eprintln!("{}: {}", self.what, text());
+            }
+            None => {}
+        }
+    }
+
+    pub fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short_and_true() {
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (1 << 20, "1.0 MiB"), (u64::MAX, "16.0 EiB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let rows = vec![vec!["a".into(), "100".into()], vec!["long".into(), "1".into()]];
+        assert_eq!(table(&rows), "a     100\nlong    1\n");
+    }
+
+    #[test]
+    fn odd_names_are_shown_escaped() {
+        assert_eq!(path(b"a\xff\n"), "a\\xff\\n");
+        assert_eq!(path("ä".as_bytes()), "ä");
+    }
+}

@@ -1,0 +1,200 @@
+//! One open store: which layers are open, in which order they open, work in the background and close.
+//!
+//! The same object serves a mounted store, whose requests come through FUSE and the control socket, and
+//! a command that opens an unmounted store for itself.
+
+mod check;
+mod copy_out;
+mod identity;
+mod sync;
+
+pub use check::{CheckReport, Problem};
+pub use copy_out::{RestoreOptions, RestoreReport};
+pub use identity::FORMAT;
+pub use sync::{SyncOptions, SyncReport};
+
+use crate::device::Snapshot;
+use crate::error::{Errno, Error, Result};
+use crate::fuse::{FileSystem, Mounted, Notify, Options};
+use crate::limits::COMMIT_INTERVAL;
+use crate::media::DiskDir;
+use crate::tree::{CreateOptions, Tree};
+use crate::view::Views;
+use identity::Lock;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How far a long piece of work has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub files: u64,
+    pub bytes: u64,
+    /// What `bytes` will be at the end; 0 where that is not known.
+    pub total_bytes: u64,
+}
+
+/// Called now and then during long work.
+pub type OnProgress<'a> = &'a mut dyn FnMut(&Progress);
+
+pub struct Daemon {
+    path: PathBuf,
+    views: Arc<Views>,
+    mounted: Mutex<Option<Mounted>>,
+    stop: Arc<AtomicBool>,
+    background: Mutex<Option<JoinHandle<()>>>,
+    /// Dropped last: from then on somebody else may open the store.
+    lock: Lock,
+}
+
+impl Daemon {
+    /// Lays out a new store in a directory that does not exist or is empty.
+    pub fn create(path: &Path, options: &CreateOptions) -> Result<()> {
+        let made = identity::prepare_directory(path)?;
+        let result = Lock::take(path).and_then(|lock| {
+            Tree::create(Arc::new(DiskDir::new(path)), options)?;
+            identity::write(path)?;
+            drop(lock);
+            Ok(())
+        });
+        result.inspect_err(|_| made.undo())
+    }
+
+    /// Opens a store and starts its background work.
+    pub fn open(path: &Path) -> Result<Daemon> {
+        let path = path.canonicalize().map_err(|error| identity::explain_missing(path, error))?;
+        identity::check(&path)?;
+        let lock = Lock::take(&path)?;
+        let views = Arc::new(Views::new(Tree::open(Arc::new(DiskDir::new(&path)))?));
+        let stop = Arc::new(AtomicBool::new(false));
+        let background = {
+            let (views, stop) = (views.clone(), stop.clone());
+            std::thread::Builder::new()
+                .name("background".into())
+                .spawn(move || work_in_background(&views, &stop))
+                .map_err(|error| Error::media("starting the background thread", error))?
+        };
+        Ok(Daemon { path, views, mounted: Mutex::default(), stop, background: Mutex::new(Some(background)), lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn views(&self) -> &Arc<Views> {
+        &self.views
+    }
+
+    /// Shows the store at a mount point.
+    pub fn mount(&self, mount_point: &Path, options: &Options) -> Result<()> {
+        let fs = FileSystem::new(self.views.clone(), &self.path, options.writeback);
+        let mounted = Mounted::mount(fs, mount_point, &self.path.to_string_lossy(), options)?;
+        self.lock.note_mount_point(mounted.mount_point());
+        *self.mounted.lock() = Some(mounted);
+        Ok(())
+    }
+
+    pub fn mount_point(&self) -> Option<PathBuf> {
+        self.mounted.lock().as_ref().map(|mounted| mounted.mount_point().to_path_buf())
+    }
+
+    /// Whether somebody has unmounted what [`Daemon::mount`] mounted.
+    pub fn is_unmounted(&self) -> bool {
+        self.mounted.lock().as_ref().is_none_or(Mounted::has_ended)
+    }
+
+    pub fn notify(&self) -> Option<Notify> {
+        self.mounted.lock().as_ref().map(|mounted| mounted.notify().clone())
+    }
+
+    /// Takes a snapshot by command.
+    pub fn snapshot(&self, name: Option<&[u8]>) -> Result<Snapshot> {
+        if let Some(mounted) = self.mounted.lock().as_ref() {
+            mounted.before_snapshot()?;
+        }
+        let snapshot = self.views.snapshot(name)?;
+        self.tell_of(&snapshot.record.name);
+        Ok(snapshot)
+    }
+
+    pub fn delete_snapshot(&self, name: &[u8]) -> Result<Snapshot> {
+        let snapshot = self.views.delete(name)?;
+        self.tell_of(&snapshot.record.name);
+        Ok(snapshot)
+    }
+
+    pub fn rename_snapshot(&self, old: &[u8], new: &[u8]) -> Result<()> {
+        let snapshot = self.views.rename(old, new)?;
+        self.tell_of(&snapshot.record.name);
+        self.tell_of(&String::from_utf8_lossy(new));
+        Ok(())
+    }
+
+    fn tell_of(&self, name: &str) {
+        if let Some(notify) = self.notify() {
+            notify.snapshot_changed(name);
+        }
+    }
+
+    /// Does what is left to be done for snapshots and files that were deleted.
+    pub fn finish_deletions(&self) -> Result<()> {
+        let tree = self.views.tree();
+        while tree.device().delete_step()? || tree.reap_step()? {}
+        Ok(())
+    }
+
+    /// Commits and ends: nothing is changed after what this has made durable.
+    pub fn close(&self) -> Result<()> {
+        self.stop.store(true, Ordering::Release);
+        self.views.tree().device().wake();
+        if let Some(background) = self.background.lock().take()
+            && background.join().is_err()
+        {
+            log::error!("the background thread ended with a panic");
+        }
+        self.views.tree().device().close()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.background.lock().is_some()
+            && let Err(error) = self.close()
+        {
+            log::error!("closing the store: {error}");
+        }
+    }
+}
+
+/// How long the background rests after a failure, so that a broken store does not burn a core.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+fn work_in_background(views: &Views, stop: &AtomicBool) {
+    let tree = views.tree();
+    let mut last_commit = Instant::now();
+    let mut has_more = true;
+    while !stop.load(Ordering::Acquire) {
+        if !has_more {
+            tree.device().wait_for_work(COMMIT_INTERVAL.saturating_sub(last_commit.elapsed()));
+        }
+        let result = tree.device().relieve().and_then(|()| {
+            has_more = tree.device().delete_step()? || tree.reap_step()?;
+            if last_commit.elapsed() >= COMMIT_INTERVAL {
+                last_commit = Instant::now();
+                tree.commit()?;
+            }
+            Ok(())
+        });
+        if let Err(error) = result {
+            has_more = false;
+            if !matches!(error, Error::Stopped(_) | Error::Posix(Errno::NOSPC)) {
+                log::error!("background work: {error}");
+            }
+            std::thread::sleep(PAUSE_AFTER_FAILURE);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Inodes, names, snapshots and the log: do they fit together?
+
+use super::{Check, Inodes};
+use crate::device::{Moment, split_increment, split_preimage, split_record};
+use crate::error::Result;
+use crate::meta::{Table, hex};
+use crate::tree::{Inode, Kind, ROOT};
+use std::collections::HashMap;
+
+/// What the entries of directories say about an inode.
+#[derive(Default)]
+struct Named {
+    names: u32,
+    subdirectories: u32,
+    entries: u64,
+}
+
+impl Check<'_> {
+    pub(super) fn records(&mut self) -> Result<()> {
+        let mut inodes: HashMap<u64, Inode> = HashMap::new();
+        let mut unreadable = Inodes::new();
+        self.each(Table::Inode, |check, (key, value)| {
+            check.report.inodes += 1;
+            let number = key.last_chunk::<8>().map(|number| u64::from_be_bytes(*number)).unwrap_or_default();
+            let decoded = split_record(Table::Inode, &key, &value)
+                .and_then(|(_, record)| crate::meta::decode::<Inode>(Table::Inode, &key, record));
+            match decoded {
+                Ok(inode) => {
+                    inodes.insert(number, Inode { inline: Default::default(), ..inode });
+                }
+                Err(error) => {
+                    unreadable.insert(number);
+                    let paths = check.paths(number, 0, None);
+                    check.problem(error.to_string(), paths);
+                }
+            }
+            Ok(())
+        })?;
+        let mut named: HashMap<u64, Named> = HashMap::new();
+        self.each(Table::Dirent, |check, (key, value)| {
+            check.report.names += 1;
+            check.entry(&inodes, &mut named, &key, &value);
+            Ok(())
+        })?;
+        if self.report.problems.is_empty() {
+            self.counts(&inodes, &named);
+        }
+        self.snapshot_names()?;
+        self.log()
+    }
+
+    fn entry(&mut self, inodes: &HashMap<u64, Inode>, named: &mut HashMap<u64, Named>, key: &[u8], value: &[u8]) {
+        // A dirent is an inode number and a kind; see the tree's record.
+        let decoded = split_record(Table::Dirent, key, value)
+            .and_then(|(_, record)| crate::meta::decode::<(u64, u8)>(Table::Dirent, key, record));
+        let parent = key.get(4..12).and_then(|parent| parent.try_into().ok()).map(u64::from_be_bytes);
+        let name = String::from_utf8_lossy(key.get(20..).unwrap_or_default()).into_owned();
+        let (Ok((target, kind)), Some(parent)) = (decoded, parent) else {
+            self.problem(format!("record {} of table dirent makes no sense", hex(key)), Vec::new());
+            return;
+        };
+        named.entry(target).or_default().names += 1;
+        let directory = named.entry(parent).or_default();
+        directory.entries += 1;
+        directory.subdirectories += u32::from(kind == Kind::Directory as u8);
+        let problem = match inodes.get(&target) {
+            None => Some("its inode is missing or cannot be read".to_string()),
+            Some(inode) if inode.kind() as u8 != kind => Some("its inode is of another kind".to_string()),
+            Some(_) if !inodes.contains_key(&parent) => Some("the directory it is in is missing or cannot be read".to_string()),
+            Some(_) => None,
+        };
+        if let Some(problem) = problem
+            && self.is_current(Table::Dirent, key, value)
+        {
+            let above = self.paths(parent, u32::MAX, None);
+            let path = match above.first() {
+                Some(above) => format!("{above}/{name}"),
+                None => format!("live/?/{name}"),
+            };
+            self.problem(format!("entry {name:?} of directory {parent}: {problem}"), vec![path]);
+        }
+    }
+
+    fn counts(&mut self, inodes: &HashMap<u64, Inode>, named: &HashMap<u64, Named>) {
+        let none = Named::default();
+        for (&number, inode) in inodes {
+            let found = named.get(&number).unwrap_or(&none);
+            let links = match (inode.is_directory(), inode.links) {
+                (_, 0) => 0,
+                (true, _) => 2 + found.subdirectories,
+                (false, _) => found.names,
+            };
+            let problem = if links != inode.links {
+                Some(format!("it counts {} links and has {links}", inode.links))
+            } else if inode.is_directory() && inode.size != found.entries {
+                Some(format!("it counts {} entries and has {}", inode.size, found.entries))
+            } else if found.names == 0 && inode.links > 0 && number != ROOT {
+                Some("it has no name".into())
+            } else {
+                None
+            };
+            if let Some(problem) = problem {
+                let is_unchanged = self
+                    .daemon
+                    .views
+                    .tree()
+                    .inode(number, Moment::Live)
+                    .is_ok_and(|now| (now.links, now.size, now.ctime) == (inode.links, inode.size, inode.ctime));
+                if is_unchanged {
+                    let paths = self.paths(number, u32::MAX, None);
+                    self.problem(format!("inode {number}: {problem}"), paths);
+                }
+            }
+        }
+    }
+
+    /// Names and snapshots lead to each other.
+    fn snapshot_names(&mut self) -> Result<()> {
+        for snapshot in self.snapshots.clone() {
+            let name = snapshot.record.name.as_bytes();
+            let found = self.daemon.views.find(name)?;
+            let is_there = self.daemon.views.snapshots()?.iter().any(|other| other.epoch == snapshot.epoch && other.record == snapshot.record);
+            if is_there && found.as_ref().map(|found| found.epoch) != Some(snapshot.epoch) {
+                self.problem(format!("the name of snapshot {:?} does not lead to it", snapshot.record.name), Vec::new());
+            }
+        }
+        Ok(())
+    }
+
+    /// Pre-images and increments are the same facts in two orders.
+    fn log(&mut self) -> Result<()> {
+        let (mut preimages, mut sum_of_preimages) = (0u64, 0u64);
+        let sum = |key: &[u8], end: u32| xxhash_rust::xxh3::xxh3_64_with_seed(key, end.into());
+        self.each(Table::Preimage, |check, (key, value)| {
+            match split_preimage(&key) {
+                Ok((table, own, end)) => {
+                    preimages += 1;
+                    sum_of_preimages = sum_of_preimages.wrapping_add(sum(&own, end) ^ u64::from(table as u8));
+                    if let Err(error) = split_record(table, &own, &value) {
+                        check.problem(error.to_string(), Vec::new());
+                    }
+                }
+                Err(error) => check.problem(error.to_string(), Vec::new()),
+            }
+            Ok(())
+        })?;
+        let (mut increments, mut sum_of_increments) = (0u64, 0u64);
+        self.each(Table::Increment, |check, (key, _)| {
+            match split_increment(&key) {
+                Ok((table, own, end)) => {
+                    increments += 1;
+                    sum_of_increments = sum_of_increments.wrapping_add(sum(&own, end) ^ u64::from(table as u8));
+                }
+                Err(error) => check.problem(error.to_string(), Vec::new()),
+            }
+            Ok(())
+        })?;
+        if self.report.problems.is_empty() && (preimages, sum_of_preimages) != (increments, sum_of_increments) {
+            self.problem(format!("the log has {preimages} pre-images and {increments} increments that do not match"), Vec::new());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! The FUSE front end: takes fuser's requests apart, calls, and replies. It knows kernel inode numbers,
+//! handles and errno, and nothing of tracks and records.
+//!
+//! The mount root is a control surface: `mkdir` there takes a snapshot, `rmdir` deletes one, `mv` renames
+//! one. Everything below is a view: `live`, or a snapshot, read-only.
+//!
+//! This daemon is the only writer, so the kernel may keep what it was told for as long as it likes; what
+//! changes behind its back is invalidated by [`Notify`].
+
+mod convert;
+mod mount;
+mod notify;
+mod number;
+mod requests;
+mod root;
+
+pub use mount::{Mounted, OPTION_HELP, Options, check_mount_point, parse_options, unmount_path};
+pub use notify::Notify;
+
+use crate::device::Moment;
+use crate::error::{Errno, Error, Result};
+use crate::view::Views;
+use number::{Node, Numbers};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the kernel may keep what cannot change without its knowledge.
+const KEEP: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of one request.
+const REQUEST_BYTES: u32 = 1 << 20;
+
+/// An xattr of the mount root: the directory of the store that is mounted here.
+pub const STORE_XATTR: &str = "user.pitfs.store";
+
+/// What a mount shows, and what is known of its kernel.
+pub struct FileSystem {
+    views: Arc<Views>,
+    numbers: Numbers,
+    /// The store's directory: the mount root tells it to those who ask.
+    store: PathBuf,
+    writeback: bool,
+    /// With the writeback cache: how often each live inode is open for writing.
+    open_for_writing: Mutex<HashMap<u64, usize>>,
+    /// Owner of the mount root: whoever runs the daemon.
+    uid: u32,
+    gid: u32,
+}
+
+impl FileSystem {
+    pub fn new(views: Arc<Views>, store: &Path, writeback: bool) -> FileSystem {
+        FileSystem {
+            views,
+            numbers: Numbers::default(),
+            store: store.to_path_buf(),
+            writeback,
+            open_for_writing: Mutex::default(),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        }
+    }
+
+    /// The inode behind a kernel number, in whatever view.
+    fn inside(&self, number: u64) -> Result<(u64, Moment)> {
+        match self.numbers.node(number)? {
+            Node::Root => Err(Error::Posix(Errno::PERM)),
+            Node::In { inode, moment } => Ok((inode, moment)),
+        }
+    }
+
+    /// The inode behind a kernel number that is about to be changed: in `live` only.
+    fn writable(&self, number: u64) -> Result<u64> {
+        let (inode, moment) = self.inside(number)?;
+        crate::view::check_writable(moment)?;
+        Ok(inode)
+    }
+}

@@ -1,0 +1,401 @@
+//! Mounting and unmounting, and the session between.
+
+use super::{FileSystem, Notify};
+use crate::error::{Errno, Error, Result};
+use crate::tree::ROOT;
+use fuser::{BackgroundSession, Config, Generation, INodeNo, MountOption, ReplyEntry, Session, SessionACL};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+const DEVICE: &str = "/dev/fuse";
+const SUBTYPE: &str = "pitfs";
+const FUSERMOUNT: &str = "fusermount3";
+const THREADS_DEFAULT: usize = 2;
+const THREADS_MAX: usize = 64;
+
+/// Mount options, as given with `-o`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub allow_other: bool,
+    pub allow_root: bool,
+    pub auto_unmount: bool,
+    pub read_only: bool,
+    pub dev: bool,
+    pub suid: bool,
+    pub noexec: bool,
+    pub noatime: bool,
+    pub sync: bool,
+    pub dirsync: bool,
+    /// Mount over a directory that is not empty.
+    pub nonempty: bool,
+    /// Let the kernel collect small writes; see docs/semantics.md for what that means for snapshots.
+    pub writeback: bool,
+    pub threads: Option<usize>,
+    pub fsname: Option<String>,
+}
+
+/// Every option that `-o` takes, for help and completions, each with what it does.
+pub const OPTION_HELP: &[(&str, &str)] = &[
+    ("allow_other", "let all users in, not only the one who mounts"),
+    ("allow_root", "let root in besides the user who mounts"),
+    ("auto_unmount", "unmount when the daemon dies (through fusermount3)"),
+    ("ro", "read-only"),
+    ("rw", "read and write (default)"),
+    ("dev", "device nodes work (root only)"),
+    ("nodev", "device nodes do not work (default)"),
+    ("suid", "suid and sgid bits of programs work (root only)"),
+    ("nosuid", "they do not (default)"),
+    ("exec", "programs can be run (default)"),
+    ("noexec", "they cannot"),
+    ("atime", "accepted; reading never changes access times"),
+    ("noatime", "the same"),
+    ("sync", "every write waits for the disk"),
+    ("async", "writes are collected (default)"),
+    ("dirsync", "every change of a directory waits for the disk"),
+    ("nonempty", "mount over a directory that is not empty"),
+    ("writeback", "let the kernel collect small writes"),
+    ("threads=N", "threads that serve requests"),
+    ("fsname=NAME", "what the list of mounts shows as the source"),
+];
+
+/// Takes `-o` apart. Options that only concern whoever calls mount(8) are passed over.
+pub fn parse_options(given: &[String]) -> Result<Options> {
+    let mut options = Options::default();
+    for option in given.iter().flat_map(|list| list.split(',')).filter(|option| !option.is_empty()) {
+        let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+        match (name, value) {
+            ("allow_other", None) => options.allow_other = true,
+            ("allow_root", None) => options.allow_root = true,
+            ("auto_unmount", None) => options.auto_unmount = true,
+            ("ro", None) => options.read_only = true,
+            ("rw", None) => options.read_only = false,
+            ("dev", None) => options.dev = true,
+            ("nodev", None) => options.dev = false,
+            ("suid", None) => options.suid = true,
+            ("nosuid", None) => options.suid = false,
+            ("exec", None) => options.noexec = false,
+            ("noexec", None) => options.noexec = true,
+            ("noatime", None) => options.noatime = true,
+            ("sync", None) => options.sync = true,
+            ("async", None) => options.sync = false,
+            ("dirsync", None) => options.dirsync = true,
+            ("nonempty", None) => options.nonempty = true,
+            ("writeback", None) => options.writeback = true,
+            ("threads", Some(count)) => {
+                options.threads = Some(count.parse().ok().filter(|n| (1..=THREADS_MAX).contains(n)).ok_or_else(|| {
+                    Error::Refused(Errno::INVAL, format!("-o threads={count}: give a number from 1 to {THREADS_MAX}"))
+                })?);
+            }
+            ("fsname", Some(fsname)) => options.fsname = Some(fsname.to_string()),
+            ("default_permissions" | "atime" | "relatime" | "strictatime" | "nodiratime" | "diratime" | "lazytime", None) => {}
+            ("defaults" | "auto" | "noauto" | "user" | "nouser" | "users" | "owner" | "group" | "nofail" | "_netdev", None) => {}
+            ("subtype" | "comment", Some(_)) => {}
+            (name, _) if name.starts_with("x-") => {}
+            _ => {
+                let known: Vec<&str> = OPTION_HELP.iter().map(|(name, _)| *name).collect();
+                return Err(Error::Refused(
+                    Errno::INVAL,
+                    format!("-o {option} is not an option of pitfs; those are: {}", known.join(" ")),
+                ));
+            }
+        }
+    }
+    Ok(options)
+}
+
+/// Says what is wrong with a directory as a mount point, before anything is started.
+pub fn check_mount_point(path: &Path, options: &Options) -> Result<()> {
+    let refused = |errno, text: String| Err(Error::Refused(errno, text));
+    let shown = path.display();
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return refused(Errno::NOENT, format!("the mount point {shown} does not exist; make it with `mkdir -p {shown}`"));
+        }
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTCONN) => {
+            return refused(
+                Errno::NOTCONN,
+                format!("at {shown} hangs a mount whose daemon is gone; run `umount -l {shown}` (or `fusermount3 -uz {shown}`) and try again"),
+            );
+        }
+        Err(error) => return Err(Error::media(format!("looking at the mount point {shown}"), error)),
+    };
+    if !metadata.is_dir() {
+        return refused(Errno::NOTDIR, format!("the mount point {shown} is not a directory"));
+    }
+    let above = path.canonicalize().ok().and_then(|path| std::fs::metadata(path.join("..")).ok());
+    if above.is_some_and(|above| above.dev() != metadata.dev()) {
+        return refused(Errno::BUSY, format!("something is mounted at {shown} already; unmount it first or choose another directory"));
+    }
+    let mut entries = std::fs::read_dir(path).map_err(|error| Error::media(format!("listing the mount point {shown}"), error))?;
+    if entries.next().is_some() && !options.nonempty {
+        return refused(
+            Errno::NOTEMPTY,
+            format!("the mount point {shown} is not empty and what is in it would be hidden; choose an empty directory, or add -o nonempty"),
+        );
+    }
+    if !Path::new(DEVICE).exists() {
+        return refused(Errno::NODEV, format!("{DEVICE} does not exist; load the kernel module with `modprobe fuse`"));
+    }
+    let needs_fusermount = !rustix::process::geteuid().is_root() || options.auto_unmount;
+    if needs_fusermount && Command::new(FUSERMOUNT).arg("--version").output().is_err() {
+        return refused(
+            Errno::NOENT,
+            format!("{FUSERMOUNT} is needed to mount as a normal user and is not there; install it with `apt-get install fuse3` (or your system's package of that name)"),
+        );
+    }
+    Ok(())
+}
+
+/// The file system as fuser serves it.
+pub(super) struct Served(Arc<FileSystem>, Arc<OnceLock<Notify>>);
+
+impl std::ops::Deref for Served {
+    type Target = FileSystem;
+
+    fn deref(&self) -> &FileSystem {
+        &self.0
+    }
+}
+
+impl Served {
+    /// Takes a snapshot for a `mkdir` in the root.
+    pub(super) fn mkdir_in_root(&self, name: Vec<u8>, reply: ReplyEntry) {
+        let fs = self.0.clone();
+        let take = move |mount_point: Option<&Path>| {
+            let taken = mount_point.map_or(Ok(()), |path| fs.fetch_dirty_pages(path)).and_then(|()| fs.views.snapshot(Some(&name)));
+            let attr = taken.and_then(|snapshot| fs.attributes(ROOT, crate::device::Moment::At(snapshot.epoch)));
+            match attr {
+                Ok(attr) => reply.entry(&super::KEEP, &attr, Generation(0)),
+                Err(error) => reply.error(super::convert::errno(error)),
+            }
+        };
+        match (self.writeback, self.1.get()) {
+            // Fetching dirty pages waits for other requests: not on a thread that serves them.
+            (true, Some(notify)) => {
+                let mount_point = notify.mount_point().to_path_buf();
+                std::thread::spawn(move || take(Some(&mount_point)));
+            }
+            (true, None) | (false, _) => take(None),
+        }
+    }
+
+    /// Lets the kernel drop pages of a snapshot that somebody tried to write to.
+    pub(super) fn drop_pages(&self, number: u64, offset: u64, len: usize) {
+        if let Some(notify) = self.1.get().cloned() {
+            // The request that failed still holds the pages; they are free once it is answered.
+            std::thread::spawn(move || notify.drop_pages(INodeNo(number), offset, len));
+        }
+    }
+}
+
+impl FileSystem {
+    /// With the writeback cache: brings in what writers have written and the kernel still keeps.
+    fn fetch_dirty_pages(&self, mount_point: &Path) -> Result<()> {
+        let open: Vec<u64> = self.open_for_writing.lock().keys().copied().collect();
+        for inode in open {
+            for path in self.views.tree().paths(inode, crate::device::Moment::Live)?.into_iter().take(1) {
+                let path = mount_point.join(crate::view::LIVE_NAME).join(std::ffi::OsStr::from_bytes(&path));
+                match File::open(&path).and_then(|file| file.sync_all()) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(Error::media(format!("fetching what was written to {}", path.display()), error)),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A mounted file system.
+pub struct Mounted {
+    fs: Arc<FileSystem>,
+    session: BackgroundSession,
+    notify: Notify,
+    mount_point: PathBuf,
+}
+
+impl Mounted {
+    /// Mounts; the kernel's requests are served from now on.
+    pub fn mount(fs: FileSystem, mount_point: &Path, source: &str, options: &Options) -> Result<Mounted> {
+        let mount_point =
+            mount_point.canonicalize().map_err(|error| Error::media(format!("looking at {}", mount_point.display()), error))?;
+        let fs = Arc::new(fs);
+        let notify_cell = Arc::new(OnceLock::new());
+        let served = Served(fs.clone(), notify_cell.clone());
+        let source = options.fsname.as_deref().unwrap_or(source);
+        let mut config = Config::default();
+        config.acl = match (options.allow_other, options.allow_root) {
+            (true, _) => SessionACL::All,
+            (false, true) => SessionACL::RootAndOwner,
+            (false, false) => SessionACL::Owner,
+        };
+        config.n_threads = Some(options.threads.unwrap_or(THREADS_DEFAULT));
+        let failed = |error: std::io::Error| explain(error, &mount_point);
+        let session = if rustix::process::geteuid().is_root() && !options.auto_unmount {
+            let device = mount_as_root(&mount_point, source, options)?;
+            Session::from_fd(served, device, config.acl, config).inspect_err(|_| {
+                if let Err(error) = unmount(&mount_point, UnmountFlags::DETACH) {
+                    log::warn!("{} could not be unmounted again: {error}", mount_point.display());
+                }
+            })
+        } else {
+            config.mount_options = fuser_options(source, options);
+            Session::new(served, &mount_point, &config)
+        };
+        let session = session.map_err(failed)?;
+        let notify = Notify::new(session.notifier(), mount_point.clone());
+        // Set once, here.
+        notify_cell.get_or_init(|| notify.clone());
+        let session = session.spawn().map_err(failed)?;
+        Ok(Mounted { fs, session, notify, mount_point })
+    }
+
+    pub fn mount_point(&self) -> &Path {
+        &self.mount_point
+    }
+
+    pub fn notify(&self) -> &Notify {
+        &self.notify
+    }
+
+    /// What has to happen before a snapshot is taken by a thread that serves no requests.
+    pub fn before_snapshot(&self) -> Result<()> {
+        if self.fs.writeback { self.fs.fetch_dirty_pages(&self.mount_point) } else { Ok(()) }
+    }
+
+    /// Whether the kernel has ended the session: somebody has unmounted it.
+    pub fn has_ended(&self) -> bool {
+        self.session.guard.is_finished()
+    }
+}
+
+/// Unmounts. With `lazy` also while it is in use: it disappears now and ends with its last user.
+pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
+    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    let shown = mount_point.display();
+    match unmount(mount_point, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::PERM) => {
+            let mut command = Command::new(FUSERMOUNT);
+            command.arg(if lazy { "-uz" } else { "-u" }).arg("--").arg(mount_point);
+            let output = command.output().map_err(|error| Error::media(format!("running {FUSERMOUNT}"), error))?;
+            if output.status.success() {
+                return Ok(());
+            }
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
+            let errno = if said.contains("busy") { Errno::BUSY } else { Errno::PERM };
+            Err(Error::Refused(errno, format!("{shown} could not be unmounted: {said}")))
+        }
+        Err(Errno::BUSY) => Err(Error::Refused(
+            Errno::BUSY,
+            format!("{shown} is in use; leave it (`fuser -vm {shown}` shows who is there), or unmount it with --lazy"),
+        )),
+        Err(error) => Err(Error::Refused(error, format!("{shown} could not be unmounted: {}", std::io::Error::from(error)))),
+    }
+}
+
+fn explain(error: std::io::Error, mount_point: &Path) -> Error {
+    let text = error.to_string();
+    if text.contains("user_allow_other") {
+        return Error::Refused(
+            Errno::PERM,
+            "allow_other and allow_root need a line `user_allow_other` in /etc/fuse.conf; root can add it".into(),
+        );
+    }
+    if let Some(Errno::ACCESS | Errno::PERM) = Errno::from_io_error(&error) {
+        return Error::Refused(
+            Errno::PERM,
+            format!("{DEVICE} or {} may not be used by this user: {}", mount_point.display(), text.trim()),
+        );
+    }
+    Error::Refused(Errno::IO, format!("mounting at {} failed: {}", mount_point.display(), text.trim()))
+}
+
+fn mount_as_root(mount_point: &Path, source: &str, options: &Options) -> Result<OwnedFd> {
+    let device = File::options()
+        .read(true)
+        .write(true)
+        .open(DEVICE)
+        .map_err(|error| Error::Refused(Errno::NODEV, format!("{DEVICE} cannot be opened: {error}; is the kernel module `fuse` loaded?")))?;
+    let root_mode = std::fs::metadata(mount_point).map_err(|error| explain(error, mount_point))?.mode();
+    let mut data = format!(
+        "fd={},rootmode={root_mode:o},user_id=0,group_id={},default_permissions",
+        device.as_raw_fd(),
+        rustix::process::getegid().as_raw()
+    );
+    if options.allow_other || options.allow_root {
+        data.push_str(",allow_other");
+    }
+    let mut flags = MountFlags::empty();
+    for (is_set, flag) in [
+        (options.read_only, MountFlags::RDONLY),
+        (!options.dev, MountFlags::NODEV),
+        (!options.suid, MountFlags::NOSUID),
+        (options.noexec, MountFlags::NOEXEC),
+        (options.noatime, MountFlags::NOATIME),
+        (options.sync, MountFlags::SYNCHRONOUS),
+        (options.dirsync, MountFlags::DIRSYNC),
+    ] {
+        flags.set(flag, is_set);
+    }
+    let text = |text: &str| CString::new(text).map_err(|_| Error::Refused(Errno::INVAL, "a mount option contains a zero byte".into()));
+    let kind = format!("fuse.{SUBTYPE}");
+    mount(text(source)?.as_c_str(), mount_point, text(&kind)?.as_c_str(), flags, Some(text(&data)?.as_c_str()))
+        .map_err(|errno| explain(errno.into(), mount_point))?;
+    Ok(device.into())
+}
+
+fn fuser_options(source: &str, options: &Options) -> Vec<MountOption> {
+    let mut list = vec![
+        MountOption::FSName(source.to_string()),
+        MountOption::Subtype(SUBTYPE.to_string()),
+        MountOption::DefaultPermissions,
+    ];
+    for (is_set, option) in [
+        (options.read_only, MountOption::RO),
+        (options.auto_unmount, MountOption::AutoUnmount),
+        (options.dev, MountOption::Dev),
+        (options.suid, MountOption::Suid),
+        (options.noexec, MountOption::NoExec),
+        (options.noatime, MountOption::NoAtime),
+        (options.sync, MountOption::Sync),
+        (options.dirsync, MountOption::DirSync),
+    ] {
+        if is_set {
+            list.push(option);
+        }
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_taken_apart_and_unknown_ones_refused() {
+        let parse = |text: &str| parse_options(&[text.to_string()]);
+        let options = parse("ro,allow_other,nofail,x-systemd.automount,threads=4,fsname=a").unwrap();
+        assert!(options.read_only && options.allow_other && options.threads == Some(4));
+        assert_eq!(options.fsname.as_deref(), Some("a"));
+        for wrong in ["threads=0", "threads=x", "alow_other", "ro=1"] {
+            assert!(parse(wrong).unwrap_err().to_string().contains(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_option_in_the_help_is_known() {
+        for (name, _) in OPTION_HELP {
+            let given = name.replace("=N", "=2").replace("=NAME", "=x");
+            assert!(parse_options(&[given.clone()]).is_ok(), "{given}");
+        }
+    }
+}

@@ -1,0 +1,582 @@
+//! One method for each request: convert, call, reply.
+
+use super::convert::{errno, file_type, set_time};
+use super::number::{Node, ROOT};
+use super::{FileSystem, KEEP, REQUEST_BYTES, STORE_XATTR};
+use crate::device::Moment;
+use crate::error::{Errno, Error, Result};
+use crate::tree::{Caller, Change, Entry, Inode, Kind, New, Position, RenameMode, SetMode};
+use fuser::*;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+const GENERATION: Generation = Generation(0);
+
+const PUNCH_HOLE: i32 = 0x02;
+const KEEP_SIZE: i32 = 0x01;
+const ZERO_RANGE: i32 = 0x10;
+
+const XATTR_CREATE: i32 = 1;
+const XATTR_REPLACE: i32 = 2;
+
+/// `O_ACCMODE` and `O_RDONLY`.
+const ACCESS_MODE: i32 = 3;
+
+macro_rules! reply_or_error {
+    ($reply:ident, $result:expr, $value:pat => $send:expr) => {
+        match $result {
+            Ok($value) => $send,
+            Err(error) => $reply.error(errno(error)),
+        }
+    };
+}
+
+impl FileSystem {
+    /// Whether a caller may keep suid and sgid bits of what it changes.
+    fn keeps_privileges(request: &Request) -> bool {
+        request.uid() == 0
+    }
+
+    fn caller(request: &Request, umask: u32) -> Caller {
+        Caller { uid: request.uid(), gid: request.gid(), umask }
+    }
+
+    fn lookup_in(&self, parent: u64, name: &[u8]) -> Result<FileAttr> {
+        match self.numbers.node(parent)? {
+            Node::Root => self.root_lookup(name),
+            Node::In { inode, moment } => {
+                let (number, found) = self.views.tree().lookup(inode, name, moment)?;
+                self.attributes_of(number, moment, &found)
+            }
+        }
+    }
+
+    /// The kernel has been told of this inode: it stays until it is forgotten.
+    fn hold(&self, number: u64) {
+        if let Ok(Node::In { inode, moment: Moment::Live }) = self.numbers.node(number) {
+            self.views.tree().hold(inode);
+        }
+    }
+
+    fn make(&self, request: &Request, umask: u32, parent: u64, name: &OsStr, new: New<'_>) -> Result<FileAttr> {
+        let parent = self.writable(parent)?;
+        let (number, made) = self.views.tree().make(FileSystem::caller(request, umask), parent, name.as_bytes(), new)?;
+        self.attributes_of(number, Moment::Live, &made)
+    }
+
+    fn reply_made(&self, reply: ReplyEntry, made: Result<FileAttr>) {
+        reply_or_error!(reply, made, attr => {
+            self.hold(attr.ino.0);
+            reply.entry(&KEEP, &attr, GENERATION);
+        });
+    }
+
+    fn attr_of(&self, number: u64) -> Result<FileAttr> {
+        match self.numbers.node(number)? {
+            Node::Root => self.root_attributes(),
+            Node::In { inode, moment } => self.attributes(inode, moment),
+        }
+    }
+
+    fn rename_in_root(&self, name: &OsStr, new_name: &OsStr, flags: RenameFlags) -> Result<()> {
+        if flags.contains(RenameFlags::RENAME_EXCHANGE) {
+            return Err(Error::Posix(Errno::INVAL));
+        }
+        self.views.rename(name.as_bytes(), new_name.as_bytes())?;
+        Ok(())
+    }
+
+    fn rename_nodes(&self, parent: u64, name: &OsStr, new_parent: u64, new_name: &OsStr, flags: RenameFlags) -> Result<()> {
+        let (from, to) = match (self.numbers.node(parent)?, self.numbers.node(new_parent)?) {
+            (Node::Root, Node::Root) => return self.rename_in_root(name, new_name, flags),
+            (Node::In { inode: from, moment: old }, Node::In { inode: to, moment: new }) if old == new => {
+                crate::view::check_writable(old)?;
+                (from, to)
+            }
+            _ => return Err(Error::Posix(Errno::XDEV)),
+        };
+        let mode = match flags {
+            flags if flags.is_empty() => RenameMode::Replace,
+            RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
+            RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
+            _ => return Err(Error::Posix(Errno::INVAL)),
+        };
+        self.views.tree().rename(from, name.as_bytes(), to, new_name.as_bytes(), mode)
+    }
+
+    fn link_node(&self, number: u64, parent: u64, name: &OsStr) -> Result<FileAttr> {
+        let ((inode, old), (parent, new)) = match (self.numbers.node(number)?, self.numbers.node(parent)?) {
+            (Node::In { inode, moment: old }, Node::In { inode: parent, moment: new }) => ((inode, old), (parent, new)),
+            (_, Node::Root) => return Err(Error::Posix(Errno::PERM)),
+            (Node::Root, _) => return Err(Error::Posix(Errno::PERM)),
+        };
+        if old != new {
+            return Err(Error::Posix(Errno::XDEV));
+        }
+        crate::view::check_writable(old)?;
+        let linked = self.views.tree().link(inode, parent, name.as_bytes())?;
+        self.attributes_of(inode, Moment::Live, &linked)
+    }
+
+    fn list_plain(&self, number: u64, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
+        let (inode, moment) = match self.numbers.node(number)? {
+            Node::Root => {
+                return self.root_list(offset, |name, next, moment| {
+                    let number = moment.map_or(ROOT, |moment| self.numbers.number(crate::tree::ROOT, moment));
+                    reply.add(INodeNo(number), next, FileType::Directory, OsStr::from_bytes(name))
+                });
+            }
+            Node::In { inode, moment } => (inode, moment),
+        };
+        if offset < 1 && reply.add(INodeNo(number), 1, FileType::Directory, ".") {
+            return Ok(());
+        }
+        if offset < 2 {
+            let above = self.number_above(inode, moment)?;
+            if reply.add(INodeNo(above), 2, FileType::Directory, "..") {
+                return Ok(());
+            }
+        }
+        self.views.tree().list(inode, offset, moment, |entry: &Entry| {
+            let number = self.numbers.number(entry.inode, moment);
+            Ok(!reply.add(INodeNo(number), entry.offset, file_type(entry.kind), OsStr::from_bytes(&entry.name)))
+        })
+    }
+
+    fn number_above(&self, inode: u64, moment: Moment) -> Result<u64> {
+        if inode == crate::tree::ROOT {
+            return Ok(ROOT);
+        }
+        Ok(self.numbers.number(self.views.tree().inode(inode, moment)?.parent, moment))
+    }
+
+    fn list_plus(&self, number: u64, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
+        let own = self.attr_of(number)?;
+        let (inode, moment) = match self.numbers.node(number)? {
+            Node::Root => {
+                let mut failed = Ok(());
+                self.root_list(offset, |name, next, moment| {
+                    let attr = match moment.map_or(Ok(own), |moment| self.attributes(crate::tree::ROOT, moment)) {
+                        Ok(attr) => attr,
+                        Err(error) => {
+                            failed = Err(error);
+                            return true;
+                        }
+                    };
+                    let is_full = reply.add(attr.ino, next, OsStr::from_bytes(name), &KEEP, &attr, GENERATION);
+                    if !is_full && moment.is_some() {
+                        self.hold(attr.ino.0);
+                    }
+                    is_full
+                })?;
+                return failed;
+            }
+            Node::In { inode, moment } => (inode, moment),
+        };
+        // The kernel takes no attributes from these two.
+        if offset < 1 && reply.add(own.ino, 1, ".", &KEEP, &own, GENERATION) {
+            return Ok(());
+        }
+        if offset < 2 && reply.add(own.ino, 2, "..", &KEEP, &own, GENERATION) {
+            return Ok(());
+        }
+        self.views.tree().list_with_inodes(inode, offset, moment, |entry: &Entry, found: &Inode| {
+            let attr = self.attributes_of(entry.inode, moment, found)?;
+            let is_full = reply.add(attr.ino, entry.offset, OsStr::from_bytes(&entry.name), &KEEP, &attr, GENERATION);
+            if !is_full && moment == Moment::Live {
+                self.views.tree().hold(entry.inode);
+            }
+            Ok(!is_full)
+        })
+    }
+
+    fn preallocate(&self, number: u64, offset: u64, length: u64, mode: i32) -> Result<()> {
+        let inode = self.writable(number)?;
+        let keep_size = mode & KEEP_SIZE != 0;
+        match mode & !KEEP_SIZE {
+            0 => self.views.tree().allocate(inode, offset, length, keep_size),
+            PUNCH_HOLE if keep_size => self.views.tree().zero(inode, offset, length, true),
+            ZERO_RANGE => self.views.tree().zero(inode, offset, length, keep_size),
+            _ => Err(Error::Posix(Errno::OPNOTSUPP)),
+        }
+    }
+
+    fn seek(&self, number: u64, offset: i64, whence: i32) -> Result<i64> {
+        const SEEK_DATA: i32 = 3;
+        const SEEK_HOLE: i32 = 4;
+        let (inode, moment) = self.inside(number)?;
+        let offset = u64::try_from(offset).map_err(|_| Error::Posix(Errno::NXIO))?;
+        let found = match whence {
+            SEEK_DATA => self.views.tree().seek_data(inode, offset, moment)?,
+            SEEK_HOLE => self.views.tree().seek_hole(inode, offset, moment)?,
+            _ => return Err(Error::Posix(Errno::INVAL)),
+        };
+        Ok(found as i64)
+    }
+
+    fn xattr_of(&self, number: u64, name: &[u8]) -> Result<Vec<u8>> {
+        match self.numbers.node(number)? {
+            Node::Root if name == STORE_XATTR.as_bytes() => Ok(self.store.as_os_str().as_bytes().to_vec()),
+            Node::Root => Err(Error::Posix(Errno::NODATA)),
+            Node::In { inode, moment } => self.views.tree().xattr(inode, name, moment),
+        }
+    }
+
+    fn open_node(&self, number: u64, flags: i32) -> Result<()> {
+        let (inode, moment) = self.inside(number)?;
+        if flags & ACCESS_MODE != 0 {
+            crate::view::check_writable(moment)?;
+            *self.open_for_writing.lock().entry(inode).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn close_node(&self, number: u64, flags: i32) {
+        let mut open = self.open_for_writing.lock();
+        if self.writeback
+            && flags & ACCESS_MODE != 0
+            && let Some(count) = open.get_mut(&number)
+        {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&number);
+            }
+        }
+    }
+
+    fn forget_node(&self, number: u64, count: u64) {
+        if let Ok(Node::In { inode, moment: Moment::Live }) = self.numbers.node(number)
+            && let Err(error) = self.views.tree().unhold(inode, count)
+        {
+            log::error!("inode {inode} could not be removed: {error}");
+        }
+    }
+}
+
+impl Filesystem for super::mount::Served {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        use InitFlags as F;
+        let mut wanted = F::FUSE_ASYNC_READ
+            | F::FUSE_PARALLEL_DIROPS
+            | F::FUSE_DO_READDIRPLUS
+            | F::FUSE_READDIRPLUS_AUTO
+            | F::FUSE_CACHE_SYMLINKS
+            | F::FUSE_EXPLICIT_INVAL_DATA
+            | F::FUSE_NO_OPENDIR_SUPPORT
+            | F::FUSE_POSIX_ACL
+            | F::FUSE_DONT_MASK
+            | F::FUSE_HANDLE_KILLPRIV_V2
+            | F::FUSE_ASYNC_DIO
+            | F::FUSE_BIG_WRITES
+            | F::FUSE_MAX_PAGES;
+        wanted |= if self.writeback { F::FUSE_WRITEBACK_CACHE } else { F::FUSE_NO_OPEN_SUPPORT };
+        for flag in wanted.iter() {
+            if config.add_capabilities(flag).is_err() {
+                log::info!("this kernel lacks {flag:?}; going on without");
+            }
+        }
+        // A kernel with smaller limits answers with the largest value it takes.
+        if let Err(most) = config.set_max_write(REQUEST_BYTES) {
+            config.set_max_write(most).map_err(|_| io::Error::other("no write size suits the kernel"))?;
+        }
+        if let Err(most) = config.set_max_readahead(REQUEST_BYTES) {
+            config.set_max_readahead(most).map_err(|_| io::Error::other("no readahead suits the kernel"))?;
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.lookup_in(parent.0, name.as_bytes()) {
+            Ok(attr) => {
+                self.hold(attr.ino.0);
+                reply.entry(&KEEP, &attr, GENERATION);
+            }
+            // That there is nothing may be remembered as well.
+            Err(Error::Posix(Errno::NOENT)) => match self.root_attributes() {
+                Ok(attr) => reply.entry(&KEEP, &FileAttr { ino: INodeNo(0), ..attr }, GENERATION),
+                Err(error) => reply.error(errno(error)),
+            },
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
+        self.forget_node(ino.0, nlookup);
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        reply_or_error!(reply, self.attr_of(ino.0), attr => reply.attr(&KEEP, &attr));
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changed = self.writable(ino.0).and_then(|inode| {
+            let change = Change {
+                permissions: mode,
+                uid,
+                gid,
+                size,
+                atime: atime.map(set_time),
+                mtime: mtime.map(set_time),
+                // A change of owner clears the bits whoever makes it, unless it sets the mode as well.
+                kill_privileges: uid.is_some() || gid.is_some() || !FileSystem::keeps_privileges(request),
+            };
+            let found = self.views.tree().change(inode, change)?;
+            self.attributes_of(inode, Moment::Live, &found)
+        });
+        reply_or_error!(reply, changed, attr => reply.attr(&KEEP, &attr));
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        let target = self.inside(ino.0).and_then(|(inode, moment)| self.views.tree().read_link(inode, moment));
+        reply_or_error!(reply, target, target => reply.data(&target));
+    }
+
+    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
+        let made = Kind::from_mode(mode).ok_or(Error::Posix(Errno::INVAL)).and_then(|kind| {
+            self.make(request, umask, parent.0, name, New { kind, permissions: mode & 0o7777, rdev, target: b"" })
+        });
+        self.reply_made(reply, made);
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        if parent.0 == ROOT {
+            return self.mkdir_in_root(name.as_bytes().to_vec(), reply);
+        }
+        let new = New { kind: Kind::Directory, permissions: mode & 0o7777, rdev: 0, target: b"" };
+        self.reply_made(reply, self.make(request, umask, parent.0, name, new));
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let removed = self.writable(parent.0).and_then(|parent| self.views.tree().unlink(parent, name.as_bytes()));
+        reply_or_error!(reply, removed, _ => reply.ok());
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let removed = if parent.0 == ROOT {
+            self.views.delete(name.as_bytes()).map(|_| ())
+        } else {
+            self.writable(parent.0).and_then(|parent| self.views.tree().remove_directory(parent, name.as_bytes()).map(|_| ()))
+        };
+        reply_or_error!(reply, removed, () => reply.ok());
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let new = New { kind: Kind::Symlink, permissions: 0o777, rdev: 0, target: target.as_os_str().as_bytes() };
+        self.reply_made(reply, self.make(request, 0, parent.0, link_name, new));
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let renamed = self.rename_nodes(parent.0, name, newparent.0, newname, flags);
+        reply_or_error!(reply, renamed, () => reply.ok());
+    }
+
+    fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        self.reply_made(reply, self.link_node(ino.0, newparent.0, newname));
+    }
+
+    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if !self.writeback {
+            // Once for all files: the kernel asks no more.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        reply_or_error!(reply, self.open_node(ino.0, flags.0), () => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE));
+    }
+
+    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let read = self.inside(ino.0).and_then(|(inode, moment)| self.views.tree().read(inode, offset, size as usize, moment));
+        reply_or_error!(reply, read, bytes => reply.data(&bytes));
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let written = self.writable(ino.0).and_then(|inode| {
+            let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+            self.views.tree().write(inode, offset, data, kill)
+        });
+        if let Err(Error::Posix(Errno::ROFS)) = written {
+            self.drop_pages(ino.0, offset, data.len());
+        }
+        reply_or_error!(reply, written, () => reply.written(data.len() as u32));
+    }
+
+    fn flush(&self, _request: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.close_node(ino.0, flags.0);
+        reply.ok();
+    }
+
+    fn fsync(&self, _request: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply_or_error!(reply, self.views.tree().commit(), () => reply.ok());
+    }
+
+    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply_or_error!(reply, self.views.tree().commit(), () => reply.ok());
+    }
+
+    fn readdir(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        reply_or_error!(reply, self.list_plain(ino.0, offset, &mut reply), () => reply.ok());
+    }
+
+    fn readdirplus(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        reply_or_error!(reply, self.list_plus(ino.0, offset, &mut reply), () => reply.ok());
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        const BLOCK: u64 = 4096;
+        /// Inodes are not limited by number; this is what tools are told.
+        const INODES: u64 = 1 << 32;
+        reply_or_error!(reply, self.views.tree().space(), space => {
+            let (total, free) = (space.total / BLOCK, space.available / BLOCK);
+            reply.statfs(total, free, free, INODES, INODES, BLOCK as u32, 255, BLOCK as u32);
+        });
+    }
+
+    fn setxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+        let mode = match flags {
+            0 => Ok(SetMode::Any),
+            XATTR_CREATE => Ok(SetMode::Create),
+            XATTR_REPLACE => Ok(SetMode::Replace),
+            _ => Err(Error::Posix(Errno::INVAL)),
+        };
+        let set = mode.and_then(|mode| self.views.tree().set_xattr(self.writable(ino.0)?, name.as_bytes(), value, mode));
+        reply_or_error!(reply, set, () => reply.ok());
+    }
+
+    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_or_error!(reply, self.xattr_of(ino.0, name.as_bytes()), value => reply_sized(reply, &value, size));
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = match self.numbers.node(ino.0) {
+            Ok(Node::Root) => Ok(Vec::new()),
+            Ok(Node::In { inode, moment }) => self.views.tree().xattr_names(inode, moment),
+            Err(error) => Err(error),
+        };
+        reply_or_error!(reply, names, names => {
+            let list: Vec<u8> = names.into_iter().flat_map(|mut name| { name.push(0); name }).collect();
+            reply_sized(reply, &list, size);
+        });
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let removed = self.writable(ino.0).and_then(|inode| self.views.tree().remove_xattr(inode, name.as_bytes()));
+        reply_or_error!(reply, removed, () => reply.ok());
+    }
+
+    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
+        let new = New { kind: Kind::File, permissions: mode & 0o7777, rdev: 0, target: b"" };
+        reply_or_error!(reply, self.make(request, umask, parent.0, name, new), attr => {
+            self.hold(attr.ino.0);
+            if self.writeback && flags & ACCESS_MODE != 0 {
+                *self.open_for_writing.lock().entry(attr.ino.0).or_default() += 1;
+            }
+            reply.created(&KEEP, &attr, GENERATION, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        });
+    }
+
+    fn fallocate(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
+        reply_or_error!(reply, self.preallocate(ino.0, offset, length, mode), () => reply.ok());
+    }
+
+    fn lseek(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        reply_or_error!(reply, self.seek(ino.0, offset, whence), offset => reply.offset(offset));
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The reply counts in 32 bits; the caller goes on from there.
+        let len = len.min(u64::from(u32::MAX) & !0xfff_ffff);
+        let copied = self.inside(ino_in.0).and_then(|(inode, moment)| {
+            let from = Position { inode, offset: offset_in, moment };
+            let kill = !FileSystem::keeps_privileges(request);
+            self.views.tree().copy_range(from, self.writable(ino_out.0)?, offset_out, len, kill)
+        });
+        reply_or_error!(reply, copied, count => reply.written(count as u32));
+    }
+}
+
+fn reply_sized(reply: ReplyXattr, bytes: &[u8], size: u32) {
+    if size == 0 {
+        reply.size(bytes.len() as u32);
+    } else if bytes.len() > size as usize {
+        reply.error(fuser::Errno::ERANGE);
+    } else {
+        reply.data(bytes);
+    }
+}

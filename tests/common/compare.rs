@@ -1,0 +1,224 @@
+//! Compares all that a store shows with a picture of it.
+
+use super::model::{Model, Picture};
+use pitfs::device::{InodeNo, Moment};
+use pitfs::error::{Errno, Error};
+use pitfs::tree::{Inode, Kind, ROOT, Tree};
+use pitfs::view::Views;
+use std::collections::{BTreeMap, BTreeSet};
+
+const CHUNK: usize = 40_000;
+
+/// What does not fit the picture, in words.
+pub type Verdict<T> = Result<T, String>;
+
+struct Comparison<'a> {
+    tree: &'a Tree,
+    moment: Moment,
+    model: &'a Model,
+    /// Objects that could not be read because of damage.
+    damage: &'a mut Vec<Error>,
+}
+
+/// Compares everything. Errors that damage explains are returned; whatever else differs is a mismatch.
+pub fn compare(views: &Views, picture: &Picture) -> Verdict<Vec<Error>> {
+    let mut damage = Vec::new();
+    compare_moment(views.tree(), Moment::Live, &picture.live, &mut damage).map_err(|text| format!("live: {text}"))?;
+    match views.snapshots() {
+        Ok(found) => {
+            let found: BTreeSet<String> = found.into_iter().map(|snapshot| snapshot.record.name).collect();
+            let wanted: BTreeSet<String> = picture.snapshots.keys().cloned().collect();
+            same("the names of snapshots", &found, &wanted)?;
+        }
+        Err(error) => note(&mut damage, error)?,
+    }
+    for (name, model) in &picture.snapshots {
+        match views.moment(name.as_bytes()) {
+            Ok(moment) => {
+                compare_moment(views.tree(), moment, model, &mut damage).map_err(|text| format!("snapshot {name}: {text}"))?;
+            }
+            Err(error) => note(&mut damage, error)?,
+        }
+    }
+    Ok(damage)
+}
+
+/// Like [`compare`], where nothing is damaged.
+pub fn compare_exactly(views: &Views, picture: &Picture) -> Verdict<()> {
+    match compare(views, picture)?.first() {
+        Some(error) => Err(format!("an error: {error}")),
+        None => Ok(()),
+    }
+}
+
+fn note(damage: &mut Vec<Error>, error: Error) -> Verdict<()> {
+    match error {
+        Error::Corrupt { .. } | Error::Media { .. } | Error::Stopped(_) => {
+            damage.push(error);
+            Ok(())
+        }
+        other => Err(format!("the error {other:?} hides damage")),
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> Verdict<()> {
+    if found == wanted { Ok(()) } else { Err(format!("{what}: found {found:?}, expected {wanted:?}")) }
+}
+
+fn compare_moment(tree: &Tree, moment: Moment, model: &Model, damage: &mut Vec<Error>) -> Verdict<()> {
+    let mut comparison = Comparison { tree, moment, model, damage };
+    let paths = model.paths();
+    for (&number, node) in &model.nodes {
+        let is_named = paths.contains_key(&number);
+        // An inode that lost its last name while it was held is part of the live tree only.
+        if !is_named && moment != Moment::Live {
+            continue;
+        }
+        let place = |text: String| {
+            let path = paths.get(&number).and_then(|paths| paths.first()).map(|path| String::from_utf8_lossy(path));
+            format!("inode {number} at {path:?}: {text}")
+        };
+        comparison.inode(number).map_err(place)?;
+        match node.kind {
+            Kind::Directory => comparison.directory(number).map_err(place)?,
+            Kind::File => {
+                comparison.content(number).map_err(place)?;
+                comparison.holes(number).map_err(place)?;
+            }
+            Kind::Symlink => {
+                if let Some(target) = comparison.ok(tree.read_link(number, moment))? {
+                    same("target", &target, &node.bytes).map_err(place)?;
+                }
+            }
+            _ => {}
+        }
+        comparison.xattrs(number).map_err(place)?;
+        let mut wanted = paths.get(&number).cloned().unwrap_or_default();
+        wanted.sort();
+        if let Some(mut found) = comparison.ok(tree.paths(number, moment))? {
+            found.sort();
+            same("paths", &found, &wanted).map_err(place)?;
+        }
+    }
+    Ok(())
+}
+
+impl Comparison<'_> {
+    fn ok<T>(&mut self, result: Result<T, Error>) -> Verdict<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => note(self.damage, error).map(|()| None),
+        }
+    }
+
+    fn inode(&mut self, number: InodeNo) -> Verdict<()> {
+        match self.ok(self.tree.inode(number, self.moment))? {
+            Some(found) => self.attributes(number, &found),
+            None => Ok(()),
+        }
+    }
+
+    fn attributes(&self, number: InodeNo, found: &Inode) -> Verdict<()> {
+        let wanted = self.model.node(number);
+        same("kind", &found.kind(), &wanted.kind)?;
+        same("permissions", &found.permissions(), &wanted.permissions)?;
+        same("owner", &(found.uid, found.gid), &(wanted.uid, wanted.gid))?;
+        same("device number", &found.rdev, &wanted.rdev)?;
+        same("links", &found.links, &wanted.links)?;
+        same("size", &found.size, &wanted.size())?;
+        let times = super::world::times_of(found);
+        same("times", &times, &wanted.times)
+    }
+
+    fn directory(&mut self, number: InodeNo) -> Verdict<()> {
+        let wanted: BTreeMap<Vec<u8>, InodeNo> = self.model.node(number).entries.clone();
+        let mut found = BTreeMap::new();
+        let mut last = 0;
+        // In two parts, as a caller with a small buffer lists.
+        let first = self.tree.list(number, 0, self.moment, |entry| {
+            found.insert(entry.name.clone(), (entry.inode, entry.kind));
+            last = entry.offset;
+            Ok(found.len() < 3)
+        });
+        let rest = first.and_then(|()| {
+            self.tree.list_with_inodes(number, last, self.moment, |entry, inode| {
+                let is_new = found.insert(entry.name.clone(), (entry.inode, inode.kind())).is_none();
+                assert!(is_new, "an entry is listed twice");
+                Ok(true)
+            })
+        });
+        if self.ok(rest)?.is_some() {
+            let wanted: BTreeMap<_, _> =
+                wanted.iter().map(|(name, number)| (name.clone(), (*number, self.model.node(*number).kind))).collect();
+            same("entries", &found, &wanted)?;
+        }
+        for (name, child) in &wanted {
+            if let Some((found, inode)) = self.ok(self.tree.lookup(number, name, self.moment))? {
+                same("the inode behind an entry", &found, child)?;
+                self.attributes(*child, &inode)?;
+            }
+        }
+        match self.tree.lookup(number, b"never made", self.moment) {
+            Err(Error::Posix(Errno::NOENT)) => Ok(()),
+            Err(error) => note(self.damage, error),
+            Ok(_) => Err("a name that was never made is found".into()),
+        }
+    }
+
+    fn content(&mut self, number: InodeNo) -> Verdict<()> {
+        let wanted = &self.model.node(number).bytes;
+        for at in (0..=wanted.len()).step_by(CHUNK) {
+            let end = wanted.len().min(at + CHUNK);
+            if let Some(found) = self.ok(self.tree.read(number, at as u64, CHUNK, self.moment))?
+                && found != wanted[at..end]
+            {
+                let differs = found.iter().zip(&wanted[at..end]).position(|(a, b)| a != b);
+                return Err(format!("{} bytes at {at}, {} expected; they differ at {differs:?}", found.len(), end - at));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is said to be a hole has to be zeros.
+    fn holes(&mut self, number: InodeNo) -> Verdict<()> {
+        let bytes = &self.model.node(number).bytes;
+        let end = bytes.len() as u64;
+        let mut at = 0;
+        while at < end {
+            let data = match self.tree.seek_data(number, at, self.moment) {
+                Ok(data) => data,
+                Err(Error::Posix(Errno::NXIO)) => end,
+                Err(error) => return note(self.damage, error),
+            };
+            if data < at || data > end || bytes[at as usize..data as usize].iter().any(|&byte| byte != 0) {
+                return Err(format!("a hole is reported from {at} to {data}"));
+            }
+            if data == end {
+                break;
+            }
+            let Some(hole) = self.ok(self.tree.seek_hole(number, data, self.moment))? else { return Ok(()) };
+            if hole <= data || hole > end {
+                return Err(format!("data is reported from {data} to {hole}"));
+            }
+            at = hole;
+        }
+        match self.tree.seek_hole(number, end, self.moment) {
+            Err(Error::Posix(Errno::NXIO)) => Ok(()),
+            Err(error) => note(self.damage, error),
+            Ok(hole) => Err(format!("a hole is reported at {hole}, after the end")),
+        }
+    }
+
+    fn xattrs(&mut self, number: InodeNo) -> Verdict<()> {
+        let wanted = &self.model.node(number).xattrs;
+        if let Some(names) = self.ok(self.tree.xattr_names(number, self.moment))? {
+            same("names of xattrs", &names, &wanted.keys().cloned().collect())?;
+        }
+        for (name, value) in wanted {
+            if let Some(found) = self.ok(self.tree.xattr(number, name, self.moment))? {
+                same("an xattr", &found, value)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! What the tests of the store share.
+
+pub mod check;
+pub mod compare;
+pub mod model;
+pub mod rng;
+pub mod world;

@@ -1,0 +1,97 @@
+//! Random operations on a store and on a naive model of it.
+
+mod common;
+
+use common::check::{check, check_bare};
+use common::world::World;
+use pitfs::error::Error;
+use pitfs::limits::SEGMENT_BYTES;
+use pitfs::logstore::Codec;
+use pitfs::media::TestDir;
+use pitfs::tree::{Kind, ROOT};
+
+const ROUNDS: usize = 30;
+const STEPS: usize = 100;
+
+fn run(seed: u64, codec: Codec) -> Result<(), Error> {
+    let dir = TestDir::new();
+    let mut world = World::create(&dir, seed, codec);
+    for round in 0..ROUNDS {
+        for step in 0..STEPS {
+            let result = match world.rng.below(100) {
+                0..90 => world.change(),
+                90..95 => world.change_snapshots(),
+                95..98 => world.commit(),
+                98 => world.tree().device().committer()?.flush(),
+                _ => world.commit().and_then(|()| world.reopen()),
+            };
+            result.inspect_err(|error| panic!("round {round}, step {step}: {error}"))?;
+        }
+        world.compare(&format!("after round {round}"));
+        if round % 3 == 2 {
+            if world.rng.percent(70) {
+                world.commit()?;
+            }
+            world.reopen()?;
+            world.compare(&format!("reopened after round {round}"));
+            check(world.tree()).unwrap_or_else(|text| panic!("after round {round}: {text}"));
+        }
+    }
+    world.remove_everything()?;
+    world.compare("after everything was removed");
+    // One empty segment may stay open for what comes next.
+    let summary = SEGMENT_BYTES / 1000;
+    check_bare(world.tree(), summary).unwrap_or_else(|text| panic!("after everything was removed: {text}"));
+    world.reopen()?;
+    check(world.tree()).unwrap_or_else(|text| panic!("reopened after everything was removed: {text}"));
+    Ok(())
+}
+
+fn run_seeds(codec: Codec, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        // Shown when the test fails.
+        println!("seed {seed}, {codec:?}");
+        run(seed, codec).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+#[test]
+fn a_store_is_its_model_uncompressed() {
+    run_seeds(Codec::None, 0..12);
+}
+
+#[test]
+fn a_store_is_its_model_with_lz4() {
+    run_seeds(Codec::Lz4, 100..112);
+}
+
+#[test]
+fn a_store_is_its_model_with_zstd() {
+    run_seeds(Codec::Zstd, 200..212);
+}
+
+/// What two snapshots that are being deleted share is dropped by the one that is deleted last, whichever
+/// deletion began first.
+#[test]
+fn deletions_that_overtake_each_other_leave_nothing() {
+    for first in 1..=2 {
+        let mut world = World::create(&TestDir::new(), first, Codec::Lz4);
+        let names: Vec<Vec<u8>> = (0..800).map(|i| format!("file {i}").into_bytes()).collect();
+        for name in &names {
+            world.make_kind(ROOT, name, Kind::File).unwrap();
+        }
+        // Every record is born before both snapshots and ends after them.
+        world.snapshot().unwrap();
+        world.snapshot().unwrap();
+        for name in &names {
+            world.unlink_name(ROOT, name).unwrap();
+        }
+        let device = world.tree().device();
+        for number in [first, 3 - first] {
+            world.views.delete(format!("snapshot {number}").as_bytes()).unwrap();
+            assert!(device.delete_step().unwrap());
+        }
+        while device.delete_step().unwrap() {}
+        check_bare(world.tree(), 0).unwrap();
+    }
+}
