@@ -63,7 +63,10 @@ pub enum Reply {
     Progress(Progress),
     Done(Answer),
     /// The text is for the user.
-    Failed { errno: i32, text: String },
+    Failed {
+        errno: i32,
+        text: String,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -170,8 +173,11 @@ fn status(daemon: &Daemon) -> Result<StatusInfo> {
 fn send<T: Serialize>(out: &mut impl Write, message: &T) -> Result<()> {
     let bytes = crate::meta::encode(message);
     let len = u32::try_from(bytes.len()).ok().filter(|len| *len <= REPLY_BYTES_MAX);
-    let len = len.ok_or_else(|| Error::Refused(Errno::MSGSIZE, "the answer is too long for the control socket".into()))?;
-    out.write_all(&len.to_le_bytes()).and_then(|()| out.write_all(&bytes)).map_err(|error| Error::media("sending on the control socket", error))
+    let len =
+        len.ok_or_else(|| Error::Refused(Errno::MSGSIZE, "the answer is too long for the control socket".into()))?;
+    out.write_all(&len.to_le_bytes())
+        .and_then(|()| out.write_all(&bytes))
+        .map_err(|error| Error::media("sending on the control socket", error))
 }
 
 fn receive<T: serde::de::DeserializeOwned>(from: &mut impl Read, most: u32) -> Result<T> {
@@ -188,5 +194,6 @@ fn receive<T: serde::de::DeserializeOwned>(from: &mut impl Read, most: u32) -> R
     if got < len as usize {
         return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
     }
-    rmp_serde::from_slice(&bytes).map_err(|_| Error::Refused(Errno::PROTO, "a message on the control socket makes no sense".into()))
+    rmp_serde::from_slice(&bytes)
+        .map_err(|_| Error::Refused(Errno::PROTO, "a message on the control socket makes no sense".into()))
 }

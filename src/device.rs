@@ -139,9 +139,10 @@ impl Txn<'_> {
     /// Makes the changes visible.
     pub fn finish(mut self) -> Result<()> {
         let state = &mut *self.state;
-        let released = self.releases.iter().try_for_each(|location| {
-            self.device.log.release(&mut state.meta, location).map(|_was_last| ())
-        });
+        let released = self
+            .releases
+            .iter()
+            .try_for_each(|location| self.device.log.release(&mut state.meta, location).map(|_was_last| ()));
         state.meta.finish();
         self.finished = true;
         state.log_blocks = state.log_blocks.saturating_add_signed(self.log_blocks);
@@ -199,7 +200,10 @@ impl Device {
         let settings: Settings = meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
         let track_bytes = settings.track_bytes as usize;
         if !track_bytes.is_power_of_two() || !(TRACK_BYTES_MIN..=TRACK_BYTES_MAX).contains(&track_bytes) {
-            return Err(Error::corrupt("the metadata (meta.redb)", format!("a track size of {track_bytes} is not possible")));
+            return Err(Error::corrupt(
+                "the metadata (meta.redb)",
+                format!("a track size of {track_bytes} is not possible"),
+            ));
         }
         let base: BaseRecord = meta.get(Table::State, &base_key(LIVE))?.ok_or_else(|| missing("record of `live`"))?;
         let log = LogStore::open(dir.clone(), &meta, settings.codec, track_bytes)?;

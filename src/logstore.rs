@@ -32,6 +32,7 @@ use crate::meta::{Meta, Table};
 use parking_lot::Mutex;
 use segment::{Extent, Members, Run, Segment};
 use serde::{Deserialize, Serialize};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -328,7 +329,11 @@ impl LogStore {
         let open: BTreeSet<u64> = inner.extents.iter().map(|extent| extent.segment).collect();
         let run = inner.run.segment();
         inner.segments.retain(|id, segment| {
-            segment.changed || segment.has_held() || segment.has_dirty_summary() || open.contains(id) || run == Some(*id)
+            segment.changed
+                || segment.has_held()
+                || segment.has_dirty_summary()
+                || open.contains(id)
+                || run == Some(*id)
         });
         Ok(())
     }
@@ -388,7 +393,11 @@ impl LogStore {
         }
         match self.new_segment(inner, meta) {
             Err(error) if error.is_no_space() => {
-                if self.reopen_one(inner, meta, 1)? { Ok(()) } else { Err(error) }
+                if self.reopen_one(inner, meta, 1)? {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
             }
             result => result,
         }
@@ -400,7 +409,11 @@ impl LogStore {
         for class in (least_class..=segment::CLASSES).rev() {
             for pair in meta.range(Table::Room, &[class], &[class + 1])? {
                 let (key, _) = pair?;
-                let id = u64::from_be_bytes(key[1..].try_into().map_err(|_| Error::corrupt("the table of room", "a key has the wrong length"))?);
+                let id = u64::from_be_bytes(
+                    key[1..]
+                        .try_into()
+                        .map_err(|_| Error::corrupt("the table of room", "a key has the wrong length"))?,
+                );
                 if !open.contains(&id) {
                     candidates.push(id);
                 }
@@ -451,12 +464,14 @@ impl Inner {
     }
 
     fn load(&mut self, meta: &Meta, id: u64) -> Result<&mut Segment> {
-        if !self.segments.contains_key(&id) {
-            let descriptor: Descriptor = meta
-                .get(Table::Segment, &id.to_be_bytes())?
-                .ok_or_else(|| Error::corrupt(format!("segment {id}"), "it has no descriptor"))?;
-            self.segments.insert(id, Segment::load(id, &descriptor)?);
+        match self.segments.entry(id) {
+            Entry::Occupied(segment) => Ok(segment.into_mut()),
+            Entry::Vacant(place) => {
+                let descriptor: Descriptor = meta
+                    .get(Table::Segment, &id.to_be_bytes())?
+                    .ok_or_else(|| Error::corrupt(format!("segment {id}"), "it has no descriptor"))?;
+                Ok(place.insert(Segment::load(id, &descriptor)?))
+            }
         }
-        Ok(self.segments.get_mut(&id).expect("inserted above"))
     }
 }

@@ -8,13 +8,14 @@ mod disk;
 mod test;
 
 pub use disk::DiskDir;
-pub use test::{TestDir, Tearing};
+pub use test::{Tearing, TestDir};
 
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 
 /// Bytes at addresses, as on a disk. Offsets and lengths are in bytes.
+#[expect(clippy::len_without_is_empty, reason = "a media's length is that of a disk, never of a collection")]
 pub trait Media: Debug + Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Fills `out`; `UnexpectedEof` where the media is shorter.

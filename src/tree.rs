@@ -71,11 +71,8 @@ pub struct CreateOptions {
 impl Tree {
     /// Lays out a new store with an empty `live`.
     pub fn create(dir: Arc<dyn MediaDir>, options: &CreateOptions) -> Result<()> {
-        let settings = Settings {
-            track_bytes: options.track_bytes as u32,
-            codec: options.codec,
-            hash_seed: options.hash_seed,
-        };
+        let settings =
+            Settings { track_bytes: options.track_bytes as u32, codec: options.codec, hash_seed: options.hash_seed };
         Device::create(dir.clone(), &settings)?;
         let tree = Tree::open(dir)?;
         let mut txn = tree.device.begin()?;

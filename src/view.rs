@@ -46,9 +46,10 @@ pub fn check_name(name: &[u8]) -> Result<&str> {
         "" => Err(refused(Errno::INVAL, "a snapshot name cannot be empty".into())),
         "." | ".." => Err(refused(Errno::INVAL, format!("{shown:?} cannot be a snapshot name"))),
         LIVE_NAME => Err(refused(Errno::EXIST, "`live` is the tree itself and cannot be a snapshot name".into())),
-        _ if name_text.contains('/') => {
-            Err(refused(Errno::INVAL, format!("the snapshot name {shown:?} has a slash; it has to be one directory name")))
-        }
+        _ if name_text.contains('/') => Err(refused(
+            Errno::INVAL,
+            format!("the snapshot name {shown:?} has a slash; it has to be one directory name"),
+        )),
         _ if name_text.chars().any(char::is_control) => {
             Err(refused(Errno::INVAL, format!("the snapshot name {shown:?} has control characters; leave them out")))
         }
@@ -62,7 +63,10 @@ pub fn check_name(name: &[u8]) -> Result<&str> {
 
 fn check_free(state: &State, name: &str) -> Result<()> {
     match state.snapshot_named(name)? {
-        Some(_) => Err(refused(Errno::EXIST, format!("a snapshot named {name:?} exists already; choose another name or delete it first"))),
+        Some(_) => Err(refused(
+            Errno::EXIST,
+            format!("a snapshot named {name:?} exists already; choose another name or delete it first"),
+        )),
         None => Ok(()),
     }
 }

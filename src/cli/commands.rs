@@ -72,7 +72,9 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 fn create(args: &args::Create) -> Result<bool> {
     let source = match &args.from {
         Some(source) => {
-            let source = source.canonicalize().map_err(|error| Error::media(format!("looking at {}", source.display()), error))?;
+            let source = source
+                .canonicalize()
+                .map_err(|error| Error::media(format!("looking at {}", source.display()), error))?;
             if !source.is_dir() {
                 return Err(Error::Refused(Errno::NOTDIR, format!("{} is not a directory", source.display())));
             }
@@ -80,7 +82,11 @@ fn create(args: &args::Create) -> Result<bool> {
         }
         None => None,
     };
-    let metadata = source.as_ref().map(std::fs::metadata).transpose().map_err(|error| Error::media("looking at the source", error))?;
+    let metadata = source
+        .as_ref()
+        .map(std::fs::metadata)
+        .transpose()
+        .map_err(|error| Error::media("looking at the source", error))?;
     let options = CreateOptions {
         track_bytes: args.track_size,
         codec: args.compress.into(),
@@ -137,7 +143,8 @@ fn list(store: &Path, args: &args::List) -> Result<bool> {
     if args.json {
         print_json(&snapshots.iter().map(snapshot_json).collect::<Vec<_>>())?;
     } else {
-        let rows: Vec<Vec<String>> = snapshots.iter().map(|snapshot| vec![snapshot.name.clone(), snapshot.time.as_text()]).collect();
+        let rows: Vec<Vec<String>> =
+            snapshots.iter().map(|snapshot| vec![snapshot.name.clone(), snapshot.time.as_text()]).collect();
         print(&table(&rows))?;
     }
     Ok(true)
@@ -226,7 +233,8 @@ fn status(store: &Path, args: &args::Status) -> Result<bool> {
     if args.json {
         return print_json(&status_json(&status)).map(|()| status.stopped.is_none());
     }
-    let mounted = status.mount_point.as_ref().map_or("not mounted".into(), |path| format!("mounted at {}", path.display()));
+    let mounted =
+        status.mount_point.as_ref().map_or("not mounted".into(), |path| format!("mounted at {}", path.display()));
     print(&format!(
         "store      {}, {mounted}\ntracks     {}, {}\n",
         status.store.display(),
@@ -245,7 +253,12 @@ fn status(store: &Path, args: &args::Status) -> Result<bool> {
     ))?;
     if !status.unique.is_empty() {
         let mut rows = vec![vec!["snapshot".to_string(), "time".to_string(), "deleting it frees".to_string()]];
-        rows.extend(status.unique.iter().map(|(snapshot, bytes)| vec![snapshot.name.clone(), snapshot.time.as_text(), size(*bytes)]));
+        rows.extend(
+            status
+                .unique
+                .iter()
+                .map(|(snapshot, bytes)| vec![snapshot.name.clone(), snapshot.time.as_text(), size(*bytes)]),
+        );
         print(&format!("\n{}", table(&rows)))?;
     }
     if let Some(stopped) = &status.stopped {
@@ -315,7 +328,10 @@ fn check(store: &Path, args: &args::Check) -> Result<bool> {
 }
 
 fn sync(store: &Path, args: args::Sync) -> Result<bool> {
-    let source = args.source.canonicalize().map_err(|error| Error::media(format!("looking at {}", args.source.display()), error))?;
+    let source = args
+        .source
+        .canonicalize()
+        .map_err(|error| Error::media(format!("looking at {}", args.source.display()), error))?;
     let options = SyncOptions {
         source,
         destination: args.destination.map(OsString::into_vec).unwrap_or_default(),

@@ -32,7 +32,10 @@ pub fn mount(store: Option<PathBuf>, args: &Mount) -> Result<bool> {
         (Some(mount_point), _) => (args.first.clone(), mount_point.clone()),
         (None, Some(store)) => (store, args.first.clone()),
         (None, None) => {
-            return Err(Error::Refused(Errno::INVAL, "give the store and the mount point: `pitfs mount STORE DIR`".into()));
+            return Err(Error::Refused(
+                Errno::INVAL,
+                "give the store and the mount point: `pitfs mount STORE DIR`".into(),
+            ));
         }
     };
     let options = parse_options(&args.options)?;
@@ -87,7 +90,14 @@ fn say_ready(store: &Path) -> Result<()> {
     let failed = |error| Error::media("going to the background", error);
     let path = store.join(LOG);
     let is_long = path.metadata().is_ok_and(|found| found.len() > LOG_BYTES_MAX);
-    let log = File::options().create(true).append(!is_long).write(true).truncate(is_long).mode(0o600).open(&path).map_err(failed)?;
+    let log = File::options()
+        .create(true)
+        .append(!is_long)
+        .write(true)
+        .truncate(is_long)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
     // Out of the caller's session: its end, or a Ctrl-C there, is not ours.
     rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
     println!("{READY}");
@@ -99,7 +109,9 @@ fn say_ready(store: &Path) -> Result<()> {
 }
 
 fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool> {
-    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Error::media(format!("looking at {}", path.display()), error));
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|error| Error::media(format!("looking at {}", path.display()), error))
+    };
     let failed = |error| Error::media("starting the daemon", error);
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
@@ -165,5 +177,9 @@ fn wait_for_end(store: &Path, is_lazy: bool) -> Result<bool> {
     if is_lazy {
         return Ok(true);
     }
-    Err(Error::Store(format!("the daemon of {} has not ended after {} seconds; its log is in the store", store.display(), timeout.as_secs())))
+    Err(Error::Store(format!(
+        "the daemon of {} has not ended after {} seconds; its log is in the store",
+        store.display(),
+        timeout.as_secs()
+    )))
 }

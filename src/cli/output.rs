@@ -45,7 +45,9 @@ pub fn path(bytes: &[u8]) -> String {
 /// Lines up columns; all but the first are aligned to the right.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
@@ -85,7 +87,8 @@ impl Display {
 
     pub fn update(&mut self, progress: &Progress) {
         let text = || {
-            let of = if progress.total_bytes > 0 { format!(" of {}", size(progress.total_bytes)) } else { String::new() };
+            let of =
+                if progress.total_bytes > 0 { format!(" of {}", size(progress.total_bytes)) } else { String::new() };
             format!("{} files, {}{of}", progress.files, size(progress.bytes))
         };
         match &self.bar {
@@ -111,9 +114,14 @@ mod tests {
 
     #[test]
     fn sizes_are_short_and_true() {
-        for (bytes, text) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (1 << 20, "1.0 MiB"), (u64::MAX, "16.0 EiB")]
-        {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
             assert_eq!(size(bytes), text);
         }
     }

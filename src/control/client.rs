@@ -1,7 +1,7 @@
 //! The command's side of the control socket, and finding the store that is meant.
 
 use super::server::short_path;
-use super::{PROTOCOL, REPLY_BYTES_MAX, Reply, Request, Answer, SOCKET, Verb, receive, send, serve};
+use super::{Answer, PROTOCOL, REPLY_BYTES_MAX, Reply, Request, SOCKET, Verb, receive, send, serve};
 use crate::daemon::{Daemon, Progress};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::STORE_XATTR;
@@ -51,7 +51,9 @@ fn connect(store: &Path) -> Result<Option<UnixStream>> {
     match UnixStream::connect(short_path(&directory)) {
         Ok(stream) => Ok(Some(stream)),
         // Left over from a daemon that was killed.
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound) => Ok(None),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound) => {
+            Ok(None)
+        }
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Error::Refused(
             Errno::PERM,
             format!("the store {} belongs to another user; only its owner and root may use it", store.display()),

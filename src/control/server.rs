@@ -43,7 +43,8 @@ impl Server {
             .spawn(move || {
                 for stream in listener.incoming() {
                     let (Ok(stream), Some(daemon)) = (stream, daemon.upgrade()) else { continue };
-                    let spawned = std::thread::Builder::new().name("request".into()).spawn(move || answer(&daemon, stream));
+                    let spawned =
+                        std::thread::Builder::new().name("request".into()).spawn(move || answer(&daemon, stream));
                     if let Err(error) = spawned {
                         log::error!("a request could not be served: {error}");
                     }

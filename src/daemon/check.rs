@@ -166,7 +166,10 @@ impl Check<'_> {
             None => None,
         };
         let to = until.as_ref().map_or("the end".into(), |until| hex(until));
-        self.problem(format!("table {}: keys from {} to {to} cannot be read: {error}", table.name(), hex(from)), Vec::new());
+        self.problem(
+            format!("table {}: keys from {} to {to} cannot be read: {error}", table.name(), hex(from)),
+            Vec::new(),
+        );
         self.reopen()?;
         Ok(until)
     }

@@ -52,7 +52,8 @@ impl Daemon {
             report: RestoreReport::default(),
             progress,
         };
-        std::fs::create_dir_all(&options.to).map_err(|error| Error::media(format!("making {}", options.to.display()), error))?;
+        std::fs::create_dir_all(&options.to)
+            .map_err(|error| Error::media(format!("making {}", options.to.display()), error))?;
         if options.paths.is_empty() {
             copy.content(ROOT, &options.to)?;
             copy.directories.push((ROOT, options.to.clone()));
@@ -81,13 +82,17 @@ struct CopyOut<'a> {
 
 impl CopyOut<'_> {
     fn path(&mut self, path: &[u8], to: &Path) -> Result<()> {
-        let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
+        let names: Vec<&[u8]> =
+            path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
         let (mut at, mut target) = (ROOT, to.to_path_buf());
         for (i, name) in names.iter().enumerate() {
             let (inode, found) = self.tree.lookup(at, name, self.moment).map_err(|error| match error {
                 Error::Posix(Errno::NOENT | Errno::NOTDIR) => Error::Refused(
                     Errno::NOENT,
-                    format!("{:?} is not in the snapshot; `ls` in the mounted snapshot or `pitfs diff` shows what is", String::from_utf8_lossy(path)),
+                    format!(
+                        "{:?} is not in the snapshot; `ls` in the mounted snapshot or `pitfs diff` shows what is",
+                        String::from_utf8_lossy(path)
+                    ),
                 ),
                 other => other,
             })?;
@@ -133,7 +138,9 @@ impl CopyOut<'_> {
     fn directory(&mut self, inode: InodeNo, target: &Path) -> Result<()> {
         match std::fs::create_dir(target) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && target.symlink_metadata().is_ok_and(|found| found.is_dir()) => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists
+                    && target.symlink_metadata().is_ok_and(|found| found.is_dir()) => {}
             Err(error) => return Err(Error::media("making the directory", error)),
         }
         if self.known_directories.insert(inode) {
@@ -147,7 +154,9 @@ impl CopyOut<'_> {
             std::fs::remove_file(target).map_err(|error| Error::media("replacing it", error))?;
         }
         let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::Refused(Errno::EXIST, "it exists already; --overwrite replaces it".into()),
+            io::ErrorKind::AlreadyExists => {
+                Error::Refused(Errno::EXIST, "it exists already; --overwrite replaces it".into())
+            }
             _ => Error::media("making it", error),
         };
         if found.links > 1
@@ -177,10 +186,15 @@ impl CopyOut<'_> {
     }
 
     fn file(&mut self, inode: InodeNo, found: &Inode, target: &Path) -> Result<()> {
-        let file = File::options().write(true).create_new(true).mode(0o600).open(target).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::Refused(Errno::EXIST, "it exists already; --overwrite replaces it".into()),
-            _ => Error::media("making it", error),
-        })?;
+        let file =
+            File::options().write(true).create_new(true).mode(0o600).open(target).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::AlreadyExists => {
+                        Error::Refused(Errno::EXIST, "it exists already; --overwrite replaces it".into())
+                    }
+                    _ => Error::media("making it", error),
+                }
+            })?;
         let mut offset = 0;
         while offset < found.size {
             let data = match self.tree.seek_data(inode, offset, self.moment) {

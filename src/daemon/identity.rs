@@ -47,12 +47,18 @@ pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
             for entry in entries {
                 let name = entry.map_err(|error| Error::media(format!("listing {shown}"), error))?.file_name();
                 if name == IDENTITY {
-                    return Err(Error::Refused(Errno::EXIST, format!("{shown} is a store already; choose another directory")));
+                    return Err(Error::Refused(
+                        Errno::EXIST,
+                        format!("{shown} is a store already; choose another directory"),
+                    ));
                 }
                 if !OWN_FILES.iter().any(|own| name == *own) {
                     return Err(Error::Refused(
                         Errno::NOTEMPTY,
-                        format!("{shown} is not empty (it has {}); a store needs a directory of its own", name.to_string_lossy()),
+                        format!(
+                            "{shown} is not empty (it has {}); a store needs a directory of its own",
+                            name.to_string_lossy()
+                        ),
                     ));
                 }
             }
@@ -75,13 +81,17 @@ pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
 pub(super) fn write(path: &Path) -> Result<()> {
     use crate::media::{DiskDir, MediaDir};
     let content = format!("{FIRST_LINE}\nformat {FORMAT}\n");
-    DiskDir::new(path).replace(IDENTITY, content.as_bytes()).map_err(|error| Error::media(format!("writing {IDENTITY}"), error))
+    DiskDir::new(path)
+        .replace(IDENTITY, content.as_bytes())
+        .map_err(|error| Error::media(format!("writing {IDENTITY}"), error))
 }
 
 pub(super) fn explain_missing(path: &Path, error: io::Error) -> Error {
     let shown = path.display();
     match error.kind() {
-        io::ErrorKind::NotFound => Error::Store(format!("there is no store at {shown}; make one with `pitfs create {shown}`")),
+        io::ErrorKind::NotFound => {
+            Error::Store(format!("there is no store at {shown}; make one with `pitfs create {shown}`"))
+        }
         _ => Error::media(format!("looking at {shown}"), error),
     }
 }
@@ -93,12 +103,19 @@ pub(super) fn check(path: &Path) -> Result<()> {
     let text = match std::fs::read(&file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Err(Error::Store(format!("{shown} is not a pitfs store (it has no file `{IDENTITY}`); `pitfs create` makes one")));
+            return Err(Error::Store(format!(
+                "{shown} is not a pitfs store (it has no file `{IDENTITY}`); `pitfs create` makes one"
+            )));
         }
         Err(error) => return Err(Error::media(format!("reading {}", file.display()), error)),
     };
     let mut lines = text.lines();
-    let damaged = || Error::Store(format!("{} is damaged: it should begin with `{FIRST_LINE}` and the format's number", file.display()));
+    let damaged = || {
+        Error::Store(format!(
+            "{} is damaged: it should begin with `{FIRST_LINE}` and the format's number",
+            file.display()
+        ))
+    };
     if lines.next() != Some(FIRST_LINE) {
         return Err(damaged());
     }
@@ -123,7 +140,14 @@ impl Lock {
     pub(super) fn take(path: &Path) -> Result<Lock> {
         let name = path.join(LOCK);
         let failed = |error| Error::media(format!("locking {}", name.display()), error);
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name).map_err(failed)?;
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&name)
+            .map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -145,7 +169,8 @@ impl Lock {
 
     fn write(&self, text: &str) {
         let mut file = &self.file;
-        let written = file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).and_then(|_| file.write_all(text.as_bytes()));
+        let written =
+            file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).and_then(|_| file.write_all(text.as_bytes()));
         // On a full disk the note is missing; the lock holds all the same.
         if let Err(error) = written {
             log::warn!("the lock file could not be written: {error}");

@@ -52,13 +52,18 @@ pub struct SyncReport {
 impl Daemon {
     pub fn sync(&self, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
         let shown = options.source.display().to_string();
-        let metadata = std::fs::metadata(&options.source).map_err(|error| Error::media(format!("looking at {shown}"), error))?;
+        let metadata =
+            std::fs::metadata(&options.source).map_err(|error| Error::media(format!("looking at {shown}"), error))?;
         if !metadata.is_dir() {
             return Err(Error::Refused(Errno::NOTDIR, format!("{shown} is not a directory")));
         }
         let exclude = options.exclude.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_>>()?;
         let own = [Some(self.path.clone()), self.mount_point()];
-        let own = own.into_iter().flatten().filter_map(|path| path.metadata().ok().map(|found| (found.dev(), found.ino()))).collect();
+        let own = own
+            .into_iter()
+            .flatten()
+            .filter_map(|path| path.metadata().ok().map(|found| (found.dev(), found.ino())))
+            .collect();
         let mut sync = Sync {
             tree: self.views.tree(),
             notify: self.notify(),
@@ -531,7 +536,14 @@ impl Sync<'_> {
             let value = match get_xattr(path, name) {
                 Ok(value) => value,
                 Err(errno) => {
-                    self.problem(path, format!("its xattr {} cannot be read: {}", String::from_utf8_lossy(name), io::Error::from(errno)));
+                    self.problem(
+                        path,
+                        format!(
+                            "its xattr {} cannot be read: {}",
+                            String::from_utf8_lossy(name),
+                            io::Error::from(errno)
+                        ),
+                    );
                     continue;
                 }
             };

@@ -116,7 +116,8 @@ impl Commit<'_> {
     /// Moves what is still dirty while operations wait.
     fn flush_rest(&self, state: &mut State) -> Result<()> {
         state.flushing = std::mem::take(&mut state.dirty);
-        let tracks: Vec<(TrackKey, Arc<Vec<u8>>)> = state.flushing.iter().map(|(key, bytes)| (*key, bytes.clone())).collect();
+        let tracks: Vec<(TrackKey, Arc<Vec<u8>>)> =
+            state.flushing.iter().map(|(key, bytes)| (*key, bytes.clone())).collect();
         for (key, bytes) in &tracks {
             let encoded = self.device.log.encode(bytes);
             self.place(state, *key, bytes, &encoded).inspect_err(|error| self.device.stop(error))?;

@@ -96,7 +96,13 @@ impl State {
         self.with(table, key, moment, |value| decode(table, key, value))
     }
 
-    fn with<R>(&self, table: Table, key: &[u8], moment: Moment, read: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
+    fn with<R>(
+        &self,
+        table: Table,
+        key: &[u8],
+        moment: Moment,
+        read: impl FnOnce(&[u8]) -> Result<R>,
+    ) -> Result<Option<R>> {
         let Moment::At(epoch) = moment else {
             return self.meta.with(table, key, |bytes| read(split_record(table, key, bytes)?.1));
         };
@@ -151,7 +157,8 @@ impl State {
             }
             let log_key = group.as_ref().map(|group| group.key.clone());
             let Some(key) = [base_key.clone(), log_key.clone()].into_iter().flatten().min() else { return Ok(()) };
-            let record = if base_key.as_ref() == Some(&key) { base.next().transpose()?.map(|(_, bytes)| bytes) } else { None };
+            let record =
+                if base_key.as_ref() == Some(&key) { base.next().transpose()?.map(|(_, bytes)| bytes) } else { None };
             let deciding = if log_key.as_ref() == Some(&key) {
                 let found = group.take().and_then(|group| group.deciding);
                 group = next_group(&mut log, epoch)?;
@@ -190,7 +197,7 @@ fn next_group(log: &mut Peekable<impl Iterator<Item = Result<Pair>>>, epoch: Epo
         if group.as_ref().is_some_and(|group| group.key != key) {
             return Ok(group);
         }
-        let group = group.get_or_insert_with(|| Group { key, deciding: None });
+        let group = group.get_or_insert(Group { key, deciding: None });
         if let Some((full, bytes)) = log.next().transpose()? {
             let (_, _, end) = split_preimage(&full)?;
             if end > epoch && group.deciding.is_none() {

@@ -124,7 +124,9 @@ impl Commit<'_> {
                 epoch += 1;
             }
             let next = epoch.checked_add(1).filter(|next| *next < Epoch::MAX);
-            let next = next.ok_or_else(|| Error::Refused(Errno::NOSPC, "this store has taken all the snapshots it can count".into()))?;
+            let next = next.ok_or_else(|| {
+                Error::Refused(Errno::NOSPC, "this store has taken all the snapshots it can count".into())
+            })?;
             let record = SnapshotRecord { name, time, deleting: false };
             state.meta.put(Table::Snapshot, &snapshot_key(epoch), &record);
             state.meta.put(Table::Name, &name_key(&record.name), &epoch);

@@ -106,7 +106,13 @@ impl Device {
     }
 
     /// Like [`Device::fetch`], looking the pointer up again as long as it changes.
-    pub fn fetch_again(&self, mut source: Source, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Arc<Vec<u8>>> {
+    pub fn fetch_again(
+        &self,
+        mut source: Source,
+        inode: InodeNo,
+        track: TrackNo,
+        moment: Moment,
+    ) -> Result<Arc<Vec<u8>>> {
         loop {
             let error = match self.fetch(&source) {
                 Ok(bytes) => return Ok(bytes),
@@ -167,7 +173,13 @@ impl Txn<'_> {
 
     /// Changes a track in memory. `before` is what it holds now, if that was needed, for the case that it
     /// is not in memory. The caller has reserved a slot if [`Txn::needs_slot`] said so. Cannot fail.
-    pub fn edit_track(&mut self, inode: InodeNo, track: TrackNo, before: Option<Arc<Vec<u8>>>, edit: impl FnOnce(&mut Vec<u8>)) {
+    pub fn edit_track(
+        &mut self,
+        inode: InodeNo,
+        track: TrackNo,
+        before: Option<Arc<Vec<u8>>>,
+        edit: impl FnOnce(&mut Vec<u8>),
+    ) {
         let state = &mut *self.state;
         let flushing = &state.flushing;
         let before_bytes = state.dirty.get(&(inode, track)).map_or(0, |bytes| bytes.len());
@@ -194,13 +206,19 @@ impl Txn<'_> {
     pub fn remove_some_tracks(&mut self, inode: InodeNo, most: usize) -> Result<bool> {
         let mut to = TrackNo::MAX;
         let mut count = 0;
-        self.state.scan(Table::Track, &track_key(inode, 0), &track_key(inode, TrackNo::MAX), Moment::Live, |key, _| {
-            count += 1;
-            if count > most {
-                to = split_track_key(key).map_or(to, |(_, track)| track);
-            }
-            Ok(if count > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
+        self.state.scan(
+            Table::Track,
+            &track_key(inode, 0),
+            &track_key(inode, TrackNo::MAX),
+            Moment::Live,
+            |key, _| {
+                count += 1;
+                if count > most {
+                    to = split_track_key(key).map_or(to, |(_, track)| track);
+                }
+                Ok(if count > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            },
+        )?;
         self.remove_tracks(inode, 0, to)?;
         Ok(count <= most)
     }

@@ -89,13 +89,23 @@ pub fn parse_options(given: &[String]) -> Result<Options> {
             ("nonempty", None) => options.nonempty = true,
             ("writeback", None) => options.writeback = true,
             ("threads", Some(count)) => {
-                options.threads = Some(count.parse().ok().filter(|n| (1..=THREADS_MAX).contains(n)).ok_or_else(|| {
-                    Error::Refused(Errno::INVAL, format!("-o threads={count}: give a number from 1 to {THREADS_MAX}"))
-                })?);
+                options.threads =
+                    Some(count.parse().ok().filter(|n| (1..=THREADS_MAX).contains(n)).ok_or_else(|| {
+                        Error::Refused(
+                            Errno::INVAL,
+                            format!("-o threads={count}: give a number from 1 to {THREADS_MAX}"),
+                        )
+                    })?);
             }
             ("fsname", Some(fsname)) => options.fsname = Some(fsname.to_string()),
-            ("default_permissions" | "atime" | "relatime" | "strictatime" | "nodiratime" | "diratime" | "lazytime", None) => {}
-            ("defaults" | "auto" | "noauto" | "user" | "nouser" | "users" | "owner" | "group" | "nofail" | "_netdev", None) => {}
+            (
+                "default_permissions" | "atime" | "relatime" | "strictatime" | "nodiratime" | "diratime" | "lazytime",
+                None,
+            ) => {}
+            (
+                "defaults" | "auto" | "noauto" | "user" | "nouser" | "users" | "owner" | "group" | "nofail" | "_netdev",
+                None,
+            ) => {}
             ("subtype" | "comment", Some(_)) => {}
             (name, _) if name.starts_with("x-") => {}
             _ => {
@@ -117,12 +127,17 @@ pub fn check_mount_point(path: &Path, options: &Options) -> Result<()> {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return refused(Errno::NOENT, format!("the mount point {shown} does not exist; make it with `mkdir -p {shown}`"));
+            return refused(
+                Errno::NOENT,
+                format!("the mount point {shown} does not exist; make it with `mkdir -p {shown}`"),
+            );
         }
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTCONN) => {
             return refused(
                 Errno::NOTCONN,
-                format!("at {shown} hangs a mount whose daemon is gone; run `umount -l {shown}` (or `fusermount3 -uz {shown}`) and try again"),
+                format!(
+                    "at {shown} hangs a mount whose daemon is gone; run `umount -l {shown}` (or `fusermount3 -uz {shown}`) and try again"
+                ),
             );
         }
         Err(error) => return Err(Error::media(format!("looking at the mount point {shown}"), error)),
@@ -132,13 +147,19 @@ pub fn check_mount_point(path: &Path, options: &Options) -> Result<()> {
     }
     let above = path.canonicalize().ok().and_then(|path| std::fs::metadata(path.join("..")).ok());
     if above.is_some_and(|above| above.dev() != metadata.dev()) {
-        return refused(Errno::BUSY, format!("something is mounted at {shown} already; unmount it first or choose another directory"));
+        return refused(
+            Errno::BUSY,
+            format!("something is mounted at {shown} already; unmount it first or choose another directory"),
+        );
     }
-    let mut entries = std::fs::read_dir(path).map_err(|error| Error::media(format!("listing the mount point {shown}"), error))?;
+    let mut entries =
+        std::fs::read_dir(path).map_err(|error| Error::media(format!("listing the mount point {shown}"), error))?;
     if entries.next().is_some() && !options.nonempty {
         return refused(
             Errno::NOTEMPTY,
-            format!("the mount point {shown} is not empty and what is in it would be hidden; choose an empty directory, or add -o nonempty"),
+            format!(
+                "the mount point {shown} is not empty and what is in it would be hidden; choose an empty directory, or add -o nonempty"
+            ),
         );
     }
     if !Path::new(DEVICE).exists() {
@@ -148,7 +169,9 @@ pub fn check_mount_point(path: &Path, options: &Options) -> Result<()> {
     if needs_fusermount && Command::new(FUSERMOUNT).arg("--version").output().is_err() {
         return refused(
             Errno::NOENT,
-            format!("{FUSERMOUNT} is needed to mount as a normal user and is not there; install it with `apt-get install fuse3` (or your system's package of that name)"),
+            format!(
+                "{FUSERMOUNT} is needed to mount as a normal user and is not there; install it with `apt-get install fuse3` (or your system's package of that name)"
+            ),
         );
     }
     Ok(())
@@ -170,7 +193,9 @@ impl Served {
     pub(super) fn mkdir_in_root(&self, name: Vec<u8>, reply: ReplyEntry) {
         let fs = self.0.clone();
         let take = move |mount_point: Option<&Path>| {
-            let taken = mount_point.map_or(Ok(()), |path| fs.fetch_dirty_pages(path)).and_then(|()| fs.views.snapshot(Some(&name)));
+            let taken = mount_point
+                .map_or(Ok(()), |path| fs.fetch_dirty_pages(path))
+                .and_then(|()| fs.views.snapshot(Some(&name)));
             let attr = taken.and_then(|snapshot| fs.attributes(ROOT, crate::device::Moment::At(snapshot.epoch)));
             match attr {
                 Ok(attr) => reply.entry(&super::KEEP, &attr, Generation(0)),
@@ -206,7 +231,9 @@ impl FileSystem {
                 match File::open(&path).and_then(|file| file.sync_all()) {
                     Ok(()) => {}
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(Error::media(format!("fetching what was written to {}", path.display()), error)),
+                    Err(error) => {
+                        return Err(Error::media(format!("fetching what was written to {}", path.display()), error));
+                    }
                 }
             }
         }
@@ -225,8 +252,9 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts; the kernel's requests are served from now on.
     pub fn mount(fs: FileSystem, mount_point: &Path, source: &str, options: &Options) -> Result<Mounted> {
-        let mount_point =
-            mount_point.canonicalize().map_err(|error| Error::media(format!("looking at {}", mount_point.display()), error))?;
+        let mount_point = mount_point
+            .canonicalize()
+            .map_err(|error| Error::media(format!("looking at {}", mount_point.display()), error))?;
         let fs = Arc::new(fs);
         let notify_cell = Arc::new(OnceLock::new());
         let served = Served(fs.clone(), notify_cell.clone());
@@ -298,7 +326,9 @@ pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
             Errno::BUSY,
             format!("{shown} is in use; leave it (`fuser -vm {shown}` shows who is there), or unmount it with --lazy"),
         )),
-        Err(error) => Err(Error::Refused(error, format!("{shown} could not be unmounted: {}", std::io::Error::from(error)))),
+        Err(error) => {
+            Err(Error::Refused(error, format!("{shown} could not be unmounted: {}", std::io::Error::from(error))))
+        }
     }
 }
 
@@ -320,11 +350,9 @@ fn explain(error: std::io::Error, mount_point: &Path) -> Error {
 }
 
 fn mount_as_root(mount_point: &Path, source: &str, options: &Options) -> Result<OwnedFd> {
-    let device = File::options()
-        .read(true)
-        .write(true)
-        .open(DEVICE)
-        .map_err(|error| Error::Refused(Errno::NODEV, format!("{DEVICE} cannot be opened: {error}; is the kernel module `fuse` loaded?")))?;
+    let device = File::options().read(true).write(true).open(DEVICE).map_err(|error| {
+        Error::Refused(Errno::NODEV, format!("{DEVICE} cannot be opened: {error}; is the kernel module `fuse` loaded?"))
+    })?;
     let root_mode = std::fs::metadata(mount_point).map_err(|error| explain(error, mount_point))?.mode();
     let mut data = format!(
         "fd={},rootmode={root_mode:o},user_id=0,group_id={},default_permissions",
@@ -346,7 +374,9 @@ fn mount_as_root(mount_point: &Path, source: &str, options: &Options) -> Result<
     ] {
         flags.set(flag, is_set);
     }
-    let text = |text: &str| CString::new(text).map_err(|_| Error::Refused(Errno::INVAL, "a mount option contains a zero byte".into()));
+    let text = |text: &str| {
+        CString::new(text).map_err(|_| Error::Refused(Errno::INVAL, "a mount option contains a zero byte".into()))
+    };
     let kind = format!("fuse.{SUBTYPE}");
     mount(text(source)?.as_c_str(), mount_point, text(&kind)?.as_c_str(), flags, Some(text(&data)?.as_c_str()))
         .map_err(|errno| explain(errno.into(), mount_point))?;
@@ -395,7 +425,7 @@ mod tests {
     fn every_option_in_the_help_is_known() {
         for (name, _) in OPTION_HELP {
             let given = name.replace("=N", "=2").replace("=NAME", "=x");
-            assert!(parse_options(&[given.clone()]).is_ok(), "{given}");
+            assert!(parse_options(std::slice::from_ref(&given)).is_ok(), "{given}");
         }
     }
 }

@@ -63,7 +63,8 @@ impl FileSystem {
 
     fn make(&self, request: &Request, umask: u32, parent: u64, name: &OsStr, new: New<'_>) -> Result<FileAttr> {
         let parent = self.writable(parent)?;
-        let (number, made) = self.views.tree().make(FileSystem::caller(request, umask), parent, name.as_bytes(), new)?;
+        let (number, made) =
+            self.views.tree().make(FileSystem::caller(request, umask), parent, name.as_bytes(), new)?;
         self.attributes_of(number, Moment::Live, &made)
     }
 
@@ -89,7 +90,14 @@ impl FileSystem {
         Ok(())
     }
 
-    fn rename_nodes(&self, parent: u64, name: &OsStr, new_parent: u64, new_name: &OsStr, flags: RenameFlags) -> Result<()> {
+    fn rename_nodes(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        new_parent: u64,
+        new_name: &OsStr,
+        flags: RenameFlags,
+    ) -> Result<()> {
         let (from, to) = match (self.numbers.node(parent)?, self.numbers.node(new_parent)?) {
             (Node::Root, Node::Root) => return self.rename_in_root(name, new_name, flags),
             (Node::In { inode: from, moment: old }, Node::In { inode: to, moment: new }) if old == new => {
@@ -351,7 +359,16 @@ impl Filesystem for super::mount::Served {
         reply_or_error!(reply, target, target => reply.data(&target));
     }
 
-    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
         let made = Kind::from_mode(mode).ok_or(Error::Posix(Errno::INVAL)).and_then(|kind| {
             self.make(request, umask, parent.0, name, New { kind, permissions: mode & 0o7777, rdev, target: b"" })
         });
@@ -375,7 +392,8 @@ impl Filesystem for super::mount::Served {
         let removed = if parent.0 == ROOT {
             self.views.delete(name.as_bytes()).map(|_| ())
         } else {
-            self.writable(parent.0).and_then(|parent| self.views.tree().remove_directory(parent, name.as_bytes()).map(|_| ()))
+            self.writable(parent.0)
+                .and_then(|parent| self.views.tree().remove_directory(parent, name.as_bytes()).map(|_| ()))
         };
         reply_or_error!(reply, removed, () => reply.ok());
     }
@@ -426,7 +444,8 @@ impl Filesystem for super::mount::Served {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let read = self.inside(ino.0).and_then(|(inode, moment)| self.views.tree().read(inode, offset, size as usize, moment));
+        let read =
+            self.inside(ino.0).and_then(|(inode, moment)| self.views.tree().read(inode, offset, size as usize, moment));
         reply_or_error!(reply, read, bytes => reply.data(&bytes));
     }
 
@@ -482,7 +501,14 @@ impl Filesystem for super::mount::Served {
         reply_or_error!(reply, self.list_plain(ino.0, offset, &mut reply), () => reply.ok());
     }
 
-    fn readdirplus(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
         reply_or_error!(reply, self.list_plus(ino.0, offset, &mut reply), () => reply.ok());
     }
 
@@ -496,14 +522,24 @@ impl Filesystem for super::mount::Served {
         });
     }
 
-    fn setxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
         let mode = match flags {
             0 => Ok(SetMode::Any),
             XATTR_CREATE => Ok(SetMode::Create),
             XATTR_REPLACE => Ok(SetMode::Replace),
             _ => Err(Error::Posix(Errno::INVAL)),
         };
-        let set = mode.and_then(|mode| self.views.tree().set_xattr(self.writable(ino.0)?, name.as_bytes(), value, mode));
+        let set =
+            mode.and_then(|mode| self.views.tree().set_xattr(self.writable(ino.0)?, name.as_bytes(), value, mode));
         reply_or_error!(reply, set, () => reply.ok());
     }
 
@@ -528,7 +564,16 @@ impl Filesystem for super::mount::Served {
         reply_or_error!(reply, removed, () => reply.ok());
     }
 
-    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
         let new = New { kind: Kind::File, permissions: mode & 0o7777, rdev: 0, target: b"" };
         reply_or_error!(reply, self.make(request, umask, parent.0, name, new), attr => {
             self.hold(attr.ino.0);
@@ -539,7 +584,16 @@ impl Filesystem for super::mount::Served {
         });
     }
 
-    fn fallocate(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
+    fn fallocate(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
         reply_or_error!(reply, self.preallocate(ino.0, offset, length, mode), () => reply.ok());
     }
 

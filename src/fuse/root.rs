@@ -75,8 +75,7 @@ impl FileSystem {
         let mut epoch = offset.saturating_sub(LIVE_OFFSET) as u32;
         while let Some(Snapshot { epoch: found, record }) = look.snapshot_after(epoch)? {
             epoch = found;
-            if !record.deleting
-                && add(record.name.as_bytes(), LIVE_OFFSET + u64::from(found), Some(Moment::At(found)))
+            if !record.deleting && add(record.name.as_bytes(), LIVE_OFFSET + u64::from(found), Some(Moment::At(found)))
             {
                 break;
             }

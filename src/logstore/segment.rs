@@ -46,9 +46,8 @@ pub struct Descriptor {
 impl Descriptor {
     /// The members, after checking that this version of the program can read them.
     pub(super) fn checked_members(&self, id: u64) -> Result<Members> {
-        let plain = self.redundancy == PLAIN
-            && self.members.len() == 1
-            && self.members[0].psegs.len() == PSEGS_IN_SEGMENT;
+        let plain =
+            self.redundancy == PLAIN && self.members.len() == 1 && self.members[0].psegs.len() == PSEGS_IN_SEGMENT;
         if !plain {
             return Err(Error::corrupt(format!("segment {id}"), "its members are not those of a plain segment"));
         }
@@ -242,7 +241,14 @@ impl Segment {
     }
 
     /// Takes blocks for a track and writes down whose it is.
-    pub fn note(&mut self, volume: &Volume, block: u16, blocks: usize, owner: Owner, location: &Location) -> Result<()> {
+    pub fn note(
+        &mut self,
+        volume: &Volume,
+        block: u16,
+        blocks: usize,
+        owner: Owner,
+        location: &Location,
+    ) -> Result<()> {
         self.load_entries(volume)?;
         let range = usize::from(block)..usize::from(block) + blocks;
         debug_assert!(!self.taken[range.clone()].any() && !self.held[range.clone()].any());
@@ -367,10 +373,7 @@ mod tests {
         let members = vec![Member { volume: 0, psegs: vec![5, 6, 9, 2] }];
         let block = (BLOCKS_IN_PSEG - 1) as u16;
         let all: Vec<_> = pieces(&members, block, 3 * BLOCK_BYTES).collect();
-        assert_eq!(
-            all,
-            [(6 * PSEG_BYTES - BLOCK_BYTES as u64, BLOCK_BYTES), (6 * PSEG_BYTES, 2 * BLOCK_BYTES)]
-        );
+        assert_eq!(all, [(6 * PSEG_BYTES - BLOCK_BYTES as u64, BLOCK_BYTES), (6 * PSEG_BYTES, 2 * BLOCK_BYTES)]);
     }
 
     #[test]

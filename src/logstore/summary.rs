@@ -40,7 +40,13 @@ pub struct Entry {
 
 impl Entry {
     pub(super) fn new(owner: Owner, location: &Location) -> Entry {
-        Entry { block: location.block, stored: location.stored, codec: location.codec.into(), check: location.check, owner }
+        Entry {
+            block: location.block,
+            stored: location.stored,
+            codec: location.codec.into(),
+            check: location.check,
+            owner,
+        }
     }
 
     fn encode(&self, segment: u64, out: &mut [u8]) {

@@ -11,6 +11,7 @@ use bitvec::order::Lsb0;
 use bitvec::vec::BitVec;
 use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -72,7 +73,9 @@ impl Volume {
     pub(super) fn open(dir: &dyn MediaDir, number: u16) -> Result<Volume> {
         let name = file_name(number);
         let media = dir.open(&name, false).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => Error::corrupt(format!("the store in {}", dir.describe()), format!("{name} is missing")),
+            io::ErrorKind::NotFound => {
+                Error::corrupt(format!("the store in {}", dir.describe()), format!("{name} is missing"))
+            }
             _ => Error::media(format!("opening {name}"), source),
         })?;
         let mut found = [0; HEADER_BYTES];
@@ -110,7 +113,8 @@ impl Volume {
             let chunk = self.chunk(&mut state, meta, number)?.clone();
             let first = number * CHUNK_BITS as u32;
             let free = |state: &State, bit: usize| !chunk[bit] && !state.held.contains(&(first + bit as u32));
-            let aligned = (0..CHUNK_BITS).step_by(count).find(|&start| (start..start + count).all(|bit| free(&state, bit)));
+            let aligned =
+                (0..CHUNK_BITS).step_by(count).find(|&start| (start..start + count).all(|bit| free(&state, bit)));
             if let Some(start) = aligned {
                 found = (start..start + count).map(|bit| first + bit as u32).collect();
                 break;
@@ -165,16 +169,19 @@ impl Volume {
     }
 
     fn chunk<'a>(&self, state: &'a mut State, meta: &Meta, number: u32) -> Result<&'a mut Chunk> {
-        if !state.chunks.contains_key(&number) {
-            let stored: Option<ByteBuf> = meta.get(Table::Volume, &key(self.number, number))?;
-            let chunk = match stored {
-                Some(bytes) if bytes.len() * 8 == CHUNK_BITS => Chunk::from_vec(bytes.into_vec()),
-                Some(_) => return Err(Error::corrupt(file_name(self.number), "its map of room has the wrong length")),
-                None => empty_chunk(),
-            };
-            state.chunks.insert(number, chunk);
+        match state.chunks.entry(number) {
+            Entry::Occupied(chunk) => Ok(chunk.into_mut()),
+            Entry::Vacant(place) => {
+                let stored: Option<ByteBuf> = meta.get(Table::Volume, &key(self.number, number))?;
+                Ok(place.insert(match stored {
+                    Some(bytes) if bytes.len() * 8 == CHUNK_BITS => Chunk::from_vec(bytes.into_vec()),
+                    Some(_) => {
+                        return Err(Error::corrupt(file_name(self.number), "its map of room has the wrong length"));
+                    }
+                    None => empty_chunk(),
+                }))
+            }
         }
-        Ok(state.chunks.get_mut(&number).expect("inserted above"))
     }
 }
 

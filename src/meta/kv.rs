@@ -131,7 +131,8 @@ fn build(media: &Arc<dyn Media>, reserve: &Option<Arc<Reserve>>, damaged: &Damag
 
 /// The database's own checks end in a panic here and there; damaged bytes must not end the program.
 fn contained<T>(action: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|_| Err(Error::corrupt(OBJECT, "its structure does not hold together")))
+    catch_unwind(AssertUnwindSafe(action))
+        .unwrap_or_else(|_| Err(Error::corrupt(OBJECT, "its structure does not hold together")))
 }
 
 fn storage_failed(error: StorageError) -> Error {
@@ -163,7 +164,12 @@ impl Tables {
         found.map(|value| read(value.value())).transpose()
     }
 
-    pub(super) fn range(&self, table: Table, from: &[u8], to: &[u8]) -> Result<impl Iterator<Item = Result<Pair>> + use<>> {
+    pub(super) fn range(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Pair>> + use<>> {
         let empty = from >= to;
         let to = if empty { from } else { to };
         let mut range = contained(|| self.tables[table as usize].range(from..to).map_err(storage_failed))?;

@@ -48,7 +48,8 @@ impl Overlay {
     pub(super) fn range(&self, table: Table, from: &[u8], to: &[u8]) -> btree_map::Range<'_, Vec<u8>, Option<Vec<u8>>> {
         let bounds = (std::ops::Bound::Included(from), std::ops::Bound::Excluded(to));
         if from >= to {
-            return self.changes[table as usize].range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(from)));
+            return self.changes[table as usize]
+                .range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(from)));
         }
         self.changes[table as usize].range::<[u8], _>(bounds)
     }

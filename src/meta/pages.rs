@@ -17,6 +17,7 @@ use super::Reserve;
 use crate::media::Media;
 use parking_lot::Mutex;
 use redb::StorageBackend;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -61,16 +62,18 @@ impl CheckedPages {
     }
 
     fn sums<'a>(&self, groups: &'a mut Groups, group: u64) -> io::Result<&'a mut Box<[u64]>> {
-        if !groups.sums.contains_key(&group) {
-            let mut bytes = [0u8; PAGE];
-            let offset = group * (COVERED + 1) * PAGE as u64;
-            if offset < self.media.len()? {
-                self.media.read_at(offset, &mut bytes)?;
+        match groups.sums.entry(group) {
+            Entry::Occupied(sums) => Ok(sums.into_mut()),
+            Entry::Vacant(place) => {
+                let mut bytes = [0u8; PAGE];
+                let offset = group * (COVERED + 1) * PAGE as u64;
+                if offset < self.media.len()? {
+                    self.media.read_at(offset, &mut bytes)?;
+                }
+                let sums = bytes.chunks_exact(8).map(|sum| u64::from_le_bytes(sum.try_into().expect("eight bytes")));
+                Ok(place.insert(sums.collect()))
             }
-            let sums = bytes.chunks_exact(8).map(|sum| u64::from_le_bytes(sum.try_into().expect("eight bytes"))).collect();
-            groups.sums.insert(group, sums);
         }
-        Ok(groups.sums.get_mut(&group).expect("inserted above"))
     }
 
     fn read_page(&self, page: u64, out: &mut [u8]) -> io::Result<()> {

@@ -23,7 +23,14 @@ pub struct Position {
 impl Tree {
     /// Copies up to `len` bytes from a file, of any moment, to a live one; how many were copied, which is
     /// fewer only at the end of the source. `kill_privileges` is as for writing.
-    pub fn copy_range(&self, mut from: Position, to: InodeNo, mut to_offset: u64, len: u64, kill_privileges: bool) -> Result<u64> {
+    pub fn copy_range(
+        &self,
+        mut from: Position,
+        to: InodeNo,
+        mut to_offset: u64,
+        len: u64,
+        kill_privileges: bool,
+    ) -> Result<u64> {
         let source = self.inode(from.inode, from.moment)?;
         let end = source.size.min(from.offset.saturating_add(len));
         if to_offset.checked_add(len).is_none_or(|end| end > FILE_BYTES_MAX) {
@@ -65,7 +72,15 @@ impl Tree {
     }
 
     /// Shares whole tracks as far as that is possible; how many bytes that made.
-    fn share_range(&self, from: Position, to: InodeNo, to_offset: u64, len: u64, source_size: u64, kill_privileges: bool) -> Result<u64> {
+    fn share_range(
+        &self,
+        from: Position,
+        to: InodeNo,
+        to_offset: u64,
+        len: u64,
+        source_size: u64,
+        kill_privileges: bool,
+    ) -> Result<u64> {
         let track_bytes = self.device.track_bytes();
         let _files = self.lock_files(from.inode, to);
         let mut txn = self.device.begin_growing()?;

@@ -104,7 +104,14 @@ impl Tree {
 
     /// Sets the size within an operation on an inode. The caller holds the file's lock and got `edge`
     /// from [`Tree::fetch_cut`].
-    pub(super) fn resize(&self, txn: &mut Txn<'_>, number: InodeNo, found: &mut Inode, size: u64, edge: Before) -> Result<Option<Cut>> {
+    pub(super) fn resize(
+        &self,
+        txn: &mut Txn<'_>,
+        number: InodeNo,
+        found: &mut Inode,
+        size: u64,
+        edge: Before,
+    ) -> Result<Option<Cut>> {
         let old_size = std::mem::replace(&mut found.size, size);
         if found.tracks == 0 {
             found.inline.truncate(size as usize);
@@ -349,7 +356,13 @@ impl TrackEdit {
         Ok(())
     }
 
-    pub(super) fn change(&mut self, txn: &mut Txn<'_>, track: TrackNo, before: Before, edit: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn change(
+        &mut self,
+        txn: &mut Txn<'_>,
+        track: TrackNo,
+        before: Before,
+        edit: impl FnOnce(&mut Vec<u8>),
+    ) {
         let before = if track == 0 { self.inline.take().or(before) } else { before };
         txn.edit_track(self.number, track, before, edit);
     }

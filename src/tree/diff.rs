@@ -4,10 +4,10 @@
 //! the listings are compared; what appears in a directory without having existed before is listed as a
 //! whole. The cost follows what changed and the size of the directories it changed in.
 
+use super::Tree;
 use super::inode::{Inode, Kind};
 use super::names::Entry;
 use super::paths::join;
-use super::Tree;
 use crate::device::{Epoch, InodeNo, LIVE, Moment, split_increment};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
@@ -70,7 +70,14 @@ impl Tree {
             Moment::Live => Epoch::MAX - 1,
         };
         let touched = self.touched(start, end)?;
-        let mut names = Names { tree: self, before, after, removed: BTreeMap::new(), added: BTreeMap::new(), seen: BTreeSet::new() };
+        let mut names = Names {
+            tree: self,
+            before,
+            after,
+            removed: BTreeMap::new(),
+            added: BTreeMap::new(),
+            seen: BTreeSet::new(),
+        };
         let mut found = Vec::new();
         for (&number, touch) in &touched {
             let (old, new) = (self.inode_or_none(number, before)?, self.inode_or_none(number, after)?);
@@ -150,7 +157,11 @@ impl Tree {
         after: Moment,
     ) -> Result<Option<DifferenceKind>> {
         let is_other_content = !new.is_directory()
-            && (touch.data || old.size != new.size || old.inline != new.inline || old.mtime != new.mtime || old.rdev != new.rdev);
+            && (touch.data
+                || old.size != new.size
+                || old.inline != new.inline
+                || old.mtime != new.mtime
+                || old.rdev != new.rdev);
         if is_other_content {
             return Ok(Some(DifferenceKind::Changed));
         }
@@ -217,7 +228,8 @@ impl Names<'_> {
             return Ok(());
         }
         paths.push((path.clone(), entry.kind));
-        let is_new_directory = entry.kind == Kind::Directory && self.tree.inode_or_none(entry.inode, self.before)?.is_none();
+        let is_new_directory =
+            entry.kind == Kind::Directory && self.tree.inode_or_none(entry.inode, self.before)?.is_none();
         if is_new_directory && self.seen.insert(entry.inode) {
             for child in self.entries(entry.inode, self.after)?.into_values() {
                 let path = join(&path, &child.name);

@@ -256,7 +256,14 @@ impl Tree {
     }
 
     /// Removes an entry of a file and the inode's knowledge of it; whether that was its last name.
-    pub(super) fn drop_name(&self, txn: &mut Txn<'_>, parent: InodeNo, name: &[u8], dirent: Dirent, now: Timestamp) -> Result<bool> {
+    pub(super) fn drop_name(
+        &self,
+        txn: &mut Txn<'_>,
+        parent: InodeNo,
+        name: &[u8],
+        dirent: Dirent,
+        now: Timestamp,
+    ) -> Result<bool> {
         txn.unset(Table::Dirent, &self.dirent_key(parent, name))?;
         let mut target = inode::load(txn, dirent.inode, Moment::Live)?;
         target.links = target.links.saturating_sub(1);
@@ -271,7 +278,14 @@ impl Tree {
     }
 
     /// Removes an entry of a directory, which has to be empty, and with it the directory.
-    pub(super) fn drop_directory(&self, txn: &mut Txn<'_>, parent: InodeNo, name: &[u8], dirent: Dirent, now: Timestamp) -> Result<()> {
+    pub(super) fn drop_directory(
+        &self,
+        txn: &mut Txn<'_>,
+        parent: InodeNo,
+        name: &[u8],
+        dirent: Dirent,
+        now: Timestamp,
+    ) -> Result<()> {
         let mut target = inode::load_directory(txn, dirent.inode, Moment::Live)?;
         if target.size > 0 {
             return Err(Error::Posix(Errno::NOTEMPTY));
@@ -295,7 +309,13 @@ pub(super) fn split_link_key(key: &[u8]) -> Option<(InodeNo, &[u8])> {
 }
 
 /// The inode has lost a name: another one takes the place of the first if it was that.
-pub(super) fn forget_name(txn: &mut Txn<'_>, number: InodeNo, target: &mut Inode, parent: InodeNo, name: &[u8]) -> Result<()> {
+pub(super) fn forget_name(
+    txn: &mut Txn<'_>,
+    number: InodeNo,
+    target: &mut Inode,
+    parent: InodeNo,
+    name: &[u8],
+) -> Result<()> {
     if target.parent != parent || target.name != name {
         txn.unset(Table::Link, &link_key(number, parent, name))?;
         return Ok(());

@@ -26,7 +26,14 @@ struct Place<'a> {
 
 impl Tree {
     /// Moves an entry. The caller has made sure that no directory moves into itself (the kernel does).
-    pub fn rename(&self, parent: InodeNo, name: &[u8], new_parent: InodeNo, new_name: &[u8], mode: RenameMode) -> Result<()> {
+    pub fn rename(
+        &self,
+        parent: InodeNo,
+        name: &[u8],
+        new_parent: InodeNo,
+        new_name: &[u8],
+        mode: RenameMode,
+    ) -> Result<()> {
         Tree::check_name(new_name)?;
         let (from, to) = (Place { parent, name }, Place { parent: new_parent, name: new_name });
         let mut txn = match mode {
@@ -62,7 +69,14 @@ impl Tree {
     }
 
     /// Removes what stands where an entry is to be moved; whether its inode has no name any more.
-    fn make_way(&self, txn: &mut Txn<'_>, to: Place<'_>, source: Dirent, target: Dirent, now: Timestamp) -> Result<bool> {
+    fn make_way(
+        &self,
+        txn: &mut Txn<'_>,
+        to: Place<'_>,
+        source: Dirent,
+        target: Dirent,
+        now: Timestamp,
+    ) -> Result<bool> {
         let directory = Kind::Directory as u8;
         let is_gone = match (source.kind == directory, target.kind == directory) {
             (true, false) => return Err(Error::Posix(Errno::NOTDIR)),
@@ -77,7 +91,14 @@ impl Tree {
         Ok(is_gone)
     }
 
-    fn move_entry(&self, txn: &mut Txn<'_>, from: Place<'_>, to: Place<'_>, source: Dirent, now: Timestamp) -> Result<()> {
+    fn move_entry(
+        &self,
+        txn: &mut Txn<'_>,
+        from: Place<'_>,
+        to: Place<'_>,
+        source: Dirent,
+        now: Timestamp,
+    ) -> Result<()> {
         let subdirectories = i32::from(source.kind == Kind::Directory as u8);
         txn.unset(Table::Dirent, &self.dirent_key(from.parent, from.name))?;
         txn.set(Table::Dirent, &self.dirent_key(to.parent, to.name), &source)?;
@@ -86,7 +107,15 @@ impl Tree {
         self.renamed(txn, source.inode, from, to, now)
     }
 
-    fn exchange(&self, txn: &mut Txn<'_>, from: Place<'_>, source: Dirent, to: Place<'_>, target: Dirent, now: Timestamp) -> Result<()> {
+    fn exchange(
+        &self,
+        txn: &mut Txn<'_>,
+        from: Place<'_>,
+        source: Dirent,
+        to: Place<'_>,
+        target: Dirent,
+        now: Timestamp,
+    ) -> Result<()> {
         txn.set(Table::Dirent, &self.dirent_key(from.parent, from.name), &target)?;
         txn.set(Table::Dirent, &self.dirent_key(to.parent, to.name), &source)?;
         let subdirectories = |dirent: Dirent| i32::from(dirent.kind == Kind::Directory as u8);
@@ -98,7 +127,14 @@ impl Tree {
     }
 
     /// Adjusts a directory to entries that came or went.
-    fn count(&self, txn: &mut Txn<'_>, directory: InodeNo, entries: i64, subdirectories: i32, now: Timestamp) -> Result<()> {
+    fn count(
+        &self,
+        txn: &mut Txn<'_>,
+        directory: InodeNo,
+        entries: i64,
+        subdirectories: i32,
+        now: Timestamp,
+    ) -> Result<()> {
         let mut record = inode::load_directory(txn, directory, Moment::Live)?;
         record.size = record.size.saturating_add_signed(entries);
         record.links = record.links.saturating_add_signed(subdirectories);
@@ -110,7 +146,14 @@ impl Tree {
     }
 
     /// Tells an inode that one of its names has changed.
-    fn renamed(&self, txn: &mut Txn<'_>, number: InodeNo, from: Place<'_>, to: Place<'_>, now: Timestamp) -> Result<()> {
+    fn renamed(
+        &self,
+        txn: &mut Txn<'_>,
+        number: InodeNo,
+        from: Place<'_>,
+        to: Place<'_>,
+        now: Timestamp,
+    ) -> Result<()> {
         let mut target: Inode = inode::load(txn, number, Moment::Live)?;
         target.ctime = now;
         if target.parent == from.parent && target.name == from.name {

@@ -39,7 +39,10 @@ pub fn check(tree: &Tree) -> Result<(), String> {
     check.room()?;
     drop(look);
     let log_bytes = tree.device().log_bytes();
-    ensure!(log_bytes == log_blocks * BLOCK_BYTES as u64, "{log_bytes} bytes of log are counted, {log_blocks} blocks found");
+    ensure!(
+        log_bytes == log_blocks * BLOCK_BYTES as u64,
+        "{log_bytes} bytes of log are counted, {log_blocks} blocks found"
+    );
     Ok(())
 }
 
@@ -71,7 +74,8 @@ impl Check<'_> {
     fn inodes(&self) -> Result<BTreeMap<Number, Inode>, String> {
         let inodes: BTreeMap<Number, Inode> =
             self.born::<Inode>(Table::Inode)?.into_iter().map(|(key, inode)| (number_at(&key, 4), inode)).collect();
-        let orphans: BTreeSet<Number> = self.tree.device().orphans().map_err(|error| error.to_string())?.into_iter().collect();
+        let orphans: BTreeSet<Number> =
+            self.tree.device().orphans().map_err(|error| error.to_string())?.into_iter().collect();
         let nameless: BTreeSet<Number> =
             inodes.iter().filter(|(_, inode)| inode.links == 0).map(|(number, _)| *number).collect();
         ensure!(orphans == nameless, "inodes without a name: {nameless:?}, to be removed: {orphans:?}");
@@ -98,7 +102,8 @@ impl Check<'_> {
         let (mut entries, mut subdirectories) = (HashMap::<Number, u64>::new(), HashMap::<Number, u32>::new());
         for (key, (number, kind)) in self.born::<(Number, u8)>(Table::Dirent)? {
             let (parent, name) = (number_at(&key, 4), key[20..].to_vec());
-            let inode = inodes.get(&number).ok_or(format!("an entry of {parent} names inode {number}, which is not there"))?;
+            let inode =
+                inodes.get(&number).ok_or(format!("an entry of {parent} names inode {number}, which is not there"))?;
             ensure!(inode.kind() as u8 == kind, "an entry says another kind than inode {number}");
             ensure!(names.entry(number).or_default().insert((parent, name)), "an entry of {parent} is there twice");
             *entries.entry(parent).or_default() += 1;
@@ -113,8 +118,14 @@ impl Check<'_> {
             let found = names.remove(&number).unwrap_or_default();
             if inode.is_directory() {
                 let count = subdirectories.get(&number).copied().unwrap_or_default();
-                ensure!(inode.size == entries.remove(&number).unwrap_or_default(), "directory {number} miscounts its entries");
-                ensure!(inode.links == 0 || inode.links == count + 2, "directory {number} miscounts its subdirectories");
+                ensure!(
+                    inode.size == entries.remove(&number).unwrap_or_default(),
+                    "directory {number} miscounts its entries"
+                );
+                ensure!(
+                    inode.links == 0 || inode.links == count + 2,
+                    "directory {number} miscounts its subdirectories"
+                );
             } else {
                 ensure!(inode.links as usize == found.len(), "inode {number} miscounts its names");
             }
@@ -136,7 +147,10 @@ impl Check<'_> {
             let (number, track) = (number_at(&key, 4), number_at(&key, 12));
             let inode = inodes.get(&number).ok_or(format!("a track belongs to inode {number}, which is not there"))?;
             let end = track * track_bytes + u64::from(location.raw);
-            ensure!(inode.links == 0 || end <= inode.size, "track {track} of inode {number} ends at {end}, after the file");
+            ensure!(
+                inode.links == 0 || end <= inode.size,
+                "track {track} of inode {number} ends at {end}, after the file"
+            );
             ensure!(u64::from(location.raw) <= track_bytes, "track {track} of inode {number} is too long");
             *counts.entry(number).or_default() += 1;
             *self.holders.entry(location).or_default() += 1;
@@ -253,7 +267,11 @@ impl Check<'_> {
         ensure!(found == rooms, "the table of room has {found:?}, expected {rooms:?}");
         self.volume(&psegs)?;
         let usage = log.usage();
-        ensure!(usage.used == used_blocks * BLOCK_BYTES as u64, "{} bytes used are counted, found {used_blocks} blocks", usage.used);
+        ensure!(
+            usage.used == used_blocks * BLOCK_BYTES as u64,
+            "{} bytes used are counted, found {used_blocks} blocks",
+            usage.used
+        );
         ensure!(usage.segments == segments * SEGMENT_BYTES, "{} bytes of segments, found {segments}", usage.segments);
         Ok(())
     }
@@ -261,7 +279,8 @@ impl Check<'_> {
     /// Every track has its entry in the summary of its segment.
     fn summary(&self, id: u64, descriptor: &Descriptor) -> Result<(), String> {
         let entries = self.tree.device().log().summary(id, descriptor).map_err(|error| error.to_string())?;
-        let entries: BTreeSet<(u16, u32, u64)> = entries.iter().map(|entry| (entry.block, entry.stored, entry.check)).collect();
+        let entries: BTreeSet<(u16, u32, u64)> =
+            entries.iter().map(|entry| (entry.block, entry.stored, entry.check)).collect();
         for location in self.holders.keys().filter(|location| location.segment == id) {
             let entry = (location.block, location.stored, location.check);
             ensure!(entries.contains(&entry), "{location:?} is not in the summary");
@@ -289,7 +308,10 @@ impl Check<'_> {
         for table in [Table::Snapshot, Table::Name, Table::Shared, Table::Orphan] {
             ensure!(self.all(table)?.is_empty(), "records are left in table {}", table.name());
         }
-        ensure!(self.state.meta().contains(Table::State, &[b"base", &LIVE.to_be_bytes()[..]].concat()).unwrap_or(false), "no base");
+        ensure!(
+            self.state.meta().contains(Table::State, &[b"base", &LIVE.to_be_bytes()[..]].concat()).unwrap_or(false),
+            "no base"
+        );
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::model::{Model, Picture};
 use pitfs::device::{InodeNo, Moment};
 use pitfs::error::{Errno, Error};
-use pitfs::tree::{Inode, Kind, ROOT, Tree};
+use pitfs::tree::{Inode, Kind, Tree};
 use pitfs::view::Views;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,8 @@ pub fn compare(views: &Views, picture: &Picture) -> Verdict<Vec<Error>> {
     for (name, model) in &picture.snapshots {
         match views.moment(name.as_bytes()) {
             Ok(moment) => {
-                compare_moment(views.tree(), moment, model, &mut damage).map_err(|text| format!("snapshot {name}: {text}"))?;
+                compare_moment(views.tree(), moment, model, &mut damage)
+                    .map_err(|text| format!("snapshot {name}: {text}"))?;
             }
             Err(error) => note(&mut damage, error)?,
         }
@@ -173,7 +174,11 @@ impl Comparison<'_> {
                 && found != wanted[at..end]
             {
                 let differs = found.iter().zip(&wanted[at..end]).position(|(a, b)| a != b);
-                return Err(format!("{} bytes at {at}, {} expected; they differ at {differs:?}", found.len(), end - at));
+                return Err(format!(
+                    "{} bytes at {at}, {} expected; they differ at {differs:?}",
+                    found.len(),
+                    end - at
+                ));
             }
         }
         Ok(())

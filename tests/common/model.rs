@@ -55,6 +55,13 @@ pub struct Picture {
     pub snapshots: BTreeMap<String, Rc<Model>>,
 }
 
+impl Picture {
+    /// Without the inodes that only whoever holds them can see.
+    pub fn forget_nameless(&mut self) {
+        self.live.nodes.retain(|_, node| node.links > 0);
+    }
+}
+
 impl Model {
     pub fn node(&self, number: InodeNo) -> &Node {
         &self.nodes[&number]
@@ -165,7 +172,12 @@ impl Model {
 
     /// Carries out a rename that [`Model::expect_rename`] allows; the inodes whose change time moves,
     /// directories first, and the inode that was replaced.
-    pub fn rename(&mut self, from: Place<'_>, to: Place<'_>, mode: RenameMode) -> (Vec<InodeNo>, Vec<InodeNo>, Option<InodeNo>) {
+    pub fn rename(
+        &mut self,
+        from: Place<'_>,
+        to: Place<'_>,
+        mode: RenameMode,
+    ) -> (Vec<InodeNo>, Vec<InodeNo>, Option<InodeNo>) {
         let (source, target) = (self.entry(from.0, from.1).expect("checked"), self.entry(to.0, to.1));
         if target == Some(source) {
             return (Vec::new(), Vec::new(), None);

@@ -8,8 +8,10 @@ use pitfs::device::{InodeNo, Moment};
 use pitfs::error::{Errno, Error};
 use pitfs::limits::{FILE_BYTES_MAX, NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use pitfs::logstore::Codec;
-use pitfs::media::TestDir;
-use pitfs::tree::{Caller, Change, CreateOptions, Inode, Kind, New, Position, ROOT, RenameMode, SetMode, SetTime, Tree};
+use pitfs::media::MediaDir;
+use pitfs::tree::{
+    Caller, Change, CreateOptions, Inode, Kind, New, Position, ROOT, RenameMode, SetMode, SetTime, Tree,
+};
 use pitfs::view::Views;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -19,8 +21,9 @@ pub const TRACK: u64 = 16 << 10;
 const FILE_BYTES: u64 = 110_000;
 
 pub struct World {
-    pub dir: TestDir,
-    pub views: Views,
+    dir: Arc<dyn MediaDir>,
+    /// `None` while the store is closed.
+    views: Option<Views>,
     pub rng: Rng,
     /// What the store should show.
     pub now: Picture,
@@ -34,8 +37,8 @@ pub fn times_of(inode: &Inode) -> Times {
     Times { atime: inode.atime, mtime: inode.mtime, ctime: inode.ctime, btime: inode.btime }
 }
 
-fn open(dir: &TestDir) -> Result<Views, Error> {
-    Ok(Views::new(Tree::open(Arc::new(dir.clone()))?))
+pub fn open(dir: Arc<dyn MediaDir>) -> Result<Views, Error> {
+    Ok(Views::new(Tree::open(dir)?))
 }
 
 /// What a rule of the file system refused, as an errno; other errors are passed on.
@@ -49,7 +52,11 @@ fn refused<T>(result: Result<T, Error>) -> Result<Result<T, Errno>, Error> {
 }
 
 /// The result, after checking that it is refused exactly when it should be.
-fn agreed<T: std::fmt::Debug>(what: &str, got: Result<T, Error>, wanted: Result<(), Errno>) -> Result<Option<T>, Error> {
+fn agreed<T: std::fmt::Debug>(
+    what: &str,
+    got: Result<T, Error>,
+    wanted: Result<(), Errno>,
+) -> Result<Option<T>, Error> {
     match (refused(got)?, wanted) {
         (Ok(value), Ok(())) => Ok(Some(value)),
         (Err(got), Err(wanted)) if got == wanted => Ok(None),
@@ -58,12 +65,13 @@ fn agreed<T: std::fmt::Debug>(what: &str, got: Result<T, Error>, wanted: Result<
 }
 
 impl World {
-    pub fn create(dir: &TestDir, seed: u64, codec: Codec) -> World {
-        let options = CreateOptions { track_bytes: TRACK as usize, codec, uid: 7, gid: 8, mode: 0o755, hash_seed: seed };
-        Tree::create(Arc::new(dir.clone()), &options).expect("a new store");
+    pub fn create(dir: Arc<dyn MediaDir>, seed: u64, codec: Codec) -> World {
+        let options =
+            CreateOptions { track_bytes: TRACK as usize, codec, uid: 7, gid: 8, mode: 0o755, hash_seed: seed };
+        Tree::create(dir.clone(), &options).expect("a new store");
         let mut world = World {
             dir: dir.clone(),
-            views: open(dir).expect("the store opens"),
+            views: Some(open(dir).expect("the store opens")),
             rng: Rng::new(seed),
             now: Picture::default(),
             durable: Picture::default(),
@@ -76,22 +84,29 @@ impl World {
         world
     }
 
+    pub fn views(&self) -> &Views {
+        self.views.as_ref().expect("the store is open")
+    }
+
     pub fn tree(&self) -> &Tree {
-        self.views.tree()
+        self.views().tree()
     }
 
-    /// Opens what a crash left behind, which shows `picture`.
-    pub fn after_crash(&mut self, dir: TestDir, views: Views, picture: &Picture) {
+    pub fn is_open(&self) -> bool {
+        self.views.is_some()
+    }
+
+    /// Closes the store, after a commit.
+    pub fn close(&mut self) -> Result<(), Error> {
+        self.commit()?;
+        self.views = None;
+        Ok(())
+    }
+
+    /// Goes on with what was found in `dir`, which shows what was durable.
+    pub fn go_on_in(&mut self, dir: Arc<dyn MediaDir>) -> Result<(), Error> {
         self.dir = dir;
-        self.views = views;
-        self.now = picture.clone();
-        self.forget_held();
-    }
-
-    fn forget_held(&mut self) {
-        self.held.clear();
-        self.now.live.nodes.retain(|_, node| node.links > 0);
-        self.durable = self.now.clone();
+        self.reopen()
     }
 
     pub fn commit(&mut self) -> Result<(), Error> {
@@ -102,16 +117,17 @@ impl World {
 
     /// Closes the store and opens it again; without a commit before, what came after the last one is lost.
     pub fn reopen(&mut self) -> Result<(), Error> {
-        let views = open(&TestDir::new());
-        assert!(views.is_err(), "an empty directory is no store");
-        self.views = open(&self.dir)?;
+        // Two at once would write over each other.
+        self.views = None;
+        self.views = Some(open(self.dir.clone())?);
+        self.held.clear();
+        self.durable.forget_nameless();
         self.now = self.durable.clone();
-        self.forget_held();
         Ok(())
     }
 
     pub fn compare(&self, when: &str) {
-        if let Err(text) = compare_exactly(&self.views, &self.now) {
+        if let Err(text) = compare_exactly(self.views(), &self.now) {
             panic!("{when}: {text}");
         }
     }
@@ -346,11 +362,14 @@ impl World {
         let names: Vec<String> = self.now.snapshots.keys().cloned().collect();
         let name = if names.is_empty() || self.rng.percent(50) { None } else { Some(self.rng.pick(&names)) };
         let (model, moment) = match &name {
-            Some(name) => (&*self.now.snapshots[name], self.views.moment(name.as_bytes())?),
+            Some(name) => (&*self.now.snapshots[name], self.views().moment(name.as_bytes())?),
             None => (&self.now.live, Moment::Live),
         };
-        let sources: Vec<InodeNo> =
-            model.of_kind(|kind| kind == Kind::File).into_iter().filter(|number| model.node(*number).links > 0).collect();
+        let sources: Vec<InodeNo> = model
+            .of_kind(|kind| kind == Kind::File)
+            .into_iter()
+            .filter(|number| model.node(*number).links > 0)
+            .collect();
         if sources.is_empty() {
             return Ok(());
         }
@@ -443,7 +462,8 @@ impl World {
         let (parent, name) = self.any_entry();
         let (new_parent, new_name) =
             if self.rng.percent(50) { self.any_entry() } else { (self.any_directory(), self.any_name()) };
-        let mode = self.rng.pick(&[RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange]);
+        let mode =
+            self.rng.pick(&[RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange]);
         let live = &self.now.live;
         let would_be_inside = |number: Option<InodeNo>, directory| {
             number.is_some_and(|number| live.node(number).kind == Kind::Directory && live.is_inside(directory, number))
@@ -512,7 +532,8 @@ impl World {
             gid: some(5).map(|gid| gid as u32),
             size: None,
             atime: some(1 << 33).map(|seconds| SetTime::To(Timestamp { seconds: seconds as i64, nanos: 5 })),
-            mtime: some(1 << 33).map(|seconds| SetTime::To(Timestamp { seconds: -(seconds as i64), nanos: 999_999_999 })),
+            mtime: some(1 << 33)
+                .map(|seconds| SetTime::To(Timestamp { seconds: -(seconds as i64), nanos: 999_999_999 })),
             kill_privileges: some(2) == Some(1),
         };
         self.tree().change(number, change)?;
@@ -576,22 +597,22 @@ impl World {
         if let Some(taken) = self.any_snapshot()
             && self.rng.percent(5)
         {
-            agreed("a snapshot", self.views.snapshot(Some(taken.as_bytes())), Err(Errno::EXIST))?;
+            agreed("a snapshot", self.views().snapshot(Some(taken.as_bytes())), Err(Errno::EXIST))?;
         }
         let name = self.new_snapshot_name();
         let model = Rc::new(self.now.live.clone());
         self.now.snapshots.insert(name.clone(), model);
-        self.views.snapshot(Some(name.as_bytes()))?;
+        self.views().snapshot(Some(name.as_bytes()))?;
         self.durable = self.now.clone();
         Ok(())
     }
 
     /// Deletes a snapshot, and does all, some or nothing of the work that this leaves.
     pub fn delete_snapshot(&mut self) -> Result<(), Error> {
-        agreed("deleting", self.views.delete(b"never taken"), Err(Errno::NOENT))?;
+        agreed("deleting", self.views().delete(b"never taken"), Err(Errno::NOENT))?;
         let Some(name) = self.any_snapshot() else { return Ok(()) };
         self.now.snapshots.remove(&name);
-        self.views.delete(name.as_bytes())?;
+        self.views().delete(name.as_bytes())?;
         self.durable = self.now.clone();
         let mut steps = self.rng.pick(&[0, 1, 2, u64::MAX]);
         while steps > 0 && self.tree().device().delete_step()? {
@@ -605,7 +626,7 @@ impl World {
         let new = self.new_snapshot_name();
         let model = self.now.snapshots.remove(&old).expect("picked from these");
         self.now.snapshots.insert(new.clone(), model);
-        self.views.rename(old.as_bytes(), new.as_bytes())?;
+        self.views().rename(old.as_bytes(), new.as_bytes())?;
         self.durable = self.now.clone();
         Ok(())
     }

@@ -66,7 +66,9 @@ impl Check<'_> {
         let problem = match inodes.get(&target) {
             None => Some("its inode is missing or cannot be read".to_string()),
             Some(inode) if inode.kind() as u8 != kind => Some("its inode is of another kind".to_string()),
-            Some(_) if !inodes.contains_key(&parent) => Some("the directory it is in is missing or cannot be read".to_string()),
+            Some(_) if !inodes.contains_key(&parent) => {
+                Some("the directory it is in is missing or cannot be read".to_string())
+            }
             Some(_) => None,
         };
         if let Some(problem) = problem
@@ -119,9 +121,17 @@ impl Check<'_> {
         for snapshot in self.snapshots.clone() {
             let name = snapshot.record.name.as_bytes();
             let found = self.daemon.views.find(name)?;
-            let is_there = self.daemon.views.snapshots()?.iter().any(|other| other.epoch == snapshot.epoch && other.record == snapshot.record);
+            let is_there = self
+                .daemon
+                .views
+                .snapshots()?
+                .iter()
+                .any(|other| other.epoch == snapshot.epoch && other.record == snapshot.record);
             if is_there && found.as_ref().map(|found| found.epoch) != Some(snapshot.epoch) {
-                self.problem(format!("the name of snapshot {:?} does not lead to it", snapshot.record.name), Vec::new());
+                self.problem(
+                    format!("the name of snapshot {:?} does not lead to it", snapshot.record.name),
+                    Vec::new(),
+                );
             }
         }
         Ok(())
@@ -156,7 +166,10 @@ impl Check<'_> {
             Ok(())
         })?;
         if self.report.problems.is_empty() && (preimages, sum_of_preimages) != (increments, sum_of_increments) {
-            self.problem(format!("the log has {preimages} pre-images and {increments} increments that do not match"), Vec::new());
+            self.problem(
+                format!("the log has {preimages} pre-images and {increments} increments that do not match"),
+                Vec::new(),
+            );
         }
         Ok(())
     }

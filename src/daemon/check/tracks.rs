@@ -92,9 +92,18 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn track_record(&mut self, known: &mut Known, table: Table, pair: Pair, inode: InodeNo, track: TrackNo, end: Option<u32>) -> Result<()> {
+    fn track_record(
+        &mut self,
+        known: &mut Known,
+        table: Table,
+        pair: Pair,
+        inode: InodeNo,
+        track: TrackNo,
+        end: Option<u32>,
+    ) -> Result<()> {
         let (key, value) = pair;
-        let decoded = split_record(table, &key, &value).and_then(|(birth, record)| Ok((birth, decode::<Location>(Table::Track, &key, record)?)));
+        let decoded = split_record(table, &key, &value)
+            .and_then(|(birth, record)| Ok((birth, decode::<Location>(Table::Track, &key, record)?)));
         let (birth, location) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => {
@@ -142,9 +151,10 @@ impl Check<'_> {
         match read {
             Err(error) => Some(error.to_string()),
             Ok(_) if !is_taken => Some(format!("its blocks at {place} are not marked as taken")),
-            Ok(_) if !is_summarized => {
-                Some(format!("the summary of segment {} does not name it (inode {}, track {})", location.segment, holder.inode, holder.track))
-            }
+            Ok(_) if !is_summarized => Some(format!(
+                "the summary of segment {} does not name it (inode {}, track {})",
+                location.segment, holder.inode, holder.track
+            )),
             Ok(_) => None,
         }
     }
@@ -195,7 +205,10 @@ impl Check<'_> {
                 .filter(|&block| segment.descriptor.is_taken(block as u16) && !segment.used[block])
                 .count();
             if lost > 0 {
-                self.problem(format!("segment {id}: {lost} blocks are marked as taken and belong to nothing"), Vec::new());
+                self.problem(
+                    format!("segment {id}: {lost} blocks are marked as taken and belong to nothing"),
+                    Vec::new(),
+                );
             }
         }
     }

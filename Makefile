@@ -1,0 +1,58 @@
+# The only entry points. `make` alone says what there is.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+FROM ?= .
+SNAP ?= ./snap
+RUN_DIR ?= ./.run
+BIN = target/release/pitfs
+
+.DEFAULT_GOAL := help
+.PHONY: help build run stop check test needs man install uninstall clean
+
+help:
+	@echo 'make build    a release binary, $(BIN)'
+	@echo 'make run      store a directory (FROM=DIR) and show it (SNAP=DIR); `make stop` ends it'
+	@echo 'make check    everything that must pass'
+	@echo 'make install  to PREFIX=$(PREFIX), with man pages, completions and mount helper'
+
+build:
+	$(CARGO) build --release --locked
+
+# Lays out a store from FROM, mounts it at SNAP and takes a snapshot.
+run: build needs
+	@BIN='$(BIN)' FROM='$(FROM)' SNAP='$(SNAP)' RUN_DIR='$(RUN_DIR)' sh tests/run.sh start
+
+stop:
+	@BIN='$(BIN)' SNAP='$(SNAP)' RUN_DIR='$(RUN_DIR)' sh tests/run.sh stop
+
+# What building and mounting need of the system; installed when root, named when not.
+needs:
+	@sh tests/needs.sh
+
+check: needs
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) build --locked --release
+	$(CARGO) test --locked
+
+test: needs
+	$(CARGO) test --locked
+
+install: build
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/pitfs
+	install -D -m 755 mount-helper/mount.pitfs $(DESTDIR)/sbin/mount.pitfs
+	for page in man/*.[78]; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(BIN) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs
+	$(BIN) completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pitfs
+	$(BIN) completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/pitfs $(DESTDIR)/sbin/mount.pitfs
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man8/pitfs.8 $(DESTDIR)$(PREFIX)/share/man/man8/mount.pitfs.8 $(DESTDIR)$(PREFIX)/share/man/man7/pitfs.7
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pitfs $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
+
+clean:
+	$(CARGO) clean

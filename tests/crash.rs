@@ -1,0 +1,118 @@
+//! The power is cut at every single sync of a workload: the store is then at one commit, whole.
+
+mod common;
+
+use common::check::{check, check_bare};
+use common::compare::compare_exactly;
+use common::model::Picture;
+use common::world::{World, open};
+use pitfs::device::Moment;
+use pitfs::error::Error;
+use pitfs::limits::SEGMENT_BYTES;
+use pitfs::logstore::Codec;
+use pitfs::media::{Tearing, TestDir};
+use pitfs::tree::ROOT;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+const STEPS: usize = 150;
+
+/// Changes with many commits among them, until the media stops.
+fn work(world: &mut World) -> Result<(), Error> {
+    for _ in 0..STEPS {
+        match world.rng.below(100) {
+            0..84 => world.change()?,
+            84..92 => world.change_snapshots()?,
+            92..98 => world.commit()?,
+            _ => world.commit().and_then(|()| world.reopen())?,
+        }
+    }
+    world.commit()
+}
+
+fn begin(seed: u64, codec: Codec) -> (World, TestDir) {
+    let dir = TestDir::new();
+    (World::create(Arc::new(dir.clone()), seed, codec), dir)
+}
+
+/// After a failure nothing may be written any more, and everything can still be read.
+fn check_stopped(world: &World) {
+    let tree = world.tree();
+    assert!(matches!(tree.commit(), Err(Error::Stopped(_))), "a commit after a failure");
+    assert!(matches!(tree.unlink(ROOT, b"x"), Err(Error::Stopped(_))), "a change after a failure");
+    assert!(matches!(world.views().snapshot(None), Err(Error::Stopped(_))), "a snapshot after a failure");
+    assert!(tree.inode(ROOT, Moment::Live).is_ok(), "reading after a failure");
+}
+
+/// What the store in `dir` shows: `before` the commit that was interrupted, or `after` it.
+fn recognize(dir: &TestDir, before: &Picture, after: &Picture) -> Picture {
+    let views = open(Arc::new(dir.clone())).unwrap_or_else(|error| panic!("it does not open: {error}"));
+    let mut mismatches = Vec::new();
+    for picture in [before, after] {
+        let mut picture = picture.clone();
+        picture.forget_nameless();
+        match compare_exactly(&views, &picture) {
+            Ok(()) => {
+                check(views.tree()).unwrap_or_else(|text| panic!("its records do not hold together: {text}"));
+                return picture;
+            }
+            Err(text) => mismatches.push(text),
+        }
+    }
+    panic!("neither before ({}) nor after ({})", mismatches[0], mismatches[1]);
+}
+
+fn cut_at(seed: u64, codec: Codec, sync: u64) {
+    let (mut world, stopped) = begin(seed, codec);
+    stopped.stop_at_sync(sync);
+    let error = work(&mut world).expect_err("the media stops on the way");
+    assert!(stopped.has_stopped(), "stopped by {error}");
+    if world.is_open() {
+        check_stopped(&world);
+    }
+    let (before, after) = (world.durable.clone(), world.now.clone());
+    for tearing in [Tearing::LoseAll, Tearing::Random(seed << 20 | sync), Tearing::Random(!sync)] {
+        let dir = stopped.after_power_cut(tearing);
+        world.durable = recognize(&dir, &before, &after);
+        world.go_on_in(Arc::new(dir)).expect("it opened before");
+        for _ in 0..25 {
+            world.change().expect("a change after the power cut");
+        }
+        world.snapshot().expect("a snapshot after the power cut");
+        world.reopen().expect("it opens after more changes");
+        world.compare("after more changes");
+        check(world.tree()).expect("records hold together after more changes");
+    }
+    world.remove_everything().expect("everything can be removed");
+    check_bare(world.tree(), SEGMENT_BYTES / 100).expect("nothing is left");
+}
+
+fn cut_everywhere(seed: u64, codec: Codec) {
+    let (mut world, dir) = begin(seed, codec);
+    let start = dir.syncs();
+    work(&mut world).expect("nothing stops the first run");
+    let syncs = dir.syncs() - start;
+    assert!(syncs > 30, "the workload has {syncs} syncs only");
+    for sync in 1..=syncs {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| cut_at(seed, codec, sync))) {
+            println!("the power was cut at sync {sync} of {syncs} of seed {seed}, {codec:?}");
+            resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_leaves_one_commit_uncompressed() {
+    cut_everywhere(1, Codec::None);
+}
+
+#[test]
+fn a_power_cut_leaves_one_commit_with_lz4() {
+    cut_everywhere(2, Codec::Lz4);
+    cut_everywhere(3, Codec::Lz4);
+}
+
+#[test]
+fn a_power_cut_leaves_one_commit_with_zstd() {
+    cut_everywhere(4, Codec::Zstd);
+}

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Makes sure that what building, mounting and testing need is there: installs it when root and a package
+# manager is known, names the command when not.
+set -eu
+
+missing=
+command -v fusermount3 >/dev/null 2>&1 || missing="$missing fuse3"
+command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+command -v setfacl >/dev/null 2>&1 || missing="$missing acl"
+command -v setfattr >/dev/null 2>&1 || missing="$missing attr"
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "installing:$missing"
+        apt-get update -qq
+        # shellcheck disable=SC2086
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null
+    else
+        echo "missing packages:$missing" >&2
+        echo "install them with: sudo apt-get install$missing" >&2
+        exit 1
+    fi
+fi
+if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
+    echo "cargo fmt or cargo clippy is missing; install them with: rustup component add rustfmt clippy" >&2
+    exit 1
+fi
+if [ ! -e /dev/fuse ]; then
+    echo "note: /dev/fuse is missing; tests that mount report themselves as not run (try: modprobe fuse)" >&2
+fi

@@ -1,0 +1,46 @@
+#!/bin/sh
+# `make run` and `make stop`: a store from a real directory, shown at a mount point, with a first snapshot.
+set -eu
+
+store="$RUN_DIR/store"
+case "${1:-}" in
+start)
+    if [ -e "$store" ]; then
+        echo "there is a store at $store already; \`make stop\` ends and removes it" >&2
+        exit 1
+    fi
+    mkdir -p "$RUN_DIR" "$SNAP"
+    "$BIN" create "$store" --from "$FROM" --exclude /target --exclude .git --exclude "/${SNAP#./}" --exclude "/${RUN_DIR#./}"
+    "$BIN" mount "$store" "$SNAP"
+    name=$("$BIN" -s "$SNAP" snap first)
+    echo
+    echo "$FROM is stored in $store and shown at $SNAP:"
+    ls "$SNAP"
+    cat <<EOF
+
+Try next:
+  echo new > $SNAP/live/NEW            work in live
+  mkdir $SNAP/second                   take another snapshot
+  diff -r $SNAP/$name $SNAP/live        compare
+  $BIN -s $SNAP diff $name              the same, in time that follows the change
+  $BIN -s $SNAP list
+  $BIN -s $SNAP status
+  $BIN -s $SNAP check
+  make stop                            end it and remove the store
+EOF
+    ;;
+stop)
+    if [ -e "$store" ]; then
+        "$BIN" umount "$SNAP" || "$BIN" umount --lazy "$SNAP" || true
+        rm -rf "$store"
+        rmdir "$RUN_DIR" "$SNAP" 2>/dev/null || true
+        echo "ended"
+    else
+        echo "nothing to end: there is no store at $store"
+    fi
+    ;;
+*)
+    echo "usage: run.sh start|stop" >&2
+    exit 2
+    ;;
+esac
