@@ -135,7 +135,9 @@ impl LogStore {
     /// `slot_bytes` is the track size of the store.
     pub fn open(dir: Arc<dyn MediaDir>, meta: &Meta, codec: Codec, slot_bytes: usize) -> Result<LogStore> {
         let volume = Arc::new(Volume::open(&*dir, 0)?);
-        let counters = meta.get(Table::State, COUNTERS)?.unwrap_or_default();
+        let counters = meta
+            .get(Table::State, COUNTERS)?
+            .ok_or_else(|| Error::corrupt("the metadata (meta.redb)", "it has no counters of the log store"))?;
         let inner = Mutex::new(Inner { counters, ..Inner::default() });
         Ok(LogStore { dir, volume, codec, slot_blocks: slot_bytes / BLOCK_BYTES, inner })
     }
@@ -266,13 +268,17 @@ impl LogStore {
     pub fn freeze(&self, meta: &mut Meta) -> Result<()> {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
+        inner.close_empty(self.slot_blocks);
         let open: BTreeSet<u64> = inner.extents.iter().map(|extent| extent.segment).collect();
         let mut changed: Vec<u64> =
             inner.segments.iter().filter(|(_, segment)| segment.changed).map(|(id, _)| *id).collect();
         changed.sort_unstable();
         for id in changed {
             let segment = inner.segments.get_mut(&id).expect("listed above");
-            let is_empty = segment.is_empty() && !open.contains(&id) && inner.run.segment() != Some(id);
+            let is_idle = segment.is_empty() && !open.contains(&id);
+            // What is still to be written there must not meet the segment's successor.
+            let is_awaited = inner.run.segment() == Some(id);
+            let is_empty = is_idle && !is_awaited;
             let class = if is_empty { 0 } else { segment.class() };
             if class != segment.stored_class {
                 meta.remove(Table::Room, &room_key(segment.stored_class, id));
@@ -281,7 +287,7 @@ impl LogStore {
                 }
                 segment.stored_class = class;
             }
-            segment.changed = false;
+            segment.changed = is_idle && is_awaited;
             if is_empty {
                 meta.remove(Table::Segment, &id.to_be_bytes());
                 inner.counters.segments -= 1;
@@ -369,16 +375,15 @@ impl LogStore {
             };
             let id = extent.segment;
             let segment = inner.segments.get_mut(&id).expect("an extent's segment is loaded");
-            let needs_summary = segment.needs_summary_block(&self.volume)?;
-            if extent.blocks() < blocks + usize::from(needs_summary) {
+            if extent.blocks() > 0 && segment.needs_summary_block(&self.volume)? {
+                segment.add_summary_block(extent.take(1));
+                inner.counters.used_blocks += 1;
+            }
+            if extent.blocks() < blocks {
                 // No longer open, it may turn out to be empty at the next freeze.
                 segment.changed = true;
                 inner.extents.pop_front();
                 continue;
-            }
-            if needs_summary {
-                segment.add_summary_block(extent.take(1));
-                inner.counters.used_blocks += 1;
             }
             return Ok((id, extent.take(blocks)));
         }
@@ -423,8 +428,10 @@ impl LogStore {
             }
         }
         for id in candidates {
-            let runs = inner.load(meta, id)?.free_runs(self.slot_blocks);
+            let segment = inner.load(meta, id)?;
+            let runs = segment.free_runs(self.slot_blocks);
             if !runs.is_empty() {
+                segment.find_free_entries(&self.volume)?;
                 inner.extents.extend(runs.into_iter().map(|(next, end)| Extent { segment: id, next, end }));
                 return Ok(true);
             }
@@ -459,8 +466,37 @@ fn room_key(class: u8, segment: u64) -> [u8; 9] {
 }
 
 impl Inner {
+    /// How many tracks of any size the open segments are sure to hold.
     fn free_slots(&self, slot_blocks: usize) -> usize {
-        self.extents.iter().map(|extent| extent.blocks() / slot_blocks).sum()
+        let mut slots = 0;
+        let mut extents = self.extents.iter().peekable();
+        // The extents of a segment follow one another.
+        while let Some(first) = extents.next() {
+            let mut pieces = first.blocks() / slot_blocks;
+            while let Some(next) = extents.next_if(|next| next.segment == first.segment) {
+                pieces += next.blocks() / slot_blocks;
+            }
+            slots += self.segments[&first.segment].tracks_in(pieces);
+        }
+        slots
+    }
+
+    /// Closes the segments that are open and empty, all but one, as far as no reserved slot needs them.
+    fn close_empty(&mut self, slot_blocks: usize) {
+        let empty = |extent: &&Extent| self.segments[&extent.segment].is_empty();
+        let ids: BTreeSet<u64> = self.extents.iter().filter(empty).map(|extent| extent.segment).collect();
+        for id in ids.into_iter().skip(1) {
+            let (closed, kept): (VecDeque<Extent>, VecDeque<Extent>) =
+                std::mem::take(&mut self.extents).into_iter().partition(|extent| extent.segment == id);
+            self.extents = kept;
+            if self.free_slots(slot_blocks) < self.reserved_slots {
+                self.extents.extend(closed);
+                return;
+            }
+            if let Some(segment) = self.segments.get_mut(&id) {
+                segment.changed = true;
+            }
+        }
     }
 
     fn load(&mut self, meta: &Meta, id: u64) -> Result<&mut Segment> {

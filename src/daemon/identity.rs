@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The version of everything that is stored.
 pub const FORMAT: u32 = 1;
@@ -131,6 +132,17 @@ pub(super) fn check(path: &Path) -> Result<()> {
     Ok(())
 }
 
+const MOUNTED_AT: &str = "mounted at ";
+const WAIT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
+
+/// Whether the holder of a lock, by its note, has the store mounted.
+fn is_shown(note: &str) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mount_point = note.lines().find_map(|line| line.strip_prefix(MOUNTED_AT));
+    mount_point.is_some_and(|path| mounts.lines().any(|line| line.split(' ').nth(4) == Some(&path.replace(' ', "\\040"))))
+}
+
 /// The right to open a store; one holder at a time.
 pub(super) struct Lock {
     file: File,
@@ -148,15 +160,25 @@ impl Lock {
             .mode(0o600)
             .open(&name)
             .map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
-                let holder = if known { holder.trim().replace('\n', ", ") } else { "another process".into() };
-                return Err(Error::Store(format!("the store {} is in use by {holder}", path.display())));
+        let start = Instant::now();
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) => {
+                    let mut holder = String::new();
+                    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut holder)).map_err(failed)?;
+                    // Whoever has it but shows it nowhere is about to end, or a short command.
+                    if is_shown(&holder) || start.elapsed() > WAIT {
+                        let holder = match holder.trim() {
+                            "" => "another process".to_string(),
+                            holder => holder.replace('\n', ", "),
+                        };
+                        return Err(Error::Store(format!("the store {} is in use by {holder}", path.display())));
+                    }
+                    std::thread::sleep(POLL);
+                }
+                Err(error) => return Err(failed(error.into())),
             }
-            Err(error) => return Err(failed(error.into())),
         }
         let lock = Lock { file };
         lock.write(&format!("process {}\n", std::process::id()));
@@ -164,7 +186,7 @@ impl Lock {
     }
 
     pub(super) fn note_mount_point(&self, mount_point: &Path) {
-        self.write(&format!("process {}\nmounted at {}\n", std::process::id(), mount_point.display()));
+        self.write(&format!("process {}\n{MOUNTED_AT}{}\n", std::process::id(), mount_point.display()));
     }
 
     fn write(&self, text: &str) {

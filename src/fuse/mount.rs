@@ -1,15 +1,18 @@
 //! Mounting and unmounting, and the session between.
 
+mod helper;
+
 use super::{FileSystem, Notify};
 use crate::error::{Errno, Error, Result};
 use crate::tree::ROOT;
-use fuser::{BackgroundSession, Config, Generation, INodeNo, MountOption, ReplyEntry, Session, SessionACL};
+use fuser::{BackgroundSession, Config, Generation, INodeNo, ReplyEntry, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -174,6 +177,14 @@ pub fn check_mount_point(path: &Path, options: &Options) -> Result<()> {
             ),
         );
     }
+    if let Err(error) = File::options().read(true).write(true).open(DEVICE)
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        return refused(
+            Errno::ACCESS,
+            format!("{DEVICE} is closed to this user; it is open to all on most systems: root can do so with `chmod 666 {DEVICE}`"),
+        );
+    }
     Ok(())
 }
 
@@ -247,6 +258,8 @@ pub struct Mounted {
     session: BackgroundSession,
     notify: Notify,
     mount_point: PathBuf,
+    /// With `auto_unmount`: fusermount3 unmounts when this is closed, however we end.
+    _keep: Option<UnixStream>,
 }
 
 impl Mounted {
@@ -267,23 +280,23 @@ impl Mounted {
         };
         config.n_threads = Some(options.threads.unwrap_or(THREADS_DEFAULT));
         let failed = |error: std::io::Error| explain(error, &mount_point);
-        let session = if rustix::process::geteuid().is_root() && !options.auto_unmount {
-            let device = mount_as_root(&mount_point, source, options)?;
-            Session::from_fd(served, device, config.acl, config).inspect_err(|_| {
-                if let Err(error) = unmount(&mount_point, UnmountFlags::DETACH) {
-                    log::warn!("{} could not be unmounted again: {error}", mount_point.display());
-                }
-            })
+        let needs_helper = !rustix::process::geteuid().is_root() || options.auto_unmount;
+        let (device, keep) = if needs_helper {
+            helper::mount(&mount_point, source, options)?
         } else {
-            config.mount_options = fuser_options(source, options);
-            Session::new(served, &mount_point, &config)
+            (mount_as_root(&mount_point, source, options)?, None)
         };
+        let session = Session::from_fd(served, device, config.acl, config).inspect_err(|_| {
+            if let Err(error) = unmount_path(&mount_point, true) {
+                log::warn!("{error}");
+            }
+        });
         let session = session.map_err(failed)?;
         let notify = Notify::new(session.notifier(), mount_point.clone());
         // Set once, here.
         notify_cell.get_or_init(|| notify.clone());
         let session = session.spawn().map_err(failed)?;
-        Ok(Mounted { fs, session, notify, mount_point })
+        Ok(Mounted { fs, session, notify, mount_point, _keep: keep })
     }
 
     pub fn mount_point(&self) -> &Path {
@@ -334,12 +347,6 @@ pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
 
 fn explain(error: std::io::Error, mount_point: &Path) -> Error {
     let text = error.to_string();
-    if text.contains("user_allow_other") {
-        return Error::Refused(
-            Errno::PERM,
-            "allow_other and allow_root need a line `user_allow_other` in /etc/fuse.conf; root can add it".into(),
-        );
-    }
     if let Some(Errno::ACCESS | Errno::PERM) = Errno::from_io_error(&error) {
         return Error::Refused(
             Errno::PERM,
@@ -381,29 +388,6 @@ fn mount_as_root(mount_point: &Path, source: &str, options: &Options) -> Result<
     mount(text(source)?.as_c_str(), mount_point, text(&kind)?.as_c_str(), flags, Some(text(&data)?.as_c_str()))
         .map_err(|errno| explain(errno.into(), mount_point))?;
     Ok(device.into())
-}
-
-fn fuser_options(source: &str, options: &Options) -> Vec<MountOption> {
-    let mut list = vec![
-        MountOption::FSName(source.to_string()),
-        MountOption::Subtype(SUBTYPE.to_string()),
-        MountOption::DefaultPermissions,
-    ];
-    for (is_set, option) in [
-        (options.read_only, MountOption::RO),
-        (options.auto_unmount, MountOption::AutoUnmount),
-        (options.dev, MountOption::Dev),
-        (options.suid, MountOption::Suid),
-        (options.noexec, MountOption::NoExec),
-        (options.noatime, MountOption::NoAtime),
-        (options.sync, MountOption::Sync),
-        (options.dirsync, MountOption::DirSync),
-    ] {
-        if is_set {
-            list.push(option);
-        }
-    }
-    list
 }
 
 #[cfg(test)]

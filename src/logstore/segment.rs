@@ -202,20 +202,38 @@ impl Segment {
         runs
     }
 
+    /// How many tracks of any size surely fit into so many pieces of free room, each large enough for
+    /// one, when the summary has to grow on the way.
+    pub fn tracks_in(&self, pieces: usize) -> usize {
+        let without_entry = pieces.saturating_sub(self.free_entries.len());
+        pieces - without_entry.div_ceil(ENTRIES_IN_BLOCK + 1)
+    }
+
     /// Whether the summary has no entry left for one more track.
     pub fn needs_summary_block(&mut self, volume: &Volume) -> Result<bool> {
-        self.load_entries(volume)?;
         if self.free_entries.is_empty() {
-            let entries = self.entries.as_deref().unwrap_or_default();
-            let busy = self.taken | self.held;
-            self.free_entries = (0..entries.len())
-                .filter(|&i| entries[i].is_none_or(|entry| !busy.get(usize::from(entry.block)).is_some_and(|bit| *bit)))
-                .collect();
+            self.find_free_entries(volume)?;
         }
         Ok(self.free_entries.is_empty())
     }
 
-    fn load_entries(&mut self, volume: &Volume) -> Result<()> {
+    /// Takes stock of the summary's entries that name no track any more.
+    pub fn find_free_entries(&mut self, volume: &Volume) -> Result<()> {
+        let busy = self.taken | self.held;
+        let is_busy = |entry: Entry| busy.get(usize::from(entry.block)).is_some_and(|bit| *bit);
+        let entries = self.load_entries(volume)?;
+        let mut free = Vec::new();
+        for (slot, entry) in entries.iter_mut().enumerate() {
+            if !entry.is_some_and(is_busy) {
+                *entry = None;
+                free.push(slot);
+            }
+        }
+        self.free_entries = free;
+        Ok(())
+    }
+
+    fn load_entries(&mut self, volume: &Volume) -> Result<&mut Vec<Option<Entry>>> {
         if self.entries.is_none() {
             let mut entries = Vec::new();
             for &block in &self.summary {
@@ -226,7 +244,7 @@ impl Segment {
             }
             self.entries = Some(entries);
         }
-        Ok(())
+        Ok(self.entries.as_mut().expect("loaded above"))
     }
 
     pub fn add_summary_block(&mut self, block: u16) {
@@ -249,13 +267,22 @@ impl Segment {
         owner: Owner,
         location: &Location,
     ) -> Result<()> {
-        self.load_entries(volume)?;
         let range = usize::from(block)..usize::from(block) + blocks;
         debug_assert!(!self.taken[range.clone()].any() && !self.held[range.clone()].any());
-        self.taken[range].fill(true);
+        self.taken[range.clone()].fill(true);
         self.changed = true;
+        // An entry that still names one of these blocks would be taken for that of a track again.
+        let mut freed = Vec::new();
+        for (slot, entry) in self.load_entries(volume)?.iter_mut().enumerate() {
+            if entry.is_some_and(|entry| range.contains(&entry.block.into())) {
+                *entry = None;
+                freed.push(slot);
+            }
+        }
+        self.dirty_summary.extend(freed.iter().map(|slot| slot / ENTRIES_IN_BLOCK));
+        self.free_entries.extend(freed);
         let slot = self.free_entries.pop().expect("place() made sure that there is one");
-        self.entries.as_mut().expect("loaded above")[slot] = Some(Entry::new(owner, location));
+        self.load_entries(volume)?[slot] = Some(Entry::new(owner, location));
         self.dirty_summary.insert(slot / ENTRIES_IN_BLOCK);
         Ok(())
     }

@@ -9,11 +9,14 @@
 
 use super::{Media, MediaDir, Room};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 const SECTOR: usize = 512;
+/// The unit in which room is given back.
+const PAGE: u64 = 4096;
 
 /// What becomes of writes that were not yet synced when the power went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,22 @@ struct Image {
     now: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Change>,
+    /// Pages that were given back and not written since: they take no room.
+    holes: BTreeSet<u64>,
+}
+
+impl Image {
+    fn from_durable(bytes: Vec<u8>) -> Image {
+        Image { now: bytes.clone(), durable: bytes, ..Image::default() }
+    }
+
+    fn room(&self) -> u64 {
+        self.now.len() as u64 - self.holes.len() as u64 * PAGE
+    }
+
+    fn holes_in(&self, bytes: Range<u64>) -> Vec<u64> {
+        self.holes.range(bytes.start / PAGE..bytes.end.div_ceil(PAGE)).copied().collect()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -66,21 +85,48 @@ impl Shared {
     }
 
     fn used(&self) -> u64 {
-        self.files.values().map(|file| file.now.len() as u64).sum()
+        self.files.values().map(Image::room).sum()
     }
 
-    fn change(&mut self, name: &str, change: Change) -> io::Result<()> {
+    /// Takes room for a range of a file that is to be written.
+    fn fill(&mut self, name: &str, bytes: Range<u64>) -> io::Result<()> {
         self.check()?;
-        let grown = match (&change, &self.files[name].now) {
-            (Change::Write(offset, data), now) => (offset + data.len() as u64).saturating_sub(now.len() as u64),
-            (Change::Len(len), now) => len.saturating_sub(now.len() as u64),
-        };
+        let holes = self.files[name].holes_in(bytes.clone());
+        let grown = bytes.end.saturating_sub(self.files[name].now.len() as u64) + holes.len() as u64 * PAGE;
         if self.capacity.is_some_and(|capacity| grown > 0 && self.used() + grown > capacity) {
             return Err(rustix::io::Errno::NOSPC.into());
         }
         if let Some(file) = self.files.get_mut(name) {
+            file.holes.retain(|page| !holes.contains(page));
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, name: &str, change: Change) -> io::Result<()> {
+        match &change {
+            Change::Write(offset, data) => self.fill(name, *offset..offset + data.len() as u64)?,
+            Change::Len(len) => self.fill(name, *len..*len)?,
+        }
+        if let Some(file) = self.files.get_mut(name) {
+            if let Change::Len(len) = &change {
+                file.holes.retain(|page| (page + 1) * PAGE <= *len);
+            }
             apply(&mut file.now, &change);
             file.pending.push(change);
+        }
+        Ok(())
+    }
+
+    fn punch(&mut self, name: &str, bytes: Range<u64>) -> io::Result<()> {
+        self.check()?;
+        if let Some(file) = self.files.get_mut(name) {
+            let end = bytes.end.min(file.now.len() as u64);
+            if bytes.start < end {
+                let change = Change::Write(bytes.start, vec![0; (end - bytes.start) as usize]);
+                apply(&mut file.now, &change);
+                file.pending.push(change);
+                file.holes.extend(bytes.start.div_ceil(PAGE)..end / PAGE);
+            }
         }
         Ok(())
     }
@@ -163,7 +209,7 @@ impl TestDir {
                     }
                 }
             }
-            files.insert(name.clone(), Image { now: bytes.clone(), durable: bytes, pending: Vec::new() });
+            files.insert(name.clone(), Image::from_durable(bytes));
         }
         let capacity = shared.capacity;
         TestDir { shared: Arc::new(Mutex::new(Shared { files, capacity, ..Shared::default() })) }
@@ -207,9 +253,7 @@ impl MediaDir for TestDir {
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let mut shared = self.shared.lock();
         shared.check()?;
-        let bytes = content.to_vec();
-        let image = Image { now: bytes.clone(), durable: bytes, pending: Vec::new() };
-        shared.files.insert(name.to_string(), image);
+        shared.files.insert(name.to_string(), Image::from_durable(content.to_vec()));
         Ok(())
     }
 
@@ -259,11 +303,11 @@ impl Media for TestFile {
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.shared.lock().fill(&self.name, offset..offset + len)?;
         if self.len()? < offset + len { self.set_len(offset + len) } else { Ok(()) }
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        let end = self.len()?.min(offset + len);
-        if end <= offset { Ok(()) } else { self.write_at(offset, &vec![0; (end - offset) as usize]) }
+        self.shared.lock().punch(&self.name, offset..offset + len)
     }
 }

@@ -33,12 +33,12 @@ impl Tree {
     ) -> Result<u64> {
         let source = self.inode(from.inode, from.moment)?;
         let end = source.size.min(from.offset.saturating_add(len));
-        if to_offset.checked_add(len).is_none_or(|end| end > FILE_BYTES_MAX) {
-            return Err(Error::Posix(Errno::FBIG));
-        }
         let total = end.saturating_sub(from.offset);
         if total == 0 {
             return Ok(0);
+        }
+        if to_offset.checked_add(total).is_none_or(|end| end > FILE_BYTES_MAX) {
+            return Err(Error::Posix(Errno::FBIG));
         }
         if from.moment == Moment::Live && source.tracks > 0 {
             // Tracks can be shared once they have a place.
@@ -48,8 +48,8 @@ impl Tree {
         while from.offset < end {
             let rest = end - from.offset;
             let is_aligned = from.offset.is_multiple_of(track_bytes) && to_offset.is_multiple_of(track_bytes);
-            let shared = if is_aligned && source.tracks > 0 {
-                self.share_range(from, to, to_offset, rest, source.size, kill_privileges)?
+            let shared = if is_aligned && source.inline.is_empty() {
+                self.share_range(from, to, to_offset, rest, kill_privileges)?
             } else {
                 0
             };
@@ -78,12 +78,18 @@ impl Tree {
         to: InodeNo,
         to_offset: u64,
         len: u64,
-        source_size: u64,
         kill_privileges: bool,
     ) -> Result<u64> {
         let track_bytes = self.device.track_bytes();
         let _files = self.lock_files(from.inode, to);
         let mut txn = self.device.begin_growing()?;
+        txn.check_moment(from.moment)?;
+        // The source may have changed since the copy began.
+        let source = inode::load_file(&txn, from.inode, from.moment)?;
+        let len = len.min(source.size.saturating_sub(from.offset));
+        if !source.inline.is_empty() {
+            return Ok(0);
+        }
         let mut target: Inode = inode::load_file(&txn, to, Moment::Live)?;
         if !target.inline.is_empty() {
             if to_offset > 0 {
@@ -97,7 +103,7 @@ impl Tree {
         let mut done = 0;
         for i in 0..STEP_TRACKS {
             let rest = len - done;
-            let at_end_of_both = from.offset + len == source_size && to_offset + len >= old_size;
+            let at_end_of_both = from.offset + len == source.size && to_offset + len >= old_size;
             let piece = if rest >= track_bytes {
                 track_bytes
             } else if rest > 0 && at_end_of_both {

@@ -226,6 +226,7 @@ impl Tree {
     /// The start of the next data at or after an offset; ENXIO where there is none.
     pub fn seek_data(&self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
         let look = self.device.look()?;
+        look.check_moment(moment)?;
         let found = inode::load_file(&look, number, moment)?;
         if offset >= found.size {
             return Err(Error::Posix(Errno::NXIO));
@@ -244,6 +245,7 @@ impl Tree {
     /// The start of the next hole at or after an offset; the end of the file counts as one.
     pub fn seek_hole(&self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
         let look = self.device.look()?;
+        look.check_moment(moment)?;
         let found = inode::load_file(&look, number, moment)?;
         if offset >= found.size {
             return Err(Error::Posix(Errno::NXIO));

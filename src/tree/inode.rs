@@ -127,9 +127,14 @@ pub(super) fn key(inode: InodeNo) -> [u8; 12] {
     inode_prefix(inode)
 }
 
+/// The inode at a moment, if there is one.
+pub(super) fn find(state: &State, inode: InodeNo, moment: Moment) -> Result<Option<Inode>> {
+    state.get(Table::Inode, &key(inode), moment)
+}
+
 /// The inode at a moment; ESTALE where there is none.
 pub(super) fn load(state: &State, inode: InodeNo, moment: Moment) -> Result<Inode> {
-    state.get(Table::Inode, &key(inode), moment)?.ok_or(Error::Posix(Errno::STALE))
+    find(state, inode, moment)?.ok_or(Error::Posix(Errno::STALE))
 }
 
 pub(super) fn load_directory(state: &State, inode: InodeNo, moment: Moment) -> Result<Inode> {

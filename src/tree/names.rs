@@ -146,7 +146,8 @@ impl Tree {
             return Err(Error::Posix(Errno::MLINK));
         }
         let now = Timestamp::now();
-        let number: InodeNo = txn.meta().get(Table::State, NEXT_INODE)?.unwrap_or(inode::ROOT + 1);
+        let next: Option<InodeNo> = txn.meta().get(Table::State, NEXT_INODE)?;
+        let number = next.ok_or_else(|| Error::corrupt("the metadata (meta.redb)", "it has no next inode number"))?;
         if number >> INODE_BITS != 0 {
             return Err(Error::Posix(Errno::NOSPC));
         }

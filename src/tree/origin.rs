@@ -33,8 +33,9 @@ impl Tree {
     }
 }
 
-pub(super) fn forget(txn: &mut Txn<'_>, number: InodeNo) {
-    if txn.meta().contains(Table::Origin, &inode_prefix(number)).unwrap_or(false) {
+pub(super) fn forget(txn: &mut Txn<'_>, number: InodeNo) -> Result<()> {
+    if txn.meta().contains(Table::Origin, &inode_prefix(number))? {
         txn.meta_mut().remove(Table::Origin, &inode_prefix(number));
     }
+    Ok(())
 }

@@ -15,6 +15,7 @@ impl Tree {
     /// All paths of an inode, relative to the root of its tree; none if it has no name.
     pub fn paths(&self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
         let look = self.device.look()?;
+        look.check_moment(moment)?;
         paths_in(self, &look, number, moment)
     }
 
@@ -32,7 +33,7 @@ pub(super) fn paths_in(tree: &Tree, state: &State, number: InodeNo, moment: Mome
     if number == ROOT {
         return Ok(vec![Vec::new()]);
     }
-    let Ok(found) = inode::load(state, number, moment) else { return Ok(Vec::new()) };
+    let Some(found) = inode::find(state, number, moment)? else { return Ok(Vec::new()) };
     let mut places = vec![(found.parent, found.name.into_vec())];
     let prefix = inode_prefix(number);
     state.scan(Table::Link, &prefix, &prefix_end(&prefix), moment, |key, _| {
@@ -52,8 +53,8 @@ pub(super) fn paths_in(tree: &Tree, state: &State, number: InodeNo, moment: Mome
 fn directory_path(state: &State, mut number: InodeNo, moment: Moment) -> Result<Option<Vec<u8>>> {
     let mut names = Vec::new();
     while number != ROOT {
-        match inode::load(state, number, moment) {
-            Ok(found) if found.links > 0 && names.len() < DEPTH_MAX => {
+        match inode::find(state, number, moment)? {
+            Some(found) if found.links > 0 && names.len() < DEPTH_MAX => {
                 names.push(found.name.into_vec());
                 number = found.parent;
             }

@@ -39,7 +39,7 @@ impl Tree {
     fn reap(&self, number: InodeNo) -> Result<bool> {
         let _file = self.lock_file(number);
         let mut txn = self.device.begin()?;
-        let found = match txn.get::<super::Inode>(Table::Inode, &inode::key(number), Moment::Live)? {
+        let found = match inode::find(&txn, number, Moment::Live)? {
             Some(found) if found.links == 0 => found,
             Some(_) | None => return Ok(true),
         };
@@ -57,7 +57,7 @@ impl Tree {
         for key in links {
             txn.unset(Table::Link, &key)?;
         }
-        origin::forget(&mut txn, number);
+        origin::forget(&mut txn, number)?;
         txn.unset(Table::Inode, &inode::key(number))?;
         txn.remove_orphan(number);
         txn.finish()?;

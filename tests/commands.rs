@@ -1,0 +1,289 @@
+//! The command line: what each command does, and what it says to bad input.
+
+mod mounted;
+
+use mounted::*;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
+
+fn sample(root: &Path) {
+    fs::create_dir_all(root.join("a/b")).unwrap();
+    fs::write(root.join("a/b/file"), vec![3; 40_000]).unwrap();
+    fs::write(root.join("small"), b"tiny").unwrap();
+    fs::hard_link(root.join("small"), root.join("a/other name")).unwrap();
+    std::os::unix::fs::symlink("small", root.join("link")).unwrap();
+    let sparse = fs::File::create(root.join("sparse")).unwrap();
+    sparse.set_len(10 << 20).unwrap();
+    sparse.write_all_at(b"in the middle", 5 << 20).unwrap();
+    rustix::fs::setxattr(root.join("small"), "user.note", b"hello", rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+/// The same commands on a store that is mounted and on one that is not.
+#[test]
+fn every_verb_works_mounted_and_unmounted() {
+    for is_mounted in [false, true] {
+        if is_mounted && !can_mount() {
+            return;
+        }
+        let mounted = Mounted::unmounted();
+        if is_mounted {
+            mounted.mount(&[]);
+        }
+        let source = mounted.dir.path().join("source");
+        sample(&source);
+        let sync = |args: &[&str]| {
+            let mut all = vec!["sync", source.to_str().unwrap()];
+            all.extend(args);
+            mounted.ok(all)
+        };
+        assert!(sync(&["-n"]).contains("add a/b/file"));
+        assert!(sync(&[]).starts_with("7 added, 0 changed, 0 removed, 0 unchanged"), "{is_mounted}");
+        assert!(sync(&[]).starts_with("0 added, 0 changed, 0 removed, 7 unchanged"), "{is_mounted}");
+        mounted.ok(["snap", "one"]);
+        fs::File::options().write(true).open(source.join("a/b/file")).unwrap().write_all_at(b"changed", 20_000).unwrap();
+        fs::remove_file(source.join("link")).unwrap();
+        fs::rename(source.join("small"), source.join("renamed")).unwrap();
+        fs::write(source.join("new"), b"new").unwrap();
+        fs::write(source.join("left out.o"), b"").unwrap();
+        let said = sync(&["--exclude", "*.o"]);
+        // Of 40,000 bytes one track of 16 KiB was written.
+        assert!(said.contains("16.0 KiB written") || said.contains("written") && !said.contains("39.1 KiB written"), "{said}");
+        mounted.ok(["snap", "two"]);
+        let diff = mounted.ok(["diff", "one", "two"]);
+        assert!(diff.contains("M a/b/file  39.1 KiB\n") && diff.contains("- link") && diff.contains("+ new  3 B"), "{diff}");
+        assert!(!diff.contains("left out"), "{diff}");
+        let reverse = mounted.ok(["diff", "two", "one"]);
+        assert!(reverse.contains("+ link") && reverse.contains("- new  3 B"), "{reverse}");
+        assert_eq!(mounted.ok(["diff", "two"]), "");
+        assert!(mounted.ok(["diff", "one", "two", "--json"]).contains("\"kind\": \"changed\""));
+        let out = mounted.dir.path().join("out");
+        let out_text = out.to_str().unwrap();
+        mounted.ok(["restore", "two", "--to", out_text]);
+        fs::remove_file(source.join("left out.o")).unwrap();
+        assert_same(&listing(&source), &listing(&out), "restored and source");
+        assert!(fs::metadata(out.join("sparse")).unwrap().blocks() < 1000, "holes stay holes");
+        let some = mounted.dir.path().join("some");
+        mounted.ok(["restore", "one", "a/b", "link", "--to", some.to_str().unwrap()]);
+        assert_eq!(fs::read(some.join("a/b/file")).unwrap(), vec![3; 40_000]);
+        assert!(some.join("link").is_symlink() && !some.join("small").exists());
+        let again = mounted.fails(1, ["restore", "one", "link", "--to", some.to_str().unwrap()]);
+        assert!(again.contains("exists already; --overwrite"), "{again}");
+        mounted.ok(["restore", "one", "link", "--overwrite", "--to", some.to_str().unwrap()]);
+        mounted.ok(["rename", "one", "first"]);
+        let list = mounted.ok(["list"]);
+        assert!(list.starts_with("first ") && list.lines().count() == 2, "{list}");
+        let status = mounted.ok(["status"]);
+        assert!(status.contains("log ") && status.contains("deleting it frees"), "{status}");
+        mounted.ok(["delete", "first", "two"]);
+        assert_eq!(mounted.ok(["list", "--json"]).trim(), "[]");
+        mounted.check();
+        if is_mounted {
+            mounted.umount();
+            mounted.check();
+        }
+    }
+}
+
+/// The walk-through of the manual, word for word.
+#[test]
+fn the_walk_through() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("snap")).unwrap();
+    sample(&dir.path().join("project"));
+    fs::write(dir.path().join("project/README"), b"read me\n").unwrap();
+    let script = r#"
+        set -e
+        pitfs create store --from project
+        pitfs mount store snap
+        trap 'cd ..; pitfs umount --lazy snap' EXIT
+        test "$(ls snap)" = live
+        cd snap
+        pitfs snap before
+        mkdir before-upgrade
+        echo new > live/README
+        ls
+        ! diff -r --no-dereference before-upgrade live
+        cp before-upgrade/README live/
+        diff -r --no-dereference before-upgrade live
+        pitfs list; pitfs diff before-upgrade; pitfs delete before-upgrade; pitfs status; pitfs check
+        echo more >> ../project/README
+        pitfs sync ../project
+        cmp ../project/README live/README
+        cd ..
+        pitfs umount snap
+        trap - EXIT
+        test -z "$(ls snap)"
+    "#;
+    let path = format!("{}:{}", Path::new(PITFS).parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let output = Command::new("sh").arg("-c").arg(script).current_dir(dir.path()).env("PATH", path).env_remove("PITFS_STORE").output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn stores_that_cannot_be_used_say_why() {
+    let mounted = Mounted::unmounted();
+    let dir = mounted.dir.path();
+    let text = |path: &Path| path.to_str().unwrap().to_string();
+    let missing = dir.join("missing");
+    let said = mounted.fails(1, ["-s", &text(&missing), "list"]);
+    assert!(said.contains("there is no store at") && said.contains("pitfs create"), "{said}");
+    let empty = dir.join("empty");
+    fs::create_dir(&empty).unwrap();
+    let said = mounted.fails(1, ["-s", &text(&empty), "list"]);
+    assert!(said.contains("is not a pitfs store"), "{said}");
+    fs::write(empty.join("something"), b"").unwrap();
+    let said = mounted.fails(1, ["create", &text(&empty)]);
+    assert!(said.contains("is not empty (it has something)"), "{said}");
+    let said = mounted.fails(1, ["create", &text(&mounted.store())]);
+    assert!(said.contains("is a store already"), "{said}");
+    let said = mounted.fails(1, ["create", &text(&dir.join("new")), "--from", &text(&missing)]);
+    assert!(said.contains("missing") && !dir.join("new").exists(), "{said}");
+    for wrong in [&["create", "x", "--track-size", "3K"][..], &["create", "x", "--compress", "rar"], &["snapp"], &["diff"], &[]] {
+        mounted.fails(2, wrong);
+    }
+    let identity = mounted.store().join("store");
+    fs::write(&identity, "pitfs store\nformat 2\n").unwrap();
+    let said = mounted.fails(1, ["list"]);
+    assert!(said.contains("has format 2") && said.contains("newer pitfs"), "{said}");
+    fs::write(&identity, "rubbish").unwrap();
+    assert!(mounted.fails(1, ["list"]).contains("damaged"));
+    fs::write(&identity, "pitfs store\nformat 1\n").unwrap();
+    mounted.ok(["list"]);
+    for (file, len) in [("meta.redb", 0u64), ("meta.redb", 5000), ("meta.redb", 40_000), ("volume.0", 10), ("volume.0", 0)] {
+        let path = mounted.store().join(file);
+        let whole = fs::read(&path).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
+        let said = mounted.fails(1, ["list"]);
+        assert!(said.contains("damaged") && said.contains(file.trim_end_matches(".0")), "{file} cut to {len}: {said}");
+        fs::write(&path, whole).unwrap();
+        mounted.ok(["list"]);
+    }
+    fs::rename(mounted.store().join("volume.0"), dir.join("elsewhere")).unwrap();
+    let said = mounted.fails(1, ["list"]);
+    assert!(said.contains("volume.0 is missing"), "{said}");
+}
+
+#[test]
+fn mount_points_that_cannot_be_used_say_why() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::unmounted();
+    let dir = mounted.dir.path();
+    let store = mounted.store();
+    let mount = |at: &Path, options: &[&str]| {
+        let mut args = vec![OsStr::new("mount"), store.as_os_str(), at.as_os_str()];
+        args.extend(options.iter().map(OsStr::new));
+        mounted.fails(1, args)
+    };
+    assert!(mount(&dir.join("missing"), &[]).contains("does not exist; make it with `mkdir"));
+    fs::write(dir.join("file"), b"").unwrap();
+    assert!(mount(&dir.join("file"), &[]).contains("is not a directory"));
+    assert!(mount(dir, &[]).contains("is not empty"));
+    assert!(mount(&mounted.snap(), &["-o", "bogus"]).contains("-o bogus is not an option"));
+    mounted.mount(&[]);
+    let said = mount(&mounted.snap(), &[]);
+    assert!(said.contains("is in use by process") && said.contains("mounted at"), "{said}");
+    let other = Mounted::unmounted();
+    let said = other.fails(1, [OsStr::new("mount"), other.store().as_os_str(), mounted.snap().as_os_str()]);
+    assert!(said.contains("something is mounted at"), "{said}");
+    let said = mounted.fails(1, ["umount", dir.join("missing").to_str().unwrap()]);
+    assert!(said.contains("missing"), "{said}");
+    let inside = fs::File::open(mounted.live()).unwrap();
+    let said = mounted.fails(1, ["umount", mounted.snap().to_str().unwrap()]);
+    assert!(said.contains("in use") && said.contains("--lazy"), "{said}");
+    drop(inside);
+    // A daemon that was killed leaves a dead mount: the next one says what to do.
+    mounted.signal_daemon(rustix::process::Signal::KILL);
+    wait_for("the daemon's end", || fs::read_dir(mounted.snap()).is_err());
+    let said = mount(&mounted.snap(), &[]);
+    assert!(said.contains("umount -l") && said.contains("daemon is gone"), "{said}");
+    mounted.ok(["umount", "--lazy", mounted.snap().to_str().unwrap()]);
+    mounted.mount(&[]);
+    mounted.umount();
+    let said = mounted.fails(1, ["umount", mounted.snap().to_str().unwrap()]);
+    assert!(said.contains("not mounted") || said.contains("not a pitfs"), "{said}");
+}
+
+#[test]
+fn snapshot_names_that_cannot_be_used_say_why() {
+    let mounted = Mounted::unmounted();
+    mounted.ok(["snap", "taken"]);
+    let long = "n".repeat(256);
+    for (name, expected) in [
+        (OsStr::new("taken"), "exists already"),
+        (OsStr::new("a/b"), "has a slash"),
+        (OsStr::new("live"), "`live` is the tree itself"),
+        (OsStr::new(""), "cannot be empty"),
+        (OsStr::new(&long), "256 bytes"),
+        (OsStr::from_bytes(b"a\xff"), "not UTF-8"),
+        (OsStr::new(".."), "cannot be a snapshot name"),
+        (OsStr::new("a\nb"), "control characters"),
+    ] {
+        let said = mounted.fails(1, [OsStr::new("snap"), name]);
+        assert!(said.contains(expected), "{name:?}: {said}");
+        let said = mounted.fails(1, [OsStr::new("rename"), OsStr::new("taken"), name]);
+        assert!(said.contains(expected) || name == "taken", "{name:?}: {said}");
+    }
+    for args in [&["delete", "nope"][..], &["diff", "nope"], &["rename", "nope", "x"], &["restore", "nope", "--to", "x"]] {
+        let said = mounted.fails(1, args);
+        assert!(said.contains("there is no snapshot named \"nope\"") && said.contains("pitfs list"), "{said}");
+    }
+    let said = mounted.fails(1, ["delete", "taken", "nope"]);
+    assert!(said.contains("nope"), "{said}");
+    assert!(mounted.ok(["list"]).contains("taken"), "nothing is deleted when a name is wrong");
+    assert!(mounted.fails(1, ["delete", "live"]).contains("cannot be deleted"));
+    let said = mounted.fails(1, ["restore", "taken", "no/such/file", "--to", mounted.dir.path().join("out").to_str().unwrap()]);
+    assert!(said.contains("no/such/file") && said.contains("not in the snapshot"), "{said}");
+}
+
+#[test]
+fn unreadable_files_are_reported_and_the_rest_is_done() {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    sample(&source);
+    if !is_root() {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(source.join("small"), fs::Permissions::from_mode(0)).unwrap();
+        let output = mounted.run(["sync", source.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("small: Permission denied"));
+        return;
+    }
+    // Root can read everything but a name that vanishes; it is enough that a wrong source is refused.
+    let said = mounted.fails(1, ["sync", source.join("small").to_str().unwrap()]);
+    assert!(said.contains("is not a directory"), "{said}");
+    let said = mounted.fails(1, ["sync", mounted.store().to_str().unwrap()]);
+    assert!(said.contains("is the store itself"), "{said}");
+    mounted.ok(["sync", mounted.dir.path().to_str().unwrap(), "below/here"]);
+    mounted.check();
+}
+
+#[test]
+fn a_mount_through_the_mount_helper() {
+    if !can_mount() || !is_root() {
+        return eprintln!("not run: needs root and /dev/fuse");
+    }
+    let helper = Path::new(env!("CARGO_MANIFEST_DIR")).join("mount-helper/mount.pitfs");
+    let mounted = Mounted::unmounted();
+    let path = format!("{}:{}", Path::new(PITFS).parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let status = Command::new(helper)
+        .arg(mounted.store())
+        .arg(mounted.snap())
+        .args(["-n", "-o", "rw,noatime,allow_other,nofail"])
+        .env("PATH", path)
+        .status();
+    assert!(status.unwrap().success());
+    fs::write(mounted.live().join("f"), b"1").unwrap();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = mounts.lines().find(|line| line.contains(mounted.snap().to_str().unwrap())).unwrap();
+    assert!(line.contains(" fuse.pitfs ") && line.contains("noatime") && line.contains("allow_other"), "{line}");
+}
