@@ -92,7 +92,9 @@ fn take_snapshots(snap: &Path, round: usize, safe: &Mutex<Safe>) {
 fn churn(live: &Path) {
     for i in 0.. {
         let path = live.join(format!("churn {}", i % 20));
-        if fs::write(&path, vec![i as u8; (i * 977) % 100_000]).is_err() || i % 5 == 0 && fs::remove_file(&path).is_err() {
+        if fs::write(&path, vec![i as u8; (i * 977) % 100_000]).is_err()
+            || i % 5 == 0 && fs::remove_file(&path).is_err()
+        {
             return;
         }
     }

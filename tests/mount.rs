@@ -21,7 +21,8 @@ fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> Errno {
 }
 
 fn names(path: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -171,7 +172,8 @@ fn renames(dir: &Path) {
 fn attributes(dir: &Path) {
     let path = dir.join("f");
     fs::write(&path, b"x").unwrap();
-    for (seconds, nanos) in [(0i64, 1i64), (-1, 999_999_999), (-86_400 * 365, 5), (1 << 32, 123_456_789), (1 << 33, 1)] {
+    for (seconds, nanos) in [(0i64, 1i64), (-1, 999_999_999), (-86_400 * 365, 5), (1 << 32, 123_456_789), (1 << 33, 1)]
+    {
         let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanos };
         let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
         rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty()).unwrap();
@@ -212,7 +214,8 @@ fn special_files(dir: &Path) {
         let device = rustix::fs::makedev(300, 70_000);
         rustix::fs::mknodat(CWD, dir.join("c"), FileType::CharacterDevice, Mode::from(0o600u32), device).unwrap();
         assert_eq!(fs::metadata(dir.join("c")).unwrap().rdev(), device);
-        rustix::fs::mknodat(CWD, dir.join("b"), FileType::BlockDevice, Mode::from(0o600u32), rustix::fs::makedev(8, 1)).unwrap();
+        rustix::fs::mknodat(CWD, dir.join("b"), FileType::BlockDevice, Mode::from(0o600u32), rustix::fs::makedev(8, 1))
+            .unwrap();
     }
     let fifo = dir.join("fifo");
     let reader = std::thread::spawn(move || fs::read(fifo).unwrap());
@@ -294,7 +297,8 @@ fn xattrs(dir: &Path) {
     assert_eq!(rustix::fs::getxattr(&path, "user.big", &mut [0; 10]), Err(Errno::RANGE));
     let mut list = vec![0; 1000];
     let len = rustix::fs::listxattr(&path, &mut list).unwrap();
-    let mut found: Vec<&[u8]> = list[..len].split(|&byte| byte == 0).filter(|name| name.starts_with(b"user.")).collect();
+    let mut found: Vec<&[u8]> =
+        list[..len].split(|&byte| byte == 0).filter(|name| name.starts_with(b"user.")).collect();
     found.sort();
     assert_eq!(found, [&b"user.a"[..], b"user.big", b"user.empty"]);
     rustix::fs::removexattr(&path, "user.a").unwrap();
@@ -315,7 +319,8 @@ fn sgid_directories(dir: &Path) {
     fs::set_permissions(&sub, fs::Permissions::from_mode(0o2775)).unwrap();
     fs::create_dir(sub.join("d")).unwrap();
     fs::write(sub.join("f"), b"").unwrap();
-    let (above, d, f) = (fs::metadata(&sub).unwrap(), fs::metadata(sub.join("d")).unwrap(), fs::metadata(sub.join("f")).unwrap());
+    let (above, d, f) =
+        (fs::metadata(&sub).unwrap(), fs::metadata(sub.join("d")).unwrap(), fs::metadata(sub.join("f")).unwrap());
     assert_eq!((d.gid(), f.gid()), (above.gid(), above.gid()));
     assert_eq!(d.mode() & 0o2000, 0o2000);
     assert_eq!(f.mode() & 0o2000, 0);
@@ -354,7 +359,8 @@ fn stable_listings(dir: &Path) {
         fs::write(dir.join(format!("file {i}")), b"").unwrap();
     }
     let mut listing = fs::read_dir(dir).unwrap();
-    let mut seen: Vec<String> = (0..500).map(|_| listing.next().unwrap().unwrap().file_name().into_string().unwrap()).collect();
+    let mut seen: Vec<String> =
+        (0..500).map(|_| listing.next().unwrap().unwrap().file_name().into_string().unwrap()).collect();
     for name in &seen {
         fs::remove_file(dir.join(name)).unwrap();
     }
@@ -609,7 +615,13 @@ fn a_normal_user_mounts_through_fusermount3() {
         std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
     let run = |args: &[&str]| {
-        let output = Command::new(&program).args(args).current_dir(&home).env("PITFS_STORE", "store").uid(NOBODY).gid(NOBODY).output();
+        let output = Command::new(&program)
+            .args(args)
+            .current_dir(&home)
+            .env("PITFS_STORE", "store")
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .output();
         let output = output.unwrap();
         (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
@@ -628,7 +640,13 @@ fn a_normal_user_mounts_through_fusermount3() {
     let mounted = run(&["mount", "store", "snap"]);
     fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(mode)).unwrap();
     assert!(mounted.0, "{}", mounted.1);
-    let write = Command::new("sh").arg("-c").arg("echo hi > snap/live/f && mkdir snap/s").current_dir(&home).uid(NOBODY).gid(NOBODY).status();
+    let write = Command::new("sh")
+        .arg("-c")
+        .arg("echo hi > snap/live/f && mkdir snap/s")
+        .current_dir(&home)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .status();
     assert!(write.unwrap().success());
     expect(&["snap", "t"]);
     expect(&["umount", "snap"]);

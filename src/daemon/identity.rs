@@ -140,7 +140,8 @@ const POLL: Duration = Duration::from_millis(20);
 fn is_shown(note: &str) -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mount_point = note.lines().find_map(|line| line.strip_prefix(MOUNTED_AT));
-    mount_point.is_some_and(|path| mounts.lines().any(|line| line.split(' ').nth(4) == Some(&path.replace(' ', "\\040"))))
+    mount_point
+        .is_some_and(|path| mounts.lines().any(|line| line.split(' ').nth(4) == Some(&path.replace(' ', "\\040"))))
 }
 
 /// The right to open a store; one holder at a time.

@@ -416,23 +416,27 @@ impl Sync<'_> {
         let file = open(&found.path).map_err(reading)?;
         let size = file.metadata().map_err(reading)?.len();
         let old_size = if is_new { 0 } else { self.tree.inode(inode, Moment::Live)?.size };
-        let step = self.tree.device().track_bytes().max(STEP_BYTES);
-        let mut buffer = vec![0; step as usize];
+        let track_bytes = self.tree.device().track_bytes();
+        let mut buffer = vec![0; STEP_BYTES as usize];
         let mut is_changed = size != old_size;
         if size < old_size && !self.dry_run {
             self.tree.change(inode, Change { size: Some(size), ..Change::default() })?;
         }
-        let mut offset = 0;
+        let (mut offset, mut data_end) = (0, 0);
         while offset < size {
-            let data = next_data(&file, offset, size).map_err(reading)?;
-            if data > offset {
-                is_changed |= self.hole(inode, offset, data.min(old_size), is_new)?;
-                offset = data / step * step;
-                if offset >= size {
+            if offset >= data_end {
+                let data = next_data(&file, offset, size).map_err(reading)?;
+                let track_start = data.min(size) / track_bytes * track_bytes;
+                if track_start > offset || data >= size {
+                    is_changed |= self.hole(inode, offset, data.min(old_size), is_new)?;
+                    offset = offset.max(track_start);
+                }
+                if data >= size {
                     break;
                 }
+                data_end = next_hole(&file, data, size).map_err(reading)?.next_multiple_of(track_bytes);
             }
-            let len = step.min(size - offset) as usize;
+            let len = STEP_BYTES.min(size.min(data_end) - offset) as usize;
             let bytes = &mut buffer[..len];
             let got = read_full(&file, bytes, offset).map_err(reading)?;
             self.report.read_bytes += got as u64;
@@ -579,7 +583,9 @@ impl Sync<'_> {
 
 /// Marks errors of the source, which concern one file only.
 const READING: &str = "reading the source";
+/// Bytes read at once: whole tracks of every size.
 const STEP_BYTES: u64 = 1 << 20;
+const _: () = assert!(STEP_BYTES.is_multiple_of(crate::limits::TRACK_BYTES_MAX as u64));
 
 fn open(path: &Path) -> io::Result<File> {
     let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
@@ -606,6 +612,15 @@ fn next_data(file: &File, offset: u64, size: u64) -> io::Result<u64> {
         Err(Errno::NXIO) => Ok(size),
         // A file system without holes.
         Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(offset),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The end of the data at an offset.
+fn next_hole(file: &File, offset: u64, size: u64) -> io::Result<u64> {
+    match rustix::fs::seek(file, SeekFrom::Hole(offset)) {
+        Ok(hole) => Ok(hole.max(offset + 1)),
+        Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => Ok(size),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -127,7 +127,9 @@ pub fn parse_options(given: &[String]) -> Result<Options> {
 pub fn check_mount_point(path: &Path, options: &Options) -> Result<()> {
     let refused = |errno, text: String| Err(Error::Refused(errno, text));
     let shown = path.display();
-    let metadata = match std::fs::metadata(path) {
+    // The kernel may know attributes of a mount whose daemon is gone; its room it has to ask for.
+    let found = rustix::fs::statvfs(path).map_err(std::io::Error::from).and_then(|_| std::fs::metadata(path));
+    let metadata = match found {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return refused(
@@ -182,7 +184,9 @@ pub fn check_mount_point(path: &Path, options: &Options) -> Result<()> {
     {
         return refused(
             Errno::ACCESS,
-            format!("{DEVICE} is closed to this user; it is open to all on most systems: root can do so with `chmod 666 {DEVICE}`"),
+            format!(
+                "{DEVICE} is closed to this user; it is open to all on most systems: root can do so with `chmod 666 {DEVICE}`"
+            ),
         );
     }
     Ok(())
@@ -339,6 +343,7 @@ pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
             Errno::BUSY,
             format!("{shown} is in use; leave it (`fuser -vm {shown}` shows who is there), or unmount it with --lazy"),
         )),
+        Err(Errno::INVAL) => Err(Error::Refused(Errno::INVAL, format!("{shown} is not mounted"))),
         Err(error) => {
             Err(Error::Refused(error, format!("{shown} could not be unmounted: {}", std::io::Error::from(error))))
         }

@@ -32,13 +32,14 @@ struct Image {
     now: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Change>,
-    /// Pages that were given back and not written since: they take no room.
+    /// Whole pages that were never written, or given back: they take no room.
     holes: BTreeSet<u64>,
 }
 
 impl Image {
-    fn from_durable(bytes: Vec<u8>) -> Image {
-        Image { now: bytes.clone(), durable: bytes, ..Image::default() }
+    fn from_durable(bytes: Vec<u8>, mut holes: BTreeSet<u64>) -> Image {
+        holes.retain(|page| (page + 1) * PAGE <= bytes.len() as u64);
+        Image { now: bytes.clone(), durable: bytes, pending: Vec::new(), holes }
     }
 
     fn room(&self) -> u64 {
@@ -105,11 +106,12 @@ impl Shared {
     fn change(&mut self, name: &str, change: Change) -> io::Result<()> {
         match &change {
             Change::Write(offset, data) => self.fill(name, *offset..offset + data.len() as u64)?,
-            Change::Len(len) => self.fill(name, *len..*len)?,
+            Change::Len(_) => self.check()?,
         }
         if let Some(file) = self.files.get_mut(name) {
             if let Change::Len(len) = &change {
                 file.holes.retain(|page| (page + 1) * PAGE <= *len);
+                file.holes.extend((file.now.len() as u64).div_ceil(PAGE)..len / PAGE);
             }
             apply(&mut file.now, &change);
             file.pending.push(change);
@@ -209,7 +211,7 @@ impl TestDir {
                     }
                 }
             }
-            files.insert(name.clone(), Image::from_durable(bytes));
+            files.insert(name.clone(), Image::from_durable(bytes, file.holes.clone()));
         }
         let capacity = shared.capacity;
         TestDir { shared: Arc::new(Mutex::new(Shared { files, capacity, ..Shared::default() })) }
@@ -253,7 +255,7 @@ impl MediaDir for TestDir {
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let mut shared = self.shared.lock();
         shared.check()?;
-        shared.files.insert(name.to_string(), Image::from_durable(content.to_vec()));
+        shared.files.insert(name.to_string(), Image::from_durable(content.to_vec(), BTreeSet::new()));
         Ok(())
     }
 
@@ -303,8 +305,13 @@ impl Media for TestFile {
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.shared.lock().fill(&self.name, offset..offset + len)?;
-        if self.len()? < offset + len { self.set_len(offset + len) } else { Ok(()) }
+        let mut shared = self.shared.lock();
+        shared.fill(&self.name, offset..offset + len)?;
+        if (shared.files[&self.name].now.len() as u64) < offset + len {
+            shared.change(&self.name, Change::Len(offset + len))?;
+            shared.fill(&self.name, offset..offset + len)?;
+        }
+        Ok(())
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {

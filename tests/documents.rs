@@ -1,0 +1,259 @@
+//! The documents say what the program does: man pages and completions follow the command line, and each
+//! promise names tests that exist.
+
+use clap::{Arg, Command};
+use clap_complete::{Shell, generate};
+use pitfs::cli::command;
+use pitfs::fuse::OPTION_HELP;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn visible_verbs() -> Vec<Command> {
+    let mut command = command();
+    command.build();
+    command.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect()
+}
+
+fn visible_arguments(command: &Command) -> Vec<Arg> {
+    command.get_arguments().filter(|argument| !argument.is_hide_set()).cloned().collect()
+}
+
+/// The options of a command as they are typed, `-s` and `--store`.
+fn options(command: &Command) -> BTreeSet<String> {
+    let arguments = visible_arguments(command);
+    let short = arguments.iter().filter_map(Arg::get_short).map(|letter| format!("-{letter}"));
+    let long = arguments.iter().filter_map(Arg::get_long).map(|name| format!("--{name}"));
+    short.chain(long).collect()
+}
+
+fn positionals(command: &Command) -> BTreeSet<String> {
+    let arguments = visible_arguments(command);
+    let names = arguments.iter().filter(|argument| argument.is_positional()).flat_map(|argument| {
+        argument.get_value_names().expect("every positional has a name").iter().map(ToString::to_string)
+    });
+    names.collect()
+}
+
+/// The words behind a macro of mdoc(7): `Fl s Ar STORE , Fl -store Ar STORE` has `s` and `-store` behind `Fl`.
+fn behind(name: &str, text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in text.lines().filter(|line| line.starts_with('.')) {
+        let words: Vec<&str> = line.trim_start_matches('.').split_whitespace().collect();
+        found.extend(words.windows(2).filter(|pair| pair[0] == name).map(|pair| pair[1].to_string()));
+    }
+    found
+}
+
+fn flags(text: &str) -> BTreeSet<String> {
+    behind("Fl", text).into_iter().map(|flag| format!("-{flag}")).collect()
+}
+
+/// A page's text between a heading and the next of the same or a higher level.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let start = page.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("there is no {heading}")) + 1;
+    let rest = &page[start + heading.len()..];
+    let ends = if heading.starts_with(".Ss") { vec!["\n.Ss ", "\n.Sh "] } else { vec!["\n.Sh "] };
+    let end = ends.iter().filter_map(|mark| rest.find(mark)).min().unwrap_or(rest.len());
+    &rest[..end]
+}
+
+#[test]
+fn the_man_page_has_every_verb_with_its_options_and_no_others() {
+    let page = read("man/pitfs.8");
+    let commands = section(&page, ".Sh COMMANDS");
+    let common: BTreeSet<String> = ["-s", "--store", "-h", "--help"].into_iter().map(str::to_string).collect();
+    let top = options(&{
+        let mut command = command();
+        command.build();
+        command
+    });
+    let described = flags(section(&page, ".Sh DESCRIPTION"));
+    assert_eq!(described, top, "options of pitfs itself");
+    for verb in visible_verbs() {
+        let name = verb.get_name();
+        let text = section(commands, &format!(".Ss {name}"));
+        assert!(behind("Cm", text).contains(name), "the synopsis of {name}");
+        let (real, written) = (options(&verb), flags(text));
+        let missing: Vec<_> = real.difference(&common).filter(|option| !written.contains(*option)).collect();
+        assert!(missing.is_empty(), "{name} has {missing:?}, which the man page does not name");
+        let invented: Vec<_> = written.difference(&real).collect();
+        assert!(invented.is_empty(), "the man page gives {name} {invented:?}, which it does not have");
+        let named = behind("Ar", text);
+        for positional in positionals(&verb) {
+            assert!(named.contains(&positional), "{name} takes {positional}, which the man page does not name");
+        }
+    }
+    let real: BTreeSet<String> = {
+        let mut command = command();
+        command.build();
+        command.get_subcommands().map(|verb| verb.get_name().to_string()).collect()
+    };
+    for line in commands.lines().filter_map(|line| line.strip_prefix(".Ss ")) {
+        assert!(real.contains(line), "the man page describes {line}, which does not exist");
+    }
+}
+
+#[test]
+fn the_man_page_has_every_value_of_every_choice() {
+    let page = read("man/pitfs.8");
+    let values = behind("Cm", &page);
+    for verb in visible_verbs() {
+        for argument in visible_arguments(&verb).iter().filter(|argument| argument.get_action().takes_values()) {
+            for value in argument.get_possible_values() {
+                let value = value.get_name();
+                assert!(values.contains(value), "{} {argument} takes {value}", verb.get_name());
+            }
+            for default in argument.get_default_values() {
+                let default = default.to_string_lossy();
+                assert!(page.contains(&*default), "{} {argument} is {default} by default", verb.get_name());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_man_page_has_every_mount_option_and_no_others() {
+    let page = read("man/mount.pitfs.8");
+    let text = section(&page, ".Sh MOUNT OPTIONS");
+    let items: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm "))
+        .flat_map(|line| line.replace(" Ns = Ns Ar ", "=").split(" , ").map(str::to_string).collect::<Vec<_>>())
+        .collect();
+    let real: BTreeSet<String> = OPTION_HELP.iter().map(|(name, _)| name.to_string()).collect();
+    assert_eq!(items, real);
+}
+
+#[test]
+fn man_pages_are_free_of_mistakes() {
+    for page in ["man/pitfs.8", "man/pitfs.7", "man/mount.pitfs.8"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        let Ok(output) = std::process::Command::new("mandoc").args(["-Tlint", "-Wwarning"]).arg(&path).output() else {
+            println!("not run: there is no mandoc");
+            return;
+        };
+        assert!(output.status.success(), "{page}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn completions_name_every_verb_and_option() {
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let mut text = Vec::new();
+        generate(shell, &mut command(), "pitfs", &mut text);
+        let text = String::from_utf8(text).unwrap();
+        for verb in visible_verbs() {
+            assert!(text.contains(verb.get_name()), "{shell}: {}", verb.get_name());
+            for long in visible_arguments(&verb).iter().filter_map(Arg::get_long) {
+                let spelled = if shell == Shell::Fish { format!("-l {long}") } else { format!("--{long}") };
+                assert!(text.contains(&spelled), "{shell}: {spelled} of {}", verb.get_name());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_mount_helper_is_a_shell_script_without_mistakes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("mount-helper/mount.pitfs");
+    let output = std::process::Command::new("sh").arg("-n").arg(&path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// All Rust files below a directory.
+fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_promise_has_a_number_of_its_own_and_tests_that_exist() {
+    let text = read("docs/semantics.md");
+    let mut numbers = Vec::new();
+    for line in text.lines() {
+        let Some((number, tests)) = line.strip_prefix("| S").and_then(|row| row.split_once(" | ")) else { continue };
+        let number: u32 = number.parse().unwrap_or_else(|_| panic!("{line}"));
+        numbers.push(number);
+        let places: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!places.is_empty(), "S{number} names no test");
+        for place in places {
+            let (file, function) = place.split_once("::").unwrap_or_else(|| panic!("S{number}: {place}"));
+            let source = read(file);
+            // Tests of source files are in their module `tests`; only the last part is a function.
+            let function = function.rsplit("::").next().unwrap_or(function);
+            let mark = format!("fn {function}(");
+            let at = source.find(&mark).unwrap_or_else(|| panic!("S{number}: {file} has no {function}"));
+            let before = source[..at].trim_end();
+            assert!(before.ends_with("#[test]"), "S{number}: {function} in {file} is not a test");
+        }
+    }
+    let expected: Vec<u32> = (1..=numbers.len() as u32).collect();
+    assert!(!numbers.is_empty());
+    assert_eq!(numbers, expected, "the numbers in the table of tests");
+    let headings: Vec<u32> =
+        text.lines().filter_map(|line| line.strip_prefix("**S")?.split_once('.')?.0.parse().ok()).collect();
+    assert_eq!(headings, expected, "the numbers of the promises");
+}
+
+#[test]
+fn documents_name_no_file_that_is_not_there() {
+    for document in ["README.md", "docs/design.md", "docs/semantics.md", "docs/format.md"] {
+        for word in read(document).split('`').skip(1).step_by(2) {
+            let is_own =
+                ["src/", "tests/", "docs/", "man/", "mount-helper/"].iter().any(|start| word.starts_with(start));
+            if is_own && !word.contains(' ') {
+                let file = word.split("::").next().unwrap_or(word);
+                assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists(), "{document} names {file}");
+            }
+        }
+    }
+}
+
+/// The layers, from the top; calls go down this list and never up. A layer may use any below it.
+#[test]
+fn no_layer_calls_up() {
+    let layers = [
+        &["cli"][..],
+        &["control"],
+        &["daemon"],
+        &["fuse"],
+        &["view"],
+        &["tree"],
+        &["device"],
+        &["logstore"],
+        &["meta"],
+        &["media"],
+        &["clock", "error", "limits"],
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (level, names) in layers.iter().enumerate() {
+        for name in *names {
+            let mut files = vec![root.join(format!("{name}.rs"))];
+            if root.join(name).is_dir() {
+                rust_files(&root.join(name), &mut files);
+            }
+            for file in files {
+                let source = fs::read_to_string(&file).unwrap();
+                let code = source.split("#[cfg(test)]").next().unwrap_or(&source);
+                for above in layers[..level].iter().copied().flatten() {
+                    for (i, line) in code.lines().enumerate() {
+                        let is_use =
+                            line.contains(&format!("crate::{above}::")) && !line.trim_start().starts_with("//");
+                        assert!(!is_use, "{}:{}: {name} calls up to {above}", file.display(), i + 1);
+                    }
+                }
+            }
+        }
+    }
+}
