@@ -1,11 +1,9 @@
 //! The power is cut at every single sync of a workload: the store is then at one commit, whole.
 
-mod common;
-
-use common::check::{check, check_bare};
-use common::compare::compare_exactly;
-use common::model::Picture;
-use common::world::{World, open};
+use crate::common::check::{check, check_bare};
+use crate::common::compare::compare_exactly;
+use crate::common::model::Picture;
+use crate::common::world::{World, open};
 use pitfs::device::Moment;
 use pitfs::error::Error;
 use pitfs::limits::SEGMENT_BYTES;

@@ -1,13 +1,11 @@
 //! Bits flipped and files cut short: what is damaged is reported, everything else still reads, and
 //! nothing ever comes back different.
 
-mod common;
-
-use common::check::check;
-use common::compare::compare;
-use common::model::Picture;
-use common::rng::Rng;
-use common::world::{TRACK, World, open};
+use crate::common::check::check;
+use crate::common::compare::compare;
+use crate::common::model::Picture;
+use crate::common::rng::Rng;
+use crate::common::world::{TRACK, World, open};
 use pitfs::device::Moment;
 use pitfs::error::Error;
 use pitfs::limits::{BLOCK_BYTES, PSEG_BYTES};
@@ -71,7 +69,7 @@ fn change_damaged(views: Views, dir: &TestDir, picture: &Picture, what: &str) {
         let mut picture = picture.clone();
         // The time of the root has moved.
         if let Ok(root) = views.tree().inode(ROOT, Moment::Live) {
-            picture.live.node_mut(ROOT).times = common::world::times_of(&root);
+            picture.live.node_mut(ROOT).times = crate::common::world::times_of(&root);
         }
         read_all(&views, &picture, what);
     }

@@ -1,10 +1,8 @@
 //! A store on a disk that has no room left: nothing acknowledged is lost, and removing gives room back.
 
-mod common;
-
-use common::check::{check, check_bare};
-use common::rng::Rng;
-use common::world::{TRACK, World};
+use crate::common::check::{check, check_bare};
+use crate::common::rng::Rng;
+use crate::common::world::{TRACK, World};
 use pitfs::device::InodeNo;
 use pitfs::error::{Errno, Error};
 use pitfs::limits::{BLOCK_BYTES, SEGMENT_BYTES};

@@ -1,9 +1,7 @@
 //! Random operations on a store and on a naive model of it.
 
-mod common;
-
-use common::check::{check, check_bare};
-use common::world::World;
+use crate::common::check::{check, check_bare};
+use crate::common::world::World;
 use pitfs::error::Error;
 use pitfs::limits::SEGMENT_BYTES;
 use pitfs::logstore::Codec;

@@ -1,0 +1,135 @@
+//! Damage behind the store's back: `check` finds it and names it, and everything else stays readable.
+
+mod mounted;
+
+use mounted::*;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+/// Bytes that do not compress and that no other file has.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+/// A store with files in `live` and in two snapshots; not mounted.
+fn sample() -> (Mounted, PathBuf) {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir_all(source.join("directory/deep")).unwrap();
+    for i in 0..40u64 {
+        let path = if i % 2 == 0 { format!("directory/deep/file {i}") } else { format!("file {i}") };
+        fs::write(source.join(path), noise(i, 200 + 3000 * i as usize)).unwrap();
+    }
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "one"]);
+    fs::write(source.join("file 39"), noise(139, 90_000)).unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "two"]);
+    mounted.check();
+    (mounted, source)
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> usize {
+    haystack.windows(needle.len()).position(|window| window == needle).unwrap()
+}
+
+fn flip(path: &std::path::Path, offset: usize) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset as u64).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], offset as u64).unwrap();
+}
+
+#[test]
+fn a_damaged_track_is_named_in_every_view_that_shows_it() {
+    let (mounted, source) = sample();
+    let volume = mounted.store().join("volume.0");
+    // In `file 39` as it was in snapshot one only, and in a file that is everywhere.
+    let bytes = fs::read(&volume).unwrap();
+    flip(&volume, find(&bytes, &noise(39, 40_000)[20_000..20_100]));
+    flip(&volume, find(&bytes, &noise(30, 60_000)[50_000..50_100]));
+    let output = mounted.run(["check"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("2 problems") && text.contains("checksum"), "{text}");
+    for expected in ["one/file 39", "live/directory/deep/file 30", "one/directory/deep/file 30", "two/directory/deep/file 30"] {
+        assert!(text.contains(&format!("damaged: {expected}\n")), "{expected}: {text}");
+    }
+    for intact in ["live/file 39", "two/file 39", "file 38"] {
+        assert!(!text.contains(intact), "{intact}: {text}");
+    }
+    let json = String::from_utf8_lossy(&mounted.run(["check", "--json"]).stdout).into_owned();
+    assert!(json.contains("\"one/file 39\""), "{json}");
+    if !can_mount() {
+        return;
+    }
+    mounted.mount(&[]);
+    for shown in listing_of_names(&source) {
+        for view in ["live", "one", "two"] {
+            let is_damaged = shown.ends_with("file 30") || view == "one" && shown.ends_with("file 39");
+            let read = fs::read(mounted.snap().join(view).join(&shown));
+            match (is_damaged, read) {
+                (true, Err(error)) => assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error())),
+                (true, Ok(_)) => panic!("{view}/{} is damaged and was read", shown.display()),
+                (false, Err(error)) => panic!("{view}/{}: {error}", shown.display()),
+                (false, Ok(bytes)) if view != "one" || !shown.ends_with("file 39") => {
+                    assert!(bytes == fs::read(source.join(&shown)).unwrap(), "{view}/{}", shown.display());
+                }
+                (false, Ok(_)) => {}
+            }
+        }
+    }
+}
+
+fn listing_of_names(root: &std::path::Path) -> Vec<PathBuf> {
+    listing(root).into_iter().filter(|shown| shown.kind == 'f').map(|shown| shown.path).collect()
+}
+
+/// One flipped bit anywhere in the metadata: found, or without any effect; and never a wrong byte.
+#[test]
+fn damaged_metadata_is_found_and_gives_no_wrong_byte() {
+    let (mounted, source) = sample();
+    let meta = mounted.store().join("meta.redb");
+    let whole = fs::read(&meta).unwrap();
+    let (mut found, mut refused) = (0, 0);
+    for i in 0..60usize {
+        // Past the first pages: those have checksums of their own, and a second copy.
+        let offset = 8192 + (i * 7919 * 131 + 13) % (whole.len() - 8192);
+        fs::write(&meta, &whole).unwrap();
+        flip(&meta, offset);
+        let output = mounted.run(["check"]);
+        let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
+        match output.status.code() {
+            Some(0) => {}
+            Some(1) if text.contains("damaged") || text.contains("cannot be read") || text.contains("checksum") => found += 1,
+            other => panic!("{other:?} at {offset}: {text}"),
+        }
+        assert!(!text.contains("panicked"), "{text}");
+        let out = mounted.dir.path().join(format!("out {i}"));
+        let restored = mounted.run(["restore", "live", "--to", out.to_str().unwrap()]);
+        refused += usize::from(!restored.status.success());
+        for name in listing_of_names(&source) {
+            match fs::read(out.join(&name)) {
+                Ok(bytes) => {
+                    let is_right = bytes == fs::read(source.join(&name)).unwrap();
+                    let text = String::from_utf8_lossy(&restored.stderr);
+                    assert!(is_right || text.contains(name.file_name().unwrap().to_str().unwrap()), "offset {offset}: {}", name.display());
+                }
+                Err(_) => assert!(!restored.status.success(), "offset {offset}: {} is missing without a word", name.display()),
+            }
+        }
+    }
+    assert!(found >= 3, "only {found} of 60 flipped bits were found");
+    eprintln!("{found} of 60 flipped bits were found by check, {refused} hit a restore of live");
+    fs::write(&meta, &whole).unwrap();
+    mounted.check();
+}

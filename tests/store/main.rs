@@ -1,0 +1,8 @@
+//! The layers below FUSE, taken through what can happen to a store: random operations, power cuts,
+//! damage and a full disk.
+
+mod common;
+mod crash;
+mod damage;
+mod full;
+mod model;
