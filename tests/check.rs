@@ -61,7 +61,9 @@ fn a_damaged_track_is_named_in_every_view_that_shows_it() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("2 problems") && text.contains("checksum"), "{text}");
-    for expected in ["one/file 39", "live/directory/deep/file 30", "one/directory/deep/file 30", "two/directory/deep/file 30"] {
+    for expected in
+        ["one/file 39", "live/directory/deep/file 30", "one/directory/deep/file 30", "two/directory/deep/file 30"]
+    {
         assert!(text.contains(&format!("damaged: {expected}\n")), "{expected}: {text}");
     }
     for intact in ["live/file 39", "two/file 39", "file 38"] {
@@ -110,7 +112,9 @@ fn damaged_metadata_is_found_and_gives_no_wrong_byte() {
         let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
         match output.status.code() {
             Some(0) => {}
-            Some(1) if text.contains("damaged") || text.contains("cannot be read") || text.contains("checksum") => found += 1,
+            Some(1) if text.contains("damaged") || text.contains("cannot be read") || text.contains("checksum") => {
+                found += 1
+            }
             other => panic!("{other:?} at {offset}: {text}"),
         }
         assert!(!text.contains("panicked"), "{text}");
@@ -122,9 +126,15 @@ fn damaged_metadata_is_found_and_gives_no_wrong_byte() {
                 Ok(bytes) => {
                     let is_right = bytes == fs::read(source.join(&name)).unwrap();
                     let text = String::from_utf8_lossy(&restored.stderr);
-                    assert!(is_right || text.contains(name.file_name().unwrap().to_str().unwrap()), "offset {offset}: {}", name.display());
+                    assert!(
+                        is_right || text.contains(name.file_name().unwrap().to_str().unwrap()),
+                        "offset {offset}: {}",
+                        name.display()
+                    );
                 }
-                Err(_) => assert!(!restored.status.success(), "offset {offset}: {} is missing without a word", name.display()),
+                Err(_) => {
+                    assert!(!restored.status.success(), "offset {offset}: {} is missing without a word", name.display())
+                }
             }
         }
     }

@@ -101,7 +101,8 @@ fn a_full_disk_loses_nothing_and_can_be_emptied() {
     // A snapshot needs next to no room; it is taken or refused, and nothing else happens.
     let has_snapshot = !is_full(fs::create_dir(mounted.snap().join("full")));
     compare(&first);
-    let overwritten = File::options().write(true).open(&first[1].0).and_then(|mut file| file.write_all(&noise(99, 500_000)));
+    let overwritten =
+        File::options().write(true).open(&first[1].0).and_then(|mut file| file.write_all(&noise(99, 500_000)));
     if has_snapshot && overwritten.is_ok() {
         assert_eq!(fs::read(mounted.snap().join("full").join(first[1].0.file_name().unwrap())).unwrap(), first[1].1);
     }

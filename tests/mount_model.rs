@@ -142,7 +142,11 @@ fn run(seed: u64) {
                 assert!(Command::new("cp").arg("-a").arg(&model).arg(&copy).status().unwrap().success());
                 let expected = listing(&mounted.live());
                 fs::create_dir(mounted.snap().join(&name)).unwrap();
-                assert_same(&without_times(listing(&copy)), &without_times(expected.clone()), &format!("seed {seed} {name}"));
+                assert_same(
+                    &without_times(listing(&copy)),
+                    &without_times(expected.clone()),
+                    &format!("seed {seed} {name}"),
+                );
                 snapshots.insert(name, expected);
             }
             1 if snapshots.len() > 3 => {

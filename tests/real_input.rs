@@ -19,7 +19,8 @@ fn fetch(dir: &Path, version: u32) -> Option<PathBuf> {
         "[package]\nname = \"fetcher\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[workspace]\n[dependencies]\nlibc = \"=0.2.{version}\"\n"
     );
     fs::write(package.join("Cargo.toml"), manifest).unwrap();
-    let output = Command::new(env!("CARGO")).args(["vendor", "--quiet", "vendor"]).current_dir(&package).output().unwrap();
+    let output =
+        Command::new(env!("CARGO")).args(["vendor", "--quiet", "vendor"]).current_dir(&package).output().unwrap();
     if !output.status.success() {
         eprintln!("{}", String::from_utf8_lossy(&output.stderr));
         return None;
@@ -49,8 +50,10 @@ fn every_version_of_a_crate_comes_back_from_its_snapshot() {
     }
     assert!(total > 3000, "{total} files is not much");
     mounted.check();
-    let kept: Vec<&(u32, PathBuf)> = versions.iter().enumerate().filter(|(i, _)| i % 3 != 2).map(|(_, kept)| kept).collect();
-    let deleted = versions.iter().enumerate().filter(|(i, _)| i % 3 == 2).map(|(_, (version, _))| format!("0.2.{version}"));
+    let kept: Vec<&(u32, PathBuf)> =
+        versions.iter().enumerate().filter(|(i, _)| i % 3 != 2).map(|(_, kept)| kept).collect();
+    let deleted =
+        versions.iter().enumerate().filter(|(i, _)| i % 3 == 2).map(|(_, (version, _))| format!("0.2.{version}"));
     mounted.ok(["delete".to_string()].into_iter().chain(deleted));
     if can_mount() {
         compare(&mounted, &kept);

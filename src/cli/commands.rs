@@ -104,7 +104,12 @@ fn create(args: &args::Create) -> Result<bool> {
         return Ok(true);
     };
     let options = SyncOptions { source, exclude: args.exclude.clone(), ..SyncOptions::default() };
-    run_sync(&directory, options, "importing", args.json)
+    run_sync(&directory, options, "importing", args.json).inspect_err(|_| {
+        let shown = directory.display();
+        eprintln!(
+            "pitfs: the store {shown} was made and not all was brought in; `pitfs -s {shown} sync` goes on from here"
+        );
+    })
 }
 
 fn random_seed() -> Result<u64> {

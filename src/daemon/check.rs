@@ -105,8 +105,13 @@ impl Check<'_> {
         let mut from: Vec<u8> = Vec::new();
         loop {
             let mut batch = Vec::new();
-            let damage = self.fill(table, &from, BATCH, &mut batch).err();
-            let is_last = batch.len() < BATCH && damage.is_none();
+            let mut damage = self.fill(table, &from, BATCH, &mut batch).err();
+            if let (Some(Error::Corrupt { .. }), true) = (&damage, batch.is_empty()) {
+                // Somebody else may have met the damage and reopened the metadata under this reader.
+                self.reopen()?;
+                damage = self.fill(table, &from, BATCH, &mut batch).err();
+            }
+            let (is_last, had_some) = (batch.len() < BATCH && damage.is_none(), !batch.is_empty());
             if let Some((key, _)) = batch.last() {
                 from = key.clone();
                 from.push(0);
@@ -115,6 +120,8 @@ impl Check<'_> {
                 each(self, pair)?;
             }
             match damage {
+                // What came before the damage is done; the next round looks at the damage itself.
+                Some(Error::Corrupt { .. }) if had_some => {}
                 Some(error @ Error::Corrupt { .. }) => match self.skip_damage(table, &from, &error)? {
                     Some(next) => from = next,
                     None => return Ok(()),

@@ -61,21 +61,20 @@ impl State {
 
     /// The first snapshot after this epoch, also if it is being deleted.
     pub fn snapshot_after(&self, epoch: Epoch) -> Result<Option<Snapshot>> {
-        let Some(next) = epoch.checked_add(1) else { return Ok(None) };
-        let mut after = self.meta.range(Table::Snapshot, &snapshot_key(next), &snapshot_key(Epoch::MAX))?;
-        after.next().transpose()?.map(|(key, value)| split_snapshot(&key, &value)).transpose()
+        Ok(self.snapshots_after(epoch, 1)?.pop())
+    }
+
+    /// Up to `most` snapshots after this epoch, also those that are being deleted.
+    pub fn snapshots_after(&self, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
+        let Some(next) = epoch.checked_add(1) else { return Ok(Vec::new()) };
+        let after = self.meta.range(Table::Snapshot, &snapshot_key(next), &snapshot_key(Epoch::MAX))?;
+        after.take(most).map(|pair| pair.and_then(|(key, value)| split_snapshot(&key, &value))).collect()
     }
 
     /// All snapshots that can be seen, oldest first.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
-        let mut all = Vec::new();
-        for pair in self.meta.range(Table::Snapshot, &snapshot_key(0), &snapshot_key(Epoch::MAX))? {
-            let (key, value) = pair?;
-            let snapshot = split_snapshot(&key, &value)?;
-            if !snapshot.record.deleting {
-                all.push(snapshot);
-            }
-        }
+        let mut all = self.snapshots_after(0, usize::MAX)?;
+        all.retain(|snapshot| !snapshot.record.deleting);
         Ok(all)
     }
 

@@ -11,6 +11,8 @@ use std::time::UNIX_EPOCH;
 
 /// Offsets of the root's listing: `.`, `..`, `live`, then the snapshots by epoch.
 const LIVE_OFFSET: u64 = 3;
+/// Snapshots looked up at once.
+const BATCH: usize = 128;
 
 impl FileSystem {
     pub(super) fn root_attributes(&self) -> Result<FileAttr> {
@@ -71,15 +73,19 @@ impl FileSystem {
         if offset < LIVE_OFFSET && add(LIVE_NAME.as_bytes(), LIVE_OFFSET, Some(Moment::Live)) {
             return Ok(());
         }
-        let look = self.views.tree().device().look()?;
         let mut epoch = offset.saturating_sub(LIVE_OFFSET) as u32;
-        while let Some(Snapshot { epoch: found, record }) = look.snapshot_after(epoch)? {
-            epoch = found;
-            if !record.deleting && add(record.name.as_bytes(), LIVE_OFFSET + u64::from(found), Some(Moment::At(found)))
-            {
-                break;
+        loop {
+            // `add` may look at the state itself: it is not held here meanwhile.
+            let batch = self.views.tree().device().look()?.snapshots_after(epoch, BATCH)?;
+            let Some(last) = batch.last() else { return Ok(()) };
+            epoch = last.epoch;
+            for Snapshot { epoch, record } in batch {
+                if !record.deleting
+                    && add(record.name.as_bytes(), LIVE_OFFSET + u64::from(epoch), Some(Moment::At(epoch)))
+                {
+                    return Ok(());
+                }
             }
         }
-        Ok(())
     }
 }
