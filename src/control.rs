@@ -122,15 +122,8 @@ pub fn serve(daemon: &Daemon, verb: Verb, progress: &mut dyn FnMut(&Progress)) -
         }
         Verb::List => Ok(Answer::Snapshots(daemon.views().snapshots()?.iter().map(SnapshotInfo::from).collect())),
         Verb::Delete { names } => {
-            // All names are looked at before the first snapshot goes.
-            for name in &names {
-                if name != crate::view::LIVE_NAME.as_bytes() {
-                    daemon.views().expect(name)?;
-                }
-            }
-            let deleted: Result<Vec<SnapshotInfo>> =
-                names.iter().map(|name| Ok(SnapshotInfo::from(&daemon.delete_snapshot(name)?))).collect();
-            Ok(Answer::Snapshots(deleted?))
+            let names: Vec<&[u8]> = names.iter().map(|name| name.as_slice()).collect();
+            Ok(Answer::Snapshots(daemon.delete_snapshots(&names)?.iter().map(SnapshotInfo::from).collect()))
         }
         Verb::Rename { old, new } => daemon.rename_snapshot(&old, &new).map(|()| Answer::Nothing),
         Verb::Diff { before, after } => {

@@ -121,10 +121,12 @@ impl Daemon {
         Ok(snapshot)
     }
 
-    pub fn delete_snapshot(&self, name: &[u8]) -> Result<Snapshot> {
-        let snapshot = self.views.delete(name)?;
-        self.tell_of(&snapshot.record.name);
-        Ok(snapshot)
+    pub fn delete_snapshots(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
+        let snapshots = self.views.delete(names)?;
+        for snapshot in &snapshots {
+            self.tell_of(&snapshot.record.name);
+        }
+        Ok(snapshots)
     }
 
     pub fn rename_snapshot(&self, old: &[u8], new: &[u8]) -> Result<()> {

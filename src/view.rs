@@ -143,16 +143,25 @@ impl Views {
         if name == LIVE_NAME.as_bytes() { Ok(Moment::Live) } else { Ok(Moment::At(self.expect(name)?.epoch)) }
     }
 
-    /// Makes a snapshot disappear, durably. Its room comes back in the background.
-    pub fn delete(&self, name: &[u8]) -> Result<Snapshot> {
-        if name == LIVE_NAME.as_bytes() {
-            return Err(refused(Errno::PERM, "`live` is the tree itself and cannot be deleted".into()));
+    /// Makes snapshots disappear, durably; none of them if a name is wrong. Their room comes back in the
+    /// background.
+    pub fn delete(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
+        let mut snapshots: Vec<Snapshot> = Vec::new();
+        for name in names {
+            if *name == LIVE_NAME.as_bytes() {
+                return Err(refused(Errno::PERM, "`live` is the tree itself and cannot be deleted".into()));
+            }
+            let snapshot = self.expect(name)?;
+            if !snapshots.contains(&snapshot) {
+                snapshots.push(snapshot);
+            }
         }
-        let snapshot = self.expect(name)?;
-        self.tree.device().hide_snapshot(snapshot.epoch)?;
+        for snapshot in &snapshots {
+            self.tree.device().hide_snapshot(snapshot.epoch)?;
+        }
         self.tree.commit()?;
         self.tree.device().wake();
-        Ok(snapshot)
+        Ok(snapshots)
     }
 
     /// Gives a snapshot another name, durably.

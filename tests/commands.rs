@@ -282,7 +282,7 @@ fn unreadable_files_are_reported_and_the_rest_is_done() {
     sample(&source);
     if !is_root() {
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(source.join("small"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(source.join("small"), fs::Permissions::from_mode(0o0)).unwrap();
         let output = mounted.run(["sync", source.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&output.stderr).contains("small: Permission denied"));

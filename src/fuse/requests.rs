@@ -390,7 +390,7 @@ impl Filesystem for super::mount::Served {
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let removed = if parent.0 == ROOT {
-            self.views.delete(name.as_bytes()).map(|_| ())
+            self.views.delete(&[name.as_bytes()]).map(|_| ())
         } else {
             self.writable(parent.0)
                 .and_then(|parent| self.views.tree().remove_directory(parent, name.as_bytes()).map(|_| ()))

@@ -92,7 +92,7 @@ fn deletions_that_overtake_each_other_leave_nothing() {
         }
         let device = world.tree().device();
         for number in [first, 3 - first] {
-            world.views().delete(format!("snapshot {number}").as_bytes()).unwrap();
+            world.views().delete(&[format!("snapshot {number}").as_bytes()]).unwrap();
             assert!(device.delete_step().unwrap());
         }
         while device.delete_step().unwrap() {}

@@ -609,10 +609,10 @@ impl World {
 
     /// Deletes a snapshot, and does all, some or nothing of the work that this leaves.
     pub fn delete_snapshot(&mut self) -> Result<(), Error> {
-        agreed("deleting", self.views().delete(b"never taken"), Err(Errno::NOENT))?;
+        agreed("deleting", self.views().delete(&[b"never taken"]), Err(Errno::NOENT))?;
         let Some(name) = self.any_snapshot() else { return Ok(()) };
         self.now.snapshots.remove(&name);
-        self.views().delete(name.as_bytes())?;
+        self.views().delete(&[name.as_bytes()])?;
         self.durable = self.now.clone();
         let mut steps = self.rng.pick(&[0, 1, 2, u64::MAX]);
         while steps > 0 && self.tree().device().delete_step()? {
