@@ -10,7 +10,7 @@ mod sync;
 
 pub use check::{CheckReport, Problem};
 pub use copy_out::{RestoreOptions, RestoreReport};
-pub use identity::FORMAT;
+pub use identity::{FORMAT, is_store};
 pub use sync::{SyncOptions, SyncReport};
 
 use crate::device::Snapshot;
@@ -91,7 +91,7 @@ impl Daemon {
 
     /// Shows the store at a mount point.
     pub fn mount(&self, mount_point: &Path, options: &Options) -> Result<()> {
-        let fs = FileSystem::new(self.views.clone(), &self.path, options.writeback);
+        let fs = FileSystem::new(self.views.clone(), &self.path, options);
         let mounted = Mounted::mount(fs, mount_point, &self.path.to_string_lossy(), options)?;
         self.lock.note_mount_point(mounted.mount_point());
         *self.mounted.lock() = Some(mounted);

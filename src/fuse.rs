@@ -42,6 +42,8 @@ pub struct FileSystem {
     /// The store's directory: the mount root tells it to those who ask.
     store: PathBuf,
     writeback: bool,
+    /// Every change of a directory waits for the disk.
+    dirsync: bool,
     /// With the writeback cache: how often each live inode is open for writing.
     open_for_writing: Mutex<HashMap<u64, usize>>,
     /// Owner of the mount root: whoever runs the daemon.
@@ -50,16 +52,25 @@ pub struct FileSystem {
 }
 
 impl FileSystem {
-    pub fn new(views: Arc<Views>, store: &Path, writeback: bool) -> FileSystem {
+    pub fn new(views: Arc<Views>, store: &Path, options: &Options) -> FileSystem {
         FileSystem {
             views,
             numbers: Numbers::default(),
             store: store.to_path_buf(),
-            writeback,
+            writeback: options.writeback,
+            dirsync: options.dirsync || options.sync,
             open_for_writing: Mutex::default(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
         }
+    }
+
+    /// Makes a change of a directory durable, if the mount asks for that.
+    fn settle<T>(&self, changed: T) -> Result<T> {
+        if self.dirsync {
+            self.views.tree().commit()?;
+        }
+        Ok(changed)
     }
 
     /// The inode behind a kernel number, in whatever view.

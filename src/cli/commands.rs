@@ -1,7 +1,7 @@
 //! Each verb: ask for it to be done, and show the result.
 
 use super::args::{self, Args, Verb as Args_};
-use super::output::{Display, path, print, print_json, size, table};
+use super::output::{Display, count, path, print, print_json, size, table};
 use super::{command, mounting};
 use crate::control::{Answer, SnapshotInfo, StatusInfo, Verb, ask, locate_store};
 use crate::daemon::{CheckReport, Daemon, RestoreOptions, SyncOptions, SyncReport};
@@ -174,7 +174,7 @@ fn restore(store: &Path, args: args::Restore) -> Result<bool> {
     if args.json {
         print_json(&report)?;
     } else {
-        print(&format!("{} files, {} restored\n", report.files, size(report.bytes)))?;
+        print(&format!("{}, {} restored\n", count(report.files, "file"), size(report.bytes)))?;
         warn(&report.problems);
     }
     Ok(report.problems.is_empty())
@@ -320,13 +320,13 @@ fn check(store: &Path, args: &args::Check) -> Result<bool> {
             print(&format!("    and {} more\n", problem.paths.len() - PATHS_SHOWN))?;
         }
     }
-    let verdict = match problems.len() {
-        0 => "no problems".to_string(),
-        1 => "1 problem".to_string(),
-        count => format!("{count} problems"),
-    };
+    let verdict = if problems.is_empty() { "no problems".to_string() } else { count(problems.len() as u64, "problem") };
     print(&format!(
-        "{inodes} inodes, {names} names, {snapshots} snapshots, {tracks} tracks, {} read: {verdict}\n",
+        "{}, {}, {}, {}, {} read: {verdict}\n",
+        count(*inodes, "inode"),
+        count(*names, "name"),
+        count(*snapshots, "snapshot"),
+        count(*tracks, "track"),
         size(*read_bytes)
     ))?;
     Ok(problems.is_empty())

@@ -141,7 +141,7 @@ fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool>
 
 pub fn umount(store: Option<PathBuf>, args: &Umount) -> Result<bool> {
     let target = args.target.clone().or(store).map_or_else(std::env::current_dir, Ok);
-    let target = target.map_err(|error| Error::media("looking where we stand", error))?;
+    let target = target.and_then(std::path::absolute).map_err(|error| Error::media("looking where we stand", error))?;
     let store = locate_store(&target)?;
     let mount_point = match ask_mount_point(&store) {
         Ok(Some(mount_point)) => mount_point,
@@ -151,6 +151,8 @@ pub fn umount(store: Option<PathBuf>, args: &Umount) -> Result<bool> {
         // The daemon may be gone and the mount still there.
         Err(_) => target.clone(),
     };
+    // Standing inside would keep it busy.
+    std::env::set_current_dir("/").map_err(|error| Error::media("leaving the directory", error))?;
     unmount_path(&mount_point, args.lazy)?;
     wait_for_end(&store, args.lazy)
 }

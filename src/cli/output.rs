@@ -35,6 +35,11 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// `1 file`, `2 files`.
+pub fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Bytes of a file name as text; what would confuse a terminal is escaped.
 pub fn path(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);

@@ -8,6 +8,7 @@ use crate::fuse::STORE_XATTR;
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -21,13 +22,22 @@ pub fn locate_store(path: &Path) -> Result<PathBuf> {
         )),
         _ => Error::media(format!("looking at {}", path.display()), error),
     })?;
+    if crate::daemon::is_store(&absolute) {
+        return Ok(absolute);
+    }
     let mut buffer = vec![0; 4096];
-    for directory in absolute.ancestors() {
+    for directory in absolute.ancestors().filter(|directory| is_mount_root(directory)) {
         if let Ok(len) = rustix::fs::getxattr(directory, STORE_XATTR, &mut buffer) {
             return Ok(PathBuf::from(OsString::from_vec(buffer[..len].to_vec())));
         }
     }
     Ok(absolute)
+}
+
+/// Below a mount root anybody can set xattrs of any name.
+fn is_mount_root(directory: &Path) -> bool {
+    let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+    directory.parent().is_some_and(|above| device(above) != device(directory))
 }
 
 /// Has a request carried out: by the daemon that has the store open, or else here.

@@ -52,11 +52,15 @@ impl Daemon {
             report: RestoreReport::default(),
             progress,
         };
+        let is_new = !options.to.exists();
         std::fs::create_dir_all(&options.to)
             .map_err(|error| Error::media(format!("making {}", options.to.display()), error))?;
         if options.paths.is_empty() {
             copy.content(ROOT, &options.to)?;
-            copy.directories.push((ROOT, options.to.clone()));
+            // A directory that was there already keeps its own attributes.
+            if is_new {
+                copy.directories.push((ROOT, options.to.clone()));
+            }
         }
         for path in &options.paths {
             copy.path(path, &options.to)?;
@@ -165,7 +169,7 @@ impl CopyOut<'_> {
             return std::fs::hard_link(first, target).map_err(failed);
         }
         match found.kind() {
-            Kind::File => self.file(inode, found, target)?,
+            Kind::File => self.file(inode, found, target).inspect_err(|_| self.discard(target))?,
             Kind::Symlink => std::os::unix::fs::symlink(OsStr::from_bytes(&found.inline), target).map_err(failed)?,
             kind => {
                 let file_type = match kind {
@@ -183,6 +187,13 @@ impl CopyOut<'_> {
             self.seen.insert(inode, target.to_path_buf());
         }
         self.attributes(inode, found, target)
+    }
+
+    /// Half a file is worse than none.
+    fn discard(&mut self, target: &Path) {
+        if let Err(error) = std::fs::remove_file(target) {
+            self.report.problems.push(format!("{}: a part of it stays behind: {error}", target.display()));
+        }
     }
 
     fn file(&mut self, inode: InodeNo, found: &Inode, target: &Path) -> Result<()> {

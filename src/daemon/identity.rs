@@ -97,6 +97,11 @@ pub(super) fn explain_missing(path: &Path, error: io::Error) -> Error {
     }
 }
 
+/// Whether a directory says of itself that it is a store.
+pub fn is_store(path: &Path) -> bool {
+    std::fs::read(path.join(IDENTITY)).is_ok_and(|content| content.starts_with(FIRST_LINE.as_bytes()))
+}
+
 /// Checks that the directory is a store of a format that this program knows.
 pub(super) fn check(path: &Path) -> Result<()> {
     let shown = path.display();

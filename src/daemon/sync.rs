@@ -222,11 +222,8 @@ impl Sync<'_> {
             self.one(Found { path, relative, name: &name, metadata, kind }, target, before)?;
         }
         for (name, (inode, found)) in existing {
-            let relative = relative.join(&name);
-            if !self.is_excluded(&relative)
-                && let Some(target) = target
-            {
-                self.remove(target, &name, &relative, inode, &found)?;
+            if let Some(target) = target {
+                self.remove(target, &name, &relative.join(&name), inode, &found)?;
             }
         }
         Ok(())
@@ -237,7 +234,10 @@ impl Sync<'_> {
         if let (Some((inode, old)), Some(parent)) = (&before, parent)
             && !self.is_same_object(&found, *inode, old)?
         {
-            self.remove(parent, found.name, &found.relative, *inode, old)?;
+            if !self.remove(parent, found.name, &found.relative, *inode, old)? {
+                self.problem(&found.path, "a directory of that name holds excluded files and stays");
+                return Ok(());
+            }
             before = None;
         }
         let linked = (found.kind != Kind::Directory && found.metadata.nlink() > 1)
@@ -350,16 +350,24 @@ impl Sync<'_> {
         Ok(Some(inode))
     }
 
-    fn remove(&mut self, parent: InodeNo, name: &OsStr, relative: &Path, inode: InodeNo, old: &Inode) -> Result<()> {
+    /// Removes what the source does not have; false where something excluded keeps a directory.
+    fn remove(&mut self, parent: InodeNo, name: &OsStr, relative: &Path, inode: InodeNo, old: &Inode) -> Result<bool> {
+        if self.is_excluded(relative) {
+            return Ok(false);
+        }
         if old.is_directory() {
             let mut children = Vec::new();
             self.tree.list_with_inodes(inode, 0, Moment::Live, |entry, found| {
                 children.push((entry.clone(), found.clone()));
                 Ok(true)
             })?;
+            let mut is_empty = true;
             for (entry, found) in children {
                 let name = OsStr::from_bytes(&entry.name);
-                self.remove(inode, name, &relative.join(name), entry.inode, &found)?;
+                is_empty &= self.remove(inode, name, &relative.join(name), entry.inode, &found)?;
+            }
+            if !is_empty {
+                return Ok(false);
             }
         }
         self.report.removed += 1;
@@ -373,7 +381,7 @@ impl Sync<'_> {
             self.entry_changed(parent, name.as_bytes());
             self.inode_changed(inode);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn file(&mut self, found: &Found<'_>, inode: InodeNo, is_new: bool) -> Result<()> {
@@ -568,7 +576,9 @@ impl Sync<'_> {
                 Err(error) => return Err(error),
             }
         }
-        for name in old {
+        // Only root sees these in the source.
+        let sees_trusted = rustix::process::geteuid().is_root();
+        for name in old.into_iter().filter(|name| sees_trusted || !name.starts_with(b"trusted.")) {
             is_changed = true;
             if !self.dry_run {
                 self.tree.remove_xattr(inode, &name)?;

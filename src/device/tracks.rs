@@ -59,6 +59,27 @@ impl State {
         Ok(found)
     }
 
+    /// The first track at or after `from` that does not exist, or `to` if all before it do.
+    pub fn next_gap(&self, inode: InodeNo, from: TrackNo, to: TrackNo, moment: Moment) -> Result<TrackNo> {
+        let in_memory = |track| moment == Moment::Live && self.in_memory(inode, track).is_some();
+        let mut next = from;
+        self.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), moment, |key, _| {
+            let track = split_track_key(key).map_or(to, |(_, track)| track);
+            while next < track && in_memory(next) {
+                next += 1;
+            }
+            if next < track {
+                return Ok(ControlFlow::Break(()));
+            }
+            next = track + 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        while next < to && in_memory(next) {
+            next += 1;
+        }
+        Ok(next.min(to))
+    }
+
     /// All tracks at or after `from` and before `to` that the live file has, in order.
     fn live_tracks(&self, inode: InodeNo, from: TrackNo, to: TrackNo) -> Result<Vec<TrackNo>> {
         let mut found = Vec::new();

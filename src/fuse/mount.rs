@@ -109,7 +109,7 @@ pub fn parse_options(given: &[String]) -> Result<Options> {
                 "defaults" | "auto" | "noauto" | "user" | "nouser" | "users" | "owner" | "group" | "nofail" | "_netdev",
                 None,
             ) => {}
-            ("subtype" | "comment", Some(_)) => {}
+            ("subtype" | "comment" | "user", Some(_)) => {}
             (name, _) if name.starts_with("x-") => {}
             _ => {
                 let known: Vec<&str> = OPTION_HELP.iter().map(|(name, _)| *name).collect();

@@ -65,7 +65,7 @@ impl FileSystem {
         let parent = self.writable(parent)?;
         let (number, made) =
             self.views.tree().make(FileSystem::caller(request, umask), parent, name.as_bytes(), new)?;
-        self.attributes_of(number, Moment::Live, &made)
+        self.settle(self.attributes_of(number, Moment::Live, &made)?)
     }
 
     fn reply_made(&self, reply: ReplyEntry, made: Result<FileAttr>) {
@@ -112,7 +112,8 @@ impl FileSystem {
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return Err(Error::Posix(Errno::INVAL)),
         };
-        self.views.tree().rename(from, name.as_bytes(), to, new_name.as_bytes(), mode)
+        self.views.tree().rename(from, name.as_bytes(), to, new_name.as_bytes(), mode)?;
+        self.settle(())
     }
 
     fn link_node(&self, number: u64, parent: u64, name: &OsStr) -> Result<FileAttr> {
@@ -126,7 +127,7 @@ impl FileSystem {
         }
         crate::view::check_writable(old)?;
         let linked = self.views.tree().link(inode, parent, name.as_bytes())?;
-        self.attributes_of(inode, Moment::Live, &linked)
+        self.settle(self.attributes_of(inode, Moment::Live, &linked)?)
     }
 
     fn list_plain(&self, number: u64, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
@@ -384,16 +385,21 @@ impl Filesystem for super::mount::Served {
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let removed = self.writable(parent.0).and_then(|parent| self.views.tree().unlink(parent, name.as_bytes()));
-        reply_or_error!(reply, removed, _ => reply.ok());
+        let removed = self.writable(parent.0).and_then(|parent| {
+            self.views.tree().unlink(parent, name.as_bytes())?;
+            self.settle(())
+        });
+        reply_or_error!(reply, removed, () => reply.ok());
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let removed = if parent.0 == ROOT {
             self.views.delete(&[name.as_bytes()]).map(|_| ())
         } else {
-            self.writable(parent.0)
-                .and_then(|parent| self.views.tree().remove_directory(parent, name.as_bytes()).map(|_| ()))
+            self.writable(parent.0).and_then(|parent| {
+                self.views.tree().remove_directory(parent, name.as_bytes())?;
+                self.settle(())
+            })
         };
         reply_or_error!(reply, removed, () => reply.ok());
     }

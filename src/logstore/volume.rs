@@ -33,6 +33,8 @@ pub struct Volume {
 struct State {
     chunks: BTreeMap<u32, Chunk>,
     changed: BTreeSet<u32>,
+    /// No chunk before this one has room for a segment.
+    first_with_room: u32,
     /// Released, but still referred to by the last durable commit.
     held: BTreeSet<u32>,
 }
@@ -109,14 +111,15 @@ impl Volume {
     pub(super) fn allocate(&self, meta: &Meta, count: usize) -> Result<Vec<u32>> {
         let mut state = self.state.lock();
         let mut found = Vec::new();
-        for number in 0.. {
-            let chunk = self.chunk(&mut state, meta, number)?.clone();
+        for number in state.first_with_room.. {
+            self.chunk(&mut state, meta, number)?;
             let first = number * CHUNK_BITS as u32;
-            let free = |state: &State, bit: usize| !chunk[bit] && !state.held.contains(&(first + bit as u32));
-            let aligned =
-                (0..CHUNK_BITS).step_by(count).find(|&start| (start..start + count).all(|bit| free(&state, bit)));
-            if let Some(start) = aligned {
+            let chunk = &state.chunks[&number];
+            let is_free = |bit: usize| !chunk[bit] && !state.held.contains(&(first + bit as u32));
+            let start = (0..CHUNK_BITS).step_by(count).find(|&start| (start..start + count).all(is_free));
+            if let Some(start) = start {
                 found = (start..start + count).map(|bit| first + bit as u32).collect();
+                state.first_with_room = number;
                 break;
             }
         }
@@ -149,6 +152,7 @@ impl Volume {
         for pseg in psegs {
             self.media.punch(u64::from(*pseg) * PSEG_BYTES, PSEG_BYTES).map_err(failed)?;
             state.held.remove(pseg);
+            state.first_with_room = state.first_with_room.min(pseg / CHUNK_BITS as u32);
         }
         Ok(())
     }

@@ -10,6 +10,9 @@ use serde_bytes::ByteBuf;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Tracks that a search for a hole walks under one lock.
+const SEEK_TRACKS: u64 = 1 << 16;
+
 /// What a track holds, fetched before the transaction that needs it.
 type Before = Option<Arc<Vec<u8>>>;
 
@@ -255,9 +258,15 @@ impl Tree {
         }
         let track_bytes = self.device.track_bytes();
         let end = found.size.div_ceil(track_bytes);
+        drop(look);
         let mut track = offset / track_bytes;
-        while track < end && look.next_track(number, track, track + 1, moment)?.is_some() {
-            track += 1;
+        while track < end {
+            // In pieces: nobody should wait for a large file to be walked.
+            let piece_end = end.min(track + SEEK_TRACKS);
+            track = self.device.look()?.next_gap(number, track, piece_end, moment)?;
+            if track < piece_end {
+                break;
+            }
         }
         Ok(offset.max(track * track_bytes).min(found.size))
     }

@@ -59,7 +59,9 @@ impl Tree {
         if order(before) <= order(after) {
             self.diff_forward(before, after)
         } else {
-            Ok(self.diff_forward(after, before)?.into_iter().map(Difference::reversed).collect())
+            let mut found: Vec<_> = self.diff_forward(after, before)?.into_iter().map(Difference::reversed).collect();
+            found.sort_by(|a, b| (&a.path, a.kind).cmp(&(&b.path, b.kind)));
+            Ok(found)
         }
     }
 
@@ -168,11 +170,7 @@ impl Tree {
         let is_other = (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid);
         // A new xattr leaves no pre-image; the change time of the inode tells.
         let may_have_new_xattrs = touch.xattr || old.ctime != new.ctime;
-        let xattrs = |moment| -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-            let names = self.xattr_names(number, moment)?;
-            names.into_iter().map(|name| Ok((name.clone(), self.xattr(number, &name, moment)?))).collect()
-        };
-        if is_other || may_have_new_xattrs && xattrs(before)? != xattrs(after)? {
+        if is_other || may_have_new_xattrs && self.xattrs(number, before)? != self.xattrs(number, after)? {
             return Ok(Some(DifferenceKind::Attributes));
         }
         Ok(None)
@@ -249,6 +247,13 @@ impl Names<'_> {
             removed.sort_by(|a, b| b.0.cmp(&a.0));
             for (path, kind) in added {
                 let from = removed.pop().map(|(path, _)| path);
+                if from.is_none()
+                    && let Some(old) = self.take_removed(&path)
+                {
+                    // Another inode in the place of the old one: removed and made again, or renamed over it.
+                    found.extend(self.replaced(path, old, number)?);
+                    continue;
+                }
                 found.push(Difference {
                     kind: if from.is_some() { DifferenceKind::Renamed } else { DifferenceKind::Added },
                     path,
@@ -275,6 +280,57 @@ impl Names<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Names<'_> {
+    /// The inode that had this path before, if it has lost it.
+    fn take_removed(&mut self, path: &[u8]) -> Option<InodeNo> {
+        let (&number, _) = self.removed.iter().find(|(_, paths)| paths.iter().any(|(known, _)| known == path))?;
+        let paths = self.removed.get_mut(&number)?;
+        paths.retain(|(known, _)| known != path);
+        Some(number)
+    }
+
+    /// How the inode at a path differs from the one that was there before; `None` where it is the same.
+    fn replaced(&self, path: Vec<u8>, old_number: InodeNo, new_number: InodeNo) -> Result<Option<Difference>> {
+        let (before, after) = ((old_number, self.before), (new_number, self.after));
+        let (old, new) = (self.tree.inode(before.0, before.1)?, self.tree.inode(after.0, after.1)?);
+        let is_same_content = old.kind() == new.kind()
+            && (old.is_directory()
+                || (old.size, old.rdev, &old.inline) == (new.size, new.rdev, &new.inline)
+                    && self.has_same_bytes(before, after, &old)?);
+        let kind = if !is_same_content {
+            DifferenceKind::Changed
+        } else if (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid)
+            || self.tree.xattrs(before.0, before.1)? != self.tree.xattrs(after.0, after.1)?
+        {
+            DifferenceKind::Attributes
+        } else {
+            return Ok(None);
+        };
+        let is_directory = new.is_directory();
+        Ok(Some(Difference {
+            kind,
+            path,
+            from: None,
+            is_directory,
+            size_before: size_of(&old),
+            size_after: size_of(&new),
+        }))
+    }
+
+    fn has_same_bytes(&self, old: (InodeNo, Moment), new: (InodeNo, Moment), inode: &Inode) -> Result<bool> {
+        const STEP: usize = 1 << 20;
+        if inode.kind() != Kind::File || inode.tracks == 0 {
+            return Ok(true);
+        }
+        for offset in (0..inode.size).step_by(STEP) {
+            if self.tree.read(old.0, offset, STEP, old.1)? != self.tree.read(new.0, offset, STEP, new.1)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -76,6 +76,12 @@ impl Tree {
         names(&look, number, moment)
     }
 
+    /// All xattrs with their values, sorted by name.
+    pub fn xattrs(&self, number: InodeNo, moment: Moment) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let names = self.xattr_names(number, moment)?;
+        names.into_iter().map(|name| Ok((name.clone(), self.xattr(number, &name, moment)?))).collect()
+    }
+
     pub fn set_xattr(&self, number: InodeNo, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
         check_name(name)?;
         if value.len() > XATTR_VALUE_BYTES_MAX {
