@@ -393,12 +393,14 @@ impl LogStore {
     /// run of free blocks that a whole track fits into.
     fn add_extents(&self, inner: &mut Inner, meta: &mut Meta) -> Result<()> {
         const HALF_FREE: u8 = 4;
-        if self.reopen_one(inner, meta, HALF_FREE)? {
+        /// Segments looked at before a new one is preferred.
+        const CANDIDATES: usize = 16;
+        if self.reopen_one(inner, meta, HALF_FREE, CANDIDATES)? {
             return Ok(());
         }
         match self.new_segment(inner, meta) {
             Err(error) if error.is_no_space() => {
-                if self.reopen_one(inner, meta, 1)? {
+                if self.reopen_one(inner, meta, 1, usize::MAX)? {
                     Ok(())
                 } else {
                     Err(error)
@@ -408,7 +410,8 @@ impl LogStore {
         }
     }
 
-    fn reopen_one(&self, inner: &mut Inner, meta: &mut Meta, least_class: u8) -> Result<bool> {
+    /// Opens the runs of one segment of at least this class; `most` limits how many are looked at.
+    fn reopen_one(&self, inner: &mut Inner, meta: &mut Meta, least_class: u8, most: usize) -> Result<bool> {
         let open: BTreeSet<u64> = inner.extents.iter().map(|extent| extent.segment).collect();
         let mut candidates = Vec::new();
         for class in (least_class..=segment::CLASSES).rev() {
@@ -422,7 +425,7 @@ impl LogStore {
                 if !open.contains(&id) {
                     candidates.push(id);
                 }
-                if candidates.len() >= 64 {
+                if candidates.len() >= most {
                     break;
                 }
             }
@@ -431,7 +434,11 @@ impl LogStore {
             let segment = inner.load(meta, id)?;
             let runs = segment.free_runs(self.slot_blocks);
             if !runs.is_empty() {
-                segment.find_free_entries(&self.volume)?;
+                if let Err(error) = segment.find_free_entries(&self.volume) {
+                    // What lies in it can still be read; new tracks go elsewhere.
+                    log::warn!("segment {id} is not written to: {error}");
+                    continue;
+                }
                 inner.extents.extend(runs.into_iter().map(|(next, end)| Extent { segment: id, next, end }));
                 return Ok(true);
             }

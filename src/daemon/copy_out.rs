@@ -169,7 +169,7 @@ impl CopyOut<'_> {
             return std::fs::hard_link(first, target).map_err(failed);
         }
         match found.kind() {
-            Kind::File => self.file(inode, found, target).inspect_err(|_| self.discard(target))?,
+            Kind::File => self.file(inode, found, target)?,
             Kind::Symlink => std::os::unix::fs::symlink(OsStr::from_bytes(&found.inline), target).map_err(failed)?,
             kind => {
                 let file_type = match kind {
@@ -189,13 +189,6 @@ impl CopyOut<'_> {
         self.attributes(inode, found, target)
     }
 
-    /// Half a file is worse than none.
-    fn discard(&mut self, target: &Path) {
-        if let Err(error) = std::fs::remove_file(target) {
-            self.report.problems.push(format!("{}: a part of it stays behind: {error}", target.display()));
-        }
-    }
-
     fn file(&mut self, inode: InodeNo, found: &Inode, target: &Path) -> Result<()> {
         let file =
             File::options().write(true).create_new(true).mode(0o600).open(target).map_err(|error| {
@@ -206,6 +199,11 @@ impl CopyOut<'_> {
                     _ => Error::media("making it", error),
                 }
             })?;
+        // Only what was made here may go again.
+        self.fill(&file, inode, found).inspect_err(|_| self.discard(target))
+    }
+
+    fn fill(&mut self, file: &File, inode: InodeNo, found: &Inode) -> Result<()> {
         let mut offset = 0;
         while offset < found.size {
             let data = match self.tree.seek_data(inode, offset, self.moment) {
@@ -224,6 +222,13 @@ impl CopyOut<'_> {
             }
         }
         file.set_len(found.size).map_err(|error| Error::media("setting its length", error))
+    }
+
+    /// Half a file is worse than none.
+    fn discard(&mut self, target: &Path) {
+        if let Err(error) = std::fs::remove_file(target) {
+            self.report.problems.push(format!("{}: a part of it stays behind: {error}", target.display()));
+        }
     }
 
     /// Owner, xattrs, mode and times, in the order in which one does not undo another.

@@ -83,7 +83,9 @@ impl Commit<'_> {
         drop(guard);
         self.make_durable(&overlay).inspect_err(|error| device.stop(error))?;
         device.durable_freezes.store(freeze, Ordering::SeqCst);
-        device.note_room()?;
+        if let Err(error) = device.note_room() {
+            log::warn!("the room of the store could not be looked at: {error}");
+        }
         Ok(result)
     }
 

@@ -84,11 +84,21 @@ impl Device {
         Ok(bytes)
     }
 
-    /// Inodes without a name whose records are still there.
-    pub fn orphans(&self) -> Result<Vec<InodeNo>> {
+    /// The first inode without a name whose records are still there and that `may_go`.
+    pub fn first_orphan(&self, may_go: impl Fn(InodeNo) -> bool) -> Result<Option<InodeNo>> {
         let look = self.look()?;
-        let range = look.meta().range(Table::Orphan, &work_key(INODE, 0), &work_key(INODE, u64::MAX))?;
-        range.map(|pair| Ok(u64::from_be_bytes(pair?.0[5..].try_into().unwrap_or_default()))).collect()
+        for pair in look.meta().range(Table::Orphan, &work_key(INODE, 0), &work_key(INODE, u64::MAX))? {
+            let number = u64::from_be_bytes(pair?.0[5..].try_into().unwrap_or_default());
+            if may_go(number) {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether an inode has lost its last name and is to be removed.
+    pub fn is_orphan(&self, inode: InodeNo) -> Result<bool> {
+        self.look()?.meta().contains(Table::Orphan, &work_key(INODE, inode))
     }
 }
 
