@@ -34,8 +34,9 @@ needs:
 check: needs
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
-	$(CARGO) build --locked --release
 	$(CARGO) test --locked
+	$(MAKE) run RUN_DIR=target/check-run SNAP=target/check-snap
+	$(MAKE) stop RUN_DIR=target/check-run SNAP=target/check-snap
 
 test: needs
 	$(CARGO) test --locked

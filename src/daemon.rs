@@ -89,10 +89,10 @@ impl Daemon {
         &self.views
     }
 
-    /// Shows the store at a mount point.
-    pub fn mount(&self, mount_point: &Path, options: &Options) -> Result<()> {
+    /// Shows the store at a mount point; `on_end` is called when somebody has unmounted it.
+    pub fn mount(&self, mount_point: &Path, options: &Options, on_end: impl FnOnce() + Send + 'static) -> Result<()> {
         let fs = FileSystem::new(self.views.clone(), &self.path, options);
-        let mounted = Mounted::mount(fs, mount_point, &self.path.to_string_lossy(), options)?;
+        let mounted = Mounted::mount(fs, mount_point, &self.path.to_string_lossy(), options, on_end)?;
         self.lock.note_mount_point(mounted.mount_point());
         *self.mounted.lock() = Some(mounted);
         Ok(())

@@ -6,13 +6,13 @@ use crate::daemon::Daemon;
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Options, check_mount_point, parse_options, unmount_path};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Set for a daemon that was started in the background: it says on standard output when it works.
@@ -43,18 +43,27 @@ pub fn mount(store: Option<PathBuf>, args: &Mount) -> Result<bool> {
 }
 
 fn in_front(store: &Path, mount_point: &Path, options: &Options) -> Result<bool> {
-    let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, ended.clone()).map_err(|error| Error::media("catching signals", error))?;
-    }
+    let (tell, wait) = std::sync::mpsc::channel();
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| Error::media("catching signals", error))?;
+    let tell_signal = tell.clone();
+    std::thread::spawn(move || {
+        for _signal in signals.forever() {
+            if tell_signal.send(()).is_err() {
+                return;
+            }
+        }
+    });
     let daemon = Arc::new(Daemon::open(store)?);
     check_mount_point(mount_point, options)?;
-    daemon.mount(mount_point, options)?;
+    daemon.mount(mount_point, options, move || {
+        if tell.send(()).is_err() {
+            log::debug!("the mount ended after the daemon");
+        }
+    })?;
     let server = Server::start(&daemon).inspect_err(|_| end_mount(&daemon))?;
     say_ready(daemon.path())?;
-    while !daemon.is_unmounted() && !ended.load(Ordering::Acquire) {
-        std::thread::sleep(POLL);
-    }
+    wait.recv().map_err(|_| Error::Store("nobody is left to say when to end".into()))?;
     let was_signalled = !daemon.is_unmounted();
     if was_signalled {
         // What is written from here on may still be on its way; what came before is safe now.

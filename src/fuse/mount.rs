@@ -5,7 +5,7 @@ mod helper;
 use super::{FileSystem, Notify};
 use crate::error::{Errno, Error, Result};
 use crate::tree::ROOT;
-use fuser::{BackgroundSession, Config, Generation, INodeNo, ReplyEntry, Session, SessionACL};
+use fuser::{Config, Generation, INodeNo, ReplyEntry, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::CString;
 use std::fs::File;
@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 const DEVICE: &str = "/dev/fuse";
@@ -259,7 +260,7 @@ impl FileSystem {
 /// A mounted file system.
 pub struct Mounted {
     fs: Arc<FileSystem>,
-    session: BackgroundSession,
+    ended: Arc<AtomicBool>,
     notify: Notify,
     mount_point: PathBuf,
     /// With `auto_unmount`: fusermount3 unmounts when this is closed, however we end.
@@ -267,8 +268,14 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts; the kernel's requests are served from now on.
-    pub fn mount(fs: FileSystem, mount_point: &Path, source: &str, options: &Options) -> Result<Mounted> {
+    /// Mounts; the kernel's requests are served from now on, and `on_end` is called when that is over.
+    pub fn mount(
+        fs: FileSystem,
+        mount_point: &Path,
+        source: &str,
+        options: &Options,
+        on_end: impl FnOnce() + Send + 'static,
+    ) -> Result<Mounted> {
         let mount_point = mount_point
             .canonicalize()
             .map_err(|error| Error::media(format!("looking at {}", mount_point.display()), error))?;
@@ -300,7 +307,17 @@ impl Mounted {
         // Set once, here.
         notify_cell.get_or_init(|| notify.clone());
         let session = session.spawn().map_err(failed)?;
-        Ok(Mounted { fs, session, notify, mount_point, _keep: keep })
+        let ended = Arc::new(AtomicBool::new(false));
+        let has_ended = ended.clone();
+        let watch = move || {
+            if let Err(error) = session.join() {
+                log::error!("the mount ended with an error: {error}");
+            }
+            has_ended.store(true, Ordering::Release);
+            on_end();
+        };
+        std::thread::Builder::new().name("session".into()).spawn(watch).map_err(failed)?;
+        Ok(Mounted { fs, ended, notify, mount_point, _keep: keep })
     }
 
     pub fn mount_point(&self) -> &Path {
@@ -318,7 +335,7 @@ impl Mounted {
 
     /// Whether the kernel has ended the session: somebody has unmounted it.
     pub fn has_ended(&self) -> bool {
-        self.session.guard.is_finished()
+        self.ended.load(Ordering::Acquire)
     }
 }
 

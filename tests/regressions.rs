@@ -1,0 +1,347 @@
+//! Mistakes that were made once, each with the test that would have shown it.
+
+mod mounted;
+
+use mounted::*;
+use pitfs::logstore::Codec;
+use pitfs::media::{Tearing, TestDir};
+use pitfs::tree::{CreateOptions, Tree};
+use pitfs::view::Views;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+const NOBODY: u32 = 65534;
+
+/// Bytes that do not compress.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Runs `pitfs` somewhere, without a store in the environment.
+fn run_in<S: AsRef<OsStr>>(directory: &Path, args: &[S]) -> Output {
+    Command::new(PITFS).args(args).current_dir(directory).env_remove("PITFS_STORE").output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn a_store_inside_another_stores_mount_is_the_one_that_is_meant() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let inner = mounted.live().join("inner");
+    mounted.ok([OsStr::new("create"), inner.as_os_str()]);
+    mounted.ok([OsStr::new("-s"), inner.as_os_str(), OsStr::new("snap"), OsStr::new("within")]);
+    assert!(mounted.ok([OsStr::new("-s"), inner.as_os_str(), OsStr::new("list")]).starts_with("within "));
+    assert_eq!(mounted.ok(["list"]), "", "the store around it has no snapshot");
+    // Any other directory belongs to the mount it lies in.
+    fs::create_dir(mounted.live().join("plain")).unwrap();
+    let output = run_in(&mounted.live().join("plain"), &["snap", "around"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(mounted.ok(["list"]).starts_with("around "));
+}
+
+#[test]
+fn an_xattr_below_a_mount_root_leads_to_no_store() {
+    if !can_mount() {
+        return;
+    }
+    let (mounted, other) = (Mounted::new(), Mounted::unmounted());
+    let trap = mounted.live().join("trap");
+    fs::create_dir(&trap).unwrap();
+    let value = other.store();
+    rustix::fs::setxattr(
+        &trap,
+        pitfs::fuse::STORE_XATTR,
+        value.as_os_str().as_encoded_bytes(),
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
+    let output = run_in(&trap, &["snap", "s"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(other.ok(["list"]), "");
+    assert!(mounted.ok(["list"]).starts_with("s "));
+}
+
+#[test]
+fn with_dirsync_a_change_of_a_directory_is_durable_when_it_returns() {
+    if !can_mount() {
+        return;
+    }
+    type Step = (&'static str, fn(&Path), fn(&Path) -> bool);
+    let steps: [Step; 7] = [
+        ("mkdir", |live| fs::create_dir(live.join("d")).unwrap(), |live| live.join("d").is_dir()),
+        ("create", |live| drop(fs::File::create(live.join("f")).unwrap()), |live| live.join("f").is_file()),
+        ("symlink", |live| symlink("f", live.join("s")).unwrap(), |live| live.join("s").is_symlink()),
+        (
+            "link",
+            |live| fs::hard_link(live.join("f"), live.join("g")).unwrap(),
+            |live| live.join("g").metadata().is_ok_and(|found| found.nlink() == 2),
+        ),
+        (
+            "rename",
+            |live| fs::rename(live.join("g"), live.join("d/h")).unwrap(),
+            |live| live.join("d/h").is_file() && !live.join("g").exists(),
+        ),
+        ("unlink", |live| fs::remove_file(live.join("d/h")).unwrap(), |live| !live.join("d/h").exists()),
+        ("rmdir", |live| fs::remove_dir(live.join("d")).unwrap(), |live| !live.join("d").exists()),
+    ];
+    for option in ["dirsync", "sync"] {
+        let mounted = Mounted::with_options(&[option]);
+        for (what, change, is_there) in steps {
+            change(&mounted.live());
+            mounted.kill();
+            mounted.mount(&[option]);
+            assert!(is_there(&mounted.live()), "{what} with -o {option}");
+        }
+    }
+}
+
+#[test]
+fn what_is_excluded_stays_below_directories_that_the_source_lost() {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir_all(source.join("a/deep")).unwrap();
+    fs::create_dir_all(source.join("b")).unwrap();
+    for file in ["a/deep/keep.o", "a/deep/gone", "a/gone", "b/gone"] {
+        fs::write(source.join(file), file).unwrap();
+    }
+    let sync = ["sync", source.to_str().unwrap(), "--exclude", "*.o"];
+    mounted.ok(&sync[..2]);
+    fs::remove_dir_all(source.join("a")).unwrap();
+    fs::remove_dir_all(source.join("b")).unwrap();
+    let planned = mounted.ok([&sync[..], &["-n"]].concat());
+    assert!(planned.contains("a/gone") && !planned.contains("keep.o"), "{planned}");
+    mounted.ok(sync);
+    let shown = |to: &str| {
+        let to = mounted.dir.path().join(to);
+        mounted.ok(["restore", "live", "--to", to.to_str().unwrap()]);
+        listing(&to).into_iter().map(|shown| shown.path.to_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown("first"), ["a", "a/deep", "a/deep/keep.o"]);
+    // Nor does something else take the place of such a directory.
+    fs::write(source.join("a"), b"a file now").unwrap();
+    let said = mounted.fails(1, sync);
+    assert!(said.contains("holds excluded files and stays"), "{said}");
+    assert_eq!(shown("second"), ["a", "a/deep", "a/deep/keep.o"]);
+    mounted.check();
+}
+
+#[test]
+fn diff_shows_a_file_that_was_replaced_once() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let live = mounted.live();
+    let write = |name: &str, content: &[u8]| fs::write(live.join(name), content).unwrap();
+    let large = noise(50_000);
+    for name in ["attributes", "changed", "renamed over", "same"] {
+        write(name, b"one");
+    }
+    for name in ["large", "large and other"] {
+        write(name, &large);
+    }
+    fs::create_dir(live.join("dir")).unwrap();
+    write("dir/same", b"one");
+    symlink("one", live.join("symlink")).unwrap();
+    mounted.ok(["snap", "s"]);
+    let names = ["attributes", "changed", "same", "large", "large and other", "dir/same", "symlink"];
+    for name in names {
+        fs::remove_file(live.join(name)).unwrap();
+    }
+    fs::remove_dir(live.join("dir")).unwrap();
+    for name in ["attributes", "same"] {
+        write(name, b"one");
+    }
+    fs::set_permissions(live.join("attributes"), fs::Permissions::from_mode(0o600)).unwrap();
+    write("changed", b"three");
+    write("large", &large);
+    let mut other = large;
+    other[45_000] ^= 1;
+    write("large and other", &other);
+    fs::create_dir(live.join("dir")).unwrap();
+    write("dir/same", b"one");
+    symlink("two", live.join("symlink")).unwrap();
+    write("new", b"two");
+    fs::rename(live.join("new"), live.join("renamed over")).unwrap();
+    let expected = "A attributes\nM changed  3 B -> 5 B\nM large and other  48.8 KiB\nM renamed over  3 B\nM symlink";
+    let diff = mounted.ok(["diff", "s"]);
+    assert!(diff.starts_with(expected) && diff.lines().count() == 5, "{diff}");
+    let back = mounted.ok(["diff", "live", "s"]);
+    assert!(back.starts_with("A attributes\nM changed  5 B -> 3 B\n") && back.lines().count() == 5, "{back}");
+}
+
+#[test]
+fn restore_leaves_the_attributes_of_a_directory_that_was_there() {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), b"content").unwrap();
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o751)).unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "s"]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    let (old, new) = (mounted.dir.path().join("old"), mounted.dir.path().join("new"));
+    fs::create_dir(&old).unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o1700)).unwrap();
+    for (to, expected) in [(&old, 0o1700), (&new, 0o751)] {
+        mounted.ok(["restore", "s", "--to", to.to_str().unwrap()]);
+        assert_eq!(fs::read(to.join("file")).unwrap(), b"content");
+        assert_eq!(mode(to), expected, "{}", to.display());
+    }
+}
+
+#[test]
+fn restore_leaves_no_half_file_and_removes_none_but_its_own() {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let content = noise(60_000);
+    fs::write(source.join("damaged"), &content).unwrap();
+    fs::write(source.join("whole"), b"whole").unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    let to = mounted.dir.path().join("to");
+    fs::create_dir(&to).unwrap();
+    fs::write(to.join("whole"), b"was here").unwrap();
+    let restore = ["restore", "live", "--to", to.to_str().unwrap()];
+    let said = mounted.fails(1, restore);
+    assert!(said.contains("whole: it exists already"), "{said}");
+    assert_eq!(fs::read(to.join("whole")).unwrap(), b"was here");
+    fs::remove_file(to.join("damaged")).unwrap();
+    fs::remove_file(to.join("whole")).unwrap();
+    let volume = mounted.store().join("volume.0");
+    let bytes = fs::read(&volume).unwrap();
+    let mark = &content[40_000..40_016];
+    let at = bytes.windows(mark.len()).position(|window| window == mark).unwrap();
+    fs::File::options().write(true).open(&volume).unwrap().write_all_at(&[!mark[0]], at as u64).unwrap();
+    let said = mounted.fails(1, restore);
+    assert!(said.contains("damaged"), "{said}");
+    assert!(!to.join("damaged").exists(), "the first tracks could be read, and are no file");
+    assert_eq!(fs::read(to.join("whole")).unwrap(), b"whole");
+}
+
+#[test]
+fn umount_works_from_inside_the_mount() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    fs::create_dir(mounted.live().join("d")).unwrap();
+    for (directory, args) in [
+        (mounted.live().join("d"), &["umount"][..]),
+        (mounted.snap(), &["umount", "."]),
+        (mounted.live(), &["umount", "d"]),
+    ] {
+        let output = run_in(&directory, args);
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        assert!(!is_mount_point(&mounted.snap()));
+        mounted.mount(&[]);
+    }
+}
+
+#[test]
+fn the_owner_of_a_store_commands_a_daemon_of_root_inside_the_store_only() {
+    if !can_mount() || !is_root() {
+        return eprintln!("not run: needs root, to become somebody else, and /dev/fuse");
+    }
+    let mounted = Mounted::unmounted();
+    fs::set_permissions(mounted.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = mounted.dir.path().join("pitfs");
+    // Not by this process: a fork of another test could keep the copy open for writing.
+    assert!(Command::new("cp").arg(PITFS).arg(&program).status().unwrap().success());
+    let store = mounted.store();
+    let inside: Vec<_> = fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().path()).collect();
+    for path in inside.iter().chain([&store]) {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    mounted.mount(&[]);
+    let run = |uid: u32, args: &[&str]| {
+        let mut command = Command::new(&program);
+        command.arg("-s").arg(&store).args(args).current_dir("/").uid(uid).gid(uid).output().unwrap()
+    };
+    for args in [
+        &["snap", "x"][..],
+        &["list"],
+        &["rename", "x", "y"],
+        &["diff", "y"],
+        &["status"],
+        &["check"],
+        &["snap", "z"],
+        &["delete", "z"],
+    ] {
+        let output = run(NOBODY, args);
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+    }
+    let to = mounted.dir.path().join("to");
+    for args in [&["sync", "/etc"][..], &["restore", "y", "--to", to.to_str().unwrap()]] {
+        let output = run(NOBODY, args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(said(&output).contains("the daemon runs as another user"), "{args:?}: {}", said(&output));
+    }
+    assert!(!to.exists() && fs::read_dir(mounted.live()).unwrap().next().is_none());
+    assert_eq!(run(NOBODY - 1, &["snap", "no"]).status.code(), Some(1));
+    let list = mounted.ok(["list"]);
+    assert!(list.starts_with("y ") && list.lines().count() == 1, "{list}");
+}
+
+#[test]
+fn no_snapshot_is_deleted_when_a_name_is_wrong() {
+    let mounted = Mounted::unmounted();
+    for name in ["a", "b", "c"] {
+        mounted.ok(["snap", name]);
+    }
+    for wrong in ["live", "nope"] {
+        mounted.fails(1, ["delete", "a", "b", wrong]);
+        assert_eq!(mounted.ok(["list"]).lines().count(), 3, "{wrong}");
+    }
+    mounted.ok(["delete", "a", "b", "a"]);
+    let list = mounted.ok(["list"]);
+    assert!(list.starts_with("c ") && list.lines().count() == 1, "{list}");
+}
+
+/// A store on test media with three snapshots.
+fn three_snapshots() -> (Views, TestDir) {
+    let dir = TestDir::new();
+    let options = CreateOptions { track_bytes: 16 << 10, codec: Codec::Lz4, uid: 0, gid: 0, mode: 0o755, hash_seed: 1 };
+    Tree::create(Arc::new(dir.clone()), &options).unwrap();
+    let views = Views::new(Tree::open(Arc::new(dir.clone())).unwrap());
+    for name in [&b"a"[..], b"b", b"c"] {
+        views.snapshot(Some(name)).unwrap();
+    }
+    (views, dir)
+}
+
+#[test]
+fn several_snapshots_are_deleted_in_one_commit() {
+    let all = [&b"a"[..], b"b", b"c"];
+    let syncs_of = |names: &[&[u8]]| {
+        let (views, dir) = three_snapshots();
+        let before = dir.syncs();
+        views.delete(names).unwrap();
+        dir.syncs() - before
+    };
+    let syncs = syncs_of(&all);
+    assert!(syncs < 2 * syncs_of(&all[..1]), "{syncs} syncs are more than one commit");
+    for stop in 1..=syncs {
+        let (views, dir) = three_snapshots();
+        dir.stop_at_sync(stop);
+        assert!(views.delete(&all).is_err(), "it stops at sync {stop}");
+        let left =
+            Views::new(Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap()).snapshots().unwrap();
+        assert!([0, 3].contains(&left.len()), "{} are left after sync {stop}", left.len());
+    }
+}
