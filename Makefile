@@ -34,12 +34,12 @@ needs:
 check: needs
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
-	$(CARGO) test --locked
+	$(CARGO) test --locked --lib --bins --tests
 	$(MAKE) run RUN_DIR=target/check-run SNAP=target/check-snap
 	$(MAKE) stop RUN_DIR=target/check-run SNAP=target/check-snap
 
 test: needs
-	$(CARGO) test --locked
+	$(CARGO) test --locked --lib --bins --tests
 
 install: build
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/pitfs

@@ -16,18 +16,17 @@ start)
     echo
     echo "$FROM is stored in $store and shown at $SNAP:"
     ls "$SNAP"
-    cat <<EOF
-
-Try next:
-  echo new > $SNAP/live/NEW            work in live
-  mkdir $SNAP/second                   take another snapshot
-  diff -r $SNAP/$name $SNAP/live        compare
-  $BIN -s $SNAP diff $name              the same, in time that follows the change
-  $BIN -s $SNAP list
-  $BIN -s $SNAP status
-  $BIN -s $SNAP check
-  make stop                            end it and remove the store
-EOF
+    echo
+    echo "Try next:"
+    try() { printf '  %-52s # %s\n' "$1" "$2"; }
+    try "echo new > $SNAP/live/NEW" "work in live"
+    try "mkdir $SNAP/second" "take another snapshot"
+    try "diff -r $SNAP/$name $SNAP/live" "compare"
+    try "$BIN -s $SNAP diff $name" "the same, in time that follows the change"
+    try "$BIN -s $SNAP list" "the snapshots"
+    try "$BIN -s $SNAP status" "what takes how much room"
+    try "$BIN -s $SNAP check" "read and verify everything"
+    try "make stop" "end it and remove the store"
     ;;
 stop)
     if [ -e "$store" ]; then
