@@ -240,6 +240,25 @@ fn mount_points_that_cannot_be_used_say_why() {
 }
 
 #[test]
+fn a_machine_without_fuse_is_named_as_such() {
+    if !is_root() {
+        return eprintln!("not run: needs root, to hide /dev/fuse");
+    }
+    let mounted = Mounted::unmounted();
+    let hidden = "mount -t tmpfs none /dev && exec \"$@\"";
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", hidden, "sh", PITFS, "mount", "--foreground"])
+        .args([mounted.store(), mounted.snap()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("/dev/fuse does not exist") && said.contains("modprobe"),
+        "{said}"
+    );
+}
+
+#[test]
 fn snapshot_names_that_cannot_be_used_say_why() {
     let mounted = Mounted::unmounted();
     mounted.ok(["snap", "taken"]);
