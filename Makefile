@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
+# Where mount(8) looks for helpers.
+SBINDIR ?= /sbin
 DESTDIR ?=
 FROM ?= .
 SNAP ?= ./snap
@@ -15,7 +17,7 @@ help:
 	@echo 'make build    a release binary, $(BIN)'
 	@echo 'make run      store a directory (FROM=DIR) and show it (SNAP=DIR); `make stop` ends it'
 	@echo 'make check    everything that must pass'
-	@echo 'make install  to PREFIX=$(PREFIX), with man pages, completions and mount helper'
+	@echo 'make install  to PREFIX=$(PREFIX), with man pages and completions; the mount helper to SBINDIR=$(SBINDIR)'
 
 build:
 	$(CARGO) build --release --locked
@@ -43,7 +45,9 @@ test: needs
 
 install: build
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/pitfs
-	install -D -m 755 mount-helper/mount.pitfs $(DESTDIR)/sbin/mount.pitfs
+	install -d $(DESTDIR)$(SBINDIR)
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' mount-helper/mount.pitfs > $(DESTDIR)$(SBINDIR)/mount.pitfs
+	chmod 755 $(DESTDIR)$(SBINDIR)/mount.pitfs
 	for page in man/*.[78]; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	$(BIN) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs
@@ -51,7 +55,7 @@ install: build
 	$(BIN) completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/pitfs $(DESTDIR)/sbin/mount.pitfs
+	rm -f $(DESTDIR)$(PREFIX)/bin/pitfs $(DESTDIR)$(SBINDIR)/mount.pitfs
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man8/pitfs.8 $(DESTDIR)$(PREFIX)/share/man/man8/mount.pitfs.8 $(DESTDIR)$(PREFIX)/share/man/man7/pitfs.7
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pitfs $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
 

@@ -17,7 +17,9 @@ const FAILED: u8 = 1;
 pub fn main() -> ExitCode {
     // A reader that has seen enough, like `head`, ends us quietly.
     let args = Args::parse();
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("PITFS_LOG", "warn")).format_target(false).init();
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("PITFS_LOG", "warn,fuser=error"))
+        .format_target(false)
+        .init();
     match commands::run(args) {
         Ok(is_all_well) => ExitCode::from(if is_all_well { 0 } else { FAILED }),
         Err(error) => {

@@ -11,7 +11,9 @@ pub use client::{ask, locate_store};
 pub use server::Server;
 
 use crate::clock::Timestamp;
-use crate::daemon::{CheckReport, Daemon, Progress, RestoreOptions, RestoreReport, SyncOptions, SyncReport};
+use crate::daemon::{
+    CheckReport, Daemon, OnProgress, Progress, RestoreOptions, RestoreReport, SyncOptions, SyncReport,
+};
 use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::tree::{Difference, Space};
@@ -114,7 +116,7 @@ impl From<&Snapshot> for SnapshotInfo {
 }
 
 /// Carries out a request on an open store.
-pub fn serve(daemon: &Daemon, verb: Verb, progress: &mut dyn FnMut(&Progress)) -> Result<Answer> {
+pub fn serve(daemon: &Daemon, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
     match verb {
         Verb::Snap { name } => {
             let snapshot = daemon.snapshot(name.as_deref().map(|name| name.as_slice()))?;

@@ -11,7 +11,7 @@ mod sync;
 pub use check::{CheckReport, Problem};
 pub use copy_out::{RestoreOptions, RestoreReport};
 pub use identity::{FORMAT, is_store};
-pub use sync::{SyncOptions, SyncReport};
+pub use sync::{Owner, SyncOptions, SyncReport};
 
 use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
@@ -38,13 +38,15 @@ pub struct Progress {
     pub total_bytes: u64,
 }
 
-/// Called now and then during long work.
-pub type OnProgress<'a> = &'a mut dyn FnMut(&Progress);
+/// Called now and then during long work, which ends with the error that this returns.
+pub type OnProgress<'a> = &'a mut dyn FnMut(&Progress) -> Result<()>;
 
 pub struct Daemon {
     path: PathBuf,
     views: Arc<Views>,
     mounted: Mutex<Option<Mounted>>,
+    /// Held by a sync: two at once would make each other's files.
+    syncing: Mutex<()>,
     stop: Arc<AtomicBool>,
     background: Mutex<Option<JoinHandle<()>>>,
     /// Dropped last: from then on somebody else may open the store.
@@ -78,7 +80,15 @@ impl Daemon {
                 .spawn(move || work_in_background(&views, &stop))
                 .map_err(|error| Error::media("starting the background thread", error))?
         };
-        Ok(Daemon { path, views, mounted: Mutex::default(), stop, background: Mutex::new(Some(background)), lock })
+        Ok(Daemon {
+            path,
+            views,
+            mounted: Mutex::default(),
+            syncing: Mutex::default(),
+            stop,
+            background: Mutex::new(Some(background)),
+            lock,
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -91,6 +101,10 @@ impl Daemon {
 
     /// Shows the store at a mount point; `on_end` is called when somebody has unmounted it.
     pub fn mount(&self, mount_point: &Path, options: &Options, on_end: impl FnOnce() + Send + 'static) -> Result<()> {
+        if mount_point.canonicalize().is_ok_and(|path| path.starts_with(&self.path)) {
+            let text = "a store cannot be mounted over itself; choose another directory".into();
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
         let fs = FileSystem::new(self.views.clone(), &self.path, options);
         let mounted = Mounted::mount(fs, mount_point, &self.path.to_string_lossy(), options, on_end)?;
         self.lock.note_mount_point(mounted.mount_point());

@@ -14,7 +14,7 @@ mod number;
 mod requests;
 mod root;
 
-pub use mount::{Mounted, OPTION_HELP, Options, check_mount_point, parse_options, unmount_path};
+pub use mount::{Mounted, OPTION_HELP, Options, check_mount_point, dead_mount, parse_options, unmount_path};
 pub use notify::Notify;
 
 use crate::device::Moment;

@@ -598,6 +598,15 @@ fn several_users_and_their_permissions() {
     assert_eq!(fs::metadata(live.join("suid")).unwrap().mode() & 0o7777, 0o777);
 }
 
+/// The mode that /dev/fuse gets back, however the test ends.
+struct Lent(u32);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(self.0)).unwrap();
+    }
+}
+
 #[test]
 fn a_normal_user_mounts_through_fusermount3() {
     if !can_mount() || !is_root() {
@@ -638,8 +647,19 @@ fn a_normal_user_mounts_through_fusermount3() {
         assert!(!ok && text.contains("/dev/fuse is closed to this user"), "{text}");
         fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).unwrap();
     }
+    let lent = Lent(mode);
+    // What root owns outside belongs to the user inside, who could not use it otherwise.
+    let source = dir.path().join("of-root");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("f"), b"root's").unwrap();
+    expect(&["create", "imported", "--from", "../of-root"]);
+    expect(&["mount", "imported", "snap"]);
+    let write = "echo mine > snap/live/f && echo new > snap/live/g";
+    let write = Command::new("sh").arg("-c").arg(write).current_dir(&home).uid(NOBODY).gid(NOBODY).status();
+    expect(&["umount", "snap"]);
     let mounted = run(&["mount", "store", "snap"]);
-    fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(mode)).unwrap();
+    drop(lent);
+    assert!(write.unwrap().success(), "a store made without root is the user's");
     assert!(mounted.0, "{}", mounted.1);
     let write = Command::new("sh")
         .arg("-c")

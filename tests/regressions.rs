@@ -12,8 +12,9 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 const NOBODY: u32 = 65534;
 
@@ -343,5 +344,89 @@ fn several_snapshots_are_deleted_in_one_commit() {
         let left =
             Views::new(Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap()).snapshots().unwrap();
         assert!([0, 3].contains(&left.len()), "{} are left after sync {stop}", left.len());
+    }
+}
+
+#[test]
+fn the_log_stays_empty_in_normal_use() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    fs::write(mounted.live().join("f"), b"text").unwrap();
+    // Asks the file whether it is a terminal, as many programs do.
+    let script = "if [ -t 0 ]; then exit 1; fi < f; test -r f; cat f >/dev/null";
+    assert!(Command::new("sh").arg("-c").arg(script).current_dir(mounted.live()).status().unwrap().success());
+    mounted.ok(["snap", "s"]);
+    mounted.remount();
+    assert_eq!(fs::read_to_string(mounted.store().join("log")).unwrap(), "");
+}
+
+#[test]
+fn an_interrupted_command_ends_in_the_daemon_too() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    const FILES: usize = 6000;
+    for i in 0..FILES {
+        fs::write(mounted.live().join(format!("f{i}")), vec![1; 5000]).unwrap();
+    }
+    mounted.ok(["snap", "s"]);
+    let out = mounted.dir.path().join("out");
+    let mut restore = Command::new(PITFS)
+        .args(["restore", "s", "--to"])
+        .arg(&out)
+        .env("PITFS_STORE", mounted.store())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the first files", || fs::read_dir(&out).is_ok_and(|entries| entries.count() > 10));
+    restore.kill().unwrap();
+    restore.wait().unwrap();
+    let count = || fs::read_dir(&out).unwrap().count();
+    // What is told ten times a second is noticed soon.
+    std::thread::sleep(Duration::from_millis(500));
+    let soon = count();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(count(), soon, "the daemon goes on for nobody");
+    assert!(soon < FILES, "all {FILES} files were there before the interruption");
+}
+
+#[test]
+fn commands_with_wrong_places_say_so() {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir_all(source.join("d")).unwrap();
+    fs::write(source.join("a"), b"a").unwrap();
+    fs::write(source.join("b"), b"b").unwrap();
+    let said = mounted.fails(1, ["sync", source.to_str().unwrap(), "../x"]);
+    assert!(said.contains("below live"), "{said}");
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "s"]);
+    let inside = mounted.store().join("x");
+    let said = mounted.fails(1, ["restore", "s", "--to", inside.to_str().unwrap()]);
+    assert!(said.contains("the store's own directory") && !inside.exists(), "{said}");
+    let out = mounted.dir.path().join("out");
+    let said = mounted.fails(1, ["restore", "s", "a", "missing", "b", "--to", out.to_str().unwrap()]);
+    assert!(said.contains("missing"), "{said}");
+    assert!(out.join("a").exists() && out.join("b").exists(), "what is there is restored");
+    // A directory that has a directory called `store` is no store.
+    let output =
+        Command::new(PITFS).arg("list").current_dir(mounted.dir.path()).env_remove("PITFS_STORE").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("which store?"), "{said}");
+    if can_mount() {
+        let said = mounted.fails(
+            1,
+            [
+                OsStr::new("mount"),
+                OsStr::new("-o"),
+                OsStr::new("nonempty"),
+                mounted.store().as_os_str(),
+                mounted.store().as_os_str(),
+            ],
+        );
+        assert!(said.contains("cannot be mounted over itself"), "{said}");
     }
 }

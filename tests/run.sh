@@ -9,6 +9,10 @@ start)
         echo "there is a store at $store already; \`make stop\` ends and removes it" >&2
         exit 1
     fi
+    if [ ! -d "$FROM" ]; then
+        echo "FROM=$FROM is not a directory" >&2
+        exit 1
+    fi
     mkdir -p "$RUN_DIR" "$SNAP"
     "$BIN" create "$store" --from "$FROM" --exclude /target --exclude .git --exclude "/${SNAP#./}" --exclude "/${RUN_DIR#./}"
     "$BIN" mount "$store" "$SNAP"

@@ -4,7 +4,7 @@ use super::args::{self, Args, Verb as Args_};
 use super::output::{Display, count, path, print, print_json, size, table};
 use super::{command, mounting};
 use crate::control::{Answer, SnapshotInfo, StatusInfo, Verb, ask, locate_store};
-use crate::daemon::{CheckReport, Daemon, RestoreOptions, SyncOptions, SyncReport};
+use crate::daemon::{CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, is_store};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{CreateOptions, Difference, DifferenceKind};
 use serde_bytes::ByteBuf;
@@ -26,7 +26,7 @@ pub fn run(args: Args) -> Result<bool> {
         Args_::Delete(args) => delete(&find_store(store)?, args),
         Args_::Rename(args) => {
             let verb = Verb::Rename { old: bytes(args.old), new: bytes(args.new) };
-            ask(&find_store(store)?, verb, &mut |_| {}).map(|_| true)
+            ask(&find_store(store)?, verb, &mut |_| Ok(())).map(|_| true)
         }
         Args_::Restore(args) => restore(&find_store(store)?, args),
         Args_::Diff(args) => diff(&find_store(store)?, args),
@@ -52,7 +52,7 @@ fn find_store(given: Option<PathBuf>) -> Result<PathBuf> {
     }
     let here = std::env::current_dir().map_err(|error| Error::media("looking where we stand", error))?;
     let found = locate_store(&here)?;
-    if found == here.canonicalize().unwrap_or(here) && !found.join("store").exists() {
+    if found == here.canonicalize().unwrap_or(here) && !is_store(&found) {
         return Err(Error::Refused(
             Errno::INVAL,
             "which store? Give it with -s STORE or in PITFS_STORE, or stand inside its mount".into(),
@@ -87,11 +87,13 @@ fn create(args: &args::Create) -> Result<bool> {
         .map(std::fs::metadata)
         .transpose()
         .map_err(|error| Error::media("looking at the source", error))?;
+    let ours = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let (uid, gid) = metadata.as_ref().map_or_else(ours, |metadata| Owner::of_this_process().of(metadata));
     let options = CreateOptions {
         track_bytes: args.track_size,
         codec: args.compress.into(),
-        uid: metadata.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), MetadataExt::uid),
-        gid: metadata.as_ref().map_or_else(|| rustix::process::getegid().as_raw(), MetadataExt::gid),
+        uid,
+        gid,
         mode: metadata.as_ref().map_or(0o755, |metadata| metadata.mode() & 0o7777),
         hash_seed: random_seed()?,
     };
@@ -122,7 +124,7 @@ fn random_seed() -> Result<u64> {
 
 fn snap(store: &Path, args: args::Snap) -> Result<bool> {
     let verb = Verb::Snap { name: args.name.map(bytes) };
-    let Answer::Snapshots(snapshots) = ask(store, verb, &mut |_| {})? else { return Err(unexpected()) };
+    let Answer::Snapshots(snapshots) = ask(store, verb, &mut |_| Ok(()))? else { return Err(unexpected()) };
     for snapshot in snapshots {
         if args.json {
             print_json(&snapshot_json(&snapshot))?;
@@ -144,7 +146,7 @@ fn snapshot_json(snapshot: &SnapshotInfo) -> serde_json::Value {
 }
 
 fn list(store: &Path, args: &args::List) -> Result<bool> {
-    let Answer::Snapshots(snapshots) = ask(store, Verb::List, &mut |_| {})? else { return Err(unexpected()) };
+    let Answer::Snapshots(snapshots) = ask(store, Verb::List, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
         print_json(&snapshots.iter().map(snapshot_json).collect::<Vec<_>>())?;
     } else {
@@ -157,7 +159,7 @@ fn list(store: &Path, args: &args::List) -> Result<bool> {
 
 fn delete(store: &Path, args: args::Delete) -> Result<bool> {
     let names = args.names.into_iter().map(bytes).collect();
-    ask(store, Verb::Delete { names }, &mut |_| {}).map(|_| true)
+    ask(store, Verb::Delete { names }, &mut |_| Ok(())).map(|_| true)
 }
 
 fn restore(store: &Path, args: args::Restore) -> Result<bool> {
@@ -188,7 +190,7 @@ fn warn(problems: &[String]) {
 
 fn diff(store: &Path, args: args::Diff) -> Result<bool> {
     let verb = Verb::Diff { before: bytes(args.before), after: bytes(args.after) };
-    let Answer::Differences(differences) = ask(store, verb, &mut |_| {})? else { return Err(unexpected()) };
+    let Answer::Differences(differences) = ask(store, verb, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
         let all: Vec<_> = differences
             .iter()
@@ -234,7 +236,7 @@ fn difference_line(found: &Difference) -> String {
 }
 
 fn status(store: &Path, args: &args::Status) -> Result<bool> {
-    let Answer::Status(status) = ask(store, Verb::Status, &mut |_| {})? else { return Err(unexpected()) };
+    let Answer::Status(status) = ask(store, Verb::Status, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
         return print_json(&status_json(&status)).map(|()| status.stopped.is_none());
     }

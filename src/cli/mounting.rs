@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 const READY_VARIABLE: &str = "PITFS_SAY_READY";
 const READY: &str = "ready";
 const LOG: &str = "log";
+const OLD_LOG: &str = "log.old";
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
 const POLL: Duration = Duration::from_millis(20);
@@ -98,15 +99,10 @@ fn say_ready(store: &Path) -> Result<()> {
     }
     let failed = |error| Error::media("going to the background", error);
     let path = store.join(LOG);
-    let is_long = path.metadata().is_ok_and(|found| found.len() > LOG_BYTES_MAX);
-    let log = File::options()
-        .create(true)
-        .append(!is_long)
-        .write(true)
-        .truncate(is_long)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
+    if path.metadata().is_ok_and(|found| found.len() > LOG_BYTES_MAX) {
+        std::fs::rename(&path, store.join(OLD_LOG)).map_err(failed)?;
+    }
+    let log = File::options().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
     // Out of the caller's session: its end, or a Ctrl-C there, is not ours.
     rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
     println!("{READY}");
@@ -151,7 +147,11 @@ fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool>
 pub fn umount(store: Option<PathBuf>, args: &Umount) -> Result<bool> {
     let target = args.target.clone().or(store).map_or_else(std::env::current_dir, Ok);
     let target = target.and_then(std::path::absolute).map_err(|error| Error::media("looking where we stand", error))?;
-    let store = locate_store(&target)?;
+    let store = match locate_store(&target) {
+        // The daemon is gone; what is left of its mount can go.
+        Err(error) if error.errno() == Errno::NOTCONN => return unmount_path(&target, args.lazy).map(|()| true),
+        store => store?,
+    };
     let mount_point = match ask_mount_point(&store) {
         Ok(Some(mount_point)) => mount_point,
         Ok(None) => {
@@ -167,7 +167,7 @@ pub fn umount(store: Option<PathBuf>, args: &Umount) -> Result<bool> {
 }
 
 fn ask_mount_point(store: &Path) -> Result<Option<PathBuf>> {
-    match ask(store, Verb::Mount, &mut |_| {})? {
+    match ask(store, Verb::Mount, &mut |_| Ok(()))? {
         Answer::Mount { mount_point } => Ok(mount_point),
         _ => Err(Error::Refused(Errno::PROTO, "the daemon gave an answer to another question".into())),
     }

@@ -43,7 +43,7 @@ pub fn count(number: u64, what: &str) -> String {
 /// Bytes of a file name as text; what would confuse a terminal is escaped.
 pub fn path(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let is_plain = std::str::from_utf8(bytes).is_ok() && !text.chars().any(char::is_control);
+    let is_plain = std::str::from_utf8(bytes).is_ok() && !text.chars().any(|c| c.is_control() || c == '\\');
     if is_plain { text.into_owned() } else { bytes.escape_ascii().to_string() }
 }
 
@@ -90,7 +90,7 @@ impl Display {
         Display { bar, what, last_line: Instant::now() }
     }
 
-    pub fn update(&mut self, progress: &Progress) {
+    pub fn update(&mut self, progress: &Progress) -> Result<()> {
         let text = || {
             let of =
                 if progress.total_bytes > 0 { format!(" of {}", size(progress.total_bytes)) } else { String::new() };
@@ -104,6 +104,7 @@ impl Display {
             }
             None => {}
         }
+        Ok(())
     }
 
     pub fn finish(self) {
@@ -141,5 +142,6 @@ mod tests {
     fn odd_names_are_shown_escaped() {
         assert_eq!(path(b"a\xff\n"), "a\\xff\\n");
         assert_eq!(path("ä".as_bytes()), "ä");
+        assert_ne!(path(b"a\\xff"), path(b"a\xff"));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::server::short_path;
 use super::{Answer, PROTOCOL, REPLY_BYTES_MAX, Reply, Request, SOCKET, Verb, receive, send, serve};
-use crate::daemon::{Daemon, Progress};
+use crate::daemon::{Daemon, OnProgress};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::STORE_XATTR;
 use std::ffi::OsString;
@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 
 /// The directory of the store that is meant by a path: the store itself, or anything inside its mount.
 pub fn locate_store(path: &Path) -> Result<PathBuf> {
+    if let Err(Errno::NOTCONN) = rustix::fs::statvfs(path) {
+        return Err(crate::fuse::dead_mount(path));
+    }
     let absolute = path.canonicalize().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::Store(format!(
             "there is no store at {}; make one with `pitfs create {}`",
@@ -41,7 +44,7 @@ fn is_mount_root(directory: &Path) -> bool {
 }
 
 /// Has a request carried out: by the daemon that has the store open, or else here.
-pub fn ask(store: &Path, verb: Verb, progress: &mut dyn FnMut(&Progress)) -> Result<Answer> {
+pub fn ask(store: &Path, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
     if let Some(stream) = connect(store)? {
         return ask_daemon(stream, verb, progress);
     }
@@ -72,11 +75,11 @@ fn connect(store: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
-fn ask_daemon(mut stream: UnixStream, verb: Verb, progress: &mut dyn FnMut(&Progress)) -> Result<Answer> {
+fn ask_daemon(mut stream: UnixStream, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
     send(&mut stream, &Request { protocol: PROTOCOL, verb })?;
     loop {
         match receive(&mut stream, REPLY_BYTES_MAX)? {
-            Reply::Progress(told) => progress(&told),
+            Reply::Progress(told) => progress(&told)?,
             Reply::Done(answer) => return Ok(answer),
             Reply::Failed { errno, text } => return Err(Error::Refused(Errno::from_raw_os_error(errno), text)),
         }

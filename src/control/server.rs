@@ -87,12 +87,13 @@ fn answer(daemon: &Daemon, mut stream: UnixStream) {
         let mut last = Instant::now();
         let mut out = stream.try_clone()?;
         serve(daemon, request.verb, &mut |progress: &Progress| {
-            if last.elapsed() >= PROGRESS_INTERVAL {
-                last = Instant::now();
-                if let Err(error) = send(&mut out, &Reply::Progress(progress.clone())) {
-                    log::debug!("nobody watches the progress: {error}");
-                }
+            if last.elapsed() < PROGRESS_INTERVAL {
+                return Ok(());
             }
+            last = Instant::now();
+            // A client that was interrupted does not want the rest.
+            send(&mut out, &Reply::Progress(progress.clone()))
+                .map_err(|_| Error::Refused(Errno::INTR, "the command was interrupted".into()))
         })
     });
     let reply = match result {

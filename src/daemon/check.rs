@@ -73,9 +73,9 @@ impl Check<'_> {
         }
     }
 
-    fn tell(&mut self) {
+    fn tell(&mut self) -> Result<()> {
         let report = &self.report;
-        (self.progress)(&Progress { files: report.inodes, bytes: report.read_bytes, total_bytes: 0 });
+        (self.progress)(&Progress { files: report.inodes, bytes: report.read_bytes, total_bytes: 0 })
     }
 
     /// Where an inode is found in every view that shows what was born at `birth` and ended at `end`.
@@ -130,7 +130,7 @@ impl Check<'_> {
                 None if is_last => return Ok(()),
                 None => {}
             }
-            self.tell();
+            self.tell()?;
         }
     }
 

@@ -52,6 +52,12 @@ impl Daemon {
             report: RestoreReport::default(),
             progress,
         };
+        if options.to.starts_with(&self.path) {
+            return Err(Error::Refused(
+                Errno::INVAL,
+                format!("{} is inside the store's own directory; choose another one", options.to.display()),
+            ));
+        }
         let is_new = !options.to.exists();
         std::fs::create_dir_all(&options.to)
             .map_err(|error| Error::media(format!("making {}", options.to.display()), error))?;
@@ -63,7 +69,10 @@ impl Daemon {
             }
         }
         for path in &options.paths {
-            copy.path(path, &options.to)?;
+            match copy.path(path, &options.to) {
+                Err(Error::Refused(Errno::NOENT, text)) => copy.report.problems.push(text),
+                result => result?,
+            }
         }
         copy.finish_directories()?;
         Ok(copy.report)
@@ -122,21 +131,23 @@ impl CopyOut<'_> {
         Ok(())
     }
 
+    fn tell(&mut self) -> Result<()> {
+        (self.progress)(&Progress { files: self.report.files, bytes: self.report.bytes, total_bytes: 0 })
+    }
+
     /// Copies one inode; what goes wrong with it is noted, and the rest is done.
     fn one(&mut self, inode: InodeNo, found: &Inode, target: &Path) -> Result<()> {
         let result = match found.kind() {
             Kind::Directory => self.directory(inode, target).and_then(|()| self.content(inode, target)),
             _ => self.not_directory(inode, found, target),
         };
-        self.report.files += 1;
-        (self.progress)(&Progress { files: self.report.files, bytes: self.report.bytes, total_bytes: 0 });
-        if let Err(error) = result {
-            if error.is_no_space() {
-                return Err(error);
-            }
-            self.report.problems.push(format!("{}: {error}", target.display()));
+        match result {
+            Ok(()) => self.report.files += 1,
+            // No room, or nobody waits any more: the rest would fare no better.
+            Err(error) if error.is_no_space() || error.errno() == Errno::INTR => return Err(error),
+            Err(error) => self.report.problems.push(format!("{}: {error}", target.display())),
         }
-        Ok(())
+        self.tell()
     }
 
     fn directory(&mut self, inode: InodeNo, target: &Path) -> Result<()> {
@@ -218,7 +229,7 @@ impl CopyOut<'_> {
                 file.write_all_at(&bytes, offset).map_err(|error| Error::media("writing it", error))?;
                 offset += bytes.len() as u64;
                 self.report.bytes += bytes.len() as u64;
-                (self.progress)(&Progress { files: self.report.files, bytes: self.report.bytes, total_bytes: 0 });
+                self.tell()?;
             }
         }
         file.set_len(found.size).map_err(|error| Error::media("setting its length", error))

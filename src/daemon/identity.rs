@@ -50,7 +50,9 @@ pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
                 if name == IDENTITY {
                     return Err(Error::Refused(
                         Errno::EXIST,
-                        format!("{shown} is a store already; choose another directory"),
+                        format!(
+                            "{shown} is a store already; choose another directory, or bring files into it with `pitfs -s {shown} sync SRC`"
+                        ),
                     ));
                 }
                 if !OWN_FILES.iter().any(|own| name == *own) {
@@ -108,7 +110,12 @@ pub(super) fn check(path: &Path) -> Result<()> {
     let file = path.join(IDENTITY);
     let text = match std::fs::read(&file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
+            ) =>
+        {
             return Err(Error::Store(format!(
                 "{shown} is not a pitfs store (it has no file `{IDENTITY}`); `pitfs create` makes one"
             )));

@@ -51,6 +51,9 @@ pub struct SyncReport {
 
 impl Daemon {
     pub fn sync(&self, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
+        let Some(_syncing) = self.syncing.try_lock() else {
+            return Err(Error::Refused(Errno::BUSY, "another sync of this store is running; wait for its end".into()));
+        };
         let shown = options.source.display().to_string();
         let metadata =
             std::fs::metadata(&options.source).map_err(|error| Error::media(format!("looking at {shown}"), error))?;
@@ -69,6 +72,7 @@ impl Daemon {
             notify: self.notify(),
             dry_run: options.dry_run,
             exclude,
+            owner: Owner::of_this_process(),
             own,
             names: HashMap::new(),
             report: SyncReport::default(),
@@ -114,12 +118,40 @@ struct Sync<'a> {
     notify: Option<Notify>,
     dry_run: bool,
     exclude: Vec<Pattern>,
+    owner: Owner,
     /// Directories that must not be brought into themselves.
     own: Vec<(u64, u64)>,
     /// Source files with several names: where the first one went.
     names: HashMap<(u64, u64), InodeNo>,
     report: SyncReport,
     progress: OnProgress<'a>,
+}
+
+/// Whose the copies are: root keeps every owner; anybody else could not use files of others.
+pub enum Owner {
+    Kept,
+    Ours { uid: u32, groups: Vec<u32> },
+}
+
+impl Owner {
+    pub fn of_this_process() -> Owner {
+        let uid = rustix::process::geteuid();
+        if uid.is_root() {
+            return Owner::Kept;
+        }
+        let mut groups = vec![rustix::process::getegid().as_raw()];
+        groups.extend(rustix::process::getgroups().unwrap_or_default().iter().map(|gid| gid.as_raw()));
+        Owner::Ours { uid: uid.as_raw(), groups }
+    }
+
+    /// The owner and the group that a copy gets.
+    pub fn of(&self, metadata: &Metadata) -> (u32, u32) {
+        match self {
+            Owner::Kept => (metadata.uid(), metadata.gid()),
+            Owner::Ours { uid, groups } if groups.contains(&metadata.gid()) => (*uid, metadata.gid()),
+            Owner::Ours { uid, groups } => (*uid, groups[0]),
+        }
+    }
 }
 
 /// What the source has at one name.
@@ -136,6 +168,11 @@ const MAKER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 impl Sync<'_> {
     /// The directory of `live` to fill, made where it is missing; `None` if a dry run would make it.
     fn destination(&mut self, path: &[u8]) -> Result<Option<InodeNo>> {
+        if path.split(|&byte| byte == b'/').any(|name| name == b"..") {
+            let path = String::from_utf8_lossy(path).into_owned();
+            let text = format!("the destination {path:?} has to be a path below live, without `..`");
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
         let mut at = ROOT;
         for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
             at = match self.tree.lookup(at, name, Moment::Live) {
@@ -284,8 +321,7 @@ impl Sync<'_> {
             files: self.report.added + self.report.changed + self.report.unchanged,
             bytes: self.report.read_bytes,
             total_bytes: 0,
-        });
-        Ok(())
+        })
     }
 
     fn count(&mut self, is_new: bool, is_changed: bool, relative: &Path) {
@@ -511,7 +547,8 @@ impl Sync<'_> {
         let time = |seconds, nanos| Timestamp { seconds, nanos: nanos as u32 };
         let mtime = time(metadata.mtime(), metadata.mtime_nsec());
         let atime = time(metadata.atime(), metadata.atime_nsec());
-        let wanted = (metadata.mode() & 0o7777, metadata.uid(), metadata.gid(), mtime);
+        let (uid, gid) = self.owner.of(metadata);
+        let wanted = (metadata.mode() & 0o7777, uid, gid, mtime);
         let is_link = old.kind() == Kind::Symlink;
         let is_same = (if is_link { wanted.0 } else { old.permissions() }, old.uid, old.gid, old.mtime) == wanted;
         if is_same {

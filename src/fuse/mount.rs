@@ -124,6 +124,17 @@ pub fn parse_options(given: &[String]) -> Result<Options> {
     Ok(options)
 }
 
+/// What to do where a daemon was killed and its mount is left.
+pub fn dead_mount(path: &Path) -> Error {
+    let shown = path.display();
+    Error::Refused(
+        Errno::NOTCONN,
+        format!(
+            "at {shown} hangs a mount whose daemon is gone; run `umount -l {shown}` (or `fusermount3 -uz {shown}`) and try again"
+        ),
+    )
+}
+
 /// Says what is wrong with a directory as a mount point, before anything is started.
 pub fn check_mount_point(path: &Path, options: &Options) -> Result<()> {
     let refused = |errno, text: String| Err(Error::Refused(errno, text));
@@ -138,14 +149,7 @@ pub fn check_mount_point(path: &Path, options: &Options) -> Result<()> {
                 format!("the mount point {shown} does not exist; make it with `mkdir -p {shown}`"),
             );
         }
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTCONN) => {
-            return refused(
-                Errno::NOTCONN,
-                format!(
-                    "at {shown} hangs a mount whose daemon is gone; run `umount -l {shown}` (or `fusermount3 -uz {shown}`) and try again"
-                ),
-            );
-        }
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTCONN) => return Err(dead_mount(path)),
         Err(error) => return Err(Error::media(format!("looking at the mount point {shown}"), error)),
     };
     if !metadata.is_dir() {

@@ -590,6 +590,21 @@ impl Filesystem for super::mount::Served {
         });
     }
 
+    /// Without a line in fuser's log: programs ask this of every file, to see whether it is a terminal.
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(fuser::Errno::ENOTTY);
+    }
+
     fn fallocate(
         &self,
         _request: &Request,
