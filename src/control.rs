@@ -96,13 +96,7 @@ pub struct StatusInfo {
     pub mount_point: Option<PathBuf>,
     pub track_bytes: u64,
     pub compression: String,
-    /// All in bytes, see [`Space`].
-    pub total: u64,
-    pub available: u64,
-    pub live: u64,
-    pub log: u64,
-    pub meta: u64,
-    pub segments: u64,
+    pub space: Space,
     /// What deleting each snapshot, alone, would free.
     pub unique: Vec<(SnapshotInfo, u64)>,
     /// Why writing has stopped, if it has.
@@ -143,7 +137,6 @@ pub fn serve(daemon: &Daemon, verb: Verb, progress: OnProgress<'_>) -> Result<An
 
 fn status(daemon: &Daemon) -> Result<StatusInfo> {
     let tree = daemon.views().tree();
-    let Space { total, available, live, log, meta, segments } = tree.space()?;
     let mut unique = Vec::new();
     for snapshot in daemon.views().snapshots()? {
         unique.push((SnapshotInfo::from(&snapshot), tree.device().unique_bytes(snapshot.epoch)?));
@@ -154,12 +147,7 @@ fn status(daemon: &Daemon) -> Result<StatusInfo> {
         mount_point: daemon.mount_point(),
         track_bytes: settings.track_bytes.into(),
         compression: format!("{:?}", settings.codec).to_lowercase(),
-        total,
-        available,
-        live,
-        log,
-        meta,
-        segments,
+        space: tree.space()?,
         unique,
         stopped: tree.device().check_running().err().map(|error| error.to_string()),
     })

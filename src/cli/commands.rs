@@ -253,10 +253,10 @@ fn status(store: &Path, args: &args::Status) -> Result<bool> {
     ))?;
     print(&format!(
         "live       {}\nlog        {}\nmetadata   {}\nfree       {}\n",
-        size(status.live),
-        size(status.log),
-        size(status.meta),
-        size(status.available)
+        size(status.space.live),
+        size(status.space.log),
+        size(status.space.meta),
+        size(status.space.available)
     ))?;
     if !status.unique.is_empty() {
         let mut rows = vec![vec!["snapshot".to_string(), "time".to_string(), "deleting it frees".to_string()]];
@@ -289,12 +289,12 @@ fn status_json(status: &StatusInfo) -> serde_json::Value {
         "mount_point": status.mount_point,
         "track_bytes": status.track_bytes,
         "compression": status.compression,
-        "total_bytes": status.total,
-        "available_bytes": status.available,
-        "live_bytes": status.live,
-        "log_bytes": status.log,
-        "metadata_bytes": status.meta,
-        "segment_bytes": status.segments,
+        "total_bytes": status.space.total,
+        "available_bytes": status.space.available,
+        "live_bytes": status.space.live,
+        "log_bytes": status.space.log,
+        "metadata_bytes": status.space.meta,
+        "segment_bytes": status.space.segments,
         "snapshots": snapshots,
         "stopped": status.stopped,
     })

@@ -168,20 +168,16 @@ impl CopyOut<'_> {
         if self.overwrite && target.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
             std::fs::remove_file(target).map_err(|error| Error::media("replacing it", error))?;
         }
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                Error::Refused(Errno::EXIST, "it exists already; --overwrite replaces it".into())
-            }
-            _ => Error::media("making it", error),
-        };
         if found.links > 1
             && let Some(first) = self.seen.get(&inode)
         {
-            return std::fs::hard_link(first, target).map_err(failed);
+            return std::fs::hard_link(first, target).map_err(cannot_make);
         }
         match found.kind() {
             Kind::File => self.file(inode, found, target)?,
-            Kind::Symlink => std::os::unix::fs::symlink(OsStr::from_bytes(&found.inline), target).map_err(failed)?,
+            Kind::Symlink => {
+                std::os::unix::fs::symlink(OsStr::from_bytes(&found.inline), target).map_err(cannot_make)?
+            }
             kind => {
                 let file_type = match kind {
                     Kind::Fifo => FileType::Fifo,
@@ -191,7 +187,7 @@ impl CopyOut<'_> {
                     Kind::File | Kind::Symlink | Kind::Directory => FileType::RegularFile,
                 };
                 rustix::fs::mknodat(CWD, target, file_type, Mode::from(0o600u32), decode_device(found.rdev))
-                    .map_err(|errno| failed(errno.into()))?;
+                    .map_err(|errno| cannot_make(errno.into()))?;
             }
         }
         if found.links > 1 {
@@ -201,15 +197,7 @@ impl CopyOut<'_> {
     }
 
     fn file(&mut self, inode: InodeNo, found: &Inode, target: &Path) -> Result<()> {
-        let file =
-            File::options().write(true).create_new(true).mode(0o600).open(target).map_err(|error| {
-                match error.kind() {
-                    io::ErrorKind::AlreadyExists => {
-                        Error::Refused(Errno::EXIST, "it exists already; --overwrite replaces it".into())
-                    }
-                    _ => Error::media("making it", error),
-                }
-            })?;
+        let file = File::options().write(true).create_new(true).mode(0o600).open(target).map_err(cannot_make)?;
         // Only what was made here may go again.
         self.fill(&file, inode, found).inspect_err(|_| self.discard(target))
     }
@@ -250,8 +238,7 @@ impl CopyOut<'_> {
             rustix::fs::chownat(CWD, target, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|errno| Error::media("setting its owner", errno.into()))?;
         }
-        for name in self.tree.xattr_names(inode, self.moment)? {
-            let value = self.tree.xattr(inode, &name, self.moment)?;
+        for (name, value) in self.tree.xattrs(inode, self.moment)? {
             match rustix::fs::lsetxattr(target, OsStr::from_bytes(&name), &value, XattrFlags::empty()) {
                 Ok(()) => {}
                 Err(errno) => self.report.problems.push(format!(
@@ -280,6 +267,15 @@ impl CopyOut<'_> {
             }
         }
         Ok(())
+    }
+}
+
+fn cannot_make(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Error::Refused(Errno::EXIST, "it exists already; --overwrite replaces it".into())
+        }
+        _ => Error::media("making it", error),
     }
 }
 

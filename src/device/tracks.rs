@@ -120,12 +120,6 @@ impl Device {
         }
     }
 
-    /// Reads one track. A track that was replaced while it was being read is looked up again.
-    pub fn read_track(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Arc<Vec<u8>>> {
-        let source = self.source(&*self.look()?, inode, track, moment)?;
-        self.fetch_again(source, inode, track, moment)
-    }
-
     /// Like [`Device::fetch`], looking the pointer up again as long as it changes.
     pub fn fetch_again(
         &self,

@@ -56,8 +56,7 @@ impl Tree {
             let done = if shared > 0 {
                 shared
             } else {
-                let to_boundary = track_bytes - from.offset % track_bytes;
-                let step = if is_aligned { rest.min(track_bytes) } else { rest.min(to_boundary.max(STEP_BYTES)) };
+                let step = rest.min(if is_aligned { track_bytes } else { STEP_BYTES });
                 let data = self.read(from.inode, from.offset, step as usize, from.moment)?;
                 if data.is_empty() {
                     break;
@@ -68,7 +67,7 @@ impl Tree {
             from.offset += done;
             to_offset += done;
         }
-        Ok(total.min(total - (end - from.offset.min(end))))
+        Ok(total - (end - from.offset))
     }
 
     /// Shares whole tracks as far as that is possible; how many bytes that made.

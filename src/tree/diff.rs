@@ -56,21 +56,18 @@ impl Tree {
             Moment::At(epoch) => epoch,
             Moment::Live => Epoch::MAX - 1,
         };
-        if order(before) <= order(after) {
-            self.diff_forward(before, after)
+        let (start, end) = (order(before), order(after));
+        let mut found = if start <= end {
+            self.diff_forward(before, after, start, end)?
         } else {
-            let mut found: Vec<_> = self.diff_forward(after, before)?.into_iter().map(Difference::reversed).collect();
-            found.sort_by(|a, b| (&a.path, a.kind).cmp(&(&b.path, b.kind)));
-            Ok(found)
-        }
+            self.diff_forward(after, before, end, start)?.into_iter().map(Difference::reversed).collect()
+        };
+        found.sort_by(|a, b| (&a.path, a.kind).cmp(&(&b.path, b.kind)));
+        Ok(found)
     }
 
-    fn diff_forward(&self, before: Moment, after: Moment) -> Result<Vec<Difference>> {
-        let Moment::At(start) = before else { return Ok(Vec::new()) };
-        let end = match after {
-            Moment::At(epoch) => epoch,
-            Moment::Live => Epoch::MAX - 1,
-        };
+    /// What changed from the epoch of the earlier moment to that of the later, in no order.
+    fn diff_forward(&self, before: Moment, after: Moment, start: Epoch, end: Epoch) -> Result<Vec<Difference>> {
         let touched = self.touched(start, end)?;
         let mut names = Names {
             tree: self,
@@ -103,7 +100,6 @@ impl Tree {
             }
         }
         names.finish(&mut found)?;
-        found.sort_by(|a, b| (&a.path, a.kind).cmp(&(&b.path, b.kind)));
         Ok(found)
     }
 

@@ -226,10 +226,7 @@ impl Tree {
         }
         let now = Timestamp::now();
         let is_gone = self.drop_name(&mut txn, parent, name, dirent, now)?;
-        let mut directory = inode::load_directory(&txn, parent, Moment::Live)?;
-        directory.size = directory.size.saturating_sub(1);
-        directory.touch(now);
-        inode::store(&mut txn, parent, &directory)?;
+        self.count(&mut txn, parent, -1, 0, now)?;
         txn.finish()?;
         if is_gone {
             self.reap_if_orphan(dirent.inode)?;
@@ -246,11 +243,7 @@ impl Tree {
         }
         let now = Timestamp::now();
         self.drop_directory(&mut txn, parent, name, dirent, now)?;
-        let mut directory = inode::load_directory(&txn, parent, Moment::Live)?;
-        directory.size = directory.size.saturating_sub(1);
-        directory.links = directory.links.saturating_sub(1);
-        directory.touch(now);
-        inode::store(&mut txn, parent, &directory)?;
+        self.count(&mut txn, parent, -1, -1, now)?;
         txn.finish()?;
         self.reap_if_orphan(dirent.inode)?;
         Ok(dirent.inode)

@@ -127,7 +127,7 @@ impl Tree {
     }
 
     /// Adjusts a directory to entries that came or went.
-    fn count(
+    pub(super) fn count(
         &self,
         txn: &mut Txn<'_>,
         directory: InodeNo,

@@ -3,9 +3,10 @@
 use super::Tree;
 use crate::error::Result;
 use crate::limits::RESERVE_BYTES_MIN;
+use serde::{Deserialize, Serialize};
 
 /// Room in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Space {
     /// What the store could hold if it had all that is available.
     pub total: u64,
