@@ -19,20 +19,25 @@
 
 mod commit;
 mod delete;
+mod dirty;
+mod flush;
 mod history;
+mod pointer;
 mod session;
 mod tracks;
 
 pub use commit::Commit;
 pub use history::{Moment, split_increment, split_preimage, split_record};
+pub use pointer::{Patch, Pointer};
 pub use session::{Snapshot, SnapshotRecord};
 pub use tracks::{Source, split_track_key};
 
 use crate::error::{Error, Result};
 use crate::limits::*;
-use crate::logstore::{Codec, Location, LogStore};
+use crate::logstore::{Codec, Holder, Location, LogStore};
 use crate::media::MediaDir;
 use crate::meta::{Kv, Meta, Reserve, Table};
+use dirty::Dirty;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -63,7 +68,7 @@ const SETTINGS: &[u8] = b"settings";
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct BaseRecord {
     epoch: Epoch,
-    /// Blocks of tracks that only pre-images hold.
+    /// Blocks of locations that only pre-images hold.
     log_blocks: u64,
 }
 
@@ -72,7 +77,7 @@ fn base_key(base: BaseId) -> Vec<u8> {
 }
 
 type TrackKey = (InodeNo, TrackNo);
-type Tracks = BTreeMap<TrackKey, Arc<Vec<u8>>>;
+type Tracks = BTreeMap<TrackKey, Dirty>;
 
 /// Everything an operation can see and change, under one lock.
 pub struct State {
@@ -120,8 +125,9 @@ impl std::ops::Deref for Look<'_> {
 pub struct Txn<'a> {
     device: &'a Device,
     state: RwLockWriteGuard<'a, State>,
-    releases: Vec<Location>,
-    log_blocks: i64,
+    /// Locations that records let go of, and what kind of record it was.
+    releases: Vec<(Location, Holder)>,
+    log_blocks_before: u64,
     /// Tracks in memory that the operation makes void.
     forget: Vec<TrackKey>,
     finished: bool,
@@ -139,24 +145,21 @@ impl Txn<'_> {
     /// Makes the changes visible.
     pub fn finish(mut self) -> Result<()> {
         let state = &mut *self.state;
-        let released = self
-            .releases
-            .iter()
-            .try_for_each(|location| self.device.log.release(&mut state.meta, location).map(|_was_last| ()));
+        let released =
+            self.releases.iter().try_for_each(|(location, holder)| state.release(&self.device.log, location, *holder));
         state.meta.finish();
         self.finished = true;
-        state.log_blocks = state.log_blocks.saturating_add_signed(self.log_blocks);
         for key in &self.forget {
-            if let Some(bytes) = state.dirty.remove(key) {
-                state.dirty_bytes -= bytes.len();
+            if let Some(track) = state.dirty.remove(key) {
+                state.dirty_bytes -= track.bytes();
                 self.device.log.unreserve(1);
             }
             // Whoever flushes it notices that it is gone, and gives its slot back.
-            if let Some(bytes) = state.flushing.remove(key) {
-                state.dirty_bytes -= bytes.len();
+            if let Some(track) = state.flushing.remove(key) {
+                state.dirty_bytes -= track.bytes();
             }
         }
-        if state.meta.dirty_records() >= DIRTY_RECORDS_COMMIT || state.dirty_bytes >= DIRTY_BYTES_FLUSH {
+        if state.meta.dirty_records() >= DIRTY_RECORDS_COMMIT || state.wants_flush(self.device.track_bytes()) {
             self.device.wake();
         }
         // Room that cannot be accounted for any more must not reach the disk.
@@ -168,6 +171,7 @@ impl Drop for Txn<'_> {
     fn drop(&mut self) {
         if !self.finished {
             self.state.meta.rollback();
+            self.state.log_blocks = self.log_blocks_before;
         }
     }
 }
@@ -267,7 +271,8 @@ impl Device {
         let mut state = self.state.write();
         self.check_running()?;
         state.meta.begin();
-        Ok(Txn { device: self, state, releases: Vec::new(), log_blocks: 0, forget: Vec::new(), finished: false })
+        let log_blocks_before = state.log_blocks;
+        Ok(Txn { device: self, state, releases: Vec::new(), log_blocks_before, forget: Vec::new(), finished: false })
     }
 
     /// Starts an operation that needs more room than it frees: NOSPC on a full disk.
@@ -347,7 +352,7 @@ impl Device {
         Meta::new(&self.kv)
     }
 
-    /// Bytes of tracks that only snapshots hold.
+    /// Bytes of locations that only snapshots hold.
     pub fn log_bytes(&self) -> u64 {
         self.state.read().log_blocks * BLOCK_BYTES as u64
     }
@@ -374,6 +379,43 @@ impl State {
 
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Room on the media that the dirty tracks may come to need, in bytes.
+    fn dirty_room(&self, track_bytes: u64) -> usize {
+        (self.dirty.len() + self.flushing.len()) * track_bytes as usize
+    }
+
+    fn wants_flush(&self, track_bytes: u64) -> bool {
+        self.dirty_bytes >= DIRTY_BYTES_FLUSH || self.dirty_room(track_bytes) >= DIRTY_ROOM_FLUSH
+    }
+
+    /// A record lets go of a location.
+    fn release(&mut self, log: &LogStore, location: &Location, holder: Holder) -> Result<()> {
+        let left = log.release(&mut self.meta, location, holder)?;
+        let blocks = location.blocks() as u64;
+        match holder {
+            Holder::Live if left.live == 0 && left.log > 0 => self.log_blocks += blocks,
+            Holder::Log if left.all() == 0 => self.log_blocks = self.log_blocks.saturating_sub(blocks),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A live record that names this location has become a pre-image.
+    fn keep(&mut self, log: &LogStore, location: &Location) -> Result<()> {
+        if log.keep(&mut self.meta, location)?.live == 0 {
+            self.log_blocks += location.blocks() as u64;
+        }
+        Ok(())
+    }
+
+    /// A live record comes to name a location that `known` holds.
+    fn share(&mut self, log: &LogStore, location: &Location, known: Holder) -> Result<()> {
+        if log.share(&mut self.meta, location, known)?.live == 0 {
+            self.log_blocks = self.log_blocks.saturating_sub(location.blocks() as u64);
+        }
+        Ok(())
     }
 }
 

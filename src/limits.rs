@@ -44,7 +44,19 @@ pub const COMMIT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(
 /// Dirty data left after which a commit flushes the rest while operations wait.
 pub const FREEZE_BYTES_MAX: usize = 256 << 10;
 
+/// Room that dirty tracks may come to need on the media, at which writers start to wait: each counts whole.
+pub const DIRTY_ROOM_MAX: usize = 256 << 20;
+/// Room of dirty tracks at which the flusher starts.
+pub const DIRTY_ROOM_FLUSH: usize = 64 << 20;
+
+/// Patches that a stored track collects before it is written anew, in the background.
+pub const TRACK_PATCHES_MAX: usize = 8;
+/// Patches that it collects while operations wait.
+pub const TRACK_PATCHES_HURRIED: usize = 32;
+
 pub const META_CACHE_BYTES: usize = 64 << 20;
+/// Tracks kept in memory because a part of them was read.
+pub const TRACK_CACHE_BYTES: usize = 8 << 20;
 
 /// Room set aside so that a full store can still delete: bounds and share of the file system.
 pub const RESERVE_BYTES_MIN: u64 = 2 << 20;

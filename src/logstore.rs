@@ -15,12 +15,15 @@
 //! - every reserved slot can be filled with a whole track, in whatever order tracks come;
 //! - every byte read is checked against the location's checksum, which is seeded with the address.
 
+mod cache;
 mod codec;
+mod holders;
 mod segment;
 mod summary;
 mod volume;
 
 pub use codec::{Codec, Encoded};
+pub use holders::{Holder, Holders};
 pub use segment::Descriptor;
 pub use summary::Owner;
 pub use volume::Volume;
@@ -53,8 +56,9 @@ pub struct Location {
 }
 
 impl Location {
+    /// Blocks that it takes, at least one.
     pub fn blocks(&self) -> usize {
-        (self.stored as usize).div_ceil(BLOCK_BYTES)
+        (self.stored as usize).div_ceil(BLOCK_BYTES).max(1)
     }
 
     /// The key under which further holders of this location are counted.
@@ -99,6 +103,19 @@ pub struct LogStore {
     codec: Codec,
     slot_blocks: usize,
     inner: Mutex<Inner>,
+    cache: Mutex<cache::Cache>,
+}
+
+/// Why stored bytes could not be read.
+enum Failure {
+    Media(std::io::Error),
+    Damage(String),
+}
+
+impl From<String> for Failure {
+    fn from(problem: String) -> Failure {
+        Failure::Damage(problem)
+    }
 }
 
 #[derive(Default)]
@@ -139,7 +156,7 @@ impl LogStore {
             .get(Table::State, COUNTERS)?
             .ok_or_else(|| Error::corrupt("the metadata (meta.redb)", "it has no counters of the log store"))?;
         let inner = Mutex::new(Inner { counters, ..Inner::default() });
-        Ok(LogStore { dir, volume, codec, slot_blocks: slot_bytes / BLOCK_BYTES, inner })
+        Ok(LogStore { dir, volume, codec, slot_blocks: slot_bytes / BLOCK_BYTES, inner, cache: Mutex::default() })
     }
 
     /// Lays out the log store of a new store.
@@ -159,9 +176,13 @@ impl LogStore {
         codec::encode(self.codec, raw)
     }
 
-    /// Makes sure that `slots` more tracks of any size will find room; NOSPC where they will not.
+    /// Makes sure that `slots` more tracks of any size will find room; NOSPC where they will not. A slot
+    /// also holds several pieces that together take at most half its blocks.
     pub fn reserve(&self, meta: &mut Meta, slots: usize) -> Result<()> {
         let mut inner = self.inner.lock();
+        if slots == 0 {
+            return Ok(());
+        }
         while inner.free_slots(self.slot_blocks) < inner.reserved_slots + slots {
             self.add_extents(&mut inner, meta)?;
         }
@@ -220,48 +241,94 @@ impl LogStore {
         Ok(Placed { location, members })
     }
 
-    /// Reads and verifies one track; the result has `location.raw` bytes.
+    /// Reads and verifies what lies at a location; the result has `location.raw` bytes.
     pub fn read(&self, placed: &Placed) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        self.read_onto(placed, &mut out)?;
+        Ok(out)
+    }
+
+    /// Like [`LogStore::read`], for callers that will want other parts of it soon.
+    pub fn read_cached(&self, placed: &Placed) -> Result<Arc<Vec<u8>>> {
+        if let Some(bytes) = self.cache.lock().get(&placed.location) {
+            return Ok(bytes);
+        }
+        let bytes = Arc::new(self.read(placed)?);
+        self.cache.lock().put(placed.location, bytes.clone());
+        Ok(bytes)
+    }
+
+    /// Appends the `location.raw` bytes at a location to `out`, which is as it was if that fails.
+    pub fn read_onto(&self, placed: &Placed, out: &mut Vec<u8>) -> Result<()> {
         let location = &placed.location;
-        let mut stored = vec![0; location.stored as usize];
-        let in_run = self.inner.lock().run.read(location.segment, location.block, &mut stored);
-        if !in_run {
-            segment::read(&self.volume, &placed.members, location.block, &mut stored)
-                .map_err(|source| Error::media(format!("reading the {}", location.describe()), source))?;
+        let before = out.len();
+        let result = match location.codec {
+            Codec::None => self.read_stored(placed, out),
+            _ => {
+                let mut stored = Vec::new();
+                self.read_stored(placed, &mut stored)
+                    .and_then(|()| codec::decode_onto(location.codec, &stored, location.raw as usize, out))
+            }
+        };
+        let is_complete = out.len() == before + location.raw as usize;
+        match result {
+            Ok(()) if is_complete => Ok(()),
+            Ok(()) => {
+                out.truncate(before);
+                Err("it is shorter or longer than it should be".to_string().into())
+            }
+            Err(failure) => {
+                out.truncate(before);
+                Err(failure)
+            }
         }
-        if xxh3_64_with_seed(&stored, address_seed(location.segment, location.block)) != location.check {
-            return Err(Error::corrupt(location.describe(), "its bytes do not match their checksum"));
+        .map_err(|failure: Failure| match failure {
+            Failure::Media(source) => Error::media(format!("reading the {}", location.describe()), source),
+            Failure::Damage(problem) => Error::corrupt(location.describe(), problem),
+        })
+    }
+
+    /// Appends the stored bytes, verified.
+    fn read_stored(&self, placed: &Placed, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let location = &placed.location;
+        if location.stored as usize > TRACK_BYTES_MAX {
+            return Err("more bytes are said to be stored than a track can have".to_string().into());
         }
-        codec::decode(location.codec, stored, location.raw as usize)
-            .map_err(|problem| Error::corrupt(location.describe(), problem))
+        let before = out.len();
+        out.resize(before + location.stored as usize, 0);
+        let stored = &mut out[before..];
+        if !self.inner.lock().run.read(location.segment, location.block, stored) {
+            segment::read(&self.volume, &placed.members, location.block, stored).map_err(Failure::Media)?;
+        }
+        if xxh3_64_with_seed(stored, address_seed(location.segment, location.block)) != location.check {
+            return Err("its bytes do not match their checksum".to_string().into());
+        }
+        Ok(())
     }
 
     /// One holder lets go of a location; the blocks are free once the last one has, and may be used
-    /// again once that is durable. Returns whether it was the last.
-    pub fn release(&self, meta: &mut Meta, location: &Location) -> Result<bool> {
-        let key = location.key();
-        if let Some(more) = meta.get::<u64>(Table::Shared, &key)? {
-            match more {
-                0 | 1 => meta.remove(Table::Shared, &key),
-                _ => meta.put(Table::Shared, &key, &(more - 1)),
-            }
-            return Ok(false);
+    /// again once that is durable. Says who is left.
+    pub fn release(&self, meta: &mut Meta, location: &Location, holder: Holder) -> Result<Holders> {
+        let left = holders::release(meta, location, holder)?;
+        if left.all() == 0 {
+            let mut inner = self.inner.lock();
+            let blocks = location.blocks();
+            let segment = inner.load(meta, location.segment)?;
+            segment.free(location.block, blocks)?;
+            inner.counters.used_blocks = inner.counters.used_blocks.saturating_sub(blocks as u64);
+            inner.freed.push(Freed { segment: location.segment, block: location.block, blocks: blocks as u16 });
         }
-        let mut inner = self.inner.lock();
-        let blocks = location.blocks().max(1);
-        let segment = inner.load(meta, location.segment)?;
-        segment.free(location.block, blocks)?;
-        inner.counters.used_blocks = inner.counters.used_blocks.saturating_sub(blocks as u64);
-        inner.freed.push(Freed { segment: location.segment, block: location.block, blocks: blocks as u16 });
-        Ok(true)
+        Ok(left)
     }
 
-    /// One more record names this location.
-    pub fn share(&self, meta: &mut Meta, location: &Location) -> Result<()> {
-        let key = location.key();
-        let more: u64 = meta.get(Table::Shared, &key)?.unwrap_or(0);
-        meta.put(Table::Shared, &key, &(more + 1));
-        Ok(())
+    /// A live record names a location that `known` holds already; who held it before.
+    pub fn share(&self, meta: &mut Meta, location: &Location, known: Holder) -> Result<Holders> {
+        holders::share(meta, location, known)
+    }
+
+    /// A live record that names this location becomes a pre-image; who holds the location then.
+    pub fn keep(&self, meta: &mut Meta, location: &Location) -> Result<Holders> {
+        holders::keep(meta, location)
     }
 
     /// Puts what changed since the last call into the open transaction, just before that is frozen.

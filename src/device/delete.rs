@@ -9,9 +9,9 @@
 //! deleted first: what it shares with the one before lies ahead of that one's cursor, never behind it.
 
 use super::history::{increment_key, preimage_key, split_increment, split_record};
-use super::{Device, Epoch, InodeNo, LIVE, Txn};
+use super::{Device, Epoch, InodeNo, LIVE, Pointer, Txn};
 use crate::error::Result;
-use crate::logstore::Location;
+use crate::logstore::Holder;
 use crate::meta::{Table, decode};
 
 /// Increments that one step looks at.
@@ -75,9 +75,11 @@ impl Device {
             }
             if let Some(value) = look.meta().get_raw(Table::Preimage, &preimage_key(table, &key, end))? {
                 let (birth, value) = split_record(table, &key, &value)?;
-                let location: Location = decode(table, &key, value)?;
-                if birth > before && !look.meta().contains(Table::Shared, &location.key())? {
-                    bytes += (location.blocks() * crate::limits::BLOCK_BYTES) as u64;
+                let pointer: Pointer = decode(table, &key, value)?;
+                for location in pointer.locations().filter(|_| birth > before) {
+                    if !look.meta().contains(Table::Shared, &location.key())? {
+                        bytes += (location.blocks() * crate::limits::BLOCK_BYTES) as u64;
+                    }
                 }
             }
         }
@@ -127,9 +129,8 @@ impl Txn<'_> {
                 continue;
             }
             if table == Table::Track {
-                let location: Location = decode(table, &key, value)?;
-                self.log_blocks -= location.blocks() as i64;
-                self.releases.push(location);
+                let pointer: Pointer = decode(table, &key, value)?;
+                self.releases.extend(pointer.locations().map(|location| (*location, Holder::Log)));
             }
             self.state.meta.remove(Table::Preimage, &preimage);
             self.state.meta.remove(Table::Increment, &full);

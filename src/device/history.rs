@@ -6,9 +6,9 @@
 //! pre-image it is the base record, if its birth is not after e; otherwise there was nothing.
 
 use super::tracks::track_key;
-use super::{Device, Epoch, State, TrackKey, Txn};
+use super::{Device, Epoch, Pointer, State, TrackKey, Txn};
 use crate::error::{Error, Result};
-use crate::logstore::Location;
+use crate::logstore::{Holder, LogStore};
 use crate::meta::{Pair, Table, decode, encode, hex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -89,18 +89,20 @@ pub fn split_preimage(key: &[u8]) -> Result<(Table, Vec<u8>, Epoch)> {
 impl State {
     /// A record's value at a moment, without its birth.
     pub fn get_raw(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Vec<u8>>> {
-        self.with(table, key, moment, |value| Ok(value.to_vec()))
+        self.with(table, key, moment, &mut Holder::Live, |value| Ok(value.to_vec()))
     }
 
     pub fn get<T: DeserializeOwned>(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<T>> {
-        self.with(table, key, moment, |value| decode(table, key, value))
+        self.with(table, key, moment, &mut Holder::Live, |value| decode(table, key, value))
     }
 
+    /// Calls `read` with a record's value at a moment; `holder` becomes the kind of record that it stands in.
     fn with<R>(
         &self,
         table: Table,
         key: &[u8],
         moment: Moment,
+        holder: &mut Holder,
         read: impl FnOnce(&[u8]) -> Result<R>,
     ) -> Result<Option<R>> {
         let Moment::At(epoch) = moment else {
@@ -112,6 +114,7 @@ impl State {
             let (found, value) = pair?;
             // A longer key that starts with this one can lie in between.
             if found.len() == from.len() {
+                *holder = Holder::Log;
                 let (birth, value) = split_record(table, key, &value)?;
                 return if birth <= epoch { read(value).map(Some) } else { Ok(None) };
             }
@@ -207,54 +210,69 @@ fn next_group(log: &mut Peekable<impl Iterator<Item = Result<Pair>>>, epoch: Epo
     }
 }
 
-/// What replacing a record leaves to be done.
-#[derive(Default)]
-pub(super) struct Replaced {
-    pub existed: bool,
-    /// A location that nothing refers to any more.
-    pub released: Option<Location>,
-    /// Blocks that went over to the log.
-    pub logged_blocks: usize,
+/// What became of a record that is replaced or removed.
+pub(super) enum Old {
+    None,
+    /// It went.
+    Gone(Option<Pointer>),
+    /// A snapshot needs it: it is a pre-image now.
+    Kept(Option<Pointer>),
 }
 
 impl State {
     /// Keeps the current value of a key if a snapshot needs it, before it is replaced or removed.
-    fn protect(&mut self, table: Table, key: &[u8]) -> Result<Replaced> {
+    fn protect(&mut self, log: &LogStore, table: Table, key: &[u8]) -> Result<Old> {
         let newest = self.newest;
-        // Of an unprotected record nothing is needed but a track's location.
+        // Of an unprotected record nothing is needed but a track's pointer.
         let old = self.meta.with(table, key, |bytes| {
             let birth = birth_of(table, key, bytes)?;
             let is_needed = birth <= newest || table == Table::Track;
             Ok((birth, is_needed.then(|| bytes.to_vec())))
         })?;
-        let Some((birth, bytes)) = old else { return Ok(Replaced::default()) };
-        let mut replaced = Replaced { existed: true, ..Replaced::default() };
-        let Some(bytes) = bytes else { return Ok(replaced) };
-        let location: Option<Location> = match table {
+        let Some((birth, bytes)) = old else { return Ok(Old::None) };
+        let Some(bytes) = bytes else { return Ok(Old::Gone(None)) };
+        let pointer: Option<Pointer> = match table {
             Table::Track => Some(decode(table, key, split_record(table, key, &bytes)?.1)?),
             _ => None,
         };
-        if birth <= newest {
-            let end = self.epoch;
-            self.meta.put_raw(Table::Preimage, &preimage_key(table, key, end), bytes);
-            self.meta.put_raw(Table::Increment, &increment_key(table, key, end), Vec::new());
-            replaced.logged_blocks = location.map_or(0, |location| location.blocks());
-        } else {
-            replaced.released = location;
+        if birth > newest {
+            return Ok(Old::Gone(pointer));
         }
-        Ok(replaced)
+        let end = self.epoch;
+        self.meta.put_raw(Table::Preimage, &preimage_key(table, key, end), bytes);
+        self.meta.put_raw(Table::Increment, &increment_key(table, key, end), Vec::new());
+        for location in pointer.iter().flat_map(Pointer::locations) {
+            self.keep(log, location)?;
+        }
+        Ok(Old::Kept(pointer))
     }
 
-    /// Points a track at the place it was just flushed to.
-    pub(super) fn replace_track(&mut self, device: &Device, key: TrackKey, location: &Location) -> Result<()> {
+    /// Points a track at the place it was just flushed to, which can share locations with the old one.
+    pub(super) fn replace_track(&mut self, device: &Device, key: TrackKey, pointer: &Pointer) -> Result<()> {
         let key = track_key(key.0, key.1);
-        let replaced = self.protect(Table::Track, &key)?;
-        self.meta.put_raw(Table::Track, &key, encode_record(self.epoch, location));
-        self.log_blocks += replaced.logged_blocks as u64;
-        if let Some(location) = replaced.released {
-            device.log.release(&mut self.meta, &location)?;
+        match self.protect(&device.log, Table::Track, &key)? {
+            Old::Gone(Some(old)) => {
+                for location in old.locations().filter(|old| pointer.locations().all(|new| new != *old)) {
+                    self.release(&device.log, location, Holder::Live)?;
+                }
+            }
+            Old::Kept(Some(old)) => {
+                for location in old.locations().filter(|old| pointer.locations().any(|new| new == *old)) {
+                    self.share(&device.log, location, Holder::Log)?;
+                }
+            }
+            _ => {}
         }
+        self.meta.put_raw(Table::Track, &key, encode_record(self.epoch, pointer));
         Ok(())
+    }
+
+    /// The pointer of a track at a moment, and what kind of record it stands in.
+    pub fn pointer(&self, inode: u64, track: u64, moment: Moment) -> Result<Option<(Pointer, Holder)>> {
+        let key = track_key(inode, track);
+        let mut holder = Holder::Live;
+        let pointer = self.with(Table::Track, &key, moment, &mut holder, |value| decode(Table::Track, &key, value))?;
+        Ok(pointer.map(|pointer| (pointer, holder)))
     }
 }
 
@@ -277,9 +295,14 @@ impl Txn<'_> {
     }
 
     fn protect(&mut self, table: Table, key: &[u8]) -> Result<bool> {
-        let replaced = self.state.protect(table, key)?;
-        self.log_blocks += replaced.logged_blocks as i64;
-        self.releases.extend(replaced.released);
-        Ok(replaced.existed)
+        match self.state.protect(&self.device.log, table, key)? {
+            Old::None => Ok(false),
+            Old::Gone(pointer) => {
+                let locations = pointer.iter().flat_map(Pointer::locations);
+                self.releases.extend(locations.map(|location| (*location, Holder::Live)));
+                Ok(true)
+            }
+            Old::Kept(_) => Ok(true),
+        }
     }
 }

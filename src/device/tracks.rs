@@ -1,11 +1,12 @@
 //! File data in tracks: where a track's bytes are now, reading them, and changing them in memory.
 
-use super::{Device, InodeNo, LIVE, Moment, State, TrackNo, Txn};
+use super::dirty::{Dirty, Patches, lay_over};
+use super::{Device, InodeNo, LIVE, Moment, Pointer, State, TrackKey, TrackNo, Txn};
 use crate::error::{Error, Result};
-use crate::limits::DIRTY_BYTES_MAX;
-use crate::logstore::{Location, Placed};
+use crate::limits::{DIRTY_BYTES_MAX, DIRTY_RECORDS_MAX, DIRTY_ROOM_MAX};
+use crate::logstore::{Holder, Placed};
 use crate::meta::Table;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 pub(super) fn track_key(inode: InodeNo, track: TrackNo) -> [u8; 20] {
@@ -24,24 +25,34 @@ pub fn split_track_key(key: &[u8]) -> Option<(InodeNo, TrackNo)> {
 }
 
 /// Where the bytes of a track are at this moment. Bytes past the end of what it holds are zeros.
-pub enum Source {
+pub struct Source {
+    /// Patches in memory, the newest first.
+    patches: Vec<Arc<Patches>>,
+    below: Below,
+}
+
+/// What patches in memory lie over.
+enum Below {
     Memory(Arc<Vec<u8>>),
-    Stored(Placed),
+    Stored(Stored),
     Hole,
 }
 
+/// A pointer with the places of its segments.
+pub(super) struct Stored {
+    pub pointer: Pointer,
+    whole: Placed,
+    patches: Vec<Placed>,
+}
+
 impl State {
-    fn in_memory(&self, inode: InodeNo, track: TrackNo) -> Option<&Arc<Vec<u8>>> {
-        self.dirty.get(&(inode, track)).or_else(|| self.flushing.get(&(inode, track)))
+    fn is_in_memory(&self, key: &TrackKey) -> bool {
+        self.dirty.contains_key(key) || self.flushing.contains_key(key)
     }
 
     /// Whether the live file has this track.
     pub fn has_track(&self, inode: InodeNo, track: TrackNo) -> Result<bool> {
-        Ok(self.in_memory(inode, track).is_some() || self.meta.contains(Table::Track, &track_key(inode, track))?)
-    }
-
-    pub fn location(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<Location>> {
-        self.get(Table::Track, &track_key(inode, track), moment)
+        Ok(self.is_in_memory(&(inode, track)) || self.meta.contains(Table::Track, &track_key(inode, track))?)
     }
 
     /// The first track at or after `from` and before `to` that exists.
@@ -61,7 +72,7 @@ impl State {
 
     /// The first track at or after `from` that does not exist, or `to` if all before it do.
     pub fn next_gap(&self, inode: InodeNo, from: TrackNo, to: TrackNo, moment: Moment) -> Result<TrackNo> {
-        let in_memory = |track| moment == Moment::Live && self.in_memory(inode, track).is_some();
+        let in_memory = |track| moment == Moment::Live && self.is_in_memory(&(inode, track));
         let mut next = from;
         self.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), moment, |key, _| {
             let track = split_track_key(key).map_or(to, |(_, track)| track);
@@ -100,37 +111,146 @@ impl State {
 
 impl Device {
     pub fn source(&self, state: &State, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Source> {
-        if moment == Moment::Live
-            && let Some(bytes) = state.in_memory(inode, track)
-        {
-            return Ok(Source::Memory(bytes.clone()));
+        let mut patches = Vec::new();
+        if moment == Moment::Live {
+            let key = (inode, track);
+            for dirty in [state.dirty.get(&key), state.flushing.get(&key)].into_iter().flatten() {
+                match dirty {
+                    Dirty::Whole(bytes) => return Ok(Source { patches, below: Below::Memory(bytes.clone()) }),
+                    Dirty::Patched(sections) => patches.push(sections.clone()),
+                }
+            }
         }
-        match state.location(inode, track, moment)? {
-            Some(location) => Ok(Source::Stored(self.log.placed(state.meta(), location)?)),
-            None => Ok(Source::Hole),
-        }
+        let below = match state.pointer(inode, track, moment)? {
+            Some((pointer, _)) => Below::Stored(self.placed(state, pointer)?),
+            None => Below::Hole,
+        };
+        Ok(Source { patches, below })
     }
 
-    /// The bytes behind a source; fails where they were moved away or are damaged.
-    pub fn fetch(&self, source: &Source) -> Result<Arc<Vec<u8>>> {
-        match source {
-            Source::Memory(bytes) => Ok(bytes.clone()),
-            Source::Stored(placed) => Ok(Arc::new(self.log.read(placed)?)),
-            Source::Hole => Ok(Arc::new(Vec::new())),
-        }
+    pub(super) fn placed(&self, state: &State, pointer: Pointer) -> Result<Stored> {
+        let placed = |location| self.log.placed(&state.meta, location);
+        Ok(Stored {
+            whole: placed(pointer.whole)?,
+            patches: pointer.patches.iter().map(|patch| placed(patch.location)).collect::<Result<_>>()?,
+            pointer,
+        })
     }
 
-    /// Like [`Device::fetch`], looking the pointer up again as long as it changes.
-    pub fn fetch_again(
+    /// All that a track holds; fails where it was moved away or is damaged.
+    fn fetch(&self, source: &Source) -> Result<Arc<Vec<u8>>> {
+        if let (Below::Memory(bytes), true) = (&source.below, source.patches.is_empty()) {
+            return Ok(bytes.clone());
+        }
+        let mut out = Vec::new();
+        match &source.below {
+            Below::Memory(bytes) => out.extend_from_slice(bytes),
+            Below::Stored(stored) => self.read_stored(stored, &mut out)?,
+            Below::Hole => {}
+        }
+        let end = source.patches.iter().map(|patches| patches.end()).fold(out.len(), usize::max);
+        out.resize(end, 0);
+        for patches in source.patches.iter().rev() {
+            patches.lay_over(0, &mut out);
+        }
+        Ok(Arc::new(out))
+    }
+
+    /// Reads a stored track whole, into an empty buffer.
+    pub(super) fn read_stored(&self, stored: &Stored, out: &mut Vec<u8>) -> Result<()> {
+        out.reserve_exact(stored.pointer.len());
+        self.log.read_onto(&stored.whole, out)?;
+        out.resize(stored.pointer.len(), 0);
+        for (patch, placed) in stored.pointer.patches.iter().zip(&stored.patches) {
+            lay_over(patch.at as usize, &self.log.read_cached(placed)?, 0, out);
+        }
+        Ok(())
+    }
+
+    /// Appends a part of a track to `out`, with zeros behind what the track holds. Fails like
+    /// [`Device::fetch`] and leaves then what it likes behind the end of `out`.
+    fn fetch_part(&self, source: &Source, part: &Range<usize>, out: &mut Vec<u8>) -> Result<()> {
+        let start = out.len();
+        for patches in &source.patches {
+            if let Some(bytes) = patches.get(part) {
+                out.extend_from_slice(bytes);
+                return Ok(());
+            }
+            if patches.touches(part) {
+                break;
+            }
+        }
+        match &source.below {
+            Below::Memory(bytes) => out.extend_from_slice(held(bytes, part)),
+            Below::Stored(stored) => self.fetch_stored_part(stored, part, out)?,
+            Below::Hole => {}
+        }
+        out.resize(start + part.len(), 0);
+        for patches in source.patches.iter().rev() {
+            patches.lay_over(part.start, &mut out[start..]);
+        }
+        Ok(())
+    }
+
+    fn fetch_stored_part(&self, stored: &Stored, part: &Range<usize>, out: &mut Vec<u8>) -> Result<()> {
+        let start = out.len();
+        let pairs = || stored.pointer.patches.iter().zip(&stored.patches);
+        let touches = |from: usize, to: usize| from < part.end && part.start < to;
+        for (patch, placed) in pairs().rev() {
+            let at = patch.at as usize;
+            if at <= part.start && part.end <= patch.end() {
+                let bytes = self.log.read_cached(placed)?;
+                out.extend_from_slice(&bytes[part.start - at..part.end - at]);
+                return Ok(());
+            }
+            if touches(at, patch.end()) {
+                break;
+            }
+        }
+        if part.start == 0 && part.end >= stored.pointer.whole.raw as usize {
+            self.log.read_onto(&stored.whole, out)?;
+        } else if part.start < stored.pointer.whole.raw as usize {
+            out.extend_from_slice(held(&self.log.read_cached(&stored.whole)?, part));
+        }
+        out.resize(start + part.len(), 0);
+        for (patch, placed) in pairs().filter(|(patch, _)| touches(patch.at as usize, patch.end())) {
+            lay_over(patch.at as usize, &self.log.read_cached(placed)?, part.start, &mut out[start..]);
+        }
+        Ok(())
+    }
+
+    /// All that a track holds, looking the pointer up again as long as it changes.
+    pub fn read_track(&self, source: Source, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Arc<Vec<u8>>> {
+        self.again(source, inode, track, moment, |source| self.fetch(source))
+    }
+
+    /// Appends a part of a track to `out`, looking the pointer up again as long as it changes.
+    pub fn read_part(
+        &self,
+        source: Source,
+        (inode, track): (InodeNo, TrackNo),
+        moment: Moment,
+        part: Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let before = out.len();
+        self.again(source, inode, track, moment, |source| {
+            out.truncate(before);
+            self.fetch_part(source, &part, out)
+        })
+    }
+
+    fn again<R>(
         &self,
         mut source: Source,
         inode: InodeNo,
         track: TrackNo,
         moment: Moment,
-    ) -> Result<Arc<Vec<u8>>> {
+        mut fetch: impl FnMut(&Source) -> Result<R>,
+    ) -> Result<R> {
         loop {
-            let error = match self.fetch(&source) {
-                Ok(bytes) => return Ok(bytes),
+            let error = match fetch(&source) {
+                Ok(fetched) => return Ok(fetched),
                 Err(error) => error,
             };
             let look = self.look()?;
@@ -138,8 +258,8 @@ impl Device {
                 look.check_snapshot(epoch)?;
             }
             let again = self.source(&look, inode, track, moment)?;
-            let is_same = match (&source, &again) {
-                (Source::Stored(before), Source::Stored(now)) => before.location == now.location,
+            let is_same = match (&source.below, &again.below) {
+                (Below::Stored(before), Below::Stored(now)) => before.pointer == now.pointer,
                 _ => false,
             };
             if is_same {
@@ -153,10 +273,18 @@ impl Device {
     pub(super) fn throttle(&self) -> Result<()> {
         let is_over = {
             let state = self.state.read();
-            state.dirty_bytes > DIRTY_BYTES_MAX || state.meta.dirty_records() > crate::limits::DIRTY_RECORDS_MAX
+            state.dirty_bytes > DIRTY_BYTES_MAX
+                || state.dirty_room(self.track_bytes()) > DIRTY_ROOM_MAX
+                || state.meta.dirty_records() > DIRTY_RECORDS_MAX
         };
         if is_over { self.relieve() } else { Ok(()) }
     }
+}
+
+/// The bytes of a part that are there.
+fn held<'a>(bytes: &'a [u8], part: &Range<usize>) -> &'a [u8] {
+    let end = bytes.len().clamp(part.start, part.end);
+    bytes.get(part.start..end).unwrap_or_default()
 }
 
 fn name_file(error: Error, inode: InodeNo, track: TrackNo) -> Error {
@@ -186,8 +314,9 @@ impl Txn<'_> {
         !self.state.dirty.contains_key(&(inode, track))
     }
 
-    /// Changes a track in memory. `before` is what it holds now, if that was needed, for the case that it
-    /// is not in memory. The caller has reserved a slot if [`Txn::needs_slot`] said so. Cannot fail.
+    /// Changes a whole track in memory. `before` is all that it holds now, if that was needed; it is not
+    /// used if the track is in memory as a whole. The caller has reserved a slot if [`Txn::needs_slot`]
+    /// said so. Cannot fail.
     pub fn edit_track(
         &mut self,
         inode: InodeNo,
@@ -196,15 +325,41 @@ impl Txn<'_> {
         edit: impl FnOnce(&mut Vec<u8>),
     ) {
         let state = &mut *self.state;
-        let flushing = &state.flushing;
-        let before_bytes = state.dirty.get(&(inode, track)).map_or(0, |bytes| bytes.len());
-        let entry = state
-            .dirty
-            .entry((inode, track))
-            .or_insert_with(|| flushing.get(&(inode, track)).cloned().or(before).unwrap_or_default());
-        let bytes = Arc::make_mut(entry);
-        edit(bytes);
-        state.dirty_bytes = state.dirty_bytes + bytes.len() - before_bytes;
+        let before_bytes = state.dirty.get(&(inode, track)).map_or(0, Dirty::bytes);
+        let entry = state.dirty.entry((inode, track)).or_insert_with(|| Dirty::Whole(Arc::default()));
+        if !matches!(entry, Dirty::Whole(bytes) if !bytes.is_empty()) {
+            *entry = Dirty::Whole(before.unwrap_or_default());
+        }
+        if let Dirty::Whole(bytes) = entry {
+            edit(Arc::make_mut(bytes));
+        }
+        state.dirty_bytes = state.dirty_bytes + entry.bytes() - before_bytes;
+    }
+
+    /// Writes into a track in memory, from byte `at` of it. `is_new` says that the track does not exist yet.
+    /// The caller has reserved a slot if [`Txn::needs_slot`] said so. Cannot fail.
+    pub fn write_track(&mut self, inode: InodeNo, track: TrackNo, at: usize, data: &[u8], is_new: bool) {
+        let is_whole = at == 0 && data.len() as u64 == self.device.track_bytes();
+        let state = &mut *self.state;
+        let before_bytes = state.dirty.get(&(inode, track)).map_or(0, Dirty::bytes);
+        let entry = state.dirty.entry((inode, track)).or_insert_with(|| match is_new || is_whole {
+            true => Dirty::Whole(Arc::default()),
+            false => Dirty::Patched(Arc::default()),
+        });
+        match entry {
+            _ if is_whole => *entry = Dirty::Whole(Arc::new(data.to_vec())),
+            Dirty::Whole(bytes) => {
+                let bytes = Arc::make_mut(bytes);
+                if bytes.len() < at {
+                    bytes.resize(at, 0);
+                }
+                let overlap = bytes.len().min(at + data.len()) - at;
+                bytes[at..at + overlap].copy_from_slice(&data[..overlap]);
+                bytes.extend_from_slice(&data[overlap..]);
+            }
+            Dirty::Patched(patches) => Arc::make_mut(patches).write(at, data),
+        }
+        state.dirty_bytes = state.dirty_bytes + entry.bytes() - before_bytes;
     }
 
     /// Removes the tracks from `from` up to and without `to`; how many there were.
@@ -238,24 +393,22 @@ impl Txn<'_> {
         Ok(count <= most)
     }
 
-    /// Points a track at a location, releasing or keeping the one before.
-    pub(super) fn set_track(&mut self, inode: InodeNo, track: TrackNo, location: &Location) -> Result<()> {
-        self.set(Table::Track, &track_key(inode, track), location)
-    }
-
-    /// Lets a track share the location of another one, which must not be in memory only.
-    pub fn share_track(&mut self, inode: InodeNo, track: TrackNo, location: &Location) -> Result<()> {
-        self.device.log.share(&mut self.state.meta, location)?;
-        self.set_track(inode, track, location)?;
+    /// Lets a track share the locations of another one, which must not be in memory only. `known` is the
+    /// kind of record that `pointer` stands in.
+    pub fn share_track(&mut self, inode: InodeNo, track: TrackNo, pointer: &Pointer, known: Holder) -> Result<()> {
+        for location in pointer.locations() {
+            self.state.share(&self.device.log, location, known)?;
+        }
+        self.set(Table::Track, &track_key(inode, track), pointer)?;
         self.forget.push((inode, track));
         Ok(())
     }
 
-    /// The location of a live track that is stored and not in memory.
-    pub fn stored_location(&self, inode: InodeNo, track: TrackNo) -> Result<Option<Location>> {
-        match self.state.in_memory(inode, track) {
-            Some(_) => Ok(None),
-            None => self.state.location(inode, track, Moment::Live),
+    /// The pointer of a track that is stored and not in memory.
+    pub fn stored_pointer(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<(Pointer, Holder)>> {
+        if moment == Moment::Live && self.state.is_in_memory(&(inode, track)) {
+            return Ok(None);
         }
+        self.state.pointer(inode, track, moment)
     }
 }

@@ -1,6 +1,7 @@
 //! Compression of tracks, skipped where it saves no block.
 
-use crate::limits::BLOCK_BYTES;
+use super::Failure;
+use crate::limits::{BLOCK_BYTES, TRACK_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -76,18 +77,26 @@ pub(super) fn encode(codec: Codec, raw: &[u8]) -> Encoded<'_> {
     }
 }
 
-/// Gives back the `raw_len` bytes of a track, or says what is wrong.
-pub(super) fn decode(codec: Codec, stored: Vec<u8>, raw_len: usize) -> Result<Vec<u8>, String> {
-    let raw = match codec {
-        Codec::None => stored,
-        Codec::Lz4 => {
-            lz4_flex::block::decompress(&stored, raw_len).map_err(|error| format!("it does not decompress: {error}"))?
+/// Appends the `raw_len` bytes of a track, or says what is wrong.
+pub(super) fn decode_onto(codec: Codec, stored: &[u8], raw_len: usize, out: &mut Vec<u8>) -> Result<(), Failure> {
+    if raw_len > TRACK_BYTES_MAX {
+        return Err(format!("{raw_len} bytes are more than a track can have").into());
+    }
+    let before = out.len();
+    out.resize(before + raw_len, 0);
+    let place = &mut out[before..];
+    let found = match codec {
+        Codec::None => {
+            let len = stored.len().min(raw_len);
+            place[..len].copy_from_slice(&stored[..len]);
+            stored.len()
         }
-        Codec::Zstd => {
-            zstd::bulk::decompress(&stored, raw_len).map_err(|error| format!("it does not decompress: {error}"))?
-        }
+        Codec::Lz4 => lz4_flex::block::decompress_into(stored, place)
+            .map_err(|error| format!("it does not decompress: {error}"))?,
+        Codec::Zstd => zstd::bulk::decompress_to_buffer(stored, place)
+            .map_err(|error| format!("it does not decompress: {error}"))?,
     };
-    if raw.len() == raw_len { Ok(raw) } else { Err(format!("it has {} bytes instead of {raw_len}", raw.len())) }
+    if found == raw_len { Ok(()) } else { Err(format!("it has {found} bytes instead of {raw_len}").into()) }
 }
 
 #[cfg(test)]
@@ -102,7 +111,9 @@ mod tests {
             for raw in [&text[..], &noise[..], &text[..100], &[]] {
                 let encoded = encode(codec, raw);
                 assert!(encoded.stored().len() <= raw.len());
-                assert_eq!(decode(encoded.codec(), encoded.stored().to_vec(), encoded.raw_len()).unwrap(), raw);
+                let mut out = vec![9];
+                assert!(decode_onto(encoded.codec(), encoded.stored(), encoded.raw_len(), &mut out).is_ok());
+                assert_eq!(out[1..], *raw);
             }
         }
         assert!(encode(Codec::Lz4, &text).stored().len() < 2000);

@@ -13,6 +13,8 @@ const HEADER: usize = 8;
 const ENTRY: usize = 42;
 const CHECKED: usize = 39;
 const MAGIC: u32 = u32::from_le_bytes(*b"pitS");
+/// Set in the byte of the codec.
+const PATCH: u8 = 0x80;
 const ENTRIES_IN_SECTOR: usize = 12;
 pub(super) const ENTRIES_IN_BLOCK: usize = BLOCK_BYTES / SECTOR * ENTRIES_IN_SECTOR;
 
@@ -23,7 +25,10 @@ const _: () = assert!(HEADER + ENTRIES_IN_SECTOR * ENTRY == SECTOR);
 pub struct Owner {
     pub base: u32,
     pub inode: u64,
-    pub track: u64,
+    /// Where in the file its bytes begin.
+    pub at: u64,
+    /// It lies over an older version of its track, and does not replace it.
+    pub is_patch: bool,
     /// The epoch in which this version of the track was written.
     pub birth: u32,
 }
@@ -52,11 +57,11 @@ impl Entry {
     fn encode(&self, segment: u64, out: &mut [u8]) {
         out[0..2].copy_from_slice(&self.block.to_le_bytes());
         out[2..6].copy_from_slice(&self.stored.to_le_bytes());
-        out[6] = self.codec;
+        out[6] = self.codec | if self.owner.is_patch { PATCH } else { 0 };
         out[7..11].copy_from_slice(&self.owner.base.to_le_bytes());
         out[11..15].copy_from_slice(&self.owner.birth.to_le_bytes());
         out[15..23].copy_from_slice(&self.owner.inode.to_le_bytes());
-        out[23..31].copy_from_slice(&self.owner.track.to_le_bytes());
+        out[23..31].copy_from_slice(&self.owner.at.to_le_bytes());
         out[31..39].copy_from_slice(&self.check.to_le_bytes());
         let check = xxh3_64_with_seed(&out[..CHECKED], segment).to_le_bytes();
         out[CHECKED..ENTRY].copy_from_slice(&check[..3]);
@@ -73,9 +78,15 @@ impl Entry {
         Some(Entry {
             block: u16_at(0),
             stored: u32_at(2),
-            codec: bytes[6],
+            codec: bytes[6] & !PATCH,
             check: u64_at(31),
-            owner: Owner { base: u32_at(7), birth: u32_at(11), inode: u64_at(15), track: u64_at(23) },
+            owner: Owner {
+                base: u32_at(7),
+                birth: u32_at(11),
+                inode: u64_at(15),
+                at: u64_at(23),
+                is_patch: bytes[6] & PATCH != 0,
+            },
         })
     }
 }
@@ -116,7 +127,7 @@ mod tests {
             stored: 4000,
             codec: 1,
             check: i << 40,
-            owner: Owner { base: 1, inode: i * 7, track: i, birth: 3 },
+            owner: Owner { base: 1, inode: i * 7, at: i, is_patch: i == 12, birth: 3 },
         };
         let mut entries = vec![None; ENTRIES_IN_BLOCK];
         for i in [0usize, 11, 12, 95] {

@@ -105,13 +105,9 @@ impl Tree {
             };
             let (source_track, target_track) = (first_from + i, first_to + i);
             let had_track = target_track * track_bytes < old_size && txn.has_track(to, target_track)?;
-            let location = match from.moment {
-                Moment::Live => txn.stored_location(from.inode, source_track)?,
-                Moment::At(_) => txn.location(from.inode, source_track, from.moment)?,
-            };
-            match location {
-                Some(location) => {
-                    txn.share_track(to, target_track, &location)?;
+            match txn.stored_pointer(from.inode, source_track, from.moment)? {
+                Some((pointer, holder)) => {
+                    txn.share_track(to, target_track, &pointer, holder)?;
                     target.tracks += u64::from(!had_track);
                 }
                 None if from.moment == Moment::Live && txn.has_track(from.inode, source_track)? => break,

@@ -51,24 +51,30 @@ impl Tree {
         };
         let mut out = Vec::with_capacity((bytes.end - bytes.start) as usize);
         for (track, source) in sources {
-            let content = self.device.fetch_again(source, number, track, moment)?;
-            let part = self.part_of(&bytes, track);
-            let held = content.len().clamp(part.start, part.end);
-            out.extend_from_slice(content.get(part.start..held).unwrap_or_default());
-            out.resize(out.len() + part.end - held, 0);
+            self.device.read_part(source, (number, track), moment, self.part_of(&bytes, track), &mut out)?;
         }
         Ok(out)
     }
 
     /// Writes bytes. With `kill_privileges`, clears suid and sgid as for a writer without that right.
     pub fn write(&self, number: InodeNo, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
+        match self.write_now(number, offset, data, kill_privileges) {
+            Err(error) if error.is_no_space() => {
+                // Dirty tracks have reserved more than they will take, and what was freed waits for a commit.
+                self.commit()?;
+                self.write_now(number, offset, data, kill_privileges)
+            }
+            result => result,
+        }
+    }
+
+    fn write_now(&self, number: InodeNo, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let bytes = offset..end.ok_or(Error::Posix(Errno::FBIG))?;
         if data.is_empty() {
             return Ok(());
         }
         let _file = self.lock_file(number);
-        let edges = self.fetch_edges(number, &bytes)?;
         let mut txn = self.device.begin_growing()?;
         let mut found = inode::load_file(&txn, number, Moment::Live)?;
         found.touch(Timestamp::now());
@@ -92,15 +98,7 @@ impl Tree {
         for track in tracks {
             let part = self.part_of(&bytes, track);
             let at = (track * self.device.track_bytes() + part.start as u64 - offset) as usize;
-            let piece = &data[at..at + part.len()];
-            edit.change(&mut txn, track, edges.get(track), |content| {
-                if content.len() < part.start {
-                    content.resize(part.start, 0);
-                }
-                let overlap = content.len().min(part.end) - part.start;
-                content[part.start..part.start + overlap].copy_from_slice(&piece[..overlap]);
-                content.extend_from_slice(&piece[overlap..]);
-            });
+            edit.write(&mut txn, track, part.start, &data[at..at + part.len()]);
         }
         txn.finish()
     }
@@ -151,7 +149,15 @@ impl Tree {
         if size.is_multiple_of(track_bytes) {
             return Ok(None);
         }
-        Ok(self.fetch_edges(number, &(size..size))?.get(size / track_bytes))
+        let track = size / track_bytes;
+        let source = {
+            let look = self.device.look()?;
+            if inode::load(&look, number, Moment::Live)?.tracks == 0 {
+                return Ok(None);
+            }
+            self.device.source(&look, number, track, Moment::Live)?
+        };
+        Ok(Some(self.device.read_track(source, number, track, Moment::Live)?))
     }
 
     /// Gives the room of a byte range back; it reads as zeros. With `keep_size` false the file grows to
@@ -159,7 +165,6 @@ impl Tree {
     pub fn zero(&self, number: InodeNo, offset: u64, len: u64, keep_size: bool) -> Result<()> {
         let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::Posix(Errno::FBIG))?;
         let _file = self.lock_file(number);
-        let edges = self.fetch_edges(number, &(offset..end))?;
         let mut txn = self.device.begin()?;
         let mut found = inode::load_file(&txn, number, Moment::Live)?;
         found.touch(Timestamp::now());
@@ -194,12 +199,7 @@ impl Tree {
         let slots = edits.iter().filter(|(track, _)| txn.needs_slot(number, *track)).count();
         txn.reserve(slots)?;
         for (track, part) in edits {
-            txn.edit_track(number, track, edges.get(track), |content| {
-                let end = part.end.min(content.len());
-                if part.start < end {
-                    content[part.start..end].fill(0);
-                }
-            });
+            txn.write_track(number, track, part.start, &vec![0; part.len()], false);
         }
         if let Some(cut) = cut {
             self.cut(&mut txn, number, cut)?;
@@ -270,36 +270,6 @@ impl Tree {
         }
         Ok(offset.max(track * track_bytes).min(found.size))
     }
-
-    /// What the first and the last track of a byte range hold, where the range covers them in part.
-    fn fetch_edges(&self, number: InodeNo, bytes: &Range<u64>) -> Result<Edges> {
-        let track_bytes = self.device.track_bytes();
-        let mut wanted: Vec<TrackNo> = Vec::new();
-        let mut sources = Vec::new();
-        {
-            let look = self.device.look()?;
-            let found = inode::load_file(&look, number, Moment::Live)?;
-            if found.tracks == 0 {
-                return Ok(Edges::default());
-            }
-            let ends_inside = !bytes.end.is_multiple_of(track_bytes) && bytes.end < found.size;
-            if !bytes.start.is_multiple_of(track_bytes) {
-                wanted.push(bytes.start / track_bytes);
-            }
-            if ends_inside {
-                wanted.push(bytes.end / track_bytes);
-            }
-            wanted.dedup();
-            for track in wanted {
-                sources.push((track, self.device.source(&look, number, track, Moment::Live)?));
-            }
-        }
-        let mut edges = Edges::default();
-        for (track, source) in sources {
-            edges.0.push((track, self.device.fetch_again(source, number, track, Moment::Live)?));
-        }
-        Ok(edges)
-    }
 }
 
 /// A track to be shortened, or filled with bytes that were inline, at the end of an operation.
@@ -309,22 +279,14 @@ pub(super) struct Cut {
     len: usize,
 }
 
-#[derive(Default)]
-struct Edges(Vec<(TrackNo, Arc<Vec<u8>>)>);
-
-impl Edges {
-    fn get(&self, track: TrackNo) -> Before {
-        self.0.iter().find(|(number, _)| *number == track).map(|(_, bytes)| bytes.clone())
-    }
-}
-
 /// One operation's changes to tracks of a file: first all that can fail, then the changes.
 pub(super) struct TrackEdit {
     number: InodeNo,
     slots: usize,
     /// Bytes that leave the inode record for track 0.
     inline: Before,
-    first: TrackNo,
+    /// Tracks that did not exist before.
+    new: Vec<TrackNo>,
 }
 
 impl TrackEdit {
@@ -337,7 +299,7 @@ impl TrackEdit {
         old_size: u64,
         tracks: Range<TrackNo>,
     ) -> Result<TrackEdit> {
-        let mut edit = TrackEdit { number, slots: 0, inline: None, first: tracks.start };
+        let mut edit = TrackEdit { number, slots: 0, inline: None, new: Vec::new() };
         if !found.inline.is_empty() {
             edit.inline = Some(Arc::new(std::mem::replace(&mut found.inline, ByteBuf::new()).into_vec()));
             if tracks.start > 0 {
@@ -349,6 +311,7 @@ impl TrackEdit {
         for track in tracks {
             if track >= old_tracks || !txn.has_track(number, track)? {
                 found.tracks += 1;
+                edit.new.push(track);
             }
             edit.slots += usize::from(txn.needs_slot(number, track));
         }
@@ -359,23 +322,14 @@ impl TrackEdit {
     pub(super) fn apply_inode(&mut self, txn: &mut Txn<'_>, found: &Inode) -> Result<()> {
         inode::store(txn, self.number, found)?;
         txn.reserve(self.slots)?;
-        if self.first > 0
-            && let Some(inline) = self.inline.take()
-        {
+        if let Some(inline) = self.inline.take() {
             txn.edit_track(self.number, 0, Some(inline), |_| {});
         }
         Ok(())
     }
 
-    pub(super) fn change(
-        &mut self,
-        txn: &mut Txn<'_>,
-        track: TrackNo,
-        before: Before,
-        edit: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let before = if track == 0 { self.inline.take().or(before) } else { before };
-        txn.edit_track(self.number, track, before, edit);
+    pub(super) fn write(&self, txn: &mut Txn<'_>, track: TrackNo, at: usize, data: &[u8]) {
+        txn.write_track(self.number, track, at, data, self.new.contains(&track));
     }
 }
 

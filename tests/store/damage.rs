@@ -86,7 +86,8 @@ fn locations(views: &Views, picture: &Picture) -> Vec<Location> {
     for (moment, model) in moments {
         for number in model.paths().into_keys().filter(|number| model.node(*number).kind == Kind::File) {
             let tracks = model.node(number).size().div_ceil(TRACK);
-            found.extend((0..tracks).filter_map(|track| look.location(number, track, moment).unwrap()));
+            let pointers = (0..tracks).filter_map(|track| look.pointer(number, track, moment).unwrap());
+            found.extend(pointers.flat_map(|(pointer, _)| pointer.locations().copied().collect::<Vec<_>>()));
         }
     }
     found

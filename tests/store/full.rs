@@ -157,7 +157,7 @@ fn every_reserved_slot_can_be_filled() {
         let mut track = 0;
         let mut append = |meta: &mut Meta, bytes: u64| {
             track += 1;
-            let owner = Owner { base: 1, inode: 9, track, birth: 1 };
+            let owner = Owner { base: 1, inode: 9, at: track, is_patch: false, birth: 1 };
             log.append(meta, &log.encode(&vec![7; bytes as usize]), owner).expect("there is a slot for it");
             log.unreserve(1);
         };

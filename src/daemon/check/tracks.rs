@@ -1,10 +1,10 @@
 //! Tracks: every location's bytes, its room in its segment, its holders and its owner in the summary.
 
 use super::Check;
-use crate::device::{InodeNo, TrackNo, split_preimage, split_record, split_track_key};
+use crate::device::{InodeNo, Pointer, TrackNo, split_preimage, split_record, split_track_key};
 use crate::error::Result;
 use crate::limits::{SEGMENT_BLOCKS, TRACK_BYTES_MAX};
-use crate::logstore::{Descriptor, Location};
+use crate::logstore::{Descriptor, Holders, Location};
 use crate::meta::{Pair, Table, decode, hex};
 use std::collections::{HashMap, HashSet};
 
@@ -17,8 +17,8 @@ struct Segment {
     used: Vec<bool>,
 }
 
-/// A record that names a location.
-struct Holder {
+/// A record that names locations.
+struct Record {
     table: Table,
     key: Vec<u8>,
     value: Vec<u8>,
@@ -28,13 +28,13 @@ struct Holder {
 
 struct Known {
     segments: HashMap<u64, Segment>,
-    /// Holders beyond the first of each location that has several.
-    more_holders: HashMap<(u64, u16), u64>,
+    /// Who holds each location.
+    holders: HashMap<(u64, u16), Holders>,
 }
 
 impl Check<'_> {
     pub(super) fn tracks(&mut self) -> Result<()> {
-        let mut known = Known { segments: HashMap::new(), more_holders: HashMap::new() };
+        let mut known = Known { segments: HashMap::new(), holders: HashMap::new() };
         self.each(Table::Segment, |check, (key, value)| check.segment(&mut known, &key, &value))?;
         self.each(Table::Track, |check, pair| {
             let Some((inode, track)) = split_track_key(&pair.0) else {
@@ -103,8 +103,8 @@ impl Check<'_> {
     ) -> Result<()> {
         let (key, value) = pair;
         let decoded = split_record(table, &key, &value)
-            .and_then(|(birth, record)| Ok((birth, decode::<Location>(Table::Track, &key, record)?)));
-        let (birth, location) = match decoded {
+            .and_then(|(birth, record)| Ok((birth, decode::<Pointer>(Table::Track, &key, record)?)));
+        let (birth, pointer) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => {
                 let paths = self.paths(inode, 0, end);
@@ -113,32 +113,42 @@ impl Check<'_> {
             }
         };
         self.report.tracks += 1;
-        let holder = Holder { table, key, value, inode, track };
-        if let Some(problem) = self.location(known, &holder, &location)
-            && self.is_current(holder.table, &holder.key, &holder.value)
-        {
+        let record = Record { table, key, value, inode, track };
+        for location in pointer.locations() {
+            if let Some(problem) = self.location(known, &record, location)
+                && self.is_current(record.table, &record.key, &record.value)
+            {
+                let paths = self.paths(inode, birth, end);
+                self.problem(format!("inode {inode} track {track}: {problem}"), paths);
+            }
+        }
+        if pointer.len() as u64 > self.daemon.views.tree().device().track_bytes() {
             let paths = self.paths(inode, birth, end);
-            self.problem(format!("inode {inode} track {track}: {problem}"), paths);
+            self.problem(format!("inode {inode} track {track}: it is said to hold {} bytes", pointer.len()), paths);
         }
         Ok(())
     }
 
     /// What is wrong with one location.
-    fn location(&mut self, known: &mut Known, holder: &Holder, location: &Location) -> Option<String> {
+    fn location(&mut self, known: &mut Known, record: &Record, location: &Location) -> Option<String> {
         let place = format!("segment {} block {}", location.segment, location.block);
         let Some(segment) = known.segments.get_mut(&location.segment) else {
             return Some(format!("it is said to lie in {place}, and that segment does not exist or cannot be read"));
         };
-        let range = usize::from(location.block)..usize::from(location.block) + location.blocks().max(1);
+        let range = usize::from(location.block)..usize::from(location.block) + location.blocks();
         if range.end > SEGMENT_BLOCKS || location.raw as usize > TRACK_BYTES_MAX {
             return Some(format!("its location {place} with {} bytes is not possible", location.stored));
         }
-        let used = &mut segment.used[range.clone()];
-        if used[0] {
+        let holders = known.holders.entry((location.segment, location.block)).or_default();
+        match record.table {
+            Table::Track => holders.live += 1,
+            _ => holders.log += 1,
+        }
+        if holders.all() > 1 {
             // The bytes were checked with the first holder.
-            *known.more_holders.entry((location.segment, location.block)).or_default() += 1;
             return None;
         }
+        let used = &mut segment.used[range.clone()];
         if used.iter().any(|used| *used) {
             return Some(format!("its blocks at {place} belong to another track as well"));
         }
@@ -153,7 +163,7 @@ impl Check<'_> {
             Ok(_) if !is_taken => Some(format!("its blocks at {place} are not marked as taken")),
             Ok(_) if !is_summarized => Some(format!(
                 "the summary of segment {} does not name it (inode {}, track {})",
-                location.segment, holder.inode, holder.track
+                location.segment, record.inode, record.track
             )),
             Ok(_) => None,
         }
@@ -163,27 +173,33 @@ impl Check<'_> {
     fn holders(&mut self, known: &Known) -> Result<()> {
         let mut counted = HashMap::new();
         self.each(Table::Shared, |check, (key, value)| {
-            let count: u64 = match decode(Table::Shared, &key, &value) {
-                Ok(count) => count,
+            let holders: Holders = match decode(Table::Shared, &key, &value) {
+                Ok(holders) => holders,
                 Err(error) => {
                     check.problem(error.to_string(), Vec::new());
                     return Ok(());
                 }
             };
             if let (Some(segment), Some(block)) = (key.first_chunk::<8>(), key.last_chunk::<2>()) {
-                counted.insert((u64::from_be_bytes(*segment), u16::from_be_bytes(*block)), count);
+                counted.insert((u64::from_be_bytes(*segment), u16::from_be_bytes(*block)), holders);
             }
             Ok(())
         })?;
-        let places: HashSet<(u64, u16)> = counted.keys().chain(known.more_holders.keys()).copied().collect();
+        let shared = known.holders.iter().filter(|(_, holders)| holders.all() > 1).map(|(place, _)| place);
+        let places: HashSet<(u64, u16)> = counted.keys().chain(shared).copied().collect();
         let has_lost_records = !self.report.problems.is_empty();
         for place in places {
-            let (said, found) = (counted.get(&place).unwrap_or(&0), known.more_holders.get(&place).unwrap_or(&0));
+            let found = known.holders.get(&place).copied().unwrap_or_default();
+            let said = counted.get(&place).copied().unwrap_or_default();
             // With unreadable records the count is too low for a reason that was reported already.
-            if said != found && !(has_lost_records && found < said) {
+            if said != found && !(has_lost_records && found.all() < said.all()) {
                 let (segment, block) = place;
                 self.problem(
-                    format!("the track at segment {segment} block {block} is said to have {said} further holders and has {found}"),
+                    format!(
+                        "the track at segment {segment} block {block} is said to have {} holders in live and {} in \
+                         the log, and has {} and {}",
+                        said.live, said.log, found.live, found.log
+                    ),
                     Vec::new(),
                 );
             }

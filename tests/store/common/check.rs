@@ -1,8 +1,10 @@
 //! Checks that the records of a store hold together: names, inodes, tracks, pre-images, room.
 
-use pitfs::device::{Epoch, LIVE, Snapshot, SnapshotRecord, State, split_increment, split_preimage, split_record};
+use pitfs::device::{
+    Epoch, LIVE, Pointer, Snapshot, SnapshotRecord, State, split_increment, split_preimage, split_record,
+};
 use pitfs::limits::{BLOCK_BYTES, INLINE_BYTES_MAX, PSEGS_IN_SEGMENT, SEGMENT_BLOCKS, SEGMENT_BYTES};
-use pitfs::logstore::{Descriptor, Location};
+use pitfs::logstore::{Descriptor, Holders, Location};
 use pitfs::meta::{Pair, Table};
 use pitfs::tree::{Inode, Kind, ROOT, Tree};
 use serde::de::DeserializeOwned;
@@ -23,7 +25,7 @@ struct Check<'a> {
     tree: &'a Tree,
     state: &'a State,
     /// How many records name a location.
-    holders: HashMap<Location, u64>,
+    holders: HashMap<Location, Holders>,
 }
 
 /// Checks a store that was just opened, so that nothing is in memory only.
@@ -144,17 +146,19 @@ impl Check<'_> {
     fn tracks(&mut self, inodes: &BTreeMap<Number, Inode>) -> Result<(), String> {
         let track_bytes = self.tree.device().track_bytes();
         let mut counts: BTreeMap<Number, u64> = BTreeMap::new();
-        for (key, location) in self.born::<Location>(Table::Track)? {
+        for (key, pointer) in self.born::<Pointer>(Table::Track)? {
             let (number, track) = (number_at(&key, 4), number_at(&key, 12));
             let inode = inodes.get(&number).ok_or(format!("a track belongs to inode {number}, which is not there"))?;
-            let end = track * track_bytes + u64::from(location.raw);
+            let end = track * track_bytes + pointer.len() as u64;
             ensure!(
                 inode.links == 0 || end <= inode.size,
                 "track {track} of inode {number} ends at {end}, after the file"
             );
-            ensure!(u64::from(location.raw) <= track_bytes, "track {track} of inode {number} is too long");
+            ensure!(pointer.len() as u64 <= track_bytes, "track {track} of inode {number} is too long");
             *counts.entry(number).or_default() += 1;
-            *self.holders.entry(location).or_default() += 1;
+            for location in pointer.locations() {
+                self.holders.entry(*location).or_default().live += 1;
+            }
         }
         for (number, inode) in inodes.iter().filter(|(_, inode)| inode.links > 0) {
             let count = counts.get(number).copied().unwrap_or_default();
@@ -182,19 +186,19 @@ impl Check<'_> {
         Ok(all)
     }
 
-    /// Pre-images and increments; the blocks that pre-images hold.
+    /// Pre-images and increments; the blocks that only they hold.
     fn log(&mut self, snapshots: &[Snapshot]) -> Result<u64, String> {
         let mut facts = BTreeSet::new();
-        let mut blocks = 0;
         for (full, bytes) in self.all(Table::Preimage)? {
             let (table, key, end) = split_preimage(&full).map_err(|error| error.to_string())?;
             let (birth, value) = split_record(table, &key, &bytes).map_err(|error| error.to_string())?;
             let is_needed = snapshots.iter().any(|snapshot| birth <= snapshot.epoch && snapshot.epoch < end);
             ensure!(is_needed, "a pre-image of table {} from {birth} to {end} holds no snapshot", table.name());
             if table == Table::Track {
-                let location: Location = decode(table, &key, value)?;
-                blocks += location.blocks() as u64;
-                *self.holders.entry(location).or_default() += 1;
+                let pointer: Pointer = decode(table, &key, value)?;
+                for location in pointer.locations() {
+                    self.holders.entry(*location).or_default().log += 1;
+                }
             }
             facts.insert((table, key, end));
         }
@@ -203,17 +207,19 @@ impl Check<'_> {
             ensure!(facts.remove(&fact), "an increment without a pre-image: {fact:?}");
         }
         ensure!(facts.is_empty(), "pre-images without an increment: {facts:?}");
-        Ok(blocks)
+        let only_log = self.holders.iter().filter(|(_, holders)| holders.live == 0);
+        Ok(only_log.map(|(location, _)| location.blocks() as u64).sum())
     }
 
     fn shared(&self) -> Result<(), String> {
-        let mut counted: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+        let mut counted: BTreeMap<Vec<u8>, Holders> = BTreeMap::new();
         for (key, value) in self.all(Table::Shared)? {
             counted.insert(key.clone(), decode(Table::Shared, &key, &value)?);
         }
         for (location, holders) in &self.holders {
-            let more = counted.remove(&location.key()[..]).unwrap_or_default();
-            ensure!(more + 1 == *holders, "{location:?} has {holders} holders, counted are {more} beyond the first");
+            let said = counted.remove(&location.key()[..]);
+            let expected = (holders.all() > 1).then_some(*holders);
+            ensure!(said == expected, "{location:?} has {holders:?}, counted are {said:?}");
         }
         ensure!(counted.is_empty(), "counts of holders of locations that nothing names: {counted:?}");
         Ok(())
@@ -227,7 +233,7 @@ impl Check<'_> {
         for location in self.holders.keys() {
             let first = usize::from(location.block);
             let map = in_use.entry(location.segment).or_insert_with(|| vec![false; SEGMENT_BLOCKS]);
-            for block in &mut map[first..first + location.blocks().max(1)] {
+            for block in &mut map[first..first + location.blocks()] {
                 ensure!(!*block, "two tracks share a block: {location:?}");
                 *block = true;
             }
