@@ -17,22 +17,27 @@
 //! - when the overlay is frozen nothing is dirty: a commit is a whole state;
 //! - all dirty tracks belong to the current epoch, since a snapshot flushes before it advances it.
 
+mod changes;
 mod commit;
 mod delete;
 mod dirty;
 mod flush;
 mod history;
+mod journaling;
 mod pointer;
 mod session;
 mod tracks;
 
+pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
 pub use history::{Moment, split_increment, split_preimage, split_record};
+pub use journaling::Journaling;
 pub use pointer::{Patch, Pointer};
 pub use session::{Snapshot, SnapshotRecord};
 pub use tracks::{Source, split_track_key};
 
 use crate::error::{Error, Result};
+use crate::journal::{Entry, Journal};
 use crate::limits::*;
 use crate::logstore::{Codec, Holder, Location, LogStore};
 use crate::media::MediaDir;
@@ -41,6 +46,7 @@ use dirty::Dirty;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -64,6 +70,8 @@ pub struct Settings {
 }
 
 const SETTINGS: &[u8] = b"settings";
+/// Counts commits: what the journal has is obsolete or not by this number.
+const COMMITS: &[u8] = b"commits";
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct BaseRecord {
@@ -89,12 +97,17 @@ pub struct State {
     dirty: Tracks,
     flushing: Tracks,
     dirty_bytes: usize,
+    changes: Changes,
+    /// While what the journal has is done again: the commit that it follows. Until all is done, later
+    /// commits count as this one, so that a crash begins anew.
+    replaying: Option<u64>,
 }
 
 pub struct Device {
     state: RwLock<State>,
     log: LogStore,
     kv: Kv,
+    journal: Journal,
     dir: Arc<dyn MediaDir>,
     settings: Settings,
     /// Held by whoever flushes or commits; taken before `state`.
@@ -130,6 +143,7 @@ pub struct Txn<'a> {
     log_blocks_before: u64,
     /// Tracks in memory that the operation makes void.
     forget: Vec<TrackKey>,
+    notes: Vec<(InodeNo, Note)>,
     finished: bool,
 }
 
@@ -149,6 +163,9 @@ impl Txn<'_> {
             self.releases.iter().try_for_each(|(location, holder)| state.release(&self.device.log, location, *holder));
         state.meta.finish();
         self.finished = true;
+        for (inode, note) in self.notes.drain(..) {
+            state.changes.note(inode, note);
+        }
         for key in &self.forget {
             if let Some(track) = state.dirty.remove(key) {
                 state.dirty_bytes -= track.bytes();
@@ -186,11 +203,14 @@ impl Device {
         let mut meta = Meta::new(&kv)?;
         meta.put(Table::State, SETTINGS, settings);
         meta.put(Table::State, &base_key(LIVE), &BaseRecord { epoch: 1, log_blocks: 0 });
+        meta.put(Table::State, COMMITS, &0u64);
         LogStore::create(&*dir, &mut meta)?;
         kv.commit(&meta.freeze())
     }
 
-    pub fn open(dir: Arc<dyn MediaDir>) -> Result<Device> {
+    /// Opens a store; with what was journaled after the last commit, which is to be done again before
+    /// anything else.
+    pub fn open(dir: Arc<dyn MediaDir>) -> Result<(Device, Vec<Entry>)> {
         let media = dir.open(META_FILE, false).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::corrupt(format!("the store in {}", dir.describe()), format!("{META_FILE} is missing"))
@@ -211,6 +231,11 @@ impl Device {
         }
         let base: BaseRecord = meta.get(Table::State, &base_key(LIVE))?.ok_or_else(|| missing("record of `live`"))?;
         let log = LogStore::open(dir.clone(), &meta, settings.codec, track_bytes)?;
+        let durable: u64 = meta.get(Table::State, COMMITS)?.ok_or_else(|| missing("number of commits"))?;
+        let nonce = RandomState::new().hash_one(durable);
+        let (journal, journaled) = Journal::open(dir.clone(), nonce, durable)?;
+        // What is committed from now on is later than all that was journaled.
+        let commits = journaled.iter().map(|entry| entry.after).fold(durable, u64::max);
         let mut state = State {
             meta,
             epoch: base.epoch,
@@ -219,23 +244,27 @@ impl Device {
             dirty: Tracks::new(),
             flushing: Tracks::new(),
             dirty_bytes: 0,
+            changes: Changes::default(),
+            replaying: (!journaled.is_empty()).then_some(durable),
         };
         state.newest = state.newest_snapshot()?;
-        Ok(Device {
+        let device = Device {
             state: RwLock::new(state),
             log,
             kv,
+            journal,
             dir,
             settings,
             commit_lock: Mutex::default(),
-            freezes: AtomicU64::new(0),
-            durable_freezes: AtomicU64::new(0),
+            freezes: AtomicU64::new(commits),
+            durable_freezes: AtomicU64::new(commits),
             stopped: Mutex::default(),
             has_stopped: AtomicBool::new(false),
             full: AtomicBool::new(false),
             work: Mutex::new(false),
             work_came: Condvar::new(),
-        })
+        };
+        Ok((device, journaled))
     }
 
     pub fn settings(&self) -> &Settings {
@@ -272,7 +301,15 @@ impl Device {
         self.check_running()?;
         state.meta.begin();
         let log_blocks_before = state.log_blocks;
-        Ok(Txn { device: self, state, releases: Vec::new(), log_blocks_before, forget: Vec::new(), finished: false })
+        Ok(Txn {
+            device: self,
+            state,
+            releases: Vec::new(),
+            log_blocks_before,
+            forget: Vec::new(),
+            notes: Vec::new(),
+            finished: false,
+        })
     }
 
     /// Starts an operation that needs more room than it frees: NOSPC on a full disk.
@@ -420,6 +457,11 @@ impl State {
 }
 
 impl Txn<'_> {
+    /// Tells fsync what this operation does to an inode.
+    pub fn note(&mut self, inode: InodeNo, note: Note) {
+        self.notes.push((inode, note));
+    }
+
     /// The open transaction, for changing tables that have no history.
     pub fn meta_mut(&mut self) -> &mut Meta {
         &mut self.state.meta

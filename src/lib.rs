@@ -1,7 +1,8 @@
 //! pitfs shows every point in time of a tree of files as an ordinary directory.
 //!
 //! Layers, from the top; calls go down this list and never up:
-//! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `meta`, `media`.
+//! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `journal`, `meta`,
+//! `media`.
 //! `docs/design.md` says what each knows and what it does not.
 
 pub mod cli;
@@ -11,6 +12,7 @@ pub mod daemon;
 pub mod device;
 pub mod error;
 pub mod fuse;
+pub mod journal;
 pub mod limits;
 pub mod logstore;
 pub mod media;

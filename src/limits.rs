@@ -58,6 +58,15 @@ pub const META_CACHE_BYTES: usize = 64 << 20;
 /// Tracks kept in memory because a part of them was read.
 pub const TRACK_CACHE_BYTES: usize = 8 << 20;
 
+/// The journal: bounds and share of the file system.
+pub const JOURNAL_BYTES_MIN: u64 = 1 << 20;
+pub const JOURNAL_BYTES_MAX: u64 = 32 << 20;
+pub const JOURNAL_SHARE: u64 = 64;
+/// Data of one file that fsync journals; with more, a commit is better.
+pub const JOURNAL_DATA_MAX: u64 = 256 << 10;
+/// Places in a file, written since, that are remembered for fsync.
+pub const JOURNAL_RANGES_MAX: usize = 64;
+
 /// Room set aside so that a full store can still delete: bounds and share of the file system.
 pub const RESERVE_BYTES_MIN: u64 = 2 << 20;
 pub const RESERVE_BYTES_MAX: u64 = 32 << 20;
@@ -71,4 +80,5 @@ const _: () = assert!(INODE_BITS + VIEW_BITS == 64);
 const _: () = assert!(INLINE_BYTES_MAX < BLOCK_BYTES && INLINE_BYTES_MAX < TRACK_BYTES_MIN);
 const _: () = assert!(DIRTY_BYTES_FLUSH < DIRTY_BYTES_MAX && TRACK_BYTES_MAX <= DIRTY_BYTES_FLUSH);
 const _: () = assert!(DIRTY_RECORDS_COMMIT < DIRTY_RECORDS_MAX);
+const _: () = assert!(JOURNAL_DATA_MAX * 2 < JOURNAL_BYTES_MIN);
 const _: () = assert!(RESERVE_BYTES_MIN < RESERVE_BYTES_MAX);

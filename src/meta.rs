@@ -174,6 +174,12 @@ impl Meta {
         Ok(Merge::new(self.active.range(table, from, to), frozen, self.tables.range(table, from, to)?))
     }
 
+    /// What a key has below the active overlay: in the frozen one, if that says anything, and in the tables.
+    pub fn below(&self, table: Table, key: &[u8]) -> Result<[Option<Vec<u8>>; 2]> {
+        let frozen = self.frozen.as_ref().and_then(|frozen| frozen.get(table, key)).flatten().map(<[u8]>::to_vec);
+        Ok([frozen, self.tables.with(table, key, |bytes| Ok(bytes.to_vec()))?])
+    }
+
     /// The last pair with `from <= key < to`.
     pub fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Pair>> {
         let mut end = to.to_vec();

@@ -15,6 +15,7 @@ mod attributes;
 mod copy;
 mod data;
 mod diff;
+mod fsync;
 mod inode;
 mod names;
 mod origin;
@@ -86,11 +87,11 @@ impl Tree {
     }
 
     pub fn open(dir: Arc<dyn MediaDir>) -> Result<Tree> {
-        Ok(Tree {
-            device: Device::open(dir)?,
-            file_locks: (0..FILE_LOCKS).map(|_| Mutex::default()).collect(),
-            held: Mutex::default(),
-        })
+        let (device, journaled) = Device::open(dir)?;
+        let tree =
+            Tree { device, file_locks: (0..FILE_LOCKS).map(|_| Mutex::default()).collect(), held: Mutex::default() };
+        tree.replay(journaled)?;
+        Ok(tree)
     }
 
     pub fn device(&self) -> &Device {

@@ -232,6 +232,7 @@ fn no_layer_calls_up() {
         &["tree"],
         &["device"],
         &["logstore"],
+        &["journal"],
         &["meta"],
         &["media"],
         &["clock", "error", "limits"],

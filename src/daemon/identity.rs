@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The version of everything that is stored.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// Older formats were never released.
+const OLDEST: u32 = 2;
 
 const IDENTITY: &str = "store";
 const LOCK: &str = "lock";
 const FIRST_LINE: &str = "pitfs store";
 /// Files that an interrupted `create` can leave behind.
-const OWN_FILES: &[&str] = &["lock", "meta.redb", "volume.0", "reserve", "store.new"];
+const OWN_FILES: &[&str] = &["lock", "meta.redb", "volume.0", "journal", "reserve", "store.new"];
 
 /// What `create` made itself, to be removed if it fails.
 pub(super) struct Made {
@@ -140,6 +142,11 @@ pub(super) fn check(path: &Path) -> Result<()> {
     }
     if format == 0 {
         return Err(damaged());
+    }
+    if format < OLDEST {
+        return Err(Error::Store(format!(
+            "the store {shown} has format {format}, which no released pitfs has made; copy what is in it to a new store with the pitfs that made it"
+        )));
     }
     Ok(())
 }

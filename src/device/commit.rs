@@ -4,7 +4,7 @@
 //! with operations going on in the next overlay, sync the log store, commit the frozen overlay to the
 //! key-value store, publish. Whatever fails on the way stops the store: what was promised cannot be kept.
 
-use super::{BaseRecord, Device, LIVE, State, base_key};
+use super::{BaseRecord, COMMITS, Device, LIVE, State, base_key};
 use crate::error::Result;
 use crate::limits::{DIRTY_RECORDS_COMMIT, FREEZE_BYTES_MAX};
 use crate::meta::Table;
@@ -45,7 +45,7 @@ impl Device {
             let state = self.state.read();
             (state.wants_flush(self.track_bytes()), state.meta.dirty_records())
         };
-        if records >= DIRTY_RECORDS_COMMIT {
+        if records >= DIRTY_RECORDS_COMMIT || self.journal.is_filling() {
             self.commit()
         } else if wants_flush {
             self.committer()?.flush()
@@ -74,8 +74,12 @@ impl Commit<'_> {
         }
         state.meta.put(Table::State, &base_key(LIVE), &BaseRecord { epoch: state.epoch, log_blocks: state.log_blocks });
         device.log.freeze(&mut state.meta).inspect_err(|error| device.stop(error))?;
+        let freeze = device.freezes.load(Ordering::SeqCst) + 1;
+        state.meta.put(Table::State, COMMITS, &state.replaying.unwrap_or(freeze));
         let overlay = state.meta.freeze();
-        let freeze = device.freezes.fetch_add(1, Ordering::SeqCst) + 1;
+        state.changes.freeze();
+        device.freezes.store(freeze, Ordering::SeqCst);
+        device.journal.frozen();
         drop(guard);
         self.make_durable(&overlay).inspect_err(|error| device.stop(error))?;
         device.durable_freezes.store(freeze, Ordering::SeqCst);
@@ -89,7 +93,11 @@ impl Commit<'_> {
         let device = self.device;
         device.log.sync()?;
         device.kv.commit(overlay)?;
-        device.state.write().meta.published(&device.kv)?;
+        {
+            let mut state = device.state.write();
+            state.meta.published(&device.kv)?;
+            state.changes.published();
+        }
         device.log.durable()
     }
 }

@@ -6,7 +6,7 @@
 //! pre-image it is the base record, if its birth is not after e; otherwise there was nothing.
 
 use super::tracks::track_key;
-use super::{Device, Epoch, Pointer, State, TrackKey, Txn};
+use super::{Device, Epoch, Note, Pointer, State, TrackKey, Txn};
 use crate::error::{Error, Result};
 use crate::logstore::{Holder, LogStore};
 use crate::meta::{Pair, Table, decode, encode, hex};
@@ -280,6 +280,7 @@ impl Txn<'_> {
     /// Gives a key a new value, keeping the old one if a snapshot needs it.
     pub fn set<T: Serialize>(&mut self, table: Table, key: &[u8], value: &T) -> Result<()> {
         self.protect(table, key)?;
+        self.note_record(table, key);
         let bytes = encode_record(self.state.epoch, value);
         self.state.meta.put_raw(table, key, bytes);
         Ok(())
@@ -289,9 +290,22 @@ impl Txn<'_> {
     pub fn unset(&mut self, table: Table, key: &[u8]) -> Result<bool> {
         let existed = self.protect(table, key)?;
         if existed {
+            self.note_record(table, key);
             self.state.meta.remove(table, key);
         }
         Ok(existed)
+    }
+
+    /// A record of an inode changes; what becomes of its bytes is noted by whoever changes them.
+    fn note_record(&mut self, table: Table, key: &[u8]) {
+        let note = match table {
+            Table::Inode => Note::Record,
+            Table::Dirent | Table::Xattr | Table::Link => Note::NeedsCommit,
+            _ => return,
+        };
+        if let Some(inode) = key.get(4..12).and_then(|inode| inode.try_into().ok()) {
+            self.note(u64::from_be_bytes(inode), note);
+        }
     }
 
     fn protect(&mut self, table: Table, key: &[u8]) -> Result<bool> {

@@ -234,6 +234,14 @@ impl FileSystem {
         }
     }
 
+    /// Snapshots are durable from their beginning; so is the root's list of them.
+    fn sync_node(&self, number: u64) -> Result<()> {
+        match self.numbers.node(number)? {
+            Node::In { inode, moment: Moment::Live } => self.views.tree().sync_inode(inode),
+            Node::In { .. } | Node::Root => Ok(()),
+        }
+    }
+
     fn open_node(&self, number: u64, flags: i32) -> Result<()> {
         let (inode, moment) = self.inside(number)?;
         if flags & ACCESS_MODE != 0 {
@@ -495,12 +503,12 @@ impl Filesystem for super::mount::Served {
         reply.ok();
     }
 
-    fn fsync(&self, _request: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply_or_error!(reply, self.views.tree().commit(), () => reply.ok());
+    fn fsync(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply_or_error!(reply, self.sync_node(ino.0), () => reply.ok());
     }
 
-    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply_or_error!(reply, self.views.tree().commit(), () => reply.ok());
+    fn fsyncdir(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply_or_error!(reply, self.sync_node(ino.0), () => reply.ok());
     }
 
     fn readdir(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {

@@ -2,10 +2,10 @@
 //!
 //! Invariants:
 //! - what a sync has returned for is in the durable image; what was written since is in the list of
-//!   pending writes, in order;
+//!   pending writes, numbered in the order of all files;
 //! - after the media has stopped, every operation fails;
-//! - [`TestDir::after_power_cut`] gives the durable image plus, depending on [`Tearing`], none or any
-//!   of the pending writes, each whole or cut at a 512-byte sector.
+//! - [`TestDir::after_power_cut`] gives the durable image plus, depending on [`Tearing`], none, the first
+//!   or any of the pending writes, each whole or cut at a 512-byte sector.
 
 use super::{Media, MediaDir, Room};
 use parking_lot::Mutex;
@@ -25,13 +25,31 @@ pub enum Tearing {
     LoseAll,
     /// Each sector of them arrived or did not, by this seed.
     Random(u64),
+    /// Those up to one of them arrived, the last in part; which, by this seed.
+    InOrder(u64),
+}
+
+struct Coin(u64);
+
+impl Coin {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 8
+    }
+
+    fn toss(&mut self) -> bool {
+        self.next() & 1 == 0
+    }
 }
 
 #[derive(Clone, Debug, Default)]
 struct Image {
     now: Vec<u8>,
     durable: Vec<u8>,
-    pending: Vec<Change>,
+    /// By their numbers, counted over all files.
+    pending: Vec<(u64, Change)>,
     /// Whole pages that were never written, or given back: they take no room.
     holes: BTreeSet<u64>,
 }
@@ -74,8 +92,12 @@ fn apply(bytes: &mut Vec<u8>, change: &Change) {
 struct Shared {
     files: BTreeMap<String, Image>,
     syncs: u64,
+    /// Writes, changes of length, holes and syncs.
+    changes: u64,
     /// The number of the sync that fails, counted from 1.
     stop_at: Option<u64>,
+    /// The number of the change that fails, and may have arrived all the same.
+    stop_at_change: Option<u64>,
     stopped: bool,
     capacity: Option<u64>,
 }
@@ -114,9 +136,16 @@ impl Shared {
                 file.holes.extend((file.now.len() as u64).div_ceil(PAGE)..len / PAGE);
             }
             apply(&mut file.now, &change);
-            file.pending.push(change);
+            file.pending.push((self.changes, change));
         }
-        Ok(())
+        self.count()
+    }
+
+    /// Counts a change that was just made.
+    fn count(&mut self) -> io::Result<()> {
+        self.changes += 1;
+        self.stopped |= self.stop_at_change == Some(self.changes);
+        self.check()
     }
 
     fn punch(&mut self, name: &str, bytes: Range<u64>) -> io::Result<()> {
@@ -126,22 +155,20 @@ impl Shared {
             if bytes.start < end {
                 let change = Change::Write(bytes.start, vec![0; (end - bytes.start) as usize]);
                 apply(&mut file.now, &change);
-                file.pending.push(change);
+                file.pending.push((self.changes, change));
                 file.holes.extend(bytes.start.div_ceil(PAGE)..end / PAGE);
             }
         }
-        Ok(())
+        self.count()
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
         self.check()?;
         self.syncs += 1;
-        if self.stop_at == Some(self.syncs) {
-            self.stopped = true;
-            return self.check();
-        }
+        self.stopped |= self.stop_at == Some(self.syncs);
+        self.count()?;
         if let Some(file) = self.files.get_mut(name) {
-            for change in std::mem::take(&mut file.pending) {
+            for (_, change) in std::mem::take(&mut file.pending) {
                 apply(&mut file.durable, &change);
             }
         }
@@ -171,6 +198,17 @@ impl TestDir {
         shared.stop_at = Some(shared.syncs + n);
     }
 
+    /// How many changes there have been.
+    pub fn changes(&self) -> u64 {
+        self.shared.lock().changes
+    }
+
+    /// Lets the `n`th change from now, and everything after it, fail; a power cut may find it done.
+    pub fn stop_at_change(&self, n: u64) {
+        let mut shared = self.shared.lock();
+        shared.stop_at_change = Some(shared.changes + n);
+    }
+
     pub fn has_stopped(&self) -> bool {
         self.shared.lock().stopped
     }
@@ -184,28 +222,31 @@ impl TestDir {
     pub fn after_power_cut(&self, tearing: Tearing) -> TestDir {
         let shared = self.shared.lock();
         let mut files = BTreeMap::new();
-        let mut random = match tearing {
-            Tearing::LoseAll => 0,
-            Tearing::Random(seed) => seed | 1,
+        let mut coin = match tearing {
+            Tearing::LoseAll => Coin(1),
+            Tearing::Random(seed) | Tearing::InOrder(seed) => Coin(seed | 1),
         };
-        let mut coin = move || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random & 1 == 0
-        };
+        let pending = || shared.files.values().flat_map(|file| &file.pending).map(|(number, _)| *number);
+        let first = pending().min().unwrap_or(0);
+        let last = first + coin.next() % (pending().max().unwrap_or(0) - first + 1);
         for (name, file) in &shared.files {
             let mut bytes = file.durable.clone();
-            if let Tearing::Random(_) = tearing {
-                for change in &file.pending {
-                    match change {
-                        Change::Len(_) if coin() => apply(&mut bytes, change),
-                        Change::Len(_) => {}
-                        Change::Write(offset, data) => {
-                            for (i, sector) in data.chunks(SECTOR).enumerate() {
-                                if coin() {
-                                    apply(&mut bytes, &Change::Write(offset + (i * SECTOR) as u64, sector.to_vec()));
-                                }
+            for (number, change) in &file.pending {
+                let is_certain = matches!(tearing, Tearing::InOrder(_)) && *number < last;
+                let is_lost = match tearing {
+                    Tearing::LoseAll => true,
+                    Tearing::Random(_) => false,
+                    Tearing::InOrder(_) => *number > last,
+                };
+                match change {
+                    _ if is_lost => {}
+                    _ if is_certain => apply(&mut bytes, change),
+                    Change::Len(_) if coin.toss() => apply(&mut bytes, change),
+                    Change::Len(_) => {}
+                    Change::Write(offset, data) => {
+                        for (i, sector) in data.chunks(SECTOR).enumerate() {
+                            if coin.toss() {
+                                apply(&mut bytes, &Change::Write(offset + (i * SECTOR) as u64, sector.to_vec()));
                             }
                         }
                     }

@@ -3,7 +3,7 @@
 use super::inode::{self};
 use super::{Inode, Tree};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, TrackNo};
+use crate::device::{InodeNo, Moment, Note, TrackNo};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 
@@ -121,6 +121,7 @@ impl Tree {
         if done == 0 {
             return Ok(0);
         }
+        txn.note(to, Note::Written(to_offset..to_offset + done));
         target.size = old_size.max(to_offset + done);
         target.touch(Timestamp::now());
         if kill_privileges {

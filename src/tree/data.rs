@@ -3,7 +3,7 @@
 use super::Tree;
 use super::inode::{self, Inode};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, Source, TrackNo, Txn};
+use crate::device::{InodeNo, Moment, Note, Source, TrackNo, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 use serde_bytes::ByteBuf;
@@ -17,13 +17,13 @@ const SEEK_TRACKS: u64 = 1 << 16;
 type Before = Option<Arc<Vec<u8>>>;
 
 impl Tree {
-    fn tracks_of(&self, bytes: Range<u64>) -> Range<TrackNo> {
+    pub(super) fn tracks_of(&self, bytes: Range<u64>) -> Range<TrackNo> {
         let size = self.device.track_bytes();
         bytes.start / size..bytes.end.div_ceil(size)
     }
 
     /// The part of a byte range that lies in one track, relative to its start.
-    fn part_of(&self, bytes: &Range<u64>, track: TrackNo) -> Range<usize> {
+    pub(super) fn part_of(&self, bytes: &Range<u64>, track: TrackNo) -> Range<usize> {
         let start = track * self.device.track_bytes();
         let end = start + self.device.track_bytes();
         (bytes.start.max(start) - start) as usize..(bytes.end.min(end) - start) as usize
@@ -77,6 +77,7 @@ impl Tree {
         let _file = self.lock_file(number);
         let mut txn = self.device.begin_growing()?;
         let mut found = inode::load_file(&txn, number, Moment::Live)?;
+        txn.note(number, Note::Written(bytes.clone()));
         found.touch(Timestamp::now());
         if kill_privileges {
             found.kill_privileges();
@@ -114,6 +115,9 @@ impl Tree {
         edge: Before,
     ) -> Result<Option<Cut>> {
         let old_size = std::mem::replace(&mut found.size, size);
+        if size < old_size {
+            txn.note(number, Note::Cut(size));
+        }
         if found.tracks == 0 {
             found.inline.truncate(size as usize);
             if size <= INLINE_BYTES_MAX as u64 || found.inline.is_empty() {
@@ -170,6 +174,7 @@ impl Tree {
         found.touch(Timestamp::now());
         let grown = if keep_size { None } else { Some(end.max(found.size)) };
         let bytes = offset.min(found.size)..end.min(found.size);
+        txn.note(number, Note::Written(bytes.clone()));
         if found.tracks == 0 {
             let (from, to) = (bytes.start as usize, (bytes.end as usize).min(found.inline.len()));
             if from < to {
@@ -333,7 +338,8 @@ impl TrackEdit {
     }
 }
 
-fn inline_part(found: &Inode, bytes: Range<u64>) -> Vec<u8> {
+/// A part of a file without tracks.
+pub(super) fn inline_part(found: &Inode, bytes: Range<u64>) -> Vec<u8> {
     let held = found.inline.len() as u64;
     let from = bytes.start.min(held) as usize;
     let to = bytes.end.min(held) as usize;

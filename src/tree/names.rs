@@ -6,7 +6,7 @@
 use super::inode::{self, Inode, Kind, SETGID};
 use super::{NEXT_INODE, Tree, acl, inode_prefix};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, State, Txn};
+use crate::device::{InodeNo, Moment, Note, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 use crate::meta::Table;
@@ -134,12 +134,11 @@ impl Tree {
             return Err(Error::Posix(Errno::NAMETOOLONG));
         }
         let mut txn = self.device.begin_growing()?;
-        let mut directory = inode::load_directory(&txn, parent, Moment::Live)?;
+        let directory = inode::load_directory(&txn, parent, Moment::Live)?;
         if directory.links == 0 {
             return Err(Error::Posix(Errno::NOENT));
         }
-        let key = self.dirent_key(parent, name);
-        if txn.meta().contains(Table::Dirent, &key)? {
+        if txn.meta().contains(Table::Dirent, &self.dirent_key(parent, name))? {
             return Err(Error::Posix(Errno::EXIST));
         }
         if new.kind == Kind::Directory && directory.links >= LINKS_MAX {
@@ -175,14 +174,30 @@ impl Tree {
         if let Some(inherited) = inherited {
             inherited.store(&mut txn, number, new.kind == Kind::Directory)?;
         }
-        inode::store(&mut txn, number, &made)?;
-        txn.set(Table::Dirent, &key, &Dirent { inode: number, kind: new.kind as u8 })?;
-        directory.size += 1;
-        directory.links += u32::from(new.kind == Kind::Directory);
-        directory.touch(now);
-        inode::store(&mut txn, parent, &directory)?;
+        self.add_entry(&mut txn, directory, number, &made, now)?;
         txn.finish()?;
         Ok((number, made))
+    }
+
+    /// Stores a new inode and its entry in a directory.
+    pub(super) fn add_entry(
+        &self,
+        txn: &mut Txn<'_>,
+        mut directory: Inode,
+        number: InodeNo,
+        made: &Inode,
+        now: Timestamp,
+    ) -> Result<()> {
+        let kind = made.kind();
+        inode::store(txn, number, made)?;
+        let key = self.dirent_key(made.parent, &made.name);
+        txn.set(Table::Dirent, &key, &Dirent { inode: number, kind: kind as u8 })?;
+        directory.size += 1;
+        directory.links += u32::from(kind == Kind::Directory);
+        directory.touch(now);
+        inode::store(txn, made.parent, &directory)?;
+        txn.note(number, Note::Created);
+        Ok(())
     }
 
     /// Gives an inode one more name.
@@ -260,6 +275,7 @@ impl Tree {
     ) -> Result<bool> {
         txn.unset(Table::Dirent, &self.dirent_key(parent, name))?;
         let mut target = inode::load(txn, dirent.inode, Moment::Live)?;
+        txn.note(dirent.inode, Note::NeedsCommit);
         target.links = target.links.saturating_sub(1);
         target.ctime = now;
         if target.links == 0 {

@@ -4,7 +4,7 @@ use super::Tree;
 use super::inode::{self, Inode, Kind};
 use super::names::{Dirent, forget_name, link_key};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, Txn};
+use crate::device::{InodeNo, Moment, Note, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::LINKS_MAX;
 use crate::meta::Table;
@@ -155,6 +155,7 @@ impl Tree {
         now: Timestamp,
     ) -> Result<()> {
         let mut target: Inode = inode::load(txn, number, Moment::Live)?;
+        txn.note(number, Note::NeedsCommit);
         target.ctime = now;
         if target.parent == from.parent && target.name == from.name {
             target.parent = to.parent;

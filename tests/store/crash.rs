@@ -1,8 +1,10 @@
-//! The power is cut at every single sync of a workload: the store is then at one commit, whole.
+//! The power is cut at every single sync of a workload, and at random changes of many more: the store is then
+//! at one commit, whole.
 
 use crate::common::check::{check, check_bare};
 use crate::common::compare::compare_exactly;
 use crate::common::model::Picture;
+use crate::common::rng::Rng;
 use crate::common::world::{World, open};
 use pitfs::device::Moment;
 use pitfs::error::Error;
@@ -94,6 +96,54 @@ fn cut_everywhere(seed: u64, codec: Codec) {
     for sync in 1..=syncs {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| cut_at(seed, codec, sync))) {
             println!("the power was cut at sync {sync} of {syncs} of seed {seed}, {codec:?}");
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// Cuts at any write, change of length, hole or sync, with what arrived before it in any order or in its own.
+fn cut_at_change(seed: u64) {
+    let codec = [Codec::Lz4, Codec::None, Codec::Zstd][seed as usize % 3];
+    let (mut world, dir) = begin(seed, codec);
+    let mut dir = dir;
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    // The same store lives through several cuts.
+    for cut in 0..3 {
+        let most = 1 << rng.below(12);
+        dir.stop_at_change(1 + rng.below(most));
+        // Where the work ends before, the power goes at its end.
+        let result = work(&mut world);
+        assert!(result.is_ok() || dir.has_stopped(), "cut {cut}: {result:?}");
+        let (before, after) = (world.durable.clone(), world.now.clone());
+        let tearing = match rng.below(4) {
+            0 => Tearing::LoseAll,
+            1 => Tearing::InOrder(rng.next()),
+            _ => Tearing::Random(rng.next()),
+        };
+        dir = dir.after_power_cut(tearing);
+        world.durable = recognize(&dir, &before, &after);
+        world.go_on_in(Arc::new(dir.clone())).expect("it opened before");
+    }
+    for _ in 0..25 {
+        world.change().expect("a change after the power cuts");
+    }
+    world.snapshot().expect("a snapshot after the power cuts");
+    world.reopen().expect("it opens after more changes");
+    world.compare("after more changes");
+    check(world.tree()).expect("records hold together after more changes");
+}
+
+/// `PITFS_CUTS` says how many cuts, `PITFS_SEED` with which seed to begin.
+#[test]
+fn a_power_cut_at_any_change_leaves_one_commit() {
+    let number = |variable, default| match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")),
+        Err(_) => default,
+    };
+    let (first, cuts): (u64, u64) = (number("PITFS_SEED", 1), number("PITFS_CUTS", 60));
+    for seed in first..first + cuts.div_ceil(3) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| cut_at_change(seed))) {
+            println!("failed with seed {seed}");
             resume_unwind(panic);
         }
     }

@@ -1,0 +1,67 @@
+//! What fsync needs of the device: what has changed in an inode, and the journal.
+
+use super::{Changes, Device, State};
+use crate::error::Result;
+use crate::journal::Ticket;
+use crate::meta::Table;
+use parking_lot::RwLockWriteGuard;
+
+/// The state, held still while an entry for the journal is put together.
+pub struct Journaling<'a> {
+    state: RwLockWriteGuard<'a, State>,
+    after: u64,
+}
+
+impl std::ops::Deref for Journaling<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl Journaling<'_> {
+    /// The freeze after which the entry is written.
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+
+    pub fn changes(&mut self) -> &mut Changes {
+        &mut self.state.changes
+    }
+
+    /// The values that a record has where an entry may meet it: in the last durable commit and, if one is
+    /// under way, in that. Each is a value or nothing.
+    pub fn found_by_replay(&self, table: Table, key: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let found = self.state.meta.below(table, key)?;
+        found.into_iter().flatten().map(|bytes| Ok(super::split_record(table, key, &bytes)?.1.to_vec())).collect()
+    }
+}
+
+impl Device {
+    pub fn journaling(&self) -> Result<Journaling<'_>> {
+        let state = self.state.write();
+        self.check_running()?;
+        Ok(Journaling { state, after: self.freezes.load(std::sync::atomic::Ordering::SeqCst) })
+    }
+
+    /// All that was journaled after the last commit has been done again; the next commit makes it durable.
+    pub fn replayed(&self) {
+        self.state.write().replaying = None;
+    }
+
+    /// Appends to the journal; `None` when only a commit will do, because there is no room.
+    pub fn journal(&self, after: u64, payload: &[u8]) -> Result<Option<Ticket>> {
+        let appended = self.journal.append(after, payload);
+        if self.journal.is_filling() {
+            self.wake();
+        }
+        appended.inspect_err(|error| self.stop(error))
+    }
+
+    /// Waits until what was journaled would survive a power cut.
+    pub fn sync_journal(&self, ticket: Ticket) -> Result<()> {
+        self.check_running()?;
+        self.journal.sync(ticket).inspect_err(|error| self.stop(error))
+    }
+}

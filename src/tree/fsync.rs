@@ -1,0 +1,219 @@
+//! fsync(2): one file made durable, without waiting for what others have changed.
+//!
+//! What a file became since the last commit goes to the journal, if that is little: its record, the bytes
+//! written, and, if it is new, the entry under which it is found, with directories above it that are new as
+//! well. After a crash this is done again on the last commit. Everything else that fsync may be asked for
+//! is a commit.
+
+use super::data::inline_part;
+use super::inode::{self, Inode, Kind};
+use super::{NEXT_INODE, Tree};
+use crate::device::{Change, InodeNo, Journaling, Moment, Source, TrackNo};
+use crate::error::{Error, Result};
+use crate::journal;
+use crate::limits::JOURNAL_DATA_MAX;
+use crate::meta::Table;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use std::ops::Range;
+
+/// An entry of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    /// Inodes to be made if they are not there, each after its directory; the file itself is the last.
+    new: Vec<(InodeNo, Inode)>,
+    inode: InodeNo,
+    record: Inode,
+    /// The size to which the file is cut first.
+    cut: Option<u64>,
+    /// Bytes to be written then, and where.
+    pieces: Vec<(u64, ByteBuf)>,
+}
+
+/// An entry whose bytes are still to be read.
+struct Draft {
+    after: u64,
+    entry: Entry,
+    parts: Vec<(Range<u64>, Vec<(TrackNo, Source)>)>,
+}
+
+/// What fsync finds.
+enum Found {
+    /// All is in the journal, or will be when this is.
+    Journaled(journal::Ticket),
+    Draft(Draft),
+    NeedsCommit,
+}
+
+impl Tree {
+    /// Makes an inode durable: its bytes and attributes, and a file that is new with its name.
+    pub fn sync_inode(&self, number: InodeNo) -> Result<()> {
+        let ticket = {
+            // Entries of a file have to be in the order in which it changed.
+            let _file = self.lock_file(number);
+            match self.draft(number)? {
+                Found::Journaled(ticket) => Some(ticket),
+                Found::Draft(draft) => self.journal(draft)?,
+                Found::NeedsCommit => None,
+            }
+        };
+        match ticket {
+            Some(ticket) => self.device.sync_journal(ticket),
+            None => self.commit(),
+        }
+    }
+
+    fn draft(&self, number: InodeNo) -> Result<Found> {
+        let mut state = self.device.journaling()?;
+        let Some(change) = state.changes().get(number) else { return Ok(Found::Journaled(journal::Ticket::default())) };
+        if change.needs_commit {
+            return Ok(Found::NeedsCommit);
+        }
+        if !change.is_pending {
+            return Ok(Found::Journaled(change.journaled));
+        }
+        let bytes: u64 = change.ranges.iter().map(|range| range.end - range.start).sum();
+        let Some(record) = inode::find(&state, number, Moment::Live)? else { return Ok(Found::NeedsCommit) };
+        let is_journaled = matches!(record.kind(), Kind::File | Kind::Directory);
+        if record.links == 0 || !is_journaled || bytes > JOURNAL_DATA_MAX {
+            return Ok(Found::NeedsCommit);
+        }
+        let mut new = Vec::new();
+        if !self.list_new(&mut state, number, &record, &change, &mut new)? {
+            return Ok(Found::NeedsCommit);
+        }
+        let mut parts = Vec::new();
+        let mut pieces = Vec::new();
+        for range in change.ranges {
+            if record.tracks == 0 {
+                pieces.push((range.start, ByteBuf::from(inline_part(&record, range))));
+                continue;
+            }
+            let tracks = self.tracks_of(range.clone());
+            let sources = tracks.map(|track| Ok((track, self.device.source(&state, number, track, Moment::Live)?)));
+            parts.push((range, sources.collect::<Result<_>>()?));
+        }
+        state.changes().begin(number);
+        let record = Inode { inline: ByteBuf::new(), ..record };
+        let entry = Entry { new, inode: number, record, cut: change.cut, pieces };
+        Ok(Found::Draft(Draft { after: state.after(), entry, parts }))
+    }
+
+    /// Lists the inode and the directories above it as far as they are new; false if that cannot be
+    /// journaled.
+    fn list_new(
+        &self,
+        state: &mut Journaling<'_>,
+        number: InodeNo,
+        record: &Inode,
+        change: &Change,
+        new: &mut Vec<(InodeNo, Inode)>,
+    ) -> Result<bool> {
+        if !change.is_new {
+            return Ok(true);
+        }
+        let Some(parent) = inode::find(state, record.parent, Moment::Live)? else { return Ok(false) };
+        let above = state.changes().get(record.parent).unwrap_or_default();
+        // A directory that is new needs no commit for its entries: they are made one by one.
+        if !self.list_new(state, record.parent, &parent, &above, new)? {
+            return Ok(false);
+        }
+        let key = self.dirent_key(record.parent, &record.name);
+        for value in state.found_by_replay(Table::Dirent, &key)? {
+            let dirent: super::names::Dirent = crate::meta::decode(Table::Dirent, &key, &value)?;
+            if dirent.inode != number {
+                return Ok(false);
+            }
+        }
+        let (size, tracks) = (0, 0);
+        new.push((number, Inode { size, tracks, inline: ByteBuf::new(), ..record.clone() }));
+        Ok(state.changes().claim(&key, number))
+    }
+
+    /// Reads what a draft lacks and appends it; `None` when only a commit will do.
+    fn journal(&self, draft: Draft) -> Result<Option<journal::Ticket>> {
+        let Draft { after, mut entry, parts } = draft;
+        for (range, sources) in parts {
+            let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+            for (track, source) in sources {
+                let part = self.part_of(&range, track);
+                let key = (entry.inode, track);
+                if let Err(error) = self.device.read_part(source, key, Moment::Live, part, &mut bytes) {
+                    // What was written is in memory or on the media: a commit can still make it durable.
+                    log::warn!("inode {} is not journaled: {error}", entry.inode);
+                    return Ok(None);
+                }
+            }
+            entry.pieces.push((range.start, ByteBuf::from(bytes)));
+        }
+        let ticket = self.device.journal(after, &crate::meta::encode(&entry))?;
+        if let Some(ticket) = ticket {
+            let mut state = self.device.journaling()?;
+            for (number, _) in &entry.new {
+                state.changes().journaled(*number, ticket);
+            }
+            state.changes().journaled(entry.inode, ticket);
+        }
+        Ok(ticket)
+    }
+
+    /// Does again what was journaled after the last commit, and commits.
+    pub(super) fn replay(&self, entries: Vec<journal::Entry>) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        log::info!("{} entries of the journal are done again", entries.len());
+        for entry in entries {
+            let entry: Entry = rmp_serde::from_slice(&entry.payload)
+                .map_err(|error| Error::corrupt("the journal", format!("an entry does not decode: {error}")))?;
+            self.replay_one(entry)?;
+        }
+        self.device.replayed();
+        self.commit()
+    }
+
+    fn replay_one(&self, entry: Entry) -> Result<()> {
+        let Entry { new, inode: number, record, cut, pieces } = entry;
+        for (number, record) in new {
+            self.make_again(number, record)?;
+        }
+        if let Some(size) = cut {
+            self.set_size(number, size)?;
+        }
+        for (offset, bytes) in pieces {
+            self.write(number, offset, &bytes, false)?;
+        }
+        if record.kind() == Kind::File {
+            self.set_size(number, record.size)?;
+        }
+        let mut txn = self.device.begin()?;
+        let mut found = inode::load(&txn, number, Moment::Live)?;
+        (found.mode, found.uid, found.gid) = (record.mode, record.uid, record.gid);
+        (found.atime, found.mtime, found.ctime) = (record.atime, record.mtime, record.ctime);
+        inode::store(&mut txn, number, &found)?;
+        txn.finish()
+    }
+
+    fn set_size(&self, number: InodeNo, size: u64) -> Result<()> {
+        if self.inode(number, Moment::Live)?.size == size {
+            return Ok(());
+        }
+        self.change(number, super::Change { size: Some(size), ..Default::default() })?;
+        Ok(())
+    }
+
+    /// Makes an inode that an entry names, empty, unless it is there.
+    fn make_again(&self, number: InodeNo, mut record: Inode) -> Result<()> {
+        let mut txn = self.device.begin_growing()?;
+        if inode::find(&txn, number, Moment::Live)?.is_some() {
+            return Ok(());
+        }
+        let next: InodeNo = txn.meta().get(Table::State, NEXT_INODE)?.unwrap_or_default();
+        txn.meta_mut().put(Table::State, NEXT_INODE, &next.max(number + 1));
+        let is_directory = record.is_directory();
+        record.links = if is_directory { 2 } else { 1 };
+        let directory = inode::load_directory(&txn, record.parent, Moment::Live)?;
+        self.add_entry(&mut txn, directory, number, &record, record.btime)?;
+        txn.finish()
+    }
+}
