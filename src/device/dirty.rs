@@ -54,7 +54,8 @@ impl Patches {
         self.sections.values().map(|bytes| bytes.len().div_ceil(BLOCK_BYTES)).sum()
     }
 
-    pub fn len(&self) -> usize {
+    /// How many sections there are.
+    pub fn count(&self) -> usize {
         self.sections.len()
     }
 

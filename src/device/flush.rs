@@ -73,12 +73,12 @@ impl Commit<'_> {
             // An operation has removed what they lay over, and made them void.
             return Ok(Plan::Whole(Arc::default()));
         };
-        if patches.get(&(0..pointer.len())).is_some() {
+        if patches.get(&(0..pointer.held())).is_some() {
             return Ok(Plan::Whole(Arc::new(over(Vec::new(), patches))));
         }
         // What a slot of the log store is sure to hold.
         let fit = patches.blocks() * BLOCK_BYTES * 2 <= self.device.track_bytes() as usize;
-        if fit && pointer.patches.len() + patches.len() <= most {
+        if fit && pointer.patches.len() + patches.count() <= most {
             return Ok(Plan::Patches(pointer, patches.clone()));
         }
         Ok(Plan::Merge(self.device.placed(state, pointer)?, patches.clone()))

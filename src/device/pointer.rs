@@ -41,7 +41,7 @@ impl Pointer {
     }
 
     /// Bytes that the track holds; zeros follow to its end.
-    pub fn len(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.patches.iter().map(Patch::end).fold(self.whole.raw as usize, usize::max)
     }
 
@@ -113,7 +113,7 @@ mod tests {
         pointer.lay(Patch { at: 61_000, location: location(100, 10) });
         let patched = rmp_serde::to_vec(&pointer).unwrap();
         assert_eq!(rmp_serde::from_slice::<Pointer>(&patched).unwrap(), pointer);
-        assert_eq!(pointer.len(), 61_010);
+        assert_eq!(pointer.held(), 61_010);
     }
 
     #[test]

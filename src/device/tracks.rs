@@ -158,9 +158,9 @@ impl Device {
 
     /// Reads a stored track whole, into an empty buffer.
     pub(super) fn read_stored(&self, stored: &Stored, out: &mut Vec<u8>) -> Result<()> {
-        out.reserve_exact(stored.pointer.len());
+        out.reserve_exact(stored.pointer.held());
         self.log.read_onto(&stored.whole, out)?;
-        out.resize(stored.pointer.len(), 0);
+        out.resize(stored.pointer.held(), 0);
         for (patch, placed) in stored.pointer.patches.iter().zip(&stored.patches) {
             lay_over(patch.at as usize, &self.log.read_cached(placed)?, 0, out);
         }

@@ -588,10 +588,14 @@ impl Filesystem for super::mount::Served {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        if !self.writeback {
+            // The kernel then makes files with mknod, and has no handle to release.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
         let new = New { kind: Kind::File, permissions: mode & 0o7777, rdev: 0, target: b"" };
         reply_or_error!(reply, self.make(request, umask, parent.0, name, new), attr => {
             self.hold(attr.ino.0);
-            if self.writeback && flags & ACCESS_MODE != 0 {
+            if flags & ACCESS_MODE != 0 {
                 *self.open_for_writing.lock().entry(attr.ino.0).or_default() += 1;
             }
             reply.created(&KEEP, &attr, GENERATION, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);

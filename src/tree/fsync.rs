@@ -34,14 +34,17 @@ struct Entry {
 struct Draft {
     after: u64,
     entry: Entry,
-    parts: Vec<(Range<u64>, Vec<(TrackNo, Source)>)>,
+    parts: Vec<Part>,
 }
+
+/// A range of bytes and the tracks that hold it.
+type Part = (Range<u64>, Vec<(TrackNo, Source)>);
 
 /// What fsync finds.
 enum Found {
     /// All is in the journal, or will be when this is.
     Journaled(journal::Ticket),
-    Draft(Draft),
+    Draft(Box<Draft>),
     NeedsCommit,
 }
 
@@ -96,7 +99,7 @@ impl Tree {
         state.changes().begin(number);
         let record = Inode { inline: ByteBuf::new(), ..record };
         let entry = Entry { new, inode: number, record, cut: change.cut, pieces };
-        Ok(Found::Draft(Draft { after: state.after(), entry, parts }))
+        Ok(Found::Draft(Box::new(Draft { after: state.after(), entry, parts })))
     }
 
     /// Lists the inode and the directories above it as far as they are new; false if that cannot be
@@ -131,8 +134,8 @@ impl Tree {
     }
 
     /// Reads what a draft lacks and appends it; `None` when only a commit will do.
-    fn journal(&self, draft: Draft) -> Result<Option<journal::Ticket>> {
-        let Draft { after, mut entry, parts } = draft;
+    fn journal(&self, draft: Box<Draft>) -> Result<Option<journal::Ticket>> {
+        let Draft { after, mut entry, parts } = *draft;
         for (range, sources) in parts {
             let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
             for (track, source) in sources {

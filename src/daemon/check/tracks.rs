@@ -122,9 +122,9 @@ impl Check<'_> {
                 self.problem(format!("inode {inode} track {track}: {problem}"), paths);
             }
         }
-        if pointer.len() as u64 > self.daemon.views.tree().device().track_bytes() {
+        if pointer.held() as u64 > self.daemon.views.tree().device().track_bytes() {
             let paths = self.paths(inode, birth, end);
-            self.problem(format!("inode {inode} track {track}: it is said to hold {} bytes", pointer.len()), paths);
+            self.problem(format!("inode {inode} track {track}: it is said to hold {} bytes", pointer.held()), paths);
         }
         Ok(())
     }
