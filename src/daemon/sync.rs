@@ -4,22 +4,31 @@
 //! was brought in is skipped, unless its copy was changed since. A changed file is compared track by
 //! track, and only tracks that differ are written. What is not in the source any more is removed.
 
+mod attributes;
+mod content;
+mod exclude;
+mod walk;
+
+pub use attributes::Owner;
+
 use super::copy_out::encode_device;
 use super::{Daemon, OnProgress, Progress};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::Notify;
-use crate::tree::{Caller, Change, Inode, Kind, New, Origin, ROOT, SetMode, SetTime, Tree};
-use rustix::fs::SeekFrom;
+use crate::tree::{Caller, Inode, Kind, New, Origin, ROOT, Tree};
+use content::{READING, open};
+use exclude::Pattern;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Metadata};
-use std::io;
+use std::fs::Metadata;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use walk::{Listing, Skipped};
 
 /// What to bring in.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -67,49 +76,31 @@ impl Daemon {
             .flatten()
             .filter_map(|path| path.metadata().ok().map(|found| (found.dev(), found.ino())))
             .collect();
+        let skipped = Skipped { exclude, own };
+        let (sender, listings) = std::sync::mpsc::sync_channel(walk::AHEAD);
         let mut sync = Sync {
             tree: self.views.tree(),
             notify: self.notify(),
             dry_run: options.dry_run,
-            exclude,
+            skipped: &skipped,
+            listings,
+            source: options.source.clone(),
             owner: Owner::of_this_process(),
-            own,
             names: HashMap::new(),
             report: SyncReport::default(),
             progress,
         };
-        if sync.own.contains(&(metadata.dev(), metadata.ino())) {
+        if skipped.is_own(&metadata) {
             return Err(Error::Refused(Errno::INVAL, format!("{shown} is the store itself or its mount point")));
         }
         let target = sync.destination(&options.destination)?;
-        sync.directory(&options.source, Path::new(""), target)?;
-        if let Some(target) = target {
-            sync.attributes(&options.source, &metadata, target)?;
-        }
+        let report = std::thread::scope(|scope| {
+            scope.spawn(|| skipped.walk(&options.source, Path::new(""), &{ sender }));
+            // It takes the receiver along when it ends, however it ends: the walk does not wait then.
+            sync.run(&options.source, &metadata, target)
+        })?;
         self.views.tree().commit()?;
-        Ok(sync.report)
-    }
-}
-
-/// A pattern of `--exclude`.
-struct Pattern {
-    pattern: glob::Pattern,
-    is_path: bool,
-}
-
-impl Pattern {
-    fn parse(text: &str) -> Result<Pattern> {
-        let trimmed = text.trim_matches('/');
-        let pattern = glob::Pattern::new(trimmed)
-            .map_err(|error| Error::Refused(Errno::INVAL, format!("--exclude {text}: {}", error.msg)))?;
-        Ok(Pattern { pattern, is_path: trimmed.contains('/') || text.starts_with('/') })
-    }
-
-    fn matches(&self, relative: &Path) -> bool {
-        if self.is_path {
-            return self.pattern.matches_path(relative);
-        }
-        relative.file_name().is_some_and(|name| self.pattern.matches(&name.to_string_lossy()))
+        Ok(report)
     }
 }
 
@@ -117,41 +108,14 @@ struct Sync<'a> {
     tree: &'a Tree,
     notify: Option<Notify>,
     dry_run: bool,
-    exclude: Vec<Pattern>,
+    skipped: &'a Skipped,
+    listings: Receiver<Listing>,
+    source: PathBuf,
     owner: Owner,
-    /// Directories that must not be brought into themselves.
-    own: Vec<(u64, u64)>,
     /// Source files with several names: where the first one went.
     names: HashMap<(u64, u64), InodeNo>,
     report: SyncReport,
     progress: OnProgress<'a>,
-}
-
-/// Whose the copies are: root keeps every owner; anybody else could not use files of others.
-pub enum Owner {
-    Kept,
-    Ours { uid: u32, groups: Vec<u32> },
-}
-
-impl Owner {
-    pub fn of_this_process() -> Owner {
-        let uid = rustix::process::geteuid();
-        if uid.is_root() {
-            return Owner::Kept;
-        }
-        let mut groups = vec![rustix::process::getegid().as_raw()];
-        groups.extend(rustix::process::getgroups().unwrap_or_default().iter().map(|gid| gid.as_raw()));
-        Owner::Ours { uid: uid.as_raw(), groups }
-    }
-
-    /// The owner and the group that a copy gets.
-    pub fn of(&self, metadata: &Metadata) -> (u32, u32) {
-        match self {
-            Owner::Kept => (metadata.uid(), metadata.gid()),
-            Owner::Ours { uid, groups } if groups.contains(&metadata.gid()) => (*uid, metadata.gid()),
-            Owner::Ours { uid, groups } => (*uid, groups[0]),
-        }
-    }
 }
 
 /// What the source has at one name.
@@ -166,6 +130,14 @@ struct Found<'a> {
 const MAKER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 
 impl Sync<'_> {
+    fn run(mut self, source: &Path, metadata: &Metadata, target: Option<InodeNo>) -> Result<SyncReport> {
+        self.directory(source, target)?;
+        if let Some(target) = target {
+            self.attributes(source, metadata, target)?;
+        }
+        Ok(self.report)
+    }
+
     /// The directory of `live` to fill, made where it is missing; `None` if a dry run would make it.
     fn destination(&mut self, path: &[u8]) -> Result<Option<InodeNo>> {
         if path.split(|&byte| byte == b'/').any(|name| name == b"..") {
@@ -206,10 +178,6 @@ impl Sync<'_> {
         }
     }
 
-    fn is_excluded(&self, relative: &Path) -> bool {
-        self.exclude.iter().any(|pattern| pattern.matches(relative))
-    }
-
     fn problem(&mut self, path: &Path, error: impl std::fmt::Display) {
         self.report.problems.push(format!("{}: {error}", path.display()));
     }
@@ -221,8 +189,8 @@ impl Sync<'_> {
     }
 
     /// Makes a directory's content equal to the source's. Without a target, all of it is new.
-    fn directory(&mut self, source: &Path, relative: &Path, target: Option<InodeNo>) -> Result<()> {
-        let entries = match std::fs::read_dir(source).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+    fn directory(&mut self, source: &Path, target: Option<InodeNo>) -> Result<()> {
+        let entries = match walk::next(&self.listings, source) {
             Ok(entries) => entries,
             Err(error) => {
                 // What cannot be listed is left as it is: it is not known to be gone.
@@ -238,36 +206,30 @@ impl Sync<'_> {
             })?;
         }
         for entry in entries {
-            let name = entry.file_name();
-            let relative = relative.join(&name);
-            let before = existing.remove(&name);
-            if self.is_excluded(&relative) {
-                continue;
-            }
-            let path = entry.path();
-            let metadata = match entry.metadata() {
+            let before = existing.remove(&entry.name);
+            let path = source.join(&entry.name);
+            let metadata = match entry.metadata {
                 Ok(metadata) => metadata,
                 Err(error) => {
                     self.problem(&path, error);
                     continue;
                 }
             };
-            let Some(kind) = Kind::from_mode(metadata.mode()) else { continue };
-            if kind == Kind::Directory && self.own.contains(&(metadata.dev(), metadata.ino())) {
+            let Some(kind) = Kind::from_mode(metadata.mode()).filter(|_| !self.skipped.is_own(&metadata)) else {
                 continue;
-            }
-            self.one(Found { path, relative, name: &name, metadata, kind }, target, before)?;
+            };
+            let found = Found { path, relative: entry.relative, name: &entry.name, metadata, kind };
+            self.one(found, target, before)?;
         }
+        let Some(target) = target else { return Ok(()) };
+        let relative = source.strip_prefix(&self.source).unwrap_or(Path::new("")).to_path_buf();
         for (name, (inode, found)) in existing {
-            if let Some(target) = target {
-                self.remove(target, &name, &relative.join(&name), inode, &found)?;
-            }
+            self.remove(target, &name, &relative.join(&name), inode, &found)?;
         }
         Ok(())
     }
 
-    fn one(&mut self, found: Found<'_>, parent: Option<InodeNo>, before: Option<(InodeNo, Inode)>) -> Result<()> {
-        let mut before = before;
+    fn one(&mut self, found: Found<'_>, parent: Option<InodeNo>, mut before: Option<(InodeNo, Inode)>) -> Result<()> {
         if let (Some((inode, old)), Some(parent)) = (&before, parent)
             && !self.is_same_object(&found, *inode, old)?
         {
@@ -281,6 +243,7 @@ impl Sync<'_> {
             .then(|| self.names.get(&(found.metadata.dev(), found.metadata.ino())).copied())
             .flatten();
         let is_new = before.is_none();
+        let old_ctime = before.as_ref().map(|(_, old)| old.ctime);
         let target = match (before, parent) {
             (Some((inode, _)), _) => Some(inode),
             (None, _) if self.dry_run => None,
@@ -307,10 +270,10 @@ impl Sync<'_> {
             self.plan("add", &found.relative);
         }
         if found.kind == Kind::Directory {
-            self.directory(&found.path, &found.relative, target)?;
+            self.directory(&found.path, target)?;
         }
         match target {
-            Some(inode) if found.kind == Kind::File => self.file(&found, inode, is_new)?,
+            Some(inode) if found.kind == Kind::File => self.file(&found, inode, old_ctime)?,
             Some(inode) => {
                 let is_changed = self.attributes(&found.path, &found.metadata, inode)?;
                 self.count(is_new, is_changed, &found.relative);
@@ -388,7 +351,7 @@ impl Sync<'_> {
 
     /// Removes what the source does not have; false where something excluded keeps a directory.
     fn remove(&mut self, parent: InodeNo, name: &OsStr, relative: &Path, inode: InodeNo, old: &Inode) -> Result<bool> {
-        if self.is_excluded(relative) {
+        if self.skipped.is_excluded(relative) {
             return Ok(false);
         }
         if old.is_directory() {
@@ -420,7 +383,8 @@ impl Sync<'_> {
         Ok(true)
     }
 
-    fn file(&mut self, found: &Found<'_>, inode: InodeNo, is_new: bool) -> Result<()> {
+    /// `old_ctime` is the change time of a copy that was there.
+    fn file(&mut self, found: &Found<'_>, inode: InodeNo, old_ctime: Option<Timestamp>) -> Result<()> {
         let metadata = &found.metadata;
         let facts = |copy_ctime| Origin {
             device: metadata.dev(),
@@ -430,12 +394,12 @@ impl Sync<'_> {
             ctime: Timestamp { seconds: metadata.ctime(), nanos: metadata.ctime_nsec() as u32 },
             copy_ctime,
         };
-        if !is_new {
-            let copy_ctime = self.tree.inode(inode, Moment::Live)?.ctime;
-            if self.tree.origin(inode)? == Some(facts(copy_ctime)) {
-                self.report.unchanged += 1;
-                return Ok(());
-            }
+        let is_new = old_ctime.is_none();
+        if let Some(copy_ctime) = old_ctime
+            && self.tree.origin(inode)? == Some(facts(copy_ctime))
+        {
+            self.report.unchanged += 1;
+            return Ok(());
         }
         let is_changed = match self.content(found, inode, is_new) {
             Ok(is_changed) => is_changed,
@@ -452,260 +416,5 @@ impl Sync<'_> {
         }
         let copy_ctime = self.tree.inode(inode, Moment::Live)?.ctime;
         self.tree.set_origin(inode, &facts(copy_ctime))
-    }
-
-    /// Makes the bytes equal, track by track; whether any differed.
-    fn content(&mut self, found: &Found<'_>, inode: InodeNo, is_new: bool) -> Result<bool> {
-        let reading = |error| Error::media(READING, error);
-        let file = open(&found.path).map_err(reading)?;
-        let size = file.metadata().map_err(reading)?.len();
-        let old_size = if is_new { 0 } else { self.tree.inode(inode, Moment::Live)?.size };
-        let track_bytes = self.tree.device().track_bytes();
-        let mut buffer = vec![0; STEP_BYTES as usize];
-        let mut is_changed = size != old_size;
-        if size < old_size && !self.dry_run {
-            self.tree.change(inode, Change { size: Some(size), ..Change::default() })?;
-        }
-        let (mut offset, mut data_end) = (0, 0);
-        while offset < size {
-            if offset >= data_end {
-                let data = next_data(&file, offset, size).map_err(reading)?;
-                let track_start = data.min(size) / track_bytes * track_bytes;
-                if track_start > offset || data >= size {
-                    is_changed |= self.hole(inode, offset, data.min(old_size), is_new)?;
-                    offset = offset.max(track_start);
-                }
-                if data >= size {
-                    break;
-                }
-                data_end = next_hole(&file, data, size).map_err(reading)?.next_multiple_of(track_bytes);
-            }
-            let len = STEP_BYTES.min(size.min(data_end) - offset) as usize;
-            let bytes = &mut buffer[..len];
-            let got = read_full(&file, bytes, offset).map_err(reading)?;
-            self.report.read_bytes += got as u64;
-            is_changed |= self.tracks(inode, offset, &bytes[..got], old_size)?;
-            if got < len {
-                // The source has become shorter meanwhile; the next run sees that it changed.
-                break;
-            }
-            offset += len as u64;
-        }
-        if size > self.tree.inode(inode, Moment::Live)?.size && !self.dry_run {
-            self.tree.change(inode, Change { size: Some(size), ..Change::default() })?;
-        }
-        if is_changed {
-            self.inode_changed(inode);
-        }
-        Ok(is_changed)
-    }
-
-    /// Writes the tracks of a piece that differ from what is there.
-    fn tracks(&mut self, inode: InodeNo, offset: u64, bytes: &[u8], old_size: u64) -> Result<bool> {
-        if offset >= old_size {
-            self.write(inode, offset, bytes)?;
-            return Ok(true);
-        }
-        let mut is_changed = false;
-        let track_bytes = self.tree.device().track_bytes() as usize;
-        for (i, piece) in bytes.chunks(track_bytes).enumerate() {
-            let at = offset + (i * track_bytes) as u64;
-            if self.tree.read(inode, at, piece.len(), Moment::Live)? != piece {
-                self.write(inode, at, piece)?;
-                is_changed = true;
-            }
-        }
-        Ok(is_changed)
-    }
-
-    fn write(&mut self, inode: InodeNo, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.report.written_bytes += bytes.len() as u64;
-        if self.dry_run { Ok(()) } else { self.tree.write(inode, offset, bytes, false) }
-    }
-
-    /// Makes a hole where the source has one and the copy has data.
-    fn hole(&mut self, inode: InodeNo, from: u64, to: u64, is_new: bool) -> Result<bool> {
-        if is_new || from >= to {
-            return Ok(false);
-        }
-        match self.tree.seek_data(inode, from, Moment::Live) {
-            Ok(data) if data < to => {
-                if !self.dry_run {
-                    self.tree.zero(inode, from, to - from, true)?;
-                }
-                Ok(true)
-            }
-            Ok(_) | Err(Error::Posix(Errno::NXIO)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Mode, owner, times and xattrs; whether any differed.
-    fn attributes(&mut self, path: &Path, metadata: &Metadata, inode: InodeNo) -> Result<bool> {
-        let mut is_changed = self.xattrs(path, inode)?;
-        let old = self.tree.inode(inode, Moment::Live)?;
-        let time = |seconds, nanos| Timestamp { seconds, nanos: nanos as u32 };
-        let mtime = time(metadata.mtime(), metadata.mtime_nsec());
-        let atime = time(metadata.atime(), metadata.atime_nsec());
-        let (uid, gid) = self.owner.of(metadata);
-        let wanted = (metadata.mode() & 0o7777, uid, gid, mtime);
-        let is_link = old.kind() == Kind::Symlink;
-        let is_same = (if is_link { wanted.0 } else { old.permissions() }, old.uid, old.gid, old.mtime) == wanted;
-        if is_same {
-            return Ok(is_changed);
-        }
-        is_changed = true;
-        if !self.dry_run {
-            let change = Change {
-                permissions: (!is_link).then_some(wanted.0),
-                uid: Some(wanted.1),
-                gid: Some(wanted.2),
-                atime: Some(SetTime::To(atime)),
-                mtime: Some(SetTime::To(mtime)),
-                ..Change::default()
-            };
-            self.tree.change(inode, change)?;
-            self.inode_changed(inode);
-        }
-        Ok(is_changed)
-    }
-
-    fn xattrs(&mut self, path: &Path, inode: InodeNo) -> Result<bool> {
-        let names = match list_xattrs(path) {
-            Ok(names) => names,
-            Err(Errno::OPNOTSUPP) => Vec::new(),
-            Err(errno) => {
-                self.problem(path, format!("its xattrs cannot be listed: {}", io::Error::from(errno)));
-                return Ok(false);
-            }
-        };
-        let mut old = self.tree.xattr_names(inode, Moment::Live)?;
-        let mut is_changed = false;
-        for name in &names {
-            let value = match get_xattr(path, name) {
-                Ok(value) => value,
-                Err(errno) => {
-                    self.problem(
-                        path,
-                        format!(
-                            "its xattr {} cannot be read: {}",
-                            String::from_utf8_lossy(name),
-                            io::Error::from(errno)
-                        ),
-                    );
-                    continue;
-                }
-            };
-            let is_same = old.contains(name) && self.tree.xattr(inode, name, Moment::Live)? == value;
-            old.retain(|known| known != name);
-            if is_same {
-                continue;
-            }
-            is_changed = true;
-            if self.dry_run {
-                continue;
-            }
-            match self.tree.set_xattr(inode, name, &value, SetMode::Any) {
-                Ok(()) => {}
-                Err(Error::Posix(Errno::OPNOTSUPP | Errno::TOOBIG)) => {
-                    self.problem(path, format!("its xattr {} cannot be stored", String::from_utf8_lossy(name)));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        // Only root sees these in the source.
-        let sees_trusted = rustix::process::geteuid().is_root();
-        for name in old.into_iter().filter(|name| sees_trusted || !name.starts_with(b"trusted.")) {
-            is_changed = true;
-            if !self.dry_run {
-                self.tree.remove_xattr(inode, &name)?;
-            }
-        }
-        if is_changed {
-            self.inode_changed(inode);
-        }
-        Ok(is_changed)
-    }
-}
-
-/// Marks errors of the source, which concern one file only.
-const READING: &str = "reading the source";
-/// Bytes read at once: whole tracks of every size.
-const STEP_BYTES: u64 = 1 << 20;
-const _: () = assert!(STEP_BYTES.is_multiple_of(crate::limits::TRACK_BYTES_MAX as u64));
-
-fn open(path: &Path) -> io::Result<File> {
-    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
-    File::options().read(true).custom_flags(flags as i32).open(path)
-}
-
-fn read_full(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut done = 0;
-    while done < out.len() {
-        match file.read_at(&mut out[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
-}
-
-/// The start of the next data at or after an offset, or the size where only a hole follows.
-fn next_data(file: &File, offset: u64, size: u64) -> io::Result<u64> {
-    match rustix::fs::seek(file, SeekFrom::Data(offset)) {
-        Ok(data) => Ok(data),
-        Err(Errno::NXIO) => Ok(size),
-        // A file system without holes.
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(offset),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// The end of the data at an offset.
-fn next_hole(file: &File, offset: u64, size: u64) -> io::Result<u64> {
-    match rustix::fs::seek(file, SeekFrom::Hole(offset)) {
-        Ok(hole) => Ok(hole.max(offset + 1)),
-        Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => Ok(size),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-fn list_xattrs(path: &Path) -> Result<Vec<Vec<u8>>, Errno> {
-    let list = with_growing_buffer(|buffer| rustix::fs::llistxattr(path, buffer))?;
-    let names = list.split(|&byte| byte == 0).filter(|name| !name.is_empty());
-    Ok(names.map(<[u8]>::to_vec).collect())
-}
-
-fn get_xattr(path: &Path, name: &[u8]) -> Result<Vec<u8>, Errno> {
-    with_growing_buffer(|buffer| rustix::fs::lgetxattr(path, OsStr::from_bytes(name), buffer))
-}
-
-fn with_growing_buffer(read: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut buffer = vec![0; 256];
-    loop {
-        match read(&mut buffer) {
-            Ok(len) => {
-                buffer.truncate(len);
-                return Ok(buffer);
-            }
-            Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 8, 0),
-            Err(errno) => return Err(errno),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_names_or_paths() {
-        let matches = |pattern: &str, path: &str| Pattern::parse(pattern).unwrap().matches(Path::new(path));
-        assert!(matches("*.o", "a/b/c.o") && !matches("*.o", "a/b/c.ox"));
-        assert!(matches("target", "a/target") && matches("/target", "target") && !matches("/target", "a/target"));
-        assert!(matches("a/*/c", "a/b/c") && !matches("a/c", "b/a/c"));
-        assert!(Pattern::parse("[").is_err());
     }
 }

@@ -1,0 +1,143 @@
+//! The bytes of a file: compared by tracks, and only those written that differ.
+
+use super::{Found, Sync};
+use crate::device::{InodeNo, Moment};
+use crate::error::{Errno, Error, Result};
+use crate::tree::Change;
+use rustix::fs::SeekFrom;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Marks errors of the source, which concern one file only.
+pub(super) const READING: &str = "reading the source";
+/// Bytes read at once: whole tracks of every size.
+const STEP_BYTES: u64 = 1 << 20;
+const _: () = assert!(STEP_BYTES.is_multiple_of(crate::limits::TRACK_BYTES_MAX as u64));
+
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
+    File::options().read(true).custom_flags(flags as i32).open(path)
+}
+
+fn read_full(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < out.len() {
+        match file.read_at(&mut out[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// The start of the next data at or after an offset, or the size where only a hole follows.
+fn next_data(file: &File, offset: u64, size: u64) -> io::Result<u64> {
+    match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(data) => Ok(data),
+        Err(Errno::NXIO) => Ok(size),
+        // A file system without holes.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(offset),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The end of the data at an offset.
+fn next_hole(file: &File, offset: u64, size: u64) -> io::Result<u64> {
+    match rustix::fs::seek(file, SeekFrom::Hole(offset)) {
+        Ok(hole) => Ok(hole.max(offset + 1)),
+        Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => Ok(size),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+impl Sync<'_> {
+    /// Makes the bytes equal, track by track; whether any differed.
+    pub(super) fn content(&mut self, found: &Found<'_>, inode: InodeNo, is_new: bool) -> Result<bool> {
+        let reading = |error| Error::media(READING, error);
+        let file = open(&found.path).map_err(reading)?;
+        let size = file.metadata().map_err(reading)?.len();
+        let old_size = if is_new { 0 } else { self.tree.inode(inode, Moment::Live)?.size };
+        let track_bytes = self.tree.device().track_bytes();
+        let mut buffer = vec![0; STEP_BYTES as usize];
+        let mut is_changed = size != old_size;
+        if size < old_size && !self.dry_run {
+            self.tree.change(inode, Change { size: Some(size), ..Change::default() })?;
+        }
+        let (mut offset, mut data_end) = (0, 0);
+        while offset < size {
+            if offset >= data_end {
+                let data = next_data(&file, offset, size).map_err(reading)?;
+                let track_start = data.min(size) / track_bytes * track_bytes;
+                if track_start > offset || data >= size {
+                    is_changed |= self.hole(inode, offset, data.min(old_size), is_new)?;
+                    offset = offset.max(track_start);
+                }
+                if data >= size {
+                    break;
+                }
+                data_end = next_hole(&file, data, size).map_err(reading)?.next_multiple_of(track_bytes);
+            }
+            let len = STEP_BYTES.min(size.min(data_end) - offset) as usize;
+            let bytes = &mut buffer[..len];
+            let got = read_full(&file, bytes, offset).map_err(reading)?;
+            self.report.read_bytes += got as u64;
+            is_changed |= self.tracks(inode, offset, &bytes[..got], old_size)?;
+            if got < len {
+                // The source has become shorter meanwhile; the next run sees that it changed.
+                break;
+            }
+            offset += len as u64;
+        }
+        if size > self.tree.inode(inode, Moment::Live)?.size && !self.dry_run {
+            self.tree.change(inode, Change { size: Some(size), ..Change::default() })?;
+        }
+        if is_changed {
+            self.inode_changed(inode);
+        }
+        Ok(is_changed)
+    }
+
+    /// Writes the tracks of a piece that differ from what is there.
+    fn tracks(&mut self, inode: InodeNo, offset: u64, bytes: &[u8], old_size: u64) -> Result<bool> {
+        if offset >= old_size {
+            self.write(inode, offset, bytes)?;
+            return Ok(true);
+        }
+        let mut is_changed = false;
+        let track_bytes = self.tree.device().track_bytes() as usize;
+        for (i, piece) in bytes.chunks(track_bytes).enumerate() {
+            let at = offset + (i * track_bytes) as u64;
+            if self.tree.read(inode, at, piece.len(), Moment::Live)? != piece {
+                self.write(inode, at, piece)?;
+                is_changed = true;
+            }
+        }
+        Ok(is_changed)
+    }
+
+    fn write(&mut self, inode: InodeNo, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.report.written_bytes += bytes.len() as u64;
+        if self.dry_run { Ok(()) } else { self.tree.write(inode, offset, bytes, false) }
+    }
+
+    /// Makes a hole where the source has one and the copy has data.
+    fn hole(&mut self, inode: InodeNo, from: u64, to: u64, is_new: bool) -> Result<bool> {
+        if is_new || from >= to {
+            return Ok(false);
+        }
+        match self.tree.seek_data(inode, from, Moment::Live) {
+            Ok(data) if data < to => {
+                if !self.dry_run {
+                    self.tree.zero(inode, from, to - from, true)?;
+                }
+                Ok(true)
+            }
+            Ok(_) | Err(Error::Posix(Errno::NXIO)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
