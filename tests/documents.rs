@@ -159,10 +159,12 @@ fn completions_name_every_verb_and_option() {
 }
 
 #[test]
-fn the_mount_helper_is_a_shell_script_without_mistakes() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("mount-helper/mount.pitfs");
-    let output = std::process::Command::new("sh").arg("-n").arg(&path).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+fn the_mount_helpers_are_shell_scripts_without_mistakes() {
+    for name in ["mount.pitfs", "mount.fuse.pitfs"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("mount-helper").join(name);
+        let output = std::process::Command::new("sh").arg("-n").arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// All Rust files below a directory.

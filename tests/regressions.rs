@@ -430,3 +430,98 @@ fn commands_with_wrong_places_say_so() {
         assert!(said.contains("cannot be mounted over itself"), "{said}");
     }
 }
+
+#[test]
+fn a_hole_of_any_length_is_punched_at_once() {
+    if !can_mount() {
+        return eprintln!("not run: needs /dev/fuse");
+    }
+    let mounted = Mounted::new();
+    let file = fs::File::create_new(mounted.live().join("f")).unwrap();
+    file.write_all_at(&[b'x'; 5000], 0).unwrap();
+    file.set_len(i64::MAX as u64).unwrap();
+    let before = std::time::Instant::now();
+    let mode = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&file, mode, 0, i64::MAX as u64).unwrap();
+    assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
+    let mut bytes = [1; 5000];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, [0; 5000]);
+}
+
+#[test]
+fn suid_and_sgid_go_with_fallocate_and_with_a_list_set_from_outside_the_group() {
+    if !can_mount() || !is_root() {
+        return eprintln!("not run: needs root and /dev/fuse");
+    }
+    let mounted = Mounted::with_options(&["allow_other"]);
+    fs::set_permissions(mounted.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let live = mounted.live();
+    let run = |script: &str| {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).current_dir(&live).uid(1001).gid(1001);
+        assert!(command.status().unwrap().success(), "{script}");
+    };
+    let mode = |name: &str| fs::metadata(live.join(name)).unwrap().mode() & 0o7777;
+    let make = |name: &str, gid: u32, mode: u32| {
+        fs::write(live.join(name), [1; 8192]).unwrap();
+        std::os::unix::fs::chown(live.join(name), Some(1001), Some(gid)).unwrap();
+        fs::set_permissions(live.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (name, how) in [("grow", "-l 100000"), ("punch", "-p -l 4096"), ("zero", "-z -l 4096"), ("keep", "-n -l 9000")]
+    {
+        make(name, 1001, 0o6777);
+        run(&format!("fallocate {how} {name}"));
+        assert_eq!(mode(name), 0o777, "after fallocate {how}");
+    }
+    make("outside", 3000, 0o2755);
+    run("setfacl -m u:5:rwx outside");
+    assert_eq!(mode("outside") & 0o2000, 0);
+    make("inside", 1001, 0o2755);
+    run("setfacl -m u:5:rwx inside");
+    assert_eq!(mode("inside") & 0o2000, 0o2000);
+}
+
+#[test]
+fn xattr_names_are_judged_as_on_other_file_systems() {
+    let (_dir, tree) = tree_in_memory();
+    let number = file_in(&tree, b"f");
+    let acl = b"system.posix_acl_access";
+    assert!(tree.remove_xattr(number, acl).is_ok(), "a list that is not there is removed");
+    let wrong = tree.set_xattr(number, b"user.", b"x", pitfs::tree::SetMode::Any).unwrap_err();
+    assert_eq!(wrong.errno(), pitfs::error::Errno::INVAL);
+    let gone = tree.remove_xattr(number, b"user.a").unwrap_err();
+    assert_eq!(gone.errno(), pitfs::error::Errno::NODATA);
+}
+
+#[test]
+fn room_can_be_used_as_soon_as_it_was_freed() {
+    let (dir, tree) = tree_in_memory();
+    dir.set_capacity(Some(64 << 20));
+    let big = file_in(&tree, b"big");
+    let piece = noise(1 << 20);
+    let mut len = 0;
+    while tree.write(big, len, &piece, false).is_ok() {
+        len += piece.len() as u64;
+    }
+    assert!(len > 16 << 20, "{len} bytes were all");
+    let small = file_in(&tree, b"small");
+    tree.unlink(pitfs::tree::ROOT, b"big").unwrap();
+    while tree.reap_step().unwrap() {}
+    tree.write(small, 0, &piece, false).expect("there is room again");
+}
+
+fn tree_in_memory() -> (TestDir, Tree) {
+    let dir = TestDir::new();
+    let options =
+        CreateOptions { track_bytes: 64 << 10, codec: Codec::None, uid: 0, gid: 0, mode: 0o755, hash_seed: 1 };
+    Tree::create(Arc::new(dir.clone()), &options).unwrap();
+    let tree = Tree::open(Arc::new(dir.clone())).unwrap();
+    (dir, tree)
+}
+
+fn file_in(tree: &Tree, name: &[u8]) -> u64 {
+    let caller = pitfs::tree::Caller { uid: 0, gid: 0, umask: 0 };
+    let new = pitfs::tree::New { kind: pitfs::tree::Kind::File, permissions: 0o644, rdev: 0, target: b"" };
+    tree.make(caller, pitfs::tree::ROOT, name, new).unwrap().0
+}

@@ -25,6 +25,10 @@ const XATTR_REPLACE: i32 = 2;
 /// `O_ACCMODE` and `O_RDONLY`.
 const ACCESS_MODE: i32 = 3;
 
+const SETGID: u32 = 0o2000;
+
+const POSIX_ACL_ACCESS: &str = "system.posix_acl_access";
+
 macro_rules! reply_or_error {
     ($reply:ident, $result:expr, $value:pat => $send:expr) => {
         match $result {
@@ -202,13 +206,13 @@ impl FileSystem {
         })
     }
 
-    fn preallocate(&self, number: u64, offset: u64, length: u64, mode: i32) -> Result<()> {
+    fn preallocate(&self, number: u64, offset: u64, length: u64, mode: i32, kill: bool) -> Result<()> {
         let inode = self.writable(number)?;
         let keep_size = mode & KEEP_SIZE != 0;
         match mode & !KEEP_SIZE {
-            0 => self.views.tree().allocate(inode, offset, length, keep_size),
-            PUNCH_HOLE if keep_size => self.views.tree().zero(inode, offset, length, true),
-            ZERO_RANGE => self.views.tree().zero(inode, offset, length, keep_size),
+            0 => self.views.tree().allocate(inode, offset, length, keep_size, kill),
+            PUNCH_HOLE if keep_size => self.views.tree().zero(inode, offset, length, true, kill),
+            ZERO_RANGE => self.views.tree().zero(inode, offset, length, keep_size, kill),
             _ => Err(Error::Posix(Errno::OPNOTSUPP)),
         }
     }
@@ -242,6 +246,18 @@ impl FileSystem {
         }
     }
 
+    /// A list set by somebody outside the file's group takes the sgid bit away. The kernel knows and says
+    /// so in a flag of the request; fuser 0.18 does not pass it on.
+    fn follow_acl(&self, request: &Request, inode: u64) -> Result<()> {
+        let found = self.views.tree().inode(inode, Moment::Live)?;
+        let keeps = FileSystem::keeps_privileges(request) || found.mode & SETGID == 0;
+        if keeps || is_in_group(request, found.gid) {
+            return Ok(());
+        }
+        let change = Change { permissions: Some(found.permissions() & !SETGID), ..Change::default() };
+        self.views.tree().change(inode, change).map(|_| ())
+    }
+
     fn open_node(&self, number: u64, flags: i32) -> Result<()> {
         let (inode, moment) = self.inside(number)?;
         if flags & ACCESS_MODE != 0 {
@@ -271,6 +287,13 @@ impl FileSystem {
             log::error!("inode {inode} could not be removed: {error}");
         }
     }
+}
+
+/// Whether the caller belongs to a group, as far as that can be seen.
+fn is_in_group(request: &Request, gid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", request.pid())).unwrap_or_default();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    request.gid() == gid || groups.split_whitespace().any(|group| group.parse() == Ok(gid))
 }
 
 impl Filesystem for super::mount::Served {
@@ -538,7 +561,7 @@ impl Filesystem for super::mount::Served {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -552,8 +575,11 @@ impl Filesystem for super::mount::Served {
             XATTR_REPLACE => Ok(SetMode::Replace),
             _ => Err(Error::Posix(Errno::INVAL)),
         };
-        let set =
-            mode.and_then(|mode| self.views.tree().set_xattr(self.writable(ino.0)?, name.as_bytes(), value, mode));
+        let set = mode.and_then(|mode| {
+            let inode = self.writable(ino.0)?;
+            self.views.tree().set_xattr(inode, name.as_bytes(), value, mode)?;
+            if name == POSIX_ACL_ACCESS { self.follow_acl(request, inode) } else { Ok(()) }
+        });
         reply_or_error!(reply, set, () => reply.ok());
     }
 
@@ -619,7 +645,7 @@ impl Filesystem for super::mount::Served {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -627,7 +653,8 @@ impl Filesystem for super::mount::Served {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply_or_error!(reply, self.preallocate(ino.0, offset, length, mode), () => reply.ok());
+        let kill = !FileSystem::keeps_privileges(request);
+        reply_or_error!(reply, self.preallocate(ino.0, offset, length, mode, kill), () => reply.ok());
     }
 
     fn lseek(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {

@@ -165,13 +165,16 @@ impl Tree {
     }
 
     /// Gives the room of a byte range back; it reads as zeros. With `keep_size` false the file grows to
-    /// hold the range.
-    pub fn zero(&self, number: InodeNo, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+    /// hold the range. `kill_privileges` is as for writing.
+    pub fn zero(&self, number: InodeNo, offset: u64, len: u64, keep_size: bool, kill_privileges: bool) -> Result<()> {
         let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::Posix(Errno::FBIG))?;
         let _file = self.lock_file(number);
         let mut txn = self.device.begin()?;
         let mut found = inode::load_file(&txn, number, Moment::Live)?;
         found.touch(Timestamp::now());
+        if kill_privileges {
+            found.kill_privileges();
+        }
         let grown = if keep_size { None } else { Some(end.max(found.size)) };
         let bytes = offset.min(found.size)..end.min(found.size);
         txn.note(number, Note::Written(bytes.clone()));
@@ -190,7 +193,9 @@ impl Tree {
             if first_whole < last_whole {
                 found.tracks -= txn.remove_tracks(number, first_whole, last_whole)?.min(found.tracks);
             }
-            for track in self.tracks_of(bytes.clone()) {
+            let mut edges = vec![bytes.start / track_bytes, (bytes.end - 1) / track_bytes];
+            edges.dedup();
+            for track in edges {
                 if !(first_whole..last_whole).contains(&track) && txn.has_track(number, track)? {
                     edits.push((track, self.part_of(&bytes, track)));
                 }
@@ -214,7 +219,14 @@ impl Tree {
 
     /// Makes sure that the file is at least as long as the range, like fallocate(2) with mode 0. Room is
     /// not set aside: every write goes to a new place anyway. A range that could not be filled is refused.
-    pub fn allocate(&self, number: InodeNo, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+    pub fn allocate(
+        &self,
+        number: InodeNo,
+        offset: u64,
+        len: u64,
+        keep_size: bool,
+        kill_privileges: bool,
+    ) -> Result<()> {
         let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::Posix(Errno::FBIG))?;
         let found = self.inode(number, Moment::Live)?;
         let missing = len.saturating_sub(found.tracks * self.device.track_bytes());
@@ -224,11 +236,14 @@ impl Tree {
         if keep_size || end <= found.size {
             let mut txn = self.device.begin()?;
             let mut found = inode::load_file(&txn, number, Moment::Live)?;
-            found.ctime = Timestamp::now();
+            found.touch(Timestamp::now());
+            if kill_privileges {
+                found.kill_privileges();
+            }
             inode::store(&mut txn, number, &found)?;
             return txn.finish();
         }
-        self.zero(number, found.size, end - found.size, false)
+        self.zero(number, found.size, end - found.size, false, kill_privileges)
     }
 
     /// The start of the next data at or after an offset; ENXIO where there is none.

@@ -2,7 +2,7 @@
 
 use super::Tree;
 use crate::error::Result;
-use crate::limits::RESERVE_BYTES_MIN;
+use crate::limits::{RESERVE_BYTES_MIN, SEGMENT_BYTES};
 use serde::{Deserialize, Serialize};
 
 /// Room in bytes.
@@ -28,7 +28,9 @@ impl Tree {
         let room = self.device.room()?;
         let meta = self.device.meta_bytes()?;
         let log = self.device.log_bytes();
-        let available = room.available.saturating_sub(RESERVE_BYTES_MIN) + usage.segments.saturating_sub(usage.used);
+        // The disk gives room to whole segments only.
+        let new_segments = room.available.saturating_sub(RESERVE_BYTES_MIN) / SEGMENT_BYTES * SEGMENT_BYTES;
+        let available = new_segments + usage.segments.saturating_sub(usage.used);
         Ok(Space {
             total: usage.used + meta + available,
             available,

@@ -49,11 +49,16 @@ fn names(state: &State, inode: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> 
     Ok(names)
 }
 
+fn is_acl(name: &[u8]) -> bool {
+    name == acl::ACCESS || name == acl::DEFAULT
+}
+
 fn check_name(name: &[u8]) -> Result<()> {
-    let is_acl = name == acl::ACCESS || name == acl::DEFAULT;
     if name.len() > XATTR_NAME_BYTES_MAX {
         Err(Error::Posix(Errno::RANGE))
-    } else if is_acl || NAMESPACES.iter().any(|space| name.starts_with(space) && name.len() > space.len()) {
+    } else if NAMESPACES.contains(&name) {
+        Err(Error::Posix(Errno::INVAL))
+    } else if is_acl(name) || NAMESPACES.iter().any(|space| name.starts_with(space)) {
         Ok(())
     } else {
         Err(Error::Posix(Errno::OPNOTSUPP))
@@ -100,7 +105,7 @@ impl Tree {
             return Err(Error::Posix(Errno::NOSPC));
         }
         let mut is_stored = true;
-        if name == acl::ACCESS || name == acl::DEFAULT {
+        if is_acl(name) {
             let list = acl::Acl::decode(value)?;
             if name == acl::DEFAULT && !found.is_directory() {
                 return Err(Error::Posix(Errno::ACCESS));
@@ -124,7 +129,8 @@ impl Tree {
         let mut txn = self.device.begin()?;
         let mut found = inode::load(&txn, number, Moment::Live)?;
         if !txn.unset(Table::Xattr, &key(number, name))? {
-            return Err(Error::Posix(Errno::NODATA));
+            // A list that says no more than the mode is there without being stored.
+            return if is_acl(name) { Ok(()) } else { Err(Error::Posix(Errno::NODATA)) };
         }
         found.ctime = Timestamp::now();
         inode::store(&mut txn, number, &found)?;

@@ -84,7 +84,7 @@ impl Load {
             }
             48..52 => {
                 let (offset, len) = (self.rng.below(2 * TRACK as u64), self.rng.below(TRACK as u64 + 9) + 1);
-                self.tree().zero(number, offset, len, true)?;
+                self.tree().zero(number, offset, len, true, false)?;
                 self.changed(number, |(bytes, _)| {
                     let end = bytes.len().min((offset + len) as usize);
                     if (offset as usize) < end {

@@ -132,7 +132,7 @@ impl Sync<'_> {
         match self.tree.seek_data(inode, from, Moment::Live) {
             Ok(data) if data < to => {
                 if !self.dry_run {
-                    self.tree.zero(inode, from, to - from, true)?;
+                    self.tree.zero(inode, from, to - from, true, false)?;
                 }
                 Ok(true)
             }

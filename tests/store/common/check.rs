@@ -149,12 +149,12 @@ impl Check<'_> {
         for (key, pointer) in self.born::<Pointer>(Table::Track)? {
             let (number, track) = (number_at(&key, 4), number_at(&key, 12));
             let inode = inodes.get(&number).ok_or(format!("a track belongs to inode {number}, which is not there"))?;
-            let end = track * track_bytes + pointer.len() as u64;
+            let end = track * track_bytes + pointer.held() as u64;
             ensure!(
                 inode.links == 0 || end <= inode.size,
                 "track {track} of inode {number} ends at {end}, after the file"
             );
-            ensure!(pointer.len() as u64 <= track_bytes, "track {track} of inode {number} is too long");
+            ensure!(pointer.held() as u64 <= track_bytes, "track {track} of inode {number} is too long");
             *counts.entry(number).or_default() += 1;
             for location in pointer.locations() {
                 self.holders.entry(*location).or_default().live += 1;

@@ -334,7 +334,7 @@ impl World {
     fn zero(&mut self) -> Result<(), Error> {
         let Some(number) = self.any_file() else { return Ok(()) };
         let (offset, len, keep_size) = (self.any_offset(), self.any_len().max(1), self.rng.percent(60));
-        self.tree().zero(number, offset, len, keep_size)?;
+        self.tree().zero(number, offset, len, keep_size, false)?;
         let bytes = &mut self.now.live.node_mut(number).bytes;
         let end = (offset + len) as usize;
         if !keep_size && bytes.len() < end {
@@ -348,7 +348,7 @@ impl World {
     fn allocate(&mut self) -> Result<(), Error> {
         let Some(number) = self.any_file() else { return Ok(()) };
         let (offset, len, keep_size) = (self.any_offset(), self.any_len().max(1), self.rng.percent(50));
-        self.tree().allocate(number, offset, len, keep_size)?;
+        self.tree().allocate(number, offset, len, keep_size, false)?;
         let bytes = &mut self.now.live.node_mut(number).bytes;
         let end = (offset + len) as usize;
         if !keep_size && bytes.len() < end {
