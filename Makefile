@@ -8,15 +8,28 @@ DESTDIR ?=
 FROM ?= .
 SNAP ?= ./snap
 RUN_DIR ?= ./.run
+CUTS ?= 1000
+FAULTS ?= 50
+# How long each target of `make fuzz` runs, and how long `make soak` does.
+SECONDS ?= 60
+MINUTES ?= 10
+PARTS ?= all
 BIN = target/release/pitfs
 
 .DEFAULT_GOAL := help
-.PHONY: help build run stop check test needs man install uninstall clean
+.PHONY: help build run stop check test power faults fuzz soak conformance bench needs man install uninstall clean
 
 help:
 	@echo 'make build    a release binary, $(BIN)'
 	@echo 'make run      store a directory (FROM=DIR) and show it (SNAP=DIR); `make stop` ends it'
 	@echo 'make check    everything that must pass'
+	@echo 'make power    CUTS=$(CUTS) power cuts under the daemon, and as many of a store in memory'
+	@echo 'make faults   each kind of fault of a disk FAULTS=$(FAULTS) times'
+	@echo 'make fuzz     hostile bytes for everything that is decoded, SECONDS=$(SECONDS) for each'
+	@echo 'make soak     load for MINUTES=$(MINUTES), watched for what grows'
+	@echo 'make conformance  public test suites and real programs over pitfs, compared with ext4; 20 minutes, best as root'
+	@echo 'make bench    pitfs beside ext4, btrfs and backup programs; an hour, best as root. PARTS="files sync" for a part,'
+	@echo '              `make bench PARTS=help` says which there are and what can be set'
 	@echo 'make install  to PREFIX=$(PREFIX), with man pages and completions; the mount helper to SBINDIR=$(SBINDIR)'
 
 build:
@@ -43,11 +56,33 @@ check: needs
 test: needs
 	$(CARGO) test --locked --lib --bins --tests
 
+# Six minutes for a thousand. PITFS_SEED=n begins elsewhere.
+power: needs
+	PITFS_CUTS=$(CUTS) $(CARGO) test --locked --test power --test store -- --nocapture power_cut
+
+faults: needs
+	PITFS_FAULTS=$(FAULTS) $(CARGO) test --locked --test faults
+
+fuzz: needs
+	BOLERO_RANDOM_TEST_TIME_MS=$(SECONDS)000 $(CARGO) test --locked --test fuzz -- --test-threads 1
+
+soak: needs
+	PITFS_MINUTES=$(MINUTES) $(CARGO) test --locked --test soak -- --ignored --nocapture
+
+# pjdfstest, fsx, stress-ng, fio, and git, cargo, SQLite, PostgreSQL and ext4 in live. What can be set is in the script.
+conformance: build needs
+	@BIN='$(BIN)' CARGO='$(CARGO)' bash tests/conformance/run.sh
+
+# ROUNDS, MB, SCALE, DIR, OUT and TREE reach it as they are given to make.
+bench: build needs
+	@$(CARGO) bench --quiet --locked --bench bench -- $(PARTS)
+
 install: build
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/pitfs
 	install -d $(DESTDIR)$(SBINDIR)
 	sed 's|/usr/local/bin|$(PREFIX)/bin|' mount-helper/mount.pitfs > $(DESTDIR)$(SBINDIR)/mount.pitfs
 	chmod 755 $(DESTDIR)$(SBINDIR)/mount.pitfs
+	install -m 755 mount-helper/mount.fuse.pitfs $(DESTDIR)$(SBINDIR)/mount.fuse.pitfs
 	for page in man/*.[78]; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	$(BIN) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs
@@ -55,7 +90,7 @@ install: build
 	$(BIN) completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/pitfs $(DESTDIR)$(SBINDIR)/mount.pitfs
+	rm -f $(DESTDIR)$(PREFIX)/bin/pitfs $(DESTDIR)$(SBINDIR)/mount.pitfs $(DESTDIR)$(SBINDIR)/mount.fuse.pitfs
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man8/pitfs.8 $(DESTDIR)$(PREFIX)/share/man/man8/mount.pitfs.8 $(DESTDIR)$(PREFIX)/share/man/man7/pitfs.7
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pitfs $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
 

@@ -326,7 +326,7 @@ impl Device {
             return Ok(());
         }
         let mut state = self.state.write();
-        log::error!("a page of the metadata is damaged; reopening to keep the rest readable");
+        log::error!("a page of the metadata is damaged or could not be read or written; reopening to read the rest");
         self.kv.reopen()?;
         state.meta.reattach(&self.kv)
     }
@@ -391,7 +391,7 @@ impl Device {
 
     /// Bytes of locations that only snapshots hold.
     pub fn log_bytes(&self) -> u64 {
-        self.state.read().log_blocks * BLOCK_BYTES as u64
+        self.state.read().log_blocks.saturating_mul(BLOCK_BYTES as u64)
     }
 
     /// Looks whether metadata may grow; remembered until it may again.

@@ -168,7 +168,11 @@ impl LogStore {
 
     pub fn usage(&self) -> Usage {
         let counters = self.inner.lock().counters;
-        Usage { used: counters.used_blocks * BLOCK_BYTES as u64, segments: counters.segments * SEGMENT_BYTES }
+        let bytes = |count: u64, each: u64| count.saturating_mul(each);
+        Usage {
+            used: bytes(counters.used_blocks, BLOCK_BYTES as u64),
+            segments: bytes(counters.segments, SEGMENT_BYTES),
+        }
     }
 
     /// Compresses a track. Takes no lock.

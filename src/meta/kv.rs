@@ -60,7 +60,9 @@ impl Kv {
         // The old handle has to be gone before the new one reads the file.
         *database = None;
         self.damaged.store(false, Ordering::Release);
-        *database = Some(build(&self.media, &self.reserve, &self.damaged)?);
+        // A disk that still fails may be asked again.
+        let again = build(&self.media, &self.reserve, &self.damaged);
+        *database = Some(again.inspect_err(|_| self.damaged.store(true, Ordering::Release))?);
         Ok(())
     }
 

@@ -49,6 +49,10 @@ impl CheckedPages {
         CheckedPages { media, reserve, groups: Mutex::default(), damaged }
     }
 
+    fn note_failure<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|_| self.damaged.store(true, Ordering::Release))
+    }
+
     fn checksum(page: u64, bytes: &[u8]) -> u64 {
         if bytes.iter().all(|&byte| byte == 0) { 0 } else { xxh3_64_with_seed(bytes, page).max(1) }
     }
@@ -122,15 +126,15 @@ fn is_no_space(error: &io::Error) -> bool {
     matches!(rustix::io::Errno::from_io_error(error), Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT))
 }
 
-impl StorageBackend for CheckedPages {
-    fn len(&self) -> io::Result<u64> {
+impl CheckedPages {
+    fn len_pages(&self) -> io::Result<u64> {
         let physical = self.media.len()? / PAGE as u64;
         let groups = physical.div_ceil(COVERED + 1);
         Ok((physical - groups) * PAGE as u64)
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if offset + out.len() as u64 > self.len()? {
+    fn read_pages(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if offset + out.len() as u64 > self.len_pages()? {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut done = 0;
@@ -150,11 +154,11 @@ impl StorageBackend for CheckedPages {
         Ok(())
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
+    fn set_len_pages(&self, len: u64) -> io::Result<()> {
         if !len.is_multiple_of(PAGE as u64) {
             return Err(io::Error::other("the metadata file grows in whole pages only"));
         }
-        let (before, pages) = (self.len()? / PAGE as u64, len / PAGE as u64);
+        let (before, pages) = (self.len_pages()? / PAGE as u64, len / PAGE as u64);
         self.with_reserve(|| self.media.set_len(CheckedPages::physical_len(pages)))?;
         if pages < before {
             // What is cut off reads as zeros should the file grow again.
@@ -171,7 +175,7 @@ impl StorageBackend for CheckedPages {
         Ok(())
     }
 
-    fn sync_data(&self) -> io::Result<()> {
+    fn sync_data_pages(&self) -> io::Result<()> {
         let mut groups = self.groups.lock();
         let dirty: Vec<u64> = groups.dirty.iter().copied().collect();
         for group in dirty {
@@ -183,7 +187,7 @@ impl StorageBackend for CheckedPages {
         self.media.sync()
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+    fn write_pages(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let first = offset / PAGE as u64;
         if offset.is_multiple_of(PAGE as u64) && data.len().is_multiple_of(PAGE) {
             // Runs of pages within a group lie in one piece.
@@ -215,6 +219,29 @@ impl StorageBackend for CheckedPages {
             done += count;
         }
         Ok(())
+    }
+}
+
+/// Whatever fails here makes the database refuse all further work: it has to be opened anew to be read.
+impl StorageBackend for CheckedPages {
+    fn len(&self) -> io::Result<u64> {
+        self.note_failure(self.len_pages())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.note_failure(self.read_pages(offset, out))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.note_failure(self.set_len_pages(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.note_failure(self.sync_data_pages())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.note_failure(self.write_pages(offset, data))
     }
 }
 

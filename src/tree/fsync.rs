@@ -121,6 +121,10 @@ impl Tree {
         if !self.list_new(state, record.parent, &parent, &above, new)? {
             return Ok(false);
         }
+        // The file's own xattrs would have asked for a commit; those of a directory above are looked for.
+        if super::xattr::has_any(state, number)? {
+            return Ok(false);
+        }
         let key = self.dirent_key(record.parent, &record.name);
         for value in state.found_by_replay(Table::Dirent, &key)? {
             let dirent: super::names::Dirent = crate::meta::decode(Table::Dirent, &key, &value)?;

@@ -148,7 +148,7 @@ impl Drop for Mounted {
     }
 }
 
-fn detach(path: &Path) {
+pub fn detach(path: &Path) {
     if is_root() {
         let _gone_already = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
     } else {

@@ -1,0 +1,97 @@
+//! The journal: hostile bytes in its file, and entries whose check value is right.
+
+use super::sample::*;
+use super::watch::watched;
+use bolero::TypeGenerator;
+use pitfs::device::Moment;
+use pitfs::journal::Journal;
+use pitfs::logstore::Codec;
+use pitfs::media::{MediaDir, TestDir};
+use pitfs::tree::{Caller, Kind, New, ROOT, Tree};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use xxhash_rust::xxh3::Xxh3;
+
+const BLOCK: u64 = 4096;
+const HEADER: usize = 40;
+
+/// A store whose journal has entries after the last commit.
+fn sample() -> &'static TestDir {
+    static SAMPLE: OnceLock<TestDir> = OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let dir = store(Codec::Lz4);
+        let tree = Tree::open(Arc::new(dir.clone())).unwrap();
+        let caller = Caller { uid: 0, gid: 0, umask: 0 };
+        let new = New { kind: Kind::File, permissions: 0o600, rdev: 0, target: b"" };
+        for len in [100, 5000, 40_000] {
+            let (number, _) = tree.make(caller, ROOT, format!("journaled {len}").as_bytes(), new).unwrap();
+            tree.write(number, 0, &text(len), false).unwrap();
+            tree.sync_inode(number).unwrap();
+        }
+        dir
+    })
+}
+
+#[derive(Clone, Debug, TypeGenerator)]
+struct Mutation {
+    entry: u8,
+    in_payload: bool,
+    at: u16,
+    bytes: Vec<u8>,
+    /// The entry's check value is made right again.
+    is_right: bool,
+}
+
+/// Where the entries of the half that has some begin.
+fn entries(journal: &[u8]) -> Vec<usize> {
+    let starts = (0..journal.len()).step_by(BLOCK as usize);
+    starts.filter(|at| journal[*at..].starts_with(b"pitJ")).collect()
+}
+
+fn change(journal: &mut [u8], mutation: &Mutation) {
+    let entries = entries(journal);
+    let start = entries[usize::from(mutation.entry) % entries.len()];
+    let payload = |journal: &[u8]| u64::from_le_bytes(journal[start + 24..start + 32].try_into().unwrap()) as usize;
+    let (from, len) = if mutation.in_payload { (start + HEADER, payload(journal)) } else { (start, HEADER) };
+    let from = from + usize::from(mutation.at) % len.max(1);
+    let end = (from + mutation.bytes.len()).min(journal.len());
+    journal[from..end].copy_from_slice(&mutation.bytes[..end - from]);
+    let end = start.saturating_add(HEADER).saturating_add(payload(journal));
+    if mutation.is_right && end <= journal.len() {
+        let mut hash = Xxh3::new();
+        hash.update(&journal[start..start + 32]);
+        hash.update(&journal[start + HEADER..end]);
+        journal[start + 32..start + HEADER].copy_from_slice(&hash.digest().to_le_bytes());
+    }
+}
+
+#[test]
+fn a_hostile_journal_is_refused_or_done_again() {
+    let bytes = bytes_of(sample(), "journal");
+    assert_eq!(entries(&bytes).len(), 3, "the sample has entries");
+    let (_, found) = Journal::open(Arc::new(copy(sample())), 1, 0).unwrap();
+    assert_eq!(found.len(), 3);
+    bolero::check!().with_type::<(Mutation, Option<Mutation>)>().with_test_time(Duration::from_secs(3)).for_each(
+        |(first, second)| {
+            let dir = copy(sample());
+            let mut journal = bytes.clone();
+            change(&mut journal, first);
+            if let Some(second) = second
+                && !entries(&journal).is_empty()
+            {
+                change(&mut journal, second);
+            }
+            let media = dir.open("journal", false).unwrap();
+            media.write_at(0, &journal).unwrap();
+            media.sync().unwrap();
+            let open = || {
+                if let Ok(tree) = Tree::open(Arc::new(dir.clone())) {
+                    assert!(tree.inode(ROOT, Moment::Live).is_ok());
+                }
+                read_all(&dir);
+                change_all(&dir);
+            };
+            watched(|| format!("{first:?} {second:?}"), open);
+        },
+    );
+}
