@@ -11,6 +11,7 @@ mod convert;
 mod mount;
 mod notify;
 mod number;
+mod placement;
 mod requests;
 mod root;
 

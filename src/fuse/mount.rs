@@ -293,7 +293,11 @@ impl Mounted {
             (false, true) => SessionACL::RootAndOwner,
             (false, false) => SessionACL::Owner,
         };
-        config.n_threads = Some(options.threads.unwrap_or(THREADS_DEFAULT));
+        let threads = options.threads.unwrap_or(THREADS_DEFAULT);
+        config.n_threads = Some(threads);
+        if threads > 1 {
+            super::placement::allow();
+        }
         let failed = |error: std::io::Error| explain(error, &mount_point);
         let needs_helper = !rustix::process::geteuid().is_root() || options.auto_unmount;
         let (device, keep) = if needs_helper {

@@ -2,7 +2,7 @@
 
 use super::convert::{errno, file_type, set_time};
 use super::number::{Node, ROOT};
-use super::{FileSystem, KEEP, REQUEST_BYTES, STORE_XATTR};
+use super::{FileSystem, KEEP, REQUEST_BYTES, STORE_XATTR, placement};
 use crate::device::Moment;
 use crate::error::{Errno, Error, Result};
 use crate::tree::{Caller, Change, Entry, Inode, Kind, New, Position, RenameMode, SetMode};
@@ -32,8 +32,14 @@ const POSIX_ACL_ACCESS: &str = "system.posix_acl_access";
 macro_rules! reply_or_error {
     ($reply:ident, $result:expr, $value:pat => $send:expr) => {
         match $result {
-            Ok($value) => $send,
-            Err(error) => $reply.error(errno(error)),
+            Ok($value) => {
+                let _yielding = placement::yielding();
+                $send
+            }
+            Err(error) => {
+                let _yielding = placement::yielding();
+                $reply.error(errno(error))
+            }
         }
     };
 }
@@ -328,8 +334,11 @@ impl Filesystem for super::mount::Served {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.lookup_in(parent.0, name.as_bytes()) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        placement::serving(request.pid());
+        let found = self.lookup_in(parent.0, name.as_bytes());
+        let _yielding = placement::yielding();
+        match found {
             Ok(attr) => {
                 self.hold(attr.ino.0);
                 reply.entry(&KEEP, &attr, GENERATION);
@@ -347,7 +356,8 @@ impl Filesystem for super::mount::Served {
         self.forget_node(ino.0, nlookup);
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        placement::serving(request.pid());
         reply_or_error!(reply, self.attr_of(ino.0), attr => reply.attr(&KEEP, &attr));
     }
 
@@ -369,6 +379,7 @@ impl Filesystem for super::mount::Served {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        placement::serving(request.pid());
         let changed = self.writable(ino.0).and_then(|inode| {
             let change = Change {
                 permissions: mode,
@@ -386,7 +397,8 @@ impl Filesystem for super::mount::Served {
         reply_or_error!(reply, changed, attr => reply.attr(&KEEP, &attr));
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        placement::serving(request.pid());
         let target = self.inside(ino.0).and_then(|(inode, moment)| self.views.tree().read_link(inode, moment));
         reply_or_error!(reply, target, target => reply.data(&target));
     }
@@ -401,6 +413,7 @@ impl Filesystem for super::mount::Served {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        placement::serving(request.pid());
         let made = Kind::from_mode(mode).ok_or(Error::Posix(Errno::INVAL)).and_then(|kind| {
             self.make(request, umask, parent.0, name, New { kind, permissions: mode & 0o7777, rdev, target: b"" })
         });
@@ -408,6 +421,7 @@ impl Filesystem for super::mount::Served {
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        placement::serving(request.pid());
         if parent.0 == ROOT {
             return self.mkdir_in_root(name.as_bytes().to_vec(), reply);
         }
@@ -415,7 +429,8 @@ impl Filesystem for super::mount::Served {
         self.reply_made(reply, self.make(request, umask, parent.0, name, new));
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        placement::serving(request.pid());
         let removed = self.writable(parent.0).and_then(|parent| {
             self.views.tree().unlink(parent, name.as_bytes())?;
             self.settle(())
@@ -423,7 +438,8 @@ impl Filesystem for super::mount::Served {
         reply_or_error!(reply, removed, () => reply.ok());
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        placement::serving(request.pid());
         let removed = if parent.0 == ROOT {
             self.views.delete(&[name.as_bytes()]).map(|_| ())
         } else {
@@ -436,13 +452,14 @@ impl Filesystem for super::mount::Served {
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        placement::serving(request.pid());
         let new = New { kind: Kind::Symlink, permissions: 0o777, rdev: 0, target: target.as_os_str().as_bytes() };
         self.reply_made(reply, self.make(request, 0, parent.0, link_name, new));
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -450,11 +467,13 @@ impl Filesystem for super::mount::Served {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        placement::serving(request.pid());
         let renamed = self.rename_nodes(parent.0, name, newparent.0, newname, flags);
         reply_or_error!(reply, renamed, () => reply.ok());
     }
 
-    fn link(&self, _request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        placement::serving(request.pid());
         self.reply_made(reply, self.link_node(ino.0, newparent.0, newname));
     }
 
@@ -472,7 +491,7 @@ impl Filesystem for super::mount::Served {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -481,6 +500,7 @@ impl Filesystem for super::mount::Served {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        placement::serving(request.pid());
         let read =
             self.inside(ino.0).and_then(|(inode, moment)| self.views.tree().read(inode, offset, size as usize, moment));
         reply_or_error!(reply, read, bytes => reply.data(&bytes));
@@ -488,7 +508,7 @@ impl Filesystem for super::mount::Served {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -498,6 +518,7 @@ impl Filesystem for super::mount::Served {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        placement::serving(request.pid());
         let written = self.writable(ino.0).and_then(|inode| {
             let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
             self.views.tree().write(inode, offset, data, kill)
@@ -526,7 +547,8 @@ impl Filesystem for super::mount::Served {
         reply.ok();
     }
 
-    fn fsync(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, request: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        placement::serving(request.pid());
         reply_or_error!(reply, self.sync_node(ino.0), () => reply.ok());
     }
 
@@ -534,18 +556,20 @@ impl Filesystem for super::mount::Served {
         reply_or_error!(reply, self.sync_node(ino.0), () => reply.ok());
     }
 
-    fn readdir(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        placement::serving(request.pid());
         reply_or_error!(reply, self.list_plain(ino.0, offset, &mut reply), () => reply.ok());
     }
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        placement::serving(request.pid());
         reply_or_error!(reply, self.list_plus(ino.0, offset, &mut reply), () => reply.ok());
     }
 
@@ -569,6 +593,7 @@ impl Filesystem for super::mount::Served {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        placement::serving(request.pid());
         let mode = match flags {
             0 => Ok(SetMode::Any),
             XATTR_CREATE => Ok(SetMode::Create),
@@ -583,7 +608,8 @@ impl Filesystem for super::mount::Served {
         reply_or_error!(reply, set, () => reply.ok());
     }
 
-    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        placement::serving(request.pid());
         reply_or_error!(reply, self.xattr_of(ino.0, name.as_bytes()), value => reply_sized(reply, &value, size));
     }
 
@@ -599,7 +625,8 @@ impl Filesystem for super::mount::Served {
         });
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        placement::serving(request.pid());
         let removed = self.writable(ino.0).and_then(|inode| self.views.tree().remove_xattr(inode, name.as_bytes()));
         reply_or_error!(reply, removed, () => reply.ok());
     }

@@ -187,7 +187,7 @@ fn change_node(tree: &Tree, number: InodeNo) {
     let _an_error_is_fine = tree.make(ME, number, b"made", new(Kind::File, b""));
     let _an_error_is_fine = tree.write(number, 10_000, &text(20_000), true);
     let _an_error_is_fine = tree.write(number, 100_000, b"x", true);
-    let _an_error_is_fine = tree.zero(number, 5000, 40_000, false);
+    let _an_error_is_fine = tree.zero(number, 5000, 40_000, false, false);
     let from = Position { inode: number, offset: 0, moment: Moment::Live };
     let _an_error_is_fine = tree.copy_range(from, number ^ 1, 0, 100_000, false);
     let _an_error_is_fine = tree.set_xattr(number, b"user.b", b"value", SetMode::Any);
