@@ -27,6 +27,7 @@ use std::fs::Metadata;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use walk::{Listing, Skipped};
 
@@ -76,7 +77,7 @@ impl Daemon {
             .flatten()
             .filter_map(|path| path.metadata().ok().map(|found| (found.dev(), found.ino())))
             .collect();
-        let skipped = Skipped { exclude, own };
+        let skipped = Skipped { exclude, own, ..Skipped::default() };
         let (sender, listings) = std::sync::mpsc::sync_channel(walk::AHEAD);
         let mut sync = Sync {
             tree: self.views.tree(),
@@ -94,6 +95,8 @@ impl Daemon {
             return Err(Error::Refused(Errno::INVAL, format!("{shown} is the store itself or its mount point")));
         }
         let target = sync.destination(&options.destination)?;
+        let is_empty = |target| Ok::<bool, Error>(self.views.tree().inode(target, Moment::Live)?.size == 0);
+        skipped.reads_all.store(target.map(is_empty).transpose()?.unwrap_or(true), Ordering::Relaxed);
         let report = std::thread::scope(|scope| {
             scope.spawn(|| skipped.walk(&options.source, Path::new(""), &{ sender }));
             // It takes the receiver along when it ends, however it ends: the walk does not wait then.
@@ -409,6 +412,7 @@ impl Sync<'_> {
             }
             Err(error) => return Err(error),
         };
+        self.skipped.done.fetch_add(metadata.len(), Ordering::Relaxed);
         let is_changed = self.attributes(&found.path, metadata, inode)? || is_changed;
         self.count(is_new, is_changed, &found.relative);
         if self.dry_run {
