@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Requests of one program in a row after which it is followed.
 const BURST: u32 = 16;
+/// Bytes of a request from which on it is better served beside its client than in its place.
+const LARGE: usize = 64 << 10;
 /// Requests after which it is looked at again where it runs.
 const LOOK_AGAIN: u32 = 32;
 
@@ -50,6 +52,19 @@ impl Drop for Yielding {
 /// while programs that compute want all processors.
 pub(super) fn allow() {
     ALLOWED.store(true, Ordering::Relaxed);
+}
+
+/// Called with each request that moves so many bytes.
+pub(super) fn moving(client: u32, bytes: usize) {
+    if bytes < LARGE {
+        return serving(client);
+    }
+    FOLLOWER.with_borrow_mut(|follower| {
+        if let Some(follower) = follower {
+            follower.leave();
+            follower.requests = 0;
+        }
+    });
 }
 
 /// Called with each request.

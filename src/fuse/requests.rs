@@ -500,7 +500,7 @@ impl Filesystem for super::mount::Served {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        placement::serving(request.pid());
+        placement::moving(request.pid(), size as usize);
         let read =
             self.inside(ino.0).and_then(|(inode, moment)| self.views.tree().read(inode, offset, size as usize, moment));
         reply_or_error!(reply, read, bytes => reply.data(&bytes));
@@ -518,7 +518,7 @@ impl Filesystem for super::mount::Served {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        placement::serving(request.pid());
+        placement::moving(request.pid(), data.len());
         let written = self.writable(ino.0).and_then(|inode| {
             let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
             self.views.tree().write(inode, offset, data, kill)
