@@ -35,7 +35,7 @@ pub const DIRTY_BYTES_MAX: usize = 64 << 20;
 /// Dirty file data at which the flusher starts.
 pub const DIRTY_BYTES_FLUSH: usize = 4 << 20;
 /// Records in the open transaction at which it is committed in the background.
-pub const DIRTY_RECORDS_COMMIT: usize = 40_000;
+pub const DIRTY_RECORDS_COMMIT: usize = 12_000;
 /// Records in the open transaction at which operations start to wait for the commit.
 pub const DIRTY_RECORDS_MAX: usize = 400_000;
 /// What is changed is committed after this time at the latest.

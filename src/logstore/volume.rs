@@ -15,6 +15,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use xxhash_rust::xxh3::xxh3_64;
 
 const CHUNK_BITS: usize = 4096;
@@ -27,6 +28,8 @@ pub struct Volume {
     number: u16,
     media: Arc<dyn Media>,
     state: Mutex<State>,
+    /// Something was written or grown since the last sync.
+    is_changed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -88,7 +91,7 @@ impl Volume {
         if found != header(number) {
             return Err(Error::corrupt(name, "its header is not that of this volume"));
         }
-        Ok(Volume { number, media, state: Mutex::default() })
+        Ok(Volume { number, media, state: Mutex::default(), is_changed: AtomicBool::new(true) })
     }
 
     pub fn number(&self) -> u16 {
@@ -100,10 +103,14 @@ impl Volume {
     }
 
     pub(super) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.is_changed.store(true, Ordering::SeqCst);
         self.media.write_at(offset, data)
     }
 
     pub(super) fn sync(&self) -> Result<()> {
+        if !self.is_changed.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
         self.media.sync().map_err(|source| Error::media(format!("syncing {}", file_name(self.number)), source))
     }
 
@@ -123,6 +130,7 @@ impl Volume {
                 break;
             }
         }
+        self.is_changed.store(true, Ordering::SeqCst);
         for pseg in &found {
             let offset = u64::from(*pseg) * PSEG_BYTES;
             self.media
