@@ -497,7 +497,8 @@ impl World {
         let value = self.rng.bytes(len);
         let exists = self.now.live.node(number).xattrs.contains_key(name);
         let wanted = match mode {
-            _ if name == b"user." || name == b"system.z" => Err(Errno::OPNOTSUPP),
+            _ if name == b"user." => Err(Errno::INVAL),
+            _ if name == b"system.z" => Err(Errno::OPNOTSUPP),
             _ if len > XATTR_VALUE_BYTES_MAX => Err(Errno::TOOBIG),
             SetMode::Create if exists => Err(Errno::EXIST),
             SetMode::Replace if !exists => Err(Errno::NODATA),
