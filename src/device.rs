@@ -281,14 +281,18 @@ impl Device {
 
     /// A look at the current state; many may look at once.
     pub fn look(&self) -> Result<Look<'_>> {
-        if self.kv.met_damage() {
-            self.reopen_after_damage()?;
+        if self.kv.met_damage()
+            && let Err(error) = self.reopen_after_damage()
+        {
+            // What is in memory can still be seen.
+            log::error!("{error}");
         }
         Ok(Look { state: self.state.read() })
     }
 
     /// Starts an operation. The caller may hold no other lock of this device.
     pub fn begin(&self) -> Result<Txn<'_>> {
+        self.check_running()?;
         if self.kv.met_damage() {
             self.reopen_after_damage()?;
         }
