@@ -31,15 +31,11 @@ const POSIX_ACL_ACCESS: &str = "system.posix_acl_access";
 
 macro_rules! reply_or_error {
     ($reply:ident, $result:expr, $value:pat => $send:expr) => {
-        match $result {
-            Ok($value) => {
-                let _yielding = placement::yielding();
-                $send
-            }
-            Err(error) => {
-                let _yielding = placement::yielding();
-                $reply.error(errno(error))
-            }
+        let result = $result;
+        let _yielding = placement::yielding();
+        match result {
+            Ok($value) => $send,
+            Err(error) => $reply.error(errno(error)),
         }
     };
 }

@@ -122,7 +122,7 @@ impl Tree {
             return Ok(false);
         }
         // The file's own xattrs would have asked for a commit; those of a directory above are looked for.
-        if super::xattr::has_any(state, number)? {
+        if !super::xattr::names(state, number, Moment::Live)?.is_empty() {
             return Ok(false);
         }
         let key = self.dirent_key(record.parent, &record.name);
@@ -217,8 +217,7 @@ impl Tree {
         }
         let next: InodeNo = txn.meta().get(Table::State, NEXT_INODE)?.unwrap_or_default();
         txn.meta_mut().put(Table::State, NEXT_INODE, &next.max(number + 1));
-        let is_directory = record.is_directory();
-        record.links = if is_directory { 2 } else { 1 };
+        record.links = if record.is_directory() { 2 } else { 1 };
         let directory = inode::load_directory(&txn, record.parent, Moment::Live)?;
         self.add_entry(&mut txn, directory, number, &record, record.btime)?;
         txn.finish()

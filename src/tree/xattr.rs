@@ -39,17 +39,7 @@ pub(super) fn remove_all(txn: &mut Txn<'_>, inode: InodeNo) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn has_any(state: &State, inode: InodeNo) -> Result<bool> {
-    let prefix = inode_prefix(inode);
-    let mut found = false;
-    state.scan(Table::Xattr, &prefix, &prefix_end(&prefix), Moment::Live, |_, _| {
-        found = true;
-        Ok(ControlFlow::Break(()))
-    })?;
-    Ok(found)
-}
-
-fn names(state: &State, inode: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
+pub(super) fn names(state: &State, inode: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
     let prefix = inode_prefix(inode);
     let mut names = Vec::new();
     state.scan(Table::Xattr, &prefix, &prefix_end(&prefix), moment, |key, _| {

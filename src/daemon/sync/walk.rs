@@ -61,9 +61,9 @@ impl Skipped {
             return;
         }
         if let Ok(file) = super::content::open(path) {
-            // Only a hint: what goes wrong shows when it is read.
+            // What goes wrong here shows when the file is read.
             let len = NonZeroU64::new(size.min(FILE_BYTES_AHEAD));
-            let _ = rustix::fs::fadvise(&file, 0, len, rustix::fs::Advice::WillNeed);
+            let _only_a_hint = rustix::fs::fadvise(&file, 0, len, rustix::fs::Advice::WillNeed);
         }
     }
 
