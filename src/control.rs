@@ -124,7 +124,7 @@ pub fn serve(daemon: &Daemon, verb: Verb, progress: OnProgress<'_>) -> Result<An
         Verb::Rename { old, new } => daemon.rename_snapshot(&old, &new).map(|()| Answer::Nothing),
         Verb::Diff { before, after } => {
             let views = daemon.views();
-            let differences = views.tree().diff(views.moment(&before)?, views.moment(&after)?)?;
+            let differences = views.tree().diff(views.base(), views.moment(&before)?, views.moment(&after)?)?;
             Ok(Answer::Differences(differences))
         }
         Verb::Status => status(daemon).map(Answer::Status),
@@ -139,7 +139,7 @@ fn status(daemon: &Daemon) -> Result<StatusInfo> {
     let tree = daemon.views().tree();
     let mut unique = Vec::new();
     for snapshot in daemon.views().snapshots()? {
-        unique.push((SnapshotInfo::from(&snapshot), tree.device().unique_bytes(snapshot.epoch)?));
+        unique.push((SnapshotInfo::from(&snapshot), tree.device().unique_bytes(snapshot.point())?));
     }
     let settings = tree.device().settings();
     Ok(StatusInfo {

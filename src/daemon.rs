@@ -105,7 +105,7 @@ impl Daemon {
             let text = "a store cannot be mounted over itself; choose another directory".into();
             return Err(Error::Refused(Errno::INVAL, text));
         }
-        let fs = FileSystem::new(self.views.clone(), &self.path, options);
+        let fs = FileSystem::new(Views::clone(&self.views), Some(crate::device::LIVE), &self.path, options);
         let mounted = Mounted::mount(fs, mount_point, &self.path.to_string_lossy(), options, on_end)?;
         self.lock.note_mount_point(mounted.mount_point());
         *self.mounted.lock() = Some(mounted);
@@ -152,7 +152,7 @@ impl Daemon {
 
     fn tell_of(&self, name: &str) {
         if let Some(notify) = self.notify() {
-            notify.snapshot_changed(name);
+            notify.shown_changed(crate::device::LIVE, name);
         }
     }
 
@@ -198,7 +198,7 @@ fn work_in_background(views: &Views, stop: &AtomicBool) {
             tree.device().wait_for_work(COMMIT_INTERVAL.saturating_sub(last_commit.elapsed()));
         }
         let result = tree.device().relieve().and_then(|()| {
-            has_more = tree.device().delete_step()? || tree.reap_step()?;
+            has_more = tree.settle_step()? || tree.device().delete_step()? || tree.reap_step()?;
             if last_commit.elapsed() >= COMMIT_INTERVAL {
                 last_commit = Instant::now();
                 tree.commit()?;

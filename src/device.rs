@@ -17,26 +17,35 @@
 //! - when the overlay is frozen nothing is dirty: a commit is a whole state;
 //! - all dirty tracks belong to the current epoch, since a snapshot flushes before it advances it.
 
+mod base;
 mod changes;
 mod commit;
 mod delete;
 mod dirty;
+mod era;
 mod flush;
 mod history;
 mod journaling;
 mod pointer;
+mod scan;
 mod session;
 mod tracks;
 
+pub use base::{
+    BaseId, BaseRecord, Counts, Era, InodeNo, LIVE, MirrorRecord, Point, base_of, base_of_key, in_base, inode_of_key,
+    inode_prefix, number_of,
+};
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
+pub use era::{Settle, Step, Walk};
 pub use history::{Moment, split_increment, split_preimage, split_record};
 pub use journaling::Journaling;
 pub use pointer::{Patch, Pointer};
-pub use session::{Snapshot, SnapshotRecord};
+pub use session::{Changing, Purpose, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
 pub use tracks::{Source, split_track_key};
 
-use crate::error::{Error, Result};
+use crate::clock::Timestamp;
+use crate::error::{Errno, Error, Result};
 use crate::journal::{Entry, Journal};
 use crate::limits::*;
 use crate::logstore::{Codec, Holder, Location, LogStore};
@@ -50,14 +59,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// A named tree that is written to. `live` is the one every store starts with.
-pub type BaseId = u32;
-pub const LIVE: BaseId = 1;
-
 /// Counts snapshots; every record carries the epoch of its birth.
 pub type Epoch = u32;
 
-pub type InodeNo = u64;
 pub type TrackNo = u64;
 
 /// How a store was created. Never changes.
@@ -73,15 +77,14 @@ const SETTINGS: &[u8] = b"settings";
 /// Counts commits: what the journal has is obsolete or not by this number.
 const COMMITS: &[u8] = b"commits";
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct BaseRecord {
+const HISTORY: &[u8] = b"history";
+
+/// What is counted for all bases together; stored with each commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct HistoryRecord {
     epoch: Epoch,
     /// Blocks of locations that only pre-images hold.
     log_blocks: u64,
-}
-
-fn base_key(base: BaseId) -> Vec<u8> {
-    [b"base", &base.to_be_bytes()[..]].concat()
 }
 
 type TrackKey = (InodeNo, TrackNo);
@@ -90,10 +93,16 @@ type Tracks = BTreeMap<TrackKey, Dirty>;
 /// Everything an operation can see and change, under one lock.
 pub struct State {
     meta: Meta,
+    /// Counts the snapshots of all bases.
     epoch: Epoch,
-    /// The newest snapshot that is not being deleted; 0 without any.
-    newest: Epoch,
+    bases: base::Bases,
+    /// What was counted before the operation under way.
+    counts_undo: Vec<(BaseId, Counts)>,
+    /// Bytes of room that snapshots have set aside.
+    reserved: u64,
     log_blocks: u64,
+    /// Locations that records let go of in the operation under way, and what kind of record it was.
+    releases: Vec<(Location, Holder)>,
     dirty: Tracks,
     flushing: Tracks,
     dirty_bytes: usize,
@@ -138,8 +147,6 @@ impl std::ops::Deref for Look<'_> {
 pub struct Txn<'a> {
     device: &'a Device,
     state: RwLockWriteGuard<'a, State>,
-    /// Locations that records let go of, and what kind of record it was.
-    releases: Vec<(Location, Holder)>,
     log_blocks_before: u64,
     /// Tracks in memory that the operation makes void.
     forget: Vec<TrackKey>,
@@ -159,8 +166,8 @@ impl Txn<'_> {
     /// Makes the changes visible.
     pub fn finish(mut self) -> Result<()> {
         let state = &mut *self.state;
-        let released =
-            self.releases.iter().try_for_each(|(location, holder)| state.release(&self.device.log, location, *holder));
+        let released = state.release_all(&self.device.log);
+        state.counts_undo.clear();
         state.meta.finish();
         self.finished = true;
         for (inode, note) in self.notes.drain(..) {
@@ -187,8 +194,11 @@ impl Txn<'_> {
 impl Drop for Txn<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            self.state.meta.rollback();
-            self.state.log_blocks = self.log_blocks_before;
+            let state = &mut *self.state;
+            state.meta.rollback();
+            state.log_blocks = self.log_blocks_before;
+            state.restore_counts();
+            state.releases.clear();
         }
     }
 }
@@ -202,7 +212,8 @@ impl Device {
         let kv = Kv::create(media, None)?;
         let mut meta = Meta::new(&kv)?;
         meta.put(Table::State, SETTINGS, settings);
-        meta.put(Table::State, &base_key(LIVE), &BaseRecord { epoch: 1, log_blocks: 0 });
+        meta.put(Table::State, HISTORY, &HistoryRecord { epoch: 1, log_blocks: 0 });
+        meta.put(Table::Base, &LIVE.to_be_bytes(), &BaseRecord::new("live", Timestamp::now()));
         meta.put(Table::State, COMMITS, &0u64);
         LogStore::create(&*dir, &mut meta)?;
         kv.commit(&meta.freeze())
@@ -229,7 +240,8 @@ impl Device {
                 format!("a track size of {track_bytes} is not possible"),
             ));
         }
-        let base: BaseRecord = meta.get(Table::State, &base_key(LIVE))?.ok_or_else(|| missing("record of `live`"))?;
+        let history: HistoryRecord =
+            meta.get(Table::State, HISTORY)?.ok_or_else(|| missing("record of its history"))?;
         let log = LogStore::open(dir.clone(), &meta, settings.codec, track_bytes)?;
         let durable: u64 = meta.get(Table::State, COMMITS)?.ok_or_else(|| missing("number of commits"))?;
         let nonce = RandomState::new().hash_one(durable);
@@ -238,16 +250,19 @@ impl Device {
         let commits = journaled.iter().map(|entry| entry.after).fold(durable, u64::max);
         let mut state = State {
             meta,
-            epoch: base.epoch,
-            newest: 0,
-            log_blocks: base.log_blocks,
+            epoch: history.epoch,
+            bases: base::Bases::new(),
+            counts_undo: Vec::new(),
+            reserved: 0,
+            log_blocks: history.log_blocks,
+            releases: Vec::new(),
             dirty: Tracks::new(),
             flushing: Tracks::new(),
             dirty_bytes: 0,
             changes: Changes::default(),
             replaying: (!journaled.is_empty()).then_some(durable),
         };
-        state.newest = state.newest_snapshot()?;
+        state.load_bases()?;
         let device = Device {
             state: RwLock::new(state),
             log,
@@ -305,21 +320,13 @@ impl Device {
         self.check_running()?;
         state.meta.begin();
         let log_blocks_before = state.log_blocks;
-        Ok(Txn {
-            device: self,
-            state,
-            releases: Vec::new(),
-            log_blocks_before,
-            forget: Vec::new(),
-            notes: Vec::new(),
-            finished: false,
-        })
+        Ok(Txn { device: self, state, log_blocks_before, forget: Vec::new(), notes: Vec::new(), finished: false })
     }
 
     /// Starts an operation that needs more room than it frees: NOSPC on a full disk.
     pub fn begin_growing(&self) -> Result<Txn<'_>> {
         if self.full.load(Ordering::Relaxed) && !self.has_room_again()? {
-            return Err(Error::Posix(crate::error::Errno::NOSPC));
+            return Err(Error::Posix(Errno::NOSPC));
         }
         self.begin()
     }
@@ -398,6 +405,17 @@ impl Device {
         self.state.read().log_blocks.saturating_mul(BLOCK_BYTES as u64)
     }
 
+    /// NOSPC where so many bytes cannot be set aside as well.
+    fn check_reservable(&self, state: &State, bytes: u64) -> Result<()> {
+        let room = self.room()?.available + self.log.usage().segments.saturating_sub(self.log.usage().used);
+        let free = room.saturating_sub(RESERVE_BYTES_MIN + state.reserved_room());
+        if bytes > free {
+            let text = format!("{bytes} bytes cannot be set aside: {free} are free; delete snapshots or files first");
+            return Err(Error::Refused(Errno::NOSPC, text));
+        }
+        Ok(())
+    }
+
     /// Looks whether metadata may grow; remembered until it may again.
     fn note_room(&self) -> Result<()> {
         self.kv.refill_reserve()?;
@@ -422,6 +440,12 @@ impl State {
         self.epoch
     }
 
+    /// Bytes that are set aside for snapshots and not taken up by them yet.
+    pub fn reserved_room(&self) -> u64 {
+        let taken: u64 = self.bases.values().map(|base| base.counts.newest_alone).sum();
+        self.reserved.saturating_sub(taken * BLOCK_BYTES as u64)
+    }
+
     /// Room on the media that the dirty tracks may come to need, in bytes.
     fn dirty_room(&self, track_bytes: u64) -> usize {
         (self.dirty.len() + self.flushing.len()) * track_bytes as usize
@@ -429,6 +453,13 @@ impl State {
 
     fn wants_flush(&self, track_bytes: u64) -> bool {
         self.dirty_bytes >= DIRTY_BYTES_FLUSH || self.dirty_room(track_bytes) >= DIRTY_ROOM_FLUSH
+    }
+
+    /// What records let go of in an operation is free, now that it takes effect.
+    fn release_all(&mut self, log: &LogStore) -> Result<()> {
+        std::mem::take(&mut self.releases)
+            .iter()
+            .try_for_each(|(location, holder)| self.release(log, location, *holder))
     }
 
     /// A record lets go of a location.
@@ -443,20 +474,22 @@ impl State {
         Ok(())
     }
 
-    /// A live record that names this location has become a pre-image.
-    fn keep(&mut self, log: &LogStore, location: &Location) -> Result<()> {
-        if log.keep(&mut self.meta, location)?.live == 0 {
+    /// A live record that names this location has become a pre-image; whether no live one is left.
+    fn keep(&mut self, log: &LogStore, location: &Location) -> Result<bool> {
+        let is_only_there = log.keep(&mut self.meta, location)?.live == 0;
+        if is_only_there {
             self.log_blocks += location.blocks() as u64;
         }
-        Ok(())
+        Ok(is_only_there)
     }
 
-    /// A live record comes to name a location that `known` holds.
-    fn share(&mut self, log: &LogStore, location: &Location, known: Holder) -> Result<()> {
-        if log.share(&mut self.meta, location, known)?.live == 0 {
+    /// A live record comes to name a location that `known` holds; whether it is the first that does.
+    fn share(&mut self, log: &LogStore, location: &Location, known: Holder) -> Result<bool> {
+        let is_first = log.share(&mut self.meta, location, known)?.live == 0;
+        if is_first {
             self.log_blocks = self.log_blocks.saturating_sub(location.blocks() as u64);
         }
-        Ok(())
+        Ok(is_first)
     }
 }
 

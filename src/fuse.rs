@@ -18,14 +18,13 @@ mod root;
 pub use mount::{Mounted, OPTION_HELP, Options, check_mount_point, dead_mount, parse_options, unmount_path};
 pub use notify::Notify;
 
-use crate::device::Moment;
+use crate::device::{BaseId, Moment, base_of};
 use crate::error::{Errno, Error, Result};
 use crate::view::Views;
-use number::{Node, Numbers};
+use number::{Node, Numbers, Place};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the kernel may keep what cannot change without its knowledge.
@@ -35,11 +34,15 @@ const REQUEST_BYTES: u32 = 1 << 20;
 
 /// An xattr of the mount root: the directory of the store that is mounted here.
 pub const STORE_XATTR: &str = "user.pitfs.store";
+/// An xattr of a directory that shows a base with its snapshots: the base's name.
+pub const BASE_XATTR: &str = "user.pitfs.base";
 
 /// What a mount shows, and what is known of its kernel.
 pub struct FileSystem {
-    views: Arc<Views>,
+    views: Views,
     numbers: Numbers,
+    /// The base that the root shows; in a mount of several it has a directory for each.
+    only: Option<BaseId>,
     /// The store's directory: the mount root tells it to those who ask.
     store: PathBuf,
     writeback: bool,
@@ -53,10 +56,12 @@ pub struct FileSystem {
 }
 
 impl FileSystem {
-    pub fn new(views: Arc<Views>, store: &Path, options: &Options) -> FileSystem {
+    /// Shows one base, or all that there are.
+    pub fn new(views: Views, only: Option<BaseId>, store: &Path, options: &Options) -> FileSystem {
         FileSystem {
             views,
             numbers: Numbers::default(),
+            only,
             store: store.to_path_buf(),
             writeback: options.writeback,
             dirsync: options.dirsync || options.sync,
@@ -77,15 +82,27 @@ impl FileSystem {
     /// The inode behind a kernel number, in whatever view.
     fn inside(&self, number: u64) -> Result<(u64, Moment)> {
         match self.numbers.node(number)? {
-            Node::Root => Err(Error::Posix(Errno::PERM)),
-            Node::In { inode, moment } => Ok((inode, moment)),
+            Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::PERM)),
+            Node::In(Place { inode, moment, .. }) => Ok((inode, moment)),
         }
     }
 
-    /// The inode behind a kernel number that is about to be changed: in `live` only.
+    /// The inode behind a kernel number that is about to be changed: in a base as it is now only.
     fn writable(&self, number: u64) -> Result<u64> {
-        let (inode, moment) = self.inside(number)?;
-        crate::view::check_writable(moment)?;
-        Ok(inode)
+        Ok(self.writable_place(number)?.inode)
+    }
+
+    fn writable_place(&self, number: u64) -> Result<Place> {
+        match self.numbers.node(number)? {
+            Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::PERM)),
+            Node::In(place) => {
+                crate::view::check_writable(place.moment)?;
+                // A mirror that is in step with its base is not written to.
+                if place.way != 0 {
+                    self.views.of(base_of(place.inode)).check_writable()?;
+                }
+                Ok(place)
+            }
+        }
     }
 }

@@ -29,6 +29,10 @@ pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 /// Inode numbers within a view are below this; the bits above carry the view.
 pub const INODE_BITS: u32 = 40;
 pub const VIEW_BITS: u32 = 24;
+/// Bases that a store can have had; each takes a number of a view.
+pub const BASES_MAX: u32 = 1 << 20;
+/// Numbers of views from here on are given out while mounted, for further ways to the same view.
+pub const VIEWS_PASSING: u32 = (1 << VIEW_BITS) - (1 << 20);
 
 /// Dirty file data in memory at which writers start to wait for the flusher.
 pub const DIRTY_BYTES_MAX: usize = 64 << 20;

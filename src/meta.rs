@@ -51,10 +51,16 @@ pub enum Table {
     Shared = 13,
     Orphan = 14,
     Origin = 15,
+    Base = 16,
+    /// Keys that were removed from a base while an older state shines through: to be swept.
+    Tombstone = 17,
+    Session = 18,
+    Group = 19,
+    History = 20,
 }
 
 impl Table {
-    pub const ALL: [Table; 16] = [
+    pub const ALL: [Table; 21] = [
         Table::State,
         Table::Inode,
         Table::Dirent,
@@ -71,6 +77,11 @@ impl Table {
         Table::Shared,
         Table::Orphan,
         Table::Origin,
+        Table::Base,
+        Table::Tombstone,
+        Table::Session,
+        Table::Group,
+        Table::History,
     ];
 
     pub fn name(self) -> &'static str {
@@ -91,6 +102,11 @@ impl Table {
             Table::Shared => "shared",
             Table::Orphan => "orphan",
             Table::Origin => "origin",
+            Table::Base => "base",
+            Table::Tombstone => "tombstone",
+            Table::Session => "session",
+            Table::Group => "group",
+            Table::History => "history",
         }
     }
 

@@ -12,6 +12,7 @@
 
 mod acl;
 mod attributes;
+mod base;
 mod copy;
 mod data;
 mod diff;
@@ -28,7 +29,7 @@ mod xattr;
 pub use attributes::{Change, SetTime};
 pub use copy::Position;
 pub use diff::{Difference, DifferenceKind};
-pub use inode::{Inode, Kind, ROOT};
+pub use inode::{Inode, Kind, ROOT, is_root, root_of};
 pub use names::{Caller, Entry, New};
 pub use origin::Origin;
 pub use rename::RenameMode;
@@ -36,7 +37,7 @@ pub use space::Space;
 pub use xattr::SetMode;
 
 use crate::clock::Timestamp;
-use crate::device::{Device, InodeNo, LIVE, Settings};
+use crate::device::{Device, InodeNo, Settings};
 use crate::error::{Error, Result};
 use crate::limits::*;
 use crate::logstore::Codec;
@@ -147,12 +148,4 @@ impl Tree {
             _ => Ok(()),
         }
     }
-}
-
-/// A key of a table that is ordered by base and inode.
-fn inode_prefix(inode: InodeNo) -> [u8; 12] {
-    let mut key = [0; 12];
-    key[..4].copy_from_slice(&LIVE.to_be_bytes());
-    key[4..].copy_from_slice(&inode.to_be_bytes());
-    key
 }

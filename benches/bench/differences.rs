@@ -28,7 +28,7 @@ fn measure(daemon: &Daemon, files: &[InodeNo], seed: u64) -> Result<[f64; 3]> {
         epochs.push(views.snapshot(Some(name.as_bytes()))?.epoch);
     }
     let start = Instant::now();
-    let found = tree.diff(Moment::At(epochs[0]), Moment::At(epochs[1]))?;
+    let found = tree.diff(pitfs::device::LIVE, Moment::At(epochs[0]), Moment::At(epochs[1]))?;
     let compared = seconds(Ok(()), start);
     if found.len() != files.len() {
         return Err(format!("diff found {} of {} changes", found.len(), files.len()).into());

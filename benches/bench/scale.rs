@@ -139,10 +139,10 @@ fn measure_snapshots(daemon: &Daemon, built: &Built, count: usize, column: &str,
         let middle = count / 2 + i % 2;
         let start = Instant::now();
         let moments = [views.moment(&name(middle - 1))?, views.moment(&name(middle))?];
-        tree.diff(moments[0], moments[1])?;
+        tree.diff(pitfs::device::LIVE, moments[0], moments[1])?;
         add("comparing two neighbours in the middle", start);
         let start = Instant::now();
-        tree.diff(moments[0], Moment::At(snapshot.epoch))?;
+        tree.diff(pitfs::device::LIVE, moments[0], Moment::At(snapshot.epoch))?;
         add("comparing the middle with the newest", start);
         let path = fill::path(built.files.len() / TIMES * i);
         for (row, snapshot) in [("looking up a path in the oldest", name(0)), ("in the newest", name(count - 1))] {

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The version of everything that is stored.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// Older formats were never released.
-const OLDEST: u32 = 2;
+const OLDEST: u32 = 3;
 
 const IDENTITY: &str = "store";
 const LOCK: &str = "lock";

@@ -4,7 +4,7 @@
 //! with operations going on in the next overlay, sync the log store, commit the frozen overlay to the
 //! key-value store, publish. Whatever fails on the way stops the store: what was promised cannot be kept.
 
-use super::{BaseRecord, COMMITS, Device, LIVE, State, base_key};
+use super::{COMMITS, Device, HISTORY, HistoryRecord, State};
 use crate::error::Result;
 use crate::limits::{DIRTY_RECORDS_COMMIT, FREEZE_BYTES_MAX};
 use crate::meta::Table;
@@ -72,7 +72,10 @@ impl Commit<'_> {
         if state.meta.dirty_records() == 0 {
             return Ok(result);
         }
-        state.meta.put(Table::State, &base_key(LIVE), &BaseRecord { epoch: state.epoch, log_blocks: state.log_blocks });
+        state.release_all(&device.log).inspect_err(|error| device.stop(error))?;
+        let history = HistoryRecord { epoch: state.epoch, log_blocks: state.log_blocks };
+        state.meta.put(Table::State, HISTORY, &history);
+        state.freeze_counts()?;
         device.log.freeze(&mut state.meta).inspect_err(|error| device.stop(error))?;
         let freeze = device.freezes.load(Ordering::SeqCst) + 1;
         state.meta.put(Table::State, COMMITS, &state.replaying.unwrap_or(freeze));

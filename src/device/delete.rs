@@ -8,48 +8,93 @@
 //! deletion is still to come counts as existing here; its own steps drop what is left. The newest is
 //! deleted first: what it shares with the one before lies ahead of that one's cursor, never behind it.
 
+use super::base::{Point, base_of, in_base, number_of};
 use super::history::{increment_key, preimage_key, split_increment, split_record};
-use super::{Device, Epoch, InodeNo, LIVE, Pointer, Txn};
-use crate::error::Result;
+use super::{BaseId, Device, Epoch, InodeNo, Pointer, State, Txn};
+use crate::error::{Errno, Error, Result};
+use crate::limits::BLOCK_BYTES;
 use crate::logstore::Holder;
-use crate::meta::{Table, decode};
+use crate::meta::{Table, decode, prefix_end};
 
 /// Increments that one step looks at.
 const STEP: usize = 512;
 
-const SNAPSHOT: u8 = 1;
 const INODE: u8 = 0;
+const SNAPSHOT: u8 = 1;
+pub(super) const SETTLE: u8 = 2;
+pub(super) const INODE_WALK: u8 = 3;
+pub(super) const SWEEP: u8 = 4;
+const SEPARATE: u8 = 5;
+const BASE: u8 = 6;
 
-fn work_key(kind: u8, number: u64) -> [u8; 13] {
+pub(super) fn work_key(base: BaseId, kind: u8, number: u64) -> [u8; 13] {
     let mut key = [0; 13];
-    key[..4].copy_from_slice(&LIVE.to_be_bytes());
+    key[..4].copy_from_slice(&base.to_be_bytes());
     key[4] = kind;
     key[5..].copy_from_slice(&number.to_be_bytes());
     key
 }
 
+/// All work of a kind in a base.
+pub(super) fn work_range(base: BaseId, kind: u8) -> ([u8; 13], [u8; 13]) {
+    (work_key(base, kind, 0), work_key(base, kind + 1, 0))
+}
+
+impl State {
+    pub(super) fn has_work(&self, base: BaseId, kind: u8) -> Result<bool> {
+        let (from, to) = work_range(base, kind);
+        Ok(self.meta.last(Table::Orphan, &from, &to)?.is_some())
+    }
+}
+
 impl Device {
     /// Makes a snapshot invisible at once; [`Device::delete_step`] gives its room back.
-    pub fn hide_snapshot(&self, epoch: Epoch) -> Result<()> {
+    pub fn hide_snapshot(&self, point: Point) -> Result<()> {
         let mut txn = self.begin_unthrottled()?;
-        txn.hide_snapshot(epoch)?;
-        txn.state.meta.put(Table::Orphan, &work_key(SNAPSHOT, epoch.into()), &serde_bytes::ByteBuf::new());
-        let newest = txn.newest_snapshot()?;
-        txn.state.newest = newest;
+        if !txn.dependants(point).is_empty() {
+            return Err(Error::Posix(Errno::BUSY));
+        }
+        txn.hide_snapshot(point)?;
+        let key = work_key(point.base, SNAPSHOT, point.epoch.into());
+        txn.state.meta.put(Table::Orphan, &key, &serde_bytes::ByteBuf::new());
         txn.finish()
     }
 
-    /// Does a piece of the deletion that is to be done first; false when there is none.
+    /// Makes a base invisible at once; [`Device::delete_step`] gives its room back.
+    pub fn hide_base(&self, base: BaseId) -> Result<()> {
+        let mut txn = self.begin_unthrottled()?;
+        let mut record = txn.base_record(base)?.clone();
+        record.deleting = true;
+        record.mirror = None;
+        txn.state.put_base(base, record);
+        txn.state.meta.put(Table::Orphan, &work_key(base, BASE, 0), &());
+        txn.finish()
+    }
+
+    /// Does a piece of the deletions that are to be done; false when there are none.
     pub fn delete_step(&self) -> Result<bool> {
+        let bases: Vec<BaseId> = self.look()?.bases.keys().copied().collect();
+        for base in bases {
+            if self.look()?.has_work(base, BASE)? {
+                return self.delete_base_step(base).map(|()| true);
+            }
+            if self.look()?.has_work(base, SNAPSHOT)? && self.delete_snapshot_step(base)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn delete_snapshot_step(&self, base: BaseId) -> Result<bool> {
         let mut txn = self.begin()?;
-        let work = txn.meta().last(Table::Orphan, &work_key(SNAPSHOT, 0), &work_key(SNAPSHOT, u64::MAX))?;
-        let Some((key, value)) = work else { return Ok(false) };
+        let (from, to) = work_range(base, SNAPSHOT);
+        let Some((key, value)) = txn.meta().last(Table::Orphan, &from, &to)? else { return Ok(false) };
         let cursor: serde_bytes::ByteBuf = decode(Table::Orphan, &key, &value)?;
         let epoch = u64::from_be_bytes(key[5..].try_into().unwrap_or_default()) as Epoch;
-        match txn.drop_preimages(epoch, &cursor)? {
+        match txn.drop_preimages(Point { base, epoch }, &cursor)? {
             Some(cursor) => txn.state.meta.put(Table::Orphan, &key, &serde_bytes::ByteBuf::from(cursor)),
             None => {
-                txn.forget_snapshot(epoch);
+                txn.state.forget_snapshot(base, epoch);
                 txn.state.meta.remove(Table::Orphan, &key);
             }
         }
@@ -57,42 +102,136 @@ impl Device {
         Ok(true)
     }
 
-    /// Bytes of file data that deleting this snapshot, alone, would free.
-    pub fn unique_bytes(&self, epoch: Epoch) -> Result<u64> {
-        let look = self.look()?;
-        let before = look.snapshot_before(epoch)?.map_or(0, |snapshot| snapshot.epoch);
-        let after = look.snapshot_after(epoch)?.map_or(Epoch::MAX - 1, |snapshot| snapshot.epoch);
-        let mut bytes = 0;
-        let range = look.meta().range(
+    /// Removes some records of a base that is being deleted, and at last the base.
+    fn delete_base_step(&self, base: BaseId) -> Result<()> {
+        const TABLES: [Table; 12] = [
+            Table::Track,
+            Table::Preimage,
             Table::Increment,
-            &increment_key(Table::State, &LIVE.to_be_bytes(), epoch + 1),
-            &increment_key(Table::State, &LIVE.to_be_bytes(), after + 1),
-        )?;
-        for pair in range {
-            let (table, key, end) = split_increment(&pair?.0)?;
-            if table != Table::Track {
-                continue;
+            Table::Inode,
+            Table::Dirent,
+            Table::Xattr,
+            Table::Link,
+            Table::Snapshot,
+            Table::Name,
+            Table::Origin,
+            Table::Tombstone,
+            Table::Orphan,
+        ];
+        let mut txn = self.begin()?;
+        let prefix = base.to_be_bytes();
+        let mut budget = STEP;
+        for table in TABLES {
+            let mut pairs = Vec::new();
+            for pair in txn.meta().range(table, &prefix, &prefix_end(&prefix))?.take(budget) {
+                pairs.push(pair?);
             }
-            if let Some(value) = look.meta().get_raw(Table::Preimage, &preimage_key(table, &key, end))? {
+            budget -= pairs.len();
+            for (key, value) in pairs {
+                let (holder, own) = match table {
+                    Table::Track => (Holder::Live, Some(value.as_slice())),
+                    Table::Preimage if key.get(4) == Some(&(Table::Track as u8)) => {
+                        (Holder::Log, Some(value.as_slice()))
+                    }
+                    _ => (Holder::Live, None),
+                };
+                if let Some(own) = own {
+                    let value = split_record(table, &key, own)?.1;
+                    if !value.is_empty() {
+                        let pointer: Pointer = decode(table, &key, value)?;
+                        txn.state.releases.extend(pointer.locations().map(|location| (*location, holder)));
+                    }
+                }
+                // The work itself goes last.
+                if table != Table::Orphan || key[4] != BASE {
+                    txn.state.meta.remove(table, &key);
+                }
+            }
+        }
+        if budget > 1 {
+            txn.state.meta.remove(Table::Orphan, &work_key(base, BASE, 0));
+            txn.state.forget_base(base);
+        }
+        txn.finish()
+    }
+
+    /// Bytes of file data that deleting these snapshots of a base, together, would free, by inode.
+    pub fn freed_by(&self, base: BaseId, epochs: &[Epoch]) -> Result<std::collections::BTreeMap<InodeNo, u64>> {
+        let mut freed = std::collections::BTreeMap::new();
+        let mut epochs = epochs.to_vec();
+        epochs.sort_unstable();
+        let look = self.look()?;
+        let all: Vec<Epoch> =
+            look.snapshots_after(base, 0, usize::MAX)?.iter().map(|snapshot| snapshot.epoch).collect();
+        let goes = |epoch: &Epoch| epochs.binary_search(epoch).is_ok();
+        for &epoch in &epochs {
+            let after = all.iter().copied().find(|other| *other > epoch).unwrap_or(Epoch::MAX - 1);
+            let prefix = base.to_be_bytes();
+            let from = increment_key(Table::State, &prefix, epoch + 1);
+            let to = increment_key(Table::State, &prefix, after + 1);
+            for pair in look.meta().range(Table::Increment, &from, &to)? {
+                let (table, key, end) = split_increment(&pair?.0)?;
+                if table != Table::Track {
+                    continue;
+                }
+                let Some(value) = look.meta().get_raw(Table::Preimage, &preimage_key(table, &key, end))? else {
+                    continue;
+                };
                 let (birth, value) = split_record(table, &key, &value)?;
+                let holds = all.partition_point(|other| *other < birth)..all.partition_point(|other| *other < end);
+                if value.is_empty() || !all[holds].iter().all(goes) {
+                    continue;
+                }
                 let pointer: Pointer = decode(table, &key, value)?;
-                for location in pointer.locations().filter(|_| birth > before) {
+                for location in pointer.locations() {
                     if !look.meta().contains(Table::Shared, &location.key())? {
-                        bytes += (location.blocks() * crate::limits::BLOCK_BYTES) as u64;
+                        let bytes = (location.blocks() * BLOCK_BYTES) as u64;
+                        *freed.entry(super::base::inode_of_key(&key).unwrap_or_default()).or_default() += bytes;
                     }
                 }
             }
         }
+        Ok(freed)
+    }
+
+    /// Bytes of file data that deleting this snapshot, alone, would free. Counted while the store works, and
+    /// anew after a neighbour was deleted.
+    pub fn unique_bytes(&self, point: Point) -> Result<u64> {
+        {
+            let look = self.look()?;
+            let base = look.base(point.base)?;
+            let Some(snapshot) = look.snapshot(point.base, point.epoch)? else { return Ok(0) };
+            let counted =
+                if base.newest == point.epoch { Some(base.counts.newest_alone) } else { snapshot.record.alone };
+            if let Some(blocks) = counted {
+                return Ok(blocks * BLOCK_BYTES as u64);
+            }
+        }
+        let bytes: u64 = self.freed_by(point.base, &[point.epoch])?.values().sum();
+        let mut txn = self.begin_unthrottled()?;
+        if let Some(mut snapshot) = txn.snapshot(point.base, point.epoch)? {
+            snapshot.record.alone = Some(bytes / BLOCK_BYTES as u64);
+            txn.state.put_snapshot(&snapshot);
+        }
+        txn.finish()?;
         Ok(bytes)
     }
 
     /// The first inode without a name whose records are still there and that `may_go`.
     pub fn first_orphan(&self, may_go: impl Fn(InodeNo) -> bool) -> Result<Option<InodeNo>> {
         let look = self.look()?;
-        for pair in look.meta().range(Table::Orphan, &work_key(INODE, 0), &work_key(INODE, u64::MAX))? {
-            let number = u64::from_be_bytes(pair?.0[5..].try_into().unwrap_or_default());
-            if may_go(number) {
-                return Ok(Some(number));
+        for (base, _) in look.bases() {
+            // Until that is settled, what has no name may be of a state that was restored away.
+            if look.is_settling(base)? {
+                continue;
+            }
+            let (from, to) = work_range(base, INODE);
+            for pair in look.meta().range(Table::Orphan, &from, &to)? {
+                let number = u64::from_be_bytes(pair?.0[5..].try_into().unwrap_or_default());
+                let inode = in_base(base, number);
+                if may_go(inode) {
+                    return Ok(Some(inode));
+                }
             }
         }
         Ok(None)
@@ -100,18 +239,29 @@ impl Device {
 
     /// Whether an inode has lost its last name and is to be removed.
     pub fn is_orphan(&self, inode: InodeNo) -> Result<bool> {
-        self.look()?.meta().contains(Table::Orphan, &work_key(INODE, inode))
+        let look = self.look()?;
+        let key = work_key(base_of(inode), INODE, number_of(inode));
+        Ok(look.meta().contains(Table::Orphan, &key)? && !look.is_settling(base_of(inode))?)
+    }
+
+    /// Whether tracks of a base are still to be given places of their own.
+    pub fn begin_separating(&self, base: BaseId) -> Result<()> {
+        let mut txn = self.begin()?;
+        txn.state.meta.put(Table::Orphan, &work_key(base, SEPARATE, 0), &serde_bytes::ByteBuf::new());
+        txn.finish()
     }
 }
 
 impl Txn<'_> {
     /// Drops up to [`STEP`] pre-images; where to go on, or `None` when there are no more.
-    fn drop_preimages(&mut self, epoch: Epoch, cursor: &[u8]) -> Result<Option<Vec<u8>>> {
-        let before = self.snapshot_before(epoch)?.map_or(0, |snapshot| snapshot.epoch);
-        let after = self.snapshot_after(epoch)?.map_or(Epoch::MAX - 1, |snapshot| snapshot.epoch);
-        let start = increment_key(Table::State, &LIVE.to_be_bytes(), epoch + 1);
+    fn drop_preimages(&mut self, point: Point, cursor: &[u8]) -> Result<Option<Vec<u8>>> {
+        let Point { base, epoch } = point;
+        let before = self.snapshot_before(base, epoch)?.map_or(0, |snapshot| snapshot.epoch);
+        let after = self.snapshot_after(base, epoch)?.map_or(Epoch::MAX - 1, |snapshot| snapshot.epoch);
+        let prefix = base.to_be_bytes();
+        let start = increment_key(Table::State, &prefix, epoch + 1);
         let from = start.as_slice().max(cursor);
-        let to = increment_key(Table::State, &LIVE.to_be_bytes(), after + 1);
+        let to = increment_key(Table::State, &prefix, after + 1);
         let mut keys = Vec::new();
         for pair in self.meta().range(Table::Increment, from, &to)? {
             keys.push(pair?.0);
@@ -128,9 +278,9 @@ impl Txn<'_> {
             if birth <= before {
                 continue;
             }
-            if table == Table::Track {
+            if table == Table::Track && !value.is_empty() {
                 let pointer: Pointer = decode(table, &key, value)?;
-                self.releases.extend(pointer.locations().map(|location| (*location, Holder::Log)));
+                self.state.releases.extend(pointer.locations().map(|location| (*location, Holder::Log)));
             }
             self.state.meta.remove(Table::Preimage, &preimage);
             self.state.meta.remove(Table::Increment, &full);
@@ -140,10 +290,10 @@ impl Txn<'_> {
 
     /// Writes down that an inode has no name any more and is to be removed.
     pub fn add_orphan(&mut self, inode: InodeNo) {
-        self.state.meta.put(Table::Orphan, &work_key(INODE, inode), &());
+        self.state.meta.put(Table::Orphan, &work_key(base_of(inode), INODE, number_of(inode)), &());
     }
 
     pub fn remove_orphan(&mut self, inode: InodeNo) {
-        self.state.meta.remove(Table::Orphan, &work_key(INODE, inode));
+        self.state.meta.remove(Table::Orphan, &work_key(base_of(inode), INODE, number_of(inode)));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::dirty::{Dirty, Patches};
 use super::tracks::Stored;
-use super::{Commit, LIVE, Moment, Patch, Pointer, State, TrackKey};
+use super::{Commit, Moment, Patch, Pointer, State, TrackKey, base_of, number_of};
 use crate::error::{Error, Result};
 use crate::limits::{BLOCK_BYTES, TRACK_PATCHES_HURRIED, TRACK_PATCHES_MAX};
 use crate::logstore::{Encoded, Owner};
@@ -118,8 +118,8 @@ impl Commit<'_> {
             };
             for (at, encoded) in pieces {
                 let owner = Owner {
-                    base: LIVE,
-                    inode: key.0,
+                    base: base_of(key.0),
+                    inode: number_of(key.0),
                     at: key.1 * device.track_bytes() + *at as u64,
                     is_patch: pointer.is_some(),
                     birth: state.epoch,

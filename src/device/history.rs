@@ -4,22 +4,35 @@
 //! old value into `preimage` under the current epoch. *Read*: the value of a key in snapshot e is the
 //! pre-image with the smallest end epoch greater than e, if its birth is not after e; with no such
 //! pre-image it is the base record, if its birth is not after e; otherwise there was nothing.
+//!
+//! In an era (`base.rs`), a value counts only if it was born since the era began; where there is none, the
+//! era's source is read by the same rule. A record without a value is a tombstone: nothing is there.
 
+use super::base::{base_of_key, inode_of_key, key_in};
 use super::tracks::track_key;
-use super::{Device, Epoch, Note, Pointer, State, TrackKey, Txn};
+use super::{BaseId, Device, Epoch, Note, Pointer, State, TrackKey, Txn};
 use crate::error::{Error, Result};
 use crate::logstore::{Holder, LogStore};
-use crate::meta::{Pair, Table, decode, encode, hex};
+use crate::meta::{Table, decode, encode, hex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::iter::Peekable;
-use std::ops::ControlFlow;
+use std::borrow::Cow;
 
 /// Which moment of a base to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Moment {
     Live,
     At(Epoch),
+}
+
+impl Moment {
+    /// Whether what was born in an epoch is there at this moment, if nothing ended it.
+    pub(super) fn includes(self, birth: Epoch) -> bool {
+        match self {
+            Moment::Live => true,
+            Moment::At(epoch) => birth <= epoch,
+        }
+    }
 }
 
 const BASE_LEN: usize = 4;
@@ -42,6 +55,16 @@ pub fn split_record<'a>(table: Table, key: &[u8], bytes: &'a [u8]) -> Result<(Ep
         Some(([U32, a, b, c, d], value)) => Ok((Epoch::from_be_bytes([*a, *b, *c, *d]), value)),
         _ => Err(Error::corrupt(format!("record {} of table {}", hex(key), table.name()), "it has no birth")),
     }
+}
+
+/// A record that says that there is nothing.
+pub(super) fn tombstone(birth: Epoch) -> Vec<u8> {
+    [&[U32][..], &birth.to_be_bytes()].concat()
+}
+
+/// The same record with another birth.
+pub(super) fn with_birth(birth: Epoch, bytes: &[u8]) -> Vec<u8> {
+    [&[U32][..], &birth.to_be_bytes(), &bytes[BIRTH_LEN..]].concat()
 }
 
 pub fn birth_of(table: Table, key: &[u8], bytes: &[u8]) -> Result<Epoch> {
@@ -86,127 +109,86 @@ pub fn split_preimage(key: &[u8]) -> Result<(Table, Vec<u8>, Epoch)> {
     Ok((table, [&head[..BASE_LEN], rest].concat(), Epoch::from_be_bytes(*end)))
 }
 
+/// A record that was found.
+pub(super) struct Found {
+    /// With its birth in front.
+    pub bytes: Vec<u8>,
+    /// What kind of record it is.
+    pub holder: Holder,
+}
+
 impl State {
     /// A record's value at a moment, without its birth.
-    pub fn get_raw(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Vec<u8>>> {
-        self.with(table, key, moment, &mut Holder::Live, |value| Ok(value.to_vec()))
+    pub fn value(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Vec<u8>>> {
+        self.with(table, key, moment, |value| Ok(value.to_vec()))
     }
 
     pub fn get<T: DeserializeOwned>(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<T>> {
-        self.with(table, key, moment, &mut Holder::Live, |value| decode(table, key, value))
+        self.with(table, key, moment, |value| decode(table, key, value))
     }
 
-    /// Calls `read` with a record's value at a moment; `holder` becomes the kind of record that it stands in.
+    /// Whether there is such a record now.
+    pub fn exists(&self, table: Table, key: &[u8]) -> Result<bool> {
+        Ok(self.with(table, key, Moment::Live, |_| Ok(()))?.is_some())
+    }
+
+    /// Calls `read` with a record's value at a moment.
     fn with<R>(
         &self,
         table: Table,
         key: &[u8],
         moment: Moment,
-        holder: &mut Holder,
         read: impl FnOnce(&[u8]) -> Result<R>,
     ) -> Result<Option<R>> {
-        let Moment::At(epoch) = moment else {
-            return self.meta.with(table, key, |bytes| read(split_record(table, key, bytes)?.1));
-        };
-        let from = preimage_key(table, key, epoch + 1);
-        let to = preimage_key(table, key, Epoch::MAX);
-        for pair in self.meta.range(Table::Preimage, &from, &to)? {
-            let (found, value) = pair?;
-            // A longer key that starts with this one can lie in between.
-            if found.len() == from.len() {
-                *holder = Holder::Log;
-                let (birth, value) = split_record(table, key, &value)?;
-                return if birth <= epoch { read(value).map(Some) } else { Ok(None) };
-            }
+        if moment == Moment::Live && self.base(base_of_key(key))?.record.eras.is_empty() {
+            let found = self.meta.with(table, key, |bytes| {
+                let (_, value) = split_record(table, key, bytes)?;
+                if value.is_empty() { Ok(None) } else { read(value).map(Some) }
+            });
+            return found.map(Option::flatten);
         }
-        let record = self.meta.with(table, key, |bytes| {
-            let (birth, value) = split_record(table, key, bytes)?;
-            if birth <= epoch { read(value).map(Some) } else { Ok(None) }
-        })?;
-        Ok(record.flatten())
+        match self.find(table, key, moment)? {
+            Some(found) => read(split_record(table, key, &found.bytes)?.1).map(Some),
+            None => Ok(None),
+        }
     }
 
-    /// Calls `each` with every key and value with `from <= key < to` at a moment, in order, until it breaks.
-    pub fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: &[u8],
-        moment: Moment,
-        mut each: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
-        let mut base = self.meta.range(table, from, to)?.peekable();
-        let Moment::At(epoch) = moment else {
-            for pair in base {
-                let (key, bytes) = pair?;
-                if each(&key, split_record(table, &key, &bytes)?.1)?.is_break() {
-                    break;
-                }
-            }
-            return Ok(());
-        };
-        let log_from = preimage_key(table, from, 0);
-        let log_to = preimage_key(table, to, 0);
-        let mut log = self.meta.range(Table::Preimage, &log_from, &log_to)?.peekable();
-        let mut group = next_group(&mut log, epoch)?;
+    /// The record that says what a key is at a moment.
+    pub(super) fn find(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Found>> {
+        let mut key = Cow::Borrowed(key);
+        let mut moment = moment;
         loop {
-            let base_key = match base.peek() {
-                Some(Ok((key, _))) => Some(key.clone()),
-                Some(Err(_)) => None,
-                None => None,
+            let base = self.base(base_of_key(&key))?;
+            let era = match moment {
+                Moment::Live => base.record.eras.last(),
+                Moment::At(epoch) => base.era_at(epoch),
             };
-            if let Some(Err(_)) = base.peek() {
-                base.next().transpose()?;
+            if let Some(found) = self.candidate(table, &key, moment)? {
+                let (birth, value) = split_record(table, &key, &found.bytes)?;
+                if moment.includes(birth) && era.is_none_or(|era| birth > era.since) {
+                    return Ok((!value.is_empty()).then_some(found));
+                }
             }
-            let log_key = group.as_ref().map(|group| group.key.clone());
-            let Some(key) = [base_key.clone(), log_key.clone()].into_iter().flatten().min() else { return Ok(()) };
-            let record =
-                if base_key.as_ref() == Some(&key) { base.next().transpose()?.map(|(_, bytes)| bytes) } else { None };
-            let deciding = if log_key.as_ref() == Some(&key) {
-                let found = group.take().and_then(|group| group.deciding);
-                group = next_group(&mut log, epoch)?;
-                found
-            } else {
-                None
-            };
-            if let Some(bytes) = deciding.or(record) {
-                let (birth, value) = split_record(table, &key, &bytes)?;
-                if birth <= epoch && each(&key, value)?.is_break() {
-                    return Ok(());
+            let Some(era) = era else { return Ok(None) };
+            key = Cow::Owned(key_in(era.source.base, &key));
+            moment = Moment::At(era.source.epoch);
+        }
+    }
+
+    /// The record of the base itself that decides what a key is at a moment, if its birth allows it.
+    fn candidate(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Found>> {
+        if let Moment::At(epoch) = moment {
+            let from = preimage_key(table, key, epoch + 1);
+            let to = preimage_key(table, key, Epoch::MAX);
+            for pair in self.meta.range(Table::Preimage, &from, &to)? {
+                let (found, bytes) = pair?;
+                // A longer key that starts with this one can lie in between.
+                if found.len() == from.len() {
+                    return Ok(Some(Found { bytes, holder: Holder::Log }));
                 }
             }
         }
-    }
-}
-
-/// All pre-images of one key.
-struct Group {
-    key: Vec<u8>,
-    /// The one with the smallest end epoch after the snapshot.
-    deciding: Option<Vec<u8>>,
-}
-
-fn next_group(log: &mut Peekable<impl Iterator<Item = Result<Pair>>>, epoch: Epoch) -> Result<Option<Group>> {
-    let mut group: Option<Group> = None;
-    loop {
-        let key = match log.peek() {
-            Some(Ok((key, _))) => split_preimage(key)?.1,
-            Some(Err(_)) => {
-                log.next().transpose()?;
-                continue;
-            }
-            None => return Ok(group),
-        };
-        if group.as_ref().is_some_and(|group| group.key != key) {
-            return Ok(group);
-        }
-        let group = group.get_or_insert(Group { key, deciding: None });
-        if let Some((full, bytes)) = log.next().transpose()? {
-            let (_, _, end) = split_preimage(&full)?;
-            if end > epoch && group.deciding.is_none() {
-                group.deciding = Some(bytes);
-            }
-        }
+        Ok(self.meta.get_raw(table, key)?.map(|bytes| Found { bytes, holder: Holder::Live }))
     }
 }
 
@@ -219,38 +201,83 @@ pub(super) enum Old {
     Kept(Option<Pointer>),
 }
 
+impl Old {
+    fn pointer(&self) -> Option<&Pointer> {
+        match self {
+            Old::None => None,
+            Old::Gone(pointer) | Old::Kept(pointer) => pointer.as_ref(),
+        }
+    }
+}
+
+/// Where a tombstone is noted, to be found again: base, table, the rest of the record's key.
+pub(super) fn tombstone_key(table: Table, key: &[u8]) -> Vec<u8> {
+    [&key[..BASE_LEN], &[table as u8], &key[BASE_LEN..]].concat()
+}
+
 impl State {
+    /// Removes a record whose old value is cared for; with a tombstone where a source would shine through.
+    fn take_away(&mut self, table: Table, key: &[u8]) -> Result<()> {
+        let era = self.base(base_of_key(key))?.record.eras.last().copied();
+        if let Some(era) = era {
+            let source = key_in(era.source.base, key);
+            if self.find(table, &source, Moment::At(era.source.epoch))?.is_some() {
+                self.meta.put_raw(table, key, tombstone(self.epoch));
+                self.meta.put_raw(Table::Tombstone, &tombstone_key(table, key), Vec::new());
+                return Ok(());
+            }
+        }
+        self.meta.remove(table, key);
+        Ok(())
+    }
+
     /// Keeps the current value of a key if a snapshot needs it, before it is replaced or removed.
     fn protect(&mut self, log: &LogStore, table: Table, key: &[u8]) -> Result<Old> {
-        let newest = self.newest;
+        self.settle_key(log, table, key)?;
+        let base = self.base(base_of_key(key))?;
+        let (newest, before_newest) = (base.newest, base.before_newest);
         // Of an unprotected record nothing is needed but a track's pointer.
         let old = self.meta.with(table, key, |bytes| {
-            let birth = birth_of(table, key, bytes)?;
-            let is_needed = birth <= newest || table == Table::Track;
+            let (birth, value) = split_record(table, key, bytes)?;
+            let is_needed = birth <= newest || table == Table::Track || value.is_empty();
             Ok((birth, is_needed.then(|| bytes.to_vec())))
         })?;
         let Some((birth, bytes)) = old else { return Ok(Old::None) };
         let Some(bytes) = bytes else { return Ok(Old::Gone(None)) };
+        let value = split_record(table, key, &bytes)?.1;
+        let is_tombstone = value.is_empty();
         let pointer: Option<Pointer> = match table {
-            Table::Track => Some(decode(table, key, split_record(table, key, &bytes)?.1)?),
+            Table::Track if !is_tombstone => Some(decode(table, key, value)?),
             _ => None,
         };
-        if birth > newest {
-            return Ok(Old::Gone(pointer));
+        if is_tombstone {
+            self.meta.remove(Table::Tombstone, &tombstone_key(table, key));
         }
-        let end = self.epoch;
+        if birth > newest {
+            return Ok(if is_tombstone { Old::None } else { Old::Gone(pointer) });
+        }
+        self.put_preimage(table, key, self.epoch, bytes);
+        for location in pointer.iter().flat_map(Pointer::locations) {
+            let is_only_there = self.keep(log, location)?;
+            if is_only_there && birth > before_newest {
+                self.count(base_of_key(key), |counts| counts.newest_alone += location.blocks() as u64);
+            }
+        }
+        Ok(if is_tombstone { Old::None } else { Old::Kept(pointer) })
+    }
+
+    pub(super) fn put_preimage(&mut self, table: Table, key: &[u8], end: Epoch, bytes: Vec<u8>) {
         self.meta.put_raw(Table::Preimage, &preimage_key(table, key, end), bytes);
         self.meta.put_raw(Table::Increment, &increment_key(table, key, end), Vec::new());
-        for location in pointer.iter().flat_map(Pointer::locations) {
-            self.keep(log, location)?;
-        }
-        Ok(Old::Kept(pointer))
     }
 
     /// Points a track at the place it was just flushed to, which can share locations with the old one.
     pub(super) fn replace_track(&mut self, device: &Device, key: TrackKey, pointer: &Pointer) -> Result<()> {
         let key = track_key(key.0, key.1);
-        match self.protect(&device.log, Table::Track, &key)? {
+        let base = base_of_key(&key);
+        let old = self.protect(&device.log, Table::Track, &key)?;
+        self.count_refers(base, old.pointer(), Some(pointer));
+        match old {
             Old::Gone(Some(old)) => {
                 for location in old.locations().filter(|old| pointer.locations().all(|new| new != *old)) {
                     self.release(&device.log, location, Holder::Live)?;
@@ -258,21 +285,37 @@ impl State {
             }
             Old::Kept(Some(old)) => {
                 for location in old.locations().filter(|old| pointer.locations().any(|new| new == *old)) {
-                    self.share(&device.log, location, Holder::Log)?;
+                    if self.share(&device.log, location, Holder::Log)? {
+                        let blocks = location.blocks() as u64;
+                        self.count(base, |counts| counts.newest_alone = counts.newest_alone.saturating_sub(blocks));
+                    }
                 }
             }
             _ => {}
         }
         self.meta.put_raw(Table::Track, &key, encode_record(self.epoch, pointer));
-        Ok(())
+        self.counts_undo.clear();
+        self.release_all(&device.log)
+    }
+
+    /// Counts what the tracks of a base take.
+    pub(super) fn count_refers(&mut self, base: BaseId, old: Option<&Pointer>, new: Option<&Pointer>) {
+        let blocks = |pointer: Option<&Pointer>| pointer.map_or(0, Pointer::blocks);
+        let (old, new) = (blocks(old), blocks(new));
+        if old != new {
+            self.count(base, |counts| counts.refers = (counts.refers + new).saturating_sub(old));
+        }
     }
 
     /// The pointer of a track at a moment, and what kind of record it stands in.
     pub fn pointer(&self, inode: u64, track: u64, moment: Moment) -> Result<Option<(Pointer, Holder)>> {
         let key = track_key(inode, track);
-        let mut holder = Holder::Live;
-        let pointer = self.with(Table::Track, &key, moment, &mut holder, |value| decode(Table::Track, &key, value))?;
-        Ok(pointer.map(|pointer| (pointer, holder)))
+        match self.find(Table::Track, &key, moment)? {
+            Some(found) => {
+                Ok(Some((decode(Table::Track, &key, split_record(Table::Track, &key, &found.bytes)?.1)?, found.holder)))
+            }
+            None => Ok(None),
+        }
     }
 }
 
@@ -288,12 +331,13 @@ impl Txn<'_> {
 
     /// Removes a key, keeping its value if a snapshot needs it; whether there was one.
     pub fn unset(&mut self, table: Table, key: &[u8]) -> Result<bool> {
-        let existed = self.protect(table, key)?;
-        if existed {
-            self.note_record(table, key);
-            self.state.meta.remove(table, key);
+        if !self.exists(table, key)? {
+            return Ok(false);
         }
-        Ok(existed)
+        self.protect(table, key)?;
+        self.note_record(table, key);
+        self.state.take_away(table, key)?;
+        Ok(true)
     }
 
     /// A record of an inode changes; what becomes of its bytes is noted by whoever changes them.
@@ -303,20 +347,18 @@ impl Txn<'_> {
             Table::Dirent | Table::Xattr | Table::Link => Note::NeedsCommit,
             _ => return,
         };
-        if let Some(inode) = key.get(4..12).and_then(|inode| inode.try_into().ok()) {
-            self.note(u64::from_be_bytes(inode), note);
+        if let Some(inode) = inode_of_key(key) {
+            self.note(inode, note);
         }
     }
 
-    fn protect(&mut self, table: Table, key: &[u8]) -> Result<bool> {
-        match self.state.protect(&self.device.log, table, key)? {
-            Old::None => Ok(false),
-            Old::Gone(pointer) => {
-                let locations = pointer.iter().flat_map(Pointer::locations);
-                self.releases.extend(locations.map(|location| (*location, Holder::Live)));
-                Ok(true)
-            }
-            Old::Kept(_) => Ok(true),
+    fn protect(&mut self, table: Table, key: &[u8]) -> Result<()> {
+        let old = self.state.protect(&self.device.log, table, key)?;
+        self.state.count_refers(base_of_key(key), old.pointer(), None);
+        if let Old::Gone(pointer) = old {
+            let locations = pointer.iter().flat_map(Pointer::locations);
+            self.state.releases.extend(locations.map(|location| (*location, Holder::Live)));
         }
+        Ok(())
     }
 }

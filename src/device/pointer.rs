@@ -40,6 +40,11 @@ impl Pointer {
         std::iter::once(&self.whole).chain(self.patches.iter().map(|patch| &patch.location))
     }
 
+    /// Blocks that it takes.
+    pub fn blocks(&self) -> u64 {
+        self.locations().map(|location| location.blocks() as u64).sum()
+    }
+
     /// Bytes that the track holds; zeros follow to its end.
     pub fn held(&self) -> usize {
         self.patches.iter().map(Patch::end).fold(self.whole.raw as usize, usize::max)

@@ -1,52 +1,124 @@
 //! Snapshots: taking, naming, finding and ending them.
+//!
+//! ```text
+//!              activate                deactivate, with an active one behind it
+//! (session) ─────────────▶ Active ───────────────────────────────▶ Deactivated
+//!                            │                                        │ the last active one behind it goes
+//!                            │ deactivate, being the newest           ▼
+//!                            └─────────────────────────────────────▶ Ended
+//! ```
+//!
+//! An active snapshot protects what it shows. A deactivated one protects nothing and can be seen as long as a
+//! later one protects it. Of one that has ended only the increment is left: what changed while it was active.
 
-use super::{Commit, Device, Epoch, LIVE, Moment, State, Txn};
+use super::base::Point;
+use super::{BaseId, Commit, Device, Epoch, InodeNo, Moment, State, Txn, base_of};
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode};
 use serde::{Deserialize, Serialize};
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SnapshotState {
+    #[default]
+    Active,
+    Deactivated,
+    /// Nothing has been protected for it since this epoch.
+    Ended(Epoch),
+}
+
+/// Why a snapshot was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    #[default]
+    Plain,
+    /// By `save`, to be gone back to.
+    Save,
+    /// What was there before a restore.
+    BeforeRestore,
+    /// To tell what a mirror lacks.
+    Mirror,
+    /// By `roll`.
+    Roll,
+}
+
 /// What is stored of a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
     pub name: String,
     pub time: Timestamp,
     /// It is being deleted: nobody sees it any more.
     pub deleting: bool,
+    /// The mount does not show it.
+    pub offline: bool,
+    /// No rule and no lack of room deletes it.
+    pub held: bool,
+    pub state: SnapshotState,
+    pub purpose: Purpose,
+    /// Blocks that its tracks take.
+    pub refers: u64,
+    /// Blocks that only it holds; unknown while it is the newest, and after a neighbour was deleted.
+    pub alone: Option<u64>,
+    /// Bytes of room that are set aside for it.
+    pub reserve: u64,
+}
+
+/// How a snapshot is to be taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SnapOptions {
+    pub offline: bool,
+    pub held: bool,
+    pub purpose: Purpose,
+    /// Set room aside, so that all of the base can be written anew.
+    pub reserve: bool,
 }
 
 /// One moment of a base that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
+    pub base: BaseId,
     pub epoch: Epoch,
     pub record: SnapshotRecord,
 }
 
-pub(super) fn snapshot_key(epoch: Epoch) -> [u8; 8] {
+impl Snapshot {
+    pub fn point(&self) -> Point {
+        Point { base: self.base, epoch: self.epoch }
+    }
+
+    /// Whether it can still be looked into.
+    pub fn is_readable(&self) -> bool {
+        !self.record.deleting && !matches!(self.record.state, SnapshotState::Ended(_))
+    }
+}
+
+pub(super) fn snapshot_key(base: BaseId, epoch: Epoch) -> [u8; 8] {
     let mut key = [0; 8];
-    key[..4].copy_from_slice(&LIVE.to_be_bytes());
+    key[..4].copy_from_slice(&base.to_be_bytes());
     key[4..].copy_from_slice(&epoch.to_be_bytes());
     key
 }
 
-fn name_key(name: &str) -> Vec<u8> {
-    [&LIVE.to_be_bytes()[..], name.as_bytes()].concat()
+fn name_key(base: BaseId, name: &str) -> Vec<u8> {
+    [&base.to_be_bytes()[..], name.as_bytes()].concat()
 }
 
 fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
-    let epoch = key
-        .get(4..8)
-        .and_then(|epoch| Some(Epoch::from_be_bytes(epoch.try_into().ok()?)))
+    let number = |range: std::ops::Range<usize>| Some(u32::from_be_bytes(key.get(range)?.try_into().ok()?));
+    let (base, epoch) = number(0..4)
+        .zip(number(4..8))
         .ok_or_else(|| Error::corrupt("the table of snapshots", "a key has the wrong length"))?;
-    Ok(Snapshot { epoch, record: decode(Table::Snapshot, key, value)? })
+    Ok(Snapshot { base, epoch, record: decode(Table::Snapshot, key, value)? })
 }
 
 impl State {
-    pub(super) fn newest_snapshot(&self) -> Result<Epoch> {
-        let mut before = Epoch::MAX;
+    /// The newest snapshot before an epoch for which old values are kept; 0 without any.
+    pub(super) fn newest_protecting(&self, base: BaseId, mut before: Epoch) -> Result<Epoch> {
         loop {
-            let Some(snapshot) = self.snapshot_before(before)? else { return Ok(0) };
-            if !snapshot.record.deleting {
+            let Some(snapshot) = self.snapshot_before(base, before)? else { return Ok(0) };
+            let is_active = snapshot.record.state == SnapshotState::Active && !snapshot.record.deleting;
+            if is_active || !self.dependants(snapshot.point()).is_empty() {
                 return Ok(snapshot.epoch);
             }
             before = snapshot.epoch;
@@ -54,113 +126,235 @@ impl State {
     }
 
     /// The last snapshot before this epoch, also if it is being deleted.
-    pub fn snapshot_before(&self, epoch: Epoch) -> Result<Option<Snapshot>> {
-        let found = self.meta.last(Table::Snapshot, &snapshot_key(0), &snapshot_key(epoch))?;
+    pub fn snapshot_before(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
+        let found = self.meta.last(Table::Snapshot, &snapshot_key(base, 0), &snapshot_key(base, epoch))?;
         found.map(|(key, value)| split_snapshot(&key, &value)).transpose()
     }
 
     /// The first snapshot after this epoch, also if it is being deleted.
-    pub fn snapshot_after(&self, epoch: Epoch) -> Result<Option<Snapshot>> {
-        Ok(self.snapshots_after(epoch, 1)?.pop())
+    pub fn snapshot_after(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
+        Ok(self.snapshots_after(base, epoch, 1)?.pop())
     }
 
     /// Up to `most` snapshots after this epoch, also those that are being deleted.
-    pub fn snapshots_after(&self, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
+    pub fn snapshots_after(&self, base: BaseId, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
         let Some(next) = epoch.checked_add(1) else { return Ok(Vec::new()) };
-        let after = self.meta.range(Table::Snapshot, &snapshot_key(next), &snapshot_key(Epoch::MAX))?;
+        let after = self.meta.range(Table::Snapshot, &snapshot_key(base, next), &snapshot_key(base, Epoch::MAX))?;
         after.take(most).map(|pair| pair.and_then(|(key, value)| split_snapshot(&key, &value))).collect()
     }
 
-    /// All snapshots that can be seen, oldest first.
-    pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
-        let mut all = self.snapshots_after(0, usize::MAX)?;
+    /// All snapshots of a base that are not being deleted, oldest first.
+    pub fn snapshots(&self, base: BaseId) -> Result<Vec<Snapshot>> {
+        let mut all = self.snapshots_after(base, 0, usize::MAX)?;
         all.retain(|snapshot| !snapshot.record.deleting);
         Ok(all)
     }
 
-    pub fn snapshot(&self, epoch: Epoch) -> Result<Option<Snapshot>> {
-        let record: Option<SnapshotRecord> = self.meta.get(Table::Snapshot, &snapshot_key(epoch))?;
-        Ok(record.filter(|record| !record.deleting).map(|record| Snapshot { epoch, record }))
+    pub fn snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
+        let record: Option<SnapshotRecord> = self.meta.get(Table::Snapshot, &snapshot_key(base, epoch))?;
+        Ok(record.filter(|record| !record.deleting).map(|record| Snapshot { base, epoch, record }))
     }
 
-    /// ESTALE if the snapshot is gone.
-    pub fn check_snapshot(&self, epoch: Epoch) -> Result<()> {
-        match self.snapshot(epoch)? {
-            Some(_) => Ok(()),
-            None => Err(Error::Posix(Errno::STALE)),
-        }
-    }
-
-    pub fn snapshot_named(&self, name: &str) -> Result<Option<Snapshot>> {
-        match self.meta.get::<Epoch>(Table::Name, &name_key(name))? {
-            Some(epoch) => self.snapshot(epoch),
+    pub fn snapshot_named(&self, base: BaseId, name: &str) -> Result<Option<Snapshot>> {
+        match self.meta.get::<Epoch>(Table::Name, &name_key(base, name))? {
+            Some(epoch) => self.snapshot(base, epoch),
             None => Ok(None),
         }
     }
 
-    /// ESTALE if this moment is a snapshot that is gone.
-    pub fn check_moment(&self, moment: Moment) -> Result<()> {
-        match moment {
-            Moment::Live => Ok(()),
-            Moment::At(epoch) => self.check_snapshot(epoch),
+    /// ESTALE if what an inode is looked at in is gone: its base, or the snapshot.
+    pub fn check_moment(&self, inode: InodeNo, moment: Moment) -> Result<()> {
+        let base = base_of(inode);
+        let is_there = match moment {
+            Moment::Live => !self.base(base)?.record.deleting,
+            Moment::At(epoch) => self.snapshot(base, epoch)?.is_some_and(|snapshot| snapshot.is_readable()),
+        };
+        if is_there { Ok(()) } else { Err(Error::Posix(Errno::STALE)) }
+    }
+
+    pub(super) fn put_snapshot(&mut self, snapshot: &Snapshot) {
+        self.meta.put(Table::Snapshot, &snapshot_key(snapshot.base, snapshot.epoch), &snapshot.record);
+    }
+
+    /// Keeps a base as it is now. The caller has made sure that nothing is dirty, that the name is good and
+    /// free, and which epochs can be used.
+    pub(super) fn add_snapshot(
+        &mut self,
+        base: BaseId,
+        name: String,
+        time: Timestamp,
+        options: SnapOptions,
+        may_use: &dyn Fn(&State, Epoch) -> Result<bool>,
+    ) -> Result<Snapshot> {
+        let mut epoch = self.epoch;
+        while !may_use(self, epoch)? {
+            epoch += 1;
         }
+        let next = epoch.checked_add(1).filter(|next| *next < Epoch::MAX);
+        let next = next.ok_or_else(|| {
+            Error::Refused(Errno::NOSPC, "this store has taken all the snapshots it can count".into())
+        })?;
+        let found = self.base(base)?;
+        let (newest, counts) = (found.newest, found.counts);
+        // What the newest one holds alone is settled from here on.
+        if let Some(mut before) = self.snapshot(base, newest)? {
+            before.record.alone = Some(counts.newest_alone);
+            self.put_snapshot(&before);
+        }
+        let reserve = if options.reserve { counts.refers * crate::limits::BLOCK_BYTES as u64 } else { 0 };
+        let SnapOptions { offline, held, purpose, reserve: _ } = options;
+        let refers = counts.refers;
+        let record =
+            SnapshotRecord { name, time, offline, held, purpose, refers, reserve, ..SnapshotRecord::default() };
+        let snapshot = Snapshot { base, epoch, record };
+        self.put_snapshot(&snapshot);
+        self.meta.put(Table::Name, &name_key(base, &snapshot.record.name), &epoch);
+        self.epoch = next;
+        if let Some(found) = self.bases.get_mut(&base) {
+            (found.before_newest, found.newest) = (newest, epoch);
+            found.counts.newest_alone = 0;
+        }
+        self.reserved += reserve;
+        Ok(snapshot)
+    }
+
+    /// What the snapshots still need must be protected, and what is no longer protected has ended.
+    pub(super) fn protection_changed(&mut self, base: BaseId) -> Result<()> {
+        self.find_newest(base)?;
+        let newest = self.base(base)?.newest;
+        let now = self.epoch;
+        for mut later in self.snapshots_after(base, newest, usize::MAX)? {
+            if later.record.state == SnapshotState::Deactivated {
+                later.record.state = SnapshotState::Ended(now);
+                self.put_snapshot(&later);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the protection of a snapshot.
+    pub(super) fn deactivate(&mut self, point: Point) -> Result<Snapshot> {
+        let mut snapshot = self.snapshot(point.base, point.epoch)?.ok_or(Error::Posix(Errno::STALE))?;
+        if snapshot.record.state != SnapshotState::Active {
+            let text = format!("the snapshot {:?} is deactivated already", snapshot.record.name);
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
+        if self.base(point.base)?.newest == point.epoch {
+            // What changes from now on is not part of its increment.
+            self.epoch = self.epoch.saturating_add(1);
+        }
+        snapshot.record.state = SnapshotState::Deactivated;
+        self.put_snapshot(&snapshot);
+        self.protection_changed(point.base)?;
+        Ok(self.snapshot(point.base, point.epoch)?.unwrap_or(snapshot))
+    }
+
+    pub(super) fn rename(&mut self, snapshot: &Snapshot, name: &str) {
+        self.meta.remove(Table::Name, &name_key(snapshot.base, &snapshot.record.name));
+        self.meta.put(Table::Name, &name_key(snapshot.base, name), &snapshot.epoch);
+        let record = SnapshotRecord { name: name.to_string(), ..snapshot.record.clone() };
+        self.put_snapshot(&Snapshot { record, ..snapshot.clone() });
+    }
+
+    /// Makes a snapshot invisible; what only it needs is removed later, step by step.
+    pub(super) fn hide(&mut self, snapshot: &Snapshot) -> Result<()> {
+        self.meta.remove(Table::Name, &name_key(snapshot.base, &snapshot.record.name));
+        self.reserved = self.reserved.saturating_sub(snapshot.record.reserve);
+        let record = SnapshotRecord { deleting: true, ..snapshot.record.clone() };
+        self.put_snapshot(&Snapshot { record, ..snapshot.clone() });
+        let before = self.snapshot_before(snapshot.base, snapshot.epoch)?;
+        let after = self.snapshot_after(snapshot.base, snapshot.epoch)?;
+        for mut neighbour in before.into_iter().chain(after) {
+            neighbour.record.alone = None;
+            self.put_snapshot(&neighbour);
+        }
+        self.protection_changed(snapshot.base)
+    }
+
+    pub(super) fn forget_snapshot(&mut self, base: BaseId, epoch: Epoch) {
+        self.meta.remove(Table::Snapshot, &snapshot_key(base, epoch));
     }
 }
 
 impl Commit<'_> {
-    /// Keeps the base as it is now under a name, durably. `name` gets to see the state, under the lock,
-    /// and has made sure that the name is good and free. An epoch for which `may_use` says no is left out.
-    pub fn snapshot(
-        &self,
-        time: Timestamp,
-        name: impl FnOnce(&State) -> Result<String>,
-        may_use: impl Fn(&State, Epoch) -> Result<bool>,
-    ) -> Result<Snapshot> {
+    /// Changes the state as one step that is durable when this returns, while nothing is dirty. If `change`
+    /// fails, nothing has happened.
+    pub fn change<R>(&self, change: impl FnOnce(&mut Changing<'_>) -> Result<R>) -> Result<R> {
         self.run(|state| {
-            let name = name(state)?;
-            let mut epoch = state.epoch;
-            while !may_use(state, epoch)? {
-                epoch += 1;
+            state.meta.begin();
+            let before = (state.epoch, state.bases.clone(), state.reserved, state.log_blocks);
+            match change(&mut Changing { device: self.device, state }) {
+                Ok(result) => {
+                    state.meta.finish();
+                    state.counts_undo.clear();
+                    Ok(result)
+                }
+                Err(error) => {
+                    state.meta.rollback();
+                    state.counts_undo.clear();
+                    state.releases.clear();
+                    (state.epoch, state.bases, state.reserved, state.log_blocks) = before;
+                    Err(error)
+                }
             }
-            let next = epoch.checked_add(1).filter(|next| *next < Epoch::MAX);
-            let next = next.ok_or_else(|| {
-                Error::Refused(Errno::NOSPC, "this store has taken all the snapshots it can count".into())
-            })?;
-            let record = SnapshotRecord { name, time, deleting: false };
-            state.meta.put(Table::Snapshot, &snapshot_key(epoch), &record);
-            state.meta.put(Table::Name, &name_key(&record.name), &epoch);
-            state.epoch = next;
-            state.newest = epoch;
-            Ok(Snapshot { epoch, record })
         })
     }
 }
 
-impl Device {
-    /// Gives a snapshot another name, unless `check` refuses it.
-    pub fn rename_snapshot(&self, epoch: Epoch, name: &str, check: impl FnOnce(&State) -> Result<()>) -> Result<()> {
-        let mut txn = self.begin()?;
-        let snapshot = txn.snapshot(epoch)?.ok_or(Error::Posix(Errno::STALE))?;
-        check(&txn)?;
-        txn.state.meta.remove(Table::Name, &name_key(&snapshot.record.name));
-        txn.state.meta.put(Table::Name, &name_key(name), &epoch);
-        let record = SnapshotRecord { name: name.to_string(), ..snapshot.record };
-        txn.state.meta.put(Table::Snapshot, &snapshot_key(epoch), &record);
-        txn.finish()
+/// A state of which nothing is dirty, about to be committed.
+pub struct Changing<'a> {
+    pub(super) device: &'a Device,
+    pub(super) state: &'a mut State,
+}
+
+impl std::ops::Deref for Changing<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.state
+    }
+}
+
+impl Changing<'_> {
+    /// Keeps a base as it is now under a name that is good and free. An epoch for which `may_use` says no is
+    /// left out.
+    pub fn snapshot(
+        &mut self,
+        base: BaseId,
+        name: String,
+        time: Timestamp,
+        options: SnapOptions,
+        may_use: &dyn Fn(&State, Epoch) -> Result<bool>,
+    ) -> Result<Snapshot> {
+        if options.reserve {
+            let bytes = self.state.base(base)?.counts.refers * crate::limits::BLOCK_BYTES as u64;
+            self.device.check_reservable(self.state, bytes)?;
+        }
+        self.state.add_snapshot(base, name, time, options, may_use)
+    }
+
+    pub fn deactivate(&mut self, point: Point) -> Result<Snapshot> {
+        self.state.deactivate(point)
+    }
+
+    /// Changes what is stored of a snapshot, but for its name.
+    pub fn update(&mut self, snapshot: &Snapshot) {
+        self.state.put_snapshot(snapshot);
+    }
+
+    pub fn rename(&mut self, snapshot: &Snapshot, name: &str) {
+        self.state.rename(snapshot, name);
+    }
+
+    /// The tables without a history.
+    pub fn meta_mut(&mut self) -> &mut crate::meta::Meta {
+        &mut self.state.meta
     }
 }
 
 impl Txn<'_> {
-    /// Makes a snapshot invisible; what only it needs is removed later, step by step.
-    pub(super) fn hide_snapshot(&mut self, epoch: Epoch) -> Result<()> {
-        let snapshot = self.snapshot(epoch)?.ok_or(Error::Posix(Errno::STALE))?;
-        self.state.meta.remove(Table::Name, &name_key(&snapshot.record.name));
-        let record = SnapshotRecord { deleting: true, ..snapshot.record };
-        self.state.meta.put(Table::Snapshot, &snapshot_key(epoch), &record);
-        Ok(())
-    }
-
-    pub(super) fn forget_snapshot(&mut self, epoch: Epoch) {
-        self.state.meta.remove(Table::Snapshot, &snapshot_key(epoch));
+    pub(super) fn hide_snapshot(&mut self, point: Point) -> Result<()> {
+        let snapshot = self.snapshot(point.base, point.epoch)?.ok_or(Error::Posix(Errno::STALE))?;
+        self.state.hide(&snapshot)
     }
 }

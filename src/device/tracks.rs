@@ -1,7 +1,7 @@
 //! File data in tracks: where a track's bytes are now, reading them, and changing them in memory.
 
 use super::dirty::{Dirty, Patches, lay_over};
-use super::{Device, InodeNo, LIVE, Moment, Pointer, State, TrackKey, TrackNo, Txn};
+use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn, base_of, inode_of_key, inode_prefix};
 use crate::error::{Error, Result};
 use crate::limits::{DIRTY_BYTES_MAX, DIRTY_RECORDS_MAX, DIRTY_ROOM_MAX};
 use crate::logstore::{Holder, Placed};
@@ -11,8 +11,7 @@ use std::sync::Arc;
 
 pub(super) fn track_key(inode: InodeNo, track: TrackNo) -> [u8; 20] {
     let mut key = [0; 20];
-    key[..4].copy_from_slice(&LIVE.to_be_bytes());
-    key[4..12].copy_from_slice(&inode.to_be_bytes());
+    key[..12].copy_from_slice(&inode_prefix(inode));
     key[12..].copy_from_slice(&track.to_be_bytes());
     key
 }
@@ -20,8 +19,7 @@ pub(super) fn track_key(inode: InodeNo, track: TrackNo) -> [u8; 20] {
 /// The inode and track that a key of the track table names.
 pub fn split_track_key(key: &[u8]) -> Option<(InodeNo, TrackNo)> {
     let key: &[u8; 20] = key.try_into().ok()?;
-    let (inode, track) = key[4..].split_at(8);
-    Some((u64::from_be_bytes(inode.try_into().ok()?), u64::from_be_bytes(track.try_into().ok()?)))
+    Some((inode_of_key(key)?, u64::from_be_bytes(*key.last_chunk()?)))
 }
 
 /// Where the bytes of a track are at this moment. Bytes past the end of what it holds are zeros.
@@ -52,7 +50,7 @@ impl State {
 
     /// Whether the live file has this track.
     pub fn has_track(&self, inode: InodeNo, track: TrackNo) -> Result<bool> {
-        Ok(self.is_in_memory(&(inode, track)) || self.meta.contains(Table::Track, &track_key(inode, track))?)
+        Ok(self.is_in_memory(&(inode, track)) || self.exists(Table::Track, &track_key(inode, track))?)
     }
 
     /// The first track at or after `from` and before `to` that exists.
@@ -254,9 +252,7 @@ impl Device {
                 Err(error) => error,
             };
             let look = self.look()?;
-            if let Moment::At(epoch) = moment {
-                look.check_snapshot(epoch)?;
-            }
+            look.check_moment(inode, moment)?;
             let again = self.source(&look, inode, track, moment)?;
             let is_same = match (&source.below, &again.below) {
                 (Below::Stored(before), Below::Stored(now)) => before.pointer == now.pointer,
@@ -400,6 +396,7 @@ impl Txn<'_> {
             self.state.share(&self.device.log, location, known)?;
         }
         self.set(Table::Track, &track_key(inode, track), pointer)?;
+        self.state.count_refers(base_of(inode), None, Some(pointer));
         self.forget.push((inode, track));
         Ok(())
     }

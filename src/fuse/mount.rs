@@ -2,10 +2,11 @@
 
 mod helper;
 
+use super::number::{Node, Place, Virtual};
 use super::{FileSystem, Notify};
+use crate::device::BaseId;
 use crate::error::{Errno, Error, Result};
-use crate::tree::ROOT;
-use fuser::{Config, Generation, INodeNo, ReplyEntry, Session, SessionACL};
+use fuser::{Config, Generation, INodeNo, ReplyEntry, Request, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::CString;
 use std::fs::File;
@@ -209,15 +210,16 @@ impl std::ops::Deref for Served {
 }
 
 impl Served {
-    /// Takes a snapshot for a `mkdir` in the root.
-    pub(super) fn mkdir_in_root(&self, name: Vec<u8>, reply: ReplyEntry) {
+    /// Takes a snapshot for a `mkdir` in a base's directory; makes a base for one above these.
+    pub(super) fn mkdir_in_root(&self, request: &Request, parent: u64, name: Vec<u8>, reply: ReplyEntry) {
         let fs = self.0.clone();
+        let (uid, gid) = (request.uid(), request.gid());
         let take = move |mount_point: Option<&Path>| {
-            let taken = mount_point
+            let made = mount_point
                 .map_or(Ok(()), |path| fs.fetch_dirty_pages(path))
-                .and_then(|()| fs.views.snapshot(Some(&name)));
-            let attr = taken.and_then(|snapshot| fs.attributes(ROOT, crate::device::Moment::At(snapshot.epoch)));
-            match attr {
+                .and_then(|()| fs.numbers.node(parent))
+                .and_then(|node| fs.make_shown(&node, &name, uid, gid));
+            match made {
                 Ok(attr) => reply.entry(&super::KEEP, &attr, Generation(0)),
                 Err(error) => reply.error(super::convert::errno(error)),
             }
@@ -232,6 +234,16 @@ impl Served {
         }
     }
 
+    pub(super) fn rmdir_in_root(&self, request: &Request, node: &Node, name: &[u8]) -> Result<()> {
+        let base = self.base_shown(node).ok_or(Error::Posix(Errno::PERM))?;
+        let views = self.views.of(base).by(request.uid());
+        if views.beside()?.iter().any(|(_, known)| known.as_bytes() == name) {
+            // A tree with files in it; `pitfs clone delete` means it.
+            return Err(Error::Posix(Errno::NOTEMPTY));
+        }
+        views.delete(&[name]).map(|_| ())
+    }
+
     /// Lets the kernel drop pages of a snapshot that somebody tried to write to.
     pub(super) fn drop_pages(&self, number: u64, offset: u64, len: usize) {
         if let Some(notify) = self.1.get().cloned() {
@@ -242,12 +254,26 @@ impl Served {
 }
 
 impl FileSystem {
+    fn make_shown(&self, node: &Node, name: &[u8], uid: u32, gid: u32) -> Result<fuser::FileAttr> {
+        if let Some(base) = self.base_shown(node) {
+            let snapshot = self.views.of(base).by(uid).snapshot(Some(name))?;
+            let view = crate::view::View::at(base, snapshot.epoch);
+            return self.attributes(self.numbers.know(Place::root(view)));
+        }
+        if *node != Node::Root {
+            return Err(Error::Posix(Errno::PERM));
+        }
+        let base = self.views.by(uid).create_base(name, uid, gid, 0o755)?;
+        self.attributes_of_virtual(&Virtual::Base(base))
+    }
+
     /// With the writeback cache: brings in what writers have written and the kernel still keeps.
     fn fetch_dirty_pages(&self, mount_point: &Path) -> Result<()> {
         let open: Vec<u64> = self.open_for_writing.lock().keys().copied().collect();
         for inode in open {
+            let shown = mount_point.join(self.path_of_live(crate::device::base_of(inode))?);
             for path in self.views.tree().paths(inode, crate::device::Moment::Live)?.into_iter().take(1) {
-                let path = mount_point.join(crate::view::LIVE_NAME).join(std::ffi::OsStr::from_bytes(&path));
+                let path = shown.join(std::ffi::OsStr::from_bytes(&path));
                 match File::open(&path).and_then(|file| file.sync_all()) {
                     Ok(()) => {}
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -258,6 +284,25 @@ impl FileSystem {
             }
         }
         Ok(())
+    }
+}
+
+impl FileSystem {
+    /// Where a base as it is now stands in the mount.
+    fn path_of_live(&self, base: BaseId) -> Result<PathBuf> {
+        let tops = match self.only {
+            Some(only) => vec![(only, String::new())],
+            None => self.views.top_bases()?,
+        };
+        for (top, name) in tops {
+            if top == base {
+                return Ok(Path::new(&name).join(crate::view::LIVE_NAME));
+            }
+            if let Some((_, clone)) = self.views.of(top).beside()?.into_iter().find(|(id, _)| *id == base) {
+                return Ok(Path::new(&name).join(clone));
+            }
+        }
+        Err(Error::Posix(Errno::NOENT))
     }
 }
 
@@ -305,13 +350,14 @@ impl Mounted {
         } else {
             (mount_as_root(&mount_point, source, options)?, None)
         };
+        let further = device.try_clone().map_err(failed)?;
         let session = Session::from_fd(served, device, config.acl, config).inspect_err(|_| {
             if let Err(error) = unmount_path(&mount_point, true) {
                 log::warn!("{error}");
             }
         });
         let session = session.map_err(failed)?;
-        let notify = Notify::new(session.notifier(), mount_point.clone());
+        let notify = Notify::new(session.notifier(), mount_point.clone(), further.into(), fs.only);
         // Set once, here.
         notify_cell.get_or_init(|| notify.clone());
         let session = session.spawn().map_err(failed)?;

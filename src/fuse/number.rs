@@ -1,41 +1,127 @@
-//! Kernel inode numbers: 1 is the mount root; otherwise the high 24 bits are the view's number (0 for
-//! `live`) and the low 40 bits the inode's number within the view.
+//! Kernel inode numbers: 1 is the mount root; otherwise the high 24 bits are a view's number (0 for `live` of
+//! the first base) and the low 40 bits the inode's number within the view.
+//!
+//! A view can be reached in more than one way: through its name, and through `.snap` and `.snapshots`. A
+//! directory may stand in one place only, as far as the kernel is concerned, so each further way has a
+//! view's number of its own while the store is mounted. Directories that are in no tree have the last view's
+//! number.
 
-use crate::device::{Epoch, InodeNo, Moment};
+use crate::device::{BaseId, Epoch, InodeNo, Moment, base_of, in_base, number_of};
 use crate::error::{Errno, Error, Result};
-use crate::limits::INODE_BITS;
-use crate::view::{ViewNo, view_number};
-use parking_lot::RwLock;
+use crate::limits::{BASES_MAX, INODE_BITS, VIEW_BITS, VIEWS_PASSING};
+use crate::view::{View, ViewNo};
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 
 pub(super) const ROOT: u64 = 1;
 
+const VIRTUAL: ViewNo = (1 << VIEW_BITS) - 1;
+
 /// What a kernel inode number stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Node {
     Root,
-    In { inode: InodeNo, moment: Moment },
+    Virtual(Virtual),
+    In(Place),
 }
 
-/// The views that the kernel has been told numbers of.
+/// An inode at a moment, and the view's number by which it was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub inode: InodeNo,
+    pub moment: Moment,
+    pub way: ViewNo,
+}
+
+/// What stands in the mount and in no tree.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Virtual {
+    /// A base with its snapshots, in a mount of several.
+    Base(BaseId),
+    /// `.snap` of a live directory.
+    Snap(InodeNo),
+    /// `.snapshots`: all snapshots of a base under their times.
+    Shadow(BaseId),
+    /// `@TIME`: leads to the snapshot of this name.
+    Link(String),
+}
+
+impl Place {
+    /// The same way at another inode.
+    pub(super) fn at(self, inode: InodeNo) -> Place {
+        Place { inode, ..self }
+    }
+
+    pub(super) fn number(self) -> u64 {
+        u64::from(self.way) << INODE_BITS | number_of(self.inode)
+    }
+
+    /// The root of a view, under the view's own name.
+    pub(super) fn root(view: View) -> Place {
+        Place { inode: view.root(), moment: view.moment, way: view.number() }
+    }
+}
+
+/// The number of an inode in its base as it is now.
+pub(super) fn live_number(inode: InodeNo) -> u64 {
+    Place { inode, moment: Moment::Live, way: View::live(base_of(inode)).number() }.number()
+}
+
+/// The number of the directory of a base, in a mount of several.
+pub(super) fn base_number(base: BaseId) -> u64 {
+    u64::from(VIRTUAL) << INODE_BITS | u64::from(base)
+}
+
+#[derive(Default)]
+struct Given {
+    numbers: HashMap<Virtual, u64>,
+    nodes: HashMap<u64, Virtual>,
+    ways: HashMap<View, ViewNo>,
+}
+
+/// The views and virtual nodes that the kernel has been told numbers of.
 #[derive(Default)]
 pub(super) struct Numbers {
-    views: RwLock<HashMap<ViewNo, Epoch>>,
+    views: RwLock<HashMap<ViewNo, View>>,
+    given: Mutex<Given>,
 }
 
 impl Numbers {
-    /// The number of an inode; the kernel may come back with it from now on.
-    pub(super) fn number(&self, inode: InodeNo, moment: Moment) -> u64 {
-        match moment {
-            Moment::Live => inode,
-            Moment::At(epoch) => {
-                let view = view_number(epoch);
-                if self.views.read().get(&view) != Some(&epoch) {
-                    self.views.write().insert(view, epoch);
-                }
-                u64::from(view) << INODE_BITS | inode
-            }
+    /// The kernel may come back with numbers of this view from now on.
+    pub(super) fn know(&self, place: Place) -> Place {
+        let view = View { base: base_of(place.inode), moment: place.moment };
+        if place.way != 0 && self.views.read().get(&place.way) != Some(&view) {
+            self.views.write().insert(place.way, view);
         }
+        place
+    }
+
+    /// An inode of a snapshot, reached through `.snap` or `.snapshots`.
+    pub(super) fn aside(&self, inode: InodeNo, epoch: Epoch) -> Result<Place> {
+        let view = View::at(base_of(inode), epoch);
+        let way = {
+            let mut given = self.given.lock();
+            let next = VIEWS_PASSING + given.ways.len() as ViewNo;
+            if next >= VIRTUAL && !given.ways.contains_key(&view) {
+                return Err(Error::Posix(Errno::NFILE));
+            }
+            *given.ways.entry(view).or_insert(next)
+        };
+        Ok(self.know(Place { inode, moment: view.moment, way }))
+    }
+
+    pub(super) fn virtual_number(&self, node: &Virtual) -> u64 {
+        if let Virtual::Base(base) = node {
+            return base_number(*base);
+        }
+        let mut given = self.given.lock();
+        if let Some(number) = given.numbers.get(node) {
+            return *number;
+        }
+        let number = u64::from(VIRTUAL) << INODE_BITS | (u64::from(BASES_MAX) + given.numbers.len() as u64);
+        given.numbers.insert(node.clone(), number);
+        given.nodes.insert(number, node.clone());
+        number
     }
 
     /// ESTALE for a number whose view is not known.
@@ -43,11 +129,17 @@ impl Numbers {
         if number == ROOT {
             return Ok(Node::Root);
         }
-        let inode = number & ((1 << INODE_BITS) - 1);
+        let own = number_of(number);
+        let place = |view: View, way| Node::In(Place { inode: in_base(view.base, own), moment: view.moment, way });
         match (number >> INODE_BITS) as ViewNo {
-            0 => Ok(Node::In { inode, moment: Moment::Live }),
-            view => match self.views.read().get(&view) {
-                Some(epoch) => Ok(Node::In { inode, moment: Moment::At(*epoch) }),
+            0 => Ok(Node::In(Place { inode: own, moment: Moment::Live, way: 0 })),
+            VIRTUAL if own < u64::from(BASES_MAX) => Ok(Node::Virtual(Virtual::Base(own as BaseId))),
+            VIRTUAL => {
+                let found = self.given.lock().nodes.get(&number).cloned();
+                found.map(Node::Virtual).ok_or(Error::Posix(Errno::STALE))
+            }
+            way => match self.views.read().get(&way) {
+                Some(view) => Ok(place(*view, way)),
                 None => Err(Error::Posix(Errno::STALE)),
             },
         }
@@ -61,9 +153,15 @@ mod tests {
     #[test]
     fn numbers_lead_back_to_what_they_stand_for() {
         let numbers = Numbers::default();
-        for moment in [Moment::Live, Moment::At(1), Moment::At((1 << 24) + 5)] {
-            let number = numbers.number(77, moment);
-            assert_eq!(numbers.node(number).unwrap(), Node::In { inode: 77, moment });
+        for view in [View::live(0), View::at(0, 1), View::at(0, (1 << 24) + 5), View::live(3), View::at(3, 77)] {
+            let place = numbers.know(Place::root(view)).at(in_base(view.base, 77));
+            assert_eq!(numbers.node(place.number()).unwrap(), Node::In(place));
+        }
+        let aside = numbers.aside(in_base(3, 5), 77).unwrap();
+        assert_eq!(numbers.node(aside.number()).unwrap(), Node::In(aside));
+        assert_ne!(aside.number(), Place::root(View::at(3, 77)).at(in_base(3, 5)).number());
+        for node in [Virtual::Base(4), Virtual::Snap(9), Virtual::Shadow(0), Virtual::Link("a".into())] {
+            assert_eq!(numbers.node(numbers.virtual_number(&node)).unwrap(), Node::Virtual(node));
         }
         assert_eq!(numbers.node(ROOT).unwrap(), Node::Root);
         assert!(numbers.node(9 << INODE_BITS | 2).is_err());

@@ -1,8 +1,9 @@
 //! One method for each request: convert, call, reply.
 
 use super::convert::{errno, file_type, set_time};
-use super::number::{Node, ROOT};
-use super::{FileSystem, KEEP, REQUEST_BYTES, STORE_XATTR, placement};
+use super::number::{Node, Place, ROOT};
+use super::root::Target;
+use super::{BASE_XATTR, FileSystem, KEEP, REQUEST_BYTES, STORE_XATTR, placement};
 use crate::device::Moment;
 use crate::error::{Errno, Error, Result};
 use crate::tree::{Caller, Change, Entry, Inode, Kind, New, Position, RenameMode, SetMode};
@@ -11,7 +12,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 const GENERATION: Generation = Generation(0);
 
@@ -50,28 +51,30 @@ impl FileSystem {
         Caller { uid: request.uid(), gid: request.gid(), umask }
     }
 
-    fn lookup_in(&self, parent: u64, name: &[u8]) -> Result<FileAttr> {
-        match self.numbers.node(parent)? {
-            Node::Root => self.root_lookup(name),
-            Node::In { inode, moment } => {
-                let (number, found) = self.views.tree().lookup(inode, name, moment)?;
-                self.attributes_of(number, moment, &found)
-            }
+    fn lookup_in(&self, parent: u64, name: &[u8]) -> Result<(FileAttr, Duration)> {
+        let place = match self.numbers.node(parent)? {
+            Node::In(place) => place,
+            node => return self.virtual_lookup(&node, name),
+        };
+        match self.views.tree().lookup(place.inode, name, place.moment) {
+            Ok((inode, found)) => Ok((self.attributes_of(place.at(inode), &found)?, KEEP)),
+            Err(Error::Posix(Errno::NOENT)) => self.hidden_lookup(place, name),
+            Err(error) => Err(error),
         }
     }
 
     /// The kernel has been told of this inode: it stays until it is forgotten.
     fn hold(&self, number: u64) {
-        if let Ok(Node::In { inode, moment: Moment::Live }) = self.numbers.node(number) {
+        if let Ok(Node::In(Place { inode, moment: Moment::Live, .. })) = self.numbers.node(number) {
             self.views.tree().hold(inode);
         }
     }
 
     fn make(&self, request: &Request, umask: u32, parent: u64, name: &OsStr, new: New<'_>) -> Result<FileAttr> {
-        let parent = self.writable(parent)?;
-        let (number, made) =
-            self.views.tree().make(FileSystem::caller(request, umask), parent, name.as_bytes(), new)?;
-        self.settle(self.attributes_of(number, Moment::Live, &made)?)
+        let parent = self.writable_place(parent)?;
+        let caller = FileSystem::caller(request, umask);
+        let (inode, made) = self.views.tree().make(caller, parent.inode, name.as_bytes(), new)?;
+        self.settle(self.attributes_of(parent.at(inode), &made)?)
     }
 
     fn reply_made(&self, reply: ReplyEntry, made: Result<FileAttr>) {
@@ -84,16 +87,30 @@ impl FileSystem {
     fn attr_of(&self, number: u64) -> Result<FileAttr> {
         match self.numbers.node(number)? {
             Node::Root => self.root_attributes(),
-            Node::In { inode, moment } => self.attributes(inode, moment),
+            Node::Virtual(node) => self.attributes_of_virtual(&node),
+            Node::In(place) => self.attributes(place),
         }
     }
 
-    fn rename_in_root(&self, name: &OsStr, new_name: &OsStr, flags: RenameFlags) -> Result<()> {
+    /// `mv` in a base's directory renames a snapshot or a clone; in the root of a mount of several, a base.
+    fn rename_shown(&self, node: &Node, name: &OsStr, new_name: &OsStr, flags: RenameFlags) -> Result<()> {
         if flags.contains(RenameFlags::RENAME_EXCHANGE) {
             return Err(Error::Posix(Errno::INVAL));
         }
-        self.views.rename(name.as_bytes(), new_name.as_bytes())?;
-        Ok(())
+        let (name, new_name) = (name.as_bytes(), new_name.as_bytes());
+        let known = match self.base_shown(node) {
+            Some(base) => {
+                let views = self.views.of(base);
+                if views.find(name)?.is_some() || name == crate::view::LIVE_NAME.as_bytes() {
+                    return views.rename(name, new_name).map(|_| ());
+                }
+                views.beside()?
+            }
+            None if *node == Node::Root => self.views.top_bases()?,
+            None => return Err(Error::Posix(Errno::PERM)),
+        };
+        let base = known.into_iter().find(|(_, known)| known.as_bytes() == name).ok_or(Error::Posix(Errno::NOENT))?.0;
+        self.views.rename_base(base, new_name)
     }
 
     fn rename_nodes(
@@ -105,11 +122,11 @@ impl FileSystem {
         flags: RenameFlags,
     ) -> Result<()> {
         let (from, to) = match (self.numbers.node(parent)?, self.numbers.node(new_parent)?) {
-            (Node::Root, Node::Root) => return self.rename_in_root(name, new_name, flags),
-            (Node::In { inode: from, moment: old }, Node::In { inode: to, moment: new }) if old == new => {
-                crate::view::check_writable(old)?;
-                (from, to)
+            (Node::In(from), Node::In(to)) if from.way == to.way => {
+                crate::view::check_writable(from.moment)?;
+                (from.inode, to.inode)
             }
+            (node, _) if parent == new_parent => return self.rename_shown(&node, name, new_name, flags),
             _ => return Err(Error::Posix(Errno::XDEV)),
         };
         let mode = match flags {
@@ -123,73 +140,72 @@ impl FileSystem {
     }
 
     fn link_node(&self, number: u64, parent: u64, name: &OsStr) -> Result<FileAttr> {
-        let ((inode, old), (parent, new)) = match (self.numbers.node(number)?, self.numbers.node(parent)?) {
-            (Node::In { inode, moment: old }, Node::In { inode: parent, moment: new }) => ((inode, old), (parent, new)),
-            (_, Node::Root) => return Err(Error::Posix(Errno::PERM)),
-            (Node::Root, _) => return Err(Error::Posix(Errno::PERM)),
+        let (Node::In(place), Node::In(parent)) = (self.numbers.node(number)?, self.numbers.node(parent)?) else {
+            return Err(Error::Posix(Errno::PERM));
         };
-        if old != new {
+        if place.way != parent.way {
             return Err(Error::Posix(Errno::XDEV));
         }
-        crate::view::check_writable(old)?;
-        let linked = self.views.tree().link(inode, parent, name.as_bytes())?;
-        self.settle(self.attributes_of(inode, Moment::Live, &linked)?)
+        crate::view::check_writable(place.moment)?;
+        let linked = self.views.tree().link(place.inode, parent.inode, name.as_bytes())?;
+        self.settle(self.attributes_of(place, &linked)?)
     }
 
     fn list_plain(&self, number: u64, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
-        let (inode, moment) = match self.numbers.node(number)? {
-            Node::Root => {
-                return self.root_list(offset, |name, next, moment| {
-                    let number = moment.map_or(ROOT, |moment| self.numbers.number(crate::tree::ROOT, moment));
-                    reply.add(INodeNo(number), next, FileType::Directory, OsStr::from_bytes(name))
+        let place = match self.numbers.node(number)? {
+            Node::In(place) => place,
+            node => {
+                return self.virtual_list(&node, offset, &mut |name, next, target| {
+                    let (number, kind) = match target {
+                        Target::Dots => (number, FileType::Directory),
+                        Target::Virtual(node) => (self.numbers.virtual_number(&node), FileType::Directory),
+                        Target::In(place) => (place.number(), FileType::Directory),
+                    };
+                    Ok(reply.add(INodeNo(number), next, kind, OsStr::from_bytes(name)))
                 });
             }
-            Node::In { inode, moment } => (inode, moment),
         };
         if offset < 1 && reply.add(INodeNo(number), 1, FileType::Directory, ".") {
             return Ok(());
         }
         if offset < 2 {
-            let above = self.number_above(inode, moment)?;
+            let above = self.number_above(place)?;
             if reply.add(INodeNo(above), 2, FileType::Directory, "..") {
                 return Ok(());
             }
         }
-        self.views.tree().list(inode, offset, moment, |entry: &Entry| {
-            let number = self.numbers.number(entry.inode, moment);
+        self.views.tree().list(place.inode, offset, place.moment, |entry: &Entry| {
+            let number = place.at(entry.inode).number();
             Ok(!reply.add(INodeNo(number), entry.offset, file_type(entry.kind), OsStr::from_bytes(&entry.name)))
         })
     }
 
-    fn number_above(&self, inode: u64, moment: Moment) -> Result<u64> {
-        if inode == crate::tree::ROOT {
+    fn number_above(&self, place: Place) -> Result<u64> {
+        if crate::tree::is_root(place.inode) {
             return Ok(ROOT);
         }
-        Ok(self.numbers.number(self.views.tree().inode(inode, moment)?.parent, moment))
+        Ok(place.at(self.views.tree().inode(place.inode, place.moment)?.parent).number())
     }
 
     fn list_plus(&self, number: u64, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
         let own = self.attr_of(number)?;
-        let (inode, moment) = match self.numbers.node(number)? {
-            Node::Root => {
-                let mut failed = Ok(());
-                self.root_list(offset, |name, next, moment| {
-                    let attr = match moment.map_or(Ok(own), |moment| self.attributes(crate::tree::ROOT, moment)) {
-                        Ok(attr) => attr,
-                        Err(error) => {
-                            failed = Err(error);
-                            return true;
-                        }
+        let place = match self.numbers.node(number)? {
+            Node::In(place) => place,
+            node => {
+                return self.virtual_list(&node, offset, &mut |name, next, target| {
+                    let is_dots = matches!(target, Target::Dots);
+                    let attr = match target {
+                        Target::Dots => own,
+                        Target::Virtual(node) => self.attributes_of_virtual(&node)?,
+                        Target::In(place) => self.attributes(place)?,
                     };
                     let is_full = reply.add(attr.ino, next, OsStr::from_bytes(name), &KEEP, &attr, GENERATION);
-                    if !is_full && moment.is_some() {
+                    if !is_full && !is_dots {
                         self.hold(attr.ino.0);
                     }
-                    is_full
-                })?;
-                return failed;
+                    Ok(is_full)
+                });
             }
-            Node::In { inode, moment } => (inode, moment),
         };
         // The kernel takes no attributes from these two.
         if offset < 1 && reply.add(own.ino, 1, ".", &KEEP, &own, GENERATION) {
@@ -198,10 +214,10 @@ impl FileSystem {
         if offset < 2 && reply.add(own.ino, 2, "..", &KEEP, &own, GENERATION) {
             return Ok(());
         }
-        self.views.tree().list_with_inodes(inode, offset, moment, |entry: &Entry, found: &Inode| {
-            let attr = self.attributes_of(entry.inode, moment, found)?;
+        self.views.tree().list_with_inodes(place.inode, offset, place.moment, |entry: &Entry, found: &Inode| {
+            let attr = self.attributes_of(place.at(entry.inode), found)?;
             let is_full = reply.add(attr.ino, entry.offset, OsStr::from_bytes(&entry.name), &KEEP, &attr, GENERATION);
-            if !is_full && moment == Moment::Live {
+            if !is_full && place.moment == Moment::Live {
                 self.views.tree().hold(entry.inode);
             }
             Ok(!is_full)
@@ -235,16 +251,20 @@ impl FileSystem {
     fn xattr_of(&self, number: u64, name: &[u8]) -> Result<Vec<u8>> {
         match self.numbers.node(number)? {
             Node::Root if name == STORE_XATTR.as_bytes() => Ok(self.store.as_os_str().as_bytes().to_vec()),
-            Node::Root => Err(Error::Posix(Errno::NODATA)),
-            Node::In { inode, moment } => self.views.tree().xattr(inode, name, moment),
+            node if name == BASE_XATTR.as_bytes() => match self.base_shown(&node) {
+                Some(base) => Ok(self.views.of(base).base_name()?.into_bytes()),
+                None => Err(Error::Posix(Errno::NODATA)),
+            },
+            Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::NODATA)),
+            Node::In(Place { inode, moment, .. }) => self.views.tree().xattr(inode, name, moment),
         }
     }
 
     /// Snapshots are durable from their beginning; so is the root's list of them.
     fn sync_node(&self, number: u64) -> Result<()> {
         match self.numbers.node(number)? {
-            Node::In { inode, moment: Moment::Live } => self.views.tree().sync_inode(inode),
-            Node::In { .. } | Node::Root => Ok(()),
+            Node::In(Place { inode, moment: Moment::Live, .. }) => self.views.tree().sync_inode(inode),
+            Node::In(_) | Node::Root | Node::Virtual(_) => Ok(()),
         }
     }
 
@@ -270,20 +290,21 @@ impl FileSystem {
     }
 
     fn close_node(&self, number: u64, flags: i32) {
+        let Ok((inode, _)) = self.inside(number) else { return };
         let mut open = self.open_for_writing.lock();
         if self.writeback
             && flags & ACCESS_MODE != 0
-            && let Some(count) = open.get_mut(&number)
+            && let Some(count) = open.get_mut(&inode)
         {
             *count -= 1;
             if *count == 0 {
-                open.remove(&number);
+                open.remove(&inode);
             }
         }
     }
 
     fn forget_node(&self, number: u64, count: u64) {
-        if let Ok(Node::In { inode, moment: Moment::Live }) = self.numbers.node(number)
+        if let Ok(Node::In(Place { inode, moment: Moment::Live, .. })) = self.numbers.node(number)
             && let Err(error) = self.views.tree().unhold(inode, count)
         {
             log::error!("inode {inode} could not be removed: {error}");
@@ -335,15 +356,17 @@ impl Filesystem for super::mount::Served {
         let found = self.lookup_in(parent.0, name.as_bytes());
         let _yielding = placement::yielding();
         match found {
-            Ok(attr) => {
+            Ok((attr, keep)) => {
                 self.hold(attr.ino.0);
-                reply.entry(&KEEP, &attr, GENERATION);
+                reply.entry(&keep, &attr, GENERATION);
             }
-            // That there is nothing may be remembered as well.
-            Err(Error::Posix(Errno::NOENT)) => match self.root_attributes() {
-                Ok(attr) => reply.entry(&KEEP, &FileAttr { ino: INodeNo(0), ..attr }, GENERATION),
-                Err(error) => reply.error(errno(error)),
-            },
+            // That there is nothing may be remembered as well, but of times.
+            Err(Error::Posix(Errno::NOENT)) if !crate::view::is_virtual_name(name.as_bytes()) => {
+                match self.root_attributes() {
+                    Ok(attr) => reply.entry(&KEEP, &FileAttr { ino: INodeNo(0), ..attr }, GENERATION),
+                    Err(error) => reply.error(errno(error)),
+                }
+            }
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -376,7 +399,7 @@ impl Filesystem for super::mount::Served {
         reply: ReplyAttr,
     ) {
         placement::serving(request.pid());
-        let changed = self.writable(ino.0).and_then(|inode| {
+        let changed = self.writable_place(ino.0).and_then(|place| {
             let change = Change {
                 permissions: mode,
                 uid,
@@ -387,15 +410,19 @@ impl Filesystem for super::mount::Served {
                 // A change of owner clears the bits whoever makes it, unless it sets the mode as well.
                 kill_privileges: uid.is_some() || gid.is_some() || !FileSystem::keeps_privileges(request),
             };
-            let found = self.views.tree().change(inode, change)?;
-            self.attributes_of(inode, Moment::Live, &found)
+            let found = self.views.tree().change(place.inode, change)?;
+            self.attributes_of(place, &found)
         });
         reply_or_error!(reply, changed, attr => reply.attr(&KEEP, &attr));
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         placement::serving(request.pid());
-        let target = self.inside(ino.0).and_then(|(inode, moment)| self.views.tree().read_link(inode, moment));
+        let target = self.numbers.node(ino.0).and_then(|node| match node {
+            Node::In(place) => self.views.tree().read_link(place.inode, place.moment),
+            Node::Virtual(node) => self.read_virtual_link(&node),
+            Node::Root => Err(Error::Posix(Errno::INVAL)),
+        });
         reply_or_error!(reply, target, target => reply.data(&target));
     }
 
@@ -418,8 +445,8 @@ impl Filesystem for super::mount::Served {
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         placement::serving(request.pid());
-        if parent.0 == ROOT {
-            return self.mkdir_in_root(name.as_bytes().to_vec(), reply);
+        if self.numbers.node(parent.0).is_ok_and(|node| !matches!(node, Node::In(_))) {
+            return self.mkdir_in_root(request, parent.0, name.as_bytes().to_vec(), reply);
         }
         let new = New { kind: Kind::Directory, permissions: mode & 0o7777, rdev: 0, target: b"" };
         self.reply_made(reply, self.make(request, umask, parent.0, name, new));
@@ -436,14 +463,13 @@ impl Filesystem for super::mount::Served {
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         placement::serving(request.pid());
-        let removed = if parent.0 == ROOT {
-            self.views.delete(&[name.as_bytes()]).map(|_| ())
-        } else {
-            self.writable(parent.0).and_then(|parent| {
-                self.views.tree().remove_directory(parent, name.as_bytes())?;
+        let removed = self.numbers.node(parent.0).and_then(|node| match node {
+            Node::In(_) => {
+                self.views.tree().remove_directory(self.writable(parent.0)?, name.as_bytes())?;
                 self.settle(())
-            })
-        };
+            }
+            node => self.rmdir_in_root(request, &node, name.as_bytes()),
+        });
         reply_or_error!(reply, removed, () => reply.ok());
     }
 
@@ -611,8 +637,8 @@ impl Filesystem for super::mount::Served {
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let names = match self.numbers.node(ino.0) {
-            Ok(Node::Root) => Ok(Vec::new()),
-            Ok(Node::In { inode, moment }) => self.views.tree().xattr_names(inode, moment),
+            Ok(Node::Root | Node::Virtual(_)) => Ok(Vec::new()),
+            Ok(Node::In(place)) => self.views.tree().xattr_names(place.inode, place.moment),
             Err(error) => Err(error),
         };
         reply_or_error!(reply, names, names => {
@@ -644,8 +670,10 @@ impl Filesystem for super::mount::Served {
         let new = New { kind: Kind::File, permissions: mode & 0o7777, rdev: 0, target: b"" };
         reply_or_error!(reply, self.make(request, umask, parent.0, name, new), attr => {
             self.hold(attr.ino.0);
-            if flags & ACCESS_MODE != 0 {
-                *self.open_for_writing.lock().entry(attr.ino.0).or_default() += 1;
+            if flags & ACCESS_MODE != 0
+                && let Ok((inode, _)) = self.inside(attr.ino.0)
+            {
+                *self.open_for_writing.lock().entry(inode).or_default() += 1;
             }
             reply.created(&KEEP, &attr, GENERATION, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
         });

@@ -1,33 +1,75 @@
-//! The mount root: a directory with `live` and the snapshots, whose changes are snapshot commands.
+//! What stands in the mount and in no tree: the root, a directory with `live`, the snapshots and the clones of
+//! a base, whose changes are snapshot commands; and the directories that show snapshots in other ways.
+//!
+//! ```text
+//! /snap/live  /snap/NAME  /snap/CLONE        a mount of one base; of several: /snap/BASE/live …
+//! /snap/@2h -> NAME                          time as a name, not listed
+//! /snap/.snapshots/@GMT-2026.11.20-10.00.00  all of them by time, not listed above
+//! /snap/live/any/directory/.snap/NAME        that directory in every snapshot, not listed
+//! ```
 
-use super::FileSystem;
 use super::convert::attributes;
-use crate::device::{Moment, Snapshot};
+use super::number::{Node, Place, Virtual};
+use super::{FileSystem, KEEP};
+use crate::clock::Timestamp;
+use crate::device::{BaseId, Moment, Snapshot, base_of};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{self, Inode};
-use crate::view::LIVE_NAME;
+use crate::view::{LIVE_NAME, View, Views};
 use fuser::{FileAttr, FileType, INodeNo};
-use std::time::UNIX_EPOCH;
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
 
-/// Offsets of the root's listing: `.`, `..`, `live`, then the snapshots by epoch.
+/// Offsets of a base's listing: `.`, `..`, `live`, then the snapshots by epoch, then the clones by number.
 const LIVE_OFFSET: u64 = 3;
+const CLONE_OFFSET: u64 = 1 << 33;
 /// Snapshots looked up at once.
 const BATCH: usize = 128;
 
+const SNAP: &[u8] = b".snap";
+const SHADOW: &[u8] = b".snapshots";
+
+/// What an entry of a listing leads to.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// The directory itself, or the one above.
+    Dots,
+    Virtual(Virtual),
+    In(Place),
+}
+
+/// Takes an entry of a listing: its name, where to go on after it, where it leads; whether that was one too many.
+pub(super) type Add<'a> = &'a mut dyn FnMut(&[u8], u64, Target) -> Result<bool>;
+
 impl FileSystem {
-    pub(super) fn root_attributes(&self) -> Result<FileAttr> {
-        let newest = self.views.tree().device().look()?.snapshot_before(u32::MAX)?;
-        let time = newest.map_or(UNIX_EPOCH, |snapshot| snapshot.record.time.into());
+    /// The base that a directory of the mount shows with its snapshots.
+    pub(super) fn base_shown(&self, node: &Node) -> Option<BaseId> {
+        match node {
+            Node::Root => self.only,
+            Node::Virtual(Virtual::Base(base)) => Some(*base),
+            _ => None,
+        }
+    }
+
+    /// The attributes of a directory, or link, that is in no tree.
+    pub(super) fn virtual_attributes(&self, number: u64, kind: FileType, size: u64) -> Result<FileAttr> {
+        let look = self.views.tree().device().look()?;
+        let mut newest = None;
+        for (base, _) in look.bases() {
+            let snapshot = look.snapshot_before(base, u32::MAX)?;
+            newest = newest.max(snapshot.map(|snapshot| snapshot.record.time));
+        }
+        let time = newest.map_or(UNIX_EPOCH, |time: Timestamp| time.into());
         Ok(FileAttr {
-            ino: INodeNo(super::number::ROOT),
-            size: 0,
+            ino: INodeNo(number),
+            size,
             blocks: 0,
             atime: time,
             mtime: time,
             ctime: time,
             crtime: UNIX_EPOCH,
-            kind: FileType::Directory,
-            perm: 0o755,
+            kind,
+            perm: if kind == FileType::Symlink { 0o777 } else { 0o755 },
             // One link: the number of subdirectories is not told, as on btrfs.
             nlink: 1,
             uid: self.uid,
@@ -38,54 +80,238 @@ impl FileSystem {
         })
     }
 
-    /// The attributes of an inode in a view. A snapshot's root shows the snapshot's time as mtime.
-    pub(super) fn attributes(&self, number: u64, moment: Moment) -> Result<FileAttr> {
-        let found = self.views.tree().inode(number, moment)?;
-        self.attributes_of(number, moment, &found)
+    pub(super) fn root_attributes(&self) -> Result<FileAttr> {
+        self.virtual_attributes(super::number::ROOT, FileType::Directory, 0)
     }
 
-    pub(super) fn attributes_of(&self, number: u64, moment: Moment, found: &Inode) -> Result<FileAttr> {
+    pub(super) fn attributes_of_virtual(&self, node: &Virtual) -> Result<FileAttr> {
+        let number = self.numbers.virtual_number(node);
+        match node {
+            Virtual::Link(name) => self.virtual_attributes(number, FileType::Symlink, name.len() as u64),
+            Virtual::Base(base) => {
+                self.views.tree().device().look()?.base_record(*base)?;
+                self.virtual_attributes(number, FileType::Directory, 0)
+            }
+            Virtual::Snap(_) | Virtual::Shadow(_) => self.virtual_attributes(number, FileType::Directory, 0),
+        }
+    }
+
+    /// The attributes of an inode in a view. A snapshot's root shows the snapshot's time as mtime.
+    pub(super) fn attributes(&self, place: Place) -> Result<FileAttr> {
+        let found = self.views.tree().inode(place.inode, place.moment)?;
+        self.attributes_of(place, &found)
+    }
+
+    pub(super) fn attributes_of(&self, place: Place, found: &Inode) -> Result<FileAttr> {
         let tree = self.views.tree();
-        let mut attr = attributes(self.numbers.number(number, moment), found, tree.device().track_bytes());
-        if let (Moment::At(epoch), tree::ROOT) = (moment, number)
-            && let Some(snapshot) = tree.device().look()?.snapshot(epoch)?
+        let mut attr = attributes(place.number(), found, tree.device().track_bytes());
+        if let Moment::At(epoch) = place.moment
+            && tree::is_root(place.inode)
+            && let Some(snapshot) = tree.device().look()?.snapshot(base_of(place.inode), epoch)?
         {
             attr.mtime = snapshot.record.time.into();
         }
         Ok(attr)
     }
 
-    pub(super) fn root_lookup(&self, name: &[u8]) -> Result<FileAttr> {
-        let moment = if name == LIVE_NAME.as_bytes() {
-            Moment::Live
-        } else {
-            let snapshot = self.views.find(name)?.ok_or(Error::Posix(Errno::NOENT))?;
-            Moment::At(snapshot.epoch)
-        };
-        self.attributes(tree::ROOT, moment)
+    fn root_of(&self, view: View) -> Result<FileAttr> {
+        self.attributes(self.numbers.know(Place::root(view)))
     }
 
-    /// Lists the root after an offset until `add` says that its buffer is full.
-    pub(super) fn root_list(&self, offset: u64, mut add: impl FnMut(&[u8], u64, Option<Moment>) -> bool) -> Result<()> {
-        if offset < 1 && add(b".", 1, None) || offset < 2 && add(b"..", 2, None) {
+    /// A name in a directory that is in no tree, and how long that may be remembered.
+    pub(super) fn virtual_lookup(&self, node: &Node, name: &[u8]) -> Result<(FileAttr, Duration)> {
+        if let Some(base) = self.base_shown(node) {
+            return self.base_lookup(&self.views.of(base), name);
+        }
+        match node {
+            Node::Root => {
+                let bases = self.views.top_bases()?;
+                let found = bases.into_iter().find(|(_, known)| known.as_bytes() == name);
+                let (base, _) = found.ok_or(Error::Posix(Errno::NOENT))?;
+                Ok((self.attributes_of_virtual(&Virtual::Base(base))?, KEEP))
+            }
+            Node::Virtual(Virtual::Snap(directory)) => self.snap_lookup(*directory, name),
+            Node::Virtual(Virtual::Shadow(base)) => {
+                let snapshot = by_time(&self.views.of(*base), name)?;
+                let place = self.numbers.aside(View::live(*base).root(), snapshot.epoch)?;
+                Ok((self.attributes(place)?, Duration::ZERO))
+            }
+            _ => Err(Error::Posix(Errno::NOTDIR)),
+        }
+    }
+
+    fn base_lookup(&self, views: &Views, name: &[u8]) -> Result<(FileAttr, Duration)> {
+        if name == LIVE_NAME.as_bytes() {
+            return Ok((self.root_of(View::live(views.base()))?, KEEP));
+        }
+        if name == SHADOW {
+            return Ok((self.attributes_of_virtual(&Virtual::Shadow(views.base()))?, KEEP));
+        }
+        if name.starts_with(b"@") {
+            return self.time_link(views, name);
+        }
+        if let Some(snapshot) = views.find(name)? {
+            let is_shown = snapshot.is_readable() && !snapshot.record.offline;
+            return match is_shown {
+                true => Ok((self.root_of(View::at(snapshot.base, snapshot.epoch))?, KEEP)),
+                false => Err(Error::Posix(Errno::NOENT)),
+            };
+        }
+        let beside = views.beside()?.into_iter().find(|(_, known)| known.as_bytes() == name);
+        let (base, _) = beside.ok_or(Error::Posix(Errno::NOENT))?;
+        Ok((self.root_of(View::live(base))?, KEEP))
+    }
+
+    /// What time it leads to changes as time goes by: nothing is remembered.
+    fn time_link(&self, views: &Views, name: &[u8]) -> Result<(FileAttr, Duration)> {
+        let snapshot = by_time(views, name)?;
+        Ok((self.attributes_of_virtual(&Virtual::Link(snapshot.record.name))?, Duration::ZERO))
+    }
+
+    /// `.snap` and `.snapshots`, where nothing real has that name.
+    pub(super) fn hidden_lookup(&self, place: Place, name: &[u8]) -> Result<(FileAttr, Duration)> {
+        if place.moment != Moment::Live {
+            return Err(Error::Posix(Errno::NOENT));
+        }
+        match name {
+            SNAP if self.views.tree().inode(place.inode, Moment::Live)?.is_directory() => {
+                Ok((self.attributes_of_virtual(&Virtual::Snap(place.inode))?, KEEP))
+            }
+            SHADOW if tree::is_root(place.inode) => {
+                Ok((self.attributes_of_virtual(&Virtual::Shadow(base_of(place.inode)))?, KEEP))
+            }
+            _ => Err(Error::Posix(Errno::NOENT)),
+        }
+    }
+
+    fn snap_lookup(&self, directory: u64, name: &[u8]) -> Result<(FileAttr, Duration)> {
+        let views = self.views.of(base_of(directory));
+        if name.starts_with(b"@") {
+            return self.time_link(&views, name);
+        }
+        let snapshot = views.find(name)?.filter(is_shown).ok_or(Error::Posix(Errno::NOENT))?;
+        let place = self.in_snapshot(directory, &snapshot)?.ok_or(Error::Posix(Errno::NOENT))?;
+        Ok((self.attributes(place)?, Duration::ZERO))
+    }
+
+    /// Where a live directory was in a snapshot: the directory itself, or the one that had its path.
+    fn in_snapshot(&self, directory: u64, snapshot: &Snapshot) -> Result<Option<Place>> {
+        let tree = self.views.tree();
+        let moment = Moment::At(snapshot.epoch);
+        let was_there = |inode| tree.inode(inode, moment).is_ok_and(|found| found.is_directory() && found.links > 0);
+        if was_there(directory) {
+            return self.numbers.aside(directory, snapshot.epoch).map(Some);
+        }
+        for path in tree.paths(directory, Moment::Live)? {
+            if let Ok(inode) = tree.resolve(snapshot.base, &path, moment)
+                && was_there(inode)
+            {
+                return self.numbers.aside(inode, snapshot.epoch).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn read_virtual_link(&self, node: &Virtual) -> Result<Vec<u8>> {
+        match node {
+            Virtual::Link(name) => Ok(name.clone().into_bytes()),
+            _ => Err(Error::Posix(Errno::INVAL)),
+        }
+    }
+
+    /// Lists a directory that is in no tree, after an offset.
+    pub(super) fn virtual_list(&self, node: &Node, offset: u64, add: Add<'_>) -> Result<()> {
+        if offset < 1 && add(b".", 1, Target::Dots)? || offset < 2 && add(b"..", 2, Target::Dots)? {
             return Ok(());
         }
-        if offset < LIVE_OFFSET && add(LIVE_NAME.as_bytes(), LIVE_OFFSET, Some(Moment::Live)) {
+        if let Some(base) = self.base_shown(node) {
+            return self.list_base(&self.views.of(base), offset, add);
+        }
+        match node {
+            Node::Root => {
+                for (base, name) in self.views.top_bases()? {
+                    let next = LIVE_OFFSET + u64::from(base);
+                    if next > offset && add(name.as_bytes(), next, Target::Virtual(Virtual::Base(base)))? {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Node::Virtual(Virtual::Snap(directory)) => self.list_snap(*directory, offset, add),
+            Node::Virtual(Virtual::Shadow(base)) => self.list_shadow(&self.views.of(*base), offset, add),
+            _ => Err(Error::Posix(Errno::NOTDIR)),
+        }
+    }
+
+    fn list_base(&self, views: &Views, offset: u64, add: Add<'_>) -> Result<()> {
+        let live = Target::In(self.numbers.know(Place::root(View::live(views.base()))));
+        if offset < LIVE_OFFSET && add(LIVE_NAME.as_bytes(), LIVE_OFFSET, live)? {
             return Ok(());
         }
-        let mut epoch = offset.saturating_sub(LIVE_OFFSET) as u32;
-        loop {
+        let mut epoch = offset.saturating_sub(LIVE_OFFSET).min(u64::from(u32::MAX)) as u32;
+        while offset < CLONE_OFFSET {
             // `add` may look at the state itself: it is not held here meanwhile.
-            let batch = self.views.tree().device().look()?.snapshots_after(epoch, BATCH)?;
-            let Some(last) = batch.last() else { return Ok(()) };
+            let batch = views.tree().device().look()?.snapshots_after(views.base(), epoch, BATCH)?;
+            let Some(last) = batch.last() else { break };
             epoch = last.epoch;
-            for Snapshot { epoch, record } in batch {
-                if !record.deleting
-                    && add(record.name.as_bytes(), LIVE_OFFSET + u64::from(epoch), Some(Moment::At(epoch)))
-                {
+            for snapshot in batch.iter().filter(|snapshot| is_shown(snapshot)) {
+                let place = self.numbers.know(Place::root(View::at(snapshot.base, snapshot.epoch)));
+                let next = LIVE_OFFSET + u64::from(snapshot.epoch);
+                if add(snapshot.record.name.as_bytes(), next, Target::In(place))? {
                     return Ok(());
                 }
             }
         }
+        for (base, name) in views.beside()? {
+            let next = CLONE_OFFSET + u64::from(base);
+            let place = self.numbers.know(Place::root(View::live(base)));
+            if next > offset && add(name.as_bytes(), next, Target::In(place))? {
+                break;
+            }
+        }
+        Ok(())
     }
+
+    fn list_snap(&self, directory: u64, offset: u64, add: Add<'_>) -> Result<()> {
+        let views = self.views.of(base_of(directory));
+        for snapshot in views.snapshots()?.into_iter().filter(is_shown) {
+            let next = LIVE_OFFSET + u64::from(snapshot.epoch);
+            if next > offset
+                && let Some(place) = self.in_snapshot(directory, &snapshot)?
+                && add(snapshot.record.name.as_bytes(), next, Target::In(place))?
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn list_shadow(&self, views: &Views, offset: u64, add: Add<'_>) -> Result<()> {
+        // Of several in one second the newest is found under that name.
+        let mut by_name: BTreeMap<i64, Snapshot> = BTreeMap::new();
+        for snapshot in views.snapshots()?.into_iter().filter(is_shown) {
+            by_name.insert(snapshot.record.time.seconds, snapshot);
+        }
+        for snapshot in by_name.into_values() {
+            let next = LIVE_OFFSET + u64::from(snapshot.epoch);
+            if next > offset {
+                let place = self.numbers.aside(View::live(views.base()).root(), snapshot.epoch)?;
+                if add(snapshot.record.time.as_gmt_name().as_bytes(), next, Target::In(place))? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_shown(snapshot: &Snapshot) -> bool {
+    snapshot.is_readable() && !snapshot.record.offline
+}
+
+/// The snapshot that `@TIME` leads to; ENOENT for what is no time as well, as for any name.
+fn by_time(views: &Views, name: &[u8]) -> Result<Snapshot> {
+    let text = name.strip_prefix(b"@").and_then(|text| std::str::from_utf8(text).ok());
+    let found = text.map(|text| views.at_time(text)).transpose();
+    found.ok().flatten().ok_or(Error::Posix(Errno::NOENT))
 }

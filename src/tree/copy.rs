@@ -75,7 +75,7 @@ impl Tree {
         let track_bytes = self.device.track_bytes();
         let _files = self.lock_files(from.inode, to);
         let mut txn = self.device.begin_growing()?;
-        txn.check_moment(from.moment)?;
+        txn.check_moment(from.inode, from.moment)?;
         // The source may have changed since the copy began.
         let source = inode::load_file(&txn, from.inode, from.moment)?;
         let len = len.min(source.size.saturating_sub(from.offset));

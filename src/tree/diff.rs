@@ -8,7 +8,7 @@ use super::Tree;
 use super::inode::{Inode, Kind};
 use super::names::Entry;
 use super::paths::join;
-use crate::device::{Epoch, InodeNo, LIVE, Moment, split_increment};
+use crate::device::{BaseId, Epoch, InodeNo, Moment, inode_of_key, split_increment};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
 use serde::{Deserialize, Serialize};
@@ -51,24 +51,29 @@ struct Touched {
 
 impl Tree {
     /// What became different from `before` to `after`, sorted by path.
-    pub fn diff(&self, before: Moment, after: Moment) -> Result<Vec<Difference>> {
+    pub fn diff(&self, base: BaseId, before: Moment, after: Moment) -> Result<Vec<Difference>> {
         let order = |moment| match moment {
             Moment::At(epoch) => epoch,
             Moment::Live => Epoch::MAX - 1,
         };
         let (start, end) = (order(before), order(after));
         let mut found = if start <= end {
-            self.diff_forward(before, after, start, end)?
+            self.diff_forward(base, (before, start), (after, end))?
         } else {
-            self.diff_forward(after, before, end, start)?.into_iter().map(Difference::reversed).collect()
+            self.diff_forward(base, (after, end), (before, start))?.into_iter().map(Difference::reversed).collect()
         };
         found.sort_by(|a, b| (&a.path, a.kind).cmp(&(&b.path, b.kind)));
         Ok(found)
     }
 
     /// What changed from the epoch of the earlier moment to that of the later, in no order.
-    fn diff_forward(&self, before: Moment, after: Moment, start: Epoch, end: Epoch) -> Result<Vec<Difference>> {
-        let touched = self.touched(start, end)?;
+    fn diff_forward(
+        &self,
+        base: BaseId,
+        (before, start): (Moment, Epoch),
+        (after, end): (Moment, Epoch),
+    ) -> Result<Vec<Difference>> {
+        let touched = self.touched(base, start, end)?;
         let mut names = Names {
             tree: self,
             before,
@@ -108,18 +113,35 @@ impl Tree {
             // An inode without a name is not part of the tree any more.
             Ok(found) => Ok((found.links > 0).then_some(found)),
             Err(Error::Posix(Errno::STALE)) => {
-                self.device.look()?.check_moment(moment)?;
+                self.device.look()?.check_moment(number, moment)?;
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn touched(&self, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touched>> {
-        let key = |epoch: Epoch| [LIVE.to_be_bytes(), epoch.to_be_bytes()].concat();
+    /// Inodes that changed after an epoch, up to another.
+    fn touched(&self, base: BaseId, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touched>> {
+        let mut touched = BTreeMap::new();
+        self.note_touched(base, start, end, &mut touched)?;
+        // What a restore changed is in no increment before it is settled.
+        let eras = self.device.look()?.base_record(base)?.eras.clone();
+        for era in eras.iter().filter(|era| era.source.base == base && start <= era.since && era.since < end) {
+            self.note_touched(base, era.source.epoch, era.since, &mut touched)?;
+        }
+        Ok(touched)
+    }
+
+    fn note_touched(
+        &self,
+        base: BaseId,
+        start: Epoch,
+        end: Epoch,
+        touched: &mut BTreeMap<InodeNo, Touched>,
+    ) -> Result<()> {
+        let key = |epoch: Epoch| [base.to_be_bytes(), epoch.to_be_bytes()].concat();
         let mut from = key(start + 1);
         let to = key(end + 1);
-        let mut touched: BTreeMap<InodeNo, Touched> = BTreeMap::new();
         loop {
             let look = self.device.look()?;
             let mut count = 0;
@@ -127,7 +149,7 @@ impl Tree {
             for pair in look.meta().range(Table::Increment, &from, &to)?.take(STEP) {
                 let (full, _) = pair?;
                 let (table, key, _) = split_increment(&full)?;
-                if let Some(number) = key.get(4..12).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes) {
+                if let Some(number) = inode_of_key(&key) {
                     let touch = touched.entry(number).or_default();
                     touch.data |= table == Table::Track;
                     touch.xattr |= table == Table::Xattr;
@@ -140,7 +162,7 @@ impl Tree {
                     last.push(0);
                     from = last;
                 }
-                _ => return Ok(touched),
+                _ => return Ok(()),
             }
         }
     }

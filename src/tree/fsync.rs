@@ -8,7 +8,7 @@
 use super::data::inline_part;
 use super::inode::{self, Inode, Kind};
 use super::{NEXT_INODE, Tree};
-use crate::device::{Change, InodeNo, Journaling, Moment, Source, TrackNo};
+use crate::device::{Change, InodeNo, Journaling, Moment, Source, TrackNo, base_of, number_of};
 use crate::error::{Error, Result};
 use crate::journal;
 use crate::limits::JOURNAL_DATA_MAX;
@@ -115,6 +115,9 @@ impl Tree {
         if !change.is_new {
             return Ok(true);
         }
+        if !state.base_record(base_of(number))?.eras.is_empty() {
+            return Ok(false);
+        }
         let Some(parent) = inode::find(state, record.parent, Moment::Live)? else { return Ok(false) };
         let above = state.changes().get(record.parent).unwrap_or_default();
         // A directory that is new needs no commit for its entries: they are made one by one.
@@ -127,8 +130,12 @@ impl Tree {
         }
         let key = self.dirent_key(record.parent, &record.name);
         for value in state.found_by_replay(Table::Dirent, &key)? {
+            // An older state may shine through, or a tombstone hide it.
+            if value.is_empty() {
+                return Ok(false);
+            }
             let dirent: super::names::Dirent = crate::meta::decode(Table::Dirent, &key, &value)?;
-            if dirent.inode != number {
+            if dirent.inside(number).inode != number {
                 return Ok(false);
             }
         }
@@ -216,7 +223,7 @@ impl Tree {
             return Ok(());
         }
         let next: InodeNo = txn.meta().get(Table::State, NEXT_INODE)?.unwrap_or_default();
-        txn.meta_mut().put(Table::State, NEXT_INODE, &next.max(number + 1));
+        txn.meta_mut().put(Table::State, NEXT_INODE, &next.max(number_of(number) + 1));
         record.links = if record.is_directory() { 2 } else { 1 };
         let directory = inode::load_directory(&txn, record.parent, Moment::Live)?;
         self.add_entry(&mut txn, directory, number, &record, record.btime)?;

@@ -1,8 +1,7 @@
 //! The inode record.
 
-use super::inode_prefix;
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, State, Txn};
+use crate::device::{BaseId, InodeNo, Moment, State, Txn, base_of, in_base, inode_prefix, number_of};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
 use serde::{Deserialize, Serialize};
@@ -10,6 +9,15 @@ use serde_bytes::ByteBuf;
 
 /// The root of a tree. Number 1 is left to whoever shows several trees under one root.
 pub const ROOT: InodeNo = 2;
+
+/// The root of a base.
+pub fn root_of(base: BaseId) -> InodeNo {
+    in_base(base, ROOT)
+}
+
+pub fn is_root(inode: InodeNo) -> bool {
+    number_of(inode) == ROOT
+}
 
 pub(super) const SETUID: u32 = 0o4000;
 pub(super) const SETGID: u32 = 0o2000;
@@ -129,7 +137,8 @@ pub(super) fn key(inode: InodeNo) -> [u8; 12] {
 
 /// The inode at a moment, if there is one.
 pub(super) fn find(state: &State, inode: InodeNo, moment: Moment) -> Result<Option<Inode>> {
-    state.get(Table::Inode, &key(inode), moment)
+    let found: Option<Inode> = state.get(Table::Inode, &key(inode), moment)?;
+    Ok(found.map(|found| Inode { parent: in_base(base_of(inode), found.parent), ..found }))
 }
 
 /// The inode at a moment; ESTALE where there is none.
@@ -152,5 +161,6 @@ pub(super) fn load_file(state: &State, inode: InodeNo, moment: Moment) -> Result
 }
 
 pub(super) fn store(txn: &mut Txn<'_>, inode: InodeNo, record: &Inode) -> Result<()> {
-    txn.set(Table::Inode, &key(inode), record)
+    // Stored with the number alone: a clone shows the same record.
+    txn.set(Table::Inode, &key(inode), &Inode { parent: number_of(record.parent), ..record.clone() })
 }

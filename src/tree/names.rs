@@ -4,9 +4,9 @@
 //! from: listings need no state, and an offset stays good whatever happens in between.
 
 use super::inode::{self, Inode, Kind, SETGID};
-use super::{NEXT_INODE, Tree, acl, inode_prefix};
+use super::{NEXT_INODE, Tree, acl};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, Note, State, Txn};
+use crate::device::{InodeNo, Moment, Note, State, Txn, base_of, base_of_key, in_base, inode_prefix, number_of};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 use crate::meta::Table;
@@ -22,6 +22,22 @@ const FIRST_HASH: u64 = 16;
 pub(super) struct Dirent {
     pub inode: InodeNo,
     pub kind: u8,
+}
+
+impl Dirent {
+    /// As it is stored: with the number alone.
+    pub(super) fn new(inode: InodeNo, kind: Kind) -> Dirent {
+        Dirent { inode, kind: kind as u8 }.stored()
+    }
+
+    pub(super) fn stored(self) -> Dirent {
+        Dirent { inode: number_of(self.inode), ..self }
+    }
+
+    /// As it is used: with the base of its directory.
+    pub(super) fn inside(self, directory: InodeNo) -> Dirent {
+        Dirent { inode: in_base(base_of(directory), self.inode), ..self }
+    }
 }
 
 /// One entry of a directory.
@@ -60,7 +76,8 @@ impl Tree {
     }
 
     pub(super) fn find(&self, state: &State, parent: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Dirent>> {
-        state.get(Table::Dirent, &self.dirent_key(parent, name), moment)
+        let found: Option<Dirent> = state.get(Table::Dirent, &self.dirent_key(parent, name), moment)?;
+        Ok(found.map(|dirent| dirent.inside(parent)))
     }
 
     fn find_existing(&self, state: &State, parent: InodeNo, name: &[u8]) -> Result<Dirent> {
@@ -73,7 +90,7 @@ impl Tree {
             return Err(Error::Posix(Errno::NAMETOOLONG));
         }
         let look = self.device.look()?;
-        look.check_moment(moment)?;
+        look.check_moment(parent, moment)?;
         match self.find(&look, parent, name, moment)? {
             Some(dirent) => Ok((dirent.inode, inode::load(&look, dirent.inode, moment)?)),
             None => {
@@ -86,7 +103,7 @@ impl Tree {
     /// The inode itself; ESTALE where it is gone.
     pub fn inode(&self, number: InodeNo, moment: Moment) -> Result<Inode> {
         let look = self.device.look()?;
-        look.check_moment(moment)?;
+        look.check_moment(number, moment)?;
         inode::load(&look, number, moment)
     }
 
@@ -99,7 +116,7 @@ impl Tree {
         mut each: impl FnMut(&Entry) -> Result<bool>,
     ) -> Result<()> {
         let look = self.device.look()?;
-        look.check_moment(moment)?;
+        look.check_moment(directory, moment)?;
         list_in(&look, directory, offset, moment, &mut |entry| each(entry))
     }
 
@@ -112,7 +129,7 @@ impl Tree {
         mut each: impl FnMut(&Entry, &Inode) -> Result<bool>,
     ) -> Result<()> {
         let look = self.device.look()?;
-        look.check_moment(moment)?;
+        look.check_moment(directory, moment)?;
         list_in(&look, directory, offset, moment, &mut |entry| {
             let found = inode::load(&look, entry.inode, moment)?;
             each(entry, &found)
@@ -138,7 +155,7 @@ impl Tree {
         if directory.links == 0 {
             return Err(Error::Posix(Errno::NOENT));
         }
-        if txn.meta().contains(Table::Dirent, &self.dirent_key(parent, name))? {
+        if txn.exists(Table::Dirent, &self.dirent_key(parent, name))? {
             return Err(Error::Posix(Errno::EXIST));
         }
         if new.kind == Kind::Directory && directory.links >= LINKS_MAX {
@@ -151,6 +168,7 @@ impl Tree {
             return Err(Error::Posix(Errno::NOSPC));
         }
         txn.meta_mut().put(Table::State, NEXT_INODE, &(number + 1));
+        let number = in_base(base_of(parent), number);
         let inherited = if new.kind == Kind::Symlink { None } else { acl::inherit(&txn, parent, new.permissions)? };
         let permissions = match &inherited {
             Some(inherited) => inherited.permissions,
@@ -191,7 +209,7 @@ impl Tree {
         let kind = made.kind();
         inode::store(txn, number, made)?;
         let key = self.dirent_key(made.parent, &made.name);
-        txn.set(Table::Dirent, &key, &Dirent { inode: number, kind: kind as u8 })?;
+        txn.set(Table::Dirent, &key, &Dirent::new(number, kind))?;
         directory.size += 1;
         directory.links += u32::from(kind == Kind::Directory);
         directory.touch(now);
@@ -203,6 +221,9 @@ impl Tree {
     /// Gives an inode one more name.
     pub fn link(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Inode> {
         Tree::check_name(name)?;
+        if base_of(number) != base_of(parent) {
+            return Err(Error::Posix(Errno::XDEV));
+        }
         let mut txn = self.device.begin_growing()?;
         let mut target = inode::load(&txn, number, Moment::Live)?;
         let mut directory = inode::load_directory(&txn, parent, Moment::Live)?;
@@ -216,11 +237,11 @@ impl Tree {
             return Err(Error::Posix(Errno::MLINK));
         }
         let key = self.dirent_key(parent, name);
-        if txn.meta().contains(Table::Dirent, &key)? {
+        if txn.exists(Table::Dirent, &key)? {
             return Err(Error::Posix(Errno::EXIST));
         }
         let now = Timestamp::now();
-        txn.set(Table::Dirent, &key, &Dirent { inode: number, kind: target.kind() as u8 })?;
+        txn.set(Table::Dirent, &key, &Dirent::new(number, target.kind()))?;
         txn.set(Table::Link, &link_key(number, parent, name), &())?;
         target.links += 1;
         target.ctime = now;
@@ -309,13 +330,13 @@ impl Tree {
 }
 
 pub(super) fn link_key(inode: InodeNo, parent: InodeNo, name: &[u8]) -> Vec<u8> {
-    [&inode_prefix(inode)[..], &parent.to_be_bytes(), name].concat()
+    [&inode_prefix(inode)[..], &number_of(parent).to_be_bytes(), name].concat()
 }
 
 /// The directory and the name that a key of the link table holds.
 pub(super) fn split_link_key(key: &[u8]) -> Option<(InodeNo, &[u8])> {
     let (parent, name) = key.get(12..)?.split_first_chunk::<8>()?;
-    Some((u64::from_be_bytes(*parent), name))
+    Some((in_base(base_of_key(key), u64::from_be_bytes(*parent)), name))
 }
 
 /// The inode has lost a name: another one takes the place of the first if it was that.
@@ -361,7 +382,7 @@ fn list_in(
         let (hash, name) = key[prefix.len()..].split_first_chunk::<8>().ok_or_else(damaged)?;
         entry.name.clear();
         entry.name.extend_from_slice(name);
-        entry.inode = dirent.inode;
+        entry.inode = dirent.inside(directory).inode;
         entry.kind = Kind::from_number(dirent.kind).ok_or_else(damaged)?;
         entry.offset = u64::from_be_bytes(*hash);
         Ok(if each(&entry)? { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })

@@ -2,9 +2,9 @@
 //!
 //! These records have no history: they only save work.
 
-use super::{Tree, inode_prefix};
+use super::Tree;
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Txn};
+use crate::device::{InodeNo, Txn, inode_prefix};
 use crate::error::Result;
 use crate::meta::Table;
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,9 @@
 //! From an inode back to its names.
 
-use super::inode::{self, ROOT};
+use super::inode::{self, root_of};
 use super::names::split_link_key;
-use super::{Tree, inode_prefix};
-use crate::device::{InodeNo, Moment, State};
+use super::{Tree, is_root};
+use crate::device::{BaseId, InodeNo, Moment, State, inode_prefix};
 use crate::error::Result;
 use crate::meta::{Table, prefix_end};
 use std::ops::ControlFlow;
@@ -15,13 +15,13 @@ impl Tree {
     /// All paths of an inode, relative to the root of its tree; none if it has no name.
     pub fn paths(&self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
         let look = self.device.look()?;
-        look.check_moment(moment)?;
+        look.check_moment(number, moment)?;
         paths_in(self, &look, number, moment)
     }
 
     /// Follows a path from the root of the tree. Symlinks are not followed.
-    pub fn resolve(&self, path: &[u8], moment: Moment) -> Result<InodeNo> {
-        let mut at = ROOT;
+    pub fn resolve(&self, base: BaseId, path: &[u8], moment: Moment) -> Result<InodeNo> {
+        let mut at = root_of(base);
         for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
             at = self.lookup(at, name, moment)?.0;
         }
@@ -30,7 +30,7 @@ impl Tree {
 }
 
 pub(super) fn paths_in(tree: &Tree, state: &State, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
-    if number == ROOT {
+    if is_root(number) {
         return Ok(vec![Vec::new()]);
     }
     let Some(found) = inode::find(state, number, moment)? else { return Ok(Vec::new()) };
@@ -52,7 +52,7 @@ pub(super) fn paths_in(tree: &Tree, state: &State, number: InodeNo, moment: Mome
 
 fn directory_path(state: &State, mut number: InodeNo, moment: Moment) -> Result<Option<Vec<u8>>> {
     let mut names = Vec::new();
-    while number != ROOT {
+    while !is_root(number) {
         match inode::find(state, number, moment)? {
             Some(found) if found.links > 0 && names.len() < DEPTH_MAX => {
                 names.push(found.name.into_vec());

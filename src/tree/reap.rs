@@ -1,8 +1,8 @@
 //! Removing inodes that have no name any more.
 
 use super::inode::{self};
-use super::{Tree, inode_prefix, origin, xattr};
-use crate::device::{InodeNo, Moment};
+use super::{Tree, origin, xattr};
+use crate::device::{InodeNo, Moment, inode_prefix};
 use crate::error::Result;
 use crate::meta::{Table, prefix_end};
 use std::ops::ControlFlow;
@@ -39,7 +39,11 @@ impl Tree {
         let mut txn = self.device.begin()?;
         let found = match inode::find(&txn, number, Moment::Live)? {
             Some(found) if found.links == 0 => found,
-            Some(_) | None => return Ok(true),
+            Some(_) | None => {
+                txn.remove_orphan(number);
+                txn.finish()?;
+                return Ok(true);
+            }
         };
         if found.tracks > 0 && !txn.remove_some_tracks(number, STEP_TRACKS)? {
             txn.finish()?;

@@ -4,7 +4,7 @@ use super::Tree;
 use super::inode::{self, Inode, Kind};
 use super::names::{Dirent, forget_name, link_key};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, Note, Txn};
+use crate::device::{InodeNo, Moment, Note, Txn, base_of};
 use crate::error::{Errno, Error, Result};
 use crate::limits::LINKS_MAX;
 use crate::meta::Table;
@@ -35,6 +35,9 @@ impl Tree {
         mode: RenameMode,
     ) -> Result<()> {
         Tree::check_name(new_name)?;
+        if base_of(parent) != base_of(new_parent) {
+            return Err(Error::Posix(Errno::XDEV));
+        }
         let (from, to) = (Place { parent, name }, Place { parent: new_parent, name: new_name });
         let mut txn = match mode {
             RenameMode::Replace => self.device.begin()?,
@@ -101,7 +104,7 @@ impl Tree {
     ) -> Result<()> {
         let subdirectories = i32::from(source.kind == Kind::Directory as u8);
         txn.unset(Table::Dirent, &self.dirent_key(from.parent, from.name))?;
-        txn.set(Table::Dirent, &self.dirent_key(to.parent, to.name), &source)?;
+        txn.set(Table::Dirent, &self.dirent_key(to.parent, to.name), &source.stored())?;
         self.count(txn, from.parent, -1, -subdirectories, now)?;
         self.count(txn, to.parent, 1, subdirectories, now)?;
         self.renamed(txn, source.inode, from, to, now)
@@ -116,8 +119,8 @@ impl Tree {
         target: Dirent,
         now: Timestamp,
     ) -> Result<()> {
-        txn.set(Table::Dirent, &self.dirent_key(from.parent, from.name), &target)?;
-        txn.set(Table::Dirent, &self.dirent_key(to.parent, to.name), &source)?;
+        txn.set(Table::Dirent, &self.dirent_key(from.parent, from.name), &target.stored())?;
+        txn.set(Table::Dirent, &self.dirent_key(to.parent, to.name), &source.stored())?;
         let subdirectories = |dirent: Dirent| i32::from(dirent.kind == Kind::Directory as u8);
         let shift = subdirectories(source) - subdirectories(target);
         self.count(txn, from.parent, 0, -shift, now)?;

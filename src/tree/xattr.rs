@@ -1,9 +1,9 @@
 //! Extended attributes.
 
 use super::inode::{self};
-use super::{Tree, acl, inode_prefix};
+use super::{Tree, acl};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, State, Txn};
+use crate::device::{InodeNo, Moment, State, Txn, inode_prefix};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 use crate::meta::{Table, prefix_end};
@@ -69,14 +69,14 @@ impl Tree {
     /// The value of an xattr; ENODATA where there is none.
     pub fn xattr(&self, number: InodeNo, name: &[u8], moment: Moment) -> Result<Vec<u8>> {
         let look = self.device.look()?;
-        look.check_moment(moment)?;
+        look.check_moment(number, moment)?;
         load(&look, number, name, moment)?.ok_or(Error::Posix(Errno::NODATA))
     }
 
     /// The names of all xattrs.
     pub fn xattr_names(&self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
         let look = self.device.look()?;
-        look.check_moment(moment)?;
+        look.check_moment(number, moment)?;
         inode::load(&look, number, moment)?;
         names(&look, number, moment)
     }
@@ -94,7 +94,7 @@ impl Tree {
         }
         let mut txn = self.device.begin_growing()?;
         let mut found = inode::load(&txn, number, Moment::Live)?;
-        let exists = txn.meta().contains(Table::Xattr, &key(number, name))?;
+        let exists = txn.exists(Table::Xattr, &key(number, name))?;
         match mode {
             SetMode::Create if exists => return Err(Error::Posix(Errno::EXIST)),
             SetMode::Replace if !exists => return Err(Error::Posix(Errno::NODATA)),

@@ -54,12 +54,12 @@ fn names_of_files_come_back_as_they_were_or_are_refused() {
                     assert!(!name.is_empty() && name.len() <= 255 && !name.contains(&b'/') && !name.contains(&0));
                     let (number, _) = tree.lookup(ROOT, name, Moment::Live).unwrap();
                     assert_eq!(tree.paths(number, Moment::Live).unwrap(), std::slice::from_ref(name));
-                    assert_eq!(tree.resolve(name, Moment::Live).unwrap(), number);
+                    assert_eq!(tree.resolve(pitfs::device::LIVE, name, Moment::Live).unwrap(), number);
                     if tree.rename(ROOT, name, ROOT, other, RenameMode::NoReplace).is_ok() {
                         assert_eq!(tree.lookup(ROOT, other, Moment::Live).unwrap().0, number);
                     }
                 }
-                let _an_error_is_fine = tree.resolve(name, Moment::Live);
+                let _an_error_is_fine = tree.resolve(pitfs::device::LIVE, name, Moment::Live);
                 if tree.set_xattr(ROOT, name, other, SetMode::Any).is_ok() {
                     assert_eq!(tree.xattr(ROOT, name, Moment::Live).unwrap(), *other);
                 }

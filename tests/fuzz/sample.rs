@@ -112,7 +112,7 @@ pub fn read_all(dir: &TestDir) {
     let mut moments = vec![Moment::Live];
     for snapshot in views.snapshots().unwrap_or_default() {
         let _an_error_is_fine = views.find(snapshot.record.name.as_bytes());
-        let _an_error_is_fine = tree.device().unique_bytes(snapshot.epoch);
+        let _an_error_is_fine = tree.device().unique_bytes(snapshot.point());
         moments.push(Moment::At(snapshot.epoch));
     }
     let _an_error_is_fine = tree.space();
@@ -132,12 +132,12 @@ pub fn read_all(dir: &TestDir) {
             let _an_error_is_fine = tree.list_with_inodes(number, 0, moment, |_, _| Ok(true));
         }
         for path in [&b"directory/file 4"[..], b"moved/link 3", b"file 3/x"] {
-            let _an_error_is_fine = tree.resolve(path, moment);
+            let _an_error_is_fine = tree.resolve(pitfs::device::LIVE, path, moment);
         }
     }
     for &before in &moments {
-        let _an_error_is_fine = tree.diff(before, Moment::Live);
-        let _an_error_is_fine = tree.diff(Moment::Live, before);
+        let _an_error_is_fine = tree.diff(pitfs::device::LIVE, before, Moment::Live);
+        let _an_error_is_fine = tree.diff(pitfs::device::LIVE, Moment::Live, before);
     }
 }
 

@@ -180,7 +180,7 @@ impl Check<'_> {
             ensure!(epoch < self.state.epoch(), "a snapshot lies in the future");
             let named = names.remove(record.name.as_bytes());
             ensure!(record.deleting || named == Some(epoch), "the snapshot {:?} is not found by name", record.name);
-            all.push(Snapshot { epoch, record });
+            all.push(Snapshot { base: LIVE, epoch, record });
         }
         ensure!(names.is_empty(), "names of snapshots that are not there: {names:?}");
         Ok(all)
@@ -315,10 +315,7 @@ impl Check<'_> {
         for table in [Table::Snapshot, Table::Name, Table::Shared, Table::Orphan] {
             ensure!(self.all(table)?.is_empty(), "records are left in table {}", table.name());
         }
-        ensure!(
-            self.state.meta().contains(Table::State, &[b"base", &LIVE.to_be_bytes()[..]].concat()).unwrap_or(false),
-            "no base"
-        );
+        ensure!(self.state.meta().contains(Table::Base, &LIVE.to_be_bytes()).unwrap_or(false), "no base");
         Ok(())
     }
 }

@@ -1,0 +1,357 @@
+//! Bases: the trees of a store that are written to, and where what they do not hold themselves comes from.
+//!
+//! A base that is a clone, or that was restored a moment ago, has an *era*: from an epoch on, a key without
+//! a record that was born since then has the value that it has in another state, the era's *source*. Settling
+//! an era gives the base records of its own, one by one; when all have one, the era ends.
+//!
+//! ```text
+//!            before          era                       no era
+//! live ──────────────┬──────────────────────────┬───────────────────▶
+//!                    │ own records born since,  │
+//!                 restore   else the source's   settled
+//! ```
+//!
+//! Invariants:
+//! - a record of a base that was born in an era, or the lack of one with a tombstone, hides the source;
+//! - what an era's source is, a snapshot, is not deleted while the era lasts;
+//! - eras are settled in the order in which they began.
+
+use super::delete::{SETTLE, work_key};
+use super::{Changing, Epoch, Settle, Snapshot, State, Txn, Walk};
+use crate::clock::Timestamp;
+use crate::error::{Errno, Error, Result};
+use crate::limits::{BASES_MAX, INODE_BITS};
+use crate::meta::{Table, decode, prefix_end};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A tree that is written to. Numbers are not used again.
+pub type BaseId = u32;
+/// The base that every store starts with.
+pub const LIVE: BaseId = 0;
+
+/// An inode of a base: the base in the high 24 bits, the inode's number in the low 40.
+pub type InodeNo = u64;
+
+pub fn in_base(base: BaseId, number: u64) -> InodeNo {
+    u64::from(base) << INODE_BITS | number_of(number)
+}
+
+pub fn base_of(inode: InodeNo) -> BaseId {
+    (inode >> INODE_BITS) as BaseId
+}
+
+pub fn number_of(inode: InodeNo) -> u64 {
+    inode & ((1 << INODE_BITS) - 1)
+}
+
+/// The beginning of the keys of all records of an inode.
+pub fn inode_prefix(inode: InodeNo) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&base_of(inode).to_be_bytes());
+    key[4..].copy_from_slice(&number_of(inode).to_be_bytes());
+    key
+}
+
+/// The base that a key begins with.
+pub fn base_of_key(key: &[u8]) -> BaseId {
+    key.first_chunk().map_or(LIVE, |base| BaseId::from_be_bytes(*base))
+}
+
+/// The inode that the key of a record of an inode begins with.
+pub fn inode_of_key(key: &[u8]) -> Option<InodeNo> {
+    let number = key.get(4..12)?.try_into().ok()?;
+    Some(in_base(base_of_key(key), u64::from_be_bytes(number)))
+}
+
+/// The same key in another base.
+pub(super) fn key_in(base: BaseId, key: &[u8]) -> Vec<u8> {
+    [&base.to_be_bytes()[..], &key[4..]].concat()
+}
+
+/// A state that is kept: a base as it was in a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Point {
+    pub base: BaseId,
+    pub epoch: Epoch,
+}
+
+/// From when on what a base does not hold itself is looked for elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Era {
+    /// Records of the base up to this epoch do not count after it.
+    pub since: Epoch,
+    pub source: Point,
+}
+
+/// What is stored of a base.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseRecord {
+    pub name: String,
+    pub time: Timestamp,
+    /// Of a clone: the base beside which it is shown, and the snapshot it was made of.
+    pub clone_of: Option<Point>,
+    /// Of a mirror: what it is a copy of.
+    pub mirror: Option<MirrorRecord>,
+    /// The oldest first.
+    pub eras: Vec<Era>,
+    /// It is being deleted: nobody sees it any more.
+    pub deleting: bool,
+}
+
+/// What ties a mirror to its base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorRecord {
+    pub of: BaseId,
+    /// The snapshots in which both were the same: of the base, and of the mirror.
+    pub same: Option<(Epoch, Epoch)>,
+    /// The mirror may be written to.
+    pub is_split: bool,
+}
+
+/// Room that a base takes, counted as it changes, in blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// What all its tracks take.
+    pub refers: u64,
+    /// What only the newest snapshot holds.
+    pub newest_alone: u64,
+}
+
+/// A base as it is known while the store is open.
+#[derive(Clone, Debug)]
+pub(super) struct Base {
+    pub record: BaseRecord,
+    /// The newest snapshot that protects anything; 0 without any.
+    pub newest: Epoch,
+    /// The one before it.
+    pub before_newest: Epoch,
+    pub counts: Counts,
+}
+
+pub(super) type Bases = BTreeMap<BaseId, Base>;
+
+fn counts_key(base: BaseId) -> Vec<u8> {
+    [b"counts", &base.to_be_bytes()[..]].concat()
+}
+
+impl Base {
+    /// The era that a moment lies in.
+    pub fn era_at(&self, epoch: Epoch) -> Option<&Era> {
+        self.record.eras.iter().rev().find(|era| era.since < epoch)
+    }
+}
+
+impl BaseRecord {
+    pub fn new(name: &str, time: Timestamp) -> BaseRecord {
+        BaseRecord { name: name.into(), time, clone_of: None, mirror: None, eras: Vec::new(), deleting: false }
+    }
+}
+
+impl State {
+    pub(super) fn load_bases(&mut self) -> Result<()> {
+        let mut bases = Bases::new();
+        for pair in self.meta.range(Table::Base, &[], &[u8::MAX; 5])? {
+            let (key, value) = pair?;
+            let record: BaseRecord = decode(Table::Base, &key, &value)?;
+            let id = base_of_key(&key);
+            let counts = self.meta.get(Table::State, &counts_key(id))?.unwrap_or_default();
+            bases.insert(id, Base { record, newest: 0, before_newest: 0, counts });
+        }
+        if !bases.contains_key(&LIVE) {
+            return Err(Error::corrupt("the metadata (meta.redb)", "it has no record of the first base"));
+        }
+        let ids: Vec<BaseId> = bases.keys().copied().collect();
+        self.bases = bases;
+        ids.into_iter().try_for_each(|id| self.find_newest(id))
+    }
+
+    /// Looks up again which snapshots protect a base.
+    pub(super) fn find_newest(&mut self, id: BaseId) -> Result<()> {
+        let newest = self.newest_protecting(id, Epoch::MAX)?;
+        let before = if newest == 0 { 0 } else { self.newest_protecting(id, newest)? };
+        if let Some(base) = self.bases.get_mut(&id) {
+            (base.newest, base.before_newest) = (newest, before);
+        }
+        Ok(())
+    }
+
+    pub(super) fn base(&self, id: BaseId) -> Result<&Base> {
+        self.bases.get(&id).ok_or(Error::Posix(Errno::STALE))
+    }
+
+    /// What is stored of a base; ESTALE if it is gone.
+    pub fn base_record(&self, id: BaseId) -> Result<&BaseRecord> {
+        self.base(id).map(|base| &base.record)
+    }
+
+    /// All bases that can be seen, in the order in which they were made.
+    pub fn bases(&self) -> impl Iterator<Item = (BaseId, &BaseRecord)> {
+        self.bases.iter().map(|(id, base)| (*id, &base.record)).filter(|(_, record)| !record.deleting)
+    }
+
+    pub fn base_named(&self, name: &str) -> Option<BaseId> {
+        self.bases().find(|(_, record)| record.name == name).map(|(id, _)| id)
+    }
+
+    pub fn counts(&self, id: BaseId) -> Result<Counts> {
+        self.base(id).map(|base| base.counts)
+    }
+
+    /// Bases that need a snapshot: it is the source of an era, or it holds a mirror together.
+    pub fn dependants(&self, point: Point) -> Vec<BaseId> {
+        let needs = |id: BaseId, base: &Base| {
+            base.record.eras.iter().any(|era| era.source == point)
+                || base.record.mirror.is_some_and(|mirror| {
+                    mirror.same.is_some_and(|(of, own)| {
+                        point == Point { base: mirror.of, epoch: of } || point == Point { base: id, epoch: own }
+                    })
+                })
+        };
+        self.bases.iter().filter(|(id, base)| needs(**id, base)).map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn put_base(&mut self, id: BaseId, record: BaseRecord) {
+        self.meta.put(Table::Base, &id.to_be_bytes(), &record);
+        match self.bases.get_mut(&id) {
+            Some(base) => base.record = record,
+            None => {
+                self.bases.insert(id, Base { record, newest: 0, before_newest: 0, counts: Counts::default() });
+            }
+        }
+    }
+
+    /// Changes what is counted of a base; taken back if the operation under way fails.
+    pub(super) fn count(&mut self, id: BaseId, change: impl FnOnce(&mut Counts)) {
+        if let Some(base) = self.bases.get_mut(&id) {
+            self.counts_undo.push((id, base.counts));
+            change(&mut base.counts);
+        }
+    }
+
+    pub(super) fn restore_counts(&mut self) {
+        while let Some((id, counts)) = self.counts_undo.pop() {
+            if let Some(base) = self.bases.get_mut(&id) {
+                base.counts = counts;
+            }
+        }
+    }
+
+    /// Puts the counts into the open transaction, just before that is frozen.
+    pub(super) fn freeze_counts(&mut self) -> Result<()> {
+        for (id, base) in &self.bases {
+            let key = counts_key(*id);
+            if self.meta.get::<Counts>(Table::State, &key)? != Some(base.counts) {
+                self.meta.put(Table::State, &key, &base.counts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a base of which no record is left.
+    pub(super) fn forget_base(&mut self, id: BaseId) {
+        self.meta.remove(Table::Base, &id.to_be_bytes());
+        self.meta.remove(Table::State, &counts_key(id));
+        self.bases.remove(&id);
+    }
+}
+
+const NEXT_BASE: &[u8] = b"next base";
+
+impl State {
+    /// A number for a new base.
+    fn next_base(&mut self) -> Result<BaseId> {
+        let id: BaseId = self.meta.get(Table::State, NEXT_BASE)?.unwrap_or(LIVE + 1);
+        if id >= BASES_MAX {
+            return Err(Error::Refused(Errno::NOSPC, "this store has had all the bases it can count".into()));
+        }
+        self.meta.put(Table::State, NEXT_BASE, &(id + 1));
+        Ok(id)
+    }
+}
+
+impl Txn<'_> {
+    /// Adds a base without any record but this.
+    pub fn add_base(&mut self, record: BaseRecord) -> Result<BaseId> {
+        self.state.add_base(record)
+    }
+}
+
+impl State {
+    fn add_base(&mut self, record: BaseRecord) -> Result<BaseId> {
+        let id = self.next_base()?;
+        self.put_base(id, record);
+        Ok(id)
+    }
+}
+
+impl Changing<'_> {
+    /// Adds a base that shows a kept state from now on; with all of it to be taken over, if `settles`.
+    pub fn add_clone(&mut self, record: BaseRecord, source: Point, settles: bool) -> Result<BaseId> {
+        let snapshot = self.snapshot_at(source)?;
+        let since = self.state.epoch - 1;
+        let id = self.state.add_base(record)?;
+        let settle = settles.then(|| Settle::new(vec![Walk::All], snapshot.record.refers));
+        self.state.begin_era(id, since, source, settle)?;
+        self.state.count(id, |counts| counts.refers = snapshot.record.refers);
+        self.state.find_newest(source.base)?;
+        Ok(id)
+    }
+
+    /// Lets a base show a kept state from the next epoch on. What can differ is said by the walks.
+    pub fn begin_restore(&mut self, base: BaseId, source: Point, walks: Vec<Walk>) -> Result<()> {
+        let snapshot = self.snapshot_at(source)?;
+        let since = self.state.epoch - 1;
+        self.state.begin_era(base, since, source, Some(Settle::new(walks, 0)))?;
+        self.state.count(base, |counts| counts.refers = snapshot.record.refers);
+        self.state.find_newest(source.base)
+    }
+
+    /// Takes over all that a clone still shows from elsewhere, in the background.
+    pub fn settle_clone(&mut self, base: BaseId) -> Result<()> {
+        let found = self.state.base(base)?;
+        let refers = found.counts.refers;
+        let Some(first) = found.record.eras.first().copied() else { return Ok(()) };
+        if !self.state.is_settling(base)? {
+            let key = work_key(base, SETTLE, first.since.into());
+            self.state.meta.put(Table::Orphan, &key, &Settle::new(vec![Walk::All], refers));
+        }
+        Ok(())
+    }
+
+    /// Lets a clone without records of its own show another kept state.
+    pub fn move_clone(&mut self, base: BaseId, source: Point) -> Result<()> {
+        let refers = self.snapshot_at(source)?.record.refers;
+        let mut record = self.state.base(base)?.record.clone();
+        let since = self.state.epoch - 1;
+        let old = std::mem::replace(&mut record.eras, vec![Era { since, source }]);
+        record.clone_of = Some(source);
+        self.state.put_base(base, record);
+        self.state.count(base, |counts| counts.refers = refers);
+        self.state.find_newest(source.base)?;
+        old.iter().try_for_each(|era| self.state.protection_changed(era.source.base))
+    }
+
+    /// Changes what is stored of a base.
+    pub fn update_base(&mut self, base: BaseId, record: BaseRecord) {
+        self.state.put_base(base, record);
+    }
+
+    fn snapshot_at(&self, point: Point) -> Result<Snapshot> {
+        let snapshot = self.state.snapshot(point.base, point.epoch)?;
+        snapshot.filter(Snapshot::is_readable).ok_or(Error::Posix(Errno::STALE))
+    }
+}
+
+impl State {
+    /// Whether a base has any record of its own.
+    pub fn has_own_records(&self, base: BaseId) -> Result<bool> {
+        let prefix = base.to_be_bytes();
+        for table in [Table::Inode, Table::Dirent, Table::Xattr, Table::Track, Table::Link, Table::Preimage] {
+            if self.meta.range(table, &prefix, &prefix_end(&prefix))?.next().transpose()?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,413 @@
+//! Settling: giving a base records of its own for what it shows from elsewhere.
+//!
+//! A key is settled when it is first changed, and by the background otherwise. What it was before the era
+//! ends where the era begins, and what the source has begins there: snapshots that were taken meanwhile
+//! find both.
+//!
+//! Which keys can differ at all is told by the increments of the bases concerned (*changed*), and by what
+//! was born between (*created*): a creation leaves no pre-image, but it changes the record of the inode it
+//! belongs to, so that inodes that changed are looked through. A clone that is made independent takes over
+//! all that its source has.
+
+use super::base::{Era, Point, base_of_key, in_base, inode_of_key, inode_prefix, key_in};
+use super::delete::{INODE_WALK, SETTLE, SWEEP, work_key, work_range};
+use super::history::{birth_of, increment_key, split_increment, split_record, tombstone_key, with_birth};
+use super::{BaseId, Device, Epoch, InodeNo, Moment, Pointer, State, Txn};
+use crate::error::Result;
+use crate::logstore::{Holder, LogStore};
+use crate::meta::{Table, decode, prefix_end};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use std::ops::ControlFlow;
+
+/// Keys that one step looks at.
+const STEP: usize = 512;
+
+/// Tables of a tree, in the order in which they are walked.
+const TREE: [Table; 5] = [Table::Inode, Table::Dirent, Table::Xattr, Table::Track, Table::Link];
+
+/// Where to look for keys that are to be settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Walk {
+    /// Everything that the source has.
+    All,
+    /// What a base changed after an epoch, up to another.
+    Changed { base: BaseId, after: Epoch, to: Epoch },
+}
+
+/// How far settling an era has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settle {
+    /// Walks that are still to be made; the first is under way.
+    pub walks: Vec<Walk>,
+    /// Where it goes on.
+    pub cursor: ByteBuf,
+    /// Blocks of tracks that were settled, and how many there are in all, if that is known.
+    pub done: u64,
+    pub total: u64,
+}
+
+impl Settle {
+    pub fn new(walks: Vec<Walk>, total: u64) -> Settle {
+        Settle { walks, cursor: ByteBuf::new(), done: 0, total }
+    }
+}
+
+/// An inode that changed: what was created in it is still to be looked for.
+#[derive(Debug, Serialize, Deserialize)]
+struct InodeWalk {
+    base: BaseId,
+    after: Epoch,
+    to: Epoch,
+    cursor: ByteBuf,
+}
+
+/// What a step did.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Whether there was anything to do.
+    pub is_working: bool,
+    /// Inodes that got records of their own.
+    pub inodes: Vec<InodeNo>,
+}
+
+impl State {
+    /// Whether some of a base is still to be settled in the background.
+    pub fn is_settling(&self, base: BaseId) -> Result<bool> {
+        let (from, to) = work_range(base, SETTLE);
+        Ok(self.meta.last(Table::Orphan, &from, &to)?.is_some())
+    }
+
+    /// How far settling a base has come: blocks done and in all (0 where unknown).
+    pub fn settling(&self, base: BaseId) -> Result<Option<Settle>> {
+        let (from, to) = work_range(base, SETTLE);
+        let first = self.meta.range(Table::Orphan, &from, &to)?.next().transpose()?;
+        first.map(|(key, value)| decode(Table::Orphan, &key, &value)).transpose()
+    }
+
+    /// Begins an era after the newest epoch, with settling it if `settle` says how.
+    pub(super) fn begin_era(
+        &mut self,
+        base: BaseId,
+        since: Epoch,
+        source: Point,
+        settle: Option<Settle>,
+    ) -> Result<()> {
+        let mut record = self.base(base)?.record.clone();
+        record.eras.push(Era { since, source });
+        self.put_base(base, record);
+        if let Some(settle) = settle {
+            self.meta.put(Table::Orphan, &work_key(base, SETTLE, since.into()), &settle);
+        }
+        Ok(())
+    }
+
+    /// Gives a key a record of its own in every era of its base.
+    pub(super) fn settle_key(&mut self, log: &LogStore, table: Table, key: &[u8]) -> Result<u64> {
+        let base = base_of_key(key);
+        let eras = self.base(base)?.record.eras.clone();
+        let mut blocks = 0;
+        for era in eras {
+            blocks += self.settle_in(log, table, key, era)?;
+        }
+        Ok(blocks)
+    }
+
+    /// Settles a key in one era; the blocks of what it took over.
+    fn settle_in(&mut self, log: &LogStore, table: Table, key: &[u8], era: Era) -> Result<u64> {
+        let base = base_of_key(key);
+        let own = self.meta.get_raw(table, key)?;
+        let birth = own.as_deref().map(|bytes| birth_of(table, key, bytes)).transpose()?;
+        if birth.is_some_and(|birth| birth > era.since) {
+            return Ok(0);
+        }
+        if era.source.base == base && birth.is_some_and(|birth| birth <= era.source.epoch) {
+            // It has not changed since the source.
+            return Ok(0);
+        }
+        let found = self.find(table, &key_in(era.source.base, key), Moment::At(era.source.epoch))?;
+        if let (Some(bytes), Some(birth)) = (own, birth) {
+            self.end_with_era(log, table, key, era, birth, bytes)?;
+        }
+        let Some(found) = found else { return Ok(0) };
+        let mut blocks = 0;
+        if table == Table::Track {
+            let pointer: Pointer = decode(table, key, split_record(table, key, &found.bytes)?.1)?;
+            for location in pointer.locations() {
+                self.share(log, location, found.holder)?;
+            }
+            blocks = pointer.blocks();
+        }
+        self.meta.put_raw(table, key, with_birth(era.since + 1, &found.bytes));
+        Ok(blocks)
+    }
+
+    /// A record of the time before an era ends where the era begins.
+    fn end_with_era(
+        &mut self,
+        log: &LogStore,
+        table: Table,
+        key: &[u8],
+        era: Era,
+        birth: Epoch,
+        bytes: Vec<u8>,
+    ) -> Result<()> {
+        let base = base_of_key(key);
+        let value = split_record(table, key, &bytes)?.1;
+        let is_tombstone = value.is_empty();
+        let pointer: Option<Pointer> =
+            if table == Table::Track && !is_tombstone { Some(decode(table, key, value)?) } else { None };
+        if is_tombstone {
+            self.meta.remove(Table::Tombstone, &tombstone_key(table, key));
+        }
+        self.meta.remove(table, key);
+        let before = self.newest_protecting(base, era.since + 1)?;
+        if birth > before {
+            let locations = pointer.iter().flat_map(Pointer::locations).copied();
+            self.releases.extend(locations.map(|location| (location, Holder::Live)));
+            return Ok(());
+        }
+        self.put_preimage(table, key, era.since + 1, bytes);
+        for location in pointer.iter().flat_map(Pointer::locations) {
+            self.keep(log, location)?;
+        }
+        Ok(())
+    }
+}
+
+impl Device {
+    /// Does a piece of what is to be settled first, or swept up after it.
+    pub fn settle_step(&self) -> Result<Step> {
+        let bases: Vec<BaseId> = self.look()?.bases().map(|(id, _)| id).collect();
+        for base in bases {
+            let has_work = {
+                let look = self.look()?;
+                look.is_settling(base)? || look.has_work(base, SWEEP)?
+            };
+            if has_work {
+                let mut txn = self.begin()?;
+                let step = txn.settle_some(base)?;
+                txn.finish()?;
+                if step.is_working {
+                    return Ok(step);
+                }
+            }
+        }
+        Ok(Step::default())
+    }
+}
+
+impl Txn<'_> {
+    fn settle_some(&mut self, base: BaseId) -> Result<Step> {
+        let (from, to) = work_range(base, SETTLE);
+        let first = self.meta().range(Table::Orphan, &from, &to)?.next().transpose()?;
+        let Some((key, value)) = first else { return self.sweep_some(base) };
+        let since = u64::from_be_bytes(key[5..].try_into().unwrap_or_default()) as Epoch;
+        let mut settle: Settle = decode(Table::Orphan, &key, &value)?;
+        let mut step = Step { is_working: true, inodes: Vec::new() };
+        if self.walk_inodes(base, &mut step, &mut settle)? {
+            self.state.meta.put(Table::Orphan, &key, &settle);
+            return Ok(step);
+        }
+        let era = self.base(base)?.record.eras.iter().find(|era| era.since == since).copied();
+        let more = match (settle.walks.first().copied(), era) {
+            (Some(Walk::All), Some(era)) => self.walk_source(base, era.source, &mut settle, &mut step)?,
+            (Some(Walk::Changed { base: from, after, to }), Some(_)) => {
+                self.walk_changes(base, (from, after, to), &mut settle, &mut step)?
+            }
+            _ => false,
+        };
+        if !more && !settle.walks.is_empty() {
+            settle.walks.remove(0);
+            settle.cursor = ByteBuf::new();
+        }
+        if !settle.walks.is_empty() || more || self.has_work(base, INODE_WALK)? {
+            self.state.meta.put(Table::Orphan, &key, &settle);
+            return Ok(step);
+        }
+        self.state.meta.remove(Table::Orphan, &key);
+        let mut record = self.base(base)?.record.clone();
+        record.eras.retain(|era| era.since != since);
+        if record.eras.is_empty() {
+            self.state.meta.put(Table::Orphan, &work_key(base, SWEEP, 0), &ByteBuf::new());
+        }
+        self.state.put_base(base, record);
+        Ok(step)
+    }
+
+    fn settle_one(&mut self, table: Table, key: &[u8], settle: &mut Settle, step: &mut Step) -> Result<()> {
+        settle.done += self.state.settle_key(&self.device.log, table, key)?;
+        if table == Table::Inode {
+            step.inodes.extend(inode_of_key(key));
+        }
+        Ok(())
+    }
+
+    /// Takes over a piece of everything that the source has; whether there is more.
+    fn walk_source(&mut self, base: BaseId, source: Point, settle: &mut Settle, step: &mut Step) -> Result<bool> {
+        let (number, rest) = settle.cursor.split_first().map_or((0, Vec::new()), |(n, rest)| (*n, rest.to_vec()));
+        let Some(&table) = TREE.get(usize::from(number)) else { return Ok(false) };
+        let prefix = source.base.to_be_bytes();
+        let from = [&prefix[..], &rest].concat();
+        let mut keys = Vec::new();
+        self.scan(table, &from, &prefix_end(&prefix), Moment::At(source.epoch), |key, _| {
+            keys.push(key.to_vec());
+            Ok(if keys.len() > STEP { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        let next = if keys.len() > STEP { keys.pop() } else { None };
+        for key in keys {
+            self.settle_one(table, &key_in(base, &key), settle, step)?;
+        }
+        settle.cursor = ByteBuf::from(match next {
+            Some(key) => [&[number][..], &key[4..]].concat(),
+            None => vec![number + 1],
+        });
+        Ok(true)
+    }
+
+    /// Settles a piece of what changed in a base between two epochs; whether there is more.
+    fn walk_changes(
+        &mut self,
+        base: BaseId,
+        (from, after, to): (BaseId, Epoch, Epoch),
+        settle: &mut Settle,
+        step: &mut Step,
+    ) -> Result<bool> {
+        let prefix = from.to_be_bytes();
+        let start = increment_key(Table::State, &prefix, after + 1);
+        let start = start.as_slice().max(&settle.cursor).to_vec();
+        let end = increment_key(Table::State, &prefix, to + 1);
+        let mut keys = Vec::new();
+        for pair in self.meta().range(Table::Increment, &start, &end)? {
+            keys.push(pair?.0);
+            if keys.len() > STEP {
+                break;
+            }
+        }
+        let next = if keys.len() > STEP { keys.pop() } else { None };
+        for full in &keys {
+            let (table, key, _) = split_increment(full)?;
+            self.settle_one(table, &key_in(base, &key), settle, step)?;
+            if let (Table::Inode, Some(inode)) = (table, inode_of_key(&key)) {
+                self.add_inode_walk(base, inode, (from, after, to));
+            }
+        }
+        settle.cursor = ByteBuf::from(next.clone().unwrap_or_default());
+        Ok(next.is_some())
+    }
+
+    fn add_inode_walk(&mut self, base: BaseId, inode: InodeNo, (from, after, to): (BaseId, Epoch, Epoch)) {
+        let key = work_key(base, INODE_WALK, super::number_of(inode));
+        let walk = InodeWalk { base: from, after, to, cursor: ByteBuf::new() };
+        self.state.meta.put(Table::Orphan, &key, &walk);
+    }
+
+    /// Looks through a piece of an inode that changed for what was created in it; false if there is none.
+    fn walk_inodes(&mut self, base: BaseId, step: &mut Step, settle: &mut Settle) -> Result<bool> {
+        let (from, to) = work_range(base, INODE_WALK);
+        let mut budget = STEP;
+        let mut has_worked = false;
+        while budget > 0 {
+            let first = self.meta().range(Table::Orphan, &from, &to)?.next().transpose()?;
+            let Some((key, value)) = first else { break };
+            has_worked = true;
+            budget -= 1;
+            let number = u64::from_be_bytes(key[5..].try_into().unwrap_or_default());
+            let mut walk: InodeWalk = decode(Table::Orphan, &key, &value)?;
+            if self.walk_inode(base, number, &mut walk, &mut budget, settle, step)? {
+                self.state.meta.put(Table::Orphan, &key, &walk);
+            } else {
+                self.state.meta.remove(Table::Orphan, &key);
+            }
+        }
+        Ok(has_worked)
+    }
+
+    /// Settles what was created in an inode, as far as the budget goes; whether there is more.
+    fn walk_inode(
+        &mut self,
+        base: BaseId,
+        number: u64,
+        walk: &mut InodeWalk,
+        budget: &mut usize,
+        settle: &mut Settle,
+        step: &mut Step,
+    ) -> Result<bool> {
+        let prefix = inode_prefix(in_base(walk.base, number));
+        loop {
+            let (table, rest) = walk.cursor.split_first().map_or((0, Vec::new()), |(n, rest)| (*n, rest.to_vec()));
+            let Some(&kind) = TREE.get(usize::from(table)) else { return Ok(false) };
+            let from = [&prefix[..], &rest].concat();
+            let mut keys = Vec::new();
+            let mut next = None;
+            let mut looked = 0;
+            self.records(kind, &from, &prefix_end(&prefix), Moment::At(walk.to), |key, birth, value| {
+                if looked > *budget {
+                    next = Some(key.to_vec());
+                    return Ok(ControlFlow::Break(()));
+                }
+                looked += 1;
+                if birth > walk.after {
+                    keys.push((key.to_vec(), value.to_vec()));
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            *budget = budget.saturating_sub(looked);
+            for (key, value) in keys {
+                self.settle_one(kind, &key_in(base, &key), settle, step)?;
+                if kind == Table::Dirent {
+                    // What is new in a directory may be new as a whole.
+                    let (child, _): (u64, u8) = decode(kind, &key, &value)?;
+                    let child = in_base(walk.base, child);
+                    if self.is_born_after(child, walk.after, walk.to)? {
+                        self.add_inode_walk(base, child, (walk.base, walk.after, walk.to));
+                    }
+                }
+            }
+            match next {
+                Some(key) => {
+                    walk.cursor = ByteBuf::from([&[table][..], &key[prefix.len()..]].concat());
+                    return Ok(true);
+                }
+                None => walk.cursor = ByteBuf::from(vec![table + 1]),
+            }
+        }
+    }
+
+    fn is_born_after(&self, inode: InodeNo, after: Epoch, to: Epoch) -> Result<bool> {
+        let key = inode_prefix(inode);
+        match self.find(Table::Inode, &key, Moment::At(to))? {
+            Some(found) => Ok(birth_of(Table::Inode, &key, &found.bytes)? > after),
+            None => Ok(false),
+        }
+    }
+
+    /// Removes tombstones that hide nothing any more.
+    fn sweep_some(&mut self, base: BaseId) -> Result<Step> {
+        let prefix = base.to_be_bytes();
+        let mut keys = Vec::new();
+        for pair in self.meta().range(Table::Tombstone, &prefix, &prefix_end(&prefix))?.take(STEP) {
+            keys.push(pair?.0);
+        }
+        if keys.is_empty() || !self.base(base)?.record.eras.is_empty() {
+            self.state.meta.remove(Table::Orphan, &work_key(base, SWEEP, 0));
+            return Ok(Step { is_working: true, inodes: Vec::new() });
+        }
+        for noted in keys {
+            let table = noted.get(4).and_then(|number| Table::from_number(*number));
+            let key = [&noted[..4], &noted[5..]].concat();
+            if let Some(table) = table {
+                let raw = self.meta().get_raw(table, &key)?;
+                let is_tombstone = match &raw {
+                    Some(bytes) => split_record(table, &key, bytes)?.1.is_empty(),
+                    None => false,
+                };
+                if is_tombstone {
+                    self.state.meta.remove(table, &key);
+                }
+            }
+            self.state.meta.remove(Table::Tombstone, &noted);
+        }
+        Ok(Step { is_working: true, inodes: Vec::new() })
+    }
+}

@@ -1,0 +1,50 @@
+//! Whole trees: making one, and what is done to all of one in the background.
+
+use super::Tree;
+use super::inode::{self, Inode, Kind, ROOT, root_of};
+use crate::clock::Timestamp;
+use crate::device::{BaseId, BaseRecord, Moment, in_base};
+use crate::error::Result;
+use crate::meta::Table;
+use parking_lot::MutexGuard;
+
+impl Tree {
+    /// Makes a base with an empty root.
+    pub fn create_base(&self, record: BaseRecord, uid: u32, gid: u32, mode: u32) -> Result<BaseId> {
+        let mut txn = self.device.begin_growing()?;
+        let base = txn.add_base(record)?;
+        let mut root = Inode::new(Kind::Directory, mode, uid, gid, Timestamp::now());
+        root.parent = in_base(base, ROOT);
+        txn.set(Table::Inode, &inode::key(root_of(base)), &Inode { parent: ROOT, ..root })?;
+        txn.finish()?;
+        Ok(base)
+    }
+
+    /// Nobody changes the data of a file while this is held. Taken before the right to commit, which those who
+    /// hold a file may be waiting for.
+    pub fn lock_all_files(&self) -> Vec<MutexGuard<'_, ()>> {
+        self.file_locks.iter().map(|lock| lock.lock()).collect()
+    }
+
+    /// Does a piece of settling; false when there is nothing to do.
+    pub fn settle_step(&self) -> Result<bool> {
+        let step = self.device.settle_step()?;
+        for inode in step.inodes {
+            // In a snapshot there can be inodes that were in use without a name: nobody uses them here.
+            let look = self.device.look()?;
+            let is_nameless = inode::find(&look, inode, Moment::Live)?.is_some_and(|found| found.links == 0);
+            drop(look);
+            if is_nameless {
+                let mut txn = self.device.begin()?;
+                txn.add_orphan(inode);
+                txn.finish()?;
+            }
+        }
+        Ok(step.is_working)
+    }
+
+    /// Inodes that are known outside.
+    pub fn held_inodes(&self) -> Vec<crate::device::InodeNo> {
+        self.held.lock().keys().copied().collect()
+    }
+}

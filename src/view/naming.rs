@@ -1,0 +1,100 @@
+//! Names of snapshots and bases: which are possible, which are free, and time as a name.
+
+use super::{Views, refused};
+use crate::clock::{Timestamp, parse_when};
+use crate::device::{BaseId, Snapshot, State};
+use crate::error::{Errno, Result};
+use crate::limits::NAME_BYTES_MAX;
+
+/// The name of a base's tree as it is now.
+pub const LIVE_NAME: &str = "live";
+
+/// Names under which something is found that no listing shows.
+pub fn is_virtual_name(name: &[u8]) -> bool {
+    name.first() == Some(&b'@') || name == b".snap" || name == b".snapshots"
+}
+
+/// Checks that a snapshot or a base could have this name.
+pub fn check_name(name: &[u8]) -> Result<&str> {
+    let shown = String::from_utf8_lossy(name);
+    let name_text = std::str::from_utf8(name)
+        .map_err(|_| refused(Errno::ILSEQ, format!("the snapshot name {shown:?} is not UTF-8; use a name that is")))?;
+    match name_text {
+        "" => Err(refused(Errno::INVAL, "a snapshot name cannot be empty".into())),
+        "." | ".." => Err(refused(Errno::INVAL, format!("{shown:?} cannot be a snapshot name"))),
+        LIVE_NAME => Err(refused(Errno::EXIST, "`live` is the tree itself and cannot be a snapshot name".into())),
+        _ if name_text.contains('/') => Err(refused(
+            Errno::INVAL,
+            format!("the snapshot name {shown:?} has a slash; it has to be one directory name"),
+        )),
+        _ if name_text.chars().any(char::is_control) => {
+            Err(refused(Errno::INVAL, format!("the snapshot name {shown:?} has control characters; leave them out")))
+        }
+        _ if is_virtual_name(name) => Err(refused(
+            Errno::INVAL,
+            format!("{shown:?} cannot be a name: `@…` stands for a time, `.snap` and `.snapshots` for all snapshots"),
+        )),
+        _ if name.len() > NAME_BYTES_MAX => Err(refused(
+            Errno::NAMETOOLONG,
+            format!("the snapshot name has {} bytes; at most {NAME_BYTES_MAX} are possible", name.len()),
+        )),
+        _ => Ok(name_text),
+    }
+}
+
+/// Checks that neither a snapshot of a base nor a tree shown beside it has this name.
+pub(super) fn check_free(state: &State, base: BaseId, name: &str) -> Result<()> {
+    if state.snapshot_named(base, name)?.is_some() {
+        let text = format!("a snapshot named {name:?} exists already; choose another name or delete it first");
+        return Err(refused(Errno::EXIST, text));
+    }
+    match state.base_named(name) {
+        Some(_) => Err(refused(Errno::EXIST, format!("a base or clone is named {name:?}; choose another name"))),
+        None => Ok(()),
+    }
+}
+
+/// A name that begins like this and is free; with a number behind it where that is taken.
+pub(super) fn free_name(state: &State, bases: &[BaseId], plain: &str) -> Result<String> {
+    let is_taken = |name: &str| -> Result<bool> {
+        for base in bases {
+            if state.snapshot_named(*base, name)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(state.base_named(name).is_some())
+    };
+    let mut name = plain.to_string();
+    let mut number = 2u32;
+    while is_taken(&name)? {
+        name = format!("{plain}-{number}");
+        number += 1;
+    }
+    Ok(name)
+}
+
+impl Views {
+    /// The newest snapshot that can be looked into and is not after a time, given as text.
+    pub fn at_time(&self, text: &str) -> Result<Snapshot> {
+        let time = parse_when(text, Timestamp::now())?;
+        self.before(time)?
+            .ok_or_else(|| refused(Errno::NOENT, format!("there is no snapshot from before {}", time.as_text())))
+    }
+
+    /// The newest snapshot that can be looked into and is not after a time.
+    pub fn before(&self, time: Timestamp) -> Result<Option<Snapshot>> {
+        let mut newest: Option<Snapshot> = None;
+        for snapshot in self.snapshots()? {
+            // The clock may have jumped: the time counts, and only then the order.
+            let is_later = newest.as_ref().is_none_or(|newest| newest.record.time <= snapshot.record.time);
+            if snapshot.record.time.seconds <= time.seconds
+                && is_later
+                && snapshot.is_readable()
+                && !snapshot.record.offline
+            {
+                newest = Some(snapshot);
+            }
+        }
+        Ok(newest)
+    }
+}

@@ -1,0 +1,67 @@
+//! Going back: a base shows an older state from one moment to the next.
+
+use super::naming::free_name;
+use super::session::take;
+use super::{View, Views, refused};
+use crate::clock::Timestamp;
+use crate::device::{Epoch, Moment, Point, Purpose, SnapOptions, Snapshot, Walk};
+use crate::error::{Errno, Error, Result};
+
+/// What a restore did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Keeps what was there before: restoring it undoes the restore.
+    pub before: Snapshot,
+    pub to: Snapshot,
+}
+
+impl Views {
+    /// Lets this base be as it was in a snapshot, at once and durably. What was there before is kept as a
+    /// snapshot; records are brought up to date in the background.
+    pub fn restore(&self, to: &Snapshot) -> Result<Restored> {
+        self.restore_as(to, |before| vec![Walk::Changed { base: self.base, after: to.epoch, to: before }])
+    }
+
+    /// Like [`Views::restore`], where what can differ is told by `walks`, given the epoch of the snapshot before.
+    pub(super) fn restore_as(&self, to: &Snapshot, walks: impl FnOnce(Epoch) -> Vec<Walk>) -> Result<Restored> {
+        if !to.is_readable() {
+            let text = format!("{:?} was deactivated: what it showed is not kept any more", to.record.name);
+            return Err(refused(Errno::INVAL, text));
+        }
+        let mut before = None;
+        // What operations have read of files before they change them must still be so when they do.
+        let _files = self.tree.lock_all_files();
+        self.change(|change| {
+            let time = Timestamp::now();
+            let name = free_name(change, &[self.base], &format!("before-restore-{}", time.as_name()))?;
+            let options = SnapOptions { purpose: Purpose::BeforeRestore, ..SnapOptions::default() };
+            let taken = take(change, &[self.base], Some(name), time, options)?.pop();
+            let taken = taken.ok_or(Error::Posix(Errno::NOENT))?;
+            change.begin_restore(self.base, to.point(), walks(taken.epoch))?;
+            before = Some(taken);
+            Ok(format!("restore {:?}", to.record.name))
+        })?;
+        self.tree.device().wake();
+        let before = before.ok_or(Error::Posix(Errno::NOENT))?;
+        Ok(Restored { before, to: to.clone() })
+    }
+
+    /// The snapshot of the last `save`.
+    pub fn last_save(&self) -> Result<Snapshot> {
+        let saved = self.snapshots()?.into_iter().rev().find(|snapshot| snapshot.record.purpose == Purpose::Save);
+        saved.ok_or_else(|| refused(Errno::NOENT, "nothing was saved yet; `pitfs save` does that".into()))
+    }
+
+    /// What was kept of the state before the last restore, so that it can be undone.
+    pub fn last_before_restore(&self) -> Result<Option<Snapshot>> {
+        Ok(self.snapshots()?.into_iter().rev().find(|snapshot| snapshot.record.purpose == Purpose::BeforeRestore))
+    }
+
+    /// The snapshot behind a view, if it is one.
+    pub fn point_of(&self, view: View) -> Option<Point> {
+        match view.moment {
+            Moment::At(epoch) => Some(Point { base: view.base, epoch }),
+            Moment::Live => None,
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Taking and ending snapshots, of one base or of several at one moment.
+//!
+//! ```text
+//! register ──▶ Registered ──relate──▶ Related ──activate──▶ snapshots of all its bases, in one commit
+//!                          flush, commit        nothing left to do but that commit
+//! ```
+
+use super::naming::{check_free, free_name};
+use super::{LIVE_NAME, Views, check_name, has_free_number, refused};
+use crate::clock::Timestamp;
+use crate::device::{BaseId, Changing, Point, Purpose, SnapOptions, Snapshot, State};
+use crate::error::{Errno, Error, Result};
+use crate::meta::{Table, decode};
+use serde::{Deserialize, Serialize};
+
+/// A snapshot that is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct SnapRequest<'a> {
+    /// Without one it gets the time, in UTC.
+    pub name: Option<&'a [u8]>,
+    pub options: SnapOptions,
+}
+
+/// What is stored of a session before it is activated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    pub bases: Vec<BaseId>,
+    pub time: Timestamp,
+    pub offline: bool,
+    pub is_related: bool,
+}
+
+/// A session that is not active yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    pub name: String,
+    pub record: SessionRecord,
+}
+
+impl Views {
+    /// Takes a snapshot of this base, durably. Without a name it gets the time, in UTC.
+    pub fn snapshot(&self, name: Option<&[u8]>) -> Result<Snapshot> {
+        let request = SnapRequest { name, ..SnapRequest::default() };
+        let mut taken = self.snapshot_all(&[self.base], request)?;
+        taken.pop().ok_or(Error::Posix(Errno::NOENT))
+    }
+
+    /// Takes snapshots of several bases, all of one moment and with one name, durably.
+    pub fn snapshot_all(&self, bases: &[BaseId], request: SnapRequest<'_>) -> Result<Vec<Snapshot>> {
+        let name = request.name.map(check_name).transpose()?;
+        let mut taken = Vec::new();
+        self.change(|change| {
+            let time = Timestamp::now();
+            let name = name.map(str::to_string);
+            taken = take(change, bases, name, time, request.options)?;
+            let name = taken.first().map_or("", |snapshot| &snapshot.record.name);
+            Ok(match request.options.purpose {
+                Purpose::Save => format!("save {name:?}"),
+                _ => format!("snap {name:?}"),
+            })
+        })?;
+        Ok(taken)
+    }
+
+    /// The snapshots of these names; an error in words where one cannot be deleted.
+    fn deletable(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
+        let mut snapshots: Vec<Snapshot> = Vec::new();
+        for name in names {
+            if *name == LIVE_NAME.as_bytes() {
+                return Err(refused(Errno::PERM, "`live` is the tree itself and cannot be deleted".into()));
+            }
+            let snapshot = self.expect(name)?;
+            if snapshot.record.held {
+                let name = &snapshot.record.name;
+                return Err(refused(Errno::BUSY, format!("{name:?} is held; `pitfs release {name}` ends that")));
+            }
+            if !snapshots.contains(&snapshot) {
+                snapshots.push(snapshot);
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// Makes snapshots disappear, durably; none of them if a name is wrong or something depends on one. Their
+    /// room comes back in the background.
+    pub fn delete(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
+        let snapshots = self.deletable(names)?;
+        for snapshot in &snapshots {
+            self.check_unneeded(snapshot)?;
+        }
+        self.delete_snapshots(snapshots)
+    }
+
+    /// Like [`Views::delete`], with all that depends on them.
+    pub fn delete_recursive(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
+        let snapshots = self.deletable(names)?;
+        for snapshot in &snapshots {
+            self.finish_settling_from(snapshot.point())?;
+            let dependants = self.tree.device().look()?.dependants(snapshot.point());
+            for base in dependants.into_iter().filter(|base| *base != self.base) {
+                self.delete_base(base, true)?;
+            }
+            self.check_unneeded(snapshot)?;
+        }
+        self.delete_snapshots(snapshots)
+    }
+
+    fn delete_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<Vec<Snapshot>> {
+        for snapshot in &snapshots {
+            self.tree.device().hide_snapshot(snapshot.point())?;
+        }
+        let names: Vec<String> = snapshots.iter().map(|snapshot| format!("{:?}", snapshot.record.name)).collect();
+        self.change(|_| Ok(format!("delete {}", names.join(" "))))?;
+        self.tree.device().wake();
+        Ok(snapshots)
+    }
+
+    /// A restore that is still being settled from a snapshot is settled; EBUSY in words for what else depends on it.
+    fn check_unneeded(&self, snapshot: &Snapshot) -> Result<()> {
+        self.finish_settling_from(snapshot.point())?;
+        let look = self.tree.device().look()?;
+        let dependants = look.dependants(snapshot.point());
+        if dependants.is_empty() {
+            return Ok(());
+        }
+        let names: Result<Vec<String>> =
+            dependants.iter().map(|base| Ok(look.base_record(*base)?.name.clone())).collect();
+        Err(refused(
+            Errno::BUSY,
+            format!(
+                "{:?} is needed by {}; delete them first, make them independent with `pitfs promote`, or add --recursive to delete them as well",
+                snapshot.record.name,
+                names?.join(", ")
+            ),
+        ))
+    }
+
+    /// Settles to the end what shows this state, as far as settling is under way.
+    fn finish_settling_from(&self, point: Point) -> Result<()> {
+        loop {
+            let is_needed = {
+                let look = self.tree.device().look()?;
+                let settling = |base: &BaseId| look.is_settling(*base).unwrap_or(false);
+                look.dependants(point).iter().any(settling)
+            };
+            if !is_needed || !self.tree.settle_step()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Changes what is stored of a snapshot: whether it is held, or shown.
+    pub fn update(&self, name: &[u8], what: &str, update: impl FnOnce(&mut Snapshot)) -> Result<Snapshot> {
+        let mut snapshot = self.expect(name)?;
+        update(&mut snapshot);
+        self.change(|change| {
+            change.update(&snapshot);
+            Ok(format!("{what} {:?}", snapshot.record.name))
+        })?;
+        Ok(snapshot)
+    }
+
+    /// Ends the protection of a snapshot.
+    pub fn deactivate(&self, name: &[u8]) -> Result<Snapshot> {
+        let snapshot = self.expect(name)?;
+        let mut ended = None;
+        self.change(|change| {
+            ended = Some(change.deactivate(snapshot.point())?);
+            Ok(format!("deactivate {:?}", snapshot.record.name))
+        })?;
+        Ok(ended.unwrap_or(snapshot))
+    }
+}
+
+/// Takes the snapshots of one moment.
+pub(super) fn take(
+    change: &mut Changing<'_>,
+    bases: &[BaseId],
+    name: Option<String>,
+    time: Timestamp,
+    options: SnapOptions,
+) -> Result<Vec<Snapshot>> {
+    let name = match name {
+        Some(name) => {
+            bases.iter().try_for_each(|base| check_free(change, *base, &name))?;
+            name
+        }
+        None => free_name(change, bases, &time.as_name())?,
+    };
+    let mut taken = Vec::new();
+    for &base in bases {
+        taken.push(change.snapshot(base, name.clone(), time, options, &has_free_number)?);
+    }
+    Ok(taken)
+}
+
+// Sessions that are prepared step by step, and groups.
+impl Views {
+    pub fn session(&self, name: &[u8]) -> Result<Session> {
+        let record: Option<SessionRecord> = self.tree.device().look()?.meta().get(Table::Session, name)?;
+        let name = String::from_utf8_lossy(name).into_owned();
+        match record {
+            Some(record) => Ok(Session { name, record }),
+            None => Err(refused(
+                Errno::NOENT,
+                format!("no session {name:?} is registered; `pitfs session register {name}` does that"),
+            )),
+        }
+    }
+
+    /// Sessions that are registered or related.
+    pub fn sessions(&self) -> Result<Vec<Session>> {
+        let look = self.tree.device().look()?;
+        let all = look.meta().range(Table::Session, &[], &[u8::MAX; 256])?;
+        all.map(|pair| {
+            let (key, value) = pair?;
+            let name = String::from_utf8_lossy(&key).into_owned();
+            Ok(Session { name, record: decode(Table::Session, &key, &value)? })
+        })
+        .collect()
+    }
+
+    pub fn register(&self, name: &[u8], bases: &[BaseId], offline: bool) -> Result<Session> {
+        let name = check_name(name)?;
+        let record = SessionRecord { bases: bases.to_vec(), time: Timestamp::now(), offline, is_related: false };
+        self.change(|change| {
+            bases.iter().try_for_each(|base| check_free(change, *base, name))?;
+            if change.meta().contains(Table::Session, name.as_bytes())? {
+                return Err(refused(Errno::EXIST, format!("a session {name:?} is registered already")));
+            }
+            change.meta_mut().put(Table::Session, name.as_bytes(), &record);
+            Ok(format!("session register {name:?}"))
+        })?;
+        Ok(Session { name: name.to_string(), record })
+    }
+
+    /// Does ahead what takes time: everything written so far becomes durable.
+    pub fn relate(&self, name: &[u8]) -> Result<Session> {
+        let mut session = self.session(name)?;
+        if session.record.is_related {
+            let text = format!("the session {:?} is related already; `pitfs session activate` is next", session.name);
+            return Err(refused(Errno::INVAL, text));
+        }
+        self.tree.commit()?;
+        session.record.is_related = true;
+        self.change(|change| {
+            change.meta_mut().put(Table::Session, name, &session.record);
+            Ok(format!("session relate {:?}", session.name))
+        })?;
+        Ok(session)
+    }
+
+    pub fn activate(&self, name: &[u8]) -> Result<Vec<Snapshot>> {
+        let session = self.session(name)?;
+        if !session.record.is_related {
+            let name = &session.name;
+            let text = format!("the session {name:?} is not related; `pitfs session relate {name}` comes first");
+            return Err(refused(Errno::INVAL, text));
+        }
+        let options = SnapOptions { offline: session.record.offline, ..SnapOptions::default() };
+        let mut taken = Vec::new();
+        self.change(|change| {
+            change.meta_mut().remove(Table::Session, name);
+            let time = Timestamp::now();
+            taken = take(change, &session.record.bases, Some(session.name.clone()), time, options)?;
+            Ok(format!("session activate {:?}", session.name))
+        })?;
+        Ok(taken)
+    }
+
+    /// Takes a session back that is not active.
+    pub fn unregister(&self, name: &[u8]) -> Result<()> {
+        let session = self.session(name)?;
+        self.change(|change| {
+            change.meta_mut().remove(Table::Session, name);
+            Ok(format!("session deactivate {:?}", session.name))
+        })
+    }
+
+    pub fn create_group(&self, name: &[u8], bases: &[BaseId]) -> Result<()> {
+        let name = check_name(name)?;
+        self.change(|change| {
+            if change.meta().contains(Table::Group, name.as_bytes())? {
+                return Err(refused(Errno::EXIST, format!("there is a group {name:?} already; delete it first")));
+            }
+            change.meta_mut().put(Table::Group, name.as_bytes(), &bases.to_vec());
+            Ok(format!("group create {name:?}"))
+        })
+    }
+
+    pub fn delete_group(&self, name: &[u8]) -> Result<()> {
+        self.group(name)?;
+        self.change(|change| {
+            change.meta_mut().remove(Table::Group, name);
+            Ok(format!("group delete {:?}", String::from_utf8_lossy(name)))
+        })
+    }
+
+    /// The bases of a group.
+    pub fn group(&self, name: &[u8]) -> Result<Vec<BaseId>> {
+        let found: Option<Vec<BaseId>> = self.tree.device().look()?.meta().get(Table::Group, name)?;
+        found.ok_or_else(|| {
+            let name = String::from_utf8_lossy(name);
+            refused(Errno::NOENT, format!("there is no group {name:?}; `pitfs group create {name} BASE…` makes one"))
+        })
+    }
+
+    pub fn groups(&self) -> Result<Vec<(String, Vec<BaseId>)>> {
+        let look = self.tree.device().look()?;
+        let all = look.meta().range(Table::Group, &[], &[u8::MAX; 256])?;
+        all.map(|pair| {
+            let (key, value) = pair?;
+            Ok((String::from_utf8_lossy(&key).into_owned(), decode(Table::Group, &key, &value)?))
+        })
+        .collect()
+    }
+
+    /// The oldest snapshot of this base that may be dropped for want of room.
+    pub fn droppable(&self, state: &State) -> Result<Option<Snapshot>> {
+        let may_go = |snapshot: &Snapshot| {
+            let record = &snapshot.record;
+            !record.held && record.reserve == 0 && state.dependants(snapshot.point()).is_empty()
+        };
+        Ok(state.snapshots(self.base)?.into_iter().find(may_go))
+    }
+}
