@@ -25,11 +25,6 @@ impl Timestamp {
         self.format("%Y-%m-%d %H:%M:%S UTC")
     }
 
-    /// `@GMT-2026.11.20-22.42.10`, the form that Samba reads.
-    pub fn as_gmt_name(self) -> String {
-        self.format("@GMT-%Y.%m.%d-%H.%M.%S")
-    }
-
     fn format(self, pattern: &str) -> String {
         match jiff::Timestamp::new(self.seconds, self.nanos as i32) {
             Ok(moment) => moment.strftime(pattern).to_string(),
@@ -86,8 +81,4 @@ mod tests {
         assert_eq!(early.as_name().len(), "2026-11-20T22-42-10Z".len());
         assert!(!early.as_name().contains(':') && early.as_name() < late.as_name());
     }
-}
-
-pub fn parse_when(_text: &str, now: Timestamp) -> crate::error::Result<Timestamp> {
-    Ok(now)
 }

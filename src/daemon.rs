@@ -3,17 +3,21 @@
 //! The same object serves a mounted store, whose requests come through FUSE and the control socket, and
 //! a command that opens an unmounted store for itself.
 
+mod bases;
+mod bring_back;
 mod check;
 mod copy_out;
 mod identity;
+mod roll;
 mod sync;
 
+pub use bring_back::BringBackReport;
 pub use check::{CheckReport, Problem};
 pub use copy_out::{RestoreOptions, RestoreReport};
 pub use identity::{FORMAT, is_store};
+pub use roll::{ArchiveInfo, IncrementInfo, RollOptions, RollReport};
 pub use sync::{Owner, SyncOptions, SyncReport};
 
-use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{FileSystem, Mounted, Notify, Options};
 use crate::limits::COMMIT_INTERVAL;
@@ -47,6 +51,8 @@ pub struct Daemon {
     mounted: Mutex<Option<Mounted>>,
     /// Held by a sync: two at once would make each other's files.
     syncing: Mutex<()>,
+    /// Held by a roll.
+    rolling: Mutex<()>,
     stop: Arc<AtomicBool>,
     background: Mutex<Option<JoinHandle<()>>>,
     /// Dropped last: from then on somebody else may open the store.
@@ -80,15 +86,18 @@ impl Daemon {
                 .spawn(move || work_in_background(&views, &stop))
                 .map_err(|error| Error::media("starting the background thread", error))?
         };
-        Ok(Daemon {
+        let daemon = Daemon {
             path,
             views,
             mounted: Mutex::default(),
             syncing: Mutex::default(),
+            rolling: Mutex::default(),
             stop,
             background: Mutex::new(Some(background)),
             lock,
-        })
+        };
+        daemon.attach_known()?;
+        Ok(daemon)
     }
 
     pub fn path(&self) -> &Path {
@@ -100,12 +109,26 @@ impl Daemon {
     }
 
     /// Shows the store at a mount point; `on_end` is called when somebody has unmounted it.
-    pub fn mount(&self, mount_point: &Path, options: &Options, on_end: impl FnOnce() + Send + 'static) -> Result<()> {
+    /// The base given is shown, or, with none given, all of them if there are several.
+    pub fn mount(
+        &self,
+        base: Option<&[u8]>,
+        mount_point: &Path,
+        options: &Options,
+        on_end: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
         if mount_point.canonicalize().is_ok_and(|path| path.starts_with(&self.path)) {
             let text = "a store cannot be mounted over itself; choose another directory".into();
             return Err(Error::Refused(Errno::INVAL, text));
         }
-        let fs = FileSystem::new(Views::clone(&self.views), Some(crate::device::LIVE), &self.path, options);
+        let only = match base {
+            Some(name) => Some(self.views.base_named(name)?),
+            None => match self.views.top_bases()?.as_slice() {
+                [(only, _)] => Some(*only),
+                _ => None,
+            },
+        };
+        let fs = FileSystem::new(Views::clone(&self.views), only, &self.path, options);
         let mounted = Mounted::mount(fs, mount_point, &self.path.to_string_lossy(), options, on_end)?;
         self.lock.note_mount_point(mounted.mount_point());
         *self.mounted.lock() = Some(mounted);
@@ -123,37 +146,6 @@ impl Daemon {
 
     pub fn notify(&self) -> Option<Notify> {
         self.mounted.lock().as_ref().map(|mounted| mounted.notify().clone())
-    }
-
-    /// Takes a snapshot by command.
-    pub fn snapshot(&self, name: Option<&[u8]>) -> Result<Snapshot> {
-        if let Some(mounted) = self.mounted.lock().as_ref() {
-            mounted.before_snapshot()?;
-        }
-        let snapshot = self.views.snapshot(name)?;
-        self.tell_of(&snapshot.record.name);
-        Ok(snapshot)
-    }
-
-    pub fn delete_snapshots(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
-        let snapshots = self.views.delete(names)?;
-        for snapshot in &snapshots {
-            self.tell_of(&snapshot.record.name);
-        }
-        Ok(snapshots)
-    }
-
-    pub fn rename_snapshot(&self, old: &[u8], new: &[u8]) -> Result<()> {
-        let snapshot = self.views.rename(old, new)?;
-        self.tell_of(&snapshot.record.name);
-        self.tell_of(&String::from_utf8_lossy(new));
-        Ok(())
-    }
-
-    fn tell_of(&self, name: &str) {
-        if let Some(notify) = self.notify() {
-            notify.shown_changed(crate::device::LIVE, name);
-        }
     }
 
     /// Does what is left to be done for snapshots and files that were deleted.
@@ -198,7 +190,9 @@ fn work_in_background(views: &Views, stop: &AtomicBool) {
             tree.device().wait_for_work(COMMIT_INTERVAL.saturating_sub(last_commit.elapsed()));
         }
         let result = tree.device().relieve().and_then(|()| {
-            has_more = tree.settle_step()? || tree.device().delete_step()? || tree.reap_step()?;
+            has_more =
+                tree.settle_step()? || tree.device().delete_step()? || tree.reap_step()? || tree.separate_step()?;
+            make_room(views)?;
             if last_commit.elapsed() >= COMMIT_INTERVAL {
                 last_commit = Instant::now();
                 tree.commit()?;
@@ -213,4 +207,13 @@ fn work_in_background(views: &Views, stop: &AtomicBool) {
             std::thread::sleep(PAUSE_AFTER_FAILURE);
         }
     }
+}
+
+/// Drops the oldest snapshots while room ends, if that is the store's policy.
+fn make_room(views: &Views) -> Result<()> {
+    let device = views.tree().device();
+    if device.is_full() && views.drops_oldest()? && views.drop_oldest()?.is_some() {
+        device.wake();
+    }
+    Ok(())
 }

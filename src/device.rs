@@ -17,6 +17,7 @@
 //! - when the overlay is frozen nothing is dirty: a commit is a whole state;
 //! - all dirty tracks belong to the current epoch, since a snapshot flushes before it advances it.
 
+mod archived;
 mod base;
 mod changes;
 mod commit;
@@ -28,12 +29,14 @@ mod history;
 mod journaling;
 mod pointer;
 mod scan;
+mod separate;
 mod session;
 mod tracks;
 
+pub use archived::{ArchivedTrack, TrackRecord, index_entry};
 pub use base::{
-    BaseId, BaseRecord, Counts, Era, InodeNo, LIVE, MirrorRecord, Point, base_of, base_of_key, in_base, inode_of_key,
-    inode_prefix, number_of,
+    ArchiveRecord, BaseId, BaseRecord, Counts, Era, InodeNo, LIVE, MirrorRecord, Point, base_of, base_of_key, in_base,
+    inode_of_key, inode_prefix, number_of,
 };
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
@@ -41,6 +44,7 @@ pub use era::{Settle, Step, Walk};
 pub use history::{Moment, split_increment, split_preimage, split_record};
 pub use journaling::Journaling;
 pub use pointer::{Patch, Pointer};
+pub use separate::Separate;
 pub use session::{Changing, Purpose, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
 pub use tracks::{Source, split_track_key};
 
@@ -422,6 +426,11 @@ impl Device {
         let has_room = self.kv.reserve_is_whole()? && self.room()?.available >= RESERVE_BYTES_MIN / 2;
         self.full.store(!has_room, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether room has ended, as of the last commit.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     fn has_room_again(&self) -> Result<bool> {

@@ -1,10 +1,11 @@
 //! pitfs shows every point in time of a tree of files as an ordinary directory.
 //!
 //! Layers, from the top; calls go down this list and never up:
-//! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `journal`, `meta`,
-//! `media`.
+//! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `archive`, `journal`,
+//! `meta`, `media`.
 //! `docs/design.md` says what each knows and what it does not.
 
+pub mod archive;
 pub mod cli;
 pub mod clock;
 pub mod control;

@@ -76,6 +76,24 @@ pub const RESERVE_BYTES_MIN: u64 = 2 << 20;
 pub const RESERVE_BYTES_MAX: u64 = 32 << 20;
 pub const RESERVE_SHARE: u64 = 20;
 
+/// An archive's increments: the MessagePack header at the start of the file.
+pub const ARCHIVE_HEADER_BYTES_MAX: usize = 4096;
+/// A block before compression: what a reader is willing to allocate.
+pub const ARCHIVE_BLOCK_BYTES_MAX: usize = 4 << 20;
+/// A block of tracks is written when it has this many bytes: more make it smaller on disk and slower to read in parts.
+pub const ARCHIVE_TRACKS_BYTES: usize = 128 << 10;
+/// A block of records, or of the index, is written when it has this many bytes.
+pub const ARCHIVE_RECORDS_BYTES: usize = 16 << 10;
+pub const ARCHIVE_KEY_BYTES_MAX: usize = 1024;
+pub const ARCHIVE_VALUE_BYTES_MAX: usize = 1 << 20;
+/// Levels of the index. A full block of it has at least 14 lines, so that no disk holds records for more levels.
+pub const ARCHIVE_LEVELS_MAX: usize = 12;
+/// Blocks of one increment that are kept in memory.
+pub const ARCHIVE_CACHE_BYTES: usize = 4 << 20;
+pub const ARCHIVE_CACHE_BLOCKS: usize = 64;
+/// Increments that are kept open for reading.
+pub const ARCHIVE_READERS_MAX: usize = 64;
+
 const _: () = assert!(SEGMENT_BLOCKS <= u16::MAX as usize);
 const _: () = assert!(TRACK_BYTES_DEFAULT >= TRACK_BYTES_MIN && TRACK_BYTES_DEFAULT <= TRACK_BYTES_MAX);
 const _: () = assert!(TRACK_BYTES_MIN.is_multiple_of(BLOCK_BYTES) && TRACK_BYTES_MAX.is_power_of_two());
@@ -86,3 +104,11 @@ const _: () = assert!(DIRTY_BYTES_FLUSH < DIRTY_BYTES_MAX && TRACK_BYTES_MAX <= 
 const _: () = assert!(DIRTY_RECORDS_COMMIT < DIRTY_RECORDS_MAX);
 const _: () = assert!(JOURNAL_DATA_MAX * 2 < JOURNAL_BYTES_MIN);
 const _: () = assert!(RESERVE_BYTES_MIN < RESERVE_BYTES_MAX);
+const _: () = assert!(ARCHIVE_TRACKS_BYTES + TRACK_BYTES_MAX <= ARCHIVE_BLOCK_BYTES_MAX);
+// The last entry of a block can be as long as entries get, with 64 bytes for its numbers.
+const _: () =
+    assert!(ARCHIVE_RECORDS_BYTES + ARCHIVE_KEY_BYTES_MAX + ARCHIVE_VALUE_BYTES_MAX + 64 <= ARCHIVE_BLOCK_BYTES_MAX);
+const _: () = assert!(ARCHIVE_BLOCK_BYTES_MAX <= ARCHIVE_CACHE_BYTES && ARCHIVE_BLOCK_BYTES_MAX <= i32::MAX as usize);
+const _: () =
+    assert!(XATTR_VALUE_BYTES_MAX * 2 <= ARCHIVE_VALUE_BYTES_MAX && NAME_BYTES_MAX * 2 <= ARCHIVE_KEY_BYTES_MAX);
+const _: () = assert!(ARCHIVE_RECORDS_BYTES / (ARCHIVE_KEY_BYTES_MAX + 16) >= 14 && ARCHIVE_LEVELS_MAX < 128);

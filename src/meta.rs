@@ -19,12 +19,12 @@ mod overlay;
 mod pages;
 mod reserve;
 
-pub use kv::Kv;
+pub use kv::{Kv, Stored};
 pub use overlay::Overlay;
 pub use reserve::Reserve;
 
 use crate::error::{Error, Result};
-use kv::Tables;
+use kv::Stored as Tables;
 use overlay::Merge;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -24,6 +24,7 @@ mod paths;
 mod reap;
 mod rename;
 mod space;
+mod versions;
 mod xattr;
 
 pub use attributes::{Change, SetTime};
@@ -34,6 +35,7 @@ pub use names::{Caller, Entry, New};
 pub use origin::Origin;
 pub use rename::RenameMode;
 pub use space::Space;
+pub use versions::bitmap;
 pub use xattr::SetMode;
 
 use crate::clock::Timestamp;

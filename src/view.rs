@@ -5,6 +5,7 @@
 
 mod base;
 mod history;
+mod mirror;
 mod naming;
 mod restore;
 mod session;
@@ -126,6 +127,13 @@ impl Views {
     /// All snapshots, oldest first.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
         self.tree.device().look()?.snapshots(self.base)
+    }
+
+    /// All snapshots, and the times that only the archive holds, oldest first.
+    pub fn all_snapshots(&self) -> Result<Vec<Snapshot>> {
+        let mut all = self.tree.device().look()?.shown_after(self.base, 0, usize::MAX)?;
+        all.retain(|snapshot| !snapshot.record.deleting);
+        Ok(all)
     }
 
     pub fn find(&self, name: &[u8]) -> Result<Option<Snapshot>> {

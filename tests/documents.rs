@@ -234,6 +234,7 @@ fn no_layer_calls_up() {
         &["tree"],
         &["device"],
         &["logstore"],
+        &["archive"],
         &["journal"],
         &["meta"],
         &["media"],

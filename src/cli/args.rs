@@ -1,5 +1,9 @@
 //! What can be said on the command line.
 
+mod points;
+
+pub use points::*;
+
 use crate::limits::{TRACK_BYTES_MAX, TRACK_BYTES_MIN};
 use crate::logstore::Codec;
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
@@ -12,7 +16,7 @@ use std::path::PathBuf;
 #[command(after_help = "STORE is a store's directory or any directory inside its mount. Without -s and \
 PITFS_STORE it is the mount you stand in. See pitfs(8) for each command and pitfs(7) for the ideas.")]
 pub struct Args {
-    /// The store, or a directory inside its mount
+    /// The store, or a directory inside its mount; STORE:BASE means one base of several
     #[arg(short, long, global = true, env = "PITFS_STORE", value_name = "STORE", value_hint = ValueHint::DirPath)]
     pub store: Option<PathBuf>,
     #[command(subcommand)]
@@ -31,14 +35,42 @@ pub enum Verb {
     Snap(Snap),
     /// List the snapshots
     List(List),
-    /// Delete snapshots
+    /// Delete snapshots, clones or mirrors
     Delete(Delete),
-    /// Give a snapshot another name
+    /// Give a snapshot, clone or mirror another name
     Rename(Rename),
-    /// Copy files out of a snapshot, with their metadata
+    /// Protect snapshots from being deleted
+    Hold(Hold),
+    /// End a hold
+    Release(Hold),
+    /// Go back to a snapshot, in place at once, or copy files out of it
     Restore(Restore),
+    /// Take a snapshot to go back to with `restore --last`
+    Save(Save),
+    /// Show what was done, when and by whom
+    History(History),
     /// Show what differs between two snapshots, or a snapshot and live
     Diff(Diff),
+    /// List the distinct versions of a file or directory
+    Versions(Versions),
+    /// Make, list and delete bases: trees with snapshots of their own
+    Base(Base),
+    /// Take snapshots step by step, of one or several bases at one moment
+    Session(Session),
+    /// Make and delete groups of bases, for snapshots of one moment
+    Group(Group),
+    /// Make a writable tree out of a snapshot, at once
+    Clone(Clone),
+    /// Make a clone a base in its own right
+    Promote(Promote),
+    /// Keep a second copy of a base's tracks
+    Mirror(Mirror),
+    /// Take a snapshot and save the increment of the one before to an archive
+    Roll(Roll),
+    /// Attach, list and verify archives
+    Archive(Archive),
+    /// Show or set what happens when room ends
+    Policy(Policy),
     /// Show what takes how much room
     Status(Status),
     /// Read everything and verify it
@@ -121,6 +153,18 @@ pub struct Snap {
     /// The snapshot's name; without one, the time in UTC
     #[arg(value_name = "NAME")]
     pub name: Option<OsString>,
+    /// Take it of all bases of this group, at one moment
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<OsString>,
+    /// Do not show it in the mount until `session online`
+    #[arg(long)]
+    pub offline: bool,
+    /// Protect it from being deleted until `release`
+    #[arg(long)]
+    pub hold: bool,
+    /// Set room aside, so that all it holds can be written anew
+    #[arg(long)]
+    pub reserve: bool,
     /// Print the snapshot as JSON
     #[arg(long)]
     pub json: bool,
@@ -138,6 +182,15 @@ pub struct Delete {
     /// The snapshots to delete
     #[arg(value_name = "SNAPSHOT", required = true)]
     pub names: Vec<OsString>,
+    /// Delete the clones that depend on them as well
+    #[arg(long)]
+    pub recursive: bool,
+    /// Only say what that would free, and which paths hold most of it
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Print what it would free as JSON
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -152,17 +205,32 @@ pub struct Rename {
 
 #[derive(Debug, ClapArgs)]
 pub struct Restore {
-    /// The snapshot to copy from; `live` is possible too
-    #[arg(value_name = "SNAPSHOT")]
-    pub snapshot: OsString,
+    /// The snapshot, or @TIME; `live` is possible with --to
+    #[arg(value_name = "SNAPSHOT", required_unless_present_any = ["last", "at"])]
+    pub snapshot: Option<OsString>,
     /// Paths in the snapshot; without any, everything
     #[arg(value_name = "PATH")]
     pub paths: Vec<OsString>,
-    /// The directory to copy to, made if it is missing; files keep their paths below it
+    /// Go back to what was saved last; arguments are paths
+    #[arg(long, conflicts_with = "at")]
+    pub last: bool,
+    /// Go back to the newest snapshot that is not after this time; arguments are paths
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Copy to this directory instead, made if it is missing; files keep their paths below it
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub to: PathBuf,
+    pub to: Option<PathBuf>,
+    /// Make a new base of it instead
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["to", "to_clone", "to_mirror", "paths"])]
+    pub to_base: Option<OsString>,
+    /// Make a new clone of it instead
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["to", "to_mirror", "paths"])]
+    pub to_clone: Option<OsString>,
+    /// Let this mirror be what the snapshot is instead
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["to", "paths"])]
+    pub to_mirror: Option<OsString>,
     /// Replace files that exist there
-    #[arg(long)]
+    #[arg(long, requires = "to")]
     pub overwrite: bool,
     /// Print the result as JSON
     #[arg(long)]
@@ -174,9 +242,16 @@ pub struct Diff {
     /// The earlier state: a snapshot
     #[arg(value_name = "A")]
     pub before: OsString,
-    /// The later state: a snapshot or live
-    #[arg(value_name = "B", default_value = "live")]
-    pub after: OsString,
+    /// The later state: a snapshot or live, which it is without one
+    #[arg(value_name = "B")]
+    pub after: Option<OsString>,
+    /// With --tracks: only this file, or what is below this directory
+    #[arg(value_name = "PATH", requires = "tracks")]
+    pub path: Option<OsString>,
+    /// Show the tracks that differ, as first byte, bytes and path; with A alone, those that changed while it was
+    /// the newest
+    #[arg(long)]
+    pub tracks: bool,
     /// Print the differences as JSON
     #[arg(long)]
     pub json: bool,

@@ -1,9 +1,12 @@
 //! Each verb: ask for it to be done, and show the result.
 
-use super::args::{self, Args, Verb as Args_};
+mod points;
+
+use super::args::{Args, Verb as Args_};
 use super::output::{Display, count, path, print, print_json, size, table};
+use super::{args, output};
 use super::{command, mounting};
-use crate::control::{Answer, SnapshotInfo, StatusInfo, Verb, ask, locate_store};
+use crate::control::{Answer, Snap, SnapshotInfo, StatusInfo, Target, Verb, ask, locate_store};
 use crate::daemon::{CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, is_store};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{CreateOptions, Difference, DifferenceKind};
@@ -17,22 +20,45 @@ use std::path::{Path, PathBuf};
 /// Runs a command; false when it was done and found something wrong.
 pub fn run(args: Args) -> Result<bool> {
     let store = args.store;
+    let target = || find_store(store.clone());
     match args.verb {
         Args_::Create(args) => create(&args),
         Args_::Mount(args) => mounting::mount(store, &args),
         Args_::Umount(args) => mounting::umount(store, &args),
-        Args_::Snap(args) => snap(&find_store(store)?, args),
-        Args_::List(args) => list(&find_store(store)?, &args),
-        Args_::Delete(args) => delete(&find_store(store)?, args),
+        Args_::Snap(args) => snap(&target()?, args),
+        Args_::List(args) => list(&target()?, &args),
+        Args_::Delete(args) => delete(&target()?, args),
         Args_::Rename(args) => {
             let verb = Verb::Rename { old: bytes(args.old), new: bytes(args.new) };
-            ask(&find_store(store)?, verb, &mut |_| Ok(())).map(|_| true)
+            ask(&target()?, verb, &mut |_| Ok(())).map(|_| true)
         }
-        Args_::Restore(args) => restore(&find_store(store)?, args),
-        Args_::Diff(args) => diff(&find_store(store)?, args),
-        Args_::Status(args) => status(&find_store(store)?, &args),
-        Args_::Check(args) => check(&find_store(store)?, &args),
-        Args_::Sync(args) => sync(&find_store(store)?, args),
+        Args_::Hold(args) => points::hold(&target()?, args.names, true),
+        Args_::Release(args) => points::hold(&target()?, args.names, false),
+        Args_::Restore(args) => restore(&target()?, args),
+        Args_::Save(args) => {
+            let snap = Snap { name: args.name.map(bytes), save: true, ..Snap::default() };
+            take(&target()?, snap, false)
+        }
+        Args_::History(args) => points::history(&target()?, &args),
+        Args_::Diff(args) if args.tracks => points::tracks(&target()?, args),
+        Args_::Diff(args) => diff(&target()?, args),
+        Args_::Versions(args) => {
+            let target = target()?;
+            let path = points::path_in_live(&target, &args.path)?;
+            points::versions(&target, path, &args)
+        }
+        Args_::Base(args) => points::base(&target()?, args.verb),
+        Args_::Session(args) => points::session(&target()?, args.verb),
+        Args_::Group(args) => points::group(&target()?, args.verb),
+        Args_::Clone(args) => points::clone(&target()?, args),
+        Args_::Promote(args) => points::promote(&target()?, args.name),
+        Args_::Mirror(args) => points::mirror(&target()?, args.verb),
+        Args_::Roll(args) => points::roll(&target()?, args),
+        Args_::Archive(args) => points::archive(&target()?, args.verb),
+        Args_::Policy(args) => points::policy(&target()?, &args),
+        Args_::Status(args) => status(&target()?, &args),
+        Args_::Check(args) => check(&target()?, &args),
+        Args_::Sync(args) => sync(&target()?, args),
         Args_::Completions(args) => {
             let mut text = Vec::new();
             clap_complete::generate(args.shell, &mut command(), "pitfs", &mut text);
@@ -46,13 +72,13 @@ fn bytes(text: OsString) -> ByteBuf {
 }
 
 /// The store that is meant: given, or the mount that we stand in.
-fn find_store(given: Option<PathBuf>) -> Result<PathBuf> {
+fn find_store(given: Option<PathBuf>) -> Result<Target> {
     if let Some(given) = given {
         return locate_store(&given);
     }
     let here = std::env::current_dir().map_err(|error| Error::media("looking where we stand", error))?;
     let found = locate_store(&here)?;
-    if found == here.canonicalize().unwrap_or(here) && !is_store(&found) {
+    if found.store == here.canonicalize().unwrap_or(here) && !is_store(&found.store) {
         return Err(Error::Refused(
             Errno::INVAL,
             "which store? Give it with -s STORE or in PITFS_STORE, or stand inside its mount".into(),
@@ -106,7 +132,7 @@ fn create(args: &args::Create) -> Result<bool> {
         return Ok(true);
     };
     let options = SyncOptions { source, exclude: args.exclude.clone(), ..SyncOptions::default() };
-    run_sync(&directory, options, "importing", args.json).inspect_err(|_| {
+    run_sync(&Target { store: directory.clone(), base: None }, options, "importing", args.json).inspect_err(|_| {
         let shown = directory.display();
         eprintln!(
             "pitfs: the store {shown} was made and not all was brought in; `pitfs -s {shown} sync` goes on from here"
@@ -122,58 +148,183 @@ fn random_seed() -> Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-fn snap(store: &Path, args: args::Snap) -> Result<bool> {
-    let verb = Verb::Snap { name: args.name.map(bytes) };
-    let Answer::Snapshots(snapshots) = ask(store, verb, &mut |_| Ok(()))? else { return Err(unexpected()) };
-    for snapshot in snapshots {
-        if args.json {
-            print_json(&snapshot_json(&snapshot))?;
-        } else {
-            print(&format!("{}\n", snapshot.name))?;
-        }
+fn snap(target: &Target, args: args::Snap) -> Result<bool> {
+    let snap = Snap {
+        name: args.name.map(bytes),
+        group: args.group.map(bytes),
+        offline: args.offline,
+        hold: args.hold,
+        reserve: args.reserve,
+        save: false,
+    };
+    take(target, snap, args.json)
+}
+
+fn take(target: &Target, snap: Snap, as_json: bool) -> Result<bool> {
+    let Answer::Snapshots(snapshots) = ask(target, Verb::Snap(snap), &mut |_| Ok(()))? else {
+        return Err(unexpected());
+    };
+    if as_json && snapshots.len() == 1 {
+        return print_json(&snapshot_json(&snapshots[0])).map(|()| true);
     }
-    Ok(true)
+    if as_json {
+        return print_json(&snapshots.iter().map(snapshot_json).collect::<Vec<_>>()).map(|()| true);
+    }
+    // One moment has one name.
+    match snapshots.first() {
+        Some(snapshot) => print(&format!("{}\n", snapshot.name)).map(|()| true),
+        None => Ok(true),
+    }
 }
 
 fn snapshot_json(snapshot: &SnapshotInfo) -> serde_json::Value {
     json!({
         "name": snapshot.name,
+        "base": snapshot.base,
         "epoch": snapshot.epoch,
         "time": snapshot.time.as_text(),
         "seconds": snapshot.time.seconds,
         "nanoseconds": snapshot.time.nanos,
+        "state": points::state_of(snapshot),
+        "purpose": snapshot.purpose,
+        "held": snapshot.held,
+        "offline": snapshot.offline,
+        "archived": snapshot.archived,
+        "refers_bytes": snapshot.refers,
+        "unique_bytes": snapshot.unique,
+        "reserved_bytes": snapshot.reserve,
     })
 }
 
-fn list(store: &Path, args: &args::List) -> Result<bool> {
-    let Answer::Snapshots(snapshots) = ask(store, Verb::List, &mut |_| Ok(()))? else { return Err(unexpected()) };
+fn list(target: &Target, args: &args::List) -> Result<bool> {
+    let Answer::Snapshots(snapshots) = ask(target, Verb::List, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
         print_json(&snapshots.iter().map(snapshot_json).collect::<Vec<_>>())?;
     } else {
-        let rows: Vec<Vec<String>> =
-            snapshots.iter().map(|snapshot| vec![snapshot.name.clone(), snapshot.time.as_text()]).collect();
+        let rows: Vec<Vec<String>> = snapshots.iter().map(snapshot_row).collect();
         print(&table(&rows))?;
     }
     Ok(true)
 }
 
-fn delete(store: &Path, args: args::Delete) -> Result<bool> {
-    let names = args.names.into_iter().map(bytes).collect();
-    ask(store, Verb::Delete { names }, &mut |_| Ok(())).map(|_| true)
+/// Name, time, what it refers to, what deleting it frees, and what is special about it.
+fn snapshot_row(snapshot: &SnapshotInfo) -> Vec<String> {
+    let state = points::state_of(snapshot);
+    let mut notes: Vec<&str> = Vec::new();
+    if state != "active" {
+        notes.push(&state);
+    }
+    for (is_so, note) in [(snapshot.held, "held"), (snapshot.offline, "offline"), (snapshot.reserve > 0, "reserved")] {
+        if is_so {
+            notes.push(note);
+        }
+    }
+    let sizes = match snapshot.archived {
+        true => [String::new(), String::new()],
+        false => [size(snapshot.refers), size(snapshot.unique)],
+    };
+    let [refers, frees] = sizes;
+    vec![snapshot.name.clone(), snapshot.time.as_text(), refers, frees, notes.join(",")]
 }
 
-fn restore(store: &Path, args: args::Restore) -> Result<bool> {
-    let options = RestoreOptions {
-        snapshot: args.snapshot.into_vec(),
-        paths: args.paths.into_iter().map(bytes).collect(),
-        to: absolute(&args.to)?,
-        overwrite: args.overwrite,
-    };
-    let mut display = Display::new("restoring");
-    let answer = ask(store, Verb::Restore(options), &mut |progress| display.update(progress));
-    display.finish();
-    let Answer::Restore(report) = answer? else { return Err(unexpected()) };
+fn delete(target: &Target, args: args::Delete) -> Result<bool> {
+    let names: Vec<ByteBuf> = args.names.into_iter().map(bytes).collect();
+    if !args.dry_run {
+        let verb = Verb::Delete { names, recursive: args.recursive };
+        return ask(target, verb, &mut |_| Ok(())).map(|_| true);
+    }
+    let Answer::Freed(freed) = ask(target, Verb::Freed { names }, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
+        let paths: Vec<_> = freed.paths.iter().map(|(path, bytes)| json!({ "path": path, "bytes": bytes })).collect();
+        return print_json(&json!({ "bytes": freed.bytes, "paths": paths })).map(|()| true);
+    }
+    print(&format!("{} would be freed\n", size(freed.bytes)))?;
+    let rows: Vec<Vec<String>> =
+        freed.paths.iter().map(|(name, bytes)| vec![path(name.as_bytes()), size(*bytes)]).collect();
+    print(&table(&rows)).map(|()| true)
+}
+
+fn restore(target: &Target, args: args::Restore) -> Result<bool> {
+    let mut paths = args.paths;
+    let snapshot = match (args.last, &args.at) {
+        (false, None) => args.snapshot.map(bytes),
+        (is_last, at) => {
+            // What stands where a snapshot would is a path then.
+            paths.splice(0..0, args.snapshot);
+            let at = at.as_ref().map(|at| ByteBuf::from(format!("@{at}")));
+            if is_last { None } else { at }
+        }
+    };
+    let paths: Vec<ByteBuf> = paths.into_iter().map(bytes).collect();
+    if let (Some(name), Some(snapshot)) = (&args.to_base, &snapshot) {
+        let verb = args::BaseVerb::Create { name: name.clone(), from: Some(os(snapshot)), json: args.json };
+        return points::base(target, verb);
+    }
+    if let (Some(name), Some(snapshot)) = (&args.to_clone, &snapshot) {
+        let clone = args::Clone { first: os(snapshot), second: name.clone(), full: false, copy: false, refresh: false };
+        return points::clone(target, clone);
+    }
+    if let (Some(name), Some(snapshot)) = (&args.to_mirror, &snapshot) {
+        let verb = crate::control::Mirror::RestoreTo { name: bytes(name.clone()), snapshot: snapshot.clone() };
+        return ask(target, Verb::Mirror(verb), &mut |_| Ok(())).map(|_| true);
+    }
+    match args.to {
+        Some(to) => {
+            let snapshot = snapshot.ok_or_else(|| {
+                Error::Refused(
+                    Errno::INVAL,
+                    "--last goes back in place; name the snapshot to copy it to a directory".into(),
+                )
+            })?;
+            let options =
+                RestoreOptions { snapshot: snapshot.into_vec(), paths, to: absolute(&to)?, overwrite: args.overwrite };
+            copy_out(target, options, args.json)
+        }
+        None => in_place(target, snapshot, paths, args.json),
+    }
+}
+
+fn os(name: &ByteBuf) -> OsString {
+    OsString::from_vec(name.to_vec())
+}
+
+fn in_place(target: &Target, snapshot: Option<ByteBuf>, paths: Vec<ByteBuf>, as_json: bool) -> Result<bool> {
+    let mut display = Display::new("restoring");
+    let answer = ask(target, Verb::Restore { snapshot, paths }, &mut |progress| display.update(progress));
+    display.finish();
+    match answer? {
+        Answer::Restored { before, to } => {
+            if as_json {
+                let value = json!({ "restored": snapshot_json(&to), "before": snapshot_json(&before) });
+                return print_json(&value).map(|()| true);
+            }
+            print(&format!("{}: restored; what was there before is {}\n", to.name, before.name)).map(|()| true)
+        }
+        Answer::BroughtBack(report) => {
+            if as_json {
+                print_json(&report)?;
+                return Ok(report.problems.is_empty());
+            }
+            print(&format!(
+                "{}, {} restored, {} removed; what was there before is {}\n",
+                count(report.files, "file"),
+                size(report.bytes),
+                report.removed,
+                report.before
+            ))?;
+            warn(&report.problems);
+            Ok(report.problems.is_empty())
+        }
+        _ => Err(unexpected()),
+    }
+}
+
+fn copy_out(target: &Target, options: RestoreOptions, as_json: bool) -> Result<bool> {
+    let mut display = Display::new("restoring");
+    let answer = ask(target, Verb::CopyOut(options), &mut |progress| display.update(progress));
+    display.finish();
+    let Answer::CopyOut(report) = answer? else { return Err(unexpected()) };
+    if as_json {
         print_json(&report)?;
     } else {
         print(&format!("{}, {} restored\n", count(report.files, "file"), size(report.bytes)))?;
@@ -188,8 +339,9 @@ fn warn(problems: &[String]) {
     }
 }
 
-fn diff(store: &Path, args: args::Diff) -> Result<bool> {
-    let verb = Verb::Diff { before: bytes(args.before), after: bytes(args.after) };
+fn diff(store: &Target, args: args::Diff) -> Result<bool> {
+    let after = args.after.map_or_else(|| ByteBuf::from("live"), bytes);
+    let verb = Verb::Diff { before: bytes(args.before), after };
     let Answer::Differences(differences) = ask(store, verb, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
         let all: Vec<_> = differences
@@ -235,7 +387,7 @@ fn difference_line(found: &Difference) -> String {
     }
 }
 
-fn status(store: &Path, args: &args::Status) -> Result<bool> {
+fn status(store: &Target, args: &args::Status) -> Result<bool> {
     let Answer::Status(status) = ask(store, Verb::Status, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
         return print_json(&status_json(&status)).map(|()| status.stopped.is_none());
@@ -258,14 +410,30 @@ fn status(store: &Path, args: &args::Status) -> Result<bool> {
         size(status.space.meta),
         size(status.space.available)
     ))?;
-    if !status.unique.is_empty() {
-        let mut rows = vec![vec!["snapshot".to_string(), "time".to_string(), "deleting it frees".to_string()]];
-        rows.extend(
-            status
-                .unique
-                .iter()
-                .map(|(snapshot, bytes)| vec![snapshot.name.clone(), snapshot.time.as_text(), size(*bytes)]),
-        );
+    if status.reserved > 0 {
+        print(&format!("reserved   {}\n", size(status.reserved)))?;
+    }
+    if status.drop_oldest {
+        print("when full  the oldest snapshots that are not held are dropped\n")?;
+    }
+    for archive in &status.archives {
+        let increments = count(archive.increments.len() as u64, "increment");
+        print(&format!("archive    {}, {increments}, {}\n", archive.directory.display(), size(archive.bytes)))?;
+    }
+    if status.bases.len() > 1 {
+        print(&format!("\n{}", table(&points::base_rows(&status.bases))))?;
+    }
+    let stored = || status.snapshots.iter().filter(|snapshot| !snapshot.archived);
+    if stored().next().is_some() {
+        let heads = ["snapshot", "time", "refers to", "deleting it frees", ""];
+        let mut rows = vec![heads.map(str::to_string).to_vec()];
+        rows.extend(stored().map(|snapshot| {
+            let mut row = snapshot_row(snapshot);
+            if status.bases.len() > 1 {
+                row[0] = format!("{}:{}", snapshot.base, snapshot.name);
+            }
+            row
+        }));
         print(&format!("\n{}", table(&rows)))?;
     }
     if let Some(stopped) = &status.stopped {
@@ -275,15 +443,7 @@ fn status(store: &Path, args: &args::Status) -> Result<bool> {
 }
 
 fn status_json(status: &StatusInfo) -> serde_json::Value {
-    let snapshots: Vec<_> = status
-        .unique
-        .iter()
-        .map(|(snapshot, bytes)| {
-            let mut value = snapshot_json(snapshot);
-            value["unique_bytes"] = json!(bytes);
-            value
-        })
-        .collect();
+    let snapshots: Vec<_> = status.snapshots.iter().map(snapshot_json).collect();
     json!({
         "store": status.store,
         "mount_point": status.mount_point,
@@ -295,6 +455,10 @@ fn status_json(status: &StatusInfo) -> serde_json::Value {
         "log_bytes": status.space.log,
         "metadata_bytes": status.space.meta,
         "segment_bytes": status.space.segments,
+        "reserved_bytes": status.reserved,
+        "drop_oldest": status.drop_oldest,
+        "bases": status.bases.iter().map(points::base_json).collect::<Vec<_>>(),
+        "archives": status.archives,
         "snapshots": snapshots,
         "stopped": status.stopped,
     })
@@ -303,7 +467,7 @@ fn status_json(status: &StatusInfo) -> serde_json::Value {
 /// Affected paths that a problem shows in text; JSON has them all.
 const PATHS_SHOWN: usize = 20;
 
-fn check(store: &Path, args: &args::Check) -> Result<bool> {
+fn check(store: &Target, args: &args::Check) -> Result<bool> {
     let mut display = Display::new("checking");
     let answer = ask(store, Verb::Check, &mut |progress| display.update(progress));
     display.finish();
@@ -334,7 +498,7 @@ fn check(store: &Path, args: &args::Check) -> Result<bool> {
     Ok(problems.is_empty())
 }
 
-fn sync(store: &Path, args: args::Sync) -> Result<bool> {
+fn sync(store: &Target, args: args::Sync) -> Result<bool> {
     let source = args
         .source
         .canonicalize()
@@ -348,7 +512,7 @@ fn sync(store: &Path, args: args::Sync) -> Result<bool> {
     run_sync(store, options, "syncing", args.json)
 }
 
-fn run_sync(store: &Path, options: SyncOptions, what: &'static str, as_json: bool) -> Result<bool> {
+fn run_sync(store: &Target, options: SyncOptions, what: &'static str, as_json: bool) -> Result<bool> {
     let mut display = Display::new(what);
     let answer = ask(store, Verb::Sync(options), &mut |progress| display.update(progress));
     display.finish();

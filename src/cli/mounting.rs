@@ -1,7 +1,7 @@
 //! `mount` and `umount`: the daemon in front or in the background, and its end.
 
 use super::args::{Mount, Umount};
-use crate::control::{Answer, Server, Verb, ask, locate_store};
+use crate::control::{Answer, Server, Target, Verb, ask, locate_store};
 use crate::daemon::Daemon;
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Options, check_mount_point, parse_options, unmount_path};
@@ -43,6 +43,16 @@ pub fn mount(store: Option<PathBuf>, args: &Mount) -> Result<bool> {
     if args.foreground { in_front(&store, &mount_point, &options) } else { in_background(&store, &mount_point, args) }
 }
 
+/// STORE or STORE:BASE; a directory of that whole name is the store.
+fn split_base(given: &Path) -> (PathBuf, Option<Vec<u8>>) {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = given.as_os_str().as_bytes();
+    match bytes.iter().rposition(|byte| *byte == b':').filter(|at| *at > 0 && !given.exists()) {
+        Some(at) => (PathBuf::from(std::ffi::OsStr::from_bytes(&bytes[..at])), Some(bytes[at + 1..].to_vec())),
+        None => (given.to_path_buf(), None),
+    }
+}
+
 fn in_front(store: &Path, mount_point: &Path, options: &Options) -> Result<bool> {
     let (tell, wait) = std::sync::mpsc::channel();
     let mut signals =
@@ -55,9 +65,10 @@ fn in_front(store: &Path, mount_point: &Path, options: &Options) -> Result<bool>
             }
         }
     });
-    let daemon = Arc::new(Daemon::open(store)?);
+    let (store, base) = split_base(store);
+    let daemon = Arc::new(Daemon::open(&store)?);
     check_mount_point(mount_point, options)?;
-    daemon.mount(mount_point, options, move || {
+    daemon.mount(base.as_deref(), mount_point, options, move || {
         if tell.send(()).is_err() {
             log::debug!("the mount ended after the daemon");
         }
@@ -150,7 +161,7 @@ pub fn umount(store: Option<PathBuf>, args: &Umount) -> Result<bool> {
     let store = match locate_store(&target) {
         // The daemon is gone; what is left of its mount can go.
         Err(error) if error.errno() == Errno::NOTCONN => return unmount_path(&target, args.lazy).map(|()| true),
-        store => store?,
+        target => target?,
     };
     let mount_point = match ask_mount_point(&store) {
         Ok(Some(mount_point)) => mount_point,
@@ -163,10 +174,10 @@ pub fn umount(store: Option<PathBuf>, args: &Umount) -> Result<bool> {
     // Standing inside would keep it busy.
     std::env::set_current_dir("/").map_err(|error| Error::media("leaving the directory", error))?;
     unmount_path(&mount_point, args.lazy)?;
-    wait_for_end(&store, args.lazy)
+    wait_for_end(&store.store, args.lazy)
 }
 
-fn ask_mount_point(store: &Path) -> Result<Option<PathBuf>> {
+fn ask_mount_point(store: &Target) -> Result<Option<PathBuf>> {
     match ask(store, Verb::Mount, &mut |_| Ok(()))? {
         Answer::Mount { mount_point } => Ok(mount_point),
         _ => Err(Error::Refused(Errno::PROTO, "the daemon gave an answer to another question".into())),

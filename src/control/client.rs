@@ -4,37 +4,77 @@ use super::server::short_path;
 use super::{Answer, PROTOCOL, REPLY_BYTES_MAX, Reply, Request, SOCKET, Verb, receive, send, serve};
 use crate::daemon::{Daemon, OnProgress};
 use crate::error::{Errno, Error, Result};
-use crate::fuse::STORE_XATTR;
-use std::ffi::OsString;
+use crate::fuse::{BASE_XATTR, STORE_XATTR};
+use serde_bytes::ByteBuf;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// The directory of the store that is meant by a path: the store itself, or anything inside its mount.
-pub fn locate_store(path: &Path) -> Result<PathBuf> {
+/// The store that is meant, and which base of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The store's directory.
+    pub store: PathBuf,
+    /// Without one, the first base.
+    pub base: Option<Vec<u8>>,
+}
+
+/// What is meant by a path: a store, STORE:BASE, or anything inside the mount of one.
+pub fn locate_store(path: &Path) -> Result<Target> {
     if let Err(Errno::NOTCONN) = rustix::fs::statvfs(path) {
         return Err(crate::fuse::dead_mount(path));
     }
-    let absolute = path.canonicalize().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::Store(format!(
-            "there is no store at {}; make one with `pitfs create {}`",
-            path.display(),
-            path.display()
-        )),
-        _ => Error::media(format!("looking at {}", path.display()), error),
-    })?;
+    let absolute = match path.canonicalize() {
+        Ok(absolute) => absolute,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let bytes = path.as_os_str().as_bytes();
+            if let Some(colon) = bytes.iter().rposition(|byte| *byte == b':').filter(|at| *at > 0) {
+                let base = bytes[colon + 1..].to_vec();
+                let found = locate_store(Path::new(OsStr::from_bytes(&bytes[..colon])))?;
+                return Ok(Target { base: Some(base), ..found });
+            }
+            let shown = path.display();
+            return Err(Error::Store(format!("there is no store at {shown}; make one with `pitfs create {shown}`")));
+        }
+        Err(error) => return Err(Error::media(format!("looking at {}", path.display()), error)),
+    };
     if crate::daemon::is_store(&absolute) {
-        return Ok(absolute);
+        return Ok(Target { store: absolute, base: None });
     }
-    let mut buffer = vec![0; 4096];
     for directory in absolute.ancestors().filter(|directory| is_mount_root(directory)) {
-        if let Ok(len) = rustix::fs::getxattr(directory, STORE_XATTR, &mut buffer) {
-            return Ok(PathBuf::from(OsString::from_vec(buffer[..len].to_vec())));
+        if let Some(store) = xattr(directory, STORE_XATTR) {
+            return Ok(Target { store: PathBuf::from(OsString::from_vec(store)), base: base_at(directory, &absolute) });
         }
     }
-    Ok(absolute)
+    Ok(Target { store: absolute, base: None })
+}
+
+fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; 4096];
+    let len = rustix::fs::getxattr(path, name, &mut buffer).ok()?;
+    buffer.truncate(len);
+    Some(buffer)
+}
+
+/// The base inside whose part of a mount a path lies: the mount root, a directory in it or one in that say so.
+fn base_at(root: &Path, path: &Path) -> Option<Vec<u8>> {
+    let rest = path.strip_prefix(root).ok()?;
+    let mut at = root.to_path_buf();
+    let mut found = xattr(&at, BASE_XATTR);
+    let depth = if found.is_some() { 1 } else { 2 };
+    for name in rest.components().take(depth) {
+        at.push(name);
+        found = xattr(&at, BASE_XATTR).or(found);
+    }
+    found
+}
+
+/// How many names lead from a mount's root to a view: with several bases the base's comes first.
+pub fn view_depth(mount_point: &Path) -> usize {
+    if xattr(mount_point, BASE_XATTR).is_some() { 1 } else { 2 }
 }
 
 /// Below a mount root anybody can set xattrs of any name.
@@ -44,12 +84,14 @@ fn is_mount_root(directory: &Path) -> bool {
 }
 
 /// Has a request carried out: by the daemon that has the store open, or else here.
-pub fn ask(store: &Path, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
-    if let Some(stream) = connect(store)? {
-        return ask_daemon(stream, verb, progress);
+pub fn ask(target: &Target, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
+    let base = target.base.clone().map(ByteBuf::from);
+    let request = Request { protocol: PROTOCOL, base, verb };
+    if let Some(stream) = connect(&target.store)? {
+        return ask_daemon(stream, request, progress);
     }
-    let daemon = Daemon::open(store)?;
-    let answer = serve(&daemon, verb, progress)?;
+    let daemon = Daemon::open(&target.store)?;
+    let answer = serve(&daemon, request, rustix::process::getuid().as_raw(), progress)?;
     daemon.finish_deletions()?;
     daemon.close()?;
     Ok(answer)
@@ -75,8 +117,8 @@ fn connect(store: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
-fn ask_daemon(mut stream: UnixStream, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
-    send(&mut stream, &Request { protocol: PROTOCOL, verb })?;
+fn ask_daemon(mut stream: UnixStream, request: Request, progress: OnProgress<'_>) -> Result<Answer> {
+    send(&mut stream, &request)?;
     loop {
         match receive(&mut stream, REPLY_BYTES_MAX)? {
             Reply::Progress(told) => progress(&told)?,

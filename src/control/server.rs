@@ -69,7 +69,7 @@ impl Drop for Server {
 }
 
 fn answer(daemon: &Daemon, mut stream: UnixStream) {
-    let result = check_peer(daemon.path(), &stream).and_then(|may_reach_outside| {
+    let result = check_peer(daemon.path(), &stream).and_then(|(uid, may_reach_outside)| {
         stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
         let request: Request = receive(&mut stream, REQUEST_BYTES_MAX)?;
         if request.protocol != PROTOCOL {
@@ -86,7 +86,7 @@ fn answer(daemon: &Daemon, mut stream: UnixStream) {
         }
         let mut last = Instant::now();
         let mut out = stream.try_clone()?;
-        serve(daemon, request.verb, &mut |progress: &Progress| {
+        serve(daemon, request, uid, &mut |progress: &Progress| {
             if last.elapsed() < PROGRESS_INTERVAL {
                 return Ok(());
             }
@@ -106,15 +106,15 @@ fn answer(daemon: &Daemon, mut stream: UnixStream) {
 }
 
 /// Lets in root, the daemon's own user and the store's owner; the latter may not let the daemon touch
-/// files outside the store. Returns whether this peer may.
-fn check_peer(store: &Path, stream: &UnixStream) -> Result<bool> {
+/// files outside the store. Returns who this peer is and whether it may.
+fn check_peer(store: &Path, stream: &UnixStream) -> Result<(u32, bool)> {
     let peer = rustix::net::sockopt::socket_peercred(stream)?.uid;
     if peer.is_root() || peer == rustix::process::geteuid() {
-        return Ok(true);
+        return Ok((peer.as_raw(), true));
     }
     let owner = std::fs::metadata(store)?.uid();
     if peer.as_raw() == owner {
-        return Ok(false);
+        return Ok((peer.as_raw(), false));
     }
     Err(Error::Refused(Errno::PERM, "only the store's owner and root may use its control socket".into()))
 }

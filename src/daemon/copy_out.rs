@@ -4,7 +4,8 @@ use super::{Daemon, OnProgress, Progress};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::tree::{Inode, Kind, ROOT, Tree};
+use crate::tree::{Inode, Kind, Tree, root_of};
+use crate::view::{View, Views};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -39,10 +40,13 @@ pub struct RestoreReport {
 const CHUNK: u64 = 1 << 20;
 
 impl Daemon {
-    pub fn restore(&self, options: &RestoreOptions, progress: OnProgress<'_>) -> Result<RestoreReport> {
-        let moment = self.views.moment(&options.snapshot)?;
+    /// Copies files out of a view of a base.
+    pub fn copy_out(&self, views: &Views, options: &RestoreOptions, progress: OnProgress<'_>) -> Result<RestoreReport> {
+        let View { base, moment } = views.view(&options.snapshot)?;
+        let root = root_of(base);
         let mut copy = CopyOut {
-            tree: self.views.tree(),
+            tree: views.tree(),
+            root,
             moment,
             overwrite: options.overwrite,
             is_root: rustix::process::geteuid().is_root(),
@@ -62,10 +66,10 @@ impl Daemon {
         std::fs::create_dir_all(&options.to)
             .map_err(|error| Error::media(format!("making {}", options.to.display()), error))?;
         if options.paths.is_empty() {
-            copy.content(ROOT, &options.to)?;
+            copy.content(root, &options.to)?;
             // A directory that was there already keeps its own attributes.
             if is_new {
-                copy.directories.push((ROOT, options.to.clone()));
+                copy.directories.push((root, options.to.clone()));
             }
         }
         for path in &options.paths {
@@ -81,6 +85,7 @@ impl Daemon {
 
 struct CopyOut<'a> {
     tree: &'a Tree,
+    root: InodeNo,
     moment: Moment,
     overwrite: bool,
     is_root: bool,
@@ -97,7 +102,7 @@ impl CopyOut<'_> {
     fn path(&mut self, path: &[u8], to: &Path) -> Result<()> {
         let names: Vec<&[u8]> =
             path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
-        let (mut at, mut target) = (ROOT, to.to_path_buf());
+        let (mut at, mut target) = (self.root, to.to_path_buf());
         for (i, name) in names.iter().enumerate() {
             let (inode, found) = self.tree.lookup(at, name, self.moment).map_err(|error| match error {
                 Error::Posix(Errno::NOENT | Errno::NOTDIR) => Error::Refused(
@@ -116,7 +121,7 @@ impl CopyOut<'_> {
             }
             self.directory(inode, &target)?;
         }
-        self.content(ROOT, to)
+        self.content(self.root, to)
     }
 
     fn content(&mut self, directory: InodeNo, target: &Path) -> Result<()> {

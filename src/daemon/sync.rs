@@ -17,7 +17,8 @@ use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::Notify;
-use crate::tree::{Caller, Inode, Kind, New, Origin, ROOT, Tree};
+use crate::tree::{Caller, Inode, Kind, New, Origin, Tree, root_of};
+use crate::view::Views;
 use content::{READING, open};
 use exclude::Pattern;
 use serde::{Deserialize, Serialize};
@@ -60,7 +61,9 @@ pub struct SyncReport {
 }
 
 impl Daemon {
-    pub fn sync(&self, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
+    /// Makes a base equal to a directory outside the store.
+    pub fn sync(&self, views: &Views, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
+        views.check_writable()?;
         let Some(_syncing) = self.syncing.try_lock() else {
             return Err(Error::Refused(Errno::BUSY, "another sync of this store is running; wait for its end".into()));
         };
@@ -80,7 +83,8 @@ impl Daemon {
         let skipped = Skipped { exclude, own, ..Skipped::default() };
         let (sender, listings) = std::sync::mpsc::sync_channel(walk::AHEAD);
         let mut sync = Sync {
-            tree: self.views.tree(),
+            tree: views.tree(),
+            root: root_of(views.base()),
             notify: self.notify(),
             dry_run: options.dry_run,
             skipped: &skipped,
@@ -95,20 +99,21 @@ impl Daemon {
             return Err(Error::Refused(Errno::INVAL, format!("{shown} is the store itself or its mount point")));
         }
         let target = sync.destination(&options.destination)?;
-        let is_empty = |target| Ok::<bool, Error>(self.views.tree().inode(target, Moment::Live)?.size == 0);
+        let is_empty = |target| Ok::<bool, Error>(views.tree().inode(target, Moment::Live)?.size == 0);
         skipped.reads_all.store(target.map(is_empty).transpose()?.unwrap_or(true), Ordering::Relaxed);
         let report = std::thread::scope(|scope| {
             scope.spawn(|| skipped.walk(&options.source, Path::new(""), &{ sender }));
             // It takes the receiver along when it ends, however it ends: the walk does not wait then.
             sync.run(&options.source, &metadata, target)
         })?;
-        self.views.tree().commit()?;
+        views.tree().commit()?;
         Ok(report)
     }
 }
 
 struct Sync<'a> {
     tree: &'a Tree,
+    root: InodeNo,
     notify: Option<Notify>,
     dry_run: bool,
     skipped: &'a Skipped,
@@ -148,7 +153,7 @@ impl Sync<'_> {
             let text = format!("the destination {path:?} has to be a path below live, without `..`");
             return Err(Error::Refused(Errno::INVAL, text));
         }
-        let mut at = ROOT;
+        let mut at = self.root;
         for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
             at = match self.tree.lookup(at, name, Moment::Live) {
                 Ok((inode, found)) if found.is_directory() => inode,

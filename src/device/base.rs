@@ -18,12 +18,15 @@
 
 use super::delete::{SETTLE, work_key};
 use super::{Changing, Epoch, Settle, Snapshot, State, Txn, Walk};
+use crate::archive::Archive;
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BASES_MAX, INODE_BITS};
 use crate::meta::{Table, decode, prefix_end};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A tree that is written to. Numbers are not used again.
 pub type BaseId = u32;
@@ -95,8 +98,18 @@ pub struct BaseRecord {
     pub mirror: Option<MirrorRecord>,
     /// The oldest first.
     pub eras: Vec<Era>,
+    /// Where its increments go.
+    pub archive: Option<ArchiveRecord>,
     /// It is being deleted: nobody sees it any more.
     pub deleting: bool,
+}
+
+/// An archive that is attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveRecord {
+    pub directory: PathBuf,
+    /// The snapshot that the newest increment leads to: it must be there to reach any of them.
+    pub anchor: Option<Epoch>,
 }
 
 /// What ties a mirror to its base.
@@ -127,6 +140,8 @@ pub(super) struct Base {
     /// The one before it.
     pub before_newest: Epoch,
     pub counts: Counts,
+    /// The archive, if it is attached and could be opened.
+    pub archive: Option<Arc<Archive>>,
 }
 
 pub(super) type Bases = BTreeMap<BaseId, Base>;
@@ -144,7 +159,15 @@ impl Base {
 
 impl BaseRecord {
     pub fn new(name: &str, time: Timestamp) -> BaseRecord {
-        BaseRecord { name: name.into(), time, clone_of: None, mirror: None, eras: Vec::new(), deleting: false }
+        BaseRecord {
+            name: name.into(),
+            time,
+            clone_of: None,
+            mirror: None,
+            eras: Vec::new(),
+            archive: None,
+            deleting: false,
+        }
     }
 }
 
@@ -156,7 +179,7 @@ impl State {
             let record: BaseRecord = decode(Table::Base, &key, &value)?;
             let id = base_of_key(&key);
             let counts = self.meta.get(Table::State, &counts_key(id))?.unwrap_or_default();
-            bases.insert(id, Base { record, newest: 0, before_newest: 0, counts });
+            bases.insert(id, Base { record, newest: 0, before_newest: 0, counts, archive: None });
         }
         if !bases.contains_key(&LIVE) {
             return Err(Error::corrupt("the metadata (meta.redb)", "it has no record of the first base"));
@@ -216,7 +239,8 @@ impl State {
         match self.bases.get_mut(&id) {
             Some(base) => base.record = record,
             None => {
-                self.bases.insert(id, Base { record, newest: 0, before_newest: 0, counts: Counts::default() });
+                self.bases
+                    .insert(id, Base { record, newest: 0, before_newest: 0, counts: Counts::default(), archive: None });
             }
         }
     }

@@ -24,7 +24,7 @@ const SNAPSHOT: u8 = 1;
 pub(super) const SETTLE: u8 = 2;
 pub(super) const INODE_WALK: u8 = 3;
 pub(super) const SWEEP: u8 = 4;
-const SEPARATE: u8 = 5;
+pub(super) const SEPARATE: u8 = 5;
 const BASE: u8 = 6;
 
 pub(super) fn work_key(base: BaseId, kind: u8, number: u64) -> [u8; 13] {
@@ -242,13 +242,6 @@ impl Device {
         let look = self.look()?;
         let key = work_key(base_of(inode), INODE, number_of(inode));
         Ok(look.meta().contains(Table::Orphan, &key)? && !look.is_settling(base_of(inode))?)
-    }
-
-    /// Whether tracks of a base are still to be given places of their own.
-    pub fn begin_separating(&self, base: BaseId) -> Result<()> {
-        let mut txn = self.begin()?;
-        txn.state.meta.put(Table::Orphan, &work_key(base, SEPARATE, 0), &serde_bytes::ByteBuf::new());
-        txn.finish()
     }
 }
 

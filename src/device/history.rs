@@ -11,12 +11,14 @@
 use super::base::{base_of_key, inode_of_key, key_in};
 use super::tracks::track_key;
 use super::{BaseId, Device, Epoch, Note, Pointer, State, TrackKey, Txn};
-use crate::error::{Error, Result};
+use crate::archive::Archive;
+use crate::error::{Errno, Error, Result};
 use crate::logstore::{Holder, LogStore};
 use crate::meta::{Table, decode, encode, hex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Which moment of a base to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,6 +117,14 @@ pub(super) struct Found {
     pub bytes: Vec<u8>,
     /// What kind of record it is.
     pub holder: Holder,
+    /// The archive that has it, if it is not in the store.
+    pub archive: Option<Arc<Archive>>,
+}
+
+impl Found {
+    fn stored(bytes: Vec<u8>, holder: Holder) -> Found {
+        Found { bytes, holder, archive: None }
+    }
 }
 
 impl State {
@@ -176,7 +186,15 @@ impl State {
     }
 
     /// The record of the base itself that decides what a key is at a moment, if its birth allows it.
-    fn candidate(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Found>> {
+    fn candidate(&self, table: Table, key: &[u8], mut moment: Moment) -> Result<Option<Found>> {
+        if let Moment::At(epoch) = moment
+            && let Some((archive, tip)) = self.archive_of(base_of_key(key), epoch)?
+        {
+            if let Some(bytes) = self.archived_candidate(archive, table, key, epoch)? {
+                return Ok(Some(Found { bytes, holder: Holder::Log, archive: Some(archive.clone()) }));
+            }
+            moment = Moment::At(tip);
+        }
         if let Moment::At(epoch) = moment {
             let from = preimage_key(table, key, epoch + 1);
             let to = preimage_key(table, key, Epoch::MAX);
@@ -184,11 +202,11 @@ impl State {
                 let (found, bytes) = pair?;
                 // A longer key that starts with this one can lie in between.
                 if found.len() == from.len() {
-                    return Ok(Some(Found { bytes, holder: Holder::Log }));
+                    return Ok(Some(Found::stored(bytes, Holder::Log)));
                 }
             }
         }
-        Ok(self.meta.get_raw(table, key)?.map(|bytes| Found { bytes, holder: Holder::Live }))
+        Ok(self.meta.get_raw(table, key)?.map(|bytes| Found::stored(bytes, Holder::Live)))
     }
 }
 
@@ -311,6 +329,8 @@ impl State {
     pub fn pointer(&self, inode: u64, track: u64, moment: Moment) -> Result<Option<(Pointer, Holder)>> {
         let key = track_key(inode, track);
         match self.find(Table::Track, &key, moment)? {
+            // What an archive has cannot be named by a pointer.
+            Some(found) if found.archive.is_some() => Err(Error::Posix(Errno::XDEV)),
             Some(found) => {
                 Ok(Some((decode(Table::Track, &key, split_record(Table::Track, &key, &found.bytes)?.1)?, found.holder)))
             }

@@ -103,18 +103,31 @@ impl State {
         match layer.moment {
             Moment::Live if layer.since == 0 => Ok(Box::new(base)),
             Moment::Live => Ok(Box::new(base.filter(filter))),
+            Moment::At(epoch) if self.archive_of(layer.base, epoch)?.is_some() => {
+                let Some((archive, tip)) = self.archive_of(layer.base, epoch)? else { return Ok(Box::new(base)) };
+                let below = self.records_of(table, from, to, Layer { moment: Moment::At(tip), ..layer })?;
+                let (log_from, log_to) = log_range(table, from, to, layer.base);
+                let log = archive.range(&log_from, &log_to)?.peekable();
+                let records = History { base: below.peekable(), log, epoch, group: None, has_begun: false };
+                Ok(Box::new(records.filter(filter)))
+            }
             Moment::At(epoch) => {
-                let log_from = preimage_key(table, from, 0);
-                let log_to = match base_of_key(to) == layer.base {
-                    true => preimage_key(table, to, 0),
-                    false => [&layer.base.to_be_bytes()[..], &[table as u8 + 1]].concat(),
-                };
+                let (log_from, log_to) = log_range(table, from, to, layer.base);
                 let log = self.meta.range(Table::Preimage, &log_from, &log_to)?.peekable();
                 let records = History { base: base.peekable(), log, epoch, group: None, has_begun: false };
                 Ok(Box::new(records.filter(filter)))
             }
         }
     }
+}
+
+/// Where pre-images of the keys of a range are.
+fn log_range(table: Table, from: &[u8], to: &[u8], base: BaseId) -> (Vec<u8>, Vec<u8>) {
+    let end = match base_of_key(to) == base {
+        true => preimage_key(table, to, 0),
+        false => [&base.to_be_bytes()[..], &[table as u8 + 1]].concat(),
+    };
+    (preimage_key(table, from, 0), end)
 }
 
 /// The end of a range in another base.

@@ -80,6 +80,8 @@ pub struct Snapshot {
     pub base: BaseId,
     pub epoch: Epoch,
     pub record: SnapshotRecord,
+    /// An archive has it, and not the store.
+    pub is_archived: bool,
 }
 
 impl Snapshot {
@@ -109,7 +111,7 @@ fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
     let (base, epoch) = number(0..4)
         .zip(number(4..8))
         .ok_or_else(|| Error::corrupt("the table of snapshots", "a key has the wrong length"))?;
-    Ok(Snapshot { base, epoch, record: decode(Table::Snapshot, key, value)? })
+    Ok(Snapshot { base, epoch, record: decode(Table::Snapshot, key, value)?, is_archived: false })
 }
 
 impl State {
@@ -152,12 +154,18 @@ impl State {
 
     pub fn snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
         let record: Option<SnapshotRecord> = self.meta.get(Table::Snapshot, &snapshot_key(base, epoch))?;
-        Ok(record.filter(|record| !record.deleting).map(|record| Snapshot { base, epoch, record }))
+        match record {
+            Some(record) if record.deleting => Ok(None),
+            Some(record) => Ok(Some(Snapshot { base, epoch, record, is_archived: false })),
+            None if self.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_snapshot(base, epoch),
+            None => Ok(None),
+        }
     }
 
     pub fn snapshot_named(&self, base: BaseId, name: &str) -> Result<Option<Snapshot>> {
         match self.meta.get::<Epoch>(Table::Name, &name_key(base, name))? {
             Some(epoch) => self.snapshot(base, epoch),
+            None if self.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_named(base, name),
             None => Ok(None),
         }
     }
@@ -206,7 +214,7 @@ impl State {
         let refers = counts.refers;
         let record =
             SnapshotRecord { name, time, offline, held, purpose, refers, reserve, ..SnapshotRecord::default() };
-        let snapshot = Snapshot { base, epoch, record };
+        let snapshot = Snapshot { base, epoch, record, is_archived: false };
         self.put_snapshot(&snapshot);
         self.meta.put(Table::Name, &name_key(base, &snapshot.record.name), &epoch);
         self.epoch = next;

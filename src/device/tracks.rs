@@ -1,7 +1,9 @@
 //! File data in tracks: where a track's bytes are now, reading them, and changing them in memory.
 
 use super::dirty::{Dirty, Patches, lay_over};
+use super::{ArchivedTrack, TrackRecord};
 use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn, base_of, inode_of_key, inode_prefix};
+use crate::archive::Archive;
 use crate::error::{Error, Result};
 use crate::limits::{DIRTY_BYTES_MAX, DIRTY_RECORDS_MAX, DIRTY_ROOM_MAX};
 use crate::logstore::{Holder, Placed};
@@ -33,6 +35,7 @@ pub struct Source {
 enum Below {
     Memory(Arc<Vec<u8>>),
     Stored(Stored),
+    Archived(ArchivedTrack, Arc<Archive>),
     Hole,
 }
 
@@ -44,7 +47,7 @@ pub(super) struct Stored {
 }
 
 impl State {
-    fn is_in_memory(&self, key: &TrackKey) -> bool {
+    pub(super) fn is_in_memory(&self, key: &TrackKey) -> bool {
         self.dirty.contains_key(key) || self.flushing.contains_key(key)
     }
 
@@ -119,8 +122,9 @@ impl Device {
                 }
             }
         }
-        let below = match state.pointer(inode, track, moment)? {
-            Some((pointer, _)) => Below::Stored(self.placed(state, pointer)?),
+        let below = match state.track_record(inode, track, moment)? {
+            Some(TrackRecord::Stored(pointer, _)) => Below::Stored(self.placed(state, pointer)?),
+            Some(TrackRecord::Archived(track, archive)) => Below::Archived(track, archive),
             None => Below::Hole,
         };
         Ok(Source { patches, below })
@@ -144,6 +148,7 @@ impl Device {
         match &source.below {
             Below::Memory(bytes) => out.extend_from_slice(bytes),
             Below::Stored(stored) => self.read_stored(stored, &mut out)?,
+            Below::Archived(track, archive) => return archive.read(track.increment, &track.place),
             Below::Hole => {}
         }
         let end = source.patches.iter().map(|patches| patches.end()).fold(out.len(), usize::max);
@@ -181,6 +186,9 @@ impl Device {
         match &source.below {
             Below::Memory(bytes) => out.extend_from_slice(held(bytes, part)),
             Below::Stored(stored) => self.fetch_stored_part(stored, part, out)?,
+            Below::Archived(track, archive) => {
+                out.extend_from_slice(held(&archive.read(track.increment, &track.place)?, part));
+            }
             Below::Hole => {}
         }
         out.resize(start + part.len(), 0);
@@ -256,6 +264,7 @@ impl Device {
             let again = self.source(&look, inode, track, moment)?;
             let is_same = match (&source.below, &again.below) {
                 (Below::Stored(before), Below::Stored(now)) => before.pointer == now.pointer,
+                (Below::Archived(before, _), Below::Archived(now, _)) => before == now,
                 _ => false,
             };
             if is_same {

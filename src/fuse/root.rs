@@ -251,7 +251,7 @@ impl FileSystem {
         let mut epoch = offset.saturating_sub(LIVE_OFFSET).min(u64::from(u32::MAX)) as u32;
         while offset < CLONE_OFFSET {
             // `add` may look at the state itself: it is not held here meanwhile.
-            let batch = views.tree().device().look()?.snapshots_after(views.base(), epoch, BATCH)?;
+            let batch = views.tree().device().look()?.shown_after(views.base(), epoch, BATCH)?;
             let Some(last) = batch.last() else { break };
             epoch = last.epoch;
             for snapshot in batch.iter().filter(|snapshot| is_shown(snapshot)) {
@@ -274,7 +274,7 @@ impl FileSystem {
 
     fn list_snap(&self, directory: u64, offset: u64, add: Add<'_>) -> Result<()> {
         let views = self.views.of(base_of(directory));
-        for snapshot in views.snapshots()?.into_iter().filter(is_shown) {
+        for snapshot in views.all_snapshots()?.into_iter().filter(is_shown) {
             let next = LIVE_OFFSET + u64::from(snapshot.epoch);
             if next > offset
                 && let Some(place) = self.in_snapshot(directory, &snapshot)?
@@ -289,7 +289,7 @@ impl FileSystem {
     fn list_shadow(&self, views: &Views, offset: u64, add: Add<'_>) -> Result<()> {
         // Of several in one second the newest is found under that name.
         let mut by_name: BTreeMap<i64, Snapshot> = BTreeMap::new();
-        for snapshot in views.snapshots()?.into_iter().filter(is_shown) {
+        for snapshot in views.all_snapshots()?.into_iter().filter(is_shown) {
             by_name.insert(snapshot.record.time.seconds, snapshot);
         }
         for snapshot in by_name.into_values() {

@@ -67,13 +67,13 @@ impl Kv {
     }
 
     /// The tables as the last durable commit left them.
-    pub(super) fn tables(&self) -> Result<Tables> {
+    pub fn tables(&self) -> Result<Stored> {
         let guard = self.database.lock();
         let database = guard.as_ref().ok_or_else(|| Error::Stopped("the metadata could not be reopened".into()))?;
         contained(|| {
             let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
             let open = |table| transaction.open_table(definition(table)).map_err(|error| failed(error.into()));
-            Ok(Tables { tables: Table::ALL.into_iter().map(open).collect::<Result<_>>()? })
+            Ok(Stored { tables: Table::ALL.into_iter().map(open).collect::<Result<_>>()? })
         })
     }
 
@@ -156,22 +156,17 @@ fn failed(error: redb::Error) -> Error {
 }
 
 /// One durable state of all tables, for reading.
-pub(super) struct Tables {
+pub struct Stored {
     tables: Vec<ReadOnlyTable<Bytes, Bytes>>,
 }
 
-impl Tables {
-    pub(super) fn with<R>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
+impl Stored {
+    pub fn with<R>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
         let found = contained(|| self.tables[table as usize].get(key).map_err(storage_failed))?;
         found.map(|value| read(value.value())).transpose()
     }
 
-    pub(super) fn range(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: &[u8],
-    ) -> Result<impl Iterator<Item = Result<Pair>> + use<>> {
+    pub fn range(&self, table: Table, from: &[u8], to: &[u8]) -> Result<impl Iterator<Item = Result<Pair>> + use<>> {
         let empty = from >= to;
         let to = if empty { from } else { to };
         let mut range = contained(|| self.tables[table as usize].range(from..to).map_err(storage_failed))?;

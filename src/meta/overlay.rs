@@ -19,6 +19,11 @@ impl Overlay {
         self.changes[table as usize].get(key).map(Option::as_deref)
     }
 
+    /// Gives a key a value, apart from any transaction.
+    pub fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
+        self.set(table, key, Some(value));
+    }
+
     /// Returns what this overlay held for the key before.
     pub(super) fn set(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) -> Option<Option<Vec<u8>>> {
         let changes = &mut self.changes[table as usize];

@@ -43,6 +43,11 @@ impl Tree {
         Ok(step.is_working)
     }
 
+    /// Does a piece of giving shared tracks places of their own; false when there is nothing to do.
+    pub fn separate_step(&self) -> Result<bool> {
+        self.device.separate_step(|inode| self.lock_file(inode))
+    }
+
     /// Inodes that are known outside.
     pub fn held_inodes(&self) -> Vec<crate::device::InodeNo> {
         self.held.lock().keys().copied().collect()

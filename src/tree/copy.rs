@@ -73,6 +73,9 @@ impl Tree {
     /// Shares whole tracks as far as that is possible; how many bytes that made.
     fn share_range(&self, from: Position, to: InodeNo, to_offset: u64, len: u64, kill_privileges: bool) -> Result<u64> {
         let track_bytes = self.device.track_bytes();
+        if self.device.look()?.is_archived(from.inode, from.moment)? {
+            return Ok(0);
+        }
         let _files = self.lock_files(from.inode, to);
         let mut txn = self.device.begin_growing()?;
         txn.check_moment(from.inode, from.moment)?;

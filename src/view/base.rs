@@ -81,7 +81,7 @@ impl Views {
     }
 
     /// Checks that a base could have this name.
-    fn check_base_name<'a>(&self, name: &'a [u8]) -> Result<&'a str> {
+    pub(super) fn check_base_name<'a>(&self, name: &'a [u8]) -> Result<&'a str> {
         let name = check_name(name)?;
         if name.contains(':') {
             return Err(refused(Errno::INVAL, format!("{name:?} has a colon, which ends the name of a base")));

@@ -84,7 +84,7 @@ impl Views {
     /// The newest snapshot that can be looked into and is not after a time.
     pub fn before(&self, time: Timestamp) -> Result<Option<Snapshot>> {
         let mut newest: Option<Snapshot> = None;
-        for snapshot in self.snapshots()? {
+        for snapshot in self.all_snapshots()? {
             // The clock may have jumped: the time counts, and only then the order.
             let is_later = newest.as_ref().is_none_or(|newest| newest.record.time <= snapshot.record.time);
             if snapshot.record.time.seconds <= time.seconds

@@ -8,10 +8,13 @@
 use super::naming::{check_free, free_name};
 use super::{LIVE_NAME, Views, check_name, has_free_number, refused};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, Changing, Point, Purpose, SnapOptions, Snapshot, State};
+use crate::device::{ArchiveRecord, BaseId, BaseRecord, Changing, Epoch, Point, Purpose, SnapOptions, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+const DROP_OLDEST: &[u8] = b"drop oldest";
 
 /// A snapshot that is wanted.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +73,11 @@ impl Views {
                 return Err(refused(Errno::PERM, "`live` is the tree itself and cannot be deleted".into()));
             }
             let snapshot = self.expect(name)?;
+            if snapshot.is_archived {
+                let text = format!("{:?} is in the archive, not in the store", snapshot.record.name);
+                return Err(refused(Errno::INVAL, text));
+            }
+            self.check_not_anchor(&snapshot)?;
             if snapshot.record.held {
                 let name = &snapshot.record.name;
                 return Err(refused(Errno::BUSY, format!("{name:?} is held; `pitfs release {name}` ends that")));
@@ -103,6 +111,22 @@ impl Views {
             self.check_unneeded(snapshot)?;
         }
         self.delete_snapshots(snapshots)
+    }
+
+    /// The archive cannot be read without the snapshot that its newest increment leads to.
+    fn check_not_anchor(&self, snapshot: &Snapshot) -> Result<()> {
+        let look = self.tree.device().look()?;
+        match &look.base_record(self.base)?.archive {
+            Some(archive) if archive.anchor == Some(snapshot.epoch) => Err(refused(
+                Errno::BUSY,
+                format!(
+                    "the archive {} continues from {:?}; `pitfs roll` takes it on from there, `pitfs archive detach` gives it up",
+                    archive.directory.display(),
+                    snapshot.record.name
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn delete_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<Vec<Snapshot>> {
@@ -315,12 +339,58 @@ impl Views {
         .collect()
     }
 
-    /// The oldest snapshot of this base that may be dropped for want of room.
-    pub fn droppable(&self, state: &State) -> Result<Option<Snapshot>> {
-        let may_go = |snapshot: &Snapshot| {
-            let record = &snapshot.record;
-            !record.held && record.reserve == 0 && state.dependants(snapshot.point()).is_empty()
+    /// Notes where this base's increments go, and the snapshot that the newest leads to.
+    pub fn set_anchor(&self, archive: Option<(PathBuf, Option<Epoch>)>) -> Result<()> {
+        self.change(|change| {
+            let record = change.base_record(self.base)?.clone();
+            let what = match &archive {
+                Some((directory, _)) => format!("archive {}", directory.display()),
+                None => "archive detach".into(),
+            };
+            let archive = archive.map(|(directory, anchor)| ArchiveRecord { directory, anchor });
+            change.update_base(self.base, BaseRecord { archive, ..record });
+            Ok(what)
+        })
+    }
+
+    /// Whether the oldest snapshots are dropped when room ends, rather than writes refused.
+    pub fn drops_oldest(&self) -> Result<bool> {
+        Ok(self.tree.device().look()?.meta().get(Table::State, DROP_OLDEST)?.unwrap_or(false))
+    }
+
+    pub fn set_drop_oldest(&self, drop_oldest: bool) -> Result<()> {
+        self.change(|change| {
+            change.meta_mut().put(Table::State, DROP_OLDEST, &drop_oldest);
+            Ok(format!("policy --when-full {}", if drop_oldest { "drop-oldest" } else { "refuse" }))
+        })
+    }
+
+    /// Deletes the oldest snapshot of the store that may go for want of room; `None` where there is none.
+    pub fn drop_oldest(&self) -> Result<Option<Snapshot>> {
+        let oldest = {
+            let look = self.tree.device().look()?;
+            let mut oldest: Option<Snapshot> = None;
+            for (base, record) in look.bases() {
+                let anchor = record.archive.as_ref().and_then(|archive| archive.anchor);
+                let may_go = |snapshot: &Snapshot| {
+                    let record = &snapshot.record;
+                    let is_wanted = record.held || record.reserve > 0 || anchor == Some(snapshot.epoch);
+                    !is_wanted && look.dependants(snapshot.point()).is_empty()
+                };
+                let found = look.snapshots(base)?.into_iter().find(may_go);
+                if let Some(found) = found
+                    && oldest.as_ref().is_none_or(|oldest| found.epoch < oldest.epoch)
+                {
+                    oldest = Some(found);
+                }
+            }
+            oldest
         };
-        Ok(state.snapshots(self.base)?.into_iter().find(may_go))
+        if let Some(oldest) = &oldest {
+            log::warn!("room ends: the snapshot {:?} is dropped", oldest.record.name);
+            self.tree.device().hide_snapshot(oldest.point())?;
+            self.of(oldest.base).change(|_| Ok(format!("drop {:?}: room ended", oldest.record.name)))?;
+        }
+        Ok(oldest)
     }
 }

@@ -1,0 +1,221 @@
+//! Bytes of an increment's file: the head, the start of a block, the footer, and numbers and keys within blocks.
+
+use super::Header;
+use crate::error::{Errno, Error, Result};
+use crate::limits::{ARCHIVE_HEADER_BYTES_MAX, ARCHIVE_LEVELS_MAX};
+use crate::meta::encode;
+use std::path::Path;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+pub(super) const MAGIC: &[u8; 8] = b"pitfsinc";
+const END_MAGIC: &[u8; 8] = b"pitfsend";
+/// The version of the format.
+pub(super) const VERSION: u32 = 1;
+
+/// Magic, version and length of the header: the part of a head that is the same in every version, with the checksum
+/// behind the header.
+pub(super) const HEAD_START: usize = 16;
+pub(super) const CHECK: usize = 8;
+pub(super) const FOOTER: usize = 64;
+/// What stands before the stored bytes of a block.
+pub(super) const BLOCK_START: usize = 18;
+
+/// Kinds of blocks. One above `RECORDS` is an index of blocks of records, two above it an index of those, and so on.
+pub(super) const TRACKS: u8 = 0;
+pub(super) const RECORDS: u8 = 1;
+pub(super) const KIND_MAX: u8 = RECORDS + ARCHIVE_LEVELS_MAX as u8;
+
+/// How a block is stored, with the numbers that a store has for tracks.
+pub(super) const PLAIN: u8 = 0;
+pub(super) const ZSTD: u8 = 2;
+
+/// The head of a file; its last eight bytes are its checksum.
+pub(super) fn encode_head(path: &Path, header: &Header) -> Result<Vec<u8>> {
+    let header = encode(header);
+    if header.len() > ARCHIVE_HEADER_BYTES_MAX {
+        let text = format!(
+            "{}: its header would have {} bytes, and {ARCHIVE_HEADER_BYTES_MAX} are allowed; use shorter names",
+            path.display(),
+            header.len()
+        );
+        return Err(Error::Refused(Errno::NAMETOOLONG, text));
+    }
+    let mut head = MAGIC.to_vec();
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&(header.len() as u32).to_le_bytes());
+    head.extend_from_slice(&header);
+    head.extend_from_slice(&xxh3_64(&head).to_le_bytes());
+    Ok(head)
+}
+
+/// What the checksums in one file are seeded with: that of its head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seed(pub u64);
+
+impl Seed {
+    /// The checksum of bytes of which the first lies at `offset`.
+    pub(super) fn check(self, offset: u64, bytes: &[u8]) -> u64 {
+        xxh3_64_with_seed(bytes, self.0.wrapping_add(offset))
+    }
+}
+
+/// The start of a block.
+pub(super) struct BlockStart {
+    /// Of everything in the block behind the checksum.
+    pub check: u64,
+    pub stored: u32,
+    pub raw: u32,
+    pub kind: u8,
+    pub codec: u8,
+}
+
+impl BlockStart {
+    pub(super) fn encode(&self) -> [u8; BLOCK_START] {
+        let mut bytes = [0; BLOCK_START];
+        bytes[..8].copy_from_slice(&self.check.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.stored.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.raw.to_le_bytes());
+        bytes[16] = self.kind;
+        bytes[17] = self.codec;
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8; BLOCK_START]) -> BlockStart {
+        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        BlockStart { check: number_at(bytes, 0), stored: number(8), raw: number(12), kind: bytes[16], codec: bytes[17] }
+    }
+}
+
+/// The end of a file: where the root of the index is, and what there is in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Footer {
+    /// Offset of the block from which every entry is found; 0 if there is none.
+    pub root: u64,
+    pub root_kind: u8,
+    pub records: u64,
+    pub tracks: u64,
+    pub track_bytes: u64,
+    /// Length of the file.
+    pub bytes: u64,
+}
+
+impl Footer {
+    pub(super) fn encode(&self, seed: Seed) -> [u8; FOOTER] {
+        let mut out = [0; FOOTER];
+        let numbers = [self.root, self.root_kind.into(), self.records, self.tracks, self.track_bytes, self.bytes];
+        for (place, number) in out.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        let check = seed.check(self.bytes - FOOTER as u64, &out[..48]);
+        out[48..56].copy_from_slice(&check.to_le_bytes());
+        out[56..].copy_from_slice(END_MAGIC);
+        out
+    }
+
+    /// The footer of a file of `len` bytes whose blocks begin at `start`, or what is wrong with it.
+    pub(super) fn decode(bytes: &[u8; FOOTER], seed: Seed, start: u64, len: u64) -> Result<Footer, String> {
+        if bytes[56..] != END_MAGIC[..] {
+            return Err(format!(
+                "its last bytes are {:02x?} instead of {END_MAGIC:02x?}: its end is missing",
+                &bytes[56..]
+            ));
+        }
+        let (found, expected) = (seed.check(len - FOOTER as u64, &bytes[..48]), number_at(bytes, 48));
+        if found != expected {
+            return Err(format!("its footer has the checksum {found:016x} instead of {expected:016x}"));
+        }
+        let [root, kind, records, tracks, track_bytes, bytes] = [0, 8, 16, 24, 32, 40].map(|at| number_at(bytes, at));
+        let is_possible = match root {
+            0 => kind == 0,
+            _ => (start..len).contains(&root) && (RECORDS.into()..=KIND_MAX.into()).contains(&kind),
+        };
+        if !is_possible || bytes != len {
+            return Err(format!(
+                "its footer has a root of kind {kind} at {root} and a length of {bytes} instead of {len}"
+            ));
+        }
+        // Not above KIND_MAX, as was just seen.
+        Ok(Footer { root, root_kind: kind as u8, records, tracks, track_bytes, bytes })
+    }
+}
+
+/// The 64 bits at a place that is known to be within `bytes`.
+pub(super) fn number_at(bytes: &[u8], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(number)
+}
+
+/// A number in groups of seven bits, the lowest first; the high bit of a byte says that another follows.
+pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+pub(super) fn take_number(bytes: &[u8], at: &mut usize) -> Result<u64, String> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let byte = *bytes.get(*at).ok_or("it ends within a number")?;
+        *at += 1;
+        let bits = u64::from(byte & 0x7f);
+        if bits << shift >> shift != bits {
+            break;
+        }
+        number |= bits << shift;
+        if byte < 0x80 {
+            return Ok(number);
+        }
+    }
+    Err("it has a number of more than 64 bits".into())
+}
+
+pub(super) fn take_bytes<'a>(bytes: &'a [u8], at: &mut usize, len: u64) -> Result<&'a [u8], String> {
+    let rest = bytes.get(*at..).unwrap_or_default();
+    match usize::try_from(len).ok().and_then(|len| rest.get(..len)) {
+        Some(found) => {
+            *at += found.len();
+            Ok(found)
+        }
+        None => Err(format!("{len} bytes are said to follow at {at}, and {} do", rest.len())),
+    }
+}
+
+/// A key as the part that it shares with the one before, and its own.
+pub(super) fn put_key(out: &mut Vec<u8>, before: &[u8], key: &[u8]) {
+    let shared = before.iter().zip(key).take_while(|(a, b)| a == b).count();
+    put_number(out, shared as u64);
+    put_number(out, (key.len() - shared) as u64);
+    out.extend_from_slice(&key[shared..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_and_none_has_more_than_64_bits() {
+        for number in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, u64::MAX >> 1, u64::MAX] {
+            let mut bytes = vec![9];
+            put_number(&mut bytes, number);
+            let mut at = 1;
+            assert_eq!(take_number(&bytes, &mut at), Ok(number));
+            assert_eq!(at, bytes.len());
+            assert!(take_number(&bytes[..at - 1], &mut 1).is_err());
+        }
+        assert!(take_number(&[0xff; 20], &mut 0).is_err());
+        assert!(take_number(&[&[0xff; 9][..], &[2]].concat(), &mut 0).is_err());
+    }
+
+    #[test]
+    fn a_footer_comes_back_and_belongs_to_its_file() {
+        let footer = Footer { root: 100, root_kind: 2, records: 3, tracks: 4, track_bytes: 5, bytes: 1000 };
+        let bytes = footer.encode(Seed(7));
+        assert_eq!(Footer::decode(&bytes, Seed(7), 90, 1000), Ok(footer));
+        assert!(Footer::decode(&bytes, Seed(8), 90, 1000).is_err());
+        assert!(Footer::decode(&bytes, Seed(7), 90, 1001).is_err());
+        assert!(Footer::decode(&bytes, Seed(7), 101, 1000).is_err());
+    }
+}

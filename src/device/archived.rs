@@ -1,0 +1,251 @@
+//! Times that only an archive holds.
+//!
+//! The read rule goes on where the store ends: the value of a key in archived epoch *e* is that of the entry with the
+//! smallest end after *e* in the archive's index, if its birth is not after *e*; with no such entry it is what the key
+//! is in the snapshot that the newest increment leads to, if that was born by *e*.
+
+use super::history::{preimage_key, split_record, with_birth};
+use super::tracks::track_key;
+use super::{BaseId, Commit, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotRecord, SnapshotState, State, TrackNo};
+use crate::archive::{Archive, Entry, Header, Mark, Place, Value, Writer};
+use crate::error::Result;
+use crate::logstore::Holder;
+use crate::meta::{Pair, Table, decode, encode};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Where an archive has the bytes of a track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchivedTrack {
+    /// The epoch with which its increment begins.
+    pub increment: Epoch,
+    pub place: Place,
+}
+
+/// What a track's record says.
+pub enum TrackRecord {
+    Stored(Pointer, Holder),
+    Archived(ArchivedTrack, Arc<Archive>),
+}
+
+/// The entry of the index for an entry of an increment.
+pub fn index_entry(header: &Header, entry: &Entry) -> Pair {
+    let key = [&header.base.to_be_bytes()[..], &[entry.table], &entry.key, &header.to.epoch.to_be_bytes()].concat();
+    let value = match &entry.value {
+        Value::Record(value) => value.clone(),
+        Value::Track(place) => encode(&ArchivedTrack { increment: header.from.epoch, place: *place }),
+    };
+    (key, with_birth(entry.birth, &[&[0; 5][..], &value].concat()))
+}
+
+impl State {
+    /// The archive that holds a moment of a base, and the snapshot it leads to.
+    pub(super) fn archive_of(&self, base: BaseId, epoch: Epoch) -> Result<Option<(&Arc<Archive>, Epoch)>> {
+        let Some(archive) = &self.base(base)?.archive else { return Ok(None) };
+        if archive.mark(epoch).is_none() || self.is_stored(base, epoch)? {
+            return Ok(None);
+        }
+        Ok(archive.tip().map(|tip| (archive, tip.epoch)))
+    }
+
+    /// Whether only an archive holds a moment.
+    pub fn is_archived(&self, inode: InodeNo, moment: super::Moment) -> Result<bool> {
+        match moment {
+            super::Moment::Live => Ok(false),
+            super::Moment::At(epoch) => Ok(self.archive_of(super::base_of(inode), epoch)?.is_some()),
+        }
+    }
+
+    fn is_stored(&self, base: BaseId, epoch: Epoch) -> Result<bool> {
+        self.meta.contains(Table::Snapshot, &super::session::snapshot_key(base, epoch))
+    }
+
+    /// The archive of a base, if it is attached and could be opened.
+    pub fn archive(&self, base: BaseId) -> Option<Arc<Archive>> {
+        self.bases.get(&base).and_then(|base| base.archive.clone())
+    }
+
+    /// A time that only the archive holds, as a snapshot.
+    pub(super) fn archived_snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
+        let mark = self.base(base)?.archive.as_ref().and_then(|archive| archive.mark(epoch));
+        match mark {
+            Some(mark) if !self.is_stored(base, epoch)? => Ok(Some(as_snapshot(base, mark))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Snapshots that can be seen after an epoch, in the store and in the archive, oldest first.
+    pub fn shown_after(&self, base: BaseId, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
+        let mut found = self.snapshots_after(base, epoch, most)?;
+        let end = if found.len() < most { Epoch::MAX } else { found.last().map_or(Epoch::MAX, |last| last.epoch) };
+        if let Some(archive) = &self.base(base)?.archive {
+            let stored: std::collections::BTreeSet<Epoch> = found.iter().map(|snapshot| snapshot.epoch).collect();
+            let marks = archive.marks_after(epoch).into_iter().filter(|mark| mark.epoch <= end);
+            let archived = marks.filter(|mark| !stored.contains(&mark.epoch));
+            found.extend(archived.map(|mark| as_snapshot(base, mark)).collect::<Vec<_>>());
+            found.sort_by_key(|snapshot| snapshot.epoch);
+            found.truncate(most);
+        }
+        Ok(found)
+    }
+
+    /// A time of the archive by name.
+    pub(super) fn archived_named(&self, base: BaseId, name: &str) -> Result<Option<Snapshot>> {
+        let Some(archive) = &self.base(base)?.archive else { return Ok(None) };
+        let mark = archive.marks_after(0).into_iter().find(|mark| mark.name == name);
+        match mark {
+            Some(mark) => self.archived_snapshot(base, mark.epoch),
+            None => Ok(None),
+        }
+    }
+
+    /// The archive's entry that decides what a key is in an archived epoch.
+    pub(super) fn archived_candidate(
+        &self,
+        archive: &Archive,
+        table: Table,
+        key: &[u8],
+        epoch: Epoch,
+    ) -> Result<Option<Vec<u8>>> {
+        let from = preimage_key(table, key, epoch + 1);
+        let to = preimage_key(table, key, Epoch::MAX);
+        for pair in archive.range(&from, &to)? {
+            let (found, bytes) = pair?;
+            // A longer key that starts with this one can lie in between.
+            if found.len() == from.len() {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a track's record says at a moment.
+    pub(super) fn track_record(
+        &self,
+        inode: InodeNo,
+        track: TrackNo,
+        moment: super::Moment,
+    ) -> Result<Option<TrackRecord>> {
+        let key = track_key(inode, track);
+        let Some(found) = self.find(Table::Track, &key, moment)? else { return Ok(None) };
+        let value = split_record(Table::Track, &key, &found.bytes)?.1;
+        Ok(Some(match found.archive {
+            Some(archive) => TrackRecord::Archived(decode(Table::Track, &key, value)?, archive),
+            None => TrackRecord::Stored(decode(Table::Track, &key, value)?, found.holder),
+        }))
+    }
+}
+
+fn as_snapshot(base: BaseId, mark: Mark) -> Snapshot {
+    let record = SnapshotRecord {
+        name: mark.name,
+        time: mark.time,
+        state: SnapshotState::Deactivated,
+        ..SnapshotRecord::default()
+    };
+    Snapshot { base, epoch: mark.epoch, record, is_archived: true }
+}
+
+impl Device {
+    /// The number that the increments of this store carry.
+    pub fn store_number(&self) -> u128 {
+        u128::from(self.settings.hash_seed)
+    }
+
+    /// Lets an archive's times be seen, or not any more.
+    pub fn set_archive(&self, base: BaseId, archive: Option<Arc<Archive>>) {
+        if let Some(base) = self.state.write().bases.get_mut(&base) {
+            base.archive = archive;
+        }
+    }
+
+    /// Writes the increment of a snapshot into a directory: what it shows and the next one does not.
+    pub fn save_increment(
+        &self,
+        directory: &std::path::Path,
+        (from, to): (&Snapshot, &Snapshot),
+        level: i32,
+        tell: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<crate::archive::Summary> {
+        let mark = |snapshot: &Snapshot| Mark {
+            epoch: snapshot.epoch,
+            name: snapshot.record.name.clone(),
+            time: snapshot.record.time,
+        };
+        let header = Header {
+            store: self.store_number(),
+            base: from.base,
+            base_name: self.look()?.base_record(from.base)?.name.clone(),
+            from: mark(from),
+            to: mark(to),
+            track_bytes: self.settings.track_bytes,
+            hash_seed: self.settings.hash_seed,
+        };
+        let keys = self.increment_keys(from.base, from.epoch, to.epoch)?;
+        let mut writer = Writer::create(directory, &crate::archive::file_name(&header.from), &header, level)?;
+        let mut saved = 0;
+        for (table, key, end) in keys {
+            // What holds the snapshot and not the next one cannot change, nor go while both are there.
+            let look = self.look()?;
+            let bytes = look.meta.get_raw(Table::Preimage, &preimage_key(table, &key, end))?;
+            let Some(bytes) = bytes else { continue };
+            let (birth, value) = split_record(table, &key, &bytes)?;
+            if birth > from.epoch {
+                continue;
+            }
+            if table == Table::Track && !value.is_empty() {
+                let pointer: Pointer = decode(table, &key, value)?;
+                let stored = self.placed(&look, pointer)?;
+                drop(look);
+                let mut content = Vec::new();
+                self.read_stored(&stored, &mut content)?;
+                saved += content.len() as u64;
+                writer.track(table as u8, &key[4..], birth, &content)?;
+                tell(saved)?;
+            } else {
+                writer.record(table as u8, &key[4..], birth, value)?;
+            }
+        }
+        writer.finish()
+    }
+
+    /// The keys whose values ended between two epochs, in the order of tables.
+    fn increment_keys(
+        &self,
+        base: BaseId,
+        from: Epoch,
+        to: Epoch,
+    ) -> Result<std::collections::BTreeSet<(Table, Vec<u8>, Epoch)>> {
+        let prefix = base.to_be_bytes();
+        let mut start = super::history::increment_key(Table::State, &prefix, from + 1);
+        let end = super::history::increment_key(Table::State, &prefix, to + 1);
+        let mut keys = std::collections::BTreeSet::new();
+        loop {
+            const STEP: usize = 4096;
+            let look = self.look()?;
+            let mut last = None;
+            let mut count = 0;
+            for pair in look.meta.range(Table::Increment, &start, &end)?.take(STEP) {
+                let (full, _) = pair?;
+                keys.insert(super::split_increment(&full)?);
+                count += 1;
+                last = Some(full);
+            }
+            match last {
+                Some(mut last) if count == STEP => {
+                    last.push(0);
+                    start = last;
+                }
+                _ => return Ok(keys),
+            }
+        }
+    }
+}
+
+impl Commit<'_> {
+    /// Whether the snapshot that an archive leads to is there.
+    pub fn check_anchor(&self, base: BaseId, anchor: Epoch) -> Result<bool> {
+        let look = self.device.look()?;
+        Ok(look.snapshot(base, anchor)?.is_some_and(|snapshot| snapshot.is_readable() && !snapshot.is_archived))
+    }
+}
