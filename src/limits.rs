@@ -75,6 +75,10 @@ pub const JOURNAL_RANGES_MAX: usize = 64;
 pub const RESERVE_BYTES_MIN: u64 = 2 << 20;
 pub const RESERVE_BYTES_MAX: u64 = 32 << 20;
 pub const RESERVE_SHARE: u64 = 20;
+/// How often a write of metadata is tried again on a full disk when nothing is left of the reserve, and what it waits
+/// longer each time: 0, 10, 20 … ms, 1.2 s in all.
+pub const FULL_DISK_TRIES: u32 = 16;
+pub const FULL_DISK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// An archive's increments: the MessagePack header at the start of the file.
 pub const ARCHIVE_HEADER_BYTES_MAX: usize = 4096;

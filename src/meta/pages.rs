@@ -14,6 +14,7 @@
 //! - a checksum of 0 stands for a page of zeros that was never written.
 
 use super::Reserve;
+use crate::limits::{FULL_DISK_PAUSE, FULL_DISK_TRIES};
 use crate::media::Media;
 use parking_lot::Mutex;
 use redb::StorageBackend;
@@ -108,17 +109,30 @@ impl CheckedPages {
         Ok(())
     }
 
-    /// Tries again after giving up some of the reserve where the disk is full.
+    /// Tries again where the disk is full: after giving up some of the reserve, and where nothing is left of it, a few
+    /// times more. A failure here ends all writing, and a disk may be full for a moment only: while somebody else's
+    /// file grows, or while room that was freed waits for a commit of the file system below.
     fn with_reserve(&self, action: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        let mut tries = 0;
         loop {
             match action() {
-                Err(error) if is_no_space(&error) => match &self.reserve {
-                    Some(reserve) if reserve.give_up_some()? => continue,
-                    _ => return Err(error),
-                },
+                Err(error) if is_no_space(&error) => {
+                    if self.give_up_some()? {
+                        continue;
+                    }
+                    if tries == FULL_DISK_TRIES {
+                        return Err(error);
+                    }
+                    std::thread::sleep(FULL_DISK_PAUSE * tries);
+                    tries += 1;
+                }
                 result => return result,
             }
         }
+    }
+
+    fn give_up_some(&self) -> io::Result<bool> {
+        self.reserve.as_ref().map_or(Ok(false), |reserve| reserve.give_up_some())
     }
 }
 
@@ -273,6 +287,42 @@ mod tests {
         assert!(pages.read(701 * PAGE as u64, &mut out[..PAGE]).is_ok());
         assert_eq!(pages.read(700 * PAGE as u64, &mut out[..8]).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert!(pages.damaged.load(Ordering::Acquire));
+    }
+
+    /// Pages on a disk that is full, with nothing left in reserve.
+    fn on_a_full_disk() -> (TestDir, CheckedPages) {
+        let dir = TestDir::new();
+        let reserve = Reserve::open(Arc::new(dir.clone())).unwrap();
+        let pages = CheckedPages::new(dir.open("m", true).unwrap(), Some(Arc::new(reserve)), DamageFlag::default());
+        pages.set_len(8 * PAGE as u64).unwrap();
+        dir.set_capacity(Some(0));
+        (dir, pages)
+    }
+
+    #[test]
+    fn a_disk_that_is_full_for_a_moment_is_waited_for() {
+        let (dir, pages) = on_a_full_disk();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(FULL_DISK_PAUSE * 10);
+                dir.set_capacity(None);
+            });
+            pages.write(PAGE as u64, &[7; 3 * PAGE]).unwrap();
+        });
+        assert_eq!(dir.file_len("reserve"), 0);
+        assert!(!pages.damaged.load(Ordering::Acquire));
+        let mut out = [0; PAGE];
+        pages.read(3 * PAGE as u64, &mut out).unwrap();
+        assert_eq!(out, [7; PAGE]);
+    }
+
+    #[test]
+    fn a_disk_that_stays_full_is_an_error_in_the_end() {
+        let (_dir, pages) = on_a_full_disk();
+        let start = std::time::Instant::now();
+        let error = pages.write(PAGE as u64, &[7; PAGE]).unwrap_err();
+        assert!(is_no_space(&error), "{error}");
+        assert!(start.elapsed() < FULL_DISK_PAUSE * FULL_DISK_TRIES * FULL_DISK_TRIES, "{:?}", start.elapsed());
     }
 
     #[test]
