@@ -36,7 +36,7 @@ pub use origin::Origin;
 pub use rename::RenameMode;
 pub use space::Space;
 pub use versions::bitmap;
-pub use xattr::SetMode;
+pub use xattr::{SetMode, SetXattr};
 
 use crate::clock::Timestamp;
 use crate::device::{Device, InodeNo, Settings};

@@ -3,9 +3,10 @@
 mod mounted;
 
 use mounted::*;
+use pitfs::device::Moment;
 use pitfs::logstore::Codec;
 use pitfs::media::{Tearing, TestDir};
-use pitfs::tree::{CreateOptions, Tree};
+use pitfs::tree::{Change, CreateOptions, SetXattr, Tree};
 use pitfs::view::Views;
 use std::ffi::OsStr;
 use std::fs;
@@ -488,10 +489,31 @@ fn xattr_names_are_judged_as_on_other_file_systems() {
     let number = file_in(&tree, b"f");
     let acl = b"system.posix_acl_access";
     assert!(tree.remove_xattr(number, acl).is_ok(), "a list that is not there is removed");
-    let wrong = tree.set_xattr(number, b"user.", b"x", pitfs::tree::SetMode::Any).unwrap_err();
+    let wrong = tree.set_xattr(number, b"user.", b"x", SetXattr::default()).unwrap_err();
     assert_eq!(wrong.errno(), pitfs::error::Errno::INVAL);
     let gone = tree.remove_xattr(number, b"user.a").unwrap_err();
     assert_eq!(gone.errno(), pitfs::error::Errno::NODATA);
+}
+
+#[test]
+fn the_sgid_bit_goes_with_the_access_list_and_with_no_other_xattr() {
+    let (_dir, tree) = tree_in_memory();
+    let number = file_in(&tree, b"f");
+    tree.change(number, Change { permissions: Some(0o6755), ..Change::default() }).unwrap();
+    let permissions = || tree.inode(number, Moment::Live).unwrap().permissions();
+    let set = |name: &[u8], value: &[u8], clears_sgid| {
+        tree.set_xattr(number, name, value, SetXattr { clears_sgid, ..SetXattr::default() })
+    };
+    // Version 2; then tag, permissions and id of owner, group and others.
+    let rwx = |tag: u8, bits: u8| [tag, 0, bits, 0, 0xff, 0xff, 0xff, 0xff];
+    let list = [&[2, 0, 0, 0][..], &rwx(0x01, 7), &rwx(0x04, 5), &rwx(0x20, 0)].concat();
+    set(b"user.a", b"x", true).unwrap();
+    assert!(set(b"system.posix_acl_access", b"no list", true).is_err());
+    assert_eq!(permissions(), 0o6755);
+    set(b"system.posix_acl_access", &list, false).unwrap();
+    assert_eq!(permissions(), 0o6750);
+    set(b"system.posix_acl_access", &list, true).unwrap();
+    assert_eq!(permissions(), 0o4750);
 }
 
 #[test]

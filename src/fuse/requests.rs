@@ -6,7 +6,7 @@ use super::root::Target;
 use super::{BASE_XATTR, FileSystem, KEEP, REQUEST_BYTES, STORE_XATTR, placement};
 use crate::device::Moment;
 use crate::error::{Errno, Error, Result};
-use crate::tree::{Caller, Change, Entry, Inode, Kind, New, Position, RenameMode, SetMode};
+use crate::tree::{Caller, Change, Entry, Inode, Kind, New, Position, RenameMode, SetMode, SetXattr};
 use fuser::*;
 use std::ffi::OsStr;
 use std::io;
@@ -25,10 +25,6 @@ const XATTR_REPLACE: i32 = 2;
 
 /// `O_ACCMODE` and `O_RDONLY`.
 const ACCESS_MODE: i32 = 3;
-
-const SETGID: u32 = 0o2000;
-
-const POSIX_ACL_ACCESS: &str = "system.posix_acl_access";
 
 macro_rules! reply_or_error {
     ($reply:ident, $result:expr, $value:pat => $send:expr) => {
@@ -268,16 +264,15 @@ impl FileSystem {
         }
     }
 
-    /// A list set by somebody outside the file's group takes the sgid bit away. The kernel knows and says
-    /// so in a flag of the request; fuser 0.18 does not pass it on.
-    fn follow_acl(&self, request: &Request, inode: u64) -> Result<()> {
-        let found = self.views.tree().inode(inode, Moment::Live)?;
-        let keeps = FileSystem::keeps_privileges(request) || found.mode & SETGID == 0;
-        if keeps || is_in_group(request, found.gid) {
-            return Ok(());
+    /// Whether an access list that this caller sets takes the sgid bit away: it does if the caller is not in the
+    /// file's group. The kernel knows and says so in a flag of the request; fuser 0.18 does not pass it on. Nobody
+    /// changes mode or group between this look and the change, since the kernel has the inode locked.
+    fn clears_sgid(&self, request: &Request, inode: u64) -> Result<bool> {
+        if FileSystem::keeps_privileges(request) {
+            return Ok(false);
         }
-        let change = Change { permissions: Some(found.permissions() & !SETGID), ..Change::default() };
-        self.views.tree().change(inode, change).map(|_| ())
+        let found = self.views.tree().inode(inode, Moment::Live)?;
+        Ok(found.is_setgid() && !is_in_group(request, found.gid))
     }
 
     fn open_node(&self, number: u64, flags: i32) -> Result<()> {
@@ -624,8 +619,8 @@ impl Filesystem for super::mount::Served {
         };
         let set = mode.and_then(|mode| {
             let inode = self.writable(ino.0)?;
-            self.views.tree().set_xattr(inode, name.as_bytes(), value, mode)?;
-            if name == POSIX_ACL_ACCESS { self.follow_acl(request, inode) } else { Ok(()) }
+            let how = SetXattr { mode, clears_sgid: self.clears_sgid(request, inode)? };
+            self.views.tree().set_xattr(inode, name.as_bytes(), value, how)
         });
         reply_or_error!(reply, set, () => reply.ok());
     }

@@ -105,6 +105,10 @@ impl Inode {
         self.mode & PERMISSION_MASK
     }
 
+    pub fn is_setgid(&self) -> bool {
+        self.mode & SETGID != 0
+    }
+
     pub fn is_directory(&self) -> bool {
         self.kind() == Kind::Directory
     }

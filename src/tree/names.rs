@@ -176,7 +176,7 @@ impl Tree {
             None => new.permissions & !caller.umask,
         };
         let mut made = Inode::new(new.kind, permissions, caller.uid, caller.gid, now);
-        if directory.mode & SETGID != 0 {
+        if directory.is_setgid() {
             made.gid = directory.gid;
             if new.kind == Kind::Directory {
                 made.mode |= SETGID;

@@ -1,6 +1,6 @@
 //! Extended attributes.
 
-use super::inode::{self};
+use super::inode::{self, Inode, SETGID};
 use super::{Tree, acl};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment, State, Txn, inode_prefix};
@@ -10,11 +10,20 @@ use crate::meta::{Table, prefix_end};
 use serde_bytes::ByteBuf;
 use std::ops::ControlFlow;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SetMode {
+    #[default]
     Any,
     Create,
     Replace,
+}
+
+/// How an xattr is set.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetXattr {
+    pub mode: SetMode,
+    /// Take the sgid bit away if the xattr is the access list: the caller is not in the file's group.
+    pub clears_sgid: bool,
 }
 
 const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
@@ -65,6 +74,15 @@ fn check_name(name: &[u8]) -> Result<()> {
     }
 }
 
+/// Brings the mode in line with an access list that is set; whether the list says more and has to be stored.
+fn follow_list(found: &mut Inode, list: &acl::Acl, clears_sgid: bool) -> bool {
+    found.mode = found.mode & !0o777 | list.permissions();
+    if clears_sgid {
+        found.mode &= !SETGID;
+    }
+    !list.is_minimal()
+}
+
 impl Tree {
     /// The value of an xattr; ENODATA where there is none.
     pub fn xattr(&self, number: InodeNo, name: &[u8], moment: Moment) -> Result<Vec<u8>> {
@@ -87,7 +105,7 @@ impl Tree {
         names.into_iter().map(|name| Ok((name.clone(), self.xattr(number, &name, moment)?))).collect()
     }
 
-    pub fn set_xattr(&self, number: InodeNo, name: &[u8], value: &[u8], mode: SetMode) -> Result<()> {
+    pub fn set_xattr(&self, number: InodeNo, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
         check_name(name)?;
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Error::Posix(Errno::TOOBIG));
@@ -95,7 +113,7 @@ impl Tree {
         let mut txn = self.device.begin_growing()?;
         let mut found = inode::load(&txn, number, Moment::Live)?;
         let exists = txn.exists(Table::Xattr, &key(number, name))?;
-        match mode {
+        match how.mode {
             SetMode::Create if exists => return Err(Error::Posix(Errno::EXIST)),
             SetMode::Replace if !exists => return Err(Error::Posix(Errno::NODATA)),
             SetMode::Any | SetMode::Create | SetMode::Replace => {}
@@ -111,8 +129,7 @@ impl Tree {
                 return Err(Error::Posix(Errno::ACCESS));
             }
             if name == acl::ACCESS {
-                found.mode = found.mode & !0o777 | list.permissions();
-                is_stored = !list.is_minimal();
+                is_stored = follow_list(&mut found, &list, how.clears_sgid);
             }
         }
         if is_stored {

@@ -60,7 +60,7 @@ fn names_of_files_come_back_as_they_were_or_are_refused() {
                     }
                 }
                 let _an_error_is_fine = tree.resolve(pitfs::device::LIVE, name, Moment::Live);
-                if tree.set_xattr(ROOT, name, other, SetMode::Any).is_ok() {
+                if tree.set_xattr(ROOT, name, other, SetXattr::default()).is_ok() {
                     assert_eq!(tree.xattr(ROOT, name, Moment::Live).unwrap(), *other);
                 }
                 for name in [name, other] {

@@ -39,7 +39,7 @@ pub fn store(codec: Codec) -> TestDir {
         let file = make(tree, [ROOT, directory, deep][i % 3], &format!("file {i}"), Kind::File);
         tree.write(file, 0, &text(len), false).unwrap();
         tree.link(file, deep, format!("link {i}").as_bytes()).unwrap();
-        tree.set_xattr(file, b"user.a", &text(300 * i), SetMode::Any).unwrap();
+        tree.set_xattr(file, b"user.a", &text(300 * i), SetXattr::default()).unwrap();
     }
     make(tree, deep, "symlink", Kind::Symlink);
     make(tree, ROOT, "fifo", Kind::Fifo);
@@ -190,7 +190,7 @@ fn change_node(tree: &Tree, number: InodeNo) {
     let _an_error_is_fine = tree.zero(number, 5000, 40_000, false, false);
     let from = Position { inode: number, offset: 0, moment: Moment::Live };
     let _an_error_is_fine = tree.copy_range(from, number ^ 1, 0, 100_000, false);
-    let _an_error_is_fine = tree.set_xattr(number, b"user.b", b"value", SetMode::Any);
+    let _an_error_is_fine = tree.set_xattr(number, b"user.b", b"value", SetXattr::default());
     let _an_error_is_fine = tree.remove_xattr(number, b"user.a");
     let _an_error_is_fine = tree.link(number, ROOT, format!("linked {number}").as_bytes());
     for size in [50_000, 700] {

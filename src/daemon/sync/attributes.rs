@@ -4,7 +4,7 @@ use super::Sync;
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::tree::{Change, Kind, SetMode, SetTime};
+use crate::tree::{Change, Kind, SetTime, SetXattr};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::io;
@@ -105,7 +105,7 @@ impl Sync<'_> {
             if self.dry_run {
                 continue;
             }
-            match self.tree.set_xattr(inode, name, &value, SetMode::Any) {
+            match self.tree.set_xattr(inode, name, &value, SetXattr::default()) {
                 Ok(()) => {}
                 Err(Error::Posix(Errno::OPNOTSUPP | Errno::TOOBIG)) => {
                     self.problem(path, format!("its xattr {} cannot be stored", String::from_utf8_lossy(name)));

@@ -10,7 +10,7 @@ use pitfs::limits::{FILE_BYTES_MAX, NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use pitfs::logstore::Codec;
 use pitfs::media::MediaDir;
 use pitfs::tree::{
-    Caller, Change, CreateOptions, Inode, Kind, New, Position, ROOT, RenameMode, SetMode, SetTime, Tree,
+    Caller, Change, CreateOptions, Inode, Kind, New, Position, ROOT, RenameMode, SetMode, SetTime, SetXattr, Tree,
 };
 use pitfs::view::Views;
 use std::collections::BTreeMap;
@@ -504,7 +504,9 @@ impl World {
             SetMode::Replace if !exists => Err(Errno::NODATA),
             _ => Ok(()),
         };
-        if agreed("setxattr", self.tree().set_xattr(number, name, &value, mode), wanted)?.is_some() {
+        // The sgid bit goes with an access list only.
+        let how = SetXattr { mode, clears_sgid: self.rng.percent(50) };
+        if agreed("setxattr", self.tree().set_xattr(number, name, &value, how), wanted)?.is_some() {
             self.now.live.node_mut(number).xattrs.insert(name.to_vec(), value);
             self.moved(number, false)?;
         }
