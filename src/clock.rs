@@ -1,4 +1,8 @@
-//! The time of day. Nothing else in the crate asks for it.
+//! The time of day, which nothing else in the crate asks for, and how times are written and read.
+
+mod when;
+
+pub use when::parse_when;
 
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,7 +30,7 @@ impl Timestamp {
     }
 
     fn format(self, pattern: &str) -> String {
-        match jiff::Timestamp::new(self.seconds, self.nanos as i32) {
+        match jiff::Timestamp::try_from(self) {
             Ok(moment) => moment.strftime(pattern).to_string(),
             Err(_) => format!("{}s", self.seconds),
         }
@@ -59,6 +63,26 @@ impl From<Timestamp> for SystemTime {
                 .and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into())))
         };
         moment.unwrap_or(UNIX_EPOCH)
+    }
+}
+
+/// Fails outside the years -9999 to 9999.
+impl TryFrom<Timestamp> for jiff::Timestamp {
+    type Error = jiff::Error;
+
+    fn try_from(time: Timestamp) -> Result<jiff::Timestamp, jiff::Error> {
+        jiff::Timestamp::new(time.seconds, i32::try_from(time.nanos).unwrap_or(i32::MAX))
+    }
+}
+
+impl From<jiff::Timestamp> for Timestamp {
+    fn from(moment: jiff::Timestamp) -> Timestamp {
+        // Before 1970 jiff counts both downwards.
+        let (seconds, nanos) = (moment.as_second(), moment.subsec_nanosecond());
+        match u32::try_from(nanos) {
+            Ok(nanos) => Timestamp { seconds, nanos },
+            Err(_) => Timestamp { seconds: seconds - 1, nanos: 1_000_000_000 - nanos.unsigned_abs() },
+        }
     }
 }
 
