@@ -29,6 +29,11 @@ impl Timestamp {
         self.format("%Y-%m-%d %H:%M:%S UTC")
     }
 
+    /// `@GMT-2026.11.20-22.42.10`, the form that Samba reads.
+    pub fn as_gmt_name(self) -> String {
+        self.format("@GMT-%Y.%m.%d-%H.%M.%S")
+    }
+
     fn format(self, pattern: &str) -> String {
         match jiff::Timestamp::try_from(self) {
             Ok(moment) => moment.strftime(pattern).to_string(),

@@ -231,7 +231,7 @@ impl State {
                     })
                 })
         };
-        self.bases.iter().filter(|(id, base)| needs(**id, base)).map(|(id, _)| *id).collect()
+        self.bases.iter().filter(|(id, base)| !base.record.deleting && needs(**id, base)).map(|(id, _)| *id).collect()
     }
 
     pub(super) fn put_base(&mut self, id: BaseId, record: BaseRecord) {
