@@ -7,7 +7,7 @@ mod records;
 mod tracks;
 
 use super::{Daemon, OnProgress, Progress};
-use crate::device::{Epoch, InodeNo, Moment, Snapshot};
+use crate::device::{Epoch, InodeNo, LIVE, Moment, Snapshot, base_of, number_of};
 use crate::error::{Error, Result};
 use crate::meta::{Meta, Pair, Table, hex};
 use crate::view::LIVE_NAME;
@@ -43,16 +43,16 @@ impl Daemon {
         if device.check_running().is_ok() {
             self.views.tree().commit()?;
         }
-        let mut check = Check {
-            daemon: self,
-            meta: device.durable()?,
-            snapshots: self.views.snapshots()?,
-            report: CheckReport::default(),
-            progress,
-        };
+        let mut snapshots = Vec::new();
+        for base in self.views.bases()? {
+            snapshots.extend(self.views.of(base.id).snapshots()?);
+        }
+        let mut check =
+            Check { daemon: self, meta: device.durable()?, snapshots, report: CheckReport::default(), progress };
         check.report.snapshots = check.snapshots.len() as u64;
         check.tracks()?;
         check.records()?;
+        check.layered()?;
         Ok(check.report)
     }
 }
@@ -82,15 +82,24 @@ impl Check<'_> {
     fn paths(&self, inode: InodeNo, birth: Epoch, end: Option<Epoch>) -> Vec<String> {
         let mut paths = Vec::new();
         let tree = self.daemon.views.tree();
+        let (base, number) = (base_of(inode), number_of(inode));
+        let prefix = match base {
+            LIVE => String::new(),
+            _ => self.daemon.views.of(base).base_name().map_or("?:".into(), |name| format!("{name}:")),
+        };
         let mut add = |name: &str, moment| match tree.paths(inode, moment) {
-            Ok(found) if found.is_empty() => paths.push(format!("{name}/? (inode {inode}, which has no name there)")),
-            Ok(found) => paths.extend(found.iter().map(|path| format!("{name}/{}", String::from_utf8_lossy(path)))),
-            Err(_) => paths.push(format!("{name}/? (inode {inode}, whose name is damaged)")),
+            Ok(found) if found.is_empty() => {
+                paths.push(format!("{prefix}{name}/? (inode {number}, which has no name there)"));
+            }
+            Ok(found) => {
+                paths.extend(found.iter().map(|path| format!("{prefix}{name}/{}", String::from_utf8_lossy(path))));
+            }
+            Err(_) => paths.push(format!("{prefix}{name}/? (inode {number}, whose name is damaged)")),
         };
         if end.is_none() {
             add(LIVE_NAME, Moment::Live);
         }
-        for snapshot in &self.snapshots {
+        for snapshot in self.snapshots.iter().filter(|snapshot| snapshot.base == base) {
             if birth <= snapshot.epoch && end.is_none_or(|end| snapshot.epoch < end) {
                 add(&snapshot.record.name, Moment::At(snapshot.epoch));
             }

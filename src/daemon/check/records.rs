@@ -1,11 +1,15 @@
 //! Inodes, names, snapshots and the log: do they fit together?
 
 use super::{Check, Inodes};
-use crate::device::{Moment, split_increment, split_preimage, split_record};
+use crate::device::{
+    BaseId, BaseRecord, InodeNo, Moment, base_of, base_of_key, in_base, inode_of_key, number_of, split_increment,
+    split_preimage, split_record,
+};
 use crate::error::Result;
-use crate::meta::{Table, hex};
-use crate::tree::{Inode, Kind, ROOT};
-use std::collections::HashMap;
+use crate::meta::{Table, decode, hex};
+use crate::tree::{Inode, Kind, is_root};
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 
 /// What the entries of directories say about an inode.
 #[derive(Default)]
@@ -15,13 +19,78 @@ struct Named {
     entries: u64,
 }
 
+/// Whether a record says that there is nothing: it has a birth only.
+fn is_tombstone(value: &[u8]) -> bool {
+    split_record(Table::State, &[], value).is_ok_and(|(_, value)| value.is_empty())
+}
+
 impl Check<'_> {
+    /// Bases whose own records are all that they show.
+    fn whole_bases(&mut self) -> Result<BTreeSet<BaseId>> {
+        let mut whole = BTreeSet::new();
+        self.each(Table::Base, |check, (key, value)| {
+            match decode::<BaseRecord>(Table::Base, &key, &value) {
+                Ok(record) if record.eras.is_empty() && !record.deleting => {
+                    whole.insert(base_of_key(&key));
+                }
+                Ok(_) => {}
+                Err(error) => check.problem(error.to_string(), Vec::new()),
+            }
+            Ok(())
+        })?;
+        Ok(whole)
+    }
+
+    /// Bases that show some of another state: what they show has to hold together as well.
+    pub(super) fn layered(&mut self) -> Result<()> {
+        const BATCH: usize = 512;
+        let whole = self.whole_bases()?;
+        let bases: Vec<BaseId> = self.daemon.views.bases()?.iter().map(|base| base.id).collect();
+        let tree = self.daemon.views.tree();
+        for base in bases.into_iter().filter(|base| !whole.contains(base)) {
+            let prefix = base.to_be_bytes();
+            let mut from = prefix.to_vec();
+            loop {
+                let mut entries = Vec::new();
+                let end = crate::meta::prefix_end(&prefix);
+                tree.device().look()?.scan(Table::Dirent, &from, &end, Moment::Live, |key, value| {
+                    entries.push((key.to_vec(), value.to_vec()));
+                    Ok(if entries.len() < BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+                })?;
+                let Some((last, _)) = entries.last() else { break };
+                from = last.clone();
+                from.push(0);
+                for (key, value) in entries {
+                    let (target, _) = decode::<(u64, u8)>(Table::Dirent, &key, &value)?;
+                    let (parent, target) = (inode_of_key(&key).unwrap_or_default(), in_base(base, target));
+                    let is_missing = tree.inode(target, Moment::Live).is_err();
+                    // It may have been removed meanwhile.
+                    if is_missing && tree.device().look()?.exists(Table::Dirent, &key)? {
+                        let paths = self.paths(parent, u32::MAX, None);
+                        let text = format!(
+                            "an entry of directory {} names inode {}, which is missing or cannot be read",
+                            number_of(parent),
+                            number_of(target)
+                        );
+                        self.problem(text, paths);
+                    }
+                }
+                self.tell()?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn records(&mut self) -> Result<()> {
-        let mut inodes: HashMap<u64, Inode> = HashMap::new();
+        let mut inodes: HashMap<InodeNo, Inode> = HashMap::new();
         let mut unreadable = Inodes::new();
+        let whole = self.whole_bases()?;
         self.each(Table::Inode, |check, (key, value)| {
+            if is_tombstone(&value) {
+                return Ok(());
+            }
             check.report.inodes += 1;
-            let number = key.last_chunk::<8>().map(|number| u64::from_be_bytes(*number)).unwrap_or_default();
+            let number = inode_of_key(&key).unwrap_or_default();
             let decoded = split_record(Table::Inode, &key, &value)
                 .and_then(|(_, record)| crate::meta::decode::<Inode>(Table::Inode, &key, record));
             match decoded {
@@ -36,29 +105,39 @@ impl Check<'_> {
             }
             Ok(())
         })?;
-        let mut named: HashMap<u64, Named> = HashMap::new();
+        let mut named: HashMap<InodeNo, Named> = HashMap::new();
         self.each(Table::Dirent, |check, (key, value)| {
-            check.report.names += 1;
-            check.entry(&inodes, &mut named, &key, &value);
+            check.report.names += u64::from(!is_tombstone(&value));
+            if whole.contains(&base_of_key(&key)) && !is_tombstone(&value) {
+                check.entry(&inodes, &mut named, &key, &value);
+            }
             Ok(())
         })?;
         if self.report.problems.is_empty() {
+            inodes.retain(|inode, _| whole.contains(&base_of(*inode)));
             self.counts(&inodes, &named);
         }
         self.snapshot_names()?;
         self.log()
     }
 
-    fn entry(&mut self, inodes: &HashMap<u64, Inode>, named: &mut HashMap<u64, Named>, key: &[u8], value: &[u8]) {
+    fn entry(
+        &mut self,
+        inodes: &HashMap<InodeNo, Inode>,
+        named: &mut HashMap<InodeNo, Named>,
+        key: &[u8],
+        value: &[u8],
+    ) {
         // A dirent is an inode number and a kind; see the tree's record.
         let decoded = split_record(Table::Dirent, key, value)
             .and_then(|(_, record)| crate::meta::decode::<(u64, u8)>(Table::Dirent, key, record));
-        let parent = key.get(4..12).and_then(|parent| parent.try_into().ok()).map(u64::from_be_bytes);
+        let parent = inode_of_key(key);
         let name = String::from_utf8_lossy(key.get(20..).unwrap_or_default()).into_owned();
         let (Ok((target, kind)), Some(parent)) = (decoded, parent) else {
             self.problem(format!("record {} of table dirent makes no sense", hex(key)), Vec::new());
             return;
         };
+        let target = in_base(base_of(parent), target);
         named.entry(target).or_default().names += 1;
         let directory = named.entry(parent).or_default();
         directory.entries += 1;
@@ -79,11 +158,11 @@ impl Check<'_> {
                 Some(above) => format!("{above}/{name}"),
                 None => format!("live/?/{name}"),
             };
-            self.problem(format!("entry {name:?} of directory {parent}: {problem}"), vec![path]);
+            self.problem(format!("entry {name:?} of directory {}: {problem}", number_of(parent)), vec![path]);
         }
     }
 
-    fn counts(&mut self, inodes: &HashMap<u64, Inode>, named: &HashMap<u64, Named>) {
+    fn counts(&mut self, inodes: &HashMap<InodeNo, Inode>, named: &HashMap<InodeNo, Named>) {
         let none = Named::default();
         for (&number, inode) in inodes {
             let found = named.get(&number).unwrap_or(&none);
@@ -96,7 +175,7 @@ impl Check<'_> {
                 Some(format!("it counts {} links and has {links}", inode.links))
             } else if inode.is_directory() && inode.size != found.entries {
                 Some(format!("it counts {} entries and has {}", inode.size, found.entries))
-            } else if found.names == 0 && inode.links > 0 && number != ROOT {
+            } else if found.names == 0 && inode.links > 0 && !is_root(number) {
                 Some("it has no name".into())
             } else {
                 None
@@ -110,7 +189,7 @@ impl Check<'_> {
                     .is_ok_and(|now| (now.links, now.size, now.ctime) == (inode.links, inode.size, inode.ctime));
                 if is_unchanged {
                     let paths = self.paths(number, u32::MAX, None);
-                    self.problem(format!("inode {number}: {problem}"), paths);
+                    self.problem(format!("inode {}: {problem}", number_of(number)), paths);
                 }
             }
         }
@@ -120,13 +199,10 @@ impl Check<'_> {
     fn snapshot_names(&mut self) -> Result<()> {
         for snapshot in self.snapshots.clone() {
             let name = snapshot.record.name.as_bytes();
-            let found = self.daemon.views.find(name)?;
-            let is_there = self
-                .daemon
-                .views
-                .snapshots()?
-                .iter()
-                .any(|other| other.epoch == snapshot.epoch && other.record == snapshot.record);
+            let views = self.daemon.views.of(snapshot.base);
+            let found = views.find(name)?;
+            let is_there =
+                views.snapshots()?.iter().any(|other| other.epoch == snapshot.epoch && other.record == snapshot.record);
             if is_there && found.as_ref().map(|found| found.epoch) != Some(snapshot.epoch) {
                 self.problem(
                     format!("the name of snapshot {:?} does not lead to it", snapshot.record.name),

@@ -1,7 +1,7 @@
 //! Tracks: every location's bytes, its room in its segment, its holders and its owner in the summary.
 
 use super::Check;
-use crate::device::{InodeNo, Pointer, TrackNo, split_preimage, split_record, split_track_key};
+use crate::device::{InodeNo, Pointer, TrackNo, number_of, split_preimage, split_record, split_track_key};
 use crate::error::Result;
 use crate::limits::{SEGMENT_BLOCKS, TRACK_BYTES_MAX};
 use crate::logstore::{Descriptor, Holders, Location};
@@ -102,6 +102,10 @@ impl Check<'_> {
         end: Option<u32>,
     ) -> Result<()> {
         let (key, value) = pair;
+        if split_record(table, &key, &value).is_ok_and(|(_, value)| value.is_empty()) {
+            // A tombstone.
+            return Ok(());
+        }
         let decoded = split_record(table, &key, &value)
             .and_then(|(birth, record)| Ok((birth, decode::<Pointer>(Table::Track, &key, record)?)));
         let (birth, pointer) = match decoded {
@@ -119,12 +123,13 @@ impl Check<'_> {
                 && self.is_current(record.table, &record.key, &record.value)
             {
                 let paths = self.paths(inode, birth, end);
-                self.problem(format!("inode {inode} track {track}: {problem}"), paths);
+                self.problem(format!("inode {} track {track}: {problem}", number_of(inode)), paths);
             }
         }
         if pointer.held() as u64 > self.daemon.views.tree().device().track_bytes() {
             let paths = self.paths(inode, birth, end);
-            self.problem(format!("inode {inode} track {track}: it is said to hold {} bytes", pointer.held()), paths);
+            let text = format!("inode {} track {track}: it is said to hold {} bytes", number_of(inode), pointer.held());
+            self.problem(text, paths);
         }
         Ok(())
     }
@@ -163,7 +168,9 @@ impl Check<'_> {
             Ok(_) if !is_taken => Some(format!("its blocks at {place} are not marked as taken")),
             Ok(_) if !is_summarized => Some(format!(
                 "the summary of segment {} does not name it (inode {}, track {})",
-                location.segment, record.inode, record.track
+                location.segment,
+                number_of(record.inode),
+                record.track
             )),
             Ok(_) => None,
         }
