@@ -212,7 +212,7 @@ fn work_in_background(views: &Views, stop: &AtomicBool) {
 /// Drops the oldest snapshots while room ends, if that is the store's policy.
 fn make_room(views: &Views) -> Result<()> {
     let device = views.tree().device();
-    if device.is_full() && views.drops_oldest()? && views.drop_oldest()?.is_some() {
+    if device.is_full() && views.make_room()? {
         device.wake();
     }
     Ok(())

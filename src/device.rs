@@ -89,6 +89,8 @@ struct HistoryRecord {
     epoch: Epoch,
     /// Blocks of locations that only pre-images hold.
     log_blocks: u64,
+    /// Bytes of room that snapshots have set aside.
+    reserved: u64,
 }
 
 type TrackKey = (InodeNo, TrackNo);
@@ -216,7 +218,7 @@ impl Device {
         let kv = Kv::create(media, None)?;
         let mut meta = Meta::new(&kv)?;
         meta.put(Table::State, SETTINGS, settings);
-        meta.put(Table::State, HISTORY, &HistoryRecord { epoch: 1, log_blocks: 0 });
+        meta.put(Table::State, HISTORY, &HistoryRecord { epoch: 1, log_blocks: 0, reserved: 0 });
         meta.put(Table::Base, &LIVE.to_be_bytes(), &BaseRecord::new("live", Timestamp::now()));
         meta.put(Table::State, COMMITS, &0u64);
         LogStore::create(&*dir, &mut meta)?;
@@ -257,7 +259,7 @@ impl Device {
             epoch: history.epoch,
             bases: base::Bases::new(),
             counts_undo: Vec::new(),
-            reserved: 0,
+            reserved: history.reserved,
             log_blocks: history.log_blocks,
             releases: Vec::new(),
             dirty: Tracks::new(),

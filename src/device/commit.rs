@@ -73,7 +73,7 @@ impl Commit<'_> {
             return Ok(result);
         }
         state.release_all(&device.log).inspect_err(|error| device.stop(error))?;
-        let history = HistoryRecord { epoch: state.epoch, log_blocks: state.log_blocks };
+        let history = HistoryRecord { epoch: state.epoch, log_blocks: state.log_blocks, reserved: state.reserved };
         state.meta.put(Table::State, HISTORY, &history);
         state.freeze_counts()?;
         device.log.freeze(&mut state.meta).inspect_err(|error| device.stop(error))?;

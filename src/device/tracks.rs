@@ -310,6 +310,19 @@ impl Txn<'_> {
         self.device.log.reserve(&mut self.state.meta, tracks)
     }
 
+    /// NOSPC where so many tracks more would take room that is set aside for snapshots.
+    pub fn check_growth(&self, tracks: usize) -> Result<()> {
+        let set_aside = self.state.reserved_room();
+        if tracks == 0 || set_aside == 0 {
+            return Ok(());
+        }
+        let usage = self.device.log.usage();
+        let free = self.device.room()?.available + usage.segments.saturating_sub(usage.used);
+        let dirty = self.state.dirty_room(self.device.track_bytes()) as u64;
+        let wanted = dirty + tracks as u64 * self.device.track_bytes() + crate::limits::RESERVE_BYTES_MIN;
+        if free < set_aside + wanted { Err(Error::Posix(crate::error::Errno::NOSPC)) } else { Ok(()) }
+    }
+
     pub fn unreserve(&mut self, tracks: usize) {
         self.device.log.unreserve(tracks);
     }

@@ -69,7 +69,7 @@ impl FileSystem {
     fn make(&self, request: &Request, umask: u32, parent: u64, name: &OsStr, new: New<'_>) -> Result<FileAttr> {
         let parent = self.writable_place(parent)?;
         let caller = FileSystem::caller(request, umask);
-        let (inode, made) = self.views.tree().make(caller, parent.inode, name.as_bytes(), new)?;
+        let (inode, made) = self.with_room(|| self.views.tree().make(caller, parent.inode, name.as_bytes(), new))?;
         self.settle(self.attributes_of(parent.at(inode), &made)?)
     }
 
@@ -538,7 +538,7 @@ impl Filesystem for super::mount::Served {
         placement::moving(request.pid(), data.len());
         let written = self.writable(ino.0).and_then(|inode| {
             let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-            self.views.tree().write(inode, offset, data, kill)
+            self.with_room(|| self.views.tree().write(inode, offset, data, kill))
         });
         if let Err(Error::Posix(Errno::ROFS)) = written {
             self.drop_pages(ino.0, offset, data.len());
@@ -725,7 +725,8 @@ impl Filesystem for super::mount::Served {
         let copied = self.inside(ino_in.0).and_then(|(inode, moment)| {
             let from = Position { inode, offset: offset_in, moment };
             let kill = !FileSystem::keeps_privileges(request);
-            self.views.tree().copy_range(from, self.writable(ino_out.0)?, offset_out, len, kill)
+            let to = self.writable(ino_out.0)?;
+            self.with_room(|| self.views.tree().copy_range(from, to, offset_out, len, kill))
         });
         reply_or_error!(reply, copied, count => reply.written(count as u32));
     }

@@ -312,6 +312,8 @@ fn is_shown(snapshot: &Snapshot) -> bool {
 /// The snapshot that `@TIME` leads to; ENOENT for what is no time as well, as for any name.
 fn by_time(views: &Views, name: &[u8]) -> Result<Snapshot> {
     let text = name.strip_prefix(b"@").and_then(|text| std::str::from_utf8(text).ok());
-    let found = text.map(|text| views.at_time(text)).transpose();
-    found.ok().flatten().ok_or(Error::Posix(Errno::NOENT))
+    match views.at_time(text.ok_or(Error::Posix(Errno::NOENT))?) {
+        Err(Error::Refused(..)) => Err(Error::Posix(Errno::NOENT)),
+        found => found,
+    }
 }

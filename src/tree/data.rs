@@ -341,6 +341,7 @@ impl TrackEdit {
     /// The last step that can fail.
     pub(super) fn apply_inode(&mut self, txn: &mut Txn<'_>, found: &Inode) -> Result<()> {
         inode::store(txn, self.number, found)?;
+        txn.check_growth(self.new.len())?;
         txn.reserve(self.slots)?;
         if let Some(inline) = self.inline.take() {
             txn.edit_track(self.number, 0, Some(inline), |_| {});

@@ -30,7 +30,8 @@ impl Tree {
         let log = self.device.log_bytes();
         // The disk gives room to whole segments only.
         let new_segments = room.available.saturating_sub(RESERVE_BYTES_MIN) / SEGMENT_BYTES * SEGMENT_BYTES;
-        let available = new_segments + usage.segments.saturating_sub(usage.used);
+        let reserved = self.device.look()?.reserved_room();
+        let available = (new_segments + usage.segments.saturating_sub(usage.used)).saturating_sub(reserved);
         Ok(Space {
             total: usage.used + meta + available,
             available,

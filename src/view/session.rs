@@ -365,6 +365,16 @@ impl Views {
         })
     }
 
+    /// Drops the oldest snapshot to make room, if that is the store's policy; false if there is nothing to be had.
+    pub fn make_room(&self) -> Result<bool> {
+        if !self.drops_oldest()? || self.drop_oldest()?.is_none() {
+            return Ok(false);
+        }
+        while self.tree.device().delete_step()? {}
+        // What is freed may be used when that is durable.
+        self.tree.commit().map(|()| true)
+    }
+
     /// Deletes the oldest snapshot of the store that may go for want of room; `None` where there is none.
     pub fn drop_oldest(&self) -> Result<Option<Snapshot>> {
         let oldest = {
