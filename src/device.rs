@@ -236,6 +236,7 @@ impl Device {
         })?;
         let reserve = Reserve::open(dir.clone()).map_err(|source| Error::media("opening the reserve", source))?;
         let kv = Kv::open(media, Some(Arc::new(reserve)))?;
+        kv.refill_reserve()?;
         let meta = Meta::new(&kv)?;
         let missing = |what: &str| Error::corrupt("the metadata (meta.redb)", format!("it has no {what}"));
         let settings: Settings = meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
@@ -360,11 +361,15 @@ impl Device {
 
     /// Commits, and lets nothing be changed after that.
     pub fn close(&self) -> Result<()> {
-        self.committer()?.run(|_| {
+        let commit = self.committer()?;
+        commit.run(|_| {
             *self.stopped.lock() = Some("it is being closed".into());
             self.has_stopped.store(true, Ordering::Release);
             Ok(())
-        })
+        })?;
+        // What was set aside for work is not taken while there is none.
+        self.log.trim();
+        self.journal.close()
     }
 
     pub fn check_running(&self) -> Result<()> {

@@ -134,6 +134,16 @@ impl Journal {
         Ok(())
     }
 
+    /// All that is in it has been committed: its room goes back to the file system.
+    pub fn close(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        inner.half_bytes = 0;
+        match &inner.media {
+            Some(media) => media.set_len(0).map_err(|source| Error::media(format!("emptying {FILE}"), source)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a commit would be good, to begin with an empty half.
     pub fn is_filling(&self) -> bool {
         self.is_filling.load(Ordering::Relaxed)

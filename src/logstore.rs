@@ -415,6 +415,17 @@ impl LogStore {
         Ok(())
     }
 
+    /// Gives room that is open and was not used back to the file system; nothing may be appended any more.
+    pub fn trim(&self) {
+        let inner = self.inner.lock();
+        for extent in inner.extents.iter().filter(|extent| extent.blocks() > 0) {
+            let Some(segment) = inner.segments.get(&extent.segment) else { continue };
+            if let Err(error) = segment::give_back(&self.volume, &segment.members, (extent.next, extent.end)) {
+                log::warn!("room of segment {} is not given back: {error}", extent.segment);
+            }
+        }
+    }
+
     /// Every segment that exists, for checking.
     pub fn descriptors<'a>(&self, meta: &'a Meta) -> Result<impl Iterator<Item = Result<(u64, Descriptor)>> + use<'a>> {
         Ok(meta.range(Table::Segment, &[], &[u8::MAX; 9])?.map(|pair| {
@@ -509,6 +520,12 @@ impl LogStore {
                     // What lies in it can still be read; new tracks go elsewhere.
                     log::warn!("segment {id} is not written to: {error}");
                     continue;
+                }
+                let members = segment.members.clone();
+                // Closing the store gave back what was not used.
+                match runs.iter().try_for_each(|run| segment::ensure(&self.volume, &members, *run)) {
+                    Err(error) if error.is_no_space() => continue,
+                    result => result?,
                 }
                 inner.extents.extend(runs.into_iter().map(|(next, end)| Extent { segment: id, next, end }));
                 return Ok(true);

@@ -328,6 +328,18 @@ pub(super) fn read(volume: &Volume, members: &[Member], block: u16, out: &mut [u
     Ok(())
 }
 
+/// Makes sure of real room behind free blocks, which may have been given back.
+pub(super) fn ensure(volume: &Volume, members: &[Member], (from, to): (u16, u16)) -> Result<()> {
+    let len = usize::from(to - from) * BLOCK_BYTES;
+    pieces(members, from, len).into_iter().try_for_each(|(offset, count)| volume.ensure(offset, count as u64))
+}
+
+/// Gives the room of free blocks back to the file system.
+pub(super) fn give_back(volume: &Volume, members: &[Member], (from, to): (u16, u16)) -> io::Result<()> {
+    let len = usize::from(to - from) * BLOCK_BYTES;
+    pieces(members, from, len).into_iter().try_for_each(|(offset, count)| volume.punch(offset, count as u64))
+}
+
 fn write(volume: &Volume, members: &[Member], block: u16, data: &[u8]) -> io::Result<()> {
     let mut done = 0;
     for (offset, count) in pieces(members, block, data.len()) {

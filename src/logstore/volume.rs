@@ -143,6 +143,17 @@ impl Volume {
         Ok(found)
     }
 
+    /// Makes sure that a part of a physical segment that is taken has room behind it.
+    pub(super) fn ensure(&self, offset: u64, len: u64) -> Result<()> {
+        self.is_changed.store(true, Ordering::SeqCst);
+        let failed = |source| Error::media(format!("growing {}", file_name(self.number)), source);
+        self.media.allocate(offset, len).map_err(failed)
+    }
+
+    pub(super) fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.media.punch(offset, len)
+    }
+
     /// Takes physical segments back; they may be handed out again after [`Volume::reuse`].
     pub(super) fn release(&self, meta: &Meta, psegs: &[u32]) -> Result<()> {
         let mut state = self.state.lock();

@@ -110,7 +110,10 @@ impl Kv {
     /// Fills the reserve up where there is room again.
     pub fn refill_reserve(&self) -> Result<()> {
         match &self.reserve {
-            Some(reserve) => reserve.refill().map_err(|error| Error::media("the reserve", error)),
+            Some(reserve) => {
+                reserve.scale(self.file_bytes()?);
+                reserve.refill().map_err(|error| Error::media("the reserve", error))
+            }
             None => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use crate::media::{Media, MediaDir};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const FILE: &str = "reserve";
 const PIECE: u64 = 1 << 20;
@@ -16,7 +17,10 @@ const PIECE: u64 = 1 << 20;
 pub struct Reserve {
     media: Arc<dyn Media>,
     dir: Arc<dyn MediaDir>,
-    full: u64,
+    /// What the file system could spare.
+    most: u64,
+    /// What it should be now.
+    full: AtomicU64,
     lock: Mutex<()>,
 }
 
@@ -24,10 +28,17 @@ impl Reserve {
     /// Opens the reserve of a store and fills it as far as there is room.
     pub fn open(dir: Arc<dyn MediaDir>) -> io::Result<Reserve> {
         let media = dir.open(FILE, true)?;
-        let full = (dir.room()?.total / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
-        let reserve = Reserve { media, dir, full, lock: Mutex::default() };
-        reserve.refill()?;
-        Ok(reserve)
+        let most = (dir.room()?.total / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+        Ok(Reserve { media, dir, most, full: AtomicU64::new(RESERVE_BYTES_MIN), lock: Mutex::default() })
+    }
+
+    /// What a commit can need at most follows what there is of metadata.
+    pub fn scale(&self, meta_bytes: u64) {
+        self.full.store((meta_bytes * 4).clamp(RESERVE_BYTES_MIN, self.most), Ordering::Relaxed);
+    }
+
+    fn full(&self) -> u64 {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// Gives one piece back to the file system; false when nothing is left.
@@ -44,11 +55,11 @@ impl Reserve {
     /// Takes back what was given up, where the file system has room again.
     pub fn refill(&self) -> io::Result<()> {
         let _guard = self.lock.lock();
-        let len = self.media.len()?;
-        if len >= self.full {
+        let (len, full) = (self.media.len()?, self.full());
+        if len >= full {
             return Ok(());
         }
-        let missing = self.full - len;
+        let missing = full - len;
         if self.dir.room()?.available < missing + PIECE {
             return Ok(());
         }
@@ -65,6 +76,6 @@ impl Reserve {
     }
 
     pub fn is_whole(&self) -> io::Result<bool> {
-        Ok(self.media.len()? >= self.full)
+        Ok(self.media.len()? >= self.full())
     }
 }
