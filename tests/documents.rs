@@ -14,10 +14,21 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn visible_verbs() -> Vec<Command> {
+/// The commands as they are typed, `snap` and `base create`, those that have commands of their own among them.
+fn visible_commands() -> Vec<(String, Command)> {
     let mut command = command();
     command.build();
-    command.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect()
+    let mut found = Vec::new();
+    collect_visible("", &command, &mut found);
+    found
+}
+
+fn collect_visible(above: &str, command: &Command, found: &mut Vec<(String, Command)>) {
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        let typed = format!("{above}{}", verb.get_name());
+        found.push((typed.clone(), verb.clone()));
+        collect_visible(&format!("{typed} "), verb, found);
+    }
 }
 
 fn visible_arguments(command: &Command) -> Vec<Arg> {
@@ -75,10 +86,9 @@ fn the_man_page_has_every_verb_with_its_options_and_no_others() {
     });
     let described = flags(section(&page, ".Sh DESCRIPTION"));
     assert_eq!(described, top, "options of pitfs itself");
-    for verb in visible_verbs() {
-        let name = verb.get_name();
+    for (name, verb) in visible_commands() {
         let text = section(commands, &format!(".Ss {name}"));
-        assert!(behind("Cm", text).contains(name), "the synopsis of {name}");
+        assert!(text.lines().any(|line| line == format!(".Cm {name}")), "the synopsis of {name}");
         let (real, written) = (options(&verb), flags(text));
         let missing: Vec<_> = real.difference(&common).filter(|option| !written.contains(*option)).collect();
         assert!(missing.is_empty(), "{name} has {missing:?}, which the man page does not name");
@@ -89,11 +99,8 @@ fn the_man_page_has_every_verb_with_its_options_and_no_others() {
             assert!(named.contains(&positional), "{name} takes {positional}, which the man page does not name");
         }
     }
-    let real: BTreeSet<String> = {
-        let mut command = command();
-        command.build();
-        command.get_subcommands().map(|verb| verb.get_name().to_string()).collect()
-    };
+    let mut real: BTreeSet<String> = visible_commands().into_iter().map(|(name, _)| name).collect();
+    real.insert("completions".into());
     for line in commands.lines().filter_map(|line| line.strip_prefix(".Ss ")) {
         assert!(real.contains(line), "the man page describes {line}, which does not exist");
     }
@@ -103,15 +110,15 @@ fn the_man_page_has_every_verb_with_its_options_and_no_others() {
 fn the_man_page_has_every_value_of_every_choice() {
     let page = read("man/pitfs.8");
     let values = behind("Cm", &page);
-    for verb in visible_verbs() {
+    for (name, verb) in visible_commands() {
         for argument in visible_arguments(&verb).iter().filter(|argument| argument.get_action().takes_values()) {
             for value in argument.get_possible_values() {
                 let value = value.get_name();
-                assert!(values.contains(value), "{} {argument} takes {value}", verb.get_name());
+                assert!(values.contains(value), "{name} {argument} takes {value}");
             }
             for default in argument.get_default_values() {
                 let default = default.to_string_lossy();
-                assert!(page.contains(&*default), "{} {argument} is {default} by default", verb.get_name());
+                assert!(page.contains(&*default), "{name} {argument} is {default} by default");
             }
         }
     }
@@ -148,11 +155,11 @@ fn completions_name_every_verb_and_option() {
         let mut text = Vec::new();
         generate(shell, &mut command(), "pitfs", &mut text);
         let text = String::from_utf8(text).unwrap();
-        for verb in visible_verbs() {
-            assert!(text.contains(verb.get_name()), "{shell}: {}", verb.get_name());
+        for (name, verb) in visible_commands() {
+            assert!(text.contains(verb.get_name()), "{shell}: {name}");
             for long in visible_arguments(&verb).iter().filter_map(Arg::get_long) {
                 let spelled = if shell == Shell::Fish { format!("-l {long}") } else { format!("--{long}") };
-                assert!(text.contains(&spelled), "{shell}: {spelled} of {}", verb.get_name());
+                assert!(text.contains(&spelled), "{shell}: {spelled} of {name}");
             }
         }
     }
