@@ -6,5 +6,5 @@
 mod catalog;
 mod increment;
 
-pub use catalog::{Archive, Broken, Increment, IndexEntry, file_name};
+pub use catalog::{Archive, Broken, Increment, IndexEntry, file_name, survey};
 pub use increment::{Entries, Entry, Header, LEVEL, Mark, Place, Reader, Summary, Value, Writer};

@@ -27,6 +27,7 @@ use crate::view::Views;
 use identity::Lock;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,8 +129,13 @@ impl Daemon {
                 _ => None,
             },
         };
+        let mut source = self.path.clone().into_os_string();
+        if let Some(base) = base {
+            source.push(":");
+            source.push(std::ffi::OsStr::from_bytes(base));
+        }
         let fs = FileSystem::new(Views::clone(&self.views), only, &self.path, options);
-        let mounted = Mounted::mount(fs, mount_point, &self.path.to_string_lossy(), options, on_end)?;
+        let mounted = Mounted::mount(fs, mount_point, &source.to_string_lossy(), options, on_end)?;
         self.lock.note_mount_point(mounted.mount_point());
         *self.mounted.lock() = Some(mounted);
         Ok(())

@@ -181,7 +181,7 @@ impl Views {
         if old == LIVE_NAME.as_bytes() {
             return Err(refused(Errno::PERM, "`live` is the tree itself and cannot be renamed".into()));
         }
-        let snapshot = self.expect(old)?;
+        let snapshot = self.expect_stored(old)?;
         if old == new.as_bytes() {
             return Ok(snapshot);
         }

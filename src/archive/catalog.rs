@@ -22,6 +22,7 @@ use crate::media::{DiskDir, MediaDir};
 use crate::meta::{Kv, Overlay, Pair, Stored, Table, decode, encode};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,6 +69,8 @@ pub struct Archive {
     kv: Kv,
     inner: RwLock<Inner>,
     readers: Mutex<Vec<(u32, Arc<Reader>)>>,
+    /// Held while it is open: two stores would each think the index theirs.
+    _lock: File,
 }
 
 impl std::fmt::Debug for Archive {
@@ -96,6 +99,7 @@ impl Archive {
     ) -> Result<Archive> {
         std::fs::create_dir_all(directory)
             .map_err(|error| Error::media(format!("making {}", directory.display()), error))?;
+        let lock = lock(directory)?;
         let kv = open_index(directory)?;
         let archive = Archive {
             directory: directory.to_path_buf(),
@@ -105,6 +109,7 @@ impl Archive {
             kv,
             inner: RwLock::default(),
             readers: Mutex::default(),
+            _lock: lock,
         };
         archive.refresh(tell)?;
         Ok(archive)
@@ -120,7 +125,7 @@ impl Archive {
         let mut increments = BTreeMap::new();
         let mut broken = Vec::new();
         let mut names = BTreeSet::new();
-        for (name, bytes) in self.files()? {
+        for (name, bytes) in files(&self.directory)? {
             names.insert(name.clone());
             let path = self.directory.join(&name);
             let known: Option<(Header, u64)> =
@@ -142,27 +147,10 @@ impl Archive {
         }
         self.note_missing(&index, &names, &mut broken)?;
         let reachable_from = chain(&increments);
-        self.note_gaps(&increments, reachable_from, &mut broken);
+        note_gaps(&self.directory, &increments, reachable_from, &mut broken);
         *self.inner.write() = Inner { index: Some(index), increments, reachable_from, broken };
         self.readers.lock().clear();
         Ok(())
-    }
-
-    /// Names and lengths of the files that are increments by name.
-    fn files(&self) -> Result<Vec<(String, u64)>> {
-        let failed = |error| Error::media(format!("listing {}", self.directory.display()), error);
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(&self.directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if let Ok(name) = entry.file_name().into_string()
-                && name.ends_with(SUFFIX)
-                && !name.starts_with('.')
-            {
-                files.push((name, entry.metadata().map_err(failed)?.len()));
-            }
-        }
-        files.sort_unstable();
-        Ok(files)
     }
 
     fn add_to_index(
@@ -212,25 +200,6 @@ impl Archive {
             }
         }
         Ok(())
-    }
-
-    fn note_gaps(&self, increments: &BTreeMap<u32, Increment>, reachable_from: u32, broken: &mut Vec<Broken>) {
-        let lost: Vec<&Increment> = increments.range(..reachable_from).map(|(_, increment)| increment).collect();
-        if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
-            let times = match first.header.from.time == last.header.from.time {
-                true => first.header.from.time.as_text(),
-                false => format!("{} to {}", first.header.from.time.as_text(), last.header.from.time.as_text()),
-            };
-            broken.push(Broken {
-                path: self.directory.clone(),
-                problem: format!(
-                    "the increment from {:?} ({}) on is missing or damaged: the {} from {times} cannot be reached",
-                    last.header.to.name,
-                    last.header.to.time.as_text(),
-                    if lost.len() == 1 { "time".to_string() } else { format!("{} times", lost.len()) },
-                ),
-            });
-        }
     }
 
     pub fn broken(&self) -> Vec<Broken> {
@@ -306,6 +275,52 @@ fn chain(increments: &BTreeMap<u32, Increment>) -> u32 {
     wanted.unwrap_or(u32::MAX)
 }
 
+fn lock(directory: &Path) -> Result<File> {
+    let file =
+        File::open(directory).map_err(|error| Error::media(format!("opening {}", directory.display()), error))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => {
+            Err(Error::Refused(Errno::BUSY, format!("the archive {} is in use by another store", directory.display())))
+        }
+        Err(errno) => Err(Error::media(format!("locking {}", directory.display()), errno.into())),
+    }
+}
+
+/// What is in a directory of increments, without opening it as an archive: nothing is written.
+pub fn survey(directory: &Path) -> Result<(Vec<Increment>, Vec<Broken>)> {
+    let (mut increments, mut broken) = (BTreeMap::new(), Vec::new());
+    for (name, bytes) in files(directory)? {
+        let path = directory.join(name);
+        match Reader::open(&path) {
+            Ok(reader) => {
+                let header = reader.header().clone();
+                increments.insert(header.from.epoch, Increment { header, path, bytes });
+            }
+            Err(error) => broken.push(Broken { path, problem: error.to_string() }),
+        }
+    }
+    note_gaps(directory, &increments, chain(&increments), &mut broken);
+    Ok((increments.into_values().collect(), broken))
+}
+
+/// Names and lengths of the files that are increments by name.
+fn files(directory: &Path) -> Result<Vec<(String, u64)>> {
+    let failed = |error| Error::media(format!("listing {}", directory.display()), error);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if let Ok(name) = entry.file_name().into_string()
+            && name.ends_with(SUFFIX)
+            && !name.starts_with('.')
+        {
+            files.push((name, entry.metadata().map_err(failed)?.len()));
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
 /// The index, made anew where it cannot be read.
 fn open_index(directory: &Path) -> Result<Kv> {
     let media = DiskDir::new(directory);
@@ -320,4 +335,24 @@ fn open_index(directory: &Path) -> Result<Kv> {
         std::fs::remove_file(&path).map_err(failed)?;
     }
     Kv::create(media.open(INDEX, true).map_err(failed)?, None)
+}
+
+/// Says which times cannot be reached because an increment after them is not there.
+fn note_gaps(directory: &Path, increments: &BTreeMap<u32, Increment>, reachable_from: u32, broken: &mut Vec<Broken>) {
+    let lost: Vec<&Increment> = increments.range(..reachable_from).map(|(_, increment)| increment).collect();
+    let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
+    let (from, to) = (first.header.from.time.as_text(), last.header.from.time.as_text());
+    let times = match lost.len() {
+        1 => format!("the time {from} cannot be reached"),
+        many => format!("the {many} times from {from} to {to} cannot be reached"),
+    };
+    let next = &last.header.to;
+    broken.push(Broken {
+        path: directory.to_path_buf(),
+        problem: format!(
+            "the increment from {:?} ({}) on is missing or damaged: {times}",
+            next.name,
+            next.time.as_text()
+        ),
+    });
 }

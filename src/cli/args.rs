@@ -212,7 +212,7 @@ pub struct Restore {
     #[arg(value_name = "PATH")]
     pub paths: Vec<OsString>,
     /// Go back to what was saved last; arguments are paths
-    #[arg(long, conflicts_with = "at")]
+    #[arg(long, conflicts_with_all = ["at", "to", "to_base", "to_clone", "to_mirror"])]
     pub last: bool,
     /// Go back to the newest snapshot that is not after this time; arguments are paths
     #[arg(long, value_name = "TIME")]

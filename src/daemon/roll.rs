@@ -38,6 +38,8 @@ pub struct RollReport {
     /// Snapshots that the store does not hold any more.
     pub freed: u64,
     pub archive: Option<PathBuf>,
+    /// What is wrong with the archive.
+    pub problems: Vec<String>,
 }
 
 /// What there is to be said of an archive.
@@ -93,6 +95,7 @@ impl Daemon {
         if let Some(archive) = self.archive(views) {
             self.save_increments(views, &archive, &mut report, progress)?;
             report.archive = Some(archive.directory().to_path_buf());
+            report.problems = archive.broken().iter().map(problem_text).collect();
         }
         if let Some(keep) = options.keep {
             report.freed = self.free_old(views, keep)?;
@@ -113,7 +116,7 @@ impl Daemon {
             return Err(refused(Errno::INVAL, text));
         }
         if let Some(archive) = &record.archive
-            && look.archive(views.base()).is_none()
+            && (look.archive(views.base()).is_none() || !archive.directory.is_dir())
         {
             let shown = archive.directory.display();
             let text = format!(
@@ -192,20 +195,40 @@ impl Daemon {
                 "an archive is attached already; `pitfs archive detach` comes first".into(),
             ));
         }
-        if directory.starts_with(&self.path) {
-            let text = format!("{} is inside the store's own directory; choose another one", directory.display());
-            return Err(refused(Errno::INVAL, text));
+        let directory = self.archive_directory(directory)?;
+        let archive = self.open_archive(views, &directory, progress)?;
+        if let (None, Some(foreign)) = (archive.tip(), archive.broken().first()) {
+            return Err(refused(Errno::INVAL, foreign.problem.clone()));
         }
-        let archive = self.open_archive(views, directory, progress)?;
         self.check_tip(views, &archive)?;
         let anchor = archive.tip().map(|tip| tip.epoch);
-        let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf());
         views.set_anchor(Some((directory, anchor)))?;
         let archive = Arc::new(archive);
         let info = info_of(views, &archive)?;
         views.tree().device().set_archive(views.base(), Some(archive));
         self.tell_of_all(views);
         Ok(info)
+    }
+
+    /// The directory of an archive, made if it is missing; it has to lie outside the store and its mount.
+    fn archive_directory(&self, given: &Path) -> Result<PathBuf> {
+        let failed = |error| Error::media(format!("making {}", given.display()), error);
+        let mut above = given;
+        while !above.exists() {
+            above = above.parent().unwrap_or(Path::new("/"));
+        }
+        // Before anything is made, and asked of the daemon itself, it must not be its own.
+        let inside = |path: &Path| path.canonicalize().is_ok_and(|path| self.is_own(&path));
+        if inside(above) {
+            let text = format!("{} is inside the store or its mount; choose another directory", given.display());
+            return Err(refused(Errno::INVAL, text));
+        }
+        std::fs::create_dir_all(given).map_err(failed)?;
+        given.canonicalize().map_err(failed)
+    }
+
+    fn is_own(&self, path: &Path) -> bool {
+        path.starts_with(&self.path) || self.mount_point().is_some_and(|mounted| path.starts_with(mounted))
     }
 
     fn open_archive(&self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<Archive> {
@@ -286,13 +309,11 @@ impl Daemon {
 
     pub fn archive_info(&self, views: &Views, directory: Option<&Path>) -> Result<ArchiveInfo> {
         match (self.archive(views), directory) {
-            (Some(archive), None) => info_of(views, &archive),
+            (Some(archive), None) => fresh_info(views, &archive),
             (Some(archive), Some(directory)) if self.check_meant(views, Some(directory)).is_ok() => {
-                info_of(views, &archive)
+                fresh_info(views, &archive)
             }
-            (_, Some(directory)) if directory.is_dir() => {
-                info_of(views, &self.open_archive(views, directory, &mut |_| Ok(()))?)
-            }
+            (_, Some(directory)) if directory.is_dir() => survey_info(views, directory),
             (_, Some(directory)) => {
                 Err(refused(Errno::NOENT, format!("there is no archive at {}", directory.display())))
             }
@@ -349,17 +370,49 @@ impl Daemon {
     }
 }
 
+/// Like [`info_of`], after a new look at the directory.
+fn fresh_info(views: &Views, archive: &Archive) -> Result<ArchiveInfo> {
+    archive.refresh(&mut |_| Ok(()))?;
+    info_of(views, archive)
+}
+
+/// What is in a directory that is not attached.
+fn survey_info(views: &Views, directory: &Path) -> Result<ArchiveInfo> {
+    let number = views.tree().device().store_number();
+    let (all, broken) = crate::archive::survey(directory)?;
+    let mut problems: Vec<String> = broken.iter().map(problem_text).collect();
+    for foreign in all.iter().filter(|increment| increment.header.store != number) {
+        problems.push(format!("{} is an increment of another store", foreign.path.display()));
+    }
+    let increments: Vec<IncrementInfo> =
+        all.into_iter().map(|increment| increment_info(increment, problems.is_empty())).collect();
+    let bytes = increments.iter().map(|increment| increment.bytes).sum();
+    Ok(ArchiveInfo { directory: directory.to_path_buf(), base: views.base_name()?, bytes, increments, problems })
+}
+
+fn increment_info(increment: crate::archive::Increment, is_reachable: bool) -> IncrementInfo {
+    IncrementInfo {
+        is_reachable,
+        name: increment.header.from.name,
+        time: increment.header.from.time,
+        epoch: increment.header.from.epoch,
+        bytes: increment.bytes,
+        file: increment.path,
+    }
+}
+
+fn problem_text(broken: &crate::archive::Broken) -> String {
+    let path = broken.path.display().to_string();
+    if broken.problem.contains(&path) { broken.problem.clone() } else { format!("{path}: {}", broken.problem) }
+}
+
 fn info_of(views: &Views, archive: &Archive) -> Result<ArchiveInfo> {
     let increments: Vec<IncrementInfo> = archive
         .increments()
         .into_iter()
-        .map(|increment| IncrementInfo {
-            is_reachable: archive.mark(increment.header.from.epoch).is_some(),
-            name: increment.header.from.name,
-            time: increment.header.from.time,
-            epoch: increment.header.from.epoch,
-            bytes: increment.bytes,
-            file: increment.path,
+        .map(|increment| {
+            let is_reachable = archive.mark(increment.header.from.epoch).is_some();
+            increment_info(increment, is_reachable)
         })
         .collect();
     Ok(ArchiveInfo {
@@ -367,10 +420,6 @@ fn info_of(views: &Views, archive: &Archive) -> Result<ArchiveInfo> {
         base: views.base_name()?,
         bytes: increments.iter().map(|increment| increment.bytes).sum(),
         increments,
-        problems: archive
-            .broken()
-            .into_iter()
-            .map(|broken| format!("{}: {}", broken.path.display(), broken.problem))
-            .collect(),
+        problems: archive.broken().iter().map(problem_text).collect(),
     })
 }

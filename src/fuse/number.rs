@@ -40,8 +40,12 @@ pub(super) enum Virtual {
     Base(BaseId),
     /// `.snap` of a live directory.
     Snap(InodeNo),
-    /// `.snapshots`: all snapshots of a base under their times.
+    /// `.snapshots` in the root of a live tree: all snapshots of the base under their times.
     Shadow(BaseId),
+    /// `.snapshots` in the mount: all times at which there is a snapshot of a base, or of any.
+    Times(Option<BaseId>),
+    /// The mount as it was at a time, in seconds since 1970: what stands beside a base, or all bases.
+    Time(Option<BaseId>, i64),
     /// `@TIME`: leads to the snapshot of this name.
     Link(String),
 }

@@ -251,6 +251,9 @@ impl FileSystem {
                 Some(base) => Ok(self.views.of(base).base_name()?.into_bytes()),
                 None => Err(Error::Posix(Errno::NODATA)),
             },
+            Node::In(place) if name == BASE_XATTR.as_bytes() && crate::tree::is_root(place.inode) => {
+                Ok(self.views.of(crate::device::base_of(place.inode)).base_name()?.into_bytes())
+            }
             Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::NODATA)),
             Node::In(Place { inode, moment, .. }) => self.views.tree().xattr(inode, name, moment),
         }

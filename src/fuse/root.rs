@@ -4,7 +4,8 @@
 //! ```text
 //! /snap/live  /snap/NAME  /snap/CLONE        a mount of one base; of several: /snap/BASE/live …
 //! /snap/@2h -> NAME                          time as a name, not listed
-//! /snap/.snapshots/@GMT-2026.11.20-10.00.00  all of them by time, not listed above
+//! /snap/.snapshots/@GMT-2026.11.20-10.00.00/live  the mount as it was, not listed above
+//! /snap/live/.snapshots/@GMT-…               the tree as it was, not listed
 //! /snap/live/any/directory/.snap/NAME        that directory in every snapshot, not listed
 //! ```
 
@@ -92,7 +93,9 @@ impl FileSystem {
                 self.views.tree().device().look()?.base_record(*base)?;
                 self.virtual_attributes(number, FileType::Directory, 0)
             }
-            Virtual::Snap(_) | Virtual::Shadow(_) => self.virtual_attributes(number, FileType::Directory, 0),
+            Virtual::Snap(_) | Virtual::Shadow(_) | Virtual::Times(_) | Virtual::Time(..) => {
+                self.virtual_attributes(number, FileType::Directory, 0)
+            }
         }
     }
 
@@ -124,6 +127,7 @@ impl FileSystem {
             return self.base_lookup(&self.views.of(base), name);
         }
         match node {
+            Node::Root if name == SHADOW => Ok((self.attributes_of_virtual(&Virtual::Times(None))?, KEEP)),
             Node::Root => {
                 let bases = self.views.top_bases()?;
                 let found = bases.into_iter().find(|(_, known)| known.as_bytes() == name);
@@ -136,8 +140,63 @@ impl FileSystem {
                 let place = self.numbers.aside(View::live(*base).root(), snapshot.epoch)?;
                 Ok((self.attributes(place)?, Duration::ZERO))
             }
+            Node::Virtual(Virtual::Times(base)) => {
+                let seconds = self.time_named(*base, name)?;
+                Ok((self.attributes_of_virtual(&Virtual::Time(*base, seconds))?, Duration::ZERO))
+            }
+            Node::Virtual(Virtual::Time(base, seconds)) => {
+                let found = self.beside_at(*base, *seconds)?.into_iter().find(|(known, _)| known.as_bytes() == name);
+                let (_, target) = found.ok_or(Error::Posix(Errno::NOENT))?;
+                Ok((self.attributes_of_target(target)?, Duration::ZERO))
+            }
             _ => Err(Error::Posix(Errno::NOTDIR)),
         }
+    }
+
+    fn attributes_of_target(&self, target: Target) -> Result<FileAttr> {
+        match target {
+            Target::Dots => self.root_attributes(),
+            Target::Virtual(node) => self.attributes_of_virtual(&node),
+            Target::In(place) => self.attributes(place),
+        }
+    }
+
+    /// The second that `@GMT-…` names, or that of the snapshot to which any other time leads.
+    fn time_named(&self, base: Option<BaseId>, name: &[u8]) -> Result<i64> {
+        let bases = match base {
+            Some(base) => vec![base],
+            None => self.views.top_bases()?.into_iter().map(|(base, _)| base).collect(),
+        };
+        let mut newest = None;
+        for base in bases {
+            match by_time(&self.views.of(base), name) {
+                Ok(snapshot) => newest = newest.max(Some(snapshot.record.time.seconds)),
+                Err(Error::Posix(Errno::NOENT)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        newest.ok_or(Error::Posix(Errno::NOENT))
+    }
+
+    /// What stood beside a base, or in the root of a mount of several, at a time.
+    fn beside_at(&self, base: Option<BaseId>, seconds: i64) -> Result<Vec<(String, Target)>> {
+        let time = Timestamp { seconds, nanos: 0 };
+        let Some(base) = base else {
+            let tops = self.views.top_bases()?;
+            return Ok(tops
+                .into_iter()
+                .map(|(base, name)| (name, Target::Virtual(Virtual::Time(Some(base), seconds))))
+                .collect());
+        };
+        let mut trees = vec![(base, LIVE_NAME.to_string())];
+        trees.extend(self.views.of(base).beside()?);
+        let mut found = Vec::new();
+        for (tree, name) in trees {
+            if let Some(snapshot) = self.views.of(tree).before(time)? {
+                found.push((name, Target::In(self.numbers.aside(View::live(tree).root(), snapshot.epoch)?)));
+            }
+        }
+        Ok(found)
     }
 
     fn base_lookup(&self, views: &Views, name: &[u8]) -> Result<(FileAttr, Duration)> {
@@ -145,7 +204,7 @@ impl FileSystem {
             return Ok((self.root_of(View::live(views.base()))?, KEEP));
         }
         if name == SHADOW {
-            return Ok((self.attributes_of_virtual(&Virtual::Shadow(views.base()))?, KEEP));
+            return Ok((self.attributes_of_virtual(&Virtual::Times(Some(views.base())))?, KEEP));
         }
         if name.starts_with(b"@") {
             return self.time_link(views, name);
@@ -239,6 +298,16 @@ impl FileSystem {
             }
             Node::Virtual(Virtual::Snap(directory)) => self.list_snap(*directory, offset, add),
             Node::Virtual(Virtual::Shadow(base)) => self.list_shadow(&self.views.of(*base), offset, add),
+            Node::Virtual(Virtual::Times(base)) => self.list_times(*base, offset, add),
+            Node::Virtual(Virtual::Time(base, seconds)) => {
+                for (i, (name, target)) in self.beside_at(*base, *seconds)?.into_iter().enumerate() {
+                    let next = LIVE_OFFSET + i as u64;
+                    if next > offset && add(name.as_bytes(), next, target)? {
+                        break;
+                    }
+                }
+                Ok(())
+            }
             _ => Err(Error::Posix(Errno::NOTDIR)),
         }
     }
@@ -280,6 +349,27 @@ impl FileSystem {
                 && let Some(place) = self.in_snapshot(directory, &snapshot)?
                 && add(snapshot.record.name.as_bytes(), next, Target::In(place))?
             {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn list_times(&self, base: Option<BaseId>, offset: u64, add: Add<'_>) -> Result<()> {
+        let bases = match base {
+            Some(base) => vec![base],
+            None => self.views.top_bases()?.into_iter().map(|(base, _)| base).collect(),
+        };
+        let mut times = std::collections::BTreeSet::new();
+        for base in bases {
+            let all = self.views.of(base).all_snapshots()?;
+            times.extend(all.into_iter().filter(is_shown).map(|snapshot| snapshot.record.time.seconds));
+        }
+        for seconds in times {
+            let next = LIVE_OFFSET + seconds.max(0) as u64;
+            let name = Timestamp { seconds, nanos: 0 }.as_gmt_name();
+            let target = Target::Virtual(Virtual::Time(base, seconds));
+            if next > offset && add(name.as_bytes(), next, target)? {
                 break;
             }
         }

@@ -100,7 +100,11 @@ impl Views {
     }
 
     pub fn rename_base(&self, base: BaseId, name: &[u8]) -> Result<()> {
-        let name = self.check_base_name(name)?;
+        // The first base may get its first name back.
+        let name = match name == LIVE_NAME.as_bytes() && base == LIVE {
+            true => LIVE_NAME,
+            false => self.check_base_name(name)?,
+        };
         self.of(base).change(|change| {
             let record = change.base_record(base)?.clone();
             let what = format!("base rename {:?} {name:?}", record.name);
@@ -118,6 +122,13 @@ impl Views {
         is_shown_beside: bool,
     ) -> Result<BaseId> {
         let name = self.check_base_name(name)?;
+        if snapshot.is_archived {
+            let text = format!(
+                "{:?} is in the archive: `pitfs restore {} --to DIR` copies it",
+                snapshot.record.name, snapshot.record.name
+            );
+            return Err(refused(Errno::INVAL, text));
+        }
         let clone_of = is_shown_beside.then(|| snapshot.point());
         let mut id = LIVE;
         self.change(|change| {
@@ -208,7 +219,11 @@ impl Views {
         for (dependant, _) in dependants {
             self.delete_base(dependant, true)?;
         }
+        let mirror = self.tree.device().look()?.base_record(base)?.mirror;
         self.tree.device().hide_base(base)?;
+        if let Some((mirror, (same, _))) = mirror.and_then(|mirror| Some((mirror, mirror.same?))) {
+            self.of(mirror.of).drop_marks(mirror.of, &[same], &[])?;
+        }
         self.change(|_| Ok(format!("base delete {name:?}")))?;
         self.tree.device().wake();
         Ok(())

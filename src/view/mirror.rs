@@ -183,7 +183,7 @@ impl Views {
     }
 
     /// Deletes marks that were taken for the mirror and that nothing needs any more.
-    fn drop_marks(&self, of: BaseId, bases: &[Epoch], own: &[Epoch]) -> Result<()> {
+    pub(super) fn drop_marks(&self, of: BaseId, bases: &[Epoch], own: &[Epoch]) -> Result<()> {
         let points = bases.iter().map(|epoch| Point { base: of, epoch: *epoch });
         for point in points.chain(own.iter().map(|epoch| Point { base: self.base, epoch: *epoch })) {
             let may_go = {

@@ -72,11 +72,7 @@ impl Views {
             if *name == LIVE_NAME.as_bytes() {
                 return Err(refused(Errno::PERM, "`live` is the tree itself and cannot be deleted".into()));
             }
-            let snapshot = self.expect(name)?;
-            if snapshot.is_archived {
-                let text = format!("{:?} is in the archive, not in the store", snapshot.record.name);
-                return Err(refused(Errno::INVAL, text));
-            }
+            let snapshot = self.expect_stored(name)?;
             self.check_not_anchor(&snapshot)?;
             if snapshot.record.held {
                 let name = &snapshot.record.name;
@@ -113,6 +109,18 @@ impl Views {
         self.delete_snapshots(snapshots)
     }
 
+    /// The snapshot of this name, which has to be in the store.
+    pub(super) fn expect_stored(&self, name: &[u8]) -> Result<Snapshot> {
+        let snapshot = self.expect(name)?;
+        match snapshot.is_archived {
+            true => {
+                let text = format!("{:?} is in the archive, not in the store", snapshot.record.name);
+                Err(refused(Errno::INVAL, text))
+            }
+            false => Ok(snapshot),
+        }
+    }
+
     /// The archive cannot be read without the snapshot that its newest increment leads to.
     fn check_not_anchor(&self, snapshot: &Snapshot) -> Result<()> {
         let look = self.tree.device().look()?;
@@ -130,6 +138,9 @@ impl Views {
     }
 
     fn delete_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<Vec<Snapshot>> {
+        if snapshots.is_empty() {
+            return Ok(snapshots);
+        }
         for snapshot in &snapshots {
             self.tree.device().hide_snapshot(snapshot.point())?;
         }
@@ -175,7 +186,7 @@ impl Views {
 
     /// Changes what is stored of a snapshot: whether it is held, or shown.
     pub fn update(&self, name: &[u8], what: &str, update: impl FnOnce(&mut Snapshot)) -> Result<Snapshot> {
-        let mut snapshot = self.expect(name)?;
+        let mut snapshot = self.expect_stored(name)?;
         update(&mut snapshot);
         self.change(|change| {
             change.update(&snapshot);
@@ -186,7 +197,7 @@ impl Views {
 
     /// Ends the protection of a snapshot.
     pub fn deactivate(&self, name: &[u8]) -> Result<Snapshot> {
-        let snapshot = self.expect(name)?;
+        let snapshot = self.expect_stored(name)?;
         let mut ended = None;
         self.change(|change| {
             ended = Some(change.deactivate(snapshot.point())?);

@@ -33,7 +33,17 @@ pub(super) fn base(target: &Target, verb: BaseVerb) -> Result<bool> {
         BaseVerb::Delete { name, recursive } => (Base::Delete { name: bytes(name), recursive }, false, false),
         BaseVerb::Rename { old, new } => (Base::Rename { old: bytes(old), new: bytes(new) }, false, false),
     };
+    let is_new = matches!(verb, Base::Create { .. });
     let Answer::Bases(bases) = quietly(target, Verb::Base(verb))? else { return Err(unexpected()) };
+    if is_new
+        && let Answer::Mount { mount_point: Some(mount_point) } = quietly(target, Verb::Mount)?
+        && crate::control::view_depth(&mount_point) == 1
+    {
+        eprintln!(
+            "pitfs: {} shows one base; the new one is shown when the store is mounted again",
+            mount_point.display()
+        );
+    }
     if json {
         print_json(&bases.iter().map(base_json).collect::<Vec<_>>())?;
     } else if is_list {
@@ -286,7 +296,11 @@ pub(super) fn roll(target: &Target, args: Roll) -> Result<bool> {
     let options = RollOptions { archive, keep: args.keep, name: args.name.map(bytes) };
     let Answer::Roll(report) = with_display(target, Verb::Roll(options), "rolling")? else { return Err(unexpected()) };
     if args.json {
-        return print_json(&report).map(|()| true);
+        print_json(&report)?;
+        return Ok(report.problems.is_empty());
+    }
+    for problem in &report.problems {
+        eprintln!("pitfs: {problem}");
     }
     print(&format!(
         "{}: {} saved ({}), {} freed\n",
@@ -294,8 +308,8 @@ pub(super) fn roll(target: &Target, args: Roll) -> Result<bool> {
         count(report.saved, "increment"),
         size(report.saved_bytes),
         count(report.freed, "snapshot")
-    ))
-    .map(|()| true)
+    ))?;
+    Ok(report.problems.is_empty())
 }
 
 pub(super) fn archive(target: &Target, verb: ArchiveVerb) -> Result<bool> {

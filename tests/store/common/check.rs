@@ -180,7 +180,7 @@ impl Check<'_> {
             ensure!(epoch < self.state.epoch(), "a snapshot lies in the future");
             let named = names.remove(record.name.as_bytes());
             ensure!(record.deleting || named == Some(epoch), "the snapshot {:?} is not found by name", record.name);
-            all.push(Snapshot { base: LIVE, epoch, record });
+            all.push(Snapshot { base: LIVE, epoch, record, is_archived: false });
         }
         ensure!(names.is_empty(), "names of snapshots that are not there: {names:?}");
         Ok(all)
