@@ -78,8 +78,8 @@ fn change_damaged(views: Views, dir: &TestDir, picture: &Picture, what: &str) {
 /// Every track that can be seen, in `live` and in snapshots.
 fn locations(views: &Views, picture: &Picture) -> Vec<Location> {
     let mut moments = vec![(Moment::Live, &picture.live)];
-    for (name, model) in &picture.snapshots {
-        moments.push((views.moment(name.as_bytes()).unwrap(), model));
+    for (name, kept) in &picture.snapshots {
+        moments.push((views.moment(name.as_bytes()).unwrap(), &*kept.model));
     }
     let look = views.tree().device().look().unwrap();
     let mut found = Vec::new();

@@ -1,6 +1,6 @@
 //! Random operations on a store and on a naive model of it.
 
-use crate::common::check::{check, check_bare};
+use crate::common::check::{check, check_all, check_bare};
 use crate::common::world::World;
 use pitfs::error::Error;
 use pitfs::limits::SEGMENT_BYTES;
@@ -13,10 +13,15 @@ const ROUNDS: usize = 30;
 const STEPS: usize = 100;
 
 fn run(dir: Arc<dyn MediaDir>, seed: u64, codec: Codec) -> Result<(), Error> {
-    let mut world = World::create(dir, seed, codec);
+    run_world(World::create(dir, seed, codec), 0)
+}
+
+/// Of a hundred operations, `bases` are on whole trees.
+fn run_world(mut world: World, bases: u64) -> Result<(), Error> {
     for round in 0..ROUNDS {
         for step in 0..STEPS {
             let result = match world.rng.below(100) {
+                0..90 if world.rng.percent(bases) => world.change_bases(),
                 0..90 => world.change(),
                 90..95 => world.change_snapshots(),
                 95..98 => world.commit(),
@@ -32,7 +37,8 @@ fn run(dir: Arc<dyn MediaDir>, seed: u64, codec: Codec) -> Result<(), Error> {
             }
             world.reopen()?;
             world.compare(&format!("reopened after round {round}"));
-            check(world.tree()).unwrap_or_else(|text| panic!("after round {round}: {text}"));
+            let was_shared = world.may_share || bases > 0;
+            check_all(world.tree(), was_shared).unwrap_or_else(|text| panic!("after round {round}: {text}"));
         }
     }
     world.remove_everything()?;
@@ -50,6 +56,31 @@ fn run_seeds(codec: Codec, seeds: std::ops::Range<u64>) {
         // Shown when the test fails.
         println!("seed {seed}, {codec:?}");
         run(Arc::new(TestDir::new()), seed, codec).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+/// `PITFS_BASES` says how many runs, `PITFS_SEED` with which seed to begin.
+#[test]
+fn a_store_of_many_bases_is_its_model() {
+    let number = |variable, default| match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")),
+        Err(_) => default,
+    };
+    let (first, runs): (u64, u64) = (number("PITFS_SEED", 400), number("PITFS_BASES", 6));
+    for seed in first..first + runs {
+        println!("seed {seed}");
+        let world = World::create(Arc::new(TestDir::new()), seed, Codec::Lz4);
+        run_world(world, 12).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+#[test]
+fn what_a_snapshot_holds_alone_is_counted() {
+    for seed in 500..504 {
+        println!("seed {seed}");
+        let mut world = World::create(Arc::new(TestDir::new()), seed, Codec::Lz4);
+        world.may_share = false;
+        run_world(world, 0).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
 }
 

@@ -1,17 +1,20 @@
 //! Checks that the records of a store hold together: names, inodes, tracks, pre-images, room.
 
 use pitfs::device::{
-    Epoch, LIVE, Pointer, Snapshot, SnapshotRecord, State, split_increment, split_preimage, split_record,
+    BaseId, Epoch, InodeNo, LIVE, Moment, Pointer, Snapshot, SnapshotRecord, State, base_of, base_of_key, in_base,
+    inode_of_key, split_increment, split_preimage, split_record, split_track_key,
 };
 use pitfs::limits::{BLOCK_BYTES, INLINE_BYTES_MAX, PSEGS_IN_SEGMENT, SEGMENT_BLOCKS, SEGMENT_BYTES};
 use pitfs::logstore::{Descriptor, Holders, Location};
-use pitfs::meta::{Pair, Table};
-use pitfs::tree::{Inode, Kind, ROOT, Tree};
+use pitfs::meta::{Pair, Table, prefix_end};
+use pitfs::tree::{Inode, Kind, Tree, is_root};
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
 
-type Number = u64;
+/// An inode's number, with its base.
+type Number = InodeNo;
 
 macro_rules! ensure {
     ($condition:expr, $($text:tt)*) => {
@@ -26,25 +29,46 @@ struct Check<'a> {
     state: &'a State,
     /// How many records name a location.
     holders: HashMap<Location, Holders>,
+    /// For each location the pre-images that name it: base, birth, end.
+    kept: HashMap<Location, Vec<(BaseId, Epoch, Epoch)>>,
 }
 
 /// Checks a store that was just opened, so that nothing is in memory only.
 pub fn check(tree: &Tree) -> Result<(), String> {
+    check_all(tree, true)
+}
+
+/// Like [`check`]; what a snapshot holds alone is counted exactly only where nothing was ever shared.
+pub fn check_all(tree: &Tree, was_shared: bool) -> Result<(), String> {
     let look = tree.device().look().map_err(|error| error.to_string())?;
-    let mut check = Check { tree, state: &look, holders: HashMap::new() };
-    let inodes = check.inodes()?;
-    check.names(&inodes)?;
-    check.tracks(&inodes)?;
+    let mut check = Check { tree, state: &look, holders: HashMap::new(), kept: HashMap::new() };
+    let bases: Vec<BaseId> = look.bases().map(|(base, _)| base).collect();
+    for &base in &bases {
+        let in_it = |text: String| format!("base {base}: {text}");
+        check.base(base).map_err(in_it)?;
+    }
+    check.tombstones()?;
+    check.tracks()?;
     let snapshots = check.snapshots()?;
     let log_blocks = check.log(&snapshots)?;
     check.shared()?;
     check.room()?;
+    let bounds = check.bounds_of_unique(&snapshots);
     drop(look);
     let log_bytes = tree.device().log_bytes();
     ensure!(
         log_bytes == log_blocks * BLOCK_BYTES as u64,
         "{log_bytes} bytes of log are counted, {log_blocks} blocks found"
     );
+    for (snapshot, alone, holds) in bounds {
+        let unique = tree.device().unique_bytes(snapshot.point()).map_err(|error| error.to_string())?;
+        ensure!(
+            if was_shared { unique <= holds } else { unique == alone },
+            "deleting {:?} of base {} would free {alone} of {holds} bytes, it is said to free {unique}",
+            snapshot.record.name,
+            snapshot.base
+        );
+    }
     Ok(())
 }
 
@@ -52,8 +76,13 @@ fn decode<T: DeserializeOwned>(table: Table, key: &[u8], value: &[u8]) -> Result
     pitfs::meta::decode(table, key, value).map_err(|error| error.to_string())
 }
 
+fn number_of_key(key: &[u8]) -> Number {
+    inode_of_key(key).expect("a key of an inode's record")
+}
+
+/// A number that is stored without its base.
 fn number_at(key: &[u8], at: usize) -> Number {
-    u64::from_be_bytes(key[at..at + 8].try_into().expect("eight bytes"))
+    in_base(base_of_key(key), u64::from_be_bytes(key[at..at + 8].try_into().expect("eight bytes")))
 }
 
 impl Check<'_> {
@@ -63,27 +92,48 @@ impl Check<'_> {
     }
 
     /// Records with a birth: key, birth, value.
-    fn born<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(Vec<u8>, T)>, String> {
+    fn born(&self, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
         let split = |(key, bytes): Pair| {
             let (birth, value) = split_record(table, &key, &bytes).map_err(|error| error.to_string())?;
             ensure!(birth <= self.state.epoch(), "a record of table {} is born in the future", table.name());
-            let value = decode(table, &key, value)?;
-            Ok((key, value))
+            Ok((key, value.to_vec()))
         };
         self.all(table)?.into_iter().map(split).collect()
     }
 
-    fn inodes(&self) -> Result<BTreeMap<Number, Inode>, String> {
-        let inodes: BTreeMap<Number, Inode> =
-            self.born::<Inode>(Table::Inode)?.into_iter().map(|(key, inode)| (number_at(&key, 4), inode)).collect();
+    /// What a base shows, its own or from elsewhere.
+    fn shown<T: DeserializeOwned>(&self, table: Table, base: BaseId) -> Result<Vec<(Vec<u8>, T)>, String> {
+        let prefix = base.to_be_bytes();
+        let mut found = Vec::new();
+        let scanned = self.state.scan(table, &prefix, &prefix_end(&prefix), Moment::Live, |key, value| {
+            found.push((key.to_vec(), value.to_vec()));
+            Ok(ControlFlow::Continue(()))
+        });
+        scanned.map_err(|error| error.to_string())?;
+        found.into_iter().map(|(key, value)| Ok((key.clone(), decode(table, &key, &value)?))).collect()
+    }
+
+    fn base(&self, base: BaseId) -> Result<(), String> {
+        let inodes = self.inodes(base)?;
+        self.names(base, &inodes)?;
+        self.tracks_of(base, &inodes)
+    }
+
+    fn inodes(&self, base: BaseId) -> Result<BTreeMap<Number, Inode>, String> {
+        let fill = |(key, inode): (Vec<u8>, Inode)| {
+            (number_of_key(&key), Inode { parent: in_base(base, inode.parent), ..inode })
+        };
+        let inodes: BTreeMap<Number, Inode> = self.shown::<Inode>(Table::Inode, base)?.into_iter().map(fill).collect();
         let orphans: BTreeSet<Number> =
             // Kind 0 is an inode; see docs/format.md.
             self.all(Table::Orphan)?.iter().filter(|(key, _)| key[4] == 0).map(|(key, _)| number_at(key, 5)).collect();
-        let nameless: BTreeSet<Number> =
-            inodes.iter().filter(|(_, inode)| inode.links == 0).map(|(number, _)| *number).collect();
-        ensure!(orphans == nameless, "inodes without a name: {nameless:?}, to be removed: {orphans:?}");
-        for (key, _) in self.all(Table::Xattr)? {
-            ensure!(inodes.contains_key(&number_at(&key, 4)), "an xattr belongs to no inode");
+        let mut nameless = inodes.iter().filter(|(_, inode)| inode.links == 0).map(|(number, _)| *number);
+        // A clone shows what had no name as well; and a restore can have taken an orphan away or named it.
+        let has_era = !self.state.base_record(base).map_err(|error| error.to_string())?.eras.is_empty();
+        let lost = nameless.find(|number| !orphans.contains(number));
+        ensure!(has_era || lost.is_none(), "inode {lost:?} has no name and nobody will remove it");
+        for (key, _) in self.shown::<ByteBuf>(Table::Xattr, base)? {
+            ensure!(inodes.contains_key(&number_of_key(&key)), "an xattr belongs to no inode");
         }
         for (number, inode) in &inodes {
             let is_inline = !inode.inline.is_empty();
@@ -100,11 +150,11 @@ impl Check<'_> {
         Ok(inodes)
     }
 
-    fn names(&self, inodes: &BTreeMap<Number, Inode>) -> Result<(), String> {
+    fn names(&self, base: BaseId, inodes: &BTreeMap<Number, Inode>) -> Result<(), String> {
         let mut names: BTreeMap<Number, BTreeSet<(Number, Vec<u8>)>> = BTreeMap::new();
         let (mut entries, mut subdirectories) = (HashMap::<Number, u64>::new(), HashMap::<Number, u32>::new());
-        for (key, (number, kind)) in self.born::<(Number, u8)>(Table::Dirent)? {
-            let (parent, name) = (number_at(&key, 4), key[20..].to_vec());
+        for (key, (number, kind)) in self.shown::<(u64, u8)>(Table::Dirent, base)? {
+            let (number, parent, name) = (in_base(base, number), number_of_key(&key), key[20..].to_vec());
             let inode =
                 inodes.get(&number).ok_or(format!("an entry of {parent} names inode {number}, which is not there"))?;
             ensure!(inode.kind() as u8 == kind, "an entry says another kind than inode {number}");
@@ -113,8 +163,8 @@ impl Check<'_> {
             *subdirectories.entry(parent).or_default() += u32::from(inode.is_directory());
         }
         let mut links: BTreeMap<Number, BTreeSet<(Number, Vec<u8>)>> = BTreeMap::new();
-        for (key, ()) in self.born::<()>(Table::Link)? {
-            links.entry(number_at(&key, 4)).or_default().insert((number_at(&key, 12), key[20..].to_vec()));
+        for (key, ()) in self.shown::<()>(Table::Link, base)? {
+            links.entry(number_of_key(&key)).or_default().insert((number_at(&key, 12), key[20..].to_vec()));
         }
         for (&number, inode) in inodes {
             let mut wanted = links.remove(&number).unwrap_or_default();
@@ -132,7 +182,7 @@ impl Check<'_> {
             } else {
                 ensure!(inode.links as usize == found.len(), "inode {number} miscounts its names");
             }
-            if inode.links > 0 && number != ROOT {
+            if inode.links > 0 && !is_root(number) {
                 wanted.insert((inode.parent, inode.name.to_vec()));
                 ensure!(wanted == found, "inode {number} believes in the names {wanted:?}, found {found:?}");
             } else {
@@ -143,11 +193,12 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn tracks(&mut self, inodes: &BTreeMap<Number, Inode>) -> Result<(), String> {
+    fn tracks_of(&self, base: BaseId, inodes: &BTreeMap<Number, Inode>) -> Result<(), String> {
         let track_bytes = self.tree.device().track_bytes();
         let mut counts: BTreeMap<Number, u64> = BTreeMap::new();
-        for (key, pointer) in self.born::<Pointer>(Table::Track)? {
-            let (number, track) = (number_at(&key, 4), number_at(&key, 12));
+        let mut blocks = 0;
+        for (key, pointer) in self.shown::<Pointer>(Table::Track, base)? {
+            let (number, track) = split_track_key(&key).ok_or("a key of a track makes no sense")?;
             let inode = inodes.get(&number).ok_or(format!("a track belongs to inode {number}, which is not there"))?;
             let end = track * track_bytes + pointer.held() as u64;
             ensure!(
@@ -156,13 +207,39 @@ impl Check<'_> {
             );
             ensure!(pointer.held() as u64 <= track_bytes, "track {track} of inode {number} is too long");
             *counts.entry(number).or_default() += 1;
-            for location in pointer.locations() {
-                self.holders.entry(*location).or_default().live += 1;
-            }
+            blocks += pointer.blocks();
         }
         for (number, inode) in inodes.iter().filter(|(_, inode)| inode.links > 0) {
             let count = counts.get(number).copied().unwrap_or_default();
             ensure!(inode.tracks == count, "inode {number} counts {} tracks and has {count}", inode.tracks);
+        }
+        let counted = self.state.counts(base).map_err(|error| error.to_string())?.refers;
+        ensure!(counted == blocks, "{counted} blocks are counted, its tracks take {blocks}");
+        Ok(())
+    }
+
+    /// Records without a value are noted, and nothing else is.
+    fn tombstones(&self) -> Result<(), String> {
+        let mut noted: BTreeSet<Vec<u8>> = self.all(Table::Tombstone)?.into_iter().map(|(key, _)| key).collect();
+        for table in [Table::Inode, Table::Dirent, Table::Xattr, Table::Track, Table::Link] {
+            for (key, _) in self.born(table)?.into_iter().filter(|(_, value)| value.is_empty()) {
+                let note = [&key[..4], &[table as u8], &key[4..]].concat();
+                let is_deleted = self.state.base_record(base_of_key(&key)).is_ok_and(|record| record.deleting);
+                ensure!(noted.remove(&note) || is_deleted, "a tombstone of table {} is not noted", table.name());
+            }
+        }
+        noted.retain(|key| self.state.base_record(base_of_key(key)).is_ok_and(|record| !record.deleting));
+        ensure!(noted.is_empty(), "tombstones are noted that are not there: {noted:?}");
+        Ok(())
+    }
+
+    /// What the records of all bases hold.
+    fn tracks(&mut self) -> Result<(), String> {
+        for (key, value) in self.born(Table::Track)?.into_iter().filter(|(_, value)| !value.is_empty()) {
+            let pointer: Pointer = decode(Table::Track, &key, &value)?;
+            for location in pointer.locations() {
+                self.holders.entry(*location).or_default().live += 1;
+            }
         }
         Ok(())
     }
@@ -170,20 +247,28 @@ impl Check<'_> {
     /// All snapshots, also those that are being deleted.
     fn snapshots(&self) -> Result<Vec<Snapshot>, String> {
         let mut all = Vec::new();
-        let mut names: BTreeMap<Vec<u8>, Epoch> = BTreeMap::new();
+        let mut names: BTreeMap<(BaseId, Vec<u8>), Epoch> = BTreeMap::new();
         for (key, value) in self.all(Table::Name)? {
-            names.insert(key[4..].to_vec(), decode(Table::Name, &key, &value)?);
+            names.insert((base_of_key(&key), key[4..].to_vec()), decode(Table::Name, &key, &value)?);
         }
         for (key, value) in self.all(Table::Snapshot)? {
+            let base = base_of_key(&key);
             let epoch = u32::from_be_bytes(key[4..].try_into().expect("four bytes"));
             let record: SnapshotRecord = decode(Table::Snapshot, &key, &value)?;
             ensure!(epoch < self.state.epoch(), "a snapshot lies in the future");
-            let named = names.remove(record.name.as_bytes());
-            ensure!(record.deleting || named == Some(epoch), "the snapshot {:?} is not found by name", record.name);
-            all.push(Snapshot { base: LIVE, epoch, record, is_archived: false });
+            let named = names.remove(&(base, record.name.as_bytes().to_vec()));
+            let is_going = record.deleting || self.is_going(base);
+            ensure!(is_going || named == Some(epoch), "the snapshot {:?} is not found by name", record.name);
+            all.push(Snapshot { base, epoch, record, is_archived: false });
         }
+        names.retain(|(base, _), _| !self.is_going(*base));
         ensure!(names.is_empty(), "names of snapshots that are not there: {names:?}");
         Ok(all)
+    }
+
+    /// Whether a base is being deleted.
+    fn is_going(&self, base: BaseId) -> bool {
+        !self.state.bases().any(|(id, _)| id == base)
     }
 
     /// Pre-images and increments; the blocks that only they hold.
@@ -192,23 +277,54 @@ impl Check<'_> {
         for (full, bytes) in self.all(Table::Preimage)? {
             let (table, key, end) = split_preimage(&full).map_err(|error| error.to_string())?;
             let (birth, value) = split_record(table, &key, &bytes).map_err(|error| error.to_string())?;
-            let is_needed = snapshots.iter().any(|snapshot| birth <= snapshot.epoch && snapshot.epoch < end);
-            ensure!(is_needed, "a pre-image of table {} from {birth} to {end} holds no snapshot", table.name());
-            if table == Table::Track {
+            let base = base_of_key(&key);
+            let holds =
+                |snapshot: &Snapshot| snapshot.base == base && birth <= snapshot.epoch && snapshot.epoch < end;
+            ensure!(
+                self.is_going(base) || snapshots.iter().any(holds),
+                "a pre-image of table {} of base {base} from {birth} to {end} holds no snapshot",
+                table.name()
+            );
+            if table == Table::Track && !value.is_empty() {
                 let pointer: Pointer = decode(table, &key, value)?;
                 for location in pointer.locations() {
                     self.holders.entry(*location).or_default().log += 1;
+                    self.kept.entry(*location).or_default().push((base, birth, end));
                 }
             }
             facts.insert((table, key, end));
         }
         for (full, _) in self.all(Table::Increment)? {
             let fact = split_increment(&full).map_err(|error| error.to_string())?;
-            ensure!(facts.remove(&fact), "an increment without a pre-image: {fact:?}");
+            ensure!(facts.remove(&fact) || self.is_going(base_of_key(&fact.1)), "an increment without a pre-image: {fact:?}");
         }
+        facts.retain(|(_, key, _)| !self.is_going(base_of_key(key)));
         ensure!(facts.is_empty(), "pre-images without an increment: {facts:?}");
         let only_log = self.holders.iter().filter(|(_, holders)| holders.live == 0);
         Ok(only_log.map(|(location, _)| location.blocks() as u64).sum())
+    }
+
+    /// For each snapshot the bytes that it holds alone, and those that pre-images hold for it at all.
+    fn bounds_of_unique(&self, snapshots: &[Snapshot]) -> Vec<(Snapshot, u64, u64)> {
+        let is_there = |snapshot: &&Snapshot| !snapshot.record.deleting && !self.is_going(snapshot.base);
+        let snapshots: Vec<&Snapshot> = snapshots.iter().filter(is_there).collect();
+        let mut bounds = Vec::new();
+        for snapshot in &snapshots {
+            let (mut alone, mut all) = (0, 0);
+            for (location, kept) in &self.kept {
+                let holds = |other: &Snapshot, (base, birth, end): &(BaseId, Epoch, Epoch)| {
+                    other.base == *base && *birth <= other.epoch && other.epoch < *end
+                };
+                let others = || snapshots.iter().filter(|other| other.point() != snapshot.point());
+                let is_held = kept.iter().any(|fact| holds(snapshot, fact));
+                let is_held_elsewhere = kept.iter().any(|fact| others().any(|other| holds(other, fact)));
+                let bytes = (location.blocks() * BLOCK_BYTES) as u64;
+                all += if is_held { bytes } else { 0 };
+                alone += if is_held && !is_held_elsewhere && self.holders[location].live == 0 { bytes } else { 0 };
+            }
+            bounds.push(((*snapshot).clone(), alone, all));
+        }
+        bounds
     }
 
     fn shared(&self) -> Result<(), String> {
@@ -307,15 +423,31 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// No record is left but the root and what counts.
+    /// No record is left but the root of the first base and what counts.
     fn is_bare(&self) -> Result<(), String> {
-        for table in [Table::Dirent, Table::Xattr, Table::Track, Table::Link, Table::Preimage, Table::Increment] {
-            ensure!(self.all(table)?.is_empty(), "records are left in table {}", table.name());
+        let gone = [
+            Table::Dirent,
+            Table::Xattr,
+            Table::Track,
+            Table::Link,
+            Table::Preimage,
+            Table::Increment,
+            Table::Snapshot,
+            Table::Name,
+            Table::Shared,
+            Table::Orphan,
+            Table::Tombstone,
+        ];
+        for table in gone {
+            let left = self.all(table)?;
+            ensure!(left.is_empty(), "{} records are left in table {}: {left:?}", left.len(), table.name());
         }
-        for table in [Table::Snapshot, Table::Name, Table::Shared, Table::Orphan] {
-            ensure!(self.all(table)?.is_empty(), "records are left in table {}", table.name());
-        }
-        ensure!(self.state.meta().contains(Table::Base, &LIVE.to_be_bytes()).unwrap_or(false), "no base");
+        let bases: Vec<BaseId> = self.all(Table::Base)?.iter().map(|(key, _)| base_of_key(key)).collect();
+        ensure!(bases == [LIVE], "bases are left: {bases:?}");
+        let inodes: Vec<Number> = self.all(Table::Inode)?.iter().map(|(key, _)| number_of_key(key)).collect();
+        ensure!(inodes.iter().all(|number| is_root(*number) && base_of(*number) == LIVE), "inodes are left: {inodes:?}");
+        let counts = self.state.meta().range(Table::State, b"counts", b"countt").map_err(|error| error.to_string())?;
+        ensure!(counts.count() <= 1, "counts of bases are left");
         Ok(())
     }
 }
@@ -323,7 +455,7 @@ impl Check<'_> {
 /// Checks that nothing is left of what was removed; `most` is the room that may stay in use, in bytes.
 pub fn check_bare(tree: &Tree, most: u64) -> Result<(), String> {
     let look = tree.device().look().map_err(|error| error.to_string())?;
-    Check { tree, state: &look, holders: HashMap::new() }.is_bare()?;
+    Check { tree, state: &look, holders: HashMap::new(), kept: HashMap::new() }.is_bare()?;
     let used = tree.device().log().usage().used;
     ensure!(used <= most, "{used} bytes are in use, at most {most} should be");
     Ok(())

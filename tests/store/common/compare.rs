@@ -1,9 +1,9 @@
 //! Compares all that a store shows with a picture of it.
 
-use super::model::{Model, Picture};
-use pitfs::device::{InodeNo, Moment};
+use super::model::{Kept, Model, Picture, Shown};
+use pitfs::device::{BaseId, InodeNo, Moment};
 use pitfs::error::{Errno, Error};
-use pitfs::tree::{Inode, Kind, Tree};
+use pitfs::tree::{Inode, Kind, Tree, root_of};
 use pitfs::view::Views;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,25 +23,55 @@ struct Comparison<'a> {
 /// Compares everything. Errors that damage explains are returned; whatever else differs is a mismatch.
 pub fn compare(views: &Views, picture: &Picture) -> Verdict<Vec<Error>> {
     let mut damage = Vec::new();
-    compare_moment(views.tree(), Moment::Live, &picture.live, &mut damage).map_err(|text| format!("live: {text}"))?;
-    match views.snapshots() {
+    match views.bases() {
         Ok(found) => {
-            let found: BTreeSet<String> = found.into_iter().map(|snapshot| snapshot.record.name).collect();
-            let wanted: BTreeSet<String> = picture.snapshots.keys().cloned().collect();
-            same("the names of snapshots", &found, &wanted)?;
+            let found: BTreeMap<BaseId, String> = found.into_iter().map(|info| (info.id, info.name)).collect();
+            let wanted = picture.bases().into_iter().map(|base| (base, picture.shown(base).name.clone())).collect();
+            same("the bases", &found, &wanted)?;
         }
         Err(error) => note(&mut damage, error)?,
     }
-    for (name, model) in &picture.snapshots {
-        match views.moment(name.as_bytes()) {
-            Ok(moment) => {
-                compare_moment(views.tree(), moment, model, &mut damage)
-                    .map_err(|text| format!("snapshot {name}: {text}"))?;
-            }
-            Err(error) => note(&mut damage, error)?,
-        }
+    for base in picture.bases() {
+        let shown = picture.shown(base);
+        let within = |text: String| format!("base {base} ({}): {text}", shown.name);
+        compare_base(&views.of(base), shown, picture, &mut damage).map_err(within)?;
     }
     Ok(damage)
+}
+
+fn compare_base(views: &Views, shown: &Shown, picture: &Picture, damage: &mut Vec<Error>) -> Verdict<()> {
+    compare_moment(views.tree(), Moment::Live, &shown.live, damage).map_err(|text| format!("live: {text}"))?;
+    match views.snapshots() {
+        Ok(found) => {
+            let found: BTreeSet<String> = found.into_iter().map(|snapshot| snapshot.record.name).collect();
+            let wanted: BTreeSet<String> = shown.snapshots.keys().cloned().collect();
+            same("the names of snapshots", &found, &wanted)?;
+        }
+        Err(error) => note(damage, error)?,
+    }
+    for (name, kept) in &shown.snapshots {
+        match views.moment(name.as_bytes()) {
+            Ok(_) if kept.has_ended => return Err(format!("snapshot {name} has ended and can be looked into")),
+            Ok(moment) => {
+                compare_moment(views.tree(), moment, &kept.model, damage)
+                    .map_err(|text| format!("snapshot {name}: {text}"))?;
+            }
+            Err(Error::Refused(Errno::INVAL, _)) if !is_kept(views.base(), shown, kept, picture) => {
+                let root = views.tree().inode(root_of(views.base()), Moment::At(kept.epoch));
+                if !matches!(root, Err(Error::Posix(Errno::STALE))) {
+                    return Err(format!("snapshot {name} has ended; its root: {root:?}"));
+                }
+            }
+            Err(error) => note(damage, error)?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether a snapshot has to be readable.
+fn is_kept(base: BaseId, shown: &Shown, kept: &Kept, picture: &Picture) -> bool {
+    let protects = |other: &Kept| other.is_active || !picture.needing(base, other.epoch).is_empty();
+    !kept.has_ended && shown.snapshots.values().any(|other| other.epoch >= kept.epoch && protects(other))
 }
 
 /// Like [`compare`], where nothing is damaged.

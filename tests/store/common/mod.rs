@@ -1,5 +1,6 @@
 //! What the tests of the store share.
 
+pub mod bases;
 pub mod check;
 pub mod compare;
 pub mod model;

@@ -1,10 +1,11 @@
-//! A naive tree of files: everything in memory, copied whole for each snapshot.
+//! Naive trees of files: everything in memory, copied whole for each snapshot, clone and restore.
 
 use pitfs::clock::Timestamp;
-use pitfs::device::InodeNo;
+use pitfs::device::{BaseId, Epoch, InodeNo, LIVE, base_of, in_base};
 use pitfs::error::Errno;
-use pitfs::tree::{Kind, ROOT, RenameMode};
+use pitfs::tree::{Kind, ROOT, RenameMode, root_of};
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,7 +16,7 @@ pub struct Times {
     pub btime: Timestamp,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     pub kind: Kind,
     pub permissions: u32,
@@ -43,26 +44,154 @@ impl Node {
 /// The name and the inode of an entry that is to be moved.
 pub type Place<'a> = (InodeNo, &'a [u8]);
 
-#[derive(Clone, Debug, Default)]
+/// One tree at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
     pub nodes: BTreeMap<InodeNo, Node>,
 }
 
-/// All that can be seen of a store: `live` and the snapshots by name.
+/// The epoch of a snapshot that is being taken.
+pub const TO_COME: Epoch = Epoch::MAX;
+/// The name, until it is known, of what a restore keeps.
+pub const BEFORE_RESTORE: &str = "before-restore-?";
+
+/// A snapshot.
+#[derive(Clone)]
+pub struct Kept {
+    pub model: Rc<Model>,
+    pub epoch: Epoch,
+    pub is_held: bool,
+    pub is_active: bool,
+    /// Nothing protects it any more: it cannot be looked into.
+    pub has_ended: bool,
+}
+
+/// A base: what it shows now, and its snapshots by name.
+#[derive(Clone, Default)]
+pub struct Shown {
+    pub name: String,
+    pub live: Model,
+    pub snapshots: BTreeMap<String, Kept>,
+    /// It is shown beside the base that it is a clone of.
+    pub is_clone: bool,
+    /// The snapshot that it shows what it did not change of, until somebody wants it to be independent.
+    pub needs: Option<(BaseId, Epoch)>,
+    /// Nothing was done to it since it was made.
+    pub is_pristine: bool,
+}
+
+/// All that can be seen of a store: the base that is being worked on, and the others.
 #[derive(Clone, Default)]
 pub struct Picture {
-    pub live: Model,
-    pub snapshots: BTreeMap<String, Rc<Model>>,
+    pub base: BaseId,
+    here: Shown,
+    others: BTreeMap<BaseId, Rc<Shown>>,
+}
+
+impl Deref for Picture {
+    type Target = Shown;
+
+    fn deref(&self) -> &Shown {
+        &self.here
+    }
+}
+
+impl DerefMut for Picture {
+    fn deref_mut(&mut self) -> &mut Shown {
+        &mut self.here
+    }
+}
+
+impl Shown {
+    /// Snapshots, oldest first.
+    pub fn in_order(&self) -> Vec<(&String, &Kept)> {
+        let mut all: Vec<_> = self.snapshots.iter().collect();
+        all.sort_by_key(|(_, kept)| kept.epoch);
+        all
+    }
+}
+
+impl Shown {
+    /// Keeps the tree as it is now.
+    pub fn keep(&mut self, name: &str) {
+        let model = Rc::new(self.live.clone());
+        let kept = Kept { model, epoch: TO_COME, is_held: false, is_active: true, has_ended: false };
+        self.snapshots.insert(name.to_string(), kept);
+        self.is_pristine = false;
+    }
 }
 
 impl Picture {
+    pub fn bases(&self) -> Vec<BaseId> {
+        let mut all: Vec<BaseId> = self.others.keys().copied().chain([self.base]).collect();
+        all.sort_unstable();
+        all
+    }
+
+    pub fn shown(&self, base: BaseId) -> &Shown {
+        if base == self.base { &self.here } else { &self.others[&base] }
+    }
+
+    pub fn shown_mut(&mut self, base: BaseId) -> &mut Shown {
+        match base == self.base {
+            true => &mut self.here,
+            false => Rc::make_mut(self.others.get_mut(&base).expect("the model has this base")),
+        }
+    }
+
+    pub fn add(&mut self, base: BaseId, shown: Shown) {
+        self.others.insert(base, Rc::new(shown));
+    }
+
+    /// Goes on with another base.
+    pub fn go_to(&mut self, base: BaseId) {
+        if base != self.base {
+            let next = self.others.remove(&base).expect("the model has this base");
+            let next = Rc::try_unwrap(next).unwrap_or_else(|shared| (*shared).clone());
+            self.others.insert(self.base, Rc::new(std::mem::replace(&mut self.here, next)));
+            self.base = base;
+        }
+    }
+
+    /// Without a base; work goes on in the first one.
+    pub fn remove(&mut self, base: BaseId) {
+        if base == self.base {
+            self.go_to(LIVE);
+        }
+        self.others.remove(&base);
+    }
+
+    /// Bases that show what they do not have themselves from a snapshot.
+    pub fn needing(&self, base: BaseId, epoch: Epoch) -> Vec<BaseId> {
+        self.bases().into_iter().filter(|other| self.shown(*other).needs == Some((base, epoch))).collect()
+    }
+
     /// Without the inodes that only whoever holds them can see.
     pub fn forget_nameless(&mut self) {
-        self.live.nodes.retain(|_, node| node.links > 0);
+        for base in self.bases() {
+            if self.shown(base).live.nodes.values().any(|node| node.links == 0) {
+                self.shown_mut(base).live.nodes.retain(|_, node| node.links > 0);
+            }
+        }
     }
 }
 
 impl Model {
+    /// The same tree in a base that comes to show it.
+    pub fn in_base(&self, base: BaseId) -> Model {
+        let named = self.nodes.iter().filter(|(_, node)| node.links > 0);
+        let moved = |(number, node): (&InodeNo, &Node)| {
+            let mut node = node.clone();
+            node.entries.values_mut().for_each(|child| *child = in_base(base, *child));
+            (in_base(base, *number), node)
+        };
+        Model { nodes: named.map(moved).collect() }
+    }
+
+    fn root(&self) -> InodeNo {
+        self.nodes.keys().next().map_or(ROOT, |number| root_of(base_of(*number)))
+    }
+
     pub fn node(&self, number: InodeNo) -> &Node {
         &self.nodes[&number]
     }
@@ -90,8 +219,8 @@ impl Model {
 
     /// All paths of each inode that has a name.
     pub fn paths(&self) -> BTreeMap<InodeNo, Vec<Vec<u8>>> {
-        let mut paths = BTreeMap::from([(ROOT, vec![Vec::new()])]);
-        let mut waiting = vec![(ROOT, Vec::new())];
+        let mut paths = BTreeMap::from([(self.root(), vec![Vec::new()])]);
+        let mut waiting = vec![(self.root(), Vec::new())];
         while let Some((directory, path)) = waiting.pop() {
             for (name, number) in &self.node(directory).entries {
                 let path = if path.is_empty() { name.clone() } else { [&path, &b"/"[..], name].concat() };

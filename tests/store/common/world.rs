@@ -1,20 +1,20 @@
 //! A store and the picture of what it should show, taken through the same operations.
 
 use super::compare::compare_exactly;
-use super::model::{Node, Picture, Times, write};
+use super::model::{BEFORE_RESTORE, Node, Picture, TO_COME, Times, write};
 use super::rng::Rng;
 use pitfs::clock::Timestamp;
-use pitfs::device::{InodeNo, Moment};
+use pitfs::device::{InodeNo, Moment, Purpose, SnapshotState, base_of};
 use pitfs::error::{Errno, Error};
 use pitfs::limits::{FILE_BYTES_MAX, NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use pitfs::logstore::Codec;
 use pitfs::media::MediaDir;
 use pitfs::tree::{
     Caller, Change, CreateOptions, Inode, Kind, New, Position, ROOT, RenameMode, SetMode, SetTime, SetXattr, Tree,
+    root_of,
 };
 use pitfs::view::Views;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 pub const TRACK: u64 = 16 << 10;
@@ -29,8 +29,10 @@ pub struct World {
     pub now: Picture,
     /// What it should show after a power cut.
     pub durable: Picture,
-    held: BTreeMap<InodeNo, u64>,
+    pub(super) held: BTreeMap<InodeNo, u64>,
     next_name: u32,
+    /// Whether files may share tracks.
+    pub may_share: bool,
 }
 
 pub fn times_of(inode: &Inode) -> Times {
@@ -52,7 +54,7 @@ fn refused<T>(result: Result<T, Error>) -> Result<Result<T, Errno>, Error> {
 }
 
 /// The result, after checking that it is refused exactly when it should be.
-fn agreed<T: std::fmt::Debug>(
+pub(super) fn agreed<T: std::fmt::Debug>(
     what: &str,
     got: Result<T, Error>,
     wanted: Result<(), Errno>,
@@ -77,8 +79,10 @@ impl World {
             durable: Picture::default(),
             held: BTreeMap::new(),
             next_name: 0,
+            may_share: true,
         };
         let root = world.tree().inode(ROOT, Moment::Live).expect("a root");
+        world.now.name = "live".into();
         world.now.live.nodes.insert(ROOT, node_of(&root));
         world.durable = world.now.clone();
         world
@@ -86,6 +90,11 @@ impl World {
 
     pub fn views(&self) -> &Views {
         self.views.as_ref().expect("the store is open")
+    }
+
+    /// The views of the base that is being worked on.
+    pub fn here(&self) -> Views {
+        self.views().of(self.now.base)
     }
 
     pub fn tree(&self) -> &Tree {
@@ -123,7 +132,7 @@ impl World {
         self.held.clear();
         self.durable.forget_nameless();
         self.now = self.durable.clone();
-        Ok(())
+        self.look_at_protection()
     }
 
     pub fn compare(&self, when: &str) {
@@ -134,13 +143,15 @@ impl World {
 
     /// One random operation on the tree.
     pub fn change(&mut self) -> Result<(), Error> {
+        self.now.is_pristine = false;
         match self.rng.below(100) {
             0..12 => self.make(),
             12..30 => self.write(),
             30..38 => self.resize(),
             38..44 => self.zero(),
             44..46 => self.allocate(),
-            46..54 => self.copy(),
+            46..54 if self.may_share => self.copy(),
+            46..54 => Ok(()),
             54..61 => self.unlink(),
             61..64 => self.remove_directory(),
             64..69 => self.link(),
@@ -164,7 +175,7 @@ impl World {
         }
     }
 
-    fn kind_of(&mut self, is_wanted: impl Fn(Kind) -> bool) -> Option<InodeNo> {
+    pub(super) fn kind_of(&mut self, is_wanted: impl Fn(Kind) -> bool) -> Option<InodeNo> {
         let all = self.now.live.of_kind(is_wanted);
         if all.is_empty() { None } else { Some(self.rng.pick(&all)) }
     }
@@ -359,11 +370,15 @@ impl World {
 
     fn copy(&mut self) -> Result<(), Error> {
         let Some(to) = self.any_file() else { return Ok(()) };
-        let names: Vec<String> = self.now.snapshots.keys().cloned().collect();
+        let bases = self.now.bases();
+        let base = if self.rng.percent(70) { self.now.base } else { self.rng.pick(&bases) };
+        let shown = self.now.shown(base);
+        let names: Vec<String> =
+            shown.snapshots.iter().filter(|(_, kept)| !kept.has_ended).map(|(name, _)| name.clone()).collect();
         let name = if names.is_empty() || self.rng.percent(50) { None } else { Some(self.rng.pick(&names)) };
         let (model, moment) = match &name {
-            Some(name) => (&*self.now.snapshots[name], self.views().moment(name.as_bytes())?),
-            None => (&self.now.live, Moment::Live),
+            Some(name) => (&*shown.snapshots[name].model, self.views().of(base).moment(name.as_bytes())?),
+            None => (&shown.live, Moment::Live),
         };
         let sources: Vec<InodeNo> = model
             .of_kind(|kind| kind == Kind::File)
@@ -567,7 +582,8 @@ impl World {
     }
 
     fn unhold(&mut self) -> Result<(), Error> {
-        let held: Vec<InodeNo> = self.held.keys().copied().collect();
+        let held: Vec<InodeNo> =
+            self.held.keys().copied().filter(|number| base_of(*number) == self.now.base).collect();
         if held.is_empty() {
             return Ok(());
         }
@@ -586,36 +602,42 @@ impl World {
         Ok(())
     }
 
-    fn any_snapshot(&mut self) -> Option<String> {
+    pub(super) fn any_snapshot(&mut self) -> Option<String> {
         let names: Vec<String> = self.now.snapshots.keys().cloned().collect();
         if names.is_empty() { None } else { Some(self.rng.pick(&names)) }
     }
 
-    fn new_snapshot_name(&mut self) -> String {
+    pub(super) fn new_name(&mut self, what: &str) -> String {
         self.next_name += 1;
-        format!("snapshot {}", self.next_name)
+        format!("{what} {}", self.next_name)
     }
 
     pub fn snapshot(&mut self) -> Result<(), Error> {
         if let Some(taken) = self.any_snapshot()
             && self.rng.percent(5)
         {
-            agreed("a snapshot", self.views().snapshot(Some(taken.as_bytes())), Err(Errno::EXIST))?;
+            agreed("a snapshot", self.here().snapshot(Some(taken.as_bytes())), Err(Errno::EXIST))?;
         }
-        let name = self.new_snapshot_name();
-        let model = Rc::new(self.now.live.clone());
-        self.now.snapshots.insert(name.clone(), model);
-        self.views().snapshot(Some(name.as_bytes()))?;
+        let name = self.new_name("snapshot");
+        self.now.keep(&name);
+        let taken = self.here().snapshot(Some(name.as_bytes()))?;
+        self.now.snapshots.get_mut(&name).expect("just kept").epoch = taken.epoch;
         self.durable = self.now.clone();
         Ok(())
     }
 
     /// Deletes a snapshot, and does all, some or nothing of the work that this leaves.
     pub fn delete_snapshot(&mut self) -> Result<(), Error> {
-        agreed("deleting", self.views().delete(&[b"never taken"]), Err(Errno::NOENT))?;
+        agreed("deleting", self.here().delete(&[b"never taken"]), Err(Errno::NOENT))?;
         let Some(name) = self.any_snapshot() else { return Ok(()) };
+        let kept = &self.now.snapshots[&name];
+        if kept.is_held || !self.now.needing(self.now.base, kept.epoch).is_empty() {
+            return agreed("deleting", self.here().delete(&[name.as_bytes()]), Err(Errno::BUSY)).map(|_| ());
+        }
+        self.now.is_pristine = false;
         self.now.snapshots.remove(&name);
-        self.views().delete(&[name.as_bytes()])?;
+        self.here().delete(&[name.as_bytes()])?;
+        self.look_at_protection()?;
         self.durable = self.now.clone();
         let mut steps = self.rng.pick(&[0, 1, 2, u64::MAX]);
         while steps > 0 && self.tree().device().delete_step()? {
@@ -626,16 +648,26 @@ impl World {
 
     fn rename_snapshot(&mut self) -> Result<(), Error> {
         let Some(old) = self.any_snapshot() else { return Ok(()) };
-        let new = self.new_snapshot_name();
+        let new = self.new_name("snapshot");
         let model = self.now.snapshots.remove(&old).expect("picked from these");
         self.now.snapshots.insert(new.clone(), model);
-        self.views().rename(old.as_bytes(), new.as_bytes())?;
+        self.here().rename(old.as_bytes(), new.as_bytes())?;
         self.durable = self.now.clone();
         Ok(())
     }
 
-    /// Removes every file and every snapshot, and does all the work that this leaves.
+    /// Brings the picture up to date with what deactivated snapshots became, and with what is not known before it
+    /// is done: epochs, the names of what restores keep.
+    pub fn look_at_protection(&mut self) -> Result<(), Error> {
+        let mut now = std::mem::take(&mut self.now);
+        complete(self.views(), &mut now)?;
+        self.now = now;
+        Ok(())
+    }
+
+    /// Removes every file, every snapshot and every base but the first, and does all the work that this leaves.
     pub fn remove_everything(&mut self) -> Result<(), Error> {
+        self.remove_bases()?;
         for number in std::mem::take(&mut self.held).into_keys() {
             self.tree().unhold(number, u64::MAX)?;
             self.now.live.nodes.retain(|other, node| *other != number || node.links > 0);
@@ -665,6 +697,7 @@ impl World {
         while !self.now.snapshots.is_empty() {
             self.delete_snapshot()?;
         }
+        while self.tree().settle_step()? {}
         while self.tree().device().delete_step()? {}
         while self.tree().reap_step()? {}
         self.commit()?;
@@ -672,7 +705,53 @@ impl World {
     }
 }
 
-fn node_of(inode: &Inode) -> Node {
+/// Puts into a picture what can only be known from the store.
+pub fn complete(views: &Views, picture: &mut Picture) -> Result<(), Error> {
+    for base in picture.bases() {
+        let Ok(found) = views.of(base).snapshots() else { continue };
+        for snapshot in &found {
+            let name = &snapshot.record.name;
+            let shown = picture.shown(base);
+            let is_restore = snapshot.record.purpose == Purpose::BeforeRestore && !shown.snapshots.contains_key(name);
+            if is_restore && shown.snapshots.contains_key(BEFORE_RESTORE) {
+                let shown = picture.shown_mut(base);
+                let kept = shown.snapshots.remove(BEFORE_RESTORE).expect("it was just seen");
+                shown.snapshots.insert(name.clone(), kept);
+            }
+            if picture.shown(base).snapshots.get(name).is_some_and(|kept| kept.epoch == TO_COME) {
+                picture.shown_mut(base).snapshots.get_mut(name).expect("it was just seen").epoch = snapshot.epoch;
+            }
+        }
+        let is_fresh = picture.shown(base).live.nodes.is_empty();
+        if is_fresh && let Ok(root) = views.tree().inode(root_of(base), Moment::Live) {
+            picture.shown_mut(base).live.nodes.insert(root_of(base), node_of(&root));
+        }
+        // What nothing protects has ended; what somebody needs is known to the store.
+        let mut ended = Vec::new();
+        for (name, kept) in picture.shown(base).in_order().into_iter().rev() {
+            let Some(snapshot) = found.iter().find(|found| found.epoch == kept.epoch) else { continue };
+            if kept.is_active || !views.tree().device().look()?.dependants(snapshot.point()).is_empty() {
+                break;
+            }
+            ended.push(name.clone());
+        }
+        for snapshot in found {
+            if matches!(snapshot.record.state, SnapshotState::Ended(_)) {
+                let kept = picture.shown(base).snapshots.get(&snapshot.record.name);
+                assert!(kept.is_none_or(|kept| !kept.is_active), "an active snapshot has ended");
+                ended.push(snapshot.record.name);
+            }
+        }
+        for name in ended {
+            if picture.shown(base).snapshots.get(&name).is_some_and(|kept| !kept.has_ended) {
+                picture.shown_mut(base).snapshots.get_mut(&name).expect("it was just seen").has_ended = true;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn node_of(inode: &Inode) -> Node {
     Node {
         kind: inode.kind(),
         permissions: inode.permissions(),
