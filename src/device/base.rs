@@ -199,8 +199,9 @@ impl State {
         Ok(())
     }
 
+    /// A base that is there and is not being deleted; else ESTALE.
     pub(super) fn base(&self, id: BaseId) -> Result<&Base> {
-        self.bases.get(&id).ok_or(Error::Posix(Errno::STALE))
+        self.bases.get(&id).filter(|base| !base.record.deleting).ok_or(Error::Posix(Errno::STALE))
     }
 
     /// What is stored of a base; ESTALE if it is gone.

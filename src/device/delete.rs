@@ -65,9 +65,19 @@ impl Device {
         let mut txn = self.begin_unthrottled()?;
         let mut record = txn.base_record(base)?.clone();
         record.deleting = true;
+        // It needs nothing any more.
         record.mirror = None;
+        let eras = std::mem::take(&mut record.eras);
         txn.state.put_base(base, record);
+        for source in eras.iter().map(|era| era.source.base).filter(|source| *source != base) {
+            txn.state.protection_changed(source)?;
+        }
         txn.state.meta.put(Table::Orphan, &work_key(base, BASE, 0), &());
+        // What is in memory of it must not come to be flushed.
+        let all = (in_base(base, 0), 0)..(in_base(base + 1, 0), 0);
+        let tracks = [&txn.state.dirty, &txn.state.flushing].into_iter().flat_map(|tracks| tracks.range(all.clone()));
+        let tracks: Vec<_> = tracks.map(|(key, _)| *key).collect();
+        txn.forget.extend(tracks);
         txn.finish()
     }
 

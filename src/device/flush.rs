@@ -65,6 +65,10 @@ impl Commit<'_> {
 
     /// Decides how to store a track that may have up to `most` patches.
     fn plan(&self, state: &State, key: TrackKey, track: &Dirty, most: usize) -> Result<Plan> {
+        if !state.flushing.get(&key).is_some_and(|current| current.is(track)) {
+            // An operation has made it void; its whole base may be gone.
+            return Ok(Plan::Whole(Arc::default()));
+        }
         let patches = match track {
             Dirty::Whole(bytes) => return Ok(Plan::Whole(bytes.clone())),
             Dirty::Patched(patches) => patches,

@@ -229,7 +229,7 @@ impl State {
     /// What the snapshots still need must be protected, and what is no longer protected has ended.
     pub(super) fn protection_changed(&mut self, base: BaseId) -> Result<()> {
         self.find_newest(base)?;
-        let newest = self.base(base)?.newest;
+        let Ok(newest) = self.base(base).map(|found| found.newest) else { return Ok(()) };
         let now = self.epoch;
         for mut later in self.snapshots_after(base, newest, usize::MAX)? {
             if later.record.state == SnapshotState::Deactivated {
