@@ -232,6 +232,9 @@ impl Txn<'_> {
             self.state.meta.put(Table::Orphan, &work_key(base, SWEEP, 0), &ByteBuf::new());
         }
         self.state.put_base(base, record);
+        if let Some(era) = era {
+            self.state.protection_changed(era.source.base)?;
+        }
         Ok(step)
     }
 
