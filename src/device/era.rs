@@ -129,7 +129,13 @@ impl State {
         if let (Some(bytes), Some(birth)) = (own, birth) {
             self.end_with_era(log, table, key, era, birth, bytes)?;
         }
-        let Some(found) = found else { return Ok(0) };
+        let Some(found) = found else {
+            // What an earlier era shows must not come back when this one is over, nor be settled again.
+            if birth.is_some() && self.shines_through(table, key)? {
+                self.put_tombstone(table, key, era.since + 1);
+            }
+            return Ok(0);
+        };
         let mut blocks = 0;
         if table == Table::Track {
             let pointer: Pointer = decode(table, key, split_record(table, key, &found.bytes)?.1)?;

@@ -236,17 +236,28 @@ pub(super) fn tombstone_key(table: Table, key: &[u8]) -> Vec<u8> {
 impl State {
     /// Removes a record whose old value is cared for; with a tombstone where a source would shine through.
     fn take_away(&mut self, table: Table, key: &[u8]) -> Result<()> {
-        let era = self.base(base_of_key(key))?.record.eras.last().copied();
-        if let Some(era) = era {
+        if self.shines_through(table, key)? {
+            self.put_tombstone(table, key, self.epoch);
+        } else {
+            self.meta.remove(table, key);
+        }
+        Ok(())
+    }
+
+    /// Whether the source of any era, also of one that a later one hides, has this key.
+    pub(super) fn shines_through(&self, table: Table, key: &[u8]) -> Result<bool> {
+        for era in &self.base(base_of_key(key))?.record.eras {
             let source = key_in(era.source.base, key);
             if self.find(table, &source, Moment::At(era.source.epoch))?.is_some() {
-                self.meta.put_raw(table, key, tombstone(self.epoch));
-                self.meta.put_raw(Table::Tombstone, &tombstone_key(table, key), Vec::new());
-                return Ok(());
+                return Ok(true);
             }
         }
-        self.meta.remove(table, key);
-        Ok(())
+        Ok(false)
+    }
+
+    pub(super) fn put_tombstone(&mut self, table: Table, key: &[u8], birth: Epoch) {
+        self.meta.put_raw(table, key, tombstone(birth));
+        self.meta.put_raw(Table::Tombstone, &tombstone_key(table, key), Vec::new());
     }
 
     /// Keeps the current value of a key if a snapshot needs it, before it is replaced or removed.
