@@ -337,8 +337,9 @@ impl Changing<'_> {
         let found = self.state.base(base)?;
         let refers = found.counts.refers;
         let Some(first) = found.record.eras.first().copied() else { return Ok(()) };
-        if !self.state.is_settling(base)? {
-            let key = work_key(base, SETTLE, first.since.into());
+        let key = work_key(base, SETTLE, first.since.into());
+        // A later era, of a restore, may be settling already.
+        if !self.state.meta.contains(Table::Orphan, &key)? {
             self.state.meta.put(Table::Orphan, &key, &Settle::new(vec![Walk::All], refers));
         }
         Ok(())
