@@ -222,10 +222,11 @@ impl State {
         self.base(id).map(|base| base.counts)
     }
 
-    /// Bases that need a snapshot: it is the source of an era, or it holds a mirror together.
+    /// Bases that need a snapshot: it is the source of an era, it has what an era is to be cleared of, or it holds
+    /// a mirror together.
     pub fn dependants(&self, point: Point) -> Vec<BaseId> {
         let needs = |id: BaseId, base: &Base| {
-            base.record.eras.iter().any(|era| era.source == point)
+            base.record.eras.iter().any(|era| era.source == point || id == point.base && era.since == point.epoch)
                 || base.record.mirror.is_some_and(|mirror| {
                     mirror.same.is_some_and(|(of, own)| {
                         point == Point { base: mirror.of, epoch: of } || point == Point { base: id, epoch: own }

@@ -240,6 +240,7 @@ impl Txn<'_> {
         self.state.put_base(base, record);
         if let Some(era) = era {
             self.state.protection_changed(era.source.base)?;
+            self.state.protection_changed(base)?;
         }
         Ok(step)
     }
