@@ -328,6 +328,7 @@ impl Changing<'_> {
     pub fn begin_restore(&mut self, base: BaseId, source: Point, walks: Vec<Walk>) -> Result<()> {
         let snapshot = self.snapshot_at(source)?;
         let since = self.state.epoch - 1;
+        let walks = [&[Walk::Nameless { to: since }][..], &walks].concat();
         self.state.begin_era(base, since, source, Some(Settle::new(walks, 0)))?;
         self.state.count(base, |counts| counts.refers = snapshot.record.refers);
         self.state.find_newest(source.base)

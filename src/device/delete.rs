@@ -19,7 +19,7 @@ use crate::meta::{Table, decode, prefix_end};
 /// Increments that one step looks at.
 const STEP: usize = 512;
 
-const INODE: u8 = 0;
+pub(super) const INODE: u8 = 0;
 const SNAPSHOT: u8 = 1;
 pub(super) const SETTLE: u8 = 2;
 pub(super) const INODE_WALK: u8 = 3;

@@ -10,7 +10,7 @@
 //! all that its source has.
 
 use super::base::{Era, Point, base_of_key, in_base, inode_of_key, inode_prefix, key_in};
-use super::delete::{INODE_WALK, SETTLE, SWEEP, work_key, work_range};
+use super::delete::{INODE, INODE_WALK, SETTLE, SWEEP, work_key, work_range};
 use super::history::{birth_of, increment_key, split_increment, split_record, tombstone_key, with_birth};
 use super::{BaseId, Device, Epoch, InodeNo, Moment, Pointer, State, Txn};
 use crate::error::Result;
@@ -33,6 +33,8 @@ pub enum Walk {
     All,
     /// What a base changed after an epoch, up to another.
     Changed { base: BaseId, after: Epoch, to: Epoch },
+    /// What has no name in the base at an epoch, and so is found in no directory.
+    Nameless { to: Epoch },
 }
 
 /// How far settling an era has come.
@@ -220,6 +222,15 @@ impl Txn<'_> {
             (Some(Walk::All), Some(era)) => self.walk_source(base, era.source, &mut settle, &mut step)?,
             (Some(Walk::Changed { base: from, after, to }), Some(_)) => {
                 self.walk_changes(base, (from, after, to), &mut settle, &mut step)?
+            }
+            (Some(Walk::Nameless { to }), Some(_)) => {
+                let (first, end) = work_range(base, INODE);
+                let orphans: Result<Vec<_>> = self.meta().range(Table::Orphan, &first, &end)?.collect();
+                for (key, _) in orphans? {
+                    let number = u64::from_be_bytes(key[5..].try_into().unwrap_or_default());
+                    self.add_inode_walk(base, in_base(base, number), (base, 0, to));
+                }
+                false
             }
             _ => false,
         };
