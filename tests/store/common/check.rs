@@ -54,6 +54,9 @@ pub fn check_all(tree: &Tree, was_shared: bool) -> Result<(), String> {
     check.shared()?;
     check.room()?;
     let bounds = check.bounds_of_unique(&snapshots);
+    let is_approximate = |snapshot: &Snapshot| {
+        was_shared || snapshots.iter().any(|other| other.base == snapshot.base && other.record.deleting)
+    };
     drop(look);
     let log_bytes = tree.device().log_bytes();
     ensure!(
@@ -63,7 +66,7 @@ pub fn check_all(tree: &Tree, was_shared: bool) -> Result<(), String> {
     for (snapshot, alone, holds) in bounds {
         let unique = tree.device().unique_bytes(snapshot.point()).map_err(|error| error.to_string())?;
         ensure!(
-            if was_shared { unique <= holds } else { unique == alone },
+            if is_approximate(&snapshot) { unique <= holds } else { unique == alone },
             "deleting {:?} of base {} would free {alone} of {holds} bytes, it is said to free {unique}",
             snapshot.record.name,
             snapshot.base
@@ -256,9 +259,10 @@ impl Check<'_> {
             let epoch = u32::from_be_bytes(key[4..].try_into().expect("four bytes"));
             let record: SnapshotRecord = decode(Table::Snapshot, &key, &value)?;
             ensure!(epoch < self.state.epoch(), "a snapshot lies in the future");
-            let named = names.remove(&(base, record.name.as_bytes().to_vec()));
-            let is_going = record.deleting || self.is_going(base);
-            ensure!(is_going || named == Some(epoch), "the snapshot {:?} is not found by name", record.name);
+            if !record.deleting && !self.is_going(base) {
+                let named = names.remove(&(base, record.name.as_bytes().to_vec()));
+                ensure!(named == Some(epoch), "the snapshot {:?} is not found by name", record.name);
+            }
             all.push(Snapshot { base, epoch, record, is_archived: false });
         }
         names.retain(|(base, _), _| !self.is_going(*base));
