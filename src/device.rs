@@ -52,7 +52,7 @@ use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::journal::{Entry, Journal};
 use crate::limits::*;
-use crate::logstore::{Codec, Holder, Location, LogStore};
+use crate::logstore::{Codec, Holder, Holders, Location, LogStore};
 use crate::media::MediaDir;
 use crate::meta::{Kv, Meta, Reserve, Table};
 use dirty::Dirty;
@@ -107,8 +107,9 @@ pub struct State {
     /// Bytes of room that snapshots have set aside.
     reserved: u64,
     log_blocks: u64,
-    /// Locations that records let go of in the operation under way, and what kind of record it was.
-    releases: Vec<(Location, Holder)>,
+    /// Locations that records let go of in the operation under way, what kind of record it was, and of a live one
+    /// which, if a pre-image of it may have to do with them.
+    releases: Vec<(Location, Holder, Option<TrackKey>)>,
     dirty: Tracks,
     flushing: Tracks,
     dirty_bytes: usize,
@@ -458,7 +459,7 @@ impl State {
 
     /// Bytes that are set aside for snapshots and not taken up by them yet.
     pub fn reserved_room(&self) -> u64 {
-        let taken: u64 = self.bases.values().map(|base| base.counts.newest_alone).sum();
+        let taken: u64 = self.bases.values().map(|base| base.counts.newest_alone.unwrap_or_default()).sum();
         self.reserved.saturating_sub(taken * BLOCK_BYTES as u64)
     }
 
@@ -475,37 +476,48 @@ impl State {
     fn release_all(&mut self, log: &LogStore) -> Result<()> {
         std::mem::take(&mut self.releases)
             .iter()
-            .try_for_each(|(location, holder)| self.release(log, location, *holder))
+            .try_for_each(|(location, holder, track)| self.release(log, location, *holder, *track))
     }
 
     /// A record lets go of a location.
-    fn release(&mut self, log: &LogStore, location: &Location, holder: Holder) -> Result<()> {
+    fn release(
+        &mut self,
+        log: &LogStore,
+        location: &Location,
+        holder: Holder,
+        track: Option<TrackKey>,
+    ) -> Result<()> {
         let left = log.release(&mut self.meta, location, holder)?;
         let blocks = location.blocks() as u64;
         match holder {
-            Holder::Live if left.live == 0 && left.log > 0 => self.log_blocks += blocks,
+            Holder::Live if left.live == 0 && left.log > 0 => {
+                self.log_blocks += blocks;
+                if let (1, Some(track)) = (left.log, track) {
+                    self.left_to_newest(track, location)?;
+                }
+            }
             Holder::Log if left.all() == 0 => self.log_blocks = self.log_blocks.saturating_sub(blocks),
             _ => {}
         }
         Ok(())
     }
 
-    /// A live record that names this location has become a pre-image; whether no live one is left.
-    fn keep(&mut self, log: &LogStore, location: &Location) -> Result<bool> {
-        let is_only_there = log.keep(&mut self.meta, location)?.live == 0;
-        if is_only_there {
+    /// A live record that names this location has become a pre-image; who holds it then.
+    fn keep(&mut self, log: &LogStore, location: &Location) -> Result<Holders> {
+        let holders = log.keep(&mut self.meta, location)?;
+        if holders.live == 0 {
             self.log_blocks += location.blocks() as u64;
         }
-        Ok(is_only_there)
+        Ok(holders)
     }
 
-    /// A live record comes to name a location that `known` holds; whether it is the first that does.
-    fn share(&mut self, log: &LogStore, location: &Location, known: Holder) -> Result<bool> {
-        let is_first = log.share(&mut self.meta, location, known)?.live == 0;
-        if is_first {
+    /// A live record comes to name a location that `known` holds; who held it before.
+    fn share(&mut self, log: &LogStore, location: &Location, known: Holder) -> Result<Holders> {
+        let before = log.share(&mut self.meta, location, known)?;
+        if before.live == 0 {
             self.log_blocks = self.log_blocks.saturating_sub(location.blocks() as u64);
         }
-        Ok(is_first)
+        Ok(before)
     }
 }
 

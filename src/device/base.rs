@@ -127,8 +127,8 @@ pub struct MirrorRecord {
 pub struct Counts {
     /// What all its tracks take.
     pub refers: u64,
-    /// What only the newest snapshot holds.
-    pub newest_alone: u64,
+    /// What only the newest snapshot holds; unknown after a neighbour of it was deleted or deactivated.
+    pub newest_alone: Option<u64>,
 }
 
 /// A base as it is known while the store is open.
@@ -137,7 +137,7 @@ pub(super) struct Base {
     pub record: BaseRecord,
     /// The newest snapshot that protects anything; 0 without any.
     pub newest: Epoch,
-    /// The one before it.
+    /// The one before it, whether it protects anything or not.
     pub before_newest: Epoch,
     pub counts: Counts,
     /// The archive, if it is attached and could be opened.
@@ -192,7 +192,7 @@ impl State {
     /// Looks up again which snapshots protect a base.
     pub(super) fn find_newest(&mut self, id: BaseId) -> Result<()> {
         let newest = self.newest_protecting(id, Epoch::MAX)?;
-        let before = if newest == 0 { 0 } else { self.newest_protecting(id, newest)? };
+        let before = self.kept_before(id, newest)?.map_or(0, |snapshot| snapshot.epoch);
         if let Some(base) = self.bases.get_mut(&id) {
             (base.newest, base.before_newest) = (newest, before);
         }

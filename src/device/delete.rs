@@ -104,7 +104,7 @@ impl Device {
         match txn.drop_preimages(Point { base, epoch }, &cursor)? {
             Some(cursor) => txn.state.meta.put(Table::Orphan, &key, &serde_bytes::ByteBuf::from(cursor)),
             None => {
-                txn.state.forget_snapshot(base, epoch);
+                txn.state.forget_snapshot(Point { base, epoch })?;
                 txn.state.meta.remove(Table::Orphan, &key);
             }
         }
@@ -149,7 +149,7 @@ impl Device {
                     let value = split_record(table, &key, own)?.1;
                     if !value.is_empty() {
                         let pointer: Pointer = decode(table, &key, value)?;
-                        txn.state.releases.extend(pointer.locations().map(|location| (*location, holder)));
+                        txn.state.releases.extend(pointer.locations().map(|location| (*location, holder, None)));
                     }
                 }
                 // The work itself goes last.
@@ -167,61 +167,28 @@ impl Device {
 
     /// Bytes of file data that deleting these snapshots of a base, together, would free, by inode.
     pub fn freed_by(&self, base: BaseId, epochs: &[Epoch]) -> Result<std::collections::BTreeMap<InodeNo, u64>> {
-        let mut freed = std::collections::BTreeMap::new();
-        let mut epochs = epochs.to_vec();
-        epochs.sort_unstable();
-        let look = self.look()?;
-        let all: Vec<Epoch> =
-            look.snapshots_after(base, 0, usize::MAX)?.iter().map(|snapshot| snapshot.epoch).collect();
-        let goes = |epoch: &Epoch| epochs.binary_search(epoch).is_ok();
-        for &epoch in &epochs {
-            let after = all.iter().copied().find(|other| *other > epoch).unwrap_or(Epoch::MAX - 1);
-            let prefix = base.to_be_bytes();
-            let from = increment_key(Table::State, &prefix, epoch + 1);
-            let to = increment_key(Table::State, &prefix, after + 1);
-            for pair in look.meta().range(Table::Increment, &from, &to)? {
-                let (table, key, end) = split_increment(&pair?.0)?;
-                if table != Table::Track {
-                    continue;
-                }
-                let Some(value) = look.meta().get_raw(Table::Preimage, &preimage_key(table, &key, end))? else {
-                    continue;
-                };
-                let (birth, value) = split_record(table, &key, &value)?;
-                let holds = all.partition_point(|other| *other < birth)..all.partition_point(|other| *other < end);
-                if value.is_empty() || !all[holds].iter().all(goes) {
-                    continue;
-                }
-                let pointer: Pointer = decode(table, &key, value)?;
-                for location in pointer.locations() {
-                    if !look.meta().contains(Table::Shared, &location.key())? {
-                        let bytes = (location.blocks() * BLOCK_BYTES) as u64;
-                        *freed.entry(super::base::inode_of_key(&key).unwrap_or_default()).or_default() += bytes;
-                    }
-                }
-            }
-        }
-        Ok(freed)
+        self.look()?.freed_by(base, epochs)
     }
 
     /// Bytes of file data that deleting this snapshot, alone, would free. Counted while the store works, and
-    /// anew after a neighbour was deleted.
+    /// anew after a neighbour was deleted. What files share is counted where it was shared last.
     pub fn unique_bytes(&self, point: Point) -> Result<u64> {
-        {
-            let look = self.look()?;
-            let base = look.base(point.base)?;
-            let Some(snapshot) = look.snapshot(point.base, point.epoch)? else { return Ok(0) };
-            let counted =
-                if base.newest == point.epoch { Some(base.counts.newest_alone) } else { snapshot.record.alone };
-            if let Some(blocks) = counted {
-                return Ok(blocks * BLOCK_BYTES as u64);
-            }
+        if let Some(blocks) = self.look()?.counted_alone(point)? {
+            return Ok(blocks * BLOCK_BYTES as u64);
         }
-        let bytes: u64 = self.freed_by(point.base, &[point.epoch])?.values().sum();
+        if self.check_running().is_err() {
+            return Ok(self.look()?.freed_by(point.base, &[point.epoch])?.values().sum());
+        }
         let mut txn = self.begin_unthrottled()?;
-        if let Some(mut snapshot) = txn.snapshot(point.base, point.epoch)? {
-            snapshot.record.alone = Some(bytes / BLOCK_BYTES as u64);
-            txn.state.put_snapshot(&snapshot);
+        let bytes: u64 = txn.freed_by(point.base, &[point.epoch])?.values().sum();
+        let blocks = Some(bytes / BLOCK_BYTES as u64);
+        if txn.base(point.base)?.newest != point.epoch {
+            if let Some(mut snapshot) = txn.snapshot(point.base, point.epoch)? {
+                snapshot.record.alone = blocks;
+                txn.state.put_snapshot(&snapshot);
+            }
+        } else if txn.kept_after(point.base, point.epoch)?.is_none() {
+            txn.state.count(point.base, |counts| counts.newest_alone = blocks);
         }
         txn.finish()?;
         Ok(bytes)
@@ -255,6 +222,51 @@ impl Device {
     }
 }
 
+impl State {
+    /// Blocks that only this snapshot holds, if that is known.
+    fn counted_alone(&self, point: Point) -> Result<Option<u64>> {
+        let base = self.base(point.base)?;
+        let Some(snapshot) = self.snapshot(point.base, point.epoch)? else { return Ok(Some(0)) };
+        Ok(if base.newest == point.epoch { base.counts.newest_alone } else { snapshot.record.alone })
+    }
+
+    fn freed_by(&self, base: BaseId, epochs: &[Epoch]) -> Result<std::collections::BTreeMap<InodeNo, u64>> {
+        let mut freed = std::collections::BTreeMap::new();
+        let mut epochs = epochs.to_vec();
+        epochs.sort_unstable();
+        let all: Vec<Epoch> = self.snapshots(base)?.iter().map(|snapshot| snapshot.epoch).collect();
+        let goes = |epoch: &Epoch| epochs.binary_search(epoch).is_ok();
+        for &epoch in &epochs {
+            let after = all.iter().copied().find(|other| *other > epoch).unwrap_or(Epoch::MAX - 1);
+            let prefix = base.to_be_bytes();
+            let from = increment_key(Table::State, &prefix, epoch + 1);
+            let to = increment_key(Table::State, &prefix, after + 1);
+            for pair in self.meta().range(Table::Increment, &from, &to)? {
+                let (table, key, end) = split_increment(&pair?.0)?;
+                if table != Table::Track {
+                    continue;
+                }
+                let Some(value) = self.meta().get_raw(Table::Preimage, &preimage_key(table, &key, end))? else {
+                    continue;
+                };
+                let (birth, value) = split_record(table, &key, &value)?;
+                let holds = all.partition_point(|other| *other < birth)..all.partition_point(|other| *other < end);
+                if value.is_empty() || holds.is_empty() || !all[holds].iter().all(goes) {
+                    continue;
+                }
+                let pointer: Pointer = decode(table, &key, value)?;
+                for location in pointer.locations() {
+                    if !self.meta().contains(Table::Shared, &location.key())? {
+                        let bytes = (location.blocks() * BLOCK_BYTES) as u64;
+                        *freed.entry(super::base::inode_of_key(&key).unwrap_or_default()).or_default() += bytes;
+                    }
+                }
+            }
+        }
+        Ok(freed)
+    }
+}
+
 impl Txn<'_> {
     /// Drops up to [`STEP`] pre-images; where to go on, or `None` when there are no more.
     fn drop_preimages(&mut self, point: Point, cursor: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -283,7 +295,7 @@ impl Txn<'_> {
             }
             if table == Table::Track && !value.is_empty() {
                 let pointer: Pointer = decode(table, &key, value)?;
-                self.state.releases.extend(pointer.locations().map(|location| (*location, Holder::Log)));
+                self.state.releases.extend(pointer.locations().map(|location| (*location, Holder::Log, None)));
             }
             self.state.meta.remove(Table::Preimage, &preimage);
             self.state.meta.remove(Table::Increment, &full);

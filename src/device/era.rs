@@ -172,7 +172,7 @@ impl State {
         let before = self.newest_protecting(base, era.since + 1)?;
         if birth > before {
             let locations = pointer.iter().flat_map(Pointer::locations).copied();
-            self.releases.extend(locations.map(|location| (location, Holder::Live)));
+            self.releases.extend(locations.map(|location| (location, Holder::Live, None)));
             return Ok(());
         }
         self.put_preimage(table, key, era.since + 1, bytes);

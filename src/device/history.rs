@@ -13,7 +13,7 @@ use super::tracks::track_key;
 use super::{BaseId, Device, Epoch, Note, Pointer, State, TrackKey, Txn};
 use crate::archive::Archive;
 use crate::error::{Errno, Error, Result};
-use crate::logstore::{Holder, LogStore};
+use crate::logstore::{Holder, Location, LogStore};
 use crate::meta::{Table, decode, encode, hex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -215,15 +215,15 @@ pub(super) enum Old {
     None,
     /// It went.
     Gone(Option<Pointer>),
-    /// A snapshot needs it: it is a pre-image now.
-    Kept(Option<Pointer>),
+    /// A snapshot needs it: it is a pre-image now; of the newest one alone, if `is_alone`.
+    Kept { pointer: Option<Pointer>, is_alone: bool },
 }
 
 impl Old {
     fn pointer(&self) -> Option<&Pointer> {
         match self {
             Old::None => None,
-            Old::Gone(pointer) | Old::Kept(pointer) => pointer.as_ref(),
+            Old::Gone(pointer) | Old::Kept { pointer, .. } => pointer.as_ref(),
         }
     }
 }
@@ -286,13 +286,13 @@ impl State {
             return Ok(if is_tombstone { Old::None } else { Old::Gone(pointer) });
         }
         self.put_preimage(table, key, self.epoch, bytes);
+        let is_alone = birth > before_newest;
         for location in pointer.iter().flat_map(Pointer::locations) {
-            let is_only_there = self.keep(log, location)?;
-            if is_only_there && birth > before_newest {
-                self.count(base_of_key(key), |counts| counts.newest_alone += location.blocks() as u64);
+            if self.keep(log, location)?.all() == 1 && is_alone {
+                self.count_newest_alone(base_of_key(key), |blocks| blocks + location.blocks() as u64);
             }
         }
-        Ok(if is_tombstone { Old::None } else { Old::Kept(pointer) })
+        Ok(if is_tombstone { Old::None } else { Old::Kept { pointer, is_alone } })
     }
 
     pub(super) fn put_preimage(&mut self, table: Table, key: &[u8], end: Epoch, bytes: Vec<u8>) {
@@ -302,6 +302,7 @@ impl State {
 
     /// Points a track at the place it was just flushed to, which can share locations with the old one.
     pub(super) fn replace_track(&mut self, device: &Device, key: TrackKey, pointer: &Pointer) -> Result<()> {
+        let track = key;
         let key = track_key(key.0, key.1);
         let base = base_of_key(&key);
         let old = self.protect(&device.log, Table::Track, &key)?;
@@ -309,14 +310,13 @@ impl State {
         match old {
             Old::Gone(Some(old)) => {
                 for location in old.locations().filter(|old| pointer.locations().all(|new| new != *old)) {
-                    self.release(&device.log, location, Holder::Live)?;
+                    self.release(&device.log, location, Holder::Live, Some(track))?;
                 }
             }
-            Old::Kept(Some(old)) => {
+            Old::Kept { pointer: Some(old), is_alone } => {
                 for location in old.locations().filter(|old| pointer.locations().any(|new| new == *old)) {
-                    if self.share(&device.log, location, Holder::Log)? {
-                        let blocks = location.blocks() as u64;
-                        self.count(base, |counts| counts.newest_alone = counts.newest_alone.saturating_sub(blocks));
+                    if self.share(&device.log, location, Holder::Log)?.all() == 1 && is_alone {
+                        self.count_newest_alone(base, |blocks| blocks.saturating_sub(location.blocks() as u64));
                     }
                 }
             }
@@ -325,6 +325,27 @@ impl State {
         self.meta.put_raw(Table::Track, &key, encode_record(self.epoch, pointer));
         self.counts_undo.clear();
         self.release_all(&device.log)
+    }
+
+    /// A track has let go of a location that a single pre-image holds now: counted if that is its own, which
+    /// shared it under patches, and holds the newest snapshot alone.
+    pub(super) fn left_to_newest(&mut self, track: TrackKey, location: &Location) -> Result<()> {
+        let key = track_key(track.0, track.1);
+        let base = self.base(base_of_key(&key))?;
+        let (newest, before_newest) = (base.newest, base.before_newest);
+        let Some(found) = self.candidate(Table::Track, &key, Moment::At(newest))? else { return Ok(()) };
+        let (birth, value) = split_record(Table::Track, &key, &found.bytes)?;
+        if found.holder == Holder::Log && !value.is_empty() && birth > before_newest && birth <= newest {
+            let pointer: Pointer = decode(Table::Track, &key, value)?;
+            if pointer.locations().any(|other| other == location) {
+                self.count_newest_alone(base_of_key(&key), |blocks| blocks + location.blocks() as u64);
+            }
+        }
+        Ok(())
+    }
+
+    fn count_newest_alone(&mut self, base: BaseId, change: impl FnOnce(u64) -> u64) {
+        self.count(base, |counts| counts.newest_alone = counts.newest_alone.map(change));
     }
 
     /// Counts what the tracks of a base take.
@@ -388,7 +409,8 @@ impl Txn<'_> {
         self.state.count_refers(base_of_key(key), old.pointer(), None);
         if let Old::Gone(pointer) = old {
             let locations = pointer.iter().flat_map(Pointer::locations);
-            self.state.releases.extend(locations.map(|location| (*location, Holder::Live)));
+            let track = super::split_track_key(key);
+            self.state.releases.extend(locations.map(|location| (*location, Holder::Live, track)));
         }
         Ok(())
     }

@@ -133,6 +133,26 @@ impl State {
         found.map(|(key, value)| split_snapshot(&key, &value)).transpose()
     }
 
+    /// The last snapshot before this epoch that is not being deleted.
+    pub(super) fn kept_before(&self, base: BaseId, mut epoch: Epoch) -> Result<Option<Snapshot>> {
+        loop {
+            match self.snapshot_before(base, epoch)? {
+                Some(snapshot) if snapshot.record.deleting => epoch = snapshot.epoch,
+                found => return Ok(found),
+            }
+        }
+    }
+
+    /// The first snapshot after this epoch that is not being deleted.
+    pub(super) fn kept_after(&self, base: BaseId, mut epoch: Epoch) -> Result<Option<Snapshot>> {
+        loop {
+            match self.snapshot_after(base, epoch)? {
+                Some(snapshot) if snapshot.record.deleting => epoch = snapshot.epoch,
+                found => return Ok(found),
+            }
+        }
+    }
+
     /// The first snapshot after this epoch, also if it is being deleted.
     pub fn snapshot_after(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
         Ok(self.snapshots_after(base, epoch, 1)?.pop())
@@ -206,9 +226,10 @@ impl State {
         let (newest, counts) = (found.newest, found.counts);
         // What the newest one holds alone is settled from here on.
         if let Some(mut before) = self.snapshot(base, newest)? {
-            before.record.alone = Some(counts.newest_alone);
+            before.record.alone = counts.newest_alone;
             self.put_snapshot(&before);
         }
+        let last = self.kept_before(base, epoch)?.map_or(0, |snapshot| snapshot.epoch);
         let reserve = if options.reserve { counts.refers * crate::limits::BLOCK_BYTES as u64 } else { 0 };
         let SnapOptions { offline, held, purpose, reserve: _ } = options;
         let refers = counts.refers;
@@ -219,8 +240,8 @@ impl State {
         self.meta.put(Table::Name, &name_key(base, &snapshot.record.name), &epoch);
         self.epoch = next;
         if let Some(found) = self.bases.get_mut(&base) {
-            (found.before_newest, found.newest) = (newest, epoch);
-            found.counts.newest_alone = 0;
+            (found.before_newest, found.newest) = (last, epoch);
+            found.counts.newest_alone = Some(0);
         }
         self.reserved += reserve;
         Ok(snapshot)
@@ -228,8 +249,14 @@ impl State {
 
     /// What the snapshots still need must be protected, and what is no longer protected has ended.
     pub(super) fn protection_changed(&mut self, base: BaseId) -> Result<()> {
+        let neighbours = |base: &super::base::Base| (base.newest, base.before_newest);
+        let Ok(before) = self.base(base).map(neighbours) else { return Ok(()) };
         self.find_newest(base)?;
-        let Ok(newest) = self.base(base).map(|found| found.newest) else { return Ok(()) };
+        let after = neighbours(self.base(base)?);
+        if before != after {
+            self.count(base, |counts| counts.newest_alone = None);
+        }
+        let newest = after.0;
         let now = self.epoch;
         for mut later in self.snapshots_after(base, newest, usize::MAX)? {
             if later.record.state == SnapshotState::Deactivated {
@@ -270,17 +297,33 @@ impl State {
         self.reserved = self.reserved.saturating_sub(snapshot.record.reserve);
         let record = SnapshotRecord { deleting: true, ..snapshot.record.clone() };
         self.put_snapshot(&Snapshot { record, ..snapshot.clone() });
-        let before = self.snapshot_before(snapshot.base, snapshot.epoch)?;
-        let after = self.snapshot_after(snapshot.base, snapshot.epoch)?;
-        for mut neighbour in before.into_iter().chain(after) {
-            neighbour.record.alone = None;
-            self.put_snapshot(&neighbour);
-        }
+        self.forget_alone_beside(snapshot.point())?;
         self.protection_changed(snapshot.base)
     }
 
-    pub(super) fn forget_snapshot(&mut self, base: BaseId, epoch: Epoch) {
-        self.meta.remove(Table::Snapshot, &snapshot_key(base, epoch));
+    /// What the neighbours of a snapshot hold alone has to be counted anew.
+    fn forget_alone_beside(&mut self, point: Point) -> Result<()> {
+        let before = self.kept_before(point.base, point.epoch)?;
+        let after = self.kept_after(point.base, point.epoch)?;
+        for neighbour in before.into_iter().chain(after) {
+            self.forget_alone(neighbour)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget_alone(&mut self, mut snapshot: Snapshot) -> Result<()> {
+        if self.base(snapshot.base)?.newest == snapshot.epoch {
+            self.count(snapshot.base, |counts| counts.newest_alone = None);
+        } else if snapshot.record.alone.take().is_some() {
+            self.put_snapshot(&snapshot);
+        }
+        Ok(())
+    }
+
+    /// Forgets a snapshot of which nothing is left.
+    pub(super) fn forget_snapshot(&mut self, point: Point) -> Result<()> {
+        self.meta.remove(Table::Snapshot, &snapshot_key(point.base, point.epoch));
+        self.forget_alone_beside(point)
     }
 }
 
