@@ -141,8 +141,12 @@ impl State {
         let mut blocks = 0;
         if table == Table::Track {
             let pointer: Pointer = decode(table, key, split_record(table, key, &found.bytes)?.1)?;
+            let mut was_alone = false;
             for location in pointer.locations() {
-                self.share(log, location, found.holder)?;
+                was_alone |= self.share(log, location, found.holder)?.live == 0;
+            }
+            if was_alone {
+                self.forget_alone_at(era.source)?;
             }
             blocks = pointer.blocks();
         }
@@ -176,10 +180,16 @@ impl State {
             return Ok(());
         }
         self.put_preimage(table, key, era.since + 1, bytes);
+        let mut is_only_there = false;
         for location in pointer.iter().flat_map(Pointer::locations) {
-            self.keep(log, location)?;
+            is_only_there |= self.keep(log, location)?.live == 0;
         }
-        Ok(())
+        if is_only_there { self.forget_alone_at(Point { base, epoch: before }) } else { Ok(()) }
+    }
+
+    /// What a snapshot holds alone is other than was counted.
+    fn forget_alone_at(&mut self, point: Point) -> Result<()> {
+        self.snapshot(point.base, point.epoch)?.map_or(Ok(()), |snapshot| self.forget_alone(snapshot))
     }
 }
 
