@@ -123,12 +123,15 @@ impl Tree {
     /// Inodes that changed after an epoch, up to another.
     fn touched(&self, base: BaseId, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touched>> {
         let mut touched = BTreeMap::new();
-        self.note_touched(base, start, end, &mut touched)?;
-        // What a restore changed is in no increment before it is settled.
-        let eras = self.device.look()?.base_record(base)?.eras.clone();
-        for era in eras.iter().filter(|era| era.source.base == base && start <= era.since && era.since < end) {
-            self.note_touched(base, era.source.epoch, era.since, &mut touched)?;
+        // What a restore changed is in no increment before it is settled: it is among what had changed since the
+        // snapshot that was restored. On the way there may be another restore.
+        let mut first = start;
+        for era in self.device.look()?.base_record(base)?.eras.iter().rev() {
+            if era.source.base == base && first <= era.since && era.since < end {
+                first = first.min(era.source.epoch);
+            }
         }
+        self.note_touched(base, first, end, &mut touched)?;
         Ok(touched)
     }
 
