@@ -31,6 +31,7 @@ fn run_world(mut world: World, bases: u64) -> Result<(), Error> {
             result.inspect_err(|error| panic!("round {round}, step {step}: {error}"))?;
         }
         world.compare(&format!("after round {round}"));
+        world.compare_differences()?;
         if round % 3 == 2 {
             if world.rng.percent(70) {
                 world.commit()?;

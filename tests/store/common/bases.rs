@@ -1,17 +1,21 @@
 //! What is done to whole trees: bases, clones, restores, what is kept and what protects it.
 
-use super::model::{BEFORE_RESTORE, Model, Shown};
+use super::model::{BEFORE_RESTORE, Model, Node, Shown, Times};
 use super::world::{World, agreed};
-use pitfs::device::{BaseId, Epoch, LIVE, Moment};
+use pitfs::clock::Timestamp;
+use pitfs::device::{BaseId, Epoch, InodeNo, LIVE, Moment};
 use pitfs::error::{Errno, Error};
 use pitfs::meta::Table;
-use pitfs::tree::root_of;
+use pitfs::tree::{Difference, DifferenceKind, root_of};
 use pitfs::view::SnapRequest;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most that there may be at a time, so that comparing all of them stays cheap.
 const BASES: usize = 5;
 const SNAPSHOTS: usize = 6;
+
+const NO_TIME: Timestamp = Timestamp { seconds: 0, nanos: 0 };
+const NO_TIMES: Times = Times { atime: NO_TIME, mtime: NO_TIME, ctime: NO_TIME, btime: NO_TIME };
 
 impl World {
     /// One random operation on bases and on what is kept of them.
@@ -391,6 +395,23 @@ impl World {
         Ok(())
     }
 
+    /// Compares two moments of each base with what the store says that differs.
+    pub fn compare_differences(&mut self) -> Result<(), Error> {
+        for base in self.now.bases() {
+            let shown = self.now.shown(base);
+            let mut moments = vec![(Moment::Live, "live", &shown.live)];
+            for (name, kept) in shown.snapshots.iter().filter(|(_, kept)| !kept.has_ended) {
+                moments.push((Moment::At(kept.epoch), name, &kept.model));
+            }
+            let (before, after) = (self.rng.pick(&moments), self.rng.pick(&moments));
+            let found = self.tree().diff(base, before.0, after.0)?;
+            if let Err(text) = compare_difference(before.2, after.2, &found) {
+                panic!("base {base}, from {} to {}: {text}; found {found:?}", before.1, after.1);
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes what is too much to be compared again and again.
     fn thin_out(&mut self) -> Result<(), Error> {
         if self.now.snapshots.len() > SNAPSHOTS { self.delete_snapshot() } else { Ok(()) }
@@ -414,4 +435,38 @@ impl World {
         }
         self.look_at_protection()
     }
+}
+
+/// Every path that differs is said to differ, by itself or by a directory above it; and what is said is so.
+fn compare_difference(before: &Model, after: &Model, found: &[Difference]) -> Result<(), String> {
+    let of_path = |model: &Model| {
+        let paths = model.paths().into_iter();
+        let node = |number: InodeNo| Node { links: 0, times: NO_TIMES, entries: BTreeMap::new(), ..model.node(number).clone() };
+        let all = paths.flat_map(|(number, paths)| paths.into_iter().map(move |path| (path, number)));
+        all.map(|(path, number)| (path, node(number))).collect::<BTreeMap<Vec<u8>, Node>>()
+    };
+    let (before, after) = (of_path(before), of_path(after));
+    let lies_in = |path: &[u8], above: &[u8]| path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+    for path in before.keys().chain(after.keys()) {
+        let says = |difference: &Difference| {
+            let from = difference.from.as_deref();
+            lies_in(path, &difference.path) || from.is_some_and(|from| lies_in(path, from))
+        };
+        if before.get(path) != after.get(path) && !found.iter().any(says) {
+            return Err(format!("{:?} differs", String::from_utf8_lossy(path)));
+        }
+    }
+    for difference in found {
+        let (was, is) = (before.contains_key(&difference.path), after.contains_key(&difference.path));
+        let is_so = match difference.kind {
+            DifferenceKind::Added | DifferenceKind::Renamed => is,
+            DifferenceKind::Removed => was,
+            // From a later moment to an earlier one, at the path that it has later.
+            DifferenceKind::Changed | DifferenceKind::Attributes => was || is,
+        };
+        if !is_so {
+            return Err(format!("{difference:?} is not so"));
+        }
+    }
+    Ok(())
 }
