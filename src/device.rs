@@ -480,13 +480,7 @@ impl State {
     }
 
     /// A record lets go of a location.
-    fn release(
-        &mut self,
-        log: &LogStore,
-        location: &Location,
-        holder: Holder,
-        track: Option<TrackKey>,
-    ) -> Result<()> {
+    fn release(&mut self, log: &LogStore, location: &Location, holder: Holder, track: Option<TrackKey>) -> Result<()> {
         let left = log.release(&mut self.meta, location, holder)?;
         let blocks = location.blocks() as u64;
         match holder {

@@ -216,7 +216,10 @@ pub(super) enum Old {
     /// It went.
     Gone(Option<Pointer>),
     /// A snapshot needs it: it is a pre-image now; of the newest one alone, if `is_alone`.
-    Kept { pointer: Option<Pointer>, is_alone: bool },
+    Kept {
+        pointer: Option<Pointer>,
+        is_alone: bool,
+    },
 }
 
 impl Old {

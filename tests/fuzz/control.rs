@@ -2,7 +2,7 @@
 
 use super::watch::{Target, watched};
 use bolero::TypeGenerator;
-use pitfs::control::{Answer, PROTOCOL, Request, Server, Verb, ask};
+use pitfs::control::{Answer, Base, Mirror, PROTOCOL, Request, Server, Session, Snap, Verb, ask};
 use pitfs::daemon::Daemon;
 use pitfs::logstore::Codec;
 use pitfs::tree::CreateOptions;
@@ -45,7 +45,8 @@ impl Served {
     /// A command still gets its answer, and soon.
     fn answers(&self) {
         let start = Instant::now();
-        let answer = ask(&self.store, Verb::List, &mut |_| Ok(())).unwrap();
+        let target = pitfs::control::Target { store: self.store.clone(), base: None };
+        let answer = ask(&target, Verb::List, &mut |_| Ok(())).unwrap();
         assert!(matches!(answer, Answer::Snapshots(_)), "{answer:?}");
         assert!(start.elapsed() < SOON, "the answer took {:?}", start.elapsed());
     }
@@ -67,6 +68,12 @@ enum Message {
     Delete(Vec<Vec<u8>>),
     Rename(Vec<u8>, Vec<u8>),
     Diff(Vec<u8>, Vec<u8>),
+    Clone(Vec<u8>, Vec<u8>),
+    Base(Vec<u8>, Option<Vec<u8>>),
+    Restore(Option<Vec<u8>>, Vec<Vec<u8>>),
+    Versions(Vec<u8>),
+    Register(Vec<u8>, Vec<Vec<u8>>),
+    Mirror(Vec<u8>, Vec<u8>),
     /// A request that makes sense, changed in one place or cut off.
     Changed {
         at: u8,
@@ -80,7 +87,7 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn request(verb: Verb) -> Vec<u8> {
-    pitfs::meta::encode(&Request { protocol: PROTOCOL, verb })
+    pitfs::meta::encode(&Request { protocol: PROTOCOL, base: None, verb })
 }
 
 impl Message {
@@ -92,10 +99,34 @@ impl Message {
             Message::Nested { marks, mark } => {
                 framed(&vec![[0x91, 0x81, 0xdc, 0xdd, 0xdf][usize::from(*mark) % 5]; usize::from(*marks)])
             }
-            Message::Snap(bytes) => framed(&request(Verb::Snap { name: Some(name(bytes)) })),
-            Message::Delete(names) => framed(&request(Verb::Delete { names: names.iter().map(name).collect() })),
+            Message::Snap(bytes) => framed(&request(Verb::Snap(Snap { name: Some(name(bytes)), ..Snap::default() }))),
+            Message::Delete(names) => {
+                let names = names.iter().map(name).collect();
+                framed(&request(Verb::Delete { names, recursive: true }))
+            }
             Message::Rename(old, new) => framed(&request(Verb::Rename { old: name(old), new: name(new) })),
             Message::Diff(before, after) => framed(&request(Verb::Diff { before: name(before), after: name(after) })),
+            Message::Clone(snapshot, new) => {
+                let verb = Verb::Clone { snapshot: name(snapshot), name: name(new), full: true, copy: false };
+                framed(&request(verb))
+            }
+            Message::Base(new, snapshot) => {
+                let base = Base::Create { name: name(new), snapshot: snapshot.as_ref().map(name), uid: 0, gid: 0 };
+                framed(&request(Verb::Base(base)))
+            }
+            Message::Restore(snapshot, paths) => {
+                let paths = paths.iter().map(name).collect();
+                framed(&request(Verb::Restore { snapshot: snapshot.as_ref().map(name), paths }))
+            }
+            Message::Versions(path) => framed(&request(Verb::Versions { path: name(path) })),
+            Message::Register(new, bases) => {
+                let bases = bases.iter().map(name).collect();
+                let session = Session::Register { name: name(new), bases, group: None, offline: false };
+                framed(&request(Verb::Session(session)))
+            }
+            Message::Mirror(base, new) => {
+                framed(&request(Verb::Mirror(Mirror::Establish { base: name(base), name: name(new) })))
+            }
             Message::Changed { at, to, len } => {
                 let mut bytes = request(Verb::Rename { old: name(&b"old".into()), new: name(&b"new".into()) });
                 let at = usize::from(*at) % bytes.len();

@@ -441,12 +441,18 @@ impl World {
 fn compare_difference(before: &Model, after: &Model, found: &[Difference]) -> Result<(), String> {
     let of_path = |model: &Model| {
         let paths = model.paths().into_iter();
-        let node = |number: InodeNo| Node { links: 0, times: NO_TIMES, entries: BTreeMap::new(), ..model.node(number).clone() };
+        let node = |number: InodeNo| Node {
+            links: 0,
+            times: NO_TIMES,
+            entries: BTreeMap::new(),
+            ..model.node(number).clone()
+        };
         let all = paths.flat_map(|(number, paths)| paths.into_iter().map(move |path| (path, number)));
         all.map(|(path, number)| (path, node(number))).collect::<BTreeMap<Vec<u8>, Node>>()
     };
     let (before, after) = (of_path(before), of_path(after));
-    let lies_in = |path: &[u8], above: &[u8]| path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+    let lies_in =
+        |path: &[u8], above: &[u8]| path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
     for path in before.keys().chain(after.keys()) {
         let says = |difference: &Difference| {
             let from = difference.from.as_deref();

@@ -282,8 +282,7 @@ impl Check<'_> {
             let (table, key, end) = split_preimage(&full).map_err(|error| error.to_string())?;
             let (birth, value) = split_record(table, &key, &bytes).map_err(|error| error.to_string())?;
             let base = base_of_key(&key);
-            let holds =
-                |snapshot: &Snapshot| snapshot.base == base && birth <= snapshot.epoch && snapshot.epoch < end;
+            let holds = |snapshot: &Snapshot| snapshot.base == base && birth <= snapshot.epoch && snapshot.epoch < end;
             ensure!(
                 self.is_going(base) || snapshots.iter().any(holds),
                 "a pre-image of table {} of base {base} from {birth} to {end} holds no snapshot",
@@ -300,7 +299,10 @@ impl Check<'_> {
         }
         for (full, _) in self.all(Table::Increment)? {
             let fact = split_increment(&full).map_err(|error| error.to_string())?;
-            ensure!(facts.remove(&fact) || self.is_going(base_of_key(&fact.1)), "an increment without a pre-image: {fact:?}");
+            ensure!(
+                facts.remove(&fact) || self.is_going(base_of_key(&fact.1)),
+                "an increment without a pre-image: {fact:?}"
+            );
         }
         facts.retain(|(_, key, _)| !self.is_going(base_of_key(key)));
         ensure!(facts.is_empty(), "pre-images without an increment: {facts:?}");
@@ -449,7 +451,10 @@ impl Check<'_> {
         let bases: Vec<BaseId> = self.all(Table::Base)?.iter().map(|(key, _)| base_of_key(key)).collect();
         ensure!(bases == [LIVE], "bases are left: {bases:?}");
         let inodes: Vec<Number> = self.all(Table::Inode)?.iter().map(|(key, _)| number_of_key(key)).collect();
-        ensure!(inodes.iter().all(|number| is_root(*number) && base_of(*number) == LIVE), "inodes are left: {inodes:?}");
+        ensure!(
+            inodes.iter().all(|number| is_root(*number) && base_of(*number) == LIVE),
+            "inodes are left: {inodes:?}"
+        );
         let counts = self.state.meta().range(Table::State, b"counts", b"countt").map_err(|error| error.to_string())?;
         ensure!(counts.count() <= 1, "counts of bases are left");
         Ok(())

@@ -582,8 +582,7 @@ impl World {
     }
 
     fn unhold(&mut self) -> Result<(), Error> {
-        let held: Vec<InodeNo> =
-            self.held.keys().copied().filter(|number| base_of(*number) == self.now.base).collect();
+        let held: Vec<InodeNo> = self.held.keys().copied().filter(|number| base_of(*number) == self.now.base).collect();
         if held.is_empty() {
             return Ok(());
         }
