@@ -22,6 +22,7 @@ mod base;
 mod changes;
 mod commit;
 mod delete;
+mod differing;
 mod dirty;
 mod era;
 mod flush;
@@ -40,6 +41,7 @@ pub use base::{
 };
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
+pub use differing::Differing;
 pub use era::{Settle, Step, Walk};
 pub use history::{Moment, split_increment, split_preimage, split_record};
 pub use journaling::Journaling;

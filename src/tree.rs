@@ -18,12 +18,14 @@ mod data;
 mod diff;
 mod fsync;
 mod inode;
+mod likeness;
 mod names;
 mod origin;
 mod paths;
 mod reap;
 mod rename;
 mod space;
+mod touched;
 mod versions;
 mod xattr;
 
@@ -31,10 +33,13 @@ pub use attributes::{Change, SetTime};
 pub use copy::Position;
 pub use diff::{Difference, DifferenceKind};
 pub use inode::{Inode, Kind, ROOT, is_root, root_of};
+pub use likeness::{Likened, OnStep};
 pub use names::{Caller, Entry, New};
 pub use origin::Origin;
+pub(crate) use paths::join;
 pub use rename::RenameMode;
 pub use space::Space;
+pub use touched::Touched;
 pub use versions::bitmap;
 pub use xattr::{SetMode, SetXattr};
 

@@ -533,6 +533,44 @@ fn room_can_be_used_as_soon_as_it_was_freed() {
     tree.write(small, 0, &piece, false).expect("there is room again");
 }
 
+/// Restores are settled in the background; here nobody does that.
+#[test]
+fn a_restore_that_an_unsettled_restore_went_back_over_is_seen_by_diff() {
+    let (views, _dir) = three_snapshots();
+    let tree = views.tree();
+    let file = file_in(tree, b"file");
+    tree.write(file, 0, b"one", false).unwrap();
+    let one = views.snapshot(None).unwrap();
+    tree.write(file, 0, b"two", false).unwrap();
+    let two = views.snapshot(None).unwrap();
+    views.restore(&one).unwrap();
+    let three = views.snapshot(None).unwrap();
+    views.restore(&two).unwrap();
+    assert_eq!(tree.read(file, 0, 9, Moment::Live).unwrap(), b"two");
+    let differences = tree.diff(0, Moment::At(three.epoch), Moment::Live).unwrap();
+    assert_eq!(differences.iter().map(|found| found.path.as_slice()).collect::<Vec<_>>(), [b"file"]);
+}
+
+/// What is being brought back has no name until it is whole.
+#[test]
+fn an_inode_that_never_got_its_name_goes() {
+    let (dir, tree) = tree_in_memory();
+    let file = file_in(&tree, b"file");
+    tree.write(file, 0, &noise(100_000), false).unwrap();
+    tree.commit().unwrap();
+    let made = tree.make_nameless((file, Moment::Live)).unwrap();
+    tree.become_like(made, (file, Moment::Live), &mut |_| Ok(())).unwrap();
+    while tree.reap_step().unwrap() {}
+    assert!(tree.is_like(made, (file, Moment::Live)).unwrap());
+    tree.commit().unwrap();
+    let after = Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap();
+    assert_eq!(after.inode(made, Moment::Live).unwrap().links, 0);
+    while after.reap_step().unwrap() {}
+    assert!(after.inode(made, Moment::Live).is_err() && after.inode(file, Moment::Live).is_ok());
+    tree.unhold(made, 1).unwrap();
+    assert!(tree.inode(made, Moment::Live).is_err());
+}
+
 fn tree_in_memory() -> (TestDir, Tree) {
     let dir = TestDir::new();
     let options =

@@ -1,19 +1,285 @@
-use super::{Daemon, OnProgress};
-use crate::device::Snapshot;
-use crate::error::Result;
+//! Bringing files and directories of a base back in place, as they are in a snapshot.
+//!
+//! Only what differs is touched. What changed is told by the increments: the walk goes where they lead, down
+//! from each path, and passes over everything else.
+//!
+//! ```text
+//! before-restore-… ──▶ for each path: restore names, the deepest directories last ──▶ remove what was kept
+//!                                                                           ──▶ times of directories
+//! ```
+//!
+//! Invariants:
+//! - the inode that a name has now is changed in place if it is the one it had then, and if none of its other
+//!   names outside what is brought back came to it since;
+//! - what has names outside keeps these, and gives its old name to a new inode;
+//! - a new inode has all of its content before it gets a name;
+//! - what is in the way is removed when its successor is ready; a name that the snapshot does not have is
+//!   removed after all that may be moved from there has been;
+//! - whatever ends the work early, doing it again completes it.
+
+mod names;
+mod paths;
+mod remove;
+mod walk;
+
+use super::{Daemon, OnProgress, Progress};
+use crate::device::{InodeNo, Moment, Snapshot};
+use crate::error::{Errno, Error, Result};
+use crate::fuse::Notify;
+use crate::tree::{Inode, Likened, Touched, Tree, root_of};
 use crate::view::Views;
+use paths::{Tops, shown_all};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+use std::collections::{HashMap, HashSet};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BringBackReport {
+    /// The snapshot that has what was there before.
     pub before: String,
+    /// Names that were brought back: of files, and of directories that were made or whose attributes differed.
     pub files: u64,
+    /// Sizes of the files among them whose content differed.
     pub bytes: u64,
+    /// Names that the snapshot does not have.
     pub removed: u64,
+    /// What could not be brought back, each with the reason.
     pub problems: Vec<String>,
 }
+
+/// Paths that the history names; of more, it says how many.
+const HISTORY_PATHS: usize = 10;
+
+/// With less room than this, in bytes, each few steps are committed: the reserve, with which a commit ends when
+/// room does, has to suffice for them.
+const ROOM_TIGHT: u64 = 64 << 20;
+const STEPS_TO_LOOK: u64 = 32;
+
 impl Daemon {
-    pub fn bring_back(&self, _v: &Views, _s: &Snapshot, _p: &[ByteBuf], _q: OnProgress<'_>) -> Result<BringBackReport> {
-        Ok(BringBackReport::default())
+    /// Makes each path of a base what it is in a snapshot of it, after another snapshot was taken of what is there
+    /// now. Nothing happens if a path is not in the snapshot.
+    pub fn bring_back(
+        &self,
+        views: &Views,
+        snapshot: &Snapshot,
+        paths: &[ByteBuf],
+        progress: OnProgress<'_>,
+    ) -> Result<BringBackReport> {
+        let name = &snapshot.record.name;
+        if snapshot.base != views.base() {
+            let text = format!("{name:?} is no snapshot of {:?}", views.base_name()?);
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
+        if !snapshot.is_readable() {
+            let text = format!("{name:?} was deactivated: what it showed is not kept any more");
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
+        views.check_writable()?;
+        let Some(_syncing) = self.syncing.try_lock() else {
+            let text = "a sync or another restore of files is running in this store; wait for its end";
+            return Err(Error::Refused(Errno::BUSY, text.into()));
+        };
+        let tops = Tops::find(views, snapshot, paths)?;
+        if let Some(mounted) = self.mounted.lock().as_ref() {
+            mounted.before_snapshot()?;
+        }
+        let what = format!("restore {name:?} {}", shown_all(tops.paths(), HISTORY_PATHS));
+        let before =
+            views.keep_before(&what).map_err(|error| if error.is_no_space() { no_snapshot() } else { error })?;
+        let notify = self.notify();
+        if let Some(notify) = &notify {
+            notify.shown_changed(views.base(), &before.record.name);
+        }
+        let mut work = BringBack {
+            tree: views.tree(),
+            notify,
+            then: Moment::At(snapshot.epoch),
+            tops: &tops,
+            touched: None,
+            chosen: HashMap::new(),
+            taken: HashSet::new(),
+            extras: Vec::new(),
+            unfinished: Vec::new(),
+            report: BringBackReport { before: before.record.name.clone(), ..BringBackReport::default() },
+            progress,
+            is_interrupted: false,
+            steps: 0,
+        };
+        let result = work.run(snapshot, &before);
+        let report = work.report;
+        let committed = views.tree().commit();
+        result.and(committed).map_err(|error| if error.is_no_space() { no_space(&report) } else { error })?;
+        Ok(report)
+    }
+}
+
+fn no_snapshot() -> Error {
+    let text = "no room is left for a snapshot of what is there now; delete snapshots or files and do it again";
+    Error::Refused(Errno::NOSPC, text.into())
+}
+
+fn no_space(report: &BringBackReport) -> Error {
+    let text = format!(
+        "no room is left, {} files were brought back so far; delete snapshots or files and do it again; {:?} has what was there before",
+        report.files, report.before
+    );
+    Error::Refused(Errno::NOSPC, text)
+}
+
+struct BringBack<'a> {
+    tree: &'a Tree,
+    notify: Option<Notify>,
+    /// The moment of the snapshot. Variables of this name are inodes as they are in it, those named `now` live.
+    then: Moment,
+    tops: &'a Tops,
+    /// What changed since; without it, everything is compared.
+    touched: Option<Touched>,
+    /// Inodes with several names then: what stands for them now.
+    chosen: HashMap<InodeNo, InodeNo>,
+    /// Inodes that stand for others than they were then, or that have several names.
+    taken: HashSet<InodeNo>,
+    /// Names that the snapshot does not have, and that something may still be moved from.
+    extras: Vec<Place>,
+    /// Directories whose times will change once more.
+    unfinished: Vec<(InodeNo, InodeNo)>,
+    report: BringBackReport,
+    progress: OnProgress<'a>,
+    is_interrupted: bool,
+    steps: u64,
+}
+
+/// A name in a live directory.
+#[derive(Clone, Debug)]
+struct Place {
+    parent: InodeNo,
+    name: Vec<u8>,
+}
+
+impl BringBack<'_> {
+    fn run(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
+        if self.tops.have_directory() {
+            let tree = self.tree;
+            self.touched = tree.touched_since(snapshot.base, snapshot.epoch, before.epoch, &mut || self.tell(0))?;
+        }
+        let tops = self.tops;
+        for top in tops.iter() {
+            if let Err(error) = self.top(root_of(snapshot.base), top) {
+                self.problem(error, &String::from_utf8_lossy(&top.path))?;
+            }
+        }
+        for place in std::mem::take(&mut self.extras) {
+            let result = self.remove(&place);
+            self.settle(result, &place)?;
+        }
+        for (then, now) in std::mem::take(&mut self.unfinished) {
+            self.attributes(then, now)?;
+        }
+        Ok(())
+    }
+
+    fn top(&mut self, root: InodeNo, top: &paths::Top) -> Result<()> {
+        let mut parent = root;
+        for (name, then) in &top.above {
+            let place = Place { parent, name: name.clone() };
+            parent = match self.lookup(&place)? {
+                Some((now, found)) if found.is_directory() => now,
+                Some(_) => return Err(paths::not_a_directory(&place.name)),
+                None => {
+                    let made = self.make(&place, *then, None)?;
+                    self.unfinished.push((*then, made));
+                    made
+                }
+            };
+        }
+        match &top.name {
+            None => self.walk(top.then, root),
+            Some(name) => match self.name(&Place { parent, name: name.clone() }, top.then, top.kind)? {
+                Some(now) => self.walk(top.then, now),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Mode, owner, xattrs and times of a directory; what goes wrong is noted.
+    fn attributes(&mut self, then: InodeNo, now: InodeNo) -> Result<()> {
+        match self.liken(now, then) {
+            Ok(likened) => {
+                self.report.files += u64::from(likened.attributes);
+                Ok(())
+            }
+            Err(error) => {
+                let path = self.tree.paths(now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+                self.problem(error, &String::from_utf8_lossy(&path))
+            }
+        }
+    }
+
+    /// Makes an inode like what it, or another one, was then.
+    fn liken(&mut self, now: InodeNo, then: InodeNo) -> Result<Likened> {
+        let tree = self.tree;
+        let result = tree.become_like(now, (then, self.then), &mut |bytes| self.tell(bytes));
+        if !matches!(result, Ok(likened) if !likened.any()) {
+            self.inode_changed(now);
+        }
+        result
+    }
+
+    fn lookup(&self, place: &Place) -> Result<Option<(InodeNo, Inode)>> {
+        match self.tree.lookup(place.parent, &place.name, Moment::Live) {
+            Ok(found) => Ok(Some(found)),
+            Err(Error::Posix(Errno::NOENT)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An inode at a moment, if it has a name then.
+    fn named(&self, inode: InodeNo, moment: Moment) -> Result<Option<Inode>> {
+        match self.tree.inode(inode, moment) {
+            Ok(found) => Ok((found.links > 0).then_some(found)),
+            Err(Error::Posix(Errno::STALE)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn entry_changed(&self, place: &Place) {
+        if let Some(notify) = &self.notify {
+            notify.entry_changed(place.parent, &place.name);
+        }
+    }
+
+    fn inode_changed(&self, inode: InodeNo) {
+        if let Some(notify) = &self.notify {
+            notify.inode_changed(inode);
+        }
+    }
+
+    /// Says how far the work has come; `bytes` are those of the file that is being brought back.
+    fn tell(&mut self, bytes: u64) -> Result<()> {
+        self.steps += 1;
+        if self.steps.is_multiple_of(STEPS_TO_LOOK) && self.tree.device().room()?.available < ROOM_TIGHT {
+            self.tree.commit()?;
+        }
+        let done = Progress { files: self.report.files, bytes: self.report.bytes + bytes, total_bytes: 0 };
+        (self.progress)(&done).inspect_err(|_| self.is_interrupted = true)
+    }
+
+    /// Notes what went wrong with one name, if the rest can fare better.
+    fn settle(&mut self, result: Result<()>, place: &Place) -> Result<()> {
+        let Err(error) = result else { return Ok(()) };
+        let directory = self.tree.paths(place.parent, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+        let path = crate::tree::join(&directory, &place.name);
+        self.problem(error, &String::from_utf8_lossy(&path))
+    }
+
+    fn problem(&mut self, error: Error, path: &str) -> Result<()> {
+        let concerns_all = match &error {
+            Error::Media { .. } | Error::Store(_) | Error::Stopped(_) => true,
+            Error::Corrupt { .. } | Error::Posix(_) | Error::Refused(..) => error.is_no_space(),
+        };
+        if concerns_all || self.is_interrupted {
+            return Err(error);
+        }
+        self.report.problems.push(format!("{path}: {error}"));
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::inode::{self};
 use super::{Inode, Tree};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, Note, TrackNo};
+use crate::device::{InodeNo, Moment, Note, TrackNo, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 
@@ -11,6 +11,42 @@ use crate::limits::*;
 const STEP_TRACKS: u64 = 256;
 /// Bytes that are copied at once where tracks cannot be shared.
 const STEP_BYTES: u64 = 1 << 20;
+
+/// What became of a track that was to be what another one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shared {
+    /// It was already.
+    Same,
+    Changed,
+    /// The other one has no place yet that could be shared.
+    Unstored,
+}
+
+/// Makes a track of a live file, whose record is `target`, what another one is, by sharing it.
+pub(super) fn share_track(
+    txn: &mut Txn<'_>,
+    (source, source_track, moment): (InodeNo, TrackNo, Moment),
+    (to, track): (InodeNo, TrackNo),
+    had_track: bool,
+    target: &mut Inode,
+) -> Result<Shared> {
+    match txn.stored_pointer(source, source_track, moment)? {
+        Some((pointer, holder)) => {
+            if txn.stored_pointer(to, track, Moment::Live)?.is_some_and(|(own, _)| own == pointer) {
+                return Ok(Shared::Same);
+            }
+            txn.share_track(to, track, &pointer, holder)?;
+            target.tracks += u64::from(!had_track);
+        }
+        None if moment == Moment::Live && txn.has_track(source, source_track)? => return Ok(Shared::Unstored),
+        None if !had_track => return Ok(Shared::Same),
+        None => {
+            txn.remove_tracks(to, track, track + 1)?;
+            target.tracks -= 1;
+        }
+    }
+    Ok(Shared::Changed)
+}
 
 /// A position in a file at a moment.
 #[derive(Clone, Copy, Debug)]
@@ -108,16 +144,10 @@ impl Tree {
             };
             let (source_track, target_track) = (first_from + i, first_to + i);
             let had_track = target_track * track_bytes < old_size && txn.has_track(to, target_track)?;
-            match txn.stored_pointer(from.inode, source_track, from.moment)? {
-                Some((pointer, holder)) => {
-                    txn.share_track(to, target_track, &pointer, holder)?;
-                    target.tracks += u64::from(!had_track);
-                }
-                None if from.moment == Moment::Live && txn.has_track(from.inode, source_track)? => break,
-                None => {
-                    txn.remove_tracks(to, target_track, target_track + 1)?;
-                    target.tracks -= u64::from(had_track);
-                }
+            let source = (from.inode, source_track, from.moment);
+            match share_track(&mut txn, source, (to, target_track), had_track, &mut target)? {
+                Shared::Unstored => break,
+                Shared::Same | Shared::Changed => {}
             }
             done += piece;
         }

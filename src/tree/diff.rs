@@ -49,6 +49,14 @@ struct Touched {
     xattr: bool,
 }
 
+/// Increments that are to be looked at.
+pub(super) struct Spans {
+    /// After the first epoch, up to the second.
+    pub spans: Vec<(Epoch, Epoch)>,
+    /// Whether they name all that changed. Of what was taken over from another base they do not.
+    pub is_all: bool,
+}
+
 impl Tree {
     /// What became different from `before` to `after`, sorted by path.
     pub fn diff(&self, base: BaseId, before: Moment, after: Moment) -> Result<Vec<Difference>> {
@@ -123,16 +131,32 @@ impl Tree {
     /// Inodes that changed after an epoch, up to another.
     fn touched(&self, base: BaseId, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touched>> {
         let mut touched = BTreeMap::new();
-        // What a restore changed is in no increment before it is settled: it is among what had changed since the
-        // snapshot that was restored. On the way there may be another restore.
-        let mut first = start;
-        for era in self.device.look()?.base_record(base)?.eras.iter().rev() {
-            if era.source.base == base && first <= era.since && era.since < end {
-                first = first.min(era.source.epoch);
+        for (start, end) in self.spans(base, start, end)?.spans {
+            self.note_touched(base, start, end, &mut touched)?;
+        }
+        Ok(touched)
+    }
+
+    /// The epochs whose increments name what changed after an epoch, up to another.
+    pub(super) fn spans(&self, base: BaseId, start: Epoch, end: Epoch) -> Result<Spans> {
+        let mut found = Spans { spans: vec![(start, end)], is_all: true };
+        let look = self.device.look()?;
+        let eras = &look.base_record(base)?.eras;
+        let mut next = 0;
+        while let Some(&(start, end)) = found.spans.get(next) {
+            next += 1;
+            // What a restore changed is in no increment before it is settled. What it went back over can have
+            // another restore in it.
+            for era in eras.iter().filter(|era| start <= era.since && era.since < end) {
+                let span = (era.source.epoch, era.since);
+                if era.source.base != base {
+                    found.is_all = false;
+                } else if !found.spans.contains(&span) {
+                    found.spans.push(span);
+                }
             }
         }
-        self.note_touched(base, first, end, &mut touched)?;
-        Ok(touched)
+        Ok(found)
     }
 
     fn note_touched(
@@ -180,11 +204,12 @@ impl Tree {
         after: Moment,
     ) -> Result<Option<DifferenceKind>> {
         let is_other_content = !new.is_directory()
-            && (touch.data
-                || old.size != new.size
+            && (old.size != new.size
                 || old.inline != new.inline
                 || old.mtime != new.mtime
-                || old.rdev != new.rdev);
+                || old.rdev != new.rdev
+                // What was brought back has the tracks it had.
+                || touch.data && !self.has_same_tracks((number, before), (number, after))?);
         if is_other_content {
             return Ok(Some(DifferenceKind::Changed));
         }

@@ -6,7 +6,9 @@
 use super::inode::{self, Inode, Kind, SETGID};
 use super::{NEXT_INODE, Tree, acl};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, Note, State, Txn, base_of, base_of_key, in_base, inode_prefix, number_of};
+use crate::device::{
+    BaseId, InodeNo, Moment, Note, State, Txn, base_of, base_of_key, in_base, inode_prefix, number_of,
+};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 use crate::meta::Table;
@@ -162,13 +164,7 @@ impl Tree {
             return Err(Error::Posix(Errno::MLINK));
         }
         let now = Timestamp::now();
-        let next: Option<InodeNo> = txn.meta().get(Table::State, NEXT_INODE)?;
-        let number = next.ok_or_else(|| Error::corrupt("the metadata (meta.redb)", "it has no next inode number"))?;
-        if number >> INODE_BITS != 0 {
-            return Err(Error::Posix(Errno::NOSPC));
-        }
-        txn.meta_mut().put(Table::State, NEXT_INODE, &(number + 1));
-        let number = in_base(base_of(parent), number);
+        let number = new_number(&mut txn, base_of(parent))?;
         let inherited = if new.kind == Kind::Symlink { None } else { acl::inherit(&txn, parent, new.permissions)? };
         let permissions = match &inherited {
             Some(inherited) => inherited.permissions,
@@ -327,6 +323,17 @@ impl Tree {
         txn.add_orphan(dirent.inode);
         inode::store(txn, dirent.inode, &target)
     }
+}
+
+/// A number that no inode has had.
+pub(super) fn new_number(txn: &mut Txn<'_>, base: BaseId) -> Result<InodeNo> {
+    let next: Option<InodeNo> = txn.meta().get(Table::State, NEXT_INODE)?;
+    let number = next.ok_or_else(|| Error::corrupt("the metadata (meta.redb)", "it has no next inode number"))?;
+    if number >> INODE_BITS != 0 {
+        return Err(Error::Posix(Errno::NOSPC));
+    }
+    txn.meta_mut().put(Table::State, NEXT_INODE, &(number + 1));
+    Ok(in_base(base, number))
 }
 
 pub(super) fn link_key(inode: InodeNo, parent: InodeNo, name: &[u8]) -> Vec<u8> {

@@ -19,6 +19,16 @@ impl Tree {
         paths_in(self, &look, number, moment)
     }
 
+    /// All names of an inode: the directories that have them, and the names. The root has none.
+    pub fn names(&self, number: InodeNo, moment: Moment) -> Result<Vec<(InodeNo, Vec<u8>)>> {
+        if is_root(number) {
+            return Ok(Vec::new());
+        }
+        let look = self.device.look()?;
+        look.check_moment(number, moment)?;
+        names_in(self, &look, number, moment)
+    }
+
     /// Follows a path from the root of the tree. Symlinks are not followed.
     pub fn resolve(&self, base: BaseId, path: &[u8], moment: Moment) -> Result<InodeNo> {
         let mut at = root_of(base);
@@ -29,10 +39,8 @@ impl Tree {
     }
 }
 
-pub(super) fn paths_in(tree: &Tree, state: &State, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
-    if is_root(number) {
-        return Ok(vec![Vec::new()]);
-    }
+/// The names of an inode: directories and the names in them.
+fn names_in(tree: &Tree, state: &State, number: InodeNo, moment: Moment) -> Result<Vec<(InodeNo, Vec<u8>)>> {
     let Some(found) = inode::find(state, number, moment)? else { return Ok(Vec::new()) };
     let mut places = vec![(found.parent, found.name.into_vec())];
     let prefix = inode_prefix(number);
@@ -40,12 +48,23 @@ pub(super) fn paths_in(tree: &Tree, state: &State, number: InodeNo, moment: Mome
         places.extend(split_link_key(key).map(|(parent, name)| (parent, name.to_vec())));
         Ok(ControlFlow::Continue(()))
     })?;
-    let mut paths = Vec::new();
+    let mut names = Vec::new();
     for (parent, name) in places {
         // A record can hold a name that was removed after the last link; only what can be found counts.
         if tree.find(state, parent, &name, moment)?.is_some_and(|dirent| dirent.inode == number) {
-            paths.extend(directory_path(state, parent, moment)?.map(|path| join(&path, &name)));
+            names.push((parent, name));
         }
+    }
+    Ok(names)
+}
+
+pub(super) fn paths_in(tree: &Tree, state: &State, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
+    if is_root(number) {
+        return Ok(vec![Vec::new()]);
+    }
+    let mut paths = Vec::new();
+    for (parent, name) in names_in(tree, state, number, moment)? {
+        paths.extend(directory_path(state, parent, moment)?.map(|path| join(&path, &name)));
     }
     Ok(paths)
 }
@@ -65,6 +84,7 @@ fn directory_path(state: &State, mut number: InodeNo, moment: Moment) -> Result<
     Ok(Some(names.join(&b'/')))
 }
 
-pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+/// The path of a name in a directory.
+pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }

@@ -40,6 +40,10 @@ pub(super) fn store(txn: &mut Txn<'_>, inode: InodeNo, name: &[u8], value: &[u8]
     txn.set(Table::Xattr, &key(inode, name), &ByteBuf::from(value))
 }
 
+pub(super) fn remove(txn: &mut Txn<'_>, inode: InodeNo, name: &[u8]) -> Result<bool> {
+    txn.unset(Table::Xattr, &key(inode, name))
+}
+
 /// Removes all xattrs of an inode.
 pub(super) fn remove_all(txn: &mut Txn<'_>, inode: InodeNo) -> Result<()> {
     for name in names(txn, inode, Moment::Live)? {

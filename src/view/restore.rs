@@ -4,7 +4,7 @@ use super::naming::free_name;
 use super::session::take;
 use super::{View, Views, refused};
 use crate::clock::Timestamp;
-use crate::device::{Epoch, Moment, Point, Purpose, SnapOptions, Snapshot, Walk};
+use crate::device::{BaseId, Changing, Epoch, Moment, Point, Purpose, SnapOptions, Snapshot, Walk};
 use crate::error::{Errno, Error, Result};
 
 /// What a restore did.
@@ -13,6 +13,14 @@ pub struct Restored {
     /// Keeps what was there before: restoring it undoes the restore.
     pub before: Snapshot,
     pub to: Snapshot,
+}
+
+/// Takes the snapshot that undoes a restore.
+fn take_before(change: &mut Changing<'_>, base: BaseId) -> Result<Snapshot> {
+    let time = Timestamp::now();
+    let name = free_name(change, &[base], &format!("before-restore-{}", time.as_name()))?;
+    let options = SnapOptions { purpose: Purpose::BeforeRestore, ..SnapOptions::default() };
+    take(change, &[base], Some(name), time, options)?.pop().ok_or(Error::Posix(Errno::NOENT))
 }
 
 impl Views {
@@ -32,11 +40,7 @@ impl Views {
         // What operations have read of files before they change them must still be so when they do.
         let _files = self.tree.lock_all_files();
         self.change(|change| {
-            let time = Timestamp::now();
-            let name = free_name(change, &[self.base], &format!("before-restore-{}", time.as_name()))?;
-            let options = SnapOptions { purpose: Purpose::BeforeRestore, ..SnapOptions::default() };
-            let taken = take(change, &[self.base], Some(name), time, options)?.pop();
-            let taken = taken.ok_or(Error::Posix(Errno::NOENT))?;
+            let taken = take_before(change, self.base)?;
             change.begin_restore(self.base, to.point(), walks(taken.epoch))?;
             before = Some(taken);
             Ok(format!("restore {:?}", to.record.name))
@@ -44,6 +48,16 @@ impl Views {
         self.tree.device().wake();
         let before = before.ok_or(Error::Posix(Errno::NOENT))?;
         Ok(Restored { before, to: to.clone() })
+    }
+
+    /// Keeps this base as it is before a part of it is brought back, durably. `what` is for the history.
+    pub fn keep_before(&self, what: &str) -> Result<Snapshot> {
+        let mut before = None;
+        self.change(|change| {
+            before = Some(take_before(change, self.base)?);
+            Ok(what.to_string())
+        })?;
+        before.ok_or(Error::Posix(Errno::NOENT))
     }
 
     /// The snapshot of the last `save`.

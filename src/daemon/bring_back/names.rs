@@ -1,0 +1,159 @@
+//! Bringing one name back: which inode of now gets it.
+
+use super::{BringBack, Place};
+use crate::device::{InodeNo, Moment};
+use crate::error::Result;
+use crate::tree::{Inode, Kind, RenameMode, join};
+
+/// What a name leads to now.
+type Now = Option<(InodeNo, Inode)>;
+
+impl BringBack<'_> {
+    /// Lets a name lead to what it led to then. A directory gets its place and is returned, to be entered.
+    pub(super) fn name(&mut self, place: &Place, then: InodeNo, kind: Kind) -> Result<Option<InodeNo>> {
+        let now = self.lookup(place)?;
+        if now.as_ref().is_some_and(|(now, _)| self.is_untouched(then, *now)) {
+            return Ok(None);
+        }
+        if kind == Kind::Directory {
+            return self.directory(place, then, now).map(Some);
+        }
+        self.file(place, then, now)?;
+        self.tell(0)?;
+        Ok(None)
+    }
+
+    /// A directory that was moved is moved back; another one in its place becomes it.
+    fn directory(&mut self, place: &Place, then: InodeNo, now: Now) -> Result<InodeNo> {
+        if now.as_ref().is_some_and(|(now, _)| *now == then) {
+            return Ok(then);
+        }
+        if let Some(from) = self.movable(then, place)? {
+            let mode = if now.is_some() { RenameMode::Exchange } else { RenameMode::NoReplace };
+            self.tree.rename(from.parent, &from.name, place.parent, &place.name, mode)?;
+            self.entry_changed(&from);
+            self.entry_changed(place);
+            self.report.files += 1;
+            return Ok(then);
+        }
+        match now {
+            Some((now, found)) if found.is_directory() => {
+                self.taken.insert(now);
+                Ok(now)
+            }
+            now => self.make(place, then, now),
+        }
+    }
+
+    /// Where a directory is now, if it may be moved from there to a place.
+    fn movable(&self, directory: InodeNo, to: &Place) -> Result<Option<Place>> {
+        if self.taken.contains(&directory) || self.named(directory, Moment::Live)?.is_none() {
+            return Ok(None);
+        }
+        let from = self.tree.paths(directory, Moment::Live)?.pop();
+        let parent = self.tree.paths(to.parent, Moment::Live)?.pop();
+        let (Some(from), Some(parent)) = (from, parent) else { return Ok(None) };
+        let to = join(&parent, &to.name);
+        let is_below = |path: &[u8], above: &[u8]| path.strip_prefix(above).is_some_and(|rest| rest.starts_with(b"/"));
+        if !self.tops.contain(&from) || is_below(&from, &to) || is_below(&to, &from) {
+            return Ok(None);
+        }
+        let name = self.tree.names(directory, Moment::Live)?.pop();
+        Ok(name.map(|(parent, name)| Place { parent, name }))
+    }
+
+    fn file(&mut self, place: &Place, then: InodeNo, now: Now) -> Result<()> {
+        if let Some(&chosen) = self.chosen.get(&then) {
+            self.report.files += u64::from(self.put(place, chosen, now.as_ref())?);
+            return Ok(());
+        }
+        let model = self.tree.inode(then, self.then)?;
+        let target = match self.stand_in(then, &model, now.as_ref())? {
+            Some(target) => {
+                let likened = self.liken(target, then)?;
+                if self.put(place, target, now.as_ref())? || likened.any() {
+                    self.report.files += 1;
+                }
+                if likened.content {
+                    self.report.bytes += model.size;
+                }
+                target
+            }
+            None => self.make(place, then, now)?,
+        };
+        if model.links > 1 {
+            self.chosen.insert(then, target);
+        }
+        Ok(())
+    }
+
+    /// The inode of now that can become what a name led to then, if there is one.
+    fn stand_in(&mut self, then: InodeNo, model: &Inode, now: Option<&(InodeNo, Inode)>) -> Result<Option<InodeNo>> {
+        if now.is_some_and(|(now, found)| *now == then && found.links == 1) {
+            return Ok(Some(then));
+        }
+        let is_in_the_way = now.is_some_and(|(_, found)| found.is_directory());
+        if self.named(then, Moment::Live)?.is_some() && self.may_stand(then, is_in_the_way)? {
+            return Ok(Some(then));
+        }
+        // What was brought back before under another number needs not be made again.
+        if let Some((now, found)) = now
+            && found.kind() == model.kind()
+            && !self.taken.contains(now)
+            && self.named(*now, self.then)?.is_none()
+            && self.tree.is_like(*now, (then, self.then))?
+        {
+            if found.links > 1 {
+                self.taken.insert(*now);
+            }
+            return Ok(Some(*now));
+        }
+        Ok(None)
+    }
+
+    /// Whether a live inode can become what it was then, and have all names that it had and that are brought back.
+    /// The answer is the same for each of these.
+    fn may_stand(&self, inode: InodeNo, is_directory_in_the_way: bool) -> Result<bool> {
+        let (now, then) = (self.tree.paths(inode, Moment::Live)?, self.tree.paths(inode, self.then)?);
+        let is_inside = |path: &Vec<u8>| self.tops.contain(path);
+        if now.iter().any(|path| is_inside(path) && then.contains(path)) {
+            let is_closed = now.iter().all(|path| is_inside(path) || then.contains(path));
+            return Ok(is_closed || self.tree.is_like(inode, (inode, self.then))?);
+        }
+        // What lies below a directory that is in the way goes with it.
+        Ok(!is_directory_in_the_way && now.iter().all(is_inside))
+    }
+
+    /// Lets a name lead to an inode, whatever it led to; whether it did not yet.
+    fn put(&mut self, place: &Place, inode: InodeNo, now: Option<&(InodeNo, Inode)>) -> Result<bool> {
+        if now.is_some_and(|(now, _)| *now == inode) {
+            return Ok(false);
+        }
+        if now.is_some_and(|(_, found)| found.is_directory()) {
+            self.remove(place)?;
+        }
+        let replaced = self.tree.place(inode, place.parent, &place.name)?;
+        self.entry_changed(place);
+        self.inode_changed(inode);
+        if let Some(replaced) = replaced {
+            self.inode_changed(replaced);
+        }
+        Ok(true)
+    }
+
+    /// Makes a new inode as another one was then, and gives it a name.
+    pub(super) fn make(&mut self, place: &Place, then: InodeNo, now: Now) -> Result<InodeNo> {
+        let made = self.tree.make_nameless((then, self.then))?;
+        let result = self.liken(made, then).and_then(|_| self.put(place, made, now.as_ref()));
+        // Without a name, it goes.
+        let released = self.tree.unhold(made, 1);
+        result?;
+        released?;
+        let found = self.tree.inode(made, Moment::Live)?;
+        self.report.files += 1;
+        if found.kind() == Kind::File {
+            self.report.bytes += found.size;
+        }
+        Ok(made)
+    }
+}

@@ -1,0 +1,152 @@
+//! Going through directories: what they had then beside what they have now, in pieces, the deepest finished
+//! first. Directories that did not change are entered only on the way to something that did.
+
+use super::{BringBack, Place};
+use crate::device::{InodeNo, Moment};
+use crate::error::Result;
+use crate::tree::{Entry, Kind};
+use std::collections::BTreeMap;
+
+/// Entries of a directory that are compared in one go.
+const PIECE: usize = 1024;
+
+/// A directory on the way.
+struct Frame {
+    then: InodeNo,
+    now: InodeNo,
+    /// Where comparing goes on; `None` when all has been compared.
+    next: Option<u64>,
+    /// Its entries are those it had then.
+    is_unchanged: bool,
+    /// Directories in it that are still to be entered.
+    pending: Vec<(InodeNo, InodeNo)>,
+    /// It has names that are removed later.
+    has_extras: bool,
+}
+
+/// What a name led to then, and what it leads to now.
+type Pair = (Option<(InodeNo, Kind)>, Option<(InodeNo, Kind)>);
+
+/// Pairs by offset and name, in the order of the directory.
+type Pairs = BTreeMap<(u64, Vec<u8>), Pair>;
+
+impl BringBack<'_> {
+    /// Makes a directory what it was then, with all below it.
+    pub(super) fn walk(&mut self, then: InodeNo, now: InodeNo) -> Result<()> {
+        let mut stack = vec![self.frame(then, now)];
+        while let Some(frame) = stack.last_mut() {
+            if let Some((then, now)) = frame.pending.pop() {
+                stack.push(self.frame(then, now));
+            } else if frame.next.is_some() {
+                self.piece(frame)?;
+            } else if let Some(Frame { then, now, has_extras, .. }) = stack.pop() {
+                if has_extras {
+                    self.unfinished.push((then, now));
+                } else {
+                    self.attributes(then, now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&self, then: InodeNo, now: InodeNo) -> Frame {
+        let is_unchanged = then == now && self.touched.as_ref().is_some_and(|touched| !touched.has(then));
+        Frame { then, now, next: Some(0), is_unchanged, pending: Vec::new(), has_extras: false }
+    }
+
+    /// Whether an inode is as it was then, with all below it.
+    pub(super) fn is_untouched(&self, then: InodeNo, now: InodeNo) -> bool {
+        let is_untouched = |inode| {
+            let touched = self.touched.as_ref();
+            touched.is_some_and(|touched| !touched.has(inode) && touched.below(inode).is_empty())
+        };
+        then == now && is_untouched(then)
+    }
+
+    fn piece(&mut self, frame: &mut Frame) -> Result<()> {
+        self.tell(0)?;
+        let pairs = if frame.is_unchanged { self.pairs_below(frame) } else { self.pairs(frame) };
+        let (pairs, next) = match pairs {
+            Ok(found) => found,
+            Err(error) => {
+                // What cannot be listed is not known to be gone, and stays.
+                frame.next = None;
+                let path = self.tree.paths(frame.now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+                return self.problem(error, &String::from_utf8_lossy(&path));
+            }
+        };
+        frame.next = next;
+        for ((_, name), pair) in pairs {
+            let place = Place { parent: frame.now, name };
+            let result = self.pair(frame, &place, pair);
+            self.settle(result, &place)?;
+        }
+        Ok(())
+    }
+
+    /// The next entries of both listings, and where to go on.
+    fn pairs(&self, frame: &Frame) -> Result<(Pairs, Option<u64>)> {
+        let from = frame.next.unwrap_or_default();
+        let (then, then_end) = self.list(frame.then, from, self.then)?;
+        let (now, now_end) = self.list(frame.now, from, Moment::Live)?;
+        let end = then_end.into_iter().chain(now_end).min();
+        let mut pairs = Pairs::new();
+        for entry in then.into_iter().filter(|entry| end.is_none_or(|end| entry.offset <= end)) {
+            pairs.entry((entry.offset, entry.name)).or_default().0 = Some((entry.inode, entry.kind));
+        }
+        for entry in now.into_iter().filter(|entry| end.is_none_or(|end| entry.offset <= end)) {
+            pairs.entry((entry.offset, entry.name)).or_default().1 = Some((entry.inode, entry.kind));
+        }
+        Ok((pairs, end))
+    }
+
+    /// Entries after an offset, and the offset up to which that is all, if there are more.
+    fn list(&self, directory: InodeNo, from: u64, moment: Moment) -> Result<(Vec<Entry>, Option<u64>)> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut end = None;
+        self.tree.list(directory, from, moment, |entry| {
+            // Names of one offset stay together.
+            let last = entries.last().map(|last| last.offset).filter(|last| *last != entry.offset);
+            if entries.len() >= PIECE && last.is_some() {
+                end = last;
+                return Ok(false);
+            }
+            entries.push(entry.clone());
+            Ok(true)
+        })?;
+        Ok((entries, end))
+    }
+
+    /// The entries of a directory that did not change which did, or have something below them that did.
+    fn pairs_below(&self, frame: &Frame) -> Result<(Pairs, Option<u64>)> {
+        let below = self.touched.as_ref().map_or(&[][..], |touched| touched.below(frame.then));
+        let mut pairs = Pairs::new();
+        for (i, &inode) in below.iter().enumerate() {
+            let kind = self.tree.inode(inode, self.then)?.kind();
+            for (parent, name) in self.tree.names(inode, self.then)? {
+                if parent == frame.then {
+                    pairs.insert((i as u64, name), (Some((inode, kind)), Some((inode, kind))));
+                }
+            }
+        }
+        Ok((pairs, None))
+    }
+
+    fn pair(&mut self, frame: &mut Frame, place: &Place, pair: Pair) -> Result<()> {
+        match pair {
+            (Some((then, _)), Some((now, _))) if self.is_untouched(then, now) => Ok(()),
+            (Some((then, kind)), _) => {
+                if let Some(now) = self.name(place, then, kind)? {
+                    frame.pending.push((then, now));
+                }
+                Ok(())
+            }
+            (None, Some(_)) => {
+                frame.has_extras |= self.extra(place)?;
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+}

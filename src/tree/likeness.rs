@@ -1,0 +1,477 @@
+//! Making an inode like another one was at a moment: its bytes, xattrs, mode, owner and times.
+//!
+//! Bytes come by sharing the tracks that differ, so many of them in one transaction; a file with fewer changes
+//! from one state to the other in one step. What is alike already is left alone.
+//!
+//! ```text
+//! make_nameless ──▶ an orphan that is held ──become_like──▶ filled ──place──▶ found under its name
+//!                          │ unhold, or a crash
+//!                          └──▶ removed, as every inode without a name
+//! ```
+
+use super::copy::{Shared, share_track};
+use super::inode::{self, Inode, Kind};
+use super::names::{Dirent, link_key, new_number};
+use super::{Tree, root_of, xattr};
+use crate::clock::Timestamp;
+use crate::device::{Differing, InodeNo, Moment, Note, TrackNo, base_of};
+use crate::error::{Errno, Error, Result};
+use crate::limits::LINKS_MAX;
+use crate::meta::Table;
+use serde_bytes::ByteBuf;
+
+/// Tracks that one transaction shares at most.
+const STEP_TRACKS: usize = 256;
+/// Bytes of xattrs after which a transaction ends.
+const STEP_XATTR_BYTES: usize = 1 << 20;
+/// Bytes that are compared at once where tracks cannot be shared.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// What had to be changed of an inode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Likened {
+    pub content: bool,
+    /// Mode, owner or xattrs.
+    pub attributes: bool,
+    pub times: bool,
+}
+
+impl Likened {
+    pub fn any(self) -> bool {
+        self.content || self.attributes || self.times
+    }
+}
+
+/// Called after each step with the bytes of the file that are done; the work ends with the error it returns.
+pub type OnStep<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
+
+/// An inode as it was.
+type Model = (InodeNo, Moment);
+
+impl Inode {
+    /// Mode, owner and times of another inode of this kind; whether they differed, and the times.
+    fn take_attributes(&mut self, model: &Inode) -> (bool, bool) {
+        let attributes = (self.mode, self.uid, self.gid) != (model.mode, model.uid, model.gid);
+        let times = (self.atime, self.mtime) != (model.atime, model.mtime);
+        (self.mode, self.uid, self.gid) = (model.mode, model.uid, model.gid);
+        (self.atime, self.mtime) = (model.atime, model.mtime);
+        (attributes, times)
+    }
+}
+
+impl Tree {
+    /// Makes an inode without a name, with the attributes of another one; of a file, without its bytes. It is
+    /// held, and removed with that hold if it gets no name.
+    pub fn make_nameless(&self, (like, moment): Model) -> Result<InodeNo> {
+        let model = self.inode(like, moment)?;
+        let mut txn = self.device.begin_growing()?;
+        let number = new_number(&mut txn, base_of(like))?;
+        let is_symlink = model.kind() == Kind::Symlink;
+        let made = Inode {
+            links: 0,
+            size: if is_symlink { model.size } else { 0 },
+            inline: if is_symlink { model.inline } else { ByteBuf::new() },
+            tracks: 0,
+            ctime: Timestamp::now(),
+            parent: root_of(base_of(like)),
+            name: ByteBuf::new(),
+            ..model
+        };
+        inode::store(&mut txn, number, &made)?;
+        txn.add_orphan(number);
+        txn.note(number, Note::NeedsCommit);
+        // Before anybody can see that it has no name.
+        self.hold(number);
+        txn.finish()?;
+        Ok(number)
+    }
+
+    /// Gives an inode a name in one step, in the place of what had it: anything but a directory with entries.
+    /// What was replaced is returned. A directory must not have a name yet.
+    pub fn place(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Option<InodeNo>> {
+        Tree::check_name(name)?;
+        let mut txn = self.device.begin_growing()?;
+        let mut placed = inode::load(&txn, number, Moment::Live)?;
+        if inode::load_directory(&txn, parent, Moment::Live)?.links == 0 {
+            return Err(Error::Posix(Errno::NOENT));
+        }
+        let replaced = self.find(&txn, parent, name, Moment::Live)?;
+        if replaced.is_some_and(|replaced| replaced.inode == number) {
+            return Ok(None);
+        }
+        let now = Timestamp::now();
+        let mut is_gone = false;
+        if let Some(replaced) = replaced {
+            let is_directory = replaced.kind == Kind::Directory as u8;
+            if is_directory {
+                self.drop_directory(&mut txn, parent, name, replaced, now)?;
+            }
+            is_gone = is_directory || self.drop_name(&mut txn, parent, name, replaced, now)?;
+            self.count(&mut txn, parent, -1, -i32::from(is_directory), now)?;
+        }
+        let is_directory = placed.is_directory();
+        if placed.links == 0 {
+            placed.links = if is_directory { 2 } else { 1 };
+            placed.parent = parent;
+            placed.name = ByteBuf::from(name);
+            txn.remove_orphan(number);
+        } else if is_directory {
+            return Err(Error::Posix(Errno::PERM));
+        } else if placed.links >= LINKS_MAX {
+            return Err(Error::Posix(Errno::MLINK));
+        } else {
+            placed.links += 1;
+            txn.set(Table::Link, &link_key(number, parent, name), &())?;
+        }
+        placed.ctime = now;
+        txn.set(Table::Dirent, &self.dirent_key(parent, name), &Dirent::new(number, placed.kind()))?;
+        inode::store(&mut txn, number, &placed)?;
+        txn.note(number, Note::NeedsCommit);
+        self.count(&mut txn, parent, 1, i32::from(is_directory), now)?;
+        txn.finish()?;
+        let replaced = replaced.map(|replaced| replaced.inode);
+        if let (Some(replaced), true) = (replaced, is_gone) {
+            self.reap_if_orphan(replaced)?;
+        }
+        Ok(replaced)
+    }
+
+    /// Whether a live inode is like another one at a moment, as far as that can be told without reading files:
+    /// tracks count as alike if they are shared.
+    pub fn is_like(&self, number: InodeNo, (like, moment): Model) -> Result<bool> {
+        let (now, model) = (self.inode(number, Moment::Live)?, self.inode(like, moment)?);
+        let facts = |inode: &Inode| {
+            let Inode { mode, uid, gid, rdev, size, tracks, atime, mtime, .. } = *inode;
+            (mode, uid, gid, rdev, if inode.is_directory() { 0 } else { size }, tracks, atime, mtime)
+        };
+        if facts(&now) != facts(&model)
+            || now.inline != model.inline
+            || self.xattrs(number, Moment::Live)? != self.xattrs(like, moment)?
+        {
+            return Ok(false);
+        }
+        Ok(model.kind() != Kind::File
+            || model.tracks == 0
+            || self.has_same_tracks((number, Moment::Live), (like, moment))?)
+    }
+
+    /// Whether the tracks of two files are the same, each shared by both.
+    pub(super) fn has_same_tracks(&self, a: Model, b: Model) -> Result<bool> {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let differing = self.device.look()?.differing_tracks(a, b, from, 1)?;
+            if !differing.tracks.is_empty() {
+                return Ok(false);
+            }
+            next = differing.next;
+        }
+        Ok(true)
+    }
+
+    /// Makes a live inode like another one of its kind was at a moment, but for its names and, of a directory,
+    /// its entries. Interrupted, it goes on where it is called again.
+    pub fn become_like(&self, number: InodeNo, model: Model, on_step: OnStep<'_>) -> Result<Likened> {
+        let mut likened = Likened { attributes: self.liken_xattrs(number, model)?, ..Likened::default() };
+        if self.inode(model.0, model.1)?.kind() == Kind::File {
+            match self.share_content(number, model, on_step, &mut likened) {
+                // What an archive has, or only memory, cannot be shared.
+                Err(Error::Posix(Errno::XDEV)) => likened.content |= self.copy_content(number, model, on_step)?,
+                result => result?,
+            }
+        }
+        self.liken_record(number, model, &mut likened)?;
+        Ok(likened)
+    }
+
+    fn liken_xattrs(&self, number: InodeNo, (like, moment): Model) -> Result<bool> {
+        let wanted = self.xattrs(like, moment)?;
+        let mut is_changed = false;
+        loop {
+            let known = self.xattrs(number, Moment::Live)?;
+            if known == wanted {
+                return Ok(is_changed);
+            }
+            is_changed = true;
+            let mut txn = self.device.begin_growing()?;
+            let mut found = inode::load(&txn, number, Moment::Live)?;
+            for (name, _) in &known {
+                if wanted.binary_search_by(|(other, _)| other.cmp(name)).is_err() {
+                    xattr::remove(&mut txn, number, name)?;
+                }
+            }
+            let mut bytes = 0;
+            for (name, value) in wanted.iter().filter(|pair| !known.contains(pair)) {
+                if bytes < STEP_XATTR_BYTES {
+                    bytes += value.len();
+                    xattr::store(&mut txn, number, name, value)?;
+                }
+            }
+            found.ctime = Timestamp::now();
+            inode::store(&mut txn, number, &found)?;
+            txn.finish()?;
+        }
+    }
+
+    fn liken_record(&self, number: InodeNo, (like, moment): Model, likened: &mut Likened) -> Result<()> {
+        let model = self.inode(like, moment)?;
+        let take = |found: &mut Inode| {
+            let (attributes, times) = found.take_attributes(&model);
+            found.ctime = Timestamp::now();
+            (attributes, times)
+        };
+        if take(&mut self.inode(number, Moment::Live)?) == (false, false) {
+            return Ok(());
+        }
+        let mut txn = self.device.begin()?;
+        let mut found = inode::load(&txn, number, Moment::Live)?;
+        let (attributes, times) = take(&mut found);
+        inode::store(&mut txn, number, &found)?;
+        txn.finish()?;
+        likened.attributes |= attributes;
+        likened.times |= times;
+        Ok(())
+    }
+
+    /// Shares what differs, from the beginning of the file to its end.
+    fn share_content(&self, number: InodeNo, model: Model, on_step: OnStep<'_>, likened: &mut Likened) -> Result<()> {
+        let mut from = 0;
+        while let Some(next) = self.share_step(number, model, from, likened)? {
+            on_step(next.saturating_mul(self.device.track_bytes()))?;
+            from = next;
+        }
+        Ok(())
+    }
+
+    /// One transaction's worth of sharing, from a track on; where to go on. The last step sets the size and the
+    /// attributes as well.
+    fn share_step(
+        &self,
+        number: InodeNo,
+        (like, moment): Model,
+        from: TrackNo,
+        likened: &mut Likened,
+    ) -> Result<Option<TrackNo>> {
+        let track_bytes = self.device.track_bytes();
+        // From looking to the end of the transaction nobody writes to the file.
+        let _file = self.lock_file(number);
+        let (model, Differing { tracks, next }) = {
+            let look = self.device.look()?;
+            look.check_moment(like, moment)?;
+            let model = inode::load_file(&look, like, moment)?;
+            let target = inode::load_file(&look, number, Moment::Live)?;
+            let differing = look.differing_tracks((number, Moment::Live), (like, moment), from, STEP_TRACKS)?;
+            // Whoever writes between two steps may have put something behind the end again: the size is set in
+            // a step that has seen all from the end on.
+            let end = if model.tracks == 0 { 0 } else { model.size / track_bytes };
+            let next = if differing.next.is_none() && from > end { Some(end) } else { differing.next };
+            let is_same = (target.size, &target.inline) == (model.size, &model.inline);
+            if differing.tracks.is_empty() && (next.is_some() || is_same) {
+                return Ok(next);
+            }
+            (model, Differing { next, ..differing })
+        };
+        let mut txn = self.device.begin_growing()?;
+        txn.check_moment(like, moment)?;
+        let mut target = inode::load_file(&txn, number, Moment::Live)?;
+        for &track in &tracks {
+            let had_track = txn.has_track(number, track)?;
+            let source = (like, track, moment);
+            if share_track(&mut txn, source, (number, track), had_track, &mut target)? == Shared::Unstored {
+                return Err(Error::Posix(Errno::XDEV));
+            }
+        }
+        target.touch(Timestamp::now());
+        target.inline.clear();
+        if next.is_none() {
+            target.size = model.size;
+            target.inline = model.inline.clone();
+            let (attributes, times) = target.take_attributes(&model);
+            likened.attributes |= attributes;
+            likened.times |= times;
+        } else if let Some(last) = tracks.last() {
+            target.size = target.size.max(model.size.min((last + 1).saturating_mul(track_bytes)));
+        }
+        // Nothing but a commit knows about shared tracks.
+        txn.note(number, Note::NeedsCommit);
+        inode::store(&mut txn, number, &target)?;
+        txn.finish()?;
+        likened.content = true;
+        Ok(next)
+    }
+
+    /// Copies the bytes that differ.
+    fn copy_content(&self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<bool> {
+        let (model, old) = (self.inode(like, moment)?, self.inode(number, Moment::Live)?);
+        let size = model.size;
+        let mut is_changed = false;
+        if old.size > size || old.inline != model.inline {
+            // Bytes in the record would become a track.
+            self.resize_to(number, if old.inline.is_empty() { old.size.min(size) } else { 0 })?;
+            is_changed = true;
+        }
+        let mut offset = 0;
+        while offset < size {
+            let data = match self.seek_data(like, offset, moment) {
+                Err(Error::Posix(Errno::NXIO)) => size,
+                result => result?,
+            };
+            is_changed |= self.copy_hole(number, offset, data)?;
+            offset = data;
+            let end = if data < size { self.seek_hole(like, data, moment)? } else { size };
+            while offset < end {
+                // Pieces end where tracks do.
+                let piece = (offset / STEP_BYTES + 1) * STEP_BYTES;
+                let bytes = self.read(like, offset, (piece.min(end) - offset) as usize, moment)?;
+                if bytes.is_empty() {
+                    return Err(Error::corrupt(format!("inode {like}"), "it ends before its size"));
+                }
+                is_changed |= self.copy_piece(number, offset, &bytes)?;
+                offset += bytes.len() as u64;
+                on_step(offset)?;
+            }
+        }
+        if self.inode(number, Moment::Live)?.size != size {
+            self.resize_to(number, size)?;
+            is_changed = true;
+        }
+        Ok(is_changed)
+    }
+
+    fn resize_to(&self, number: InodeNo, size: u64) -> Result<()> {
+        self.change(number, super::Change { size: Some(size), ..Default::default() }).map(|_changed| ())
+    }
+
+    /// Makes a hole where there is data.
+    fn copy_hole(&self, number: InodeNo, from: u64, to: u64) -> Result<bool> {
+        match self.seek_data(number, from, Moment::Live) {
+            Ok(data) if data < to => self.zero(number, from, to - from, true, false).map(|()| true),
+            Ok(_) | Err(Error::Posix(Errno::NXIO)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the tracks of a piece that differ.
+    fn copy_piece(&self, number: InodeNo, mut offset: u64, mut bytes: &[u8]) -> Result<bool> {
+        let mut is_changed = false;
+        while !bytes.is_empty() {
+            let track_bytes = self.device.track_bytes();
+            let (track, rest) = bytes.split_at(bytes.len().min((track_bytes - offset % track_bytes) as usize));
+            if self.read(number, offset, track.len(), Moment::Live)? != track {
+                self.write(number, offset, track, false)?;
+                is_changed = true;
+            }
+            offset += track.len() as u64;
+            bytes = rest;
+        }
+        Ok(is_changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logstore::Codec;
+    use crate::media::TestDir;
+    use crate::tree::{Caller, CreateOptions, New, ROOT};
+    use std::sync::Arc;
+
+    const TRACK: u64 = 16 << 10;
+
+    fn sample() -> (Tree, impl Fn(&Tree, &[u8]) -> InodeNo) {
+        let dir = Arc::new(TestDir::new());
+        let options =
+            CreateOptions { track_bytes: TRACK as usize, codec: Codec::Lz4, uid: 0, gid: 0, mode: 0o755, hash_seed: 1 };
+        Tree::create(dir.clone(), &options).unwrap();
+        let make = |tree: &Tree, name: &[u8]| {
+            let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
+            tree.make(Caller { uid: 1, gid: 2, umask: 0 }, ROOT, name, new).unwrap().0
+        };
+        (Tree::open(dir).unwrap(), make)
+    }
+
+    /// Where data is, and what.
+    fn content(tree: &Tree, file: InodeNo) -> (u64, Vec<(u64, Vec<u8>)>) {
+        let size = tree.inode(file, Moment::Live).unwrap().size;
+        let mut parts = Vec::new();
+        let mut offset = 0;
+        while let Ok(data) = tree.seek_data(file, offset, Moment::Live) {
+            offset = tree.seek_hole(file, data, Moment::Live).unwrap();
+            parts.push((data, tree.read(file, data, (offset - data) as usize, Moment::Live).unwrap()));
+        }
+        (size, parts)
+    }
+
+    /// Files with data at these places, a seed each, and a size.
+    const FILES: [(&[(u64, usize)], u64); 8] = [
+        (&[], 0),
+        (&[(0, 100)], 100),
+        (&[(0, 100_000)], 100_000),
+        (&[(0, 40_000), (10 * TRACK, 30_000)], 1 << 33),
+        (&[(5 * TRACK, 3 * TRACK as usize)], 8 * TRACK),
+        (&[(TRACK, 900)], TRACK + 900),
+        (&[], 1 << 40),
+        (&[(3 << 20, 2 << 20)], 6 << 20),
+    ];
+
+    #[test]
+    fn whatever_a_file_is_it_becomes_the_other_one() {
+        for copies in [false, true] {
+            let (tree, make) = sample();
+            for (i, (a, a_size)) in FILES.iter().enumerate() {
+                for (j, (b, b_size)) in FILES.iter().enumerate() {
+                    let [one, other] = [(a, a_size, 'a'), (b, b_size, 'b')].map(|(parts, size, mark)| {
+                        let file = make(&tree, format!("{copies} {i} {j} {mark}").as_bytes());
+                        for (at, len) in parts.iter() {
+                            let bytes: Vec<u8> = (0..*len).map(|k| (k * (i + 3) / 7 + j) as u8 | 1).collect();
+                            tree.write(file, *at, &bytes, false).unwrap();
+                        }
+                        tree.resize_to(file, *size).unwrap();
+                        file
+                    });
+                    if !copies {
+                        tree.device.committer().unwrap().flush().unwrap();
+                    }
+                    let expected = content(&tree, other);
+                    let likened = match copies {
+                        true => {
+                            let content = tree.copy_content(one, (other, Moment::Live), &mut |_| Ok(())).unwrap();
+                            Likened { content, ..Likened::default() }
+                        }
+                        false => tree.become_like(one, (other, Moment::Live), &mut |_| Ok(())).unwrap(),
+                    };
+                    assert!(likened.content || a == b, "{copies} {i} {j}");
+                    assert!(content(&tree, one) == expected, "{copies} {i} {j}");
+                    if !copies {
+                        assert!(tree.is_like(one, (other, Moment::Live)).unwrap(), "{i} {j}");
+                        let tracks = [one, other].map(|file| tree.inode(file, Moment::Live).unwrap().tracks);
+                        assert_eq!(tracks[0], tracks[1], "{i} {j}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_steps_lead_to_the_same_end() {
+        let (tree, make) = sample();
+        let (one, other) = (make(&tree, b"one"), make(&tree, b"other"));
+        let tracks = 5 * STEP_TRACKS as u64 / 2;
+        for track in 0..tracks {
+            tree.write(one, track * TRACK, &track.to_be_bytes(), false).unwrap();
+            tree.write(other, 2 * track * TRACK, &[7; 9], false).unwrap();
+        }
+        tree.device.committer().unwrap().flush().unwrap();
+        let mut steps = 0;
+        let mut on_step = |_| {
+            steps += 1;
+            Ok(())
+        };
+        tree.become_like(one, (other, Moment::Live), &mut on_step).unwrap();
+        assert!((3..12).contains(&steps), "{steps}");
+        assert!(content(&tree, one) == content(&tree, other));
+        let (small, _) = (make(&tree, b"small"), tree.commit().unwrap());
+        tree.become_like(one, (small, Moment::Live), &mut |_| Ok(())).unwrap();
+        assert_eq!(content(&tree, one), (0, Vec::new()));
+        assert_eq!(tree.become_like(one, (small, Moment::Live), &mut |_| Ok(())).unwrap(), Likened::default());
+    }
+}

@@ -1,0 +1,109 @@
+//! Which inodes changed since a snapshot, and which directories have such inodes below them.
+
+use super::{Tree, is_root};
+use crate::device::{BaseId, Epoch, InodeNo, Moment, inode_of_key, split_increment};
+use crate::error::Result;
+use crate::meta::Table;
+use std::collections::{HashMap, HashSet};
+
+/// Records read under one lock.
+const STEP: usize = 1024;
+
+/// What changed after a snapshot, as it is found in that snapshot. What was made since is not in it: the
+/// directories it was made in are.
+#[derive(Debug, Default)]
+pub struct Touched {
+    inodes: HashSet<InodeNo>,
+    below: HashMap<InodeNo, Vec<InodeNo>>,
+}
+
+impl Touched {
+    pub fn has(&self, inode: InodeNo) -> bool {
+        self.inodes.contains(&inode)
+    }
+
+    /// What a directory had in it that changed, or has such things below it.
+    pub fn below(&self, directory: InodeNo) -> &[InodeNo] {
+        self.below.get(&directory).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Tree {
+    /// What changed after the epoch of a snapshot, up to another one; `None` where increments do not tell. Calls
+    /// `on_step` now and then, and ends with its error.
+    pub fn touched_since(
+        &self,
+        base: BaseId,
+        since: Epoch,
+        to: Epoch,
+        on_step: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<Touched>> {
+        // The increments after a snapshot that is not in the store may have gone with it.
+        let is_stored = {
+            let after = self.device.look()?.snapshots_after(base, since.saturating_sub(1), 1)?;
+            after.iter().any(|found| found.epoch == since)
+        };
+        let spans = self.spans(base, since, to)?;
+        if !is_stored || !spans.is_all {
+            return Ok(None);
+        }
+        let mut touched = Touched::default();
+        for (start, end) in spans.spans {
+            self.add_inodes(base, start, end, &mut touched.inodes, on_step)?;
+        }
+        let mut known = HashSet::new();
+        for (i, &inode) in touched.inodes.iter().enumerate() {
+            let mut at = vec![inode];
+            while let Some(inode) = at.pop() {
+                if is_root(inode) || !known.insert(inode) {
+                    continue;
+                }
+                for (parent, _) in self.names(inode, Moment::At(since))? {
+                    let below = touched.below.entry(parent).or_default();
+                    if below.last() != Some(&inode) {
+                        below.push(inode);
+                    }
+                    at.push(parent);
+                }
+            }
+            if i % STEP == 0 {
+                on_step()?;
+            }
+        }
+        Ok(Some(touched))
+    }
+
+    /// Every change of an inode changes its record. In each increment these come first: the others are passed over.
+    fn add_inodes(
+        &self,
+        base: BaseId,
+        start: Epoch,
+        end: Epoch,
+        inodes: &mut HashSet<InodeNo>,
+        on_step: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let key = |epoch: Epoch| [base.to_be_bytes(), epoch.to_be_bytes()].concat();
+        let mut from = key(start + 1);
+        let to = key(end + 1);
+        while from < to {
+            on_step()?;
+            let look = self.device.look()?;
+            let mut next = to.clone();
+            for (i, pair) in look.meta().range(Table::Increment, &from, &to)?.enumerate() {
+                let (full, _) = pair?;
+                if i == STEP {
+                    next = full;
+                    break;
+                }
+                let (table, key_of, epoch) = split_increment(&full)?;
+                if table > Table::Inode {
+                    next = key(epoch + 1);
+                    break;
+                }
+                inodes.extend(inode_of_key(&key_of));
+            }
+            from = next;
+        }
+        Ok(())
+    }
+}

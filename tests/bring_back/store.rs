@@ -1,0 +1,363 @@
+//! A store of its own for each test, worked on by paths, and pictures of what it shows.
+
+use pitfs::clock::Timestamp;
+use pitfs::daemon::{BringBackReport, Daemon, Progress};
+use pitfs::device::{Epoch, InodeNo, Moment, Snapshot};
+use pitfs::error::{Error, Result};
+use pitfs::logstore::Codec;
+use pitfs::meta::Table;
+use pitfs::tree::{Caller, Change, CreateOptions, Inode, Kind, New, ROOT, RenameMode, SetTime, Tree};
+use pitfs::view::Views;
+use serde_bytes::ByteBuf;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub const TRACK: u64 = 16 << 10;
+pub const MAKER: Caller = Caller { uid: 1000, gid: 100, umask: 0o022 };
+
+pub struct Store {
+    pub dir: tempfile::TempDir,
+    pub daemon: Daemon,
+}
+
+/// Bytes that no other seed has and that do not compress.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
+impl Store {
+    pub fn new() -> Store {
+        Store::with_tracks(TRACK as usize)
+    }
+
+    pub fn with_tracks(track_bytes: usize) -> Store {
+        let dir = tempfile::tempdir().unwrap();
+        let options = CreateOptions { track_bytes, codec: Codec::Lz4, uid: 0, gid: 0, mode: 0o755, hash_seed: 5 };
+        Daemon::create(&dir.path().join("store"), &options).unwrap();
+        let daemon = Daemon::open(&dir.path().join("store")).unwrap();
+        Store { dir, daemon }
+    }
+
+    pub fn views(&self) -> &Arc<Views> {
+        self.daemon.views()
+    }
+
+    pub fn tree(&self) -> &Tree {
+        self.views().tree()
+    }
+
+    pub fn snap(&self, name: &str) -> Snapshot {
+        self.daemon.snapshot(Some(name.as_bytes())).unwrap()
+    }
+
+    pub fn at(&self, path: impl AsRef<[u8]>) -> InodeNo {
+        self.tree().resolve(0, path.as_ref(), Moment::Live).unwrap()
+    }
+
+    pub fn inode(&self, path: impl AsRef<[u8]>) -> Inode {
+        self.tree().inode(self.at(path), Moment::Live).unwrap()
+    }
+
+    pub fn exists(&self, path: impl AsRef<[u8]>) -> bool {
+        self.tree().resolve(0, path.as_ref(), Moment::Live).is_ok()
+    }
+
+    pub fn make(&self, path: impl AsRef<[u8]>, kind: Kind, target: &[u8]) -> InodeNo {
+        let (parent, name) = split(path.as_ref());
+        let rdev = if kind == Kind::CharDevice { 0x103 } else { 0 };
+        let new = New { kind, permissions: if kind == Kind::Directory { 0o755 } else { 0o644 }, rdev, target };
+        self.tree().make(MAKER, self.at(parent), name, new).unwrap().0
+    }
+
+    pub fn mkdir(&self, path: impl AsRef<[u8]>) -> InodeNo {
+        self.make(path, Kind::Directory, b"")
+    }
+
+    /// Makes a file, or gives one other bytes.
+    pub fn write(&self, path: impl AsRef<[u8]>, bytes: &[u8]) -> InodeNo {
+        let path = path.as_ref();
+        let inode = if self.exists(path) { self.at(path) } else { self.make(path, Kind::File, b"") };
+        self.resize(inode, 0);
+        self.write_at(inode, 0, bytes);
+        inode
+    }
+
+    pub fn write_at(&self, inode: InodeNo, offset: u64, bytes: &[u8]) {
+        self.tree().write(inode, offset, bytes, false).unwrap();
+    }
+
+    pub fn resize(&self, inode: InodeNo, size: u64) {
+        self.tree().change(inode, Change { size: Some(size), ..Change::default() }).unwrap();
+    }
+
+    pub fn read(&self, path: impl AsRef<[u8]>) -> Vec<u8> {
+        self.tree().read(self.at(path), 0, 100 << 20, Moment::Live).unwrap()
+    }
+
+    pub fn chmod(&self, path: impl AsRef<[u8]>, permissions: u32) {
+        let change = Change { permissions: Some(permissions), ..Change::default() };
+        self.tree().change(self.at(path), change).unwrap();
+    }
+
+    pub fn chown(&self, path: impl AsRef<[u8]>, uid: u32, gid: u32) {
+        let change = Change { uid: Some(uid), gid: Some(gid), ..Change::default() };
+        self.tree().change(self.at(path), change).unwrap();
+    }
+
+    pub fn utime(&self, path: impl AsRef<[u8]>, seconds: i64) {
+        let time = |nanos| Some(SetTime::To(Timestamp { seconds, nanos }));
+        self.tree().change(self.at(path), Change { atime: time(5), mtime: time(7), ..Change::default() }).unwrap();
+    }
+
+    pub fn set_xattr(&self, path: impl AsRef<[u8]>, name: &str, value: &[u8]) {
+        self.tree().set_xattr(self.at(path), name.as_bytes(), value, pitfs::tree::SetXattr::default()).unwrap();
+    }
+
+    pub fn link(&self, old: impl AsRef<[u8]>, new: impl AsRef<[u8]>) {
+        let (parent, name) = split(new.as_ref());
+        self.tree().link(self.at(old), self.at(parent), name).unwrap();
+    }
+
+    pub fn rename_as(&self, old: impl AsRef<[u8]>, new: impl AsRef<[u8]>, mode: RenameMode) {
+        let ((from, name), (to, new_name)) = (split(old.as_ref()), split(new.as_ref()));
+        self.tree().rename(self.at(from), name, self.at(to), new_name, mode).unwrap();
+    }
+
+    pub fn rename(&self, old: impl AsRef<[u8]>, new: impl AsRef<[u8]>) {
+        self.rename_as(old, new, RenameMode::Replace);
+    }
+
+    /// Removes a name, of a directory with all that is in it.
+    pub fn remove(&self, path: impl AsRef<[u8]>) {
+        let path = path.as_ref();
+        let (parent, name) = split(path);
+        let inode = self.at(path);
+        if !self.inode(path).is_directory() {
+            self.tree().unlink(self.at(parent), name).unwrap();
+            return;
+        }
+        let mut names = Vec::new();
+        let each = |entry: &pitfs::tree::Entry| {
+            names.push(entry.name.clone());
+            Ok(true)
+        };
+        self.tree().list(inode, 0, Moment::Live, each).unwrap();
+        for name in names {
+            self.remove([path, b"/", &name].concat());
+        }
+        self.tree().remove_directory(self.at(parent), name).unwrap();
+    }
+
+    pub fn try_back(&self, snapshot: &Snapshot, paths: &[&[u8]]) -> Result<BringBackReport> {
+        self.back_with(snapshot, paths, &mut |_| Ok(()))
+    }
+
+    pub fn back_with(
+        &self,
+        snapshot: &Snapshot,
+        paths: &[&[u8]],
+        progress: &mut dyn FnMut(&Progress) -> Result<()>,
+    ) -> Result<BringBackReport> {
+        let paths: Vec<ByteBuf> = paths.iter().map(|path| ByteBuf::from(*path)).collect();
+        self.daemon.bring_back(self.views(), snapshot, &paths, progress)
+    }
+
+    /// Brings paths back, and looks at what became of everything.
+    pub fn back(&self, snapshot: &Snapshot, paths: &[&[u8]]) -> BringBackReport {
+        let report = self.try_back(snapshot, paths).unwrap();
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+        self.check_back(snapshot, &report, paths);
+        report
+    }
+
+    /// What was brought back is as it was in the snapshot, and nothing else has changed.
+    pub fn check_back(&self, snapshot: &Snapshot, report: &BringBackReport, paths: &[&[u8]]) {
+        let before = self.views().find(report.before.as_bytes()).unwrap().unwrap();
+        let (then, old, new) = (
+            self.picture(Moment::At(snapshot.epoch)),
+            self.picture(Moment::At(before.epoch)),
+            self.picture(Moment::Live),
+        );
+        let is_inside = |path: &[u8]| {
+            paths.iter().any(|top| {
+                let top = top.strip_suffix(b"/").unwrap_or(top);
+                top.is_empty() || path == top || path.strip_prefix(top).is_some_and(|rest| rest.starts_with(b"/"))
+            })
+        };
+        assert_same(&then.part(&is_inside), &new.part(&is_inside), "what was brought back");
+        // A file with names on both sides that were its names then is one file, and changes with all of them.
+        let is_shared = |path: &[u8]| {
+            let inode = old.inodes.get(path);
+            inode.is_some()
+                && then.inodes.get(path) == inode
+                && old.inodes.iter().any(|(other, found)| Some(found) == inode && is_inside(other))
+        };
+        let mut expected = old.part(&|path| !is_inside(path) && !is_shared(path));
+        let mut found = new.part(&|path| !is_inside(path) && !is_shared(path));
+        // Directories around what was brought back were changed in so far.
+        for path in paths {
+            let mut above = *path;
+            while !above.is_empty() {
+                above = split(above).0;
+                match (expected.0.get_mut(above), found.0.get_mut(above)) {
+                    (Some(expected), Some(found)) => found.times = expected.times,
+                    (None, Some(_)) => {
+                        let made = found.0.remove(above).unwrap();
+                        assert_eq!(made, then.part(&|_| true).0[above], "a directory that was missing");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert_same(&expected, &found, "everything else");
+        for (path, inode) in &old.inodes {
+            if !is_inside(path) {
+                assert_eq!(new.inodes.get(path), Some(inode), "{}", String::from_utf8_lossy(path));
+            }
+        }
+    }
+
+    /// Brings paths back that do not differ: nothing is touched.
+    pub fn back_again(&self, snapshot: &Snapshot, paths: &[&[u8]]) {
+        let report = self.try_back(snapshot, paths).unwrap();
+        assert_eq!((report.files, report.bytes, report.removed), (0, 0, 0), "{report:?}");
+        let before = self.views().find(report.before.as_bytes()).unwrap().unwrap();
+        let after = self.daemon.snapshot(None).unwrap();
+        assert_eq!(self.increments(before.epoch, after.epoch), 0);
+        let (before, after) = (Moment::At(before.epoch), Moment::At(after.epoch));
+        assert_eq!(self.tree().diff(0, before, after).unwrap(), []);
+    }
+
+    /// Records changed after one epoch, up to another.
+    pub fn increments(&self, after: Epoch, to: Epoch) -> usize {
+        let key = |epoch: Epoch| [0u32.to_be_bytes(), (epoch + 1).to_be_bytes()].concat();
+        self.tree().device().look().unwrap().meta().range(Table::Increment, &key(after), &key(to)).unwrap().count()
+    }
+
+    pub fn check(&self) {
+        while self.tree().settle_step().unwrap() {}
+        let report = self.daemon.check(&mut |_| Ok(())).unwrap();
+        assert_eq!(report.problems, []);
+    }
+
+    pub fn picture(&self, moment: Moment) -> Picture {
+        let mut picture = Picture::default();
+        let mut directories = vec![(Vec::new(), ROOT)];
+        picture.add(self.tree(), Vec::new(), ROOT, moment);
+        while let Some((path, inode)) = directories.pop() {
+            let mut entries = Vec::new();
+            let each = |entry: &pitfs::tree::Entry| {
+                entries.push(entry.clone());
+                Ok::<bool, Error>(true)
+            };
+            self.tree().list(inode, 0, moment, each).unwrap();
+            for entry in entries {
+                let path = if path.is_empty() { entry.name } else { [&path[..], b"/", &entry.name].concat() };
+                picture.add(self.tree(), path.clone(), entry.inode, moment);
+                if entry.kind == Kind::Directory {
+                    directories.push((path, entry.inode));
+                }
+            }
+        }
+        picture
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub mode: u32,
+    pub owner: (u32, u32),
+    pub rdev: u32,
+    pub times: (Timestamp, Timestamp),
+    pub size: u64,
+    pub content: Vec<u8>,
+    pub tracks: u64,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The first path of the same inode.
+    pub same_as: Vec<u8>,
+}
+
+/// Everything that can be seen at a moment.
+#[derive(Default)]
+pub struct Picture {
+    pub all: BTreeMap<Vec<u8>, Shown>,
+    pub inodes: BTreeMap<Vec<u8>, InodeNo>,
+}
+
+/// A part of a picture, with the links within it.
+#[derive(PartialEq, Eq)]
+pub struct Part(pub BTreeMap<Vec<u8>, Shown>);
+
+impl Picture {
+    fn add(&mut self, tree: &Tree, path: Vec<u8>, number: InodeNo, moment: Moment) {
+        let inode = tree.inode(number, moment).unwrap();
+        let content = match inode.kind() {
+            Kind::File => content(tree, number, moment),
+            Kind::Symlink => tree.read_link(number, moment).unwrap(),
+            _ => Vec::new(),
+        };
+        let shown = Shown {
+            mode: inode.mode,
+            owner: (inode.uid, inode.gid),
+            rdev: inode.rdev,
+            times: (inode.atime, inode.mtime),
+            size: if inode.is_directory() { 0 } else { inode.size },
+            content,
+            tracks: inode.tracks,
+            xattrs: tree.xattrs(number, moment).unwrap(),
+            same_as: Vec::new(),
+        };
+        self.all.insert(path.clone(), shown);
+        self.inodes.insert(path, number);
+    }
+
+    pub fn part(&self, is_in: &dyn Fn(&[u8]) -> bool) -> Part {
+        let mut first: BTreeMap<InodeNo, &Vec<u8>> = BTreeMap::new();
+        let mut part = BTreeMap::new();
+        for (path, shown) in self.all.iter().filter(|(path, _)| is_in(path)) {
+            let same_as = first.entry(self.inodes[path]).or_insert(path).to_vec();
+            part.insert(path.clone(), Shown { same_as, ..shown.clone() });
+        }
+        Part(part)
+    }
+}
+
+/// The bytes of a file, with the places of those that are not in holes.
+fn content(tree: &Tree, number: InodeNo, moment: Moment) -> Vec<u8> {
+    let mut content = Vec::new();
+    let mut offset = 0;
+    while let Ok(data) = tree.seek_data(number, offset, moment) {
+        offset = tree.seek_hole(number, data, moment).unwrap();
+        content.extend(data.to_be_bytes());
+        content.extend(tree.read(number, data, (offset - data) as usize, moment).unwrap());
+    }
+    content
+}
+
+pub fn assert_same(expected: &Part, found: &Part, what: &str) {
+    for (path, shown) in &expected.0 {
+        let name = String::from_utf8_lossy(path);
+        let other = found.0.get(path).unwrap_or_else(|| panic!("{what}: {name} is missing"));
+        let without = |shown: &Shown| Shown { content: Vec::new(), ..shown.clone() };
+        assert_eq!(without(shown), without(other), "{what}: {name}");
+        assert!(shown.content == other.content, "{what}: {name} has other bytes");
+    }
+    for path in found.0.keys() {
+        assert!(expected.0.contains_key(path), "{what}: {} is too much", String::from_utf8_lossy(path));
+    }
+}
