@@ -32,6 +32,7 @@ mod pointer;
 mod scan;
 mod separate;
 mod session;
+mod spans;
 mod tracks;
 
 pub use archived::{ArchivedTrack, TrackRecord, index_entry};
@@ -48,6 +49,7 @@ pub use journaling::Journaling;
 pub use pointer::{Patch, Pointer};
 pub use separate::Separate;
 pub use session::{Changing, Purpose, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
+pub use spans::{Span, Timeline, Value};
 pub use tracks::{Source, split_track_key};
 
 use crate::clock::Timestamp;
@@ -95,7 +97,7 @@ struct HistoryRecord {
     reserved: u64,
 }
 
-type TrackKey = (InodeNo, TrackNo);
+pub type TrackKey = (InodeNo, TrackNo);
 type Tracks = BTreeMap<TrackKey, Dirty>;
 
 /// Everything an operation can see and change, under one lock.

@@ -13,6 +13,7 @@
 mod acl;
 mod attributes;
 mod base;
+mod changed;
 mod copy;
 mod data;
 mod diff;
@@ -30,6 +31,7 @@ mod versions;
 mod xattr;
 
 pub use attributes::{Change, SetTime};
+pub use changed::{ChangedTracks, bitmap};
 pub use copy::Position;
 pub use diff::{Difference, DifferenceKind};
 pub use inode::{Inode, Kind, ROOT, is_root, root_of};
@@ -40,7 +42,7 @@ pub(crate) use paths::join;
 pub use rename::RenameMode;
 pub use space::Space;
 pub use touched::Touched;
-pub use versions::bitmap;
+pub use versions::Version;
 pub use xattr::{SetMode, SetXattr};
 
 use crate::clock::Timestamp;

@@ -186,7 +186,7 @@ impl State {
     }
 
     /// The record of the base itself that decides what a key is at a moment, if its birth allows it.
-    fn candidate(&self, table: Table, key: &[u8], mut moment: Moment) -> Result<Option<Found>> {
+    pub(super) fn candidate(&self, table: Table, key: &[u8], mut moment: Moment) -> Result<Option<Found>> {
         if let Moment::At(epoch) = moment
             && let Some((archive, tip)) = self.archive_of(base_of_key(key), epoch)?
         {

@@ -47,7 +47,8 @@ pub(super) struct Stored {
 }
 
 impl State {
-    pub(super) fn is_in_memory(&self, key: &TrackKey) -> bool {
+    /// Whether a track was written and has no place on the media yet.
+    pub fn is_in_memory(&self, key: &TrackKey) -> bool {
         self.dirty.contains_key(key) || self.flushing.contains_key(key)
     }
 

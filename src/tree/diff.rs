@@ -43,6 +43,15 @@ pub struct Difference {
     pub size_after: Option<u64>,
 }
 
+/// Moments of one base in the order of time; what is in the increments between two has ended after the one, and
+/// not after the other.
+pub(super) fn order(moment: Moment) -> Epoch {
+    match moment {
+        Moment::At(epoch) => epoch,
+        Moment::Live => Epoch::MAX - 1,
+    }
+}
+
 #[derive(Default)]
 struct Touched {
     data: bool,
@@ -60,10 +69,6 @@ pub(super) struct Spans {
 impl Tree {
     /// What became different from `before` to `after`, sorted by path.
     pub fn diff(&self, base: BaseId, before: Moment, after: Moment) -> Result<Vec<Difference>> {
-        let order = |moment| match moment {
-            Moment::At(epoch) => epoch,
-            Moment::Live => Epoch::MAX - 1,
-        };
         let (start, end) = (order(before), order(after));
         let mut found = if start <= end {
             self.diff_forward(base, (before, start), (after, end))?
@@ -116,7 +121,7 @@ impl Tree {
         Ok(found)
     }
 
-    fn inode_or_none(&self, number: InodeNo, moment: Moment) -> Result<Option<Inode>> {
+    pub(super) fn inode_or_none(&self, number: InodeNo, moment: Moment) -> Result<Option<Inode>> {
         match self.inode(number, moment) {
             // An inode without a name is not part of the tree any more.
             Ok(found) => Ok((found.links > 0).then_some(found)),

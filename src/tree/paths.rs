@@ -32,11 +32,16 @@ impl Tree {
     /// Follows a path from the root of the tree. Symlinks are not followed.
     pub fn resolve(&self, base: BaseId, path: &[u8], moment: Moment) -> Result<InodeNo> {
         let mut at = root_of(base);
-        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
+        for name in names_of(path) {
             at = self.lookup(at, name, moment)?.0;
         }
         Ok(at)
     }
+}
+
+/// The names that a path consists of.
+pub(super) fn names_of(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".")
 }
 
 /// The names of an inode: directories and the names in them.

@@ -1,0 +1,347 @@
+//! What a key was over time.
+//!
+//! All pre-images of a key are neighbours, so that the history of a key is one range of them, however many
+//! snapshots lie between. It is told in spans: a value, and the epochs in which the read rule gives it. A base
+//! as it is now counts as its current epoch, which no snapshot has yet.
+//!
+//! Epochs of which no snapshot is left get what the rule gives as well, which means nothing: spans are for
+//! looking up what was there in snapshots that can be read. Times that only an archive holds follow the archive's
+//! rule (`archived.rs`), which its index answers in the same way.
+
+use super::base::{Era, base_of_key, inode_prefix, key_in};
+use super::history::{preimage_key, split_preimage, split_record};
+use super::tracks::{split_track_key, track_key};
+use super::{BaseId, Epoch, InodeNo, Moment, Snapshot, State, TrackKey, TrackNo, in_base};
+use crate::archive::Archive;
+use crate::error::Result;
+use crate::meta::{Pair, Table, prefix_end};
+use std::collections::BTreeSet;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+/// Records that one call walks at most.
+const PIECE: usize = 4096;
+
+/// A value of a key.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Without its birth.
+    pub bytes: Vec<u8>,
+    birth: Epoch,
+    is_archived: bool,
+}
+
+impl Value {
+    fn of(table: Table, key: &[u8], bytes: &[u8], is_archived: bool) -> Result<Value> {
+        let (birth, value) = split_record(table, key, bytes)?;
+        Ok(Value { bytes: value.to_vec(), birth, is_archived })
+    }
+
+    /// Whether it is the same value of the same key. An archive names the bytes of a track in its own way: there
+    /// it is the same if it was written in the same epoch.
+    pub fn is_same(&self, other: &Value) -> bool {
+        self.bytes == other.bytes || self.is_archived != other.is_archived && self.birth == other.birth
+    }
+}
+
+/// A value of a key, and when it was there.
+#[derive(Clone, Debug)]
+pub struct Span {
+    pub epochs: Range<Epoch>,
+    pub value: Value,
+}
+
+/// Which moments of a base can be seen: snapshots in the store, and times that only its archive holds.
+pub struct Timeline {
+    base: BaseId,
+    /// Times that only the archive holds, oldest first.
+    archived: Vec<Snapshot>,
+    archive: Option<(Arc<Archive>, Epoch)>,
+    /// Where moments of one kind begin and those of the other end; the first are in the archive.
+    turns: Vec<Epoch>,
+}
+
+impl Timeline {
+    /// A window of epochs in parts, and whether the archive has each.
+    fn parts(&self, window: Range<Epoch>) -> Vec<(Range<Epoch>, bool)> {
+        let mut parts = Vec::new();
+        let mut start = window.start;
+        for (i, turn) in self.turns.iter().chain([&Epoch::MAX]).enumerate() {
+            let end = window.end.min(*turn);
+            if start < end {
+                parts.push((start..end, i < self.turns.len() && i % 2 == 0));
+                start = end;
+            }
+        }
+        parts
+    }
+
+    /// The first snapshot in a range of epochs that can be looked into.
+    pub fn first(&self, state: &State, epochs: Range<Epoch>) -> Result<Option<Snapshot>> {
+        let archived = self.archived.get(self.archived.partition_point(|found| found.epoch < epochs.start));
+        let archived = archived.filter(|found| found.epoch < epochs.end);
+        let end = archived.map_or(epochs.end, |found| found.epoch);
+        let mut after = epochs.start.saturating_sub(1);
+        loop {
+            match state.snapshot_after(self.base, after)?.filter(|found| found.epoch < end) {
+                Some(found) if found.is_readable() => return Ok(Some(found)),
+                Some(found) => after = found.epoch,
+                None => return Ok(archived.cloned()),
+            }
+        }
+    }
+
+    /// The last snapshot in a range of epochs that can be looked into.
+    pub fn last(&self, state: &State, epochs: Range<Epoch>) -> Result<Option<Snapshot>> {
+        let before = &self.archived[..self.archived.partition_point(|found| found.epoch < epochs.end)];
+        let archived = before.last().filter(|found| found.epoch >= epochs.start);
+        let start = archived.map_or(epochs.start, |found| found.epoch);
+        let mut before = epochs.end;
+        loop {
+            match state.snapshot_before(self.base, before)?.filter(|found| found.epoch >= start) {
+                Some(found) if found.is_readable() => return Ok(Some(found)),
+                Some(found) => before = found.epoch,
+                None => return Ok(archived.cloned()),
+            }
+        }
+    }
+
+    /// Keys of an inode's records of which the archive has old values.
+    pub fn archived_keys(&self, table: Table, inode: InodeNo) -> Result<BTreeSet<Vec<u8>>> {
+        let Some((archive, _)) = &self.archive else { return Ok(BTreeSet::new()) };
+        let prefix = preimages_of(table, inode);
+        let all = archive.range(&prefix, &prefix_end(&prefix))?;
+        all.map(|pair| pair.and_then(|(full, _)| Ok(split_preimage(&full)?.1))).collect()
+    }
+}
+
+/// The beginning of the keys of all pre-images of an inode's records in a table.
+fn preimages_of(table: Table, inode: InodeNo) -> Vec<u8> {
+    let prefix = inode_prefix(inode);
+    [&prefix[..4], &[table as u8], &prefix[4..]].concat()
+}
+
+/// The spans of a key in one era, as far as they are known.
+struct Spans {
+    /// Records up to this epoch do not count.
+    since: Epoch,
+    /// What shines through where the base has nothing itself.
+    source: Option<Value>,
+    /// What is still to be told.
+    rest: Range<Epoch>,
+    spans: Vec<Span>,
+}
+
+impl Spans {
+    /// Tells the epochs before `end` by the record that decides there.
+    fn add(&mut self, value: Value, end: Epoch) {
+        let end = end.min(self.rest.end);
+        if value.birth > self.since && value.birth < end {
+            self.shine_through(value.birth);
+            self.push(value, end);
+        } else {
+            self.shine_through(end);
+        }
+    }
+
+    /// Tells the epochs before `end`, in which the base has nothing itself.
+    fn shine_through(&mut self, end: Epoch) {
+        match self.source.clone() {
+            Some(value) => self.push(value, end),
+            None => self.rest.start = self.rest.start.max(end),
+        }
+    }
+
+    fn push(&mut self, value: Value, end: Epoch) {
+        let epochs = self.rest.start..end;
+        self.rest.start = self.rest.start.max(end);
+        // A record without a value is a tombstone.
+        if !epochs.is_empty() && !value.bytes.is_empty() {
+            self.spans.push(Span { epochs, value });
+        }
+    }
+}
+
+impl State {
+    /// Which moments of a base can be seen.
+    pub fn timeline(&self, base: BaseId) -> Result<Timeline> {
+        let mut timeline = Timeline { base, archived: Vec::new(), archive: None, turns: Vec::new() };
+        let Some(archive) = self.archive(base) else { return Ok(timeline) };
+        for snapshot in self.shown_after(base, 0, usize::MAX)?.into_iter().filter(Snapshot::is_readable) {
+            // The first kind is the archive's: with a store's snapshot first, it ends before it begins.
+            if snapshot.is_archived != (timeline.turns.len() % 2 == 0) {
+                timeline.turns.push(snapshot.epoch);
+            }
+            if snapshot.is_archived {
+                timeline.archived.push(snapshot);
+            }
+        }
+        // What is behind the last of them is the store's.
+        match timeline.archived.last() {
+            Some(last) if timeline.turns.len() % 2 == 0 => timeline.turns.push(last.epoch + 1),
+            Some(_) => {}
+            None => timeline.turns.clear(),
+        }
+        timeline.archive = archive.tip().map(|tip| (archive, tip.epoch));
+        Ok(timeline)
+    }
+
+    /// The values that a key had in a window of epochs, oldest first. In epochs between two spans there was none.
+    pub fn spans(&self, timeline: &Timeline, table: Table, key: &[u8], window: Range<Epoch>) -> Result<Vec<Span>> {
+        let eras = &self.base(timeline.base)?.record.eras;
+        let mut spans = Vec::new();
+        let mut start = window.start;
+        let mut era: Option<&Era> = None;
+        for next in eras.iter().map(Some).chain([None]) {
+            let end = next.map_or(window.end, |next| window.end.min(next.since + 1));
+            if start < end {
+                for (part, is_archived) in timeline.parts(start..end) {
+                    let archive = timeline.archive.as_ref().filter(|_| is_archived);
+                    spans.extend(self.spans_in(era, archive, table, key, part)?);
+                }
+                start = end;
+            }
+            era = next;
+        }
+        Ok(spans)
+    }
+
+    fn spans_in(
+        &self,
+        era: Option<&Era>,
+        archive: Option<&(Arc<Archive>, Epoch)>,
+        table: Table,
+        key: &[u8],
+        window: Range<Epoch>,
+    ) -> Result<Vec<Span>> {
+        let from = preimage_key(table, key, window.start + 1);
+        let to = preimage_key(table, key, Epoch::MAX);
+        let source = match era {
+            Some(Era { source, .. }) => self.value_at(table, &key_in(source.base, key), Moment::At(source.epoch))?,
+            None => None,
+        };
+        let mut all = Spans { since: era.map_or(0, |era| era.since), source, rest: window, spans: Vec::new() };
+        let old: Box<dyn Iterator<Item = Result<Pair>>> = match archive {
+            Some((archive, _)) => archive.range(&from, &to)?,
+            None => Box::new(self.meta.range(Table::Preimage, &from, &to)?),
+        };
+        for pair in old {
+            let (full, bytes) = pair?;
+            // A longer key that starts with this one can lie in between.
+            if full.len() == from.len() {
+                all.add(Value::of(table, key, &bytes, archive.is_some())?, split_preimage(&full)?.2);
+            }
+            if all.rest.is_empty() {
+                return Ok(all.spans);
+            }
+        }
+        let end = all.rest.end;
+        let last = archive.map_or(Moment::Live, |(_, tip)| Moment::At(*tip));
+        match self.candidate(table, key, last)? {
+            Some(found) => all.add(Value::of(table, key, &found.bytes, found.archive.is_some())?, end),
+            None => all.shine_through(end),
+        }
+        Ok(all.spans)
+    }
+
+    fn value_at(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Value>> {
+        let found = self.find(table, key, moment)?;
+        found.map(|found| Value::of(table, key, &found.bytes, found.archive.is_some())).transpose()
+    }
+
+    /// What the record of a track says at a moment, to be compared.
+    pub fn track_at(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<Value>> {
+        self.value_at(Table::Track, &track_key(inode, track), moment)
+    }
+
+    /// Keys of an inode's records of which old values are kept, a piece of them from `cursor` on (empty: from
+    /// the first), and where to go on.
+    pub fn replaced_keys(
+        &self,
+        table: Table,
+        inode: InodeNo,
+        cursor: &[u8],
+    ) -> Result<(BTreeSet<Vec<u8>>, Option<Vec<u8>>)> {
+        let prefix = preimages_of(table, inode);
+        let from = prefix.as_slice().max(cursor);
+        let mut keys = BTreeSet::new();
+        for (count, pair) in self.meta.range(Table::Preimage, from, &prefix_end(&prefix))?.enumerate() {
+            let (full, _) = pair?;
+            if count == PIECE {
+                return Ok((keys, Some(full)));
+            }
+            keys.insert(split_preimage(&full)?.1);
+        }
+        Ok((keys, None))
+    }
+
+    /// Keys of an inode's records that are there now, or shine through in an era that is not settled yet.
+    pub fn present_keys(&self, table: Table, inode: InodeNo) -> Result<BTreeSet<Vec<u8>>> {
+        let prefix = inode_prefix(inode);
+        let base = base_of_key(&prefix);
+        let mut keys = BTreeSet::new();
+        for pair in self.meta.range(table, &prefix, &prefix_end(&prefix))? {
+            keys.insert(pair?.0);
+        }
+        for Era { source, .. } in &self.base(base)?.record.eras {
+            let from = key_in(source.base, &prefix);
+            self.scan(table, &from, &prefix_end(&from), Moment::At(source.epoch), |key, _| {
+                keys.insert(key_in(base, key));
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        Ok(keys)
+    }
+
+    /// Tracks of a range that a file has at a moment and that were born after an epoch, among a piece of those
+    /// that it has; and where to go on. What is in memory counts as born now.
+    pub fn tracks_born(
+        &self,
+        inode: InodeNo,
+        range: Range<TrackNo>,
+        moment: Moment,
+        after: Epoch,
+    ) -> Result<(Vec<TrackNo>, Option<TrackNo>)> {
+        let (from, to) = (track_key(inode, range.start), track_key(inode, range.end));
+        let mut born = Vec::new();
+        let mut next = None;
+        let mut count = 0;
+        self.records(Table::Track, &from, &to, moment, |key, birth, _| {
+            let Some((_, track)) = split_track_key(key) else { return Ok(ControlFlow::Continue(())) };
+            if count == PIECE {
+                next = Some(track);
+                return Ok(ControlFlow::Break(()));
+            }
+            count += 1;
+            if birth > after {
+                born.push(track);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if moment == Moment::Live {
+            let end = next.unwrap_or(range.end);
+            born.extend(self.in_memory((inode, range.start)..(inode, end)).map(|(_, track)| track));
+            born.sort_unstable();
+            born.dedup();
+        }
+        Ok((born, next))
+    }
+
+    /// The tracks of a base that were written and have no place on the media yet.
+    pub fn tracks_in_memory(&self, base: BaseId) -> BTreeSet<(InodeNo, TrackNo)> {
+        self.in_memory((in_base(base, 0), 0)..(in_base(base + 1, 0), 0)).collect()
+    }
+
+    /// Whether some of a file was written and has no place on the media yet.
+    pub fn has_tracks_in_memory(&self, inode: InodeNo) -> bool {
+        self.in_memory((inode, 0)..(inode, TrackNo::MAX)).next().is_some()
+    }
+
+    fn in_memory(&self, range: Range<TrackKey>) -> impl Iterator<Item = TrackKey> {
+        let keys = |tracks: &super::Tracks| match range.is_empty() {
+            true => Vec::new(),
+            false => tracks.range(range.clone()).map(|(key, _)| *key).collect(),
+        };
+        [keys(&self.dirty), keys(&self.flushing)].into_iter().flatten()
+    }
+}
