@@ -5,19 +5,91 @@ use crate::common::check::{check, check_bare};
 use crate::common::compare::compare_exactly;
 use crate::common::model::Picture;
 use crate::common::rng::Rng;
-use crate::common::world::{World, open};
+use crate::common::world::{World, complete, open};
 use pitfs::device::Moment;
 use pitfs::error::Error;
 use pitfs::limits::SEGMENT_BYTES;
 use pitfs::logstore::Codec;
 use pitfs::media::{Tearing, TestDir};
-use pitfs::tree::ROOT;
+use pitfs::tree::{Kind, ROOT};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 const STEPS: usize = 150;
 
-/// Changes with many commits among them, until the media stops.
+/// Changes, until the media stops.
+type Work = fn(&mut World) -> Result<(), Error>;
+
+/// Changes of whole trees among them, with settling in all stages.
+fn work_on_trees(world: &mut World) -> Result<(), Error> {
+    for _ in 0..STEPS {
+        match world.rng.below(100) {
+            0..55 => world.change()?,
+            55..63 => world.change_snapshots()?,
+            63..88 => world.change_bases_at_once()?,
+            88..97 => world.commit()?,
+            _ => world.commit().and_then(|()| world.reopen())?,
+        }
+    }
+    world.commit()
+}
+
+/// More files than a step settles.
+const FILES: usize = 600;
+
+/// A restore and a clone, settled step by step with a commit after each; then all goes.
+fn work_in_steps(world: &mut World) -> Result<(), Error> {
+    let names: Vec<Vec<u8>> = (0..FILES).map(|i| format!("file {i}").into_bytes()).collect();
+    for (i, name) in names.iter().enumerate() {
+        let made = world.make_kind(ROOT, name, Kind::File)?;
+        if let (Some(number), 0) = (made, i % 40) {
+            world.write_to(number, 0, 20_000)?;
+        }
+    }
+    world.snapshot()?;
+    let first = world.now.snapshots.keys().next().expect("it was just taken").clone();
+    for (i, name) in names.iter().enumerate() {
+        let number = world.now.live.entry(ROOT, name).expect("it was made");
+        match i % 3 {
+            0 => world.write_to(number, 10, 3000)?,
+            1 => world.unlink_name(ROOT, name)?,
+            _ => {
+                world.unlink_name(ROOT, name)?;
+                world.make_kind(ROOT, name, Kind::Directory)?;
+            }
+        }
+    }
+    let clone = world.clone_of(world.now.base, &first, false, true)?;
+    world.restore_to(&first)?;
+    settle_in_steps(world, 2)?;
+    world.restore_to(&first)?;
+    world.now.go_to(clone);
+    for _ in 0..10 {
+        world.change()?;
+    }
+    world.promote_base(clone)?;
+    settle_in_steps(world, usize::MAX)?;
+    world.delete_this_base(clone)?;
+    while world.tree().device().delete_step()? {
+        world.commit()?;
+    }
+    Ok(())
+}
+
+fn settle_in_steps(world: &mut World, most: usize) -> Result<(), Error> {
+    for _ in 0..most {
+        if !world.tree().settle_step()? {
+            break;
+        }
+        // Some of it in a commit, some in the next.
+        if world.rng.percent(60) {
+            world.commit()?;
+        }
+    }
+    Ok(())
+}
+
+/// Changes with many commits among them.
 fn work(world: &mut World) -> Result<(), Error> {
     for _ in 0..STEPS {
         match world.rng.below(100) {
@@ -51,6 +123,7 @@ fn recognize(dir: &TestDir, before: &Picture, after: &Picture) -> Picture {
     for picture in [before, after] {
         let mut picture = picture.clone();
         picture.forget_nameless();
+        complete(&views, &mut picture).expect("the store can be read");
         match compare_exactly(&views, &picture) {
             Ok(()) => {
                 check(views.tree()).unwrap_or_else(|text| panic!("its records do not hold together: {text}"));
@@ -62,7 +135,7 @@ fn recognize(dir: &TestDir, before: &Picture, after: &Picture) -> Picture {
     panic!("neither before ({}) nor after ({})", mismatches[0], mismatches[1]);
 }
 
-fn cut_at(seed: u64, codec: Codec, sync: u64) {
+fn cut_at(seed: u64, codec: Codec, work: Work, sync: u64) {
     let (mut world, stopped) = begin(seed, codec);
     stopped.stop_at_sync(sync);
     let error = work(&mut world).expect_err("the media stops on the way");
@@ -78,6 +151,8 @@ fn cut_at(seed: u64, codec: Codec, sync: u64) {
         for _ in 0..25 {
             world.change().expect("a change after the power cut");
         }
+        world.settle().expect("settling goes on after the power cut");
+        world.look_at_protection().expect("the store can be read");
         world.snapshot().expect("a snapshot after the power cut");
         world.reopen().expect("it opens after more changes");
         world.compare("after more changes");
@@ -88,13 +163,17 @@ fn cut_at(seed: u64, codec: Codec, sync: u64) {
 }
 
 fn cut_everywhere(seed: u64, codec: Codec) {
+    cut_everywhere_in(seed, codec, work)
+}
+
+fn cut_everywhere_in(seed: u64, codec: Codec, work: Work) {
     let (mut world, dir) = begin(seed, codec);
     let start = dir.syncs();
     work(&mut world).expect("nothing stops the first run");
     let syncs = dir.syncs() - start;
     assert!(syncs > 30, "the workload has {syncs} syncs only");
     for sync in 1..=syncs {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| cut_at(seed, codec, sync))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| cut_at(seed, codec, work, sync))) {
             println!("the power was cut at sync {sync} of {syncs} of seed {seed}, {codec:?}");
             resume_unwind(panic);
         }
@@ -158,6 +237,16 @@ fn a_power_cut_leaves_one_commit_uncompressed() {
 fn a_power_cut_leaves_one_commit_with_lz4() {
     cut_everywhere(2, Codec::Lz4);
     cut_everywhere(3, Codec::Lz4);
+}
+
+#[test]
+fn a_power_cut_leaves_one_commit_of_many_bases() {
+    cut_everywhere_in(5, Codec::Lz4, work_on_trees);
+}
+
+#[test]
+fn a_power_cut_while_a_restore_is_settled_leaves_one_commit() {
+    cut_everywhere_in(6, Codec::Lz4, work_in_steps);
 }
 
 #[test]

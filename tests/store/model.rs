@@ -71,7 +71,7 @@ fn a_store_of_many_bases_is_its_model() {
     for seed in first..first + runs {
         println!("seed {seed}");
         let world = World::create(Arc::new(TestDir::new()), seed, Codec::Lz4);
-        run_world(world, 12).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        run_world(world, 6 + seed % 4 * 8).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
 }
 
