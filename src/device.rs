@@ -491,7 +491,7 @@ impl State {
             Holder::Live if left.live == 0 && left.log > 0 => {
                 self.log_blocks += blocks;
                 if let (1, Some(track)) = (left.log, track) {
-                    self.left_to_newest(track, location)?;
+                    self.count_single(track, location, u64::saturating_add)?;
                 }
             }
             Holder::Log if left.all() == 0 => self.log_blocks = self.log_blocks.saturating_sub(blocks),

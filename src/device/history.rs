@@ -330,9 +330,14 @@ impl State {
         self.release_all(&device.log)
     }
 
-    /// A track has let go of a location that a single pre-image holds now: counted if that is its own, which
-    /// shared it under patches, and holds the newest snapshot alone.
-    pub(super) fn left_to_newest(&mut self, track: TrackKey, location: &Location) -> Result<()> {
+    /// A track has let go of a location that a single pre-image holds now, or shares it from now on: counted if that
+    /// is its own, and holds the newest snapshot alone.
+    pub(super) fn count_single(
+        &mut self,
+        track: TrackKey,
+        location: &Location,
+        change: impl FnOnce(u64, u64) -> u64,
+    ) -> Result<()> {
         let key = track_key(track.0, track.1);
         let base = self.base(base_of_key(&key))?;
         let (newest, before_newest) = (base.newest, base.before_newest);
@@ -341,7 +346,7 @@ impl State {
         if found.holder == Holder::Log && !value.is_empty() && birth > before_newest && birth <= newest {
             let pointer: Pointer = decode(Table::Track, &key, value)?;
             if pointer.locations().any(|other| other == location) {
-                self.count_newest_alone(base_of_key(&key), |blocks| blocks + location.blocks() as u64);
+                self.count_newest_alone(base_of_key(&key), |blocks| change(blocks, location.blocks() as u64));
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn, bas
 use crate::archive::Archive;
 use crate::error::{Error, Result};
 use crate::limits::{DIRTY_BYTES_MAX, DIRTY_RECORDS_MAX, DIRTY_ROOM_MAX};
-use crate::logstore::{Holder, Placed};
+use crate::logstore::{Holder, Holders, Placed};
 use crate::meta::Table;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -416,7 +416,9 @@ impl Txn<'_> {
     /// kind of record that `pointer` stands in.
     pub fn share_track(&mut self, inode: InodeNo, track: TrackNo, pointer: &Pointer, known: Holder) -> Result<()> {
         for location in pointer.locations() {
-            self.state.share(&self.device.log, location, known)?;
+            if self.state.share(&self.device.log, location, known)? == (Holders { live: 0, log: 1 }) {
+                self.state.count_single((inode, track), location, u64::saturating_sub)?;
+            }
         }
         self.set(Table::Track, &track_key(inode, track), pointer)?;
         self.state.count_refers(base_of(inode), None, Some(pointer));
