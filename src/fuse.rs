@@ -34,7 +34,7 @@ const REQUEST_BYTES: u32 = 1 << 20;
 
 /// An xattr of the mount root: the directory of the store that is mounted here.
 pub const STORE_XATTR: &str = "user.pitfs.store";
-/// An xattr of a directory that shows a base with its snapshots: the base's name.
+/// An xattr of a directory that shows a base with its snapshots, and of the roots of trees: the base's name.
 pub const BASE_XATTR: &str = "user.pitfs.base";
 
 /// What a mount shows, and what is known of its kernel.

@@ -2,9 +2,8 @@
 //! the first base) and the low 40 bits the inode's number within the view.
 //!
 //! A view can be reached in more than one way: through its name, and through `.snap` and `.snapshots`. A
-//! directory may stand in one place only, as far as the kernel is concerned, so each further way has a
-//! view's number of its own while the store is mounted. Directories that are in no tree have the last view's
-//! number.
+//! directory may stand in one place only, as far as the kernel is concerned, so behind each such door the view has a
+//! number of its own while the store is mounted. Directories that are in no tree have the last view's number.
 
 use crate::device::{BaseId, Epoch, InodeNo, Moment, base_of, in_base, number_of};
 use crate::error::{Errno, Error, Result};
@@ -50,6 +49,27 @@ pub(super) enum Virtual {
     Link(String),
 }
 
+impl Virtual {
+    /// Whether what it shows changes without the kernel being told.
+    pub(super) fn is_always_new(&self) -> bool {
+        match self {
+            Virtual::Base(_) | Virtual::Link(_) => false,
+            Virtual::Snap(_) | Virtual::Shadow(_) | Virtual::Times(_) | Virtual::Time(..) => true,
+        }
+    }
+}
+
+/// Behind which name a view was entered, if not its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Door {
+    /// `.snap`
+    Snap,
+    /// `.snapshots` of a live tree.
+    Shadow,
+    /// `.snapshots/@TIME` in the mount, in seconds since 1970.
+    Time(i64),
+}
+
 impl Place {
     /// The same way at another inode.
     pub(super) fn at(self, inode: InodeNo) -> Place {
@@ -80,7 +100,7 @@ pub(super) fn base_number(base: BaseId) -> u64 {
 struct Given {
     numbers: HashMap<Virtual, u64>,
     nodes: HashMap<u64, Virtual>,
-    ways: HashMap<View, ViewNo>,
+    ways: HashMap<(View, Door), ViewNo>,
 }
 
 /// The views and virtual nodes that the kernel has been told numbers of.
@@ -100,16 +120,16 @@ impl Numbers {
         place
     }
 
-    /// An inode of a snapshot, reached through `.snap` or `.snapshots`.
-    pub(super) fn aside(&self, inode: InodeNo, epoch: Epoch) -> Result<Place> {
+    /// An inode of a snapshot, reached through a door.
+    pub(super) fn aside(&self, inode: InodeNo, epoch: Epoch, door: Door) -> Result<Place> {
         let view = View::at(base_of(inode), epoch);
         let way = {
             let mut given = self.given.lock();
             let next = VIEWS_PASSING + given.ways.len() as ViewNo;
-            if next >= VIRTUAL && !given.ways.contains_key(&view) {
+            if next >= VIRTUAL && !given.ways.contains_key(&(view, door)) {
                 return Err(Error::Posix(Errno::NFILE));
             }
-            *given.ways.entry(view).or_insert(next)
+            *given.ways.entry((view, door)).or_insert(next)
         };
         Ok(self.know(Place { inode, moment: view.moment, way }))
     }
@@ -161,9 +181,14 @@ mod tests {
             let place = numbers.know(Place::root(view)).at(in_base(view.base, 77));
             assert_eq!(numbers.node(place.number()).unwrap(), Node::In(place));
         }
-        let aside = numbers.aside(in_base(3, 5), 77).unwrap();
-        assert_eq!(numbers.node(aside.number()).unwrap(), Node::In(aside));
-        assert_ne!(aside.number(), Place::root(View::at(3, 77)).at(in_base(3, 5)).number());
+        let mut seen = vec![Place::root(View::at(3, 77)).at(in_base(3, 5)).number()];
+        for door in [Door::Snap, Door::Shadow, Door::Time(7), Door::Time(8)] {
+            let aside = numbers.aside(in_base(3, 5), 77, door).unwrap();
+            assert_eq!(numbers.aside(in_base(3, 5), 77, door).unwrap(), aside);
+            assert_eq!(numbers.node(aside.number()).unwrap(), Node::In(aside));
+            assert!(!seen.contains(&aside.number()));
+            seen.push(aside.number());
+        }
         for node in [Virtual::Base(4), Virtual::Snap(9), Virtual::Shadow(0), Virtual::Link("a".into())] {
             assert_eq!(numbers.node(numbers.virtual_number(&node)).unwrap(), Node::Virtual(node));
         }

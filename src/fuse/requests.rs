@@ -4,7 +4,7 @@ use super::convert::{errno, file_type, set_time};
 use super::number::{Node, Place, ROOT};
 use super::root::Target;
 use super::{BASE_XATTR, FileSystem, KEEP, REQUEST_BYTES, STORE_XATTR, placement};
-use crate::device::Moment;
+use crate::device::{Moment, base_of};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{Caller, Change, Entry, Inode, Kind, New, Position, RenameMode, SetMode, SetXattr};
 use fuser::*;
@@ -57,6 +57,11 @@ impl FileSystem {
             Err(Error::Posix(Errno::NOENT)) => self.hidden_lookup(place, name),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the kernel may remember that there is nothing under a name.
+    fn may_be_kept(&self, parent: u64, name: &[u8]) -> bool {
+        !crate::view::is_virtual_name(name) && self.numbers.node(parent).is_ok_and(|node| !keep(&node).is_zero())
     }
 
     /// The kernel has been told of this inode: it stays until it is forgotten.
@@ -188,6 +193,7 @@ impl FileSystem {
         let place = match self.numbers.node(number)? {
             Node::In(place) => place,
             node => {
+                let keep = keep(&node);
                 return self.virtual_list(&node, offset, &mut |name, next, target| {
                     let is_dots = matches!(target, Target::Dots);
                     let attr = match target {
@@ -195,7 +201,7 @@ impl FileSystem {
                         Target::Virtual(node) => self.attributes_of_virtual(&node)?,
                         Target::In(place) => self.attributes(place)?,
                     };
-                    let is_full = reply.add(attr.ino, next, OsStr::from_bytes(name), &KEEP, &attr, GENERATION);
+                    let is_full = reply.add(attr.ino, next, OsStr::from_bytes(name), &keep, &attr, GENERATION);
                     if !is_full && !is_dots {
                         self.hold(attr.ino.0);
                     }
@@ -247,13 +253,13 @@ impl FileSystem {
     fn xattr_of(&self, number: u64, name: &[u8]) -> Result<Vec<u8>> {
         match self.numbers.node(number)? {
             Node::Root if name == STORE_XATTR.as_bytes() => Ok(self.store.as_os_str().as_bytes().to_vec()),
-            node if name == BASE_XATTR.as_bytes() => match self.base_shown(&node) {
+            Node::In(place) if name == BASE_XATTR.as_bytes() && crate::tree::is_root(place.inode) => {
+                Ok(self.views.of(base_of(place.inode)).base_name()?.into_bytes())
+            }
+            node @ (Node::Root | Node::Virtual(_)) if name == BASE_XATTR.as_bytes() => match self.base_shown(&node) {
                 Some(base) => Ok(self.views.of(base).base_name()?.into_bytes()),
                 None => Err(Error::Posix(Errno::NODATA)),
             },
-            Node::In(place) if name == BASE_XATTR.as_bytes() && crate::tree::is_root(place.inode) => {
-                Ok(self.views.of(crate::device::base_of(place.inode)).base_name()?.into_bytes())
-            }
             Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::NODATA)),
             Node::In(Place { inode, moment, .. }) => self.views.tree().xattr(inode, name, moment),
         }
@@ -310,6 +316,14 @@ impl FileSystem {
     }
 }
 
+/// How long the kernel may keep what a node is and shows.
+fn keep(node: &Node) -> Duration {
+    match node {
+        Node::Virtual(node) if node.is_always_new() => Duration::ZERO,
+        Node::Root | Node::Virtual(_) | Node::In(_) => KEEP,
+    }
+}
+
 /// Whether the caller belongs to a group, as far as that can be seen.
 fn is_in_group(request: &Request, gid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", request.pid())).unwrap_or_default();
@@ -359,7 +373,7 @@ impl Filesystem for super::mount::Served {
                 reply.entry(&keep, &attr, GENERATION);
             }
             // That there is nothing may be remembered as well, but of times.
-            Err(Error::Posix(Errno::NOENT)) if !crate::view::is_virtual_name(name.as_bytes()) => {
+            Err(Error::Posix(Errno::NOENT)) if self.may_be_kept(parent.0, name.as_bytes()) => {
                 match self.root_attributes() {
                     Ok(attr) => reply.entry(&KEEP, &FileAttr { ino: INodeNo(0), ..attr }, GENERATION),
                     Err(error) => reply.error(errno(error)),
@@ -375,7 +389,8 @@ impl Filesystem for super::mount::Served {
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         placement::serving(request.pid());
-        reply_or_error!(reply, self.attr_of(ino.0), attr => reply.attr(&KEEP, &attr));
+        let keep = self.numbers.node(ino.0).map_or(KEEP, |node| keep(&node));
+        reply_or_error!(reply, self.attr_of(ino.0), attr => reply.attr(&keep, &attr));
     }
 
     fn setattr(

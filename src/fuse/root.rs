@@ -10,7 +10,7 @@
 //! ```
 
 use super::convert::attributes;
-use super::number::{Node, Place, Virtual};
+use super::number::{Door, Node, Place, Virtual};
 use super::{FileSystem, KEEP};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, Moment, Snapshot, base_of};
@@ -93,8 +93,10 @@ impl FileSystem {
                 self.views.tree().device().look()?.base_record(*base)?;
                 self.virtual_attributes(number, FileType::Directory, 0)
             }
+            // By a time that is new the kernel sees that it has to list it anew.
             Virtual::Snap(_) | Virtual::Shadow(_) | Virtual::Times(_) | Virtual::Time(..) => {
-                self.virtual_attributes(number, FileType::Directory, 0)
+                let attr = self.virtual_attributes(number, FileType::Directory, 0)?;
+                Ok(FileAttr { mtime: Timestamp::now().into(), ..attr })
             }
         }
     }
@@ -127,7 +129,7 @@ impl FileSystem {
             return self.base_lookup(&self.views.of(base), name);
         }
         match node {
-            Node::Root if name == SHADOW => Ok((self.attributes_of_virtual(&Virtual::Times(None))?, KEEP)),
+            Node::Root if name == SHADOW => Ok((self.attributes_of_virtual(&Virtual::Times(None))?, Duration::ZERO)),
             Node::Root => {
                 let bases = self.views.top_bases()?;
                 let found = bases.into_iter().find(|(_, known)| known.as_bytes() == name);
@@ -137,7 +139,7 @@ impl FileSystem {
             Node::Virtual(Virtual::Snap(directory)) => self.snap_lookup(*directory, name),
             Node::Virtual(Virtual::Shadow(base)) => {
                 let snapshot = by_time(&self.views.of(*base), name)?;
-                let place = self.numbers.aside(View::live(*base).root(), snapshot.epoch)?;
+                let place = self.numbers.aside(View::live(*base).root(), snapshot.epoch, Door::Shadow)?;
                 Ok((self.attributes(place)?, Duration::ZERO))
             }
             Node::Virtual(Virtual::Times(base)) => {
@@ -163,12 +165,8 @@ impl FileSystem {
 
     /// The second that `@GMT-…` names, or that of the snapshot to which any other time leads.
     fn time_named(&self, base: Option<BaseId>, name: &[u8]) -> Result<i64> {
-        let bases = match base {
-            Some(base) => vec![base],
-            None => self.views.top_bases()?.into_iter().map(|(base, _)| base).collect(),
-        };
         let mut newest = None;
-        for base in bases {
+        for base in self.trees_beside(base)? {
             match by_time(&self.views.of(base), name) {
                 Ok(snapshot) => newest = newest.max(Some(snapshot.record.time.seconds)),
                 Err(Error::Posix(Errno::NOENT)) => {}
@@ -176,6 +174,19 @@ impl FileSystem {
             }
         }
         newest.ok_or(Error::Posix(Errno::NOENT))
+    }
+
+    /// All trees that the directory of a base shows, or the whole mount of several.
+    fn trees_beside(&self, base: Option<BaseId>) -> Result<Vec<BaseId>> {
+        let tops = match base {
+            Some(base) => vec![base],
+            None => self.views.top_bases()?.into_iter().map(|(base, _)| base).collect(),
+        };
+        let mut trees = tops.clone();
+        for top in tops {
+            trees.extend(self.views.of(top).beside()?.into_iter().map(|(base, _)| base));
+        }
+        Ok(trees)
     }
 
     /// What stood beside a base, or in the root of a mount of several, at a time.
@@ -193,7 +204,8 @@ impl FileSystem {
         let mut found = Vec::new();
         for (tree, name) in trees {
             if let Some(snapshot) = self.views.of(tree).before(time)? {
-                found.push((name, Target::In(self.numbers.aside(View::live(tree).root(), snapshot.epoch)?)));
+                let place = self.numbers.aside(View::live(tree).root(), snapshot.epoch, Door::Time(seconds))?;
+                found.push((name, Target::In(place)));
             }
         }
         Ok(found)
@@ -204,7 +216,7 @@ impl FileSystem {
             return Ok((self.root_of(View::live(views.base()))?, KEEP));
         }
         if name == SHADOW {
-            return Ok((self.attributes_of_virtual(&Virtual::Times(Some(views.base())))?, KEEP));
+            return Ok((self.attributes_of_virtual(&Virtual::Times(Some(views.base())))?, Duration::ZERO));
         }
         if name.starts_with(b"@") {
             return self.time_link(views, name);
@@ -234,10 +246,10 @@ impl FileSystem {
         }
         match name {
             SNAP if self.views.tree().inode(place.inode, Moment::Live)?.is_directory() => {
-                Ok((self.attributes_of_virtual(&Virtual::Snap(place.inode))?, KEEP))
+                Ok((self.attributes_of_virtual(&Virtual::Snap(place.inode))?, Duration::ZERO))
             }
             SHADOW if tree::is_root(place.inode) => {
-                Ok((self.attributes_of_virtual(&Virtual::Shadow(base_of(place.inode)))?, KEEP))
+                Ok((self.attributes_of_virtual(&Virtual::Shadow(base_of(place.inode)))?, Duration::ZERO))
             }
             _ => Err(Error::Posix(Errno::NOENT)),
         }
@@ -259,13 +271,13 @@ impl FileSystem {
         let moment = Moment::At(snapshot.epoch);
         let was_there = |inode| tree.inode(inode, moment).is_ok_and(|found| found.is_directory() && found.links > 0);
         if was_there(directory) {
-            return self.numbers.aside(directory, snapshot.epoch).map(Some);
+            return self.numbers.aside(directory, snapshot.epoch, Door::Snap).map(Some);
         }
         for path in tree.paths(directory, Moment::Live)? {
             if let Ok(inode) = tree.resolve(snapshot.base, &path, moment)
                 && was_there(inode)
             {
-                return self.numbers.aside(inode, snapshot.epoch).map(Some);
+                return self.numbers.aside(inode, snapshot.epoch, Door::Snap).map(Some);
             }
         }
         Ok(None)
@@ -356,13 +368,9 @@ impl FileSystem {
     }
 
     fn list_times(&self, base: Option<BaseId>, offset: u64, add: Add<'_>) -> Result<()> {
-        let bases = match base {
-            Some(base) => vec![base],
-            None => self.views.top_bases()?.into_iter().map(|(base, _)| base).collect(),
-        };
         let mut times = std::collections::BTreeSet::new();
-        for base in bases {
-            let all = self.views.of(base).all_snapshots()?;
+        for tree in self.trees_beside(base)? {
+            let all = self.views.of(tree).all_snapshots()?;
             times.extend(all.into_iter().filter(is_shown).map(|snapshot| snapshot.record.time.seconds));
         }
         for seconds in times {
@@ -385,7 +393,7 @@ impl FileSystem {
         for snapshot in by_name.into_values() {
             let next = LIVE_OFFSET + u64::from(snapshot.epoch);
             if next > offset {
-                let place = self.numbers.aside(View::live(views.base()).root(), snapshot.epoch)?;
+                let place = self.numbers.aside(View::live(views.base()).root(), snapshot.epoch, Door::Shadow)?;
                 if add(snapshot.record.time.as_gmt_name().as_bytes(), next, Target::In(place))? {
                     break;
                 }
