@@ -39,9 +39,7 @@ pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         }
         Verb::Refresh { name, snapshot } => daemon.refresh(&views, &name, &snapshot).map(|()| Answer::Nothing),
         Verb::Promote { name } => {
-            let base = views.base_named(&name)?;
-            views.promote(base)?;
-            daemon.tell_of(views.base(), &String::from_utf8_lossy(&name));
+            let base = daemon.promote(&views, &name)?;
             Ok(Answer::Bases(vec![views.of(base).base_info()?]))
         }
         Verb::Mirror(mirror) => serve_mirror(daemon, &views, mirror, progress),
@@ -228,10 +226,7 @@ fn serve_base(daemon: &Daemon, views: &Views, base: Base) -> Result<Answer> {
             daemon.delete(views, &[], &[base], recursive)?;
         }
         Base::Rename { old, new } => {
-            let base = views.base_named(&old)?;
-            views.rename_base(base, &new)?;
-            daemon.tell_of(base, &String::from_utf8_lossy(&old));
-            daemon.tell_of(base, &String::from_utf8_lossy(&new));
+            daemon.rename_base(views, views.base_named(&old)?, &new)?;
         }
         Base::List => {}
     }

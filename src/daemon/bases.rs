@@ -5,6 +5,7 @@ use crate::device::{BaseId, InodeNo, Moment, Snapshot, base_of};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::view::{Restored, SnapRequest, Views};
+use std::collections::BTreeSet;
 
 impl Daemon {
     /// What has to happen before a snapshot is taken by command.
@@ -34,7 +35,7 @@ impl Daemon {
 
     /// Deletes snapshots and whole trees; what depends on them as well, if `recursive`.
     pub fn delete(&self, views: &Views, names: &[&[u8]], trees: &[BaseId], recursive: bool) -> Result<Vec<Snapshot>> {
-        let before = views.bases()?;
+        let before = self.trees_shown()?;
         let deleted = if recursive { views.delete_recursive(names)? } else { views.delete(names)? };
         for base in trees {
             views.delete_base(*base, recursive)?;
@@ -42,10 +43,7 @@ impl Daemon {
         for snapshot in &deleted {
             self.tell_of(snapshot.base, &snapshot.record.name);
         }
-        let after = views.bases()?;
-        for gone in before.iter().filter(|base| after.iter().all(|left| left.id != base.id)) {
-            self.tell_of(gone.id, &gone.name);
-        }
+        self.tell_of_trees(&before)?;
         Ok(deleted)
     }
 
@@ -54,12 +52,27 @@ impl Daemon {
         let shown = String::from_utf8_lossy(old).into_owned();
         let tree = views.tree().device().look()?.base_named(&shown);
         match tree {
-            Some(base) if views.find(old)?.is_none() => views.rename_base(base, new)?,
+            Some(base) if views.find(old)?.is_none() => return self.rename_base(views, base, new),
             _ => views.rename(old, new).map(|_| ())?,
         }
         self.tell_of(views.base(), &shown);
         self.tell_of(views.base(), &String::from_utf8_lossy(new));
         Ok(())
+    }
+
+    pub fn rename_base(&self, views: &Views, base: BaseId, name: &[u8]) -> Result<()> {
+        let before = self.trees_shown()?;
+        views.rename_base(base, name)?;
+        self.tell_of_trees(&before)
+    }
+
+    /// Makes a clone a base in its own right.
+    pub fn promote(&self, views: &Views, name: &[u8]) -> Result<BaseId> {
+        let before = self.trees_shown()?;
+        let base = views.base_named(name)?;
+        views.promote(base)?;
+        self.tell_of_trees(&before)?;
+        Ok(base)
     }
 
     pub fn clone_snapshot(
@@ -71,15 +84,12 @@ impl Daemon {
         copies: bool,
     ) -> Result<BaseId> {
         let snapshot = views.snapshot_of(snapshot)?;
-        if snapshot.is_archived {
-            let text = "what is in the archive cannot be cloned; restore it to a directory".into();
-            return Err(Error::Refused(Errno::INVAL, text));
-        }
+        let before = self.trees_shown()?;
         let base = views.of(snapshot.base).clone_snapshot(&snapshot, name, is_full || copies, true)?;
         if copies {
             views.of(base).separate()?;
         }
-        self.tell_of(snapshot.base, &String::from_utf8_lossy(name));
+        self.tell_of_trees(&before)?;
         Ok(base)
     }
 
@@ -104,6 +114,24 @@ impl Daemon {
         if let Some(notify) = self.notify() {
             notify.shown_changed(base, name);
         }
+    }
+
+    /// In which base's directory each tree is shown, and under which name.
+    fn trees_shown(&self) -> Result<BTreeSet<(BaseId, String)>> {
+        let mut shown = BTreeSet::new();
+        for (top, name) in self.views.top_bases()? {
+            shown.extend(self.views.of(top).beside()?.into_iter().map(|(_, name)| (top, name)));
+            shown.insert((top, name));
+        }
+        Ok(shown)
+    }
+
+    /// Trees came, went or were renamed since `before`.
+    fn tell_of_trees(&self, before: &BTreeSet<(BaseId, String)>) -> Result<()> {
+        for (top, name) in self.trees_shown()?.symmetric_difference(before) {
+            self.tell_of(*top, name);
+        }
+        Ok(())
     }
 
     /// A base shows another state.
