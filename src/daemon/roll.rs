@@ -10,7 +10,7 @@
 use super::{Daemon, OnProgress, Progress};
 use crate::archive::{Archive, LEVEL};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, Purpose, SnapOptions, SnapshotState, index_entry};
+use crate::device::{BaseId, Purpose, SnapOptions, Snapshot, SnapshotState, index_entry};
 use crate::error::{Errno, Error, Result};
 use crate::view::{SnapRequest, Views};
 use serde::{Deserialize, Serialize};
@@ -206,7 +206,7 @@ impl Daemon {
         let archive = Arc::new(archive);
         let info = info_of(views, &archive)?;
         views.tree().device().set_archive(views.base(), Some(archive));
-        self.tell_of_all(views);
+        self.tell_of_all(views, &views.all_snapshots()?);
         Ok(info)
     }
 
@@ -285,9 +285,10 @@ impl Daemon {
 
     pub fn detach(&self, views: &Views, directory: Option<&Path>) -> Result<()> {
         self.check_meant(views, directory)?;
+        let shown = views.all_snapshots()?;
         views.set_anchor(None)?;
         views.tree().device().set_archive(views.base(), None);
-        self.tell_of_all(views);
+        self.tell_of_all(views, &shown);
         Ok(())
     }
 
@@ -363,8 +364,8 @@ impl Daemon {
         Ok(info)
     }
 
-    fn tell_of_all(&self, views: &Views) {
-        for snapshot in views.all_snapshots().unwrap_or_default() {
+    fn tell_of_all(&self, views: &Views, snapshots: &[Snapshot]) {
+        for snapshot in snapshots {
             self.tell_of(views.base(), &snapshot.record.name);
         }
     }
