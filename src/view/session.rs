@@ -8,7 +8,7 @@
 use super::naming::{check_free, free_name};
 use super::{LIVE_NAME, Views, check_name, has_free_number, refused};
 use crate::clock::Timestamp;
-use crate::device::{ArchiveRecord, BaseId, BaseRecord, Changing, Epoch, Point, Purpose, SnapOptions, Snapshot};
+use crate::device::{ArchiveRecord, BaseId, BaseRecord, Changing, Epoch, Point, Purpose, SnapOptions, Snapshot, State};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode};
 use serde::{Deserialize, Serialize};
@@ -229,6 +229,10 @@ pub(super) fn take(
     Ok(taken)
 }
 
+fn is_there(state: &State, base: BaseId) -> bool {
+    state.base_record(base).is_ok_and(|record| !record.deleting)
+}
+
 // Sessions that are prepared step by step, and groups.
 impl Views {
     pub fn session(&self, name: &[u8]) -> Result<Session> {
@@ -295,6 +299,13 @@ impl Views {
         let options = SnapOptions { offline: session.record.offline, ..SnapOptions::default() };
         let mut taken = Vec::new();
         self.change(|change| {
+            if session.record.bases.iter().any(|base| !is_there(change, *base)) {
+                let name = &session.name;
+                let text = format!(
+                    "a base of the session {name:?} was deleted; `pitfs session deactivate {name}` gives it up"
+                );
+                return Err(refused(Errno::NOENT, text));
+            }
             change.meta_mut().remove(Table::Session, name);
             let time = Timestamp::now();
             taken = take(change, &session.record.bases, Some(session.name.clone()), time, options)?;
@@ -324,8 +335,14 @@ impl Views {
     }
 
     pub fn delete_group(&self, name: &[u8]) -> Result<()> {
-        self.group(name)?;
         self.change(|change| {
+            if !change.meta().contains(Table::Group, name)? {
+                let name = String::from_utf8_lossy(name);
+                return Err(refused(
+                    Errno::NOENT,
+                    format!("there is no group {name:?}; `pitfs group list` shows those there are"),
+                ));
+            }
             change.meta_mut().remove(Table::Group, name);
             Ok(format!("group delete {:?}", String::from_utf8_lossy(name)))
         })
@@ -333,11 +350,17 @@ impl Views {
 
     /// The bases of a group.
     pub fn group(&self, name: &[u8]) -> Result<Vec<BaseId>> {
-        let found: Option<Vec<BaseId>> = self.tree.device().look()?.meta().get(Table::Group, name)?;
-        found.ok_or_else(|| {
-            let name = String::from_utf8_lossy(name);
+        let look = self.tree.device().look()?;
+        let found: Option<Vec<BaseId>> = look.meta().get(Table::Group, name)?;
+        let name = String::from_utf8_lossy(name);
+        let mut bases = found.ok_or_else(|| {
             refused(Errno::NOENT, format!("there is no group {name:?}; `pitfs group create {name} BASE…` makes one"))
-        })
+        })?;
+        bases.retain(|base| is_there(&look, *base));
+        match bases.is_empty() {
+            true => Err(refused(Errno::NOENT, format!("all bases of the group {name:?} were deleted"))),
+            false => Ok(bases),
+        }
     }
 
     pub fn groups(&self) -> Result<Vec<(String, Vec<BaseId>)>> {
@@ -345,7 +368,9 @@ impl Views {
         let all = look.meta().range(Table::Group, &[], &[u8::MAX; 256])?;
         all.map(|pair| {
             let (key, value) = pair?;
-            Ok((String::from_utf8_lossy(&key).into_owned(), decode(Table::Group, &key, &value)?))
+            let mut bases: Vec<BaseId> = decode(Table::Group, &key, &value)?;
+            bases.retain(|base| is_there(&look, *base));
+            Ok((String::from_utf8_lossy(&key).into_owned(), bases))
         })
         .collect()
     }
