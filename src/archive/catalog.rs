@@ -134,7 +134,7 @@ impl Archive {
                 Some((header, known_bytes)) if known_bytes == bytes => Ok(header),
                 _ => self.add_to_index(&path, &name, bytes, tell),
             };
-            match header.and_then(|header| self.check_origin(&path, header)) {
+            match header.and_then(|header| self.check_origin(&path, &name, header)) {
                 Ok(header) => {
                     increments.insert(header.from.epoch, Increment { header, path, bytes });
                 }
@@ -161,7 +161,7 @@ impl Archive {
         tell: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Header> {
         let reader = Reader::open(path)?;
-        let header = self.check_origin(path, reader.header().clone())?;
+        let header = self.check_origin(path, name, reader.header().clone())?;
         let mut overlay = Overlay::default();
         for entry in reader.entries() {
             let (key, value) = (self.entry)(&header, &entry?);
@@ -178,13 +178,18 @@ impl Archive {
         Ok(header)
     }
 
-    fn check_origin(&self, path: &Path, header: Header) -> Result<Header> {
+    /// Whether an increment is of this base, and the one that its name says.
+    fn check_origin(&self, path: &Path, name: &str, header: Header) -> Result<Header> {
         if header.store != self.store {
             return Err(Error::Store(format!("{} is an increment of another store", path.display())));
         }
         if header.base != self.base {
             let text = format!("{} is an increment of another base, {:?}", path.display(), header.base_name);
             return Err(Error::Store(text));
+        }
+        if file_name(&header.from) != name {
+            let is = file_name(&header.from);
+            return Err(Error::Store(format!("{} is not what its name says, but {is}", path.display())));
         }
         Ok(header)
     }
