@@ -1,6 +1,11 @@
 //! A store and its mount for one test, gone afterwards whatever happens.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod asking;
+
+#[allow(unused_imports, reason = "as above")]
+pub use asking::*;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

@@ -1,0 +1,397 @@
+//! Going back in place, with everything that programs and the kernel have in their hands meanwhile.
+
+mod mounted;
+
+use mounted::*;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A process that stands in a directory with a file open and mapped, and says what it sees when asked.
+struct Watcher {
+    child: Child,
+    said: BufReader<std::process::ChildStdout>,
+}
+
+const WATCH: &str = r#"
+import mmap, os, sys
+os.chdir(sys.argv[1])
+f = open(sys.argv[2], 'r+b')
+m = mmap.mmap(f.fileno(), 0)
+m[:]
+for _ in sys.stdin:
+    f.seek(0)
+    size = os.fstat(f.fileno()).st_size
+    same = f.read()[:len(m)] == m[:size] and open(sys.argv[2], 'rb').read()[:len(m)] == m[:size]
+    print(same, size, m[0], len(os.listdir('.')), os.path.exists('gone'), os.path.exists('later'), flush=True)
+"#;
+
+impl Watcher {
+    fn new(directory: &Path, name: &str) -> Option<Watcher> {
+        let mut command = Command::new("python3");
+        command.args(["-c", WATCH]).arg(directory).arg(name).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let Ok(mut child) = command.spawn() else {
+            eprintln!("without a mapped file: there is no python3");
+            return None;
+        };
+        let said = BufReader::new(child.stdout.take().unwrap());
+        Some(Watcher { child, said })
+    }
+
+    fn sees(&mut self) -> String {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        line.trim().to_string()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _gone_already = self.child.wait();
+    }
+}
+
+fn first_state(live: &Path) {
+    fs::create_dir_all(live.join("d/deep/er")).unwrap();
+    fs::create_dir(live.join("gone dir")).unwrap();
+    for i in 0..30 {
+        fs::write(live.join(format!("d/f{i}")), random_bytes(i, 50_000)).unwrap();
+    }
+    fs::write(live.join("d/file"), vec![1; 100_000]).unwrap();
+    fs::write(live.join("d/gone"), "was there").unwrap();
+    fs::write(live.join("gone dir/f"), "was there").unwrap();
+    fs::write(live.join("d/deep/er/f"), "deep").unwrap();
+    fs::write(live.join("kind"), "a file").unwrap();
+    fs::hard_link(live.join("d/gone"), live.join("second name")).unwrap();
+    std::os::unix::fs::symlink("d/f1", live.join("symlink")).unwrap();
+    rustix::fs::setxattr(live.join("d/f5"), "user.a", b"first", rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+fn second_state(live: &Path) {
+    fs::write(live.join("d/file"), vec![2; 60_000]).unwrap();
+    fs::remove_file(live.join("d/gone")).unwrap();
+    fs::remove_dir_all(live.join("gone dir")).unwrap();
+    fs::write(live.join("d/later"), "new").unwrap();
+    fs::create_dir(live.join("later dir")).unwrap();
+    fs::write(live.join("later dir/f"), "new").unwrap();
+    for i in 0..10 {
+        File::options()
+            .write(true)
+            .open(live.join(format!("d/f{i}")))
+            .unwrap()
+            .write_all_at(&random_bytes(50 + i, 9_000), 30_000)
+            .unwrap();
+    }
+    for i in 10..15 {
+        fs::rename(live.join(format!("d/f{i}")), live.join(format!("moved {i}"))).unwrap();
+    }
+    fs::rename(live.join("d/deep"), live.join("deep")).unwrap();
+    fs::remove_file(live.join("kind")).unwrap();
+    fs::create_dir(live.join("kind")).unwrap();
+    fs::remove_file(live.join("symlink")).unwrap();
+    std::os::unix::fs::symlink("d/f2", live.join("symlink")).unwrap();
+    rustix::fs::setxattr(live.join("d/f5"), "user.a", b"second", rustix::fs::XattrFlags::empty()).unwrap();
+    fs::set_permissions(live.join("d/f6"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+/// All paths of a tree, and whether the kernel says that each is there.
+fn paths(root: &Path) -> BTreeSet<PathBuf> {
+    listing(root).into_iter().map(|found| found.path).collect()
+}
+
+fn xattr(path: &Path) -> String {
+    let mut value = [0; 20];
+    let len = rustix::fs::getxattr(path, "user.a", &mut value).unwrap();
+    String::from_utf8_lossy(&value[..len]).into_owned()
+}
+
+#[test]
+fn every_read_after_a_restore_shows_the_restored_state() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let (root, live) = (mounted.snap(), mounted.live());
+    first_state(&live);
+    mounted.ok(["snap", "first"]);
+    let first = listing(&live);
+    second_state(&live);
+    mounted.ok(["snap", "second"]);
+    let second = listing(&live);
+    let all: Vec<PathBuf> = paths(&root.join("first")).union(&paths(&root.join("second"))).cloned().collect();
+
+    let file = File::options().read(true).write(true).open(live.join("d/file")).unwrap();
+    let f0 = File::open(live.join("d/f0")).unwrap();
+    let later = File::open(live.join("d/later")).unwrap();
+    let mut watcher = Watcher::new(&live.join("d"), "file");
+    let mut sees = |expected: &str| {
+        if let Some(watcher) = &mut watcher {
+            assert_eq!(watcher.sees(), expected);
+        }
+    };
+    let state = |expected: &[Shown], moment: &str, len: u64| {
+        // First what was there or was not there, by name, then by listing.
+        for path in &all {
+            let is_there = live.join(path).symlink_metadata().is_ok();
+            assert_eq!(is_there, expected.iter().any(|found| found.path == *path), "{} {moment}", path.display());
+        }
+        assert_same(&listing(&live), expected, moment);
+        assert_eq!(file.metadata().unwrap().len(), len, "{moment}");
+        let mut bytes = vec![0; len as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes == fs::read(live.join("d/file")).unwrap(), "{moment}");
+        assert_eq!(file.read_at(&mut [0; 8], len).unwrap(), 0, "{moment}: the end of the file");
+        let mut bytes = vec![0; 50_000];
+        f0.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes == fs::read(live.join("d/f0")).unwrap(), "{moment}");
+    };
+    state(&second, "second", 60_000);
+    sees("True 60000 2 27 False True");
+    assert_eq!(xattr(&live.join("d/f5")), "second");
+
+    let start = Instant::now();
+    let said = mounted.ok(["restore", "first"]);
+    let took = start.elapsed();
+    sees("True 100000 1 33 True False");
+    state(&first, "restored", 100_000);
+    assert_eq!(xattr(&live.join("d/f5")), "first");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    // A file that is not there any more: an error or its bytes, as when it was removed or not yet.
+    match later.read_at(&mut [0; 3], 0) {
+        Ok(len) => assert_eq!(len, 3),
+        Err(error) => assert!(error.raw_os_error().is_some_and(|number| number != 5), "{error}"),
+    }
+    let before = said.trim().rsplit(' ').next().unwrap().to_string();
+    assert!(before.starts_with("before-restore-"), "{said}");
+    assert_eq!(names(&root), [before.as_str(), "first", "live", "second"]);
+    assert_same(&listing(&root.join("second")), &second, "a newer snapshot stays");
+    assert_same(&listing(&root.join(&before)), &second, "what was there before");
+
+    // Undone, and done again, with what is open.
+    mounted.ok(["restore", &before]);
+    sees("True 60000 2 27 False True");
+    state(&second, "undone", 60_000);
+    mounted.ok(["restore", "first"]);
+    sees("True 100000 1 33 True False");
+    state(&first, "done again", 100_000);
+    // What is written now is written to the restored state.
+    file.write_all_at(b"after", 99_995).unwrap();
+    fs::write(live.join("d/later"), "again").unwrap();
+    fs::remove_file(live.join("d/f0")).unwrap();
+    fs::write(live.join("d/deep/er/f"), "deeper").unwrap();
+    fs::remove_dir(live.join("kind")).unwrap_err();
+    let written = listing(&live);
+    assert!(fs::read(live.join("d/file")).unwrap().ends_with(b"\x01after"));
+    mounted.remount_under(&mut watcher);
+    assert_same(&listing(&live), &written, "mounted again");
+    for (name, state) in [("first", &first), ("second", &second), (&before, &second)] {
+        assert_same(&listing(&root.join(name)), state, name);
+    }
+    mounted.check();
+    mounted.umount();
+    mounted.check();
+}
+
+impl Mounted {
+    /// Mounted again, after the watcher has let go.
+    fn remount_under(&self, watcher: &mut Option<Watcher>) {
+        drop(watcher.take());
+        // Files of the test itself are open as well: killed, a mount goes all the same.
+        File::open(self.live()).unwrap().sync_all().unwrap();
+        rustix::fs::syncfs(File::open(self.live()).unwrap()).unwrap();
+        self.ok(["snap", "to commit"]);
+        self.kill();
+        self.mount(&[]);
+    }
+}
+
+#[test]
+fn two_restores_at_once_are_one_after_the_other() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let (root, live) = (mounted.snap(), mounted.live());
+    let mut states = Vec::new();
+    for (name, fill) in [("a", first_state as fn(&Path)), ("b", second_state)] {
+        fill(&live);
+        mounted.ok(["snap", name]);
+        states.push(listing(&live));
+    }
+    for _ in 0..5 {
+        std::thread::scope(|scope| {
+            for name in ["a", "b"] {
+                let mounted = &mounted;
+                scope.spawn(move || mounted.ok(["restore", name]));
+            }
+        });
+        let found = listing(&live);
+        assert!(states.contains(&found), "neither of the two states");
+    }
+    // In quick succession, while what came before is still being settled.
+    for i in 0..10 {
+        mounted.ok(["restore", ["a", "b"][i % 2]]);
+        assert_same(&listing(&live), &states[i % 2], "in turn");
+    }
+    for (name, state) in ["a", "b"].iter().zip(&states) {
+        assert_same(&listing(&root.join(name)), state, name);
+    }
+    mounted.remount();
+    assert_same(&listing(&live), &states[1], "mounted again");
+    mounted.check();
+}
+
+#[test]
+fn a_restore_outlives_the_daemon_wherever_it_is() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let live = mounted.live();
+    let fill = |seed: u64| {
+        for i in 0..800 {
+            let path = live.join(format!("dir {}/f{i}", (i + seed) % 20));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, random_bytes(seed + i, 3000)).unwrap();
+        }
+    };
+    fill(0);
+    mounted.ok(["snap", "a"]);
+    let a = listing(&live);
+    fs::remove_dir_all(live.join("dir 3")).unwrap();
+    fill(7);
+    mounted.ok(["snap", "b"]);
+    let b = listing(&live);
+    for (i, wait_ms) in [0, 0, 3, 10, 30, 100].into_iter().enumerate() {
+        let (name, state) = [("a", &a), ("b", &b)][i % 2];
+        mounted.ok(["restore", name]);
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        mounted.kill();
+        mounted.mount(&[]);
+        assert_same(&listing(&live), state, name);
+        // And once more while it goes on settling.
+        mounted.kill();
+        if i % 3 == 2 {
+            mounted.check();
+        }
+        mounted.mount(&[]);
+        assert_same(&listing(&live), state, name);
+    }
+    wait_for("settling", || mounted.base_info("live")["settled_blocks"].is_null());
+    assert_same(&listing(&live), &b, "settled");
+    assert_same(&listing(&mounted.snap().join("a")), &a, "a");
+    assert_same(&listing(&mounted.snap().join("b")), &b, "b");
+    mounted.umount();
+    mounted.check();
+}
+
+#[test]
+fn writers_elsewhere_and_here_go_on() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::unmounted();
+    mounted.ok(["base", "create", "b"]);
+    mounted.mount(&[]);
+    let (here, there) = (mounted.snap().join("live/live"), mounted.snap().join("b/live"));
+    first_state(&here);
+    for base in [&here, &there] {
+        fs::write(base.join("counter"), 0u64.to_le_bytes()).unwrap();
+    }
+    mounted.ok(["snap", "first"]);
+    second_state(&here);
+    let stop = AtomicBool::new(false);
+    let write = |base: &Path| {
+        let file = File::options().read(true).write(true).open(base.join("counter")).unwrap();
+        let mut count = 0u64;
+        while !stop.load(Ordering::Relaxed) {
+            count += 1;
+            file.write_all_at(&count.to_le_bytes(), 0).unwrap();
+            if base == there {
+                let mut bytes = [0; 8];
+                file.read_exact_at(&mut bytes, 0).unwrap();
+                assert_eq!(u64::from_le_bytes(bytes), count, "another base was restored");
+                fs::write(there.join(format!("new {count}")), "new").unwrap();
+                fs::remove_file(there.join(format!("new {count}"))).unwrap();
+            }
+        }
+        count
+    };
+    std::thread::scope(|scope| {
+        let writers = [&here, &there].map(|base| scope.spawn(move || write(base)));
+        for _ in 0..10 {
+            mounted.ok(["restore", "first"]);
+            assert!(here.join("d/gone").exists() && !here.join("d/later").exists());
+            fs::write(here.join("d/later"), "again").unwrap();
+            fs::remove_file(here.join("d/gone")).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        for (writer, base) in writers.into_iter().zip([&here, &there]) {
+            let count = writer.join().unwrap();
+            let bytes = fs::read(base.join("counter")).unwrap();
+            assert!(count > 10 && u64::from_le_bytes(bytes.try_into().unwrap()) <= count);
+        }
+    });
+    mounted.check();
+}
+
+#[test]
+fn save_and_go_back_and_what_history_tells() {
+    for is_mounted in [false, true] {
+        if is_mounted && !can_mount() {
+            return;
+        }
+        let mounted = Mounted::unmounted();
+        if is_mounted {
+            mounted.mount(&[]);
+        }
+        let source = mounted.dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        let put = |text: &str| {
+            fs::write(source.join("f"), text).unwrap();
+            mounted.ok(["sync", source.to_str().unwrap()]);
+        };
+        let shown = || {
+            let out = mounted.dir.path().join("out");
+            mounted.ok(["restore", "live", "--overwrite", "--to", out.to_str().unwrap()]);
+            read(&out.join("f"))
+        };
+        let said = mounted.fails(1, ["restore", "--last"]);
+        assert!(said.contains("pitfs save"), "{said}");
+        put("one");
+        mounted.ok(["save"]);
+        put("two, longer");
+        mounted.ok(["snap", "not a save"]);
+        mounted.ok(["restore", "--last"]);
+        assert_eq!(shown(), "one");
+        put("three");
+        mounted.ok(["save", "named"]);
+        put("the fourth");
+        mounted.ok(["restore", "--last"]);
+        assert_eq!(shown(), "three");
+        // Once more: the last save is still that one.
+        put("fifth");
+        mounted.ok(["restore", "--last"]);
+        assert_eq!(shown(), "three");
+        let history = mounted.json(&["history"]);
+        let what: Vec<&str> = history.as_array().unwrap().iter().map(|entry| entry["what"].as_str().unwrap()).collect();
+        let wanted = ["save \"20", "snap \"not a save\"", "restore \"20", "save \"named\"", "restore \"named\""];
+        let mut at = 0;
+        for wanted in wanted {
+            let found = what[at..].iter().position(|what| what.starts_with(wanted));
+            at += found.unwrap_or_else(|| panic!("{wanted} is not in {what:?}")) + 1;
+        }
+        let uid = rustix::process::getuid().as_raw();
+        assert!(history.as_array().unwrap().iter().all(|entry| entry["uid"] == uid), "{history}");
+        let text = mounted.ok(["history"]);
+        assert!(text.lines().all(|line| line.starts_with("20") && line.contains(" UTC  ")), "{text}");
+        mounted.check();
+    }
+}
