@@ -4,7 +4,7 @@ use crate::command::seconds;
 use crate::place::Ground;
 use crate::report::{Table, number};
 use crate::samples::Samples;
-use crate::store::Store;
+use crate::store::{Store, delete_snapshots};
 use crate::{Bench, Result, fill};
 use pitfs::daemon::Daemon;
 use pitfs::device::{InodeNo, Moment};
@@ -34,12 +34,12 @@ fn measure(daemon: &Daemon, files: &[InodeNo], seed: u64) -> Result<[f64; 3]> {
         return Err(format!("diff found {} of {} changes", found.len(), files.len()).into());
     }
     let start = Instant::now();
-    daemon.delete_snapshots(&[b"middle"])?;
+    delete_snapshots(daemon, &[b"middle"])?;
     let deleted = seconds(Ok(()), start);
     daemon.finish_deletions()?;
     tree.commit()?;
     let freed = seconds(Ok(()), start);
-    daemon.delete_snapshots(&[b"before", b"after"])?;
+    delete_snapshots(daemon, &[b"before", b"after"])?;
     daemon.finish_deletions()?;
     tree.commit()?;
     Ok([compared, deleted, freed].map(|seconds| seconds * 1e3))

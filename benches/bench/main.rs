@@ -3,15 +3,20 @@
 //! Rounds are interleaved: each round does all of its work in each place, and what is shown are medians. All
 //! that a run makes lies in one directory, which is gone at its end, also after an interruption.
 
+mod archive;
+mod chain;
 mod client;
+mod clones;
 mod command;
 mod differences;
 mod files;
 mod fill;
 mod history;
+mod in_place;
 mod latency;
 mod needs;
 mod place;
+mod points;
 mod report;
 mod samples;
 mod scale;
@@ -19,6 +24,7 @@ mod snapshots;
 mod source;
 mod store;
 mod sync;
+mod versions;
 mod work;
 
 use report::Report;
@@ -35,6 +41,8 @@ make bench PARTS='PART ...'     measures; without PARTS, everything
   history    what snapshots cost live, and two clients at once                      10 minutes
   snapshots  taking, comparing and deleting them; how long fsync takes              15 minutes
   sync       pitfs sync beside cp, find, rsync, restic, borg and rdiff-backup        5 minutes
+  archive    40 versions, in and back, beside restic, borg and rdiff-backup          10 minutes
+  points     restoring in place, clones, reading through 1,000 increments            10 minutes
   scale      a million files, ten thousand snapshots, ten million tracks            20 minutes
 
   ROUNDS=3          interleaved rounds
@@ -73,11 +81,13 @@ impl Bench {
 }
 
 type Part = fn(&mut Bench) -> Result<()>;
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 7] = [
     ("files", files::run),
     ("history", history::run),
     ("snapshots", snapshots::run),
     ("sync", sync::run),
+    ("archive", archive::run),
+    ("points", points::run),
     ("scale", scale::run),
 ];
 

@@ -6,11 +6,11 @@ use std::process::Command;
 /// A program, its package, and the parts that need it; with none, all do.
 const NEEDS: [(&str, &str, &[&str]); 6] = [
     ("fio", "fio", &["files", "history"]),
-    ("mkfs.btrfs", "btrfs-progs", &["files", "snapshots", "sync"]),
+    ("mkfs.btrfs", "btrfs-progs", &["files", "snapshots", "sync", "points"]),
     ("rsync", "rsync", &["sync"]),
-    ("restic", "restic", &["sync"]),
-    ("borg", "borgbackup", &["sync"]),
-    ("rdiff-backup", "rdiff-backup", &["sync"]),
+    ("restic", "restic", &["sync", "archive"]),
+    ("borg", "borgbackup", &["sync", "archive"]),
+    ("rdiff-backup", "rdiff-backup", &["sync", "archive"]),
 ];
 
 pub fn install(parts: &[&str]) {

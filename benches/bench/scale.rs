@@ -4,10 +4,10 @@ use crate::command::{drop_caches, seconds, timed};
 use crate::place::Ground;
 use crate::report::{Table, Target, number};
 use crate::samples::{Samples, median};
-use crate::store::Store;
+use crate::store::{Store, delete_snapshots};
 use crate::{Bench, Result, fill};
 use pitfs::daemon::Daemon;
-use pitfs::device::{InodeNo, Moment};
+use pitfs::device::{InodeNo, LIVE, Moment};
 use pitfs::limits::{META_CACHE_BYTES, TRACK_BYTES_DEFAULT, TRACK_CACHE_BYTES};
 use pitfs::tree::ROOT;
 use std::path::Path;
@@ -95,7 +95,7 @@ fn build(daemon: &Daemon, files: usize, tracks_of_large: usize) -> Result<Built>
         (tracks, logical) = (tracks + tracks_of_large as u64, logical + bytes);
         fill::share(tree, large, template, number, bytes)
     })?;
-    daemon.delete_snapshots(&[b"template"])?;
+    delete_snapshots(daemon, &[b"template"])?;
     daemon.finish_deletions()?;
     Ok(Built { files: numbers, tracks, logical, seconds: start.elapsed().as_secs_f64() })
 }
@@ -139,25 +139,25 @@ fn measure_snapshots(daemon: &Daemon, built: &Built, count: usize, column: &str,
         let middle = count / 2 + i % 2;
         let start = Instant::now();
         let moments = [views.moment(&name(middle - 1))?, views.moment(&name(middle))?];
-        tree.diff(pitfs::device::LIVE, moments[0], moments[1])?;
+        tree.diff(LIVE, moments[0], moments[1])?;
         add("comparing two neighbours in the middle", start);
         let start = Instant::now();
-        tree.diff(pitfs::device::LIVE, moments[0], Moment::At(snapshot.epoch))?;
+        tree.diff(LIVE, moments[0], Moment::At(snapshot.epoch))?;
         add("comparing the middle with the newest", start);
         let path = fill::path(built.files.len() / TIMES * i);
         for (row, snapshot) in [("looking up a path in the oldest", name(0)), ("in the newest", name(count - 1))] {
             let start = Instant::now();
-            tree.resolve(path.as_bytes(), views.moment(&snapshot)?)?;
+            tree.resolve(LIVE, path.as_bytes(), views.moment(&snapshot)?)?;
             add(row, start);
         }
         let start = Instant::now();
-        tree.resolve(path.as_bytes(), Moment::Live)?;
+        tree.resolve(LIVE, path.as_bytes(), Moment::Live)?;
         add("in live", start);
         let start = Instant::now();
         tree.list(ROOT, 0, views.moment(&name(0))?, |_| Ok(true))?;
         add("listing the root of the oldest", start);
         let start = Instant::now();
-        daemon.delete_snapshots(&[b"one more"])?;
+        delete_snapshots(daemon, &[b"one more"])?;
         add("deleting it", start);
         daemon.finish_deletions()?;
         add("deleting it, until its room is free", start);

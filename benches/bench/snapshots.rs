@@ -5,7 +5,7 @@ use crate::files::Input;
 use crate::place::Ground;
 use crate::report::{Table, Target, number};
 use crate::samples::{median, quantile};
-use crate::store::Store;
+use crate::store::{Store, delete_snapshots};
 use crate::{Bench, Result, differences, fill, latency};
 use std::fs;
 use std::path::Path;
@@ -64,7 +64,7 @@ fn inside(store: &Store, count: usize, has_writer: bool) -> Result<Vec<f64>> {
         times
     });
     let names: Vec<String> = (0..count).map(|i| format!("s{i}")).collect();
-    daemon.delete_snapshots(&names.iter().map(String::as_bytes).collect::<Vec<_>>())?;
+    delete_snapshots(&daemon, &names.iter().map(String::as_bytes).collect::<Vec<_>>())?;
     let root = pitfs::tree::ROOT;
     views.tree().unlink(root, b"stream")?;
     daemon.finish_deletions()?;

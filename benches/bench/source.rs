@@ -19,7 +19,7 @@ fn count_files(directory: &Path) -> Result<usize> {
 }
 
 /// The directories of all dependencies that are on this machine, by the directory they lie in.
-fn directories() -> Result<BTreeMap<PathBuf, Vec<PathBuf>>> {
+pub fn directories() -> Result<BTreeMap<PathBuf, Vec<PathBuf>>> {
     let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
     let mut command = Command::new(cargo);
     command.args(["metadata", "--format-version", "1", "--locked", "--offline", "--manifest-path"]);

@@ -3,13 +3,14 @@
 use crate::Result;
 use crate::command::{ok, seconds};
 use crate::work::{unmount, wait_for_daemon};
+use pitfs::control::{Answer, Target, Verb};
 use pitfs::daemon::Daemon;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-const PITFS: &str = env!("CARGO_BIN_EXE_pitfs");
+pub const PITFS: &str = env!("CARGO_BIN_EXE_pitfs");
 
 /// A directory with a store and, while it is mounted, what it shows. It goes when this goes.
 pub struct Store {
@@ -19,9 +20,14 @@ pub struct Store {
 impl Store {
     /// A new store, not mounted.
     pub fn create(dir: &Path) -> Result<Store> {
+        Store::create_with(dir, &[])
+    }
+
+    /// The same with options of `pitfs create`.
+    pub fn create_with(dir: &Path, options: &[&str]) -> Result<Store> {
         std::fs::create_dir_all(dir.join("snap"))?;
         let store = Store { dir: dir.to_path_buf() };
-        ok(Command::new(PITFS).arg("create").arg(store.path()))?;
+        ok(Command::new(PITFS).arg("create").args(options).arg(store.path()))?;
         Ok(store)
     }
 
@@ -62,6 +68,12 @@ impl Store {
         ok(Command::new(PITFS).arg("-s").arg(self.path()).args(arguments))
     }
 
+    /// Asks the daemon that has it mounted, without a command's start and end.
+    pub fn ask(&self, verb: Verb) -> Result<Answer> {
+        let target = Target { store: self.path(), base: None };
+        Ok(pitfs::control::ask(&target, verb, &mut |_| Ok(()))?)
+    }
+
     /// Seconds that a command takes, its start and end included.
     pub fn timed<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> f64 {
         let start = Instant::now();
@@ -94,4 +106,10 @@ impl Drop for Store {
             eprintln!("bench: {}: {error}", self.dir.display());
         }
     }
+}
+
+/// Makes snapshots of an open store disappear; their room is freed later.
+pub fn delete_snapshots(daemon: &Daemon, names: &[&[u8]]) -> Result<()> {
+    daemon.delete(daemon.views(), names, &[], false)?;
+    Ok(())
 }
