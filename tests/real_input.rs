@@ -76,3 +76,47 @@ fn compare(mounted: &Mounted, kept: &[&(u32, PathBuf)]) {
         assert_same(&listing(source), &listing(&snapshot), &format!("0.2.{version}"));
     }
 }
+
+/// How many versions are rolled, and the versions they are taken from, the newest first: some were withdrawn.
+const ROLLED: usize = 40;
+const CANDIDATES: std::ops::RangeInclusive<u32> = 100..=157;
+
+#[test]
+fn every_version_of_a_crate_comes_back_from_the_archive() {
+    let sources = tempfile::tempdir().unwrap();
+    let fetched = CANDIDATES.rev().filter_map(|version| Some((version, fetch(sources.path(), version)?)));
+    let mut versions: Vec<(u32, PathBuf)> = fetched.take(ROLLED).collect();
+    if versions.len() < ROLLED {
+        assert!(std::env::var_os("CI").is_none(), "cargo could not fetch the crate's versions");
+        return eprintln!("not run: cargo could not fetch the crate's versions");
+    }
+    versions.reverse();
+    let mounted = Mounted::unmounted();
+    let archive = mounted.dir.path().join("archive");
+    let name = |version: u32| format!("0.2.{version}");
+    for (version, source) in &versions {
+        mounted.ok(["sync", source.to_str().unwrap()]);
+        mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--keep", "1", "--name", &name(*version)]);
+    }
+    // Only the newest is left in the store.
+    let list = mounted.ok(["list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let stored = list.as_array().unwrap().iter().filter(|snapshot| snapshot["archived"] == false);
+    assert_eq!(stored.count(), 1, "{list}");
+    mounted.ok(["archive", "verify"]);
+    if can_mount() {
+        mounted.mount(&[]);
+        for (version, source) in &versions {
+            let shown = mounted.snap().join(name(*version));
+            assert_same(&listing(source), &listing(&shown), &format!("{version}, mounted"));
+        }
+        mounted.umount();
+    }
+    for (version, source) in &versions {
+        let out = mounted.dir.path().join(format!("out-{version}"));
+        mounted.ok(["restore", &name(*version), "--to", out.to_str().unwrap()]);
+        assert_same(&listing(source), &listing(&out), &format!("{version}, restored"));
+        fs::remove_dir_all(&out).unwrap();
+    }
+    mounted.check();
+}

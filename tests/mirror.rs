@@ -1,0 +1,124 @@
+//! Mirrors: a second copy of a base, in step, apart and back.
+
+mod mounted;
+
+use mounted::*;
+use std::fs;
+use std::path::Path;
+
+fn change(root: &Path, seed: u64) {
+    fs::write(root.join("text"), format!("state {seed}")).unwrap();
+    fs::write(root.join("large"), random_bytes(seed, 300_000)).unwrap();
+    fs::create_dir_all(root.join(format!("made {seed}/deeper"))).unwrap();
+    fs::write(root.join(format!("made {seed}/deeper/file")), random_bytes(seed + 1, 20_000)).unwrap();
+    if let Some(before) = seed.checked_sub(1) {
+        let _there_may_be_none = fs::remove_dir_all(root.join(format!("made {before}")));
+    }
+}
+
+/// A store with two bases, so that a mirror is shown, each under its name.
+fn sample() -> Mounted {
+    let mounted = Mounted::unmounted();
+    mounted.ok(["base", "create", "other"]);
+    mounted.mount(&[]);
+    change(&mounted.snap().join("live/live"), 1);
+    mounted
+}
+
+fn is_same(mounted: &Mounted, a: &str, b: &str) -> bool {
+    // Inodes keep their numbers within a view only, and are not compared.
+    listing(&mounted.snap().join(a)) == listing(&mounted.snap().join(b))
+}
+
+#[test]
+fn a_mirror_follows_its_base_and_goes_its_own_way_when_it_is_split() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = sample();
+    let live = mounted.snap().join("live/live");
+    let before = room_used(&mounted.store());
+    mounted.ok(["mirror", "establish", "live", "copy"]);
+    assert!(is_same(&mounted, "live/live", "copy/live"));
+    assert!(room_used(&mounted.store()) > before + 300_000, "the tracks are there twice");
+    let copy = mounted.snap().join("copy/live");
+    assert!(fs::write(copy.join("text"), "no").is_err(), "a mirror in step cannot be written to");
+    change(&live, 2);
+    assert!(!is_same(&mounted, "live/live", "copy/live"));
+    mounted.ok(["mirror", "sync", "copy"]);
+    assert!(is_same(&mounted, "live/live", "copy/live"));
+    let refused = mounted.fails(1, ["mirror", "resync", "copy"]);
+    assert!(refused.contains("in step"), "{refused}");
+    mounted.ok(["mirror", "split", "copy"]);
+    change(&copy, 3);
+    change(&live, 4);
+    let of_live = listing(&live);
+    mounted.ok(["mirror", "resync", "copy"]);
+    assert_same(&listing(&copy), &of_live, "the mirror is back in step");
+    assert_same(&listing(&live), &of_live, "the base is as it was");
+    mounted.check();
+    // The other direction.
+    mounted.ok(["mirror", "split", "copy"]);
+    change(&copy, 5);
+    change(&live, 6);
+    let of_copy = listing(&copy);
+    mounted.ok(["mirror", "restore", "copy"]);
+    assert_same(&listing(&live), &of_copy, "the base is what the mirror was");
+    assert_same(&listing(&copy), &of_copy, "the mirror is what it was");
+    assert!(fs::write(copy.join("text"), "no").is_err(), "both are in step");
+    fs::write(live.join("after"), "and on").unwrap();
+    mounted.ok(["mirror", "sync", "copy"]);
+    assert!(is_same(&mounted, "live/live", "copy/live"));
+    mounted.check();
+    mounted.remount();
+    assert!(is_same(&mounted, "live/live", "copy/live"));
+    mounted.ok(["base", "delete", "copy"]);
+    assert!(!mounted.snap().join("copy").exists());
+    mounted.check();
+}
+
+#[test]
+fn a_mirror_becomes_what_a_snapshot_of_its_base_was() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = sample();
+    let live = mounted.snap().join("live/live");
+    mounted.ok(["snap", "early"]);
+    let early = listing(&live);
+    mounted.ok(["mirror", "establish", "live", "copy"]);
+    change(&live, 2);
+    mounted.ok(["mirror", "sync", "copy"]);
+    mounted.ok(["restore", "early", "--to-mirror", "copy"]);
+    let copy = mounted.snap().join("copy/live");
+    assert_same(&listing(&copy), &early, "the mirror");
+    assert!(listing(&live) != early);
+    fs::write(copy.join("more"), "it is split").unwrap();
+    mounted.ok(["mirror", "resync", "copy"]);
+    assert!(is_same(&mounted, "live/live", "copy/live"));
+    mounted.check();
+}
+
+#[test]
+fn damage_of_a_base_does_not_touch_its_mirror() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = sample();
+    mounted.ok(["mirror", "establish", "live", "copy"]);
+    let bases = mounted.json(&["base", "list", "--json"]);
+    assert_eq!(bases.as_array().map(Vec::len), Some(3), "{bases}");
+    mounted.umount();
+    // Of the two copies of each track one is destroyed: the first block of data of the volume.
+    let volume = mounted.store().join("volume.0");
+    let mut bytes = fs::read(&volume).unwrap();
+    let wanted = random_bytes(1, 300_000);
+    let at = bytes.windows(64).position(|found| found == &wanted[..64]).expect("large is stored as it is");
+    bytes[at..at + 4096].fill(0x55);
+    fs::write(&volume, bytes).unwrap();
+    mounted.mount(&[]);
+    let read = |base: &str| fs::read(mounted.snap().join(base).join("live/large"));
+    let (of_live, of_copy) = (read("live"), read("copy"));
+    assert!(of_live.is_err() != of_copy.is_err(), "one of the two is damaged: {of_live:?} {of_copy:?}");
+    assert_eq!(of_live.or(of_copy).unwrap(), wanted);
+}
