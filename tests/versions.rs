@@ -901,22 +901,3 @@ fn numbers_of_inodes_lead_to_their_base() {
     // The clone has no snapshots of its own.
     assert_eq!(found[0].oldest, None);
 }
-
-#[test]
-fn adhoc_diff_of_an_unsettled_restore() {
-    let views = in_memory();
-    let tree = views.tree();
-    let root = root_of(LIVE);
-    let s = views.snapshot(Some(b"s")).unwrap();
-    let d = make(tree, root, "d", Kind::Directory);
-    let e = make(tree, d, "e", Kind::Directory);
-    tree.write(make(tree, e, "f", Kind::File), 0, b"x", false).unwrap();
-    let before = views.restore(&s).unwrap().before;
-    let show = |diff: Vec<pitfs::tree::Difference>| {
-        diff.into_iter().map(|d| (d.kind, String::from_utf8(d.path).unwrap())).collect::<Vec<_>>()
-    };
-    println!("{:?}", show(tree.diff(LIVE, Moment::At(before.epoch), Moment::Live).unwrap()));
-    println!("{:?}", show(tree.diff(LIVE, Moment::Live, Moment::At(before.epoch)).unwrap()));
-    settle(tree);
-    println!("{:?}", show(tree.diff(LIVE, Moment::At(before.epoch), Moment::Live).unwrap()));
-}
