@@ -56,8 +56,11 @@ impl State {
         }
     }
 
+    /// What is being deleted is not stored any more: the archive has it from then on.
     fn is_stored(&self, base: BaseId, epoch: Epoch) -> Result<bool> {
-        self.meta.contains(Table::Snapshot, &super::session::snapshot_key(base, epoch))
+        let record: Option<SnapshotRecord> =
+            self.meta.get(Table::Snapshot, &super::session::snapshot_key(base, epoch))?;
+        Ok(record.is_some_and(|record| !record.deleting))
     }
 
     /// The archive of a base, if it is attached and could be opened.
@@ -79,10 +82,16 @@ impl State {
         let mut found = self.snapshots_after(base, epoch, most)?;
         let end = if found.len() < most { Epoch::MAX } else { found.last().map_or(Epoch::MAX, |last| last.epoch) };
         if let Some(archive) = &self.base(base)?.archive {
-            let stored: std::collections::BTreeSet<Epoch> = found.iter().map(|snapshot| snapshot.epoch).collect();
+            let kept = found.iter().filter(|snapshot| !snapshot.record.deleting);
+            let stored: std::collections::BTreeSet<Epoch> = kept.map(|snapshot| snapshot.epoch).collect();
             let marks = archive.marks_after(epoch).into_iter().filter(|mark| mark.epoch <= end);
-            let archived = marks.filter(|mark| !stored.contains(&mark.epoch));
-            found.extend(archived.map(|mark| as_snapshot(base, mark)).collect::<Vec<_>>());
+            let archived: Vec<Snapshot> =
+                marks.filter(|mark| !stored.contains(&mark.epoch)).map(|mark| as_snapshot(base, mark)).collect();
+            found.retain(|snapshot| {
+                let is_in_archive = |archived: &Snapshot| archived.epoch == snapshot.epoch;
+                !snapshot.record.deleting || !archived.iter().any(is_in_archive)
+            });
+            found.extend(archived);
             found.sort_by_key(|snapshot| snapshot.epoch);
             found.truncate(most);
         }

@@ -366,7 +366,7 @@ impl Changing<'_> {
     }
 
     fn snapshot_at(&self, point: Point) -> Result<Snapshot> {
-        let snapshot = self.state.snapshot(point.base, point.epoch)?;
+        let snapshot = self.state.stored_snapshot(point.base, point.epoch)?;
         snapshot.filter(Snapshot::is_readable).ok_or(Error::Posix(Errno::STALE))
     }
 }

@@ -183,7 +183,7 @@ impl Device {
         let bytes: u64 = txn.freed_by(point.base, &[point.epoch])?.values().sum();
         let blocks = Some(bytes / BLOCK_BYTES as u64);
         if txn.base(point.base)?.newest != point.epoch {
-            if let Some(mut snapshot) = txn.snapshot(point.base, point.epoch)? {
+            if let Some(mut snapshot) = txn.stored_snapshot(point.base, point.epoch)? {
                 snapshot.record.alone = blocks;
                 txn.state.put_snapshot(&snapshot);
             }
@@ -226,7 +226,7 @@ impl State {
     /// Blocks that only this snapshot holds, if that is known.
     fn counted_alone(&self, point: Point) -> Result<Option<u64>> {
         let base = self.base(point.base)?;
-        let Some(snapshot) = self.snapshot(point.base, point.epoch)? else { return Ok(Some(0)) };
+        let Some(snapshot) = self.stored_snapshot(point.base, point.epoch)? else { return Ok(Some(0)) };
         Ok(if base.newest == point.epoch { base.counts.newest_alone } else { snapshot.record.alone })
     }
 

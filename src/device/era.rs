@@ -189,7 +189,7 @@ impl State {
 
     /// What a snapshot holds alone is other than was counted.
     fn forget_alone_at(&mut self, point: Point) -> Result<()> {
-        self.snapshot(point.base, point.epoch)?.map_or(Ok(()), |snapshot| self.forget_alone(snapshot))
+        self.stored_snapshot(point.base, point.epoch)?.map_or(Ok(()), |snapshot| self.forget_alone(snapshot))
     }
 }
 

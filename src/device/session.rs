@@ -175,11 +175,15 @@ impl State {
     pub fn snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
         let record: Option<SnapshotRecord> = self.meta.get(Table::Snapshot, &snapshot_key(base, epoch))?;
         match record {
-            Some(record) if record.deleting => Ok(None),
-            Some(record) => Ok(Some(Snapshot { base, epoch, record, is_archived: false })),
-            None if self.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_snapshot(base, epoch),
-            None => Ok(None),
+            Some(record) if !record.deleting => Ok(Some(Snapshot { base, epoch, record, is_archived: false })),
+            _ if self.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_snapshot(base, epoch),
+            _ => Ok(None),
         }
+    }
+
+    /// The same of one that the store holds itself.
+    pub(super) fn stored_snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
+        Ok(self.snapshot(base, epoch)?.filter(|snapshot| !snapshot.is_archived))
     }
 
     pub fn snapshot_named(&self, base: BaseId, name: &str) -> Result<Option<Snapshot>> {
@@ -225,7 +229,7 @@ impl State {
         let found = self.base(base)?;
         let (newest, counts) = (found.newest, found.counts);
         // What the newest one holds alone is settled from here on.
-        if let Some(mut before) = self.snapshot(base, newest)? {
+        if let Some(mut before) = self.stored_snapshot(base, newest)? {
             before.record.alone = counts.newest_alone;
             self.put_snapshot(&before);
         }
@@ -269,7 +273,7 @@ impl State {
 
     /// Ends the protection of a snapshot.
     pub(super) fn deactivate(&mut self, point: Point) -> Result<Snapshot> {
-        let mut snapshot = self.snapshot(point.base, point.epoch)?.ok_or(Error::Posix(Errno::STALE))?;
+        let mut snapshot = self.stored_snapshot(point.base, point.epoch)?.ok_or(Error::Posix(Errno::STALE))?;
         if snapshot.record.state != SnapshotState::Active {
             let text = format!("the snapshot {:?} is deactivated already", snapshot.record.name);
             return Err(Error::Refused(Errno::INVAL, text));
@@ -281,7 +285,7 @@ impl State {
         snapshot.record.state = SnapshotState::Deactivated;
         self.put_snapshot(&snapshot);
         self.protection_changed(point.base)?;
-        Ok(self.snapshot(point.base, point.epoch)?.unwrap_or(snapshot))
+        Ok(self.stored_snapshot(point.base, point.epoch)?.unwrap_or(snapshot))
     }
 
     pub(super) fn rename(&mut self, snapshot: &Snapshot, name: &str) {
@@ -405,7 +409,7 @@ impl Changing<'_> {
 
 impl Txn<'_> {
     pub(super) fn hide_snapshot(&mut self, point: Point) -> Result<()> {
-        let snapshot = self.snapshot(point.base, point.epoch)?.ok_or(Error::Posix(Errno::STALE))?;
+        let snapshot = self.stored_snapshot(point.base, point.epoch)?.ok_or(Error::Posix(Errno::STALE))?;
         self.state.hide(&snapshot)
     }
 }
