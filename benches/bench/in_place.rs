@@ -149,17 +149,18 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let columns = counts.map(|count| count.to_string());
     let mut samples = Samples::new(columns.iter().map(String::as_str));
     for (count, column) in counts.into_iter().zip(&columns) {
-        bench.report.doing(&format!("points: making a store with {count} changed tracks"));
-        let store = Store::create_with(&ground.dir.join("pitfs"), &["--track-size", "16K"])?;
-        let files = build(&store, count)?;
-        store.mount()?;
-        let heads = [head(&store, STATES[0])?, head(&store, STATES[1])?];
         for round in 1..=bench.rounds {
             bench.report.doing(&format!("points: restoring {count} tracks in place, round {round}"));
+            // Each time anew: what is settled is looked for in all that changed since, and that would grow.
+            let store = Store::create_with(&ground.dir.join("pitfs"), &["--track-size", "16K"])?;
+            let files = build(&store, count)?;
+            store.mount()?;
+            let heads = [head(&store, STATES[0])?, head(&store, STATES[1])?];
             let files = open(&store, files)?;
             measure(&store, &files, &heads, |row, value| samples.add(column, row, value))?;
+            drop(files);
+            store.umount()?;
         }
-        store.umount()?;
     }
     let title = "Restoring in place, by changed tracks of 16 KiB";
     let header = std::iter::once("").chain(columns.iter().map(String::as_str)).chain(["target"]);

@@ -127,7 +127,7 @@ fn delete(daemon: &Daemon, views: &Views, names: &[ByteBuf], recursive: bool) ->
 fn freed(views: &Views, names: &[ByteBuf]) -> Result<FreedInfo> {
     let mut epochs = Vec::new();
     for name in names {
-        epochs.push(views.expect(name)?.epoch);
+        epochs.push(views.expect_stored(name)?.epoch);
     }
     let newest = epochs.iter().copied().max().unwrap_or_default();
     let freed = views.tree().device().freed_by(views.base(), &epochs)?;

@@ -211,7 +211,11 @@ impl Daemon {
             let (bytes, total) = match (&settling, &separating) {
                 (Some(settle), _) => (settle.done * BLOCK_BYTES as u64, settle.total * BLOCK_BYTES as u64),
                 (None, Some(separate)) => (separate.done, 0),
-                (None, None) => return Ok(base),
+                (None, None) => {
+                    // What was copied is on disk, not only in memory.
+                    tree.commit()?;
+                    return Ok(base);
+                }
             };
             progress(&Progress { files: 0, bytes, total_bytes: total })?;
             if !tree.settle_step()? {

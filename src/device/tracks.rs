@@ -5,7 +5,7 @@ use super::{ArchivedTrack, TrackRecord};
 use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn, base_of, inode_of_key, inode_prefix};
 use crate::archive::Archive;
 use crate::error::{Error, Result};
-use crate::limits::{DIRTY_BYTES_MAX, DIRTY_RECORDS_MAX, DIRTY_ROOM_MAX};
+use crate::limits::{DIRTY_BYTES_MAX, DIRTY_RECORDS_MAX, DIRTY_ROOM_MAX, SEGMENT_BYTES};
 use crate::logstore::{Holder, Holders, Placed};
 use crate::meta::Table;
 use std::ops::{ControlFlow, Range};
@@ -320,7 +320,8 @@ impl Txn<'_> {
         let usage = self.device.log.usage();
         let free = self.device.room()?.available + usage.segments.saturating_sub(usage.used);
         let dirty = self.state.dirty_room(self.device.track_bytes()) as u64;
-        let wanted = dirty + tracks as u64 * self.device.track_bytes() + crate::limits::RESERVE_BYTES_MIN;
+        let spare = self.device.kv.reserve_to_come()? + 2 * crate::limits::RESERVE_BYTES_MIN + SEGMENT_BYTES;
+        let wanted = dirty + tracks as u64 * self.device.track_bytes() + spare;
         if free < set_aside + wanted { Err(Error::Posix(crate::error::Errno::NOSPC)) } else { Ok(()) }
     }
 

@@ -118,6 +118,14 @@ impl Kv {
         }
     }
 
+    /// Bytes that the reserve may still come to take.
+    pub fn reserve_to_come(&self) -> Result<u64> {
+        match &self.reserve {
+            Some(reserve) => reserve.to_come().map_err(|error| Error::media("the reserve", error)),
+            None => Ok(0),
+        }
+    }
+
     /// Whether all of the reserve is there: if not, the disk is full and nothing may grow.
     pub fn reserve_is_whole(&self) -> Result<bool> {
         match &self.reserve {

@@ -21,6 +21,8 @@ pub struct Reserve {
     most: u64,
     /// What it should be now.
     full: AtomicU64,
+    /// The most it has had: less than that was given up, and is to come back before anything grows.
+    had: AtomicU64,
     lock: Mutex<()>,
 }
 
@@ -29,7 +31,8 @@ impl Reserve {
     pub fn open(dir: Arc<dyn MediaDir>) -> io::Result<Reserve> {
         let media = dir.open(FILE, true)?;
         let most = (dir.room()?.total / RESERVE_SHARE).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
-        Ok(Reserve { media, dir, most, full: AtomicU64::new(RESERVE_BYTES_MIN), lock: Mutex::default() })
+        let had = AtomicU64::new(RESERVE_BYTES_MIN.max(media.len()?).min(most));
+        Ok(Reserve { media, dir, most, full: AtomicU64::new(RESERVE_BYTES_MIN), had, lock: Mutex::default() })
     }
 
     /// What a commit can need at most follows what there is of metadata.
@@ -64,10 +67,18 @@ impl Reserve {
             return Ok(());
         }
         match self.media.allocate(len, missing) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.had.fetch_max(full, Ordering::Relaxed);
+                Ok(())
+            }
             // Somebody else was faster; the reserve stays small until the next try.
             Err(_) => self.media.set_len(len),
         }
+    }
+
+    /// Bytes that it may still come to take, as metadata grows.
+    pub fn to_come(&self) -> io::Result<u64> {
+        Ok(self.most.saturating_sub(self.media.len()?))
     }
 
     /// Bytes the reserve holds now.
@@ -76,6 +87,6 @@ impl Reserve {
     }
 
     pub fn is_whole(&self) -> io::Result<bool> {
-        Ok(self.media.len()? >= self.full())
+        Ok(self.media.len()? >= self.full().min(self.had.load(Ordering::Relaxed)))
     }
 }

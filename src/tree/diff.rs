@@ -5,9 +5,10 @@
 //! whole. The cost follows what changed and the size of the directories it changed in.
 
 use super::Tree;
-use super::inode::{Inode, Kind};
+use super::inode::{Inode, Kind, root_of};
 use super::names::Entry;
 use super::paths::join;
+use crate::archive::Reader;
 use crate::device::{BaseId, Epoch, InodeNo, Moment, inode_of_key, split_increment};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
@@ -139,7 +140,36 @@ impl Tree {
         for (start, end) in self.spans(base, start, end)?.spans {
             self.note_touched(base, start, end, &mut touched)?;
         }
+        self.note_increments_outside(base, start, end, &mut touched)?;
         Ok(touched)
+    }
+
+    /// Notes what increments outside the store name, if the earlier moment is there.
+    fn note_increments_outside(
+        &self,
+        base: BaseId,
+        start: Epoch,
+        end: Epoch,
+        touched: &mut BTreeMap<InodeNo, Touched>,
+    ) -> Result<()> {
+        let archive = {
+            let look = self.device.look()?;
+            let is_needed = look.is_archived(root_of(base), Moment::At(start))?;
+            look.archive(base).filter(|_| is_needed)
+        };
+        let Some(archive) = archive else { return Ok(()) };
+        for increment in archive.increments().iter().filter(|found| (start..end).contains(&found.header.from.epoch)) {
+            for entry in Reader::open(&increment.path)?.entries() {
+                let entry = entry?;
+                let key = [&base.to_be_bytes()[..], &entry.key].concat();
+                if let Some(number) = inode_of_key(&key) {
+                    let touch = touched.entry(number).or_default();
+                    touch.data |= entry.table == Table::Track as u8;
+                    touch.xattr |= entry.table == Table::Xattr as u8;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The epochs whose increments name what changed after an epoch, up to another.

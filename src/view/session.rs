@@ -110,7 +110,7 @@ impl Views {
     }
 
     /// The snapshot of this name, which has to be in the store.
-    pub(super) fn expect_stored(&self, name: &[u8]) -> Result<Snapshot> {
+    pub fn expect_stored(&self, name: &[u8]) -> Result<Snapshot> {
         let snapshot = self.expect(name)?;
         match snapshot.is_archived {
             true => {
