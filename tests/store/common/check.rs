@@ -53,7 +53,7 @@ pub fn check_all(tree: &Tree, was_shared: bool) -> Result<(), String> {
     let log_blocks = check.log(&snapshots)?;
     check.shared()?;
     check.room()?;
-    let bounds = check.bounds_of_unique(&snapshots);
+    let held_alone = check.held_alone(&snapshots);
     let is_approximate = |snapshot: &Snapshot| {
         was_shared || snapshots.iter().any(|other| other.base == snapshot.base && other.record.deleting)
     };
@@ -63,11 +63,11 @@ pub fn check_all(tree: &Tree, was_shared: bool) -> Result<(), String> {
         log_bytes == log_blocks * BLOCK_BYTES as u64,
         "{log_bytes} bytes of log are counted, {log_blocks} blocks found"
     );
-    for (snapshot, alone, holds) in bounds {
+    for (snapshot, alone) in held_alone {
         let unique = tree.device().unique_bytes(snapshot.point()).map_err(|error| error.to_string())?;
         ensure!(
-            if is_approximate(&snapshot) { unique <= holds } else { unique == alone },
-            "deleting {:?} of base {} would free {alone} of {holds} bytes, it is said to free {unique}",
+            is_approximate(&snapshot) || unique == alone,
+            "deleting {:?} of base {} would free {alone} bytes, it is said to free {unique}",
             snapshot.record.name,
             snapshot.base
         );
@@ -310,13 +310,13 @@ impl Check<'_> {
         Ok(only_log.map(|(location, _)| location.blocks() as u64).sum())
     }
 
-    /// For each snapshot the bytes that it holds alone, and those that pre-images hold for it at all.
-    fn bounds_of_unique(&self, snapshots: &[Snapshot]) -> Vec<(Snapshot, u64, u64)> {
+    /// For each snapshot the bytes that it holds alone.
+    fn held_alone(&self, snapshots: &[Snapshot]) -> Vec<(Snapshot, u64)> {
         let is_there = |snapshot: &&Snapshot| !snapshot.record.deleting && !self.is_going(snapshot.base);
         let snapshots: Vec<&Snapshot> = snapshots.iter().filter(is_there).collect();
-        let mut bounds = Vec::new();
+        let mut found = Vec::new();
         for snapshot in &snapshots {
-            let (mut alone, mut all) = (0, 0);
+            let mut alone = 0;
             for (location, kept) in &self.kept {
                 let holds = |other: &Snapshot, (base, birth, end): &(BaseId, Epoch, Epoch)| {
                     other.base == *base && *birth <= other.epoch && other.epoch < *end
@@ -325,12 +325,11 @@ impl Check<'_> {
                 let is_held = kept.iter().any(|fact| holds(snapshot, fact));
                 let is_held_elsewhere = kept.iter().any(|fact| others().any(|other| holds(other, fact)));
                 let bytes = (location.blocks() * BLOCK_BYTES) as u64;
-                all += if is_held { bytes } else { 0 };
                 alone += if is_held && !is_held_elsewhere && self.holders[location].live == 0 { bytes } else { 0 };
             }
-            bounds.push(((*snapshot).clone(), alone, all));
+            found.push(((*snapshot).clone(), alone));
         }
-        bounds
+        found
     }
 
     fn shared(&self) -> Result<(), String> {
