@@ -136,6 +136,12 @@ impl Daemon {
         }
         let fs = FileSystem::new(Views::clone(&self.views), only, &self.path, options);
         let mounted = Mounted::mount(fs, mount_point, &source.to_string_lossy(), options, on_end)?;
+        let notify = mounted.notify().clone();
+        self.views.tell_of_dropped(move |snapshot| {
+            let (notify, base, name) = (notify.clone(), snapshot.base, snapshot.record.name.clone());
+            // Not by whoever needed the room: that may be a thread that serves requests.
+            std::thread::spawn(move || notify.shown_changed(base, &name));
+        });
         self.lock.note_mount_point(mounted.mount_point());
         *self.mounted.lock() = Some(mounted);
         Ok(())

@@ -373,7 +373,7 @@ impl Device {
             Ok(())
         })?;
         // What was set aside for work is not taken while there is none.
-        self.log.trim();
+        self.log.trim(&self.state.read().meta);
         self.journal.close()
     }
 

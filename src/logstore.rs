@@ -128,6 +128,8 @@ struct Inner {
     extents: VecDeque<Extent>,
     reserved_slots: usize,
     run: Run,
+    /// Segments in which blocks were freed since the store was opened.
+    thinned: BTreeSet<u64>,
     freed: Vec<Freed>,
     freed_frozen: Vec<Freed>,
     /// Room of segments that ceased to exist: since the last freeze, and in the commit under way.
@@ -320,6 +322,7 @@ impl LogStore {
             let segment = inner.load(meta, location.segment)?;
             segment.free(location.block, blocks)?;
             inner.counters.used_blocks = inner.counters.used_blocks.saturating_sub(blocks as u64);
+            inner.thinned.insert(location.segment);
             inner.freed.push(Freed { segment: location.segment, block: location.block, blocks: blocks as u16 });
         }
         Ok(left)
@@ -416,8 +419,23 @@ impl LogStore {
     }
 
     /// Gives room that is open and was not used back to the file system; nothing may be appended any more.
-    pub fn trim(&self) {
-        let inner = self.inner.lock();
+    pub fn trim(&self, meta: &Meta) {
+        /// Segments that closing takes the time for.
+        const SEGMENTS: usize = 2048;
+        /// Shorter runs of free blocks are left.
+        const BLOCKS: usize = 4;
+        let mut inner = self.inner.lock();
+        let open: BTreeSet<u64> = inner.extents.iter().map(|extent| extent.segment).collect();
+        let thinned: Vec<u64> = std::mem::take(&mut inner.thinned).into_iter().take(SEGMENTS).collect();
+        for id in thinned.into_iter().filter(|id| !open.contains(id)) {
+            // It may be gone by now.
+            let Ok(segment) = inner.load(meta, id) else { continue };
+            let runs = segment.free_runs(BLOCKS);
+            let members = segment.members.clone();
+            if let Err(error) = runs.iter().try_for_each(|run| segment::give_back(&self.volume, &members, *run)) {
+                log::warn!("room of segment {id} is not given back: {error}");
+            }
+        }
         for extent in inner.extents.iter().filter(|extent| extent.blocks() > 0) {
             let Some(segment) = inner.segments.get(&extent.segment) else { continue };
             if let Err(error) = segment::give_back(&self.volume, &segment.members, (extent.next, extent.end)) {

@@ -20,7 +20,7 @@ use crate::device::{BaseId, Changing, Epoch, InodeNo, LIVE, Moment, Snapshot, St
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BASES_MAX, VIEW_BITS, VIEWS_PASSING};
 use crate::tree::{ROOT, Tree};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The trees of a store, and the names of the moments of one of its bases.
 #[derive(Clone)]
@@ -29,7 +29,11 @@ pub struct Views {
     base: BaseId,
     /// Who acts, for the history.
     uid: u32,
+    /// Told of snapshots that are dropped for want of room.
+    on_dropped: Arc<OnceLock<OnDropped>>,
 }
+
+type OnDropped = Box<dyn Fn(&Snapshot) + Send + Sync>;
 
 /// A base at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,7 +107,7 @@ fn has_free_number(state: &State, epoch: Epoch) -> Result<bool> {
 impl Views {
     /// The views of the first base.
     pub fn new(tree: Tree) -> Views {
-        Views { tree: Arc::new(tree), base: LIVE, uid: rustix::process::geteuid().as_raw() }
+        Views { tree: Arc::new(tree), base: LIVE, uid: rustix::process::geteuid().as_raw(), on_dropped: Arc::default() }
     }
 
     /// The views of another base of the same store.
@@ -114,6 +118,12 @@ impl Views {
     /// The same on behalf of a user.
     pub fn by(&self, uid: u32) -> Views {
         Views { uid, ..self.clone() }
+    }
+
+    /// Has somebody told of snapshots that are dropped for want of room, by whatever thread needs it. Once.
+    pub fn tell_of_dropped(&self, tell: impl Fn(&Snapshot) + Send + Sync + 'static) {
+        // A second mount of one daemon does not happen.
+        self.on_dropped.get_or_init(|| Box::new(tell));
     }
 
     pub fn tree(&self) -> &Tree {

@@ -132,6 +132,7 @@ fn without_that_writes_are_refused() {
     wait_for("room", || {
         seed += 1;
         let is_written = rewrite(&live, seed).is_ok();
+        mounted.run(["snap", &format!("s{seed}")]);
         is_written && !mounted.snap().join("first").exists()
     });
     mounted.ok(["policy", "--when-full", "refuse"]);
@@ -158,8 +159,12 @@ fn all_held_is_as_refused() {
     // What the first ones hold, those after them hold as well, until it is written anew.
     let released: Vec<String> = (0..16).map(|i| format!("s{i}")).collect();
     mounted.ok(["release".to_string()].into_iter().chain(released));
-    wait_for("room", || rewrite(&live, seed).is_ok());
-    assert!(!names(&mounted.snap()).contains(&"s0".into()));
+    wait_for("room", || {
+        seed += 1;
+        let is_written = rewrite(&live, seed).is_ok();
+        mounted.run(["snap", &format!("s{seed}"), "--hold"]);
+        is_written && !names(&mounted.snap()).contains(&"s0".into())
+    });
     mounted.umount();
     mounted.check();
 }

@@ -35,9 +35,9 @@ impl Reserve {
         Ok(Reserve { media, dir, most, full: AtomicU64::new(RESERVE_BYTES_MIN), had, lock: Mutex::default() })
     }
 
-    /// What a commit can need at most follows what there is of metadata.
+    /// What a commit that deletes can need at most follows what there is of metadata: it writes pages anew.
     pub fn scale(&self, meta_bytes: u64) {
-        self.full.store((meta_bytes * 4).clamp(RESERVE_BYTES_MIN, self.most), Ordering::Relaxed);
+        self.full.store(meta_bytes.clamp(RESERVE_BYTES_MIN, self.most), Ordering::Relaxed);
     }
 
     fn full(&self) -> u64 {
