@@ -43,7 +43,7 @@ pub use base::{
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
 pub use differing::Differing;
-pub use era::{Settle, Step, Walk};
+pub use era::{Settle, Walk};
 pub use history::{Moment, split_increment, split_preimage, split_record};
 pub use journaling::Journaling;
 pub use pointer::{Patch, Pointer};

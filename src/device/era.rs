@@ -66,11 +66,11 @@ struct InodeWalk {
 
 /// What a step did.
 #[derive(Debug, Default)]
-pub struct Step {
+struct Step {
     /// Whether there was anything to do.
-    pub is_working: bool,
+    is_working: bool,
     /// Inodes that got records of their own.
-    pub inodes: Vec<InodeNo>,
+    inodes: Vec<InodeNo>,
 }
 
 impl State {
@@ -194,8 +194,9 @@ impl State {
 }
 
 impl Device {
-    /// Does a piece of what is to be settled first, or swept up after it.
-    pub fn settle_step(&self) -> Result<Step> {
+    /// Does a piece of what is to be settled first, or swept up after it; false when there is nothing to do.
+    /// `took_over` completes it, given the inodes that got records of their own.
+    pub fn settle_step(&self, took_over: impl Fn(&mut Txn<'_>, &[InodeNo]) -> Result<()>) -> Result<bool> {
         let bases: Vec<BaseId> = self.look()?.bases().map(|(id, _)| id).collect();
         for base in bases {
             let has_work = {
@@ -205,13 +206,14 @@ impl Device {
             if has_work {
                 let mut txn = self.begin()?;
                 let step = txn.settle_some(base)?;
+                took_over(&mut txn, &step.inodes)?;
                 txn.finish()?;
                 if step.is_working {
-                    return Ok(step);
+                    return Ok(true);
                 }
             }
         }
-        Ok(Step::default())
+        Ok(false)
     }
 }
 

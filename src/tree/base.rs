@@ -28,19 +28,15 @@ impl Tree {
 
     /// Does a piece of settling; false when there is nothing to do.
     pub fn settle_step(&self) -> Result<bool> {
-        let step = self.device.settle_step()?;
-        for inode in step.inodes {
-            // In a snapshot there can be inodes that were in use without a name: nobody uses them here.
-            let look = self.device.look()?;
-            let is_nameless = inode::find(&look, inode, Moment::Live)?.is_some_and(|found| found.links == 0);
-            drop(look);
-            if is_nameless {
-                let mut txn = self.device.begin()?;
-                txn.add_orphan(inode);
-                txn.finish()?;
+        self.device.settle_step(|txn, inodes| {
+            for inode in inodes {
+                // In a snapshot there can be inodes that were in use without a name: nobody uses them here.
+                if inode::find(txn, *inode, Moment::Live)?.is_some_and(|found| found.links == 0) {
+                    txn.add_orphan(*inode);
+                }
             }
-        }
-        Ok(step.is_working)
+            Ok(())
+        })
     }
 
     /// Does a piece of giving shared tracks places of their own; false when there is nothing to do.
