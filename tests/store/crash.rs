@@ -35,7 +35,7 @@ fn work_on_trees(world: &mut World) -> Result<(), Error> {
 }
 
 /// More files than a step settles.
-const FILES: usize = 600;
+const FILES: usize = 540;
 
 /// A restore and a clone, settled step by step with a commit after each; then all goes.
 fn work_in_steps(world: &mut World) -> Result<(), Error> {
