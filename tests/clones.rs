@@ -232,7 +232,7 @@ fn a_full_clone_becomes_independent() {
         if how == "--full" {
             assert!(room_used(&root) < before + (2 << 20), "tracks stay shared");
         } else {
-            wait_for("tracks of its own", || room_used(&root) > before + (5 << 19));
+            wait_for("tracks of its own", || room_used(&root) > before + (3 << 19));
         }
         mounted.ok(["delete", "s"]);
         assert_same(&listing(&root.join("c")), &c, "without its parent");

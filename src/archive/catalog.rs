@@ -285,9 +285,10 @@ fn lock(directory: &Path) -> Result<File> {
         File::open(directory).map_err(|error| Error::media(format!("opening {}", directory.display()), error))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => {
-            Err(Error::Refused(Errno::BUSY, format!("the archive {} is in use by another store", directory.display())))
-        }
+        Err(Errno::WOULDBLOCK) => Err(Error::Refused(
+            Errno::BUSY,
+            format!("the archive {} is in use by another store, or another base", directory.display()),
+        )),
         Err(errno) => Err(Error::media(format!("locking {}", directory.display()), errno.into())),
     }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply {
     Progress(Progress),
-    Done(Answer),
+    Done(Box<Answer>),
     /// The text is for the user.
     Failed {
         errno: i32,

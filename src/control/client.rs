@@ -122,7 +122,7 @@ fn ask_daemon(mut stream: UnixStream, request: Request, progress: OnProgress<'_>
     loop {
         match receive(&mut stream, REPLY_BYTES_MAX)? {
             Reply::Progress(told) => progress(&told)?,
-            Reply::Done(answer) => return Ok(answer),
+            Reply::Done(answer) => return Ok(*answer),
             Reply::Failed { errno, text } => return Err(Error::Refused(Errno::from_raw_os_error(errno), text)),
         }
     }

@@ -97,7 +97,7 @@ fn answer(daemon: &Daemon, mut stream: UnixStream) {
         })
     });
     let reply = match result {
-        Ok(answer) => Reply::Done(answer),
+        Ok(answer) => Reply::Done(Box::new(answer)),
         Err(error) => Reply::Failed { errno: error.errno().raw_os_error(), text: error.to_string() },
     };
     if let Err(error) = send(&mut stream, &reply) {

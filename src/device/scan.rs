@@ -141,13 +141,11 @@ fn next_of(streams: &mut [Peekable<Records<'_>>]) -> Result<Option<Pair>> {
     let mut least: Option<Vec<u8>> = None;
     for stream in streams.iter_mut() {
         match stream.peek() {
-            Some(Ok((key, _))) => {
-                if least.as_ref().is_none_or(|least| key[4..] < least[..]) {
-                    least = Some(key[4..].to_vec());
-                }
+            Some(Ok((key, _))) if least.as_ref().is_none_or(|least| key[4..] < least[..]) => {
+                least = Some(key[4..].to_vec());
             }
             Some(Err(_)) => return stream.next().transpose(),
-            None => {}
+            Some(Ok(_)) | None => {}
         }
     }
     let Some(least) = least else { return Ok(None) };

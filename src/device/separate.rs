@@ -76,7 +76,7 @@ impl Device {
     }
 
     /// Some tracks of a base that others hold as well, and where to go on.
-    fn shared_tracks(&self, base: BaseId) -> Result<(Vec<(InodeNo, TrackNo)>, Option<Vec<u8>>)> {
+    fn shared_tracks(&self, base: BaseId) -> Result<(Vec<super::TrackKey>, Option<Vec<u8>>)> {
         let look = self.look()?;
         let prefix = base.to_be_bytes();
         let separate: Separate = look.separating(base)?.unwrap_or_default();

@@ -19,6 +19,8 @@ use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+type Keys = BTreeSet<Vec<u8>>;
+
 /// Records that one call walks at most.
 const PIECE: usize = 4096;
 
@@ -37,10 +39,10 @@ impl Value {
         Ok(Value { bytes: value.to_vec(), birth, is_archived })
     }
 
-    /// Whether it is the same value of the same key. An archive names the bytes of a track in its own way: there
-    /// it is the same if it was written in the same epoch.
+    /// Whether it is the same value of the same key. An archive names the bytes of a track in its own way: what was
+    /// written in the same epoch is the same there, and what came back with a restore is not.
     pub fn is_same(&self, other: &Value) -> bool {
-        self.bytes == other.bytes || self.is_archived != other.is_archived && self.birth == other.birth
+        self.bytes == other.bytes || (self.is_archived || other.is_archived) && self.birth == other.birth
     }
 }
 
@@ -169,7 +171,7 @@ impl State {
         let Some(archive) = self.archive(base) else { return Ok(timeline) };
         for snapshot in self.shown_after(base, 0, usize::MAX)?.into_iter().filter(Snapshot::is_readable) {
             // The first kind is the archive's: with a store's snapshot first, it ends before it begins.
-            if snapshot.is_archived != (timeline.turns.len() % 2 == 0) {
+            if snapshot.is_archived != timeline.turns.len().is_multiple_of(2) {
                 timeline.turns.push(snapshot.epoch);
             }
             if snapshot.is_archived {
@@ -178,7 +180,7 @@ impl State {
         }
         // What is behind the last of them is the store's.
         match timeline.archived.last() {
-            Some(last) if timeline.turns.len() % 2 == 0 => timeline.turns.push(last.epoch + 1),
+            Some(last) if timeline.turns.len().is_multiple_of(2) => timeline.turns.push(last.epoch + 1),
             Some(_) => {}
             None => timeline.turns.clear(),
         }
@@ -256,12 +258,7 @@ impl State {
 
     /// Keys of an inode's records of which old values are kept, a piece of them from `cursor` on (empty: from
     /// the first), and where to go on.
-    pub fn replaced_keys(
-        &self,
-        table: Table,
-        inode: InodeNo,
-        cursor: &[u8],
-    ) -> Result<(BTreeSet<Vec<u8>>, Option<Vec<u8>>)> {
+    pub fn replaced_keys(&self, table: Table, inode: InodeNo, cursor: &[u8]) -> Result<(Keys, Option<Vec<u8>>)> {
         let prefix = preimages_of(table, inode);
         let from = prefix.as_slice().max(cursor);
         let mut keys = BTreeSet::new();

@@ -330,11 +330,12 @@ impl FileSystem {
             return Ok(());
         }
         let mut epoch = offset.saturating_sub(LIVE_OFFSET).min(u64::from(u32::MAX)) as u32;
-        while offset < CLONE_OFFSET {
+        let mut is_at_snapshots = offset < CLONE_OFFSET;
+        while is_at_snapshots {
             // `add` may look at the state itself: it is not held here meanwhile.
             let batch = views.tree().device().look()?.shown_after(views.base(), epoch, BATCH)?;
-            let Some(last) = batch.last() else { break };
-            epoch = last.epoch;
+            is_at_snapshots = !batch.is_empty();
+            epoch = batch.last().map_or(epoch, |last| last.epoch);
             for snapshot in batch.iter().filter(|snapshot| is_shown(snapshot)) {
                 let place = self.numbers.know(Place::root(View::at(snapshot.base, snapshot.epoch)));
                 let next = LIVE_OFFSET + u64::from(snapshot.epoch);

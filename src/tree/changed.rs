@@ -6,7 +6,7 @@
 //! are found in the directories that changed.
 
 use super::Tree;
-use super::diff::order;
+use super::diff::{Spans, order};
 use super::inode::{self, Inode, Kind, root_of};
 use super::paths::names_of;
 use crate::archive::{Increment, Reader};
@@ -188,11 +188,10 @@ impl Tree {
         let Window { base, early, late, start, .. } = *window;
         let end = order(late);
         let mut touched = Touched::new();
-        let eras = {
+        {
             let look = self.device.look()?;
             [early, late].into_iter().try_for_each(|moment| look.check_moment(root_of(base), moment))?;
-            look.base_record(base)?.eras.clone()
-        };
+        }
         if early == late {
             return Ok(touched);
         }
@@ -200,16 +199,15 @@ impl Tree {
         if late == Moment::Live {
             self.note_memory(base, &mut touched)?;
         }
-        self.note_increments(base, start, end, &mut touched)?;
+        let Spans { spans, is_all } = self.spans(base, start, end)?;
+        window.has_era = spans.len() > 1 || !is_all;
+        for (start, end) in spans {
+            self.note_increments(base, start, end, &mut touched)?;
+        }
         self.note_archived(window, &mut touched)?;
-        for era in eras.iter().filter(|era| start <= era.since && era.since < end) {
-            window.has_era = true;
-            if era.source.base == base {
-                self.note_increments(base, era.source.epoch, era.since, &mut touched)?;
-            } else {
-                self.note_all(base, early, &mut touched)?;
-                self.note_all(base, late, &mut touched)?;
-            }
+        if !is_all {
+            self.note_all(base, early, &mut touched)?;
+            self.note_all(base, late, &mut touched)?;
         }
         self.note_files_of_directories(window, &mut touched)?;
         Ok(touched)

@@ -14,7 +14,7 @@ use super::inode::{self, Inode, Kind};
 use super::names::{Dirent, link_key, new_number};
 use super::{Tree, root_of, xattr};
 use crate::clock::Timestamp;
-use crate::device::{Differing, InodeNo, Moment, Note, TrackNo, base_of};
+use crate::device::{Differing, InodeNo, Moment, Note, TrackNo, Txn, base_of};
 use crate::error::{Errno, Error, Result};
 use crate::limits::LINKS_MAX;
 use crate::meta::Table;
@@ -22,6 +22,8 @@ use serde_bytes::ByteBuf;
 
 /// Tracks that one transaction shares at most.
 const STEP_TRACKS: usize = 256;
+/// Tracks of a file from which on increments are asked which of them changed, before all are looked at.
+const SEARCH_TRACKS: u64 = 1024;
 /// Bytes of xattrs after which a transaction ends.
 const STEP_XATTR_BYTES: usize = 1 << 20;
 /// Bytes that are compared at once where tracks cannot be shared.
@@ -234,12 +236,102 @@ impl Tree {
 
     /// Shares what differs, from the beginning of the file to its end.
     fn share_content(&self, number: InodeNo, model: Model, on_step: OnStep<'_>, likened: &mut Likened) -> Result<()> {
-        let mut from = 0;
+        let mut from = self.share_changed(number, model, on_step, likened)?;
         while let Some(next) = self.share_step(number, model, from, likened)? {
             on_step(next.saturating_mul(self.device.track_bytes()))?;
             from = next;
         }
         Ok(())
+    }
+
+    /// Shares what increments name, if these can tell all that differs: of a large file without holes that is the same
+    /// inode. Up to which track all is alike then.
+    fn share_changed(
+        &self,
+        number: InodeNo,
+        (like, moment): Model,
+        on_step: OnStep<'_>,
+        likened: &mut Likened,
+    ) -> Result<TrackNo> {
+        let Moment::At(since) = moment else { return Ok(0) };
+        let model = self.inode(like, moment)?;
+        let track_bytes = self.device.track_bytes();
+        let has_no_hole = model.tracks == model.size.div_ceil(track_bytes);
+        if number != like || model.tracks < SEARCH_TRACKS || !has_no_hole {
+            return Ok(0);
+        }
+        // What is in memory is named when it has a place.
+        self.device.committer()?.flush()?;
+        let (base, now) = (base_of(number), self.device.look()?.epoch());
+        let spans = self.spans(base, since, now)?;
+        if !spans.is_all || !self.has_increments_since(base, since)? {
+            return Ok(0);
+        }
+        let mut done = 0;
+        for (start, end) in spans.spans {
+            let mut from = Some((start + 1, 0));
+            while let Some(place) = from {
+                let _file = self.lock_file(number);
+                let (mut tracks, next) = self.changed_tracks_of(number, place, end, STEP_TRACKS)?;
+                from = next;
+                // What lies behind the end is left to those who set it.
+                tracks.retain(|track| *track < model.tracks);
+                self.share_tracks(number, (like, moment), &model, &tracks, likened)?;
+                done += tracks.len() as u64;
+                on_step((done * track_bytes).min(model.size))?;
+            }
+        }
+        Ok(model.size / track_bytes)
+    }
+
+    /// Shares some tracks, in one transaction. The caller holds the file's lock.
+    fn share_tracks(
+        &self,
+        number: InodeNo,
+        (like, moment): Model,
+        model: &Inode,
+        tracks: &[TrackNo],
+        likened: &mut Likened,
+    ) -> Result<()> {
+        if tracks.is_empty() {
+            return Ok(());
+        }
+        let mut txn = self.device.begin_growing()?;
+        txn.check_moment(like, moment)?;
+        let mut target = inode::load_file(&txn, number, Moment::Live)?;
+        if self.share_in(&mut txn, number, (like, moment), tracks, &mut target)? {
+            let end = tracks.iter().max().map_or(0, |last| (last + 1).saturating_mul(self.device.track_bytes()));
+            target.size = target.size.max(model.size.min(end));
+            inode::store(&mut txn, number, &target)?;
+            txn.finish()?;
+            likened.content = true;
+        }
+        Ok(())
+    }
+
+    /// Shares some tracks within a transaction; whether any differed.
+    fn share_in(
+        &self,
+        txn: &mut Txn<'_>,
+        number: InodeNo,
+        (like, moment): Model,
+        tracks: &[TrackNo],
+        target: &mut Inode,
+    ) -> Result<bool> {
+        let mut is_changed = false;
+        for &track in tracks {
+            let had_track = txn.has_track(number, track)?;
+            match share_track(txn, (like, track, moment), (number, track), had_track, target)? {
+                Shared::Same => {}
+                Shared::Changed => is_changed = true,
+                Shared::Unstored => return Err(Error::Posix(Errno::XDEV)),
+            }
+        }
+        target.inline.clear();
+        target.touch(Timestamp::now());
+        // Nothing but a commit knows about shared tracks.
+        txn.note(number, Note::NeedsCommit);
+        Ok(is_changed)
     }
 
     /// One transaction's worth of sharing, from a track on; where to go on. The last step sets the size and the
@@ -270,33 +362,23 @@ impl Tree {
             }
             (model, Differing { next, ..differing })
         };
+        if next.is_some() {
+            self.share_tracks(number, (like, moment), &model, &tracks, likened)?;
+            return Ok(next);
+        }
         let mut txn = self.device.begin_growing()?;
         txn.check_moment(like, moment)?;
         let mut target = inode::load_file(&txn, number, Moment::Live)?;
-        for &track in &tracks {
-            let had_track = txn.has_track(number, track)?;
-            let source = (like, track, moment);
-            if share_track(&mut txn, source, (number, track), had_track, &mut target)? == Shared::Unstored {
-                return Err(Error::Posix(Errno::XDEV));
-            }
-        }
-        target.touch(Timestamp::now());
-        target.inline.clear();
-        if next.is_none() {
-            target.size = model.size;
-            target.inline = model.inline.clone();
-            let (attributes, times) = target.take_attributes(&model);
-            likened.attributes |= attributes;
-            likened.times |= times;
-        } else if let Some(last) = tracks.last() {
-            target.size = target.size.max(model.size.min((last + 1).saturating_mul(track_bytes)));
-        }
-        // Nothing but a commit knows about shared tracks.
-        txn.note(number, Note::NeedsCommit);
+        self.share_in(&mut txn, number, (like, moment), &tracks, &mut target)?;
+        target.size = model.size;
+        target.inline = model.inline.clone();
+        let (attributes, times) = target.take_attributes(&model);
         inode::store(&mut txn, number, &target)?;
         txn.finish()?;
         likened.content = true;
-        Ok(next)
+        likened.attributes |= attributes;
+        likened.times |= times;
+        Ok(None)
     }
 
     /// Copies the bytes that differ.

@@ -1,10 +1,15 @@
 //! Which inodes changed since a snapshot, and which directories have such inodes below them.
 
 use super::{Tree, is_root};
-use crate::device::{BaseId, Epoch, InodeNo, Moment, inode_of_key, split_increment};
+use crate::device::{
+    BaseId, Epoch, InodeNo, Moment, TrackNo, inode_of_key, inode_prefix, split_increment, split_track_key,
+};
 use crate::error::Result;
-use crate::meta::Table;
+use crate::meta::{Table, prefix_end};
 use std::collections::{HashMap, HashSet};
+
+/// Where to go on: an increment, and a track in it.
+type Next = (Epoch, TrackNo);
 
 /// Records read under one lock.
 const STEP: usize = 1024;
@@ -38,13 +43,8 @@ impl Tree {
         to: Epoch,
         on_step: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Option<Touched>> {
-        // The increments after a snapshot that is not in the store may have gone with it.
-        let is_stored = {
-            let after = self.device.look()?.snapshots_after(base, since.saturating_sub(1), 1)?;
-            after.iter().any(|found| found.epoch == since)
-        };
         let spans = self.spans(base, since, to)?;
-        if !is_stored || !spans.is_all {
+        if !spans.is_all || !self.has_increments_since(base, since)? {
             return Ok(None);
         }
         let mut touched = Touched::default();
@@ -71,6 +71,50 @@ impl Tree {
             }
         }
         Ok(Some(touched))
+    }
+
+    /// Whether all increments since a snapshot are there. Those after one that is not in the store may have gone with
+    /// it.
+    pub(super) fn has_increments_since(&self, base: BaseId, since: Epoch) -> Result<bool> {
+        let after = self.device.look()?.snapshots_after(base, since.saturating_sub(1), 1)?;
+        Ok(after.iter().any(|found| found.epoch == since))
+    }
+
+    /// Tracks of a file, up to `most`, that increments up to an epoch name, from a place in them on; and where to look
+    /// on, if there may be more. A track can come again.
+    pub(super) fn changed_tracks_of(
+        &self,
+        inode: InodeNo,
+        from: (Epoch, TrackNo),
+        to: Epoch,
+        most: usize,
+    ) -> Result<(Vec<TrackNo>, Option<Next>)> {
+        let prefix = inode_prefix(inode);
+        let (base, number) = prefix.split_at(4);
+        let look = self.device.look()?;
+        let mut tracks = Vec::new();
+        let (mut epoch, mut track) = from;
+        while epoch <= to {
+            let of_epoch = |epoch: Epoch| [base, &epoch.to_be_bytes()].concat();
+            let of_file = [&of_epoch(epoch)[..], &[Table::Track as u8], number].concat();
+            let start = [&of_file[..], &track.to_be_bytes()].concat();
+            for pair in look.meta().range(Table::Increment, &start, &prefix_end(&of_file))? {
+                let (_, key, _) = split_increment(&pair?.0)?;
+                let track = split_track_key(&key).map_or(TrackNo::MAX, |(_, track)| track);
+                if tracks.len() == most {
+                    return Ok((tracks, Some((epoch, track))));
+                }
+                tracks.push(track);
+            }
+            // The next epoch in which anything changed.
+            let Some(after) = epoch.checked_add(1) else { break };
+            let end = of_epoch(to.saturating_add(1));
+            match look.meta().range(Table::Increment, &of_epoch(after), &end)?.next().transpose()? {
+                Some((full, _)) => (epoch, track) = (split_increment(&full)?.2, 0),
+                None => break,
+            }
+        }
+        Ok((tracks, None))
     }
 
     /// Every change of an inode changes its record. In each increment these come first: the others are passed over.

@@ -76,6 +76,9 @@ impl BringBack<'_> {
                 }
                 if likened.content {
                     self.report.bytes += model.size;
+                    // With its writeback cache the kernel believes its own size of a file as long as it knows the
+                    // inode, which it may forget with the name.
+                    self.entry_changed(place);
                 }
                 target
             }
