@@ -1,5 +1,7 @@
 //! The versions of paths and the tracks that changed, compared with what reading every moment shows.
 
+#![allow(clippy::single_range_in_vec_init)]
+
 use pitfs::archive::Archive;
 use pitfs::clock::Timestamp;
 use pitfs::device::{BaseId, InodeNo, LIVE, Moment, Snapshot, SnapshotState, in_base, index_entry, inode_prefix};
@@ -330,7 +332,7 @@ impl World {
         let rng = Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let mut world =
             World { views: in_memory(), bases: vec![LIVE], rng, count: 0, loose: BTreeSet::new(), archive: None };
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             let dir = tempfile::tempdir().unwrap();
             let number = world.views.tree().device().store_number();
             let archive = Arc::new(Archive::open(dir.path(), (number, LIVE), index_entry, &mut |_| Ok(())).unwrap());

@@ -95,7 +95,7 @@ impl Check<'_> {
     }
 
     /// Records with a birth: key, birth, value.
-    fn born(&self, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+    fn born(&self, table: Table) -> Result<Vec<Pair>, String> {
         let split = |(key, bytes): Pair| {
             let (birth, value) = split_record(table, &key, &bytes).map_err(|error| error.to_string())?;
             ensure!(birth <= self.state.epoch(), "a record of table {} is born in the future", table.name());
