@@ -46,7 +46,7 @@ impl Rolled {
             let _gone_already = fs::remove_file(live.join(format!("d/e/only {old}")));
         }
         let (one, other) = (live.join("d/e/moves"), live.join("moved"));
-        if i % 2 == 0 && one.exists() {
+        if i.is_multiple_of(2) && one.exists() {
             fs::rename(one, other).unwrap();
         } else if other.exists() {
             fs::rename(other, one).unwrap();
@@ -343,8 +343,11 @@ fn a_roll_can_be_killed_at_any_moment() {
     rolled.mounted.check();
 }
 
+/// Does harm to a file.
+type Damage = fn(&Path);
+
 /// What can be wrong with an increment's file.
-fn damages() -> Vec<(&'static str, fn(&Path))> {
+fn damages() -> Vec<(&'static str, Damage)> {
     fn write_in(path: &Path, at: impl Fn(u64) -> u64) {
         let file = File::options().read(true).write(true).open(path).unwrap();
         let at = at(file.metadata().unwrap().len());
@@ -469,7 +472,7 @@ fn the_index_is_made_anew() {
     }
     let mut rolled = Rolled::several(5);
     let index = rolled.archive().join("index");
-    let damages: [(&str, fn(&Path)); 5] = [
+    let damages: [(&str, Damage); 5] = [
         ("deleted", |index| fs::remove_file(index).unwrap()),
         ("empty", |index| fs::write(index, "").unwrap()),
         ("something else", |index| fs::write(index, random_bytes(4, 70_000)).unwrap()),

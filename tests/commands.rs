@@ -174,15 +174,15 @@ fn stores_that_cannot_be_used_say_why() {
         mounted.fails(2, wrong);
     }
     let identity = mounted.store().join("store");
-    fs::write(&identity, "pitfs store\nformat 3\n").unwrap();
+    fs::write(&identity, "pitfs store\nformat 4\n").unwrap();
     let said = mounted.fails(1, ["list"]);
-    assert!(said.contains("has format 3") && said.contains("newer pitfs"), "{said}");
+    assert!(said.contains("has format 4") && said.contains("newer pitfs"), "{said}");
     fs::write(&identity, "pitfs store\nformat 1\n").unwrap();
     let said = mounted.fails(1, ["list"]);
     assert!(said.contains("has format 1") && said.contains("new store"), "{said}");
     fs::write(&identity, "rubbish").unwrap();
     assert!(mounted.fails(1, ["list"]).contains("damaged"));
-    fs::write(&identity, "pitfs store\nformat 2\n").unwrap();
+    fs::write(&identity, "pitfs store\nformat 3\n").unwrap();
     mounted.ok(["list"]);
     for (file, len) in
         [("meta.redb", 0u64), ("meta.redb", 5000), ("meta.redb", 40_000), ("volume.0", 10), ("volume.0", 0)]

@@ -889,7 +889,7 @@ fn versions_cost_what_changed_and_not_what_was_kept() {
         assert_eq!(found[0].oldest.as_ref().unwrap().record.name, format!("s{}", SNAPSHOTS / 5 * 4 + 1));
     });
     let all = reads_of(&|| assert_eq!(views.snapshots().unwrap().len(), SNAPSHOTS));
-    assert!(3 * reads < all, "{reads} reads of metadata, where listing the snapshots takes {all} more");
+    assert!(reads <= 12 && reads < all, "{reads} reads of metadata, where listing the snapshots takes {all} more");
 }
 
 #[test]

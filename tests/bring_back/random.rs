@@ -127,7 +127,7 @@ impl World {
             }
             22 => {
                 if let Some(path) = some(random, &everything) {
-                    store.set_xattr(path, *random.pick(&["user.a", "user.b"]), &noise(seed, 30));
+                    store.set_xattr(path, random.pick(&["user.a", "user.b"]), &noise(seed, 30));
                 }
             }
             _ => {

@@ -26,9 +26,14 @@ fn names_of_snapshots_are_good_or_refused() {
         let is_good = check_name(name).is_ok();
         let text = std::str::from_utf8(name);
         let may_be = text.is_ok_and(|text| {
-            !text.is_empty() && text.len() <= 255 && !text.contains('/') && !text.chars().any(char::is_control)
+            let is_plain = !text.contains('/') && !text.chars().any(char::is_control) && !text.starts_with('@');
+            !text.is_empty() && text.len() <= 255 && is_plain
         });
-        assert_eq!(is_good, may_be && !["live", ".", ".."].map(str::as_bytes).contains(&name), "{name:?}");
+        assert_eq!(
+            is_good,
+            may_be && !["live", ".", "..", ".snap", ".snapshots"].map(str::as_bytes).contains(&name),
+            "{name:?}"
+        );
     });
 }
 
