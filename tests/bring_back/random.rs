@@ -127,7 +127,8 @@ impl World {
             }
             22 => {
                 if let Some(path) = some(random, &everything) {
-                    store.set_xattr(path, random.pick(&["user.a", "user.b"]), &noise(seed, 30));
+                    let name = *random.pick(&["user.a", "user.b"]);
+                    store.set_xattr(path, name, &noise(seed, 30));
                 }
             }
             _ => {
