@@ -85,7 +85,7 @@ pub const ARCHIVE_HEADER_BYTES_MAX: usize = 4096;
 /// A block before compression: what a reader is willing to allocate.
 pub const ARCHIVE_BLOCK_BYTES_MAX: usize = 4 << 20;
 /// A block of tracks is written when it has this many bytes: more make it smaller on disk and slower to read in parts.
-pub const ARCHIVE_TRACKS_BYTES: usize = 128 << 10;
+pub const ARCHIVE_TRACKS_BYTES: usize = 256 << 10;
 /// A block of records, or of the index, is written when it has this many bytes.
 pub const ARCHIVE_RECORDS_BYTES: usize = 16 << 10;
 pub const ARCHIVE_KEY_BYTES_MAX: usize = 1024;
