@@ -10,8 +10,8 @@ use pitfs::logstore::Codec;
 use pitfs::media::{Media, MediaDir, Room, TestDir};
 use pitfs::meta::Table;
 use pitfs::tree::{
-    Caller, Change, ChangedTracks, CreateOptions, Inode, Kind, New, Position, RenameMode, SetTime, SetXattr, Tree,
-    Version, bitmap, root_of,
+    Caller, Change, ChangedTracks, CreateOptions, DifferenceKind, Inode, Kind, New, Position, RenameMode, SetTime,
+    SetXattr, Tree, Version, bitmap, root_of,
 };
 use pitfs::view::Views;
 use std::collections::{BTreeMap, BTreeSet};
@@ -906,6 +906,28 @@ fn versions_cost_what_changed_and_not_what_was_kept() {
     let ((few, _), (many, all)) = (reads_of_versions(500), reads_of_versions(2000));
     assert!(many <= few + 4, "{many} reads of metadata with 2000 snapshots, {few} with 500");
     assert!(2 * many < all, "{many} reads of metadata, where listing the snapshots takes {all} more");
+}
+
+#[test]
+fn what_a_restore_took_away_differs_before_it_is_settled() {
+    let views = in_memory();
+    let tree = views.tree();
+    let snapshot = views.snapshot(Some(b"s")).unwrap();
+    let d = make(tree, root_of(LIVE), "d", Kind::Directory);
+    let e = make(tree, d, "e", Kind::Directory);
+    tree.write(make(tree, e, "f", Kind::File), 0, b"text", false).unwrap();
+    let before = Moment::At(views.restore(&snapshot).unwrap().before.epoch);
+    let shown = |from, to| -> Vec<(DifferenceKind, Vec<u8>)> {
+        tree.diff(LIVE, from, to).unwrap().into_iter().map(|found| (found.kind, found.path)).collect()
+    };
+    let all = |kind| [&b"d"[..], b"d/e", b"d/e/f"].map(|path| (kind, path.to_vec()));
+    for _ in 0..2 {
+        assert_eq!(shown(before, Moment::Live), all(DifferenceKind::Removed));
+        assert_eq!(shown(Moment::Live, before), all(DifferenceKind::Added));
+        let found = tree.changed_tracks(LIVE, before, Moment::Live, None).unwrap();
+        assert_eq!(tracks(&found), [("d/e/f".to_string(), vec![0..1], true)]);
+        settle(tree);
+    }
 }
 
 #[test]

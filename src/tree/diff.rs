@@ -289,13 +289,31 @@ impl Names<'_> {
         let old_path = if was_there { self.tree.paths(directory, self.before)?.pop() } else { None };
         for entry in old.values().filter(|entry| !is_same(entry, new.get(&entry.name))) {
             if let Some(path) = &old_path {
-                self.removed.entry(entry.inode).or_default().push((join(path, &entry.name), entry.kind));
+                self.remove(entry, join(path, &entry.name))?;
             }
         }
         let new_path = if is_there { self.tree.paths(directory, self.after)?.pop() } else { None };
         for entry in new.values().filter(|entry| !is_same(entry, old.get(&entry.name))) {
             if let Some(path) = &new_path {
                 self.add(entry, join(path, &entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is gone with its directory is named by that alone, if a restore that is not settled took both away.
+    fn remove(&mut self, entry: &Entry, path: Vec<u8>) -> Result<()> {
+        let paths = self.removed.entry(entry.inode).or_default();
+        if paths.iter().any(|(known, _)| *known == path) {
+            return Ok(());
+        }
+        paths.push((path.clone(), entry.kind));
+        let is_gone_directory =
+            entry.kind == Kind::Directory && self.tree.inode_or_none(entry.inode, self.after)?.is_none();
+        if is_gone_directory && self.seen.insert(entry.inode) {
+            for child in self.entries(entry.inode, self.before)?.into_values() {
+                let path = join(&path, &child.name);
+                self.remove(&child, path)?;
             }
         }
         Ok(())
