@@ -360,6 +360,13 @@ impl Changing<'_> {
         old.iter().try_for_each(|era| self.state.protection_changed(era.source.base))
     }
 
+    /// Notes where a base's increments go; the snapshot that they lead to is protected.
+    pub fn set_archive(&mut self, base: BaseId, archive: Option<ArchiveRecord>) -> Result<()> {
+        let record = self.state.base(base)?.record.clone();
+        self.state.put_base(base, BaseRecord { archive, ..record });
+        self.state.protection_changed(base)
+    }
+
     /// Changes what is stored of a base.
     pub fn update_base(&mut self, base: BaseId, record: BaseRecord) {
         self.state.put_base(base, record);

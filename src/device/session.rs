@@ -120,7 +120,9 @@ impl State {
         loop {
             let Some(snapshot) = self.snapshot_before(base, before)? else { return Ok(0) };
             let is_active = snapshot.record.state == SnapshotState::Active && !snapshot.record.deleting;
-            if is_active || !self.dependants(snapshot.point()).is_empty() {
+            let archive = self.base(base)?.record.archive.as_ref();
+            let is_anchor = archive.is_some_and(|archive| archive.anchor == Some(snapshot.epoch));
+            if is_active || is_anchor || !self.dependants(snapshot.point()).is_empty() {
                 return Ok(snapshot.epoch);
             }
             before = snapshot.epoch;

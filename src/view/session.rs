@@ -8,7 +8,7 @@
 use super::naming::{check_free, free_name};
 use super::{LIVE_NAME, Views, check_name, has_free_number, refused};
 use crate::clock::Timestamp;
-use crate::device::{ArchiveRecord, BaseId, BaseRecord, Changing, Epoch, Point, Purpose, SnapOptions, Snapshot, State};
+use crate::device::{ArchiveRecord, BaseId, Changing, Epoch, Point, Purpose, SnapOptions, Snapshot, State};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode};
 use serde::{Deserialize, Serialize};
@@ -378,13 +378,12 @@ impl Views {
     /// Notes where this base's increments go, and the snapshot that the newest leads to.
     pub fn set_anchor(&self, archive: Option<(PathBuf, Option<Epoch>)>) -> Result<()> {
         self.change(|change| {
-            let record = change.base_record(self.base)?.clone();
             let what = match &archive {
                 Some((directory, _)) => format!("archive {}", directory.display()),
                 None => "archive detach".into(),
             };
             let archive = archive.map(|(directory, anchor)| ArchiveRecord { directory, anchor });
-            change.update_base(self.base, BaseRecord { archive, ..record });
+            change.set_archive(self.base, archive)?;
             Ok(what)
         })
     }
