@@ -120,7 +120,8 @@ impl State {
         loop {
             let Some(snapshot) = self.snapshot_before(base, before)? else { return Ok(0) };
             let is_active = snapshot.record.state == SnapshotState::Active && !snapshot.record.deleting;
-            let archive = self.base(base)?.record.archive.as_ref();
+            // Asked also of a base that is being deleted, which has no archive any more.
+            let archive = self.base_record(base).ok().and_then(|record| record.archive.as_ref());
             let is_anchor = archive.is_some_and(|archive| archive.anchor == Some(snapshot.epoch));
             if is_active || is_anchor || !self.dependants(snapshot.point()).is_empty() {
                 return Ok(snapshot.epoch);
