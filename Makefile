@@ -17,7 +17,7 @@ PARTS ?= all
 BIN = target/release/pitfs
 
 .DEFAULT_GOAL := help
-.PHONY: help build run stop check test power faults fuzz soak conformance bench needs man install uninstall clean
+.PHONY: help build run stop check test power faults fuzz soak conformance bench needs needs-test man install uninstall clean
 
 help:
 	@echo 'make build    a release binary, $(BIN)'
@@ -46,14 +46,18 @@ stop:
 needs:
 	@sh tests/needs.sh
 
-check: needs
+# And what single tests need, as far as it can be had.
+needs-test:
+	@sh tests/needs.sh test
+
+check: needs-test
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) test --locked --lib --bins --tests
 	$(MAKE) run RUN_DIR=target/check-run SNAP=target/check-snap
 	$(MAKE) stop RUN_DIR=target/check-run SNAP=target/check-snap
 
-test: needs
+test: needs-test
 	$(CARGO) test --locked --lib --bins --tests
 
 # Six minutes for a thousand. PITFS_SEED=n begins elsewhere.

@@ -19,8 +19,8 @@ struct Server {
 }
 
 impl Server {
-    /// Shares a directory to anybody; `None` where there is no samba.
-    fn share(directory: &Path, shared: &Path) -> Option<Server> {
+    /// Shares a directory to anybody.
+    fn share(directory: &Path, shared: &Path) -> Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let own = |name: &str| {
             let path = directory.join(name);
@@ -64,16 +64,10 @@ impl Server {
         fs::write(&config, text).unwrap();
         let mut command = Command::new("smbd");
         command.args(["--foreground", "--no-process-group", "--configfile"]).arg(&config).process_group(0);
-        // Only the server is needed to say whether there is one.
-        command.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()));
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let Ok(child) = child else {
-            eprintln!("not run: there is no smbd; install it with: apt-get install samba samba-vfs-modules smbclient");
-            return None;
-        };
-        let server = Server { child, port, config };
+        command.env("PATH", search_path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = Server { child: command.spawn().unwrap(), port, config };
         wait_for("smbd", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Some(server)
+        server
     }
 
     /// Runs commands of smbclient on the share.
@@ -116,18 +110,23 @@ fn versions(allinfo: &str) -> Vec<String> {
     found.map(|pair| pair[0].to_string()).collect()
 }
 
-fn has_smbclient() -> bool {
-    let has = Command::new("smbclient").arg("--version").output().is_ok();
-    if !has {
-        eprintln!("not run: there is no smbclient; `make needs` installs it when root");
-    }
-    has
+/// `PATH` with the directories of servers.
+fn search_path() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+}
+
+fn has_samba() -> bool {
+    let settings = Command::new("smbd").arg("-b").env("PATH", search_path()).output();
+    let settings = settings.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let modules = settings.lines().find_map(|line| line.trim().strip_prefix("MODULESDIR: "));
+    modules.is_some_and(|modules| Path::new(modules).join("vfs/shadow_copy2.so").exists())
+        && Command::new("smbclient").arg("--version").output().is_ok()
 }
 
 #[test]
 fn previous_versions_are_found_with_nothing_set() {
-    if !can_mount() || !is_root() || !has_smbclient() {
-        return eprintln!("not run: needs root, /dev/fuse and samba");
+    if !can_mount() || !is_root() || !has_samba() {
+        return eprintln!("not run: needs root, /dev/fuse and samba with its modules; `make needs-test` installs them");
     }
     for what in ["live", "a clone", "several bases"] {
         let mounted = Mounted::unmounted();
@@ -162,7 +161,7 @@ fn previous_versions_are_found_with_nothing_set() {
             std::thread::sleep(Duration::from_millis(1100));
         }
         write(&shared, "now!");
-        let Some(server) = Server::share(mounted.dir.path(), &shared) else { return };
+        let server = Server::share(mounted.dir.path(), &shared);
         let text = server.ok("allinfo file");
         let found = versions(&text);
         assert_eq!(found.len(), 2, "{what}: {text}");

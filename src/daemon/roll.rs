@@ -172,7 +172,7 @@ impl Daemon {
         let mut names: Vec<Vec<u8>> = Vec::new();
         for snapshot in &all[..many] {
             let is_saved = archive.as_ref().is_none_or(|archive| archive.mark(snapshot.epoch).is_some());
-            let is_needed = !views.tree().device().look()?.dependants(snapshot.point()).is_empty();
+            let is_needed = !views.tree().device().look()?.dependants(snapshot.point())?.is_empty();
             if is_saved && !snapshot.record.held && !is_needed && snapshot.record.purpose != Purpose::Mirror {
                 names.push(snapshot.record.name.clone().into_bytes());
             }

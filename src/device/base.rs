@@ -222,9 +222,9 @@ impl State {
         self.base(id).map(|base| base.counts)
     }
 
-    /// Bases that need a snapshot: it is the source of an era, it has what an era is to be cleared of, or it holds
-    /// a mirror together.
-    pub fn dependants(&self, point: Point) -> Vec<BaseId> {
+    /// Bases that need a snapshot: it is the source of an era, it has what an era is to be cleared of, settling
+    /// looks at it, or it holds a mirror together.
+    pub fn dependants(&self, point: Point) -> Result<Vec<BaseId>> {
         let needs = |id: BaseId, base: &Base| {
             base.record.eras.iter().any(|era| era.source == point || id == point.base && era.since == point.epoch)
                 || base.record.mirror.is_some_and(|mirror| {
@@ -233,7 +233,14 @@ impl State {
                     })
                 })
         };
-        self.bases.iter().filter(|(id, base)| !base.record.deleting && needs(**id, base)).map(|(id, _)| *id).collect()
+        let mut dependants = Vec::new();
+        for (id, base) in self.bases.iter().filter(|(_, base)| !base.record.deleting) {
+            // Only what has eras is settled.
+            if needs(*id, base) || !base.record.eras.is_empty() && self.walked(*id)?.contains(&point) {
+                dependants.push(*id);
+            }
+        }
+        Ok(dependants)
     }
 
     pub(super) fn put_base(&mut self, id: BaseId, record: BaseRecord) {

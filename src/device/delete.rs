@@ -10,7 +10,7 @@
 
 use super::base::{Point, base_of, in_base, number_of};
 use super::history::{increment_key, preimage_key, split_increment, split_record};
-use super::{BaseId, Device, Epoch, InodeNo, Pointer, State, Txn};
+use super::{BaseId, Device, Epoch, InodeNo, Pointer, Purpose, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::logstore::Holder;
@@ -51,12 +51,17 @@ impl Device {
     /// Makes a snapshot invisible at once; [`Device::delete_step`] gives its room back.
     pub fn hide_snapshot(&self, point: Point) -> Result<()> {
         let mut txn = self.begin_unthrottled()?;
-        if !txn.dependants(point).is_empty() {
+        if !txn.dependants(point)?.is_empty() {
             return Err(Error::Posix(Errno::BUSY));
         }
         txn.hide_snapshot(point)?;
-        let key = work_key(point.base, SNAPSHOT, point.epoch.into());
-        txn.state.meta.put(Table::Orphan, &key, &serde_bytes::ByteBuf::new());
+        txn.finish()
+    }
+
+    /// Deletes a snapshot that was taken for a mirror, unless something still needs it.
+    pub fn drop_mark(&self, point: Point) -> Result<()> {
+        let mut txn = self.begin_unthrottled()?;
+        txn.drop_mark(point)?;
         txn.finish()
     }
 
@@ -219,6 +224,22 @@ impl Device {
         let look = self.look()?;
         let key = work_key(base_of(inode), INODE, number_of(inode));
         Ok(look.meta().contains(Table::Orphan, &key)? && !look.is_settling(base_of(inode))?)
+    }
+}
+
+impl Txn<'_> {
+    fn hide_snapshot(&mut self, point: Point) -> Result<()> {
+        let snapshot = self.stored_snapshot(point.base, point.epoch)?.ok_or(Error::Posix(Errno::STALE))?;
+        self.state.hide(&snapshot)?;
+        let key = work_key(point.base, SNAPSHOT, point.epoch.into());
+        self.state.meta.put(Table::Orphan, &key, &serde_bytes::ByteBuf::new());
+        Ok(())
+    }
+
+    pub(super) fn drop_mark(&mut self, point: Point) -> Result<()> {
+        let mark = self.stored_snapshot(point.base, point.epoch)?;
+        let is_mark = mark.is_some_and(|mark| mark.record.purpose == Purpose::Mirror);
+        if is_mark && self.dependants(point)?.is_empty() { self.hide_snapshot(point) } else { Ok(()) }
     }
 }
 

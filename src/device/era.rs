@@ -40,8 +40,10 @@ pub enum Walk {
 /// How far settling an era has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settle {
-    /// Walks that are still to be made; the first is under way.
+    /// Walks to be made. What they look at stays until all are over.
     pub walks: Vec<Walk>,
+    /// How many of them are over; the next is under way.
+    pub over: usize,
     /// Where it goes on.
     pub cursor: ByteBuf,
     /// Blocks of tracks that were settled, and how many there are in all, if that is known.
@@ -51,7 +53,15 @@ pub struct Settle {
 
 impl Settle {
     pub fn new(walks: Vec<Walk>, total: u64) -> Settle {
-        Settle { walks, cursor: ByteBuf::new(), done: 0, total }
+        Settle { walks, over: 0, cursor: ByteBuf::new(), done: 0, total }
+    }
+
+    /// Snapshots whose increments and states the walks look at.
+    fn points(&self) -> impl Iterator<Item = Point> {
+        self.walks.iter().flat_map(|walk| match *walk {
+            Walk::Changed { base, after, to } => vec![Point { base, epoch: after }, Point { base, epoch: to }],
+            Walk::All | Walk::Nameless { .. } => Vec::new(),
+        })
     }
 }
 
@@ -85,6 +95,17 @@ impl State {
         let (from, to) = work_range(base, SETTLE);
         let first = self.meta.range(Table::Orphan, &from, &to)?.next().transpose()?;
         first.map(|(key, value)| decode(Table::Orphan, &key, &value)).transpose()
+    }
+
+    /// Snapshots that are needed until a base is settled, besides those its eras name.
+    pub fn walked(&self, base: BaseId) -> Result<Vec<Point>> {
+        let (from, to) = work_range(base, SETTLE);
+        let mut points = Vec::new();
+        for pair in self.meta.range(Table::Orphan, &from, &to)? {
+            let (key, value) = pair?;
+            points.extend(decode::<Settle>(Table::Orphan, &key, &value)?.points());
+        }
+        Ok(points)
     }
 
     /// Begins an era after the newest epoch, with settling it if `settle` says how.
@@ -230,7 +251,7 @@ impl Txn<'_> {
             return Ok(step);
         }
         let era = self.base(base)?.record.eras.iter().find(|era| era.since == since).copied();
-        let more = match (settle.walks.first().copied(), era) {
+        let more = match (settle.walks.get(settle.over).copied(), era) {
             (Some(Walk::All), Some(era)) => self.walk_source(base, era.source, &mut settle, &mut step)?,
             (Some(Walk::Changed { base: from, after, to }), Some(_)) => {
                 self.walk_changes(base, (from, after, to), &mut settle, &mut step)?
@@ -246,11 +267,11 @@ impl Txn<'_> {
             }
             _ => false,
         };
-        if !more && !settle.walks.is_empty() {
-            settle.walks.remove(0);
+        if !more && settle.over < settle.walks.len() {
+            settle.over += 1;
             settle.cursor = ByteBuf::new();
         }
-        if !settle.walks.is_empty() || more || self.has_work(base, INODE_WALK)? {
+        if settle.over < settle.walks.len() || more || self.has_work(base, INODE_WALK)? {
             self.state.meta.put(Table::Orphan, &key, &settle);
             return Ok(step);
         }
@@ -264,6 +285,10 @@ impl Txn<'_> {
         if let Some(era) = era {
             self.state.protection_changed(era.source.base)?;
             self.state.protection_changed(base)?;
+        }
+        // What was kept of the base itself as it was before is for its user.
+        for point in settle.points().filter(|point| *point != Point { base, epoch: since }) {
+            self.drop_mark(point)?;
         }
         Ok(step)
     }

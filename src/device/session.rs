@@ -12,7 +12,7 @@
 //! later one protects it. Of one that has ended only the increment is left: what changed while it was active.
 
 use super::base::Point;
-use super::{BaseId, Commit, Device, Epoch, InodeNo, Moment, State, Txn, base_of};
+use super::{BaseId, Commit, Device, Epoch, InodeNo, Moment, State, base_of};
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode};
@@ -123,7 +123,7 @@ impl State {
             // Asked also of a base that is being deleted, which has no archive any more.
             let archive = self.base_record(base).ok().and_then(|record| record.archive.as_ref());
             let is_anchor = archive.is_some_and(|archive| archive.anchor == Some(snapshot.epoch));
-            if is_active || is_anchor || !self.dependants(snapshot.point()).is_empty() {
+            if is_active || is_anchor || !self.dependants(snapshot.point())?.is_empty() {
                 return Ok(snapshot.epoch);
             }
             before = snapshot.epoch;
@@ -407,12 +407,5 @@ impl Changing<'_> {
     /// The tables without a history.
     pub fn meta_mut(&mut self) -> &mut crate::meta::Meta {
         &mut self.state.meta
-    }
-}
-
-impl Txn<'_> {
-    pub(super) fn hide_snapshot(&mut self, point: Point) -> Result<()> {
-        let snapshot = self.stored_snapshot(point.base, point.epoch)?.ok_or(Error::Posix(Errno::STALE))?;
-        self.state.hide(&snapshot)
     }
 }

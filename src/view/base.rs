@@ -219,10 +219,15 @@ impl Views {
         for (dependant, _) in dependants {
             self.delete_base(dependant, true)?;
         }
-        let mirror = self.tree.device().look()?.base_record(base)?.mirror;
+        let (mirror, mut marks) = {
+            let look = self.tree.device().look()?;
+            (look.base_record(base)?.mirror, look.walked(base)?)
+        };
         self.tree.device().hide_base(base)?;
-        if let Some((mirror, (same, _))) = mirror.and_then(|mirror| Some((mirror, mirror.same?))) {
-            self.of(mirror.of).drop_marks(mirror.of, &[same], &[])?;
+        marks.retain(|mark| mark.base != base);
+        marks.extend(mirror.and_then(|mirror| Some(Point { base: mirror.of, epoch: mirror.same?.0 })));
+        for mark in marks {
+            self.tree.device().drop_mark(mark)?;
         }
         self.change(|_| Ok(format!("base delete {name:?}")))?;
         self.tree.device().wake();

@@ -186,14 +186,7 @@ impl Views {
     pub(super) fn drop_marks(&self, of: BaseId, bases: &[Epoch], own: &[Epoch]) -> Result<()> {
         let points = bases.iter().map(|epoch| Point { base: of, epoch: *epoch });
         for point in points.chain(own.iter().map(|epoch| Point { base: self.base, epoch: *epoch })) {
-            let may_go = {
-                let look = self.tree.device().look()?;
-                let mark = look.snapshot(point.base, point.epoch)?;
-                mark.is_some_and(|mark| mark.record.purpose == Purpose::Mirror) && look.dependants(point).is_empty()
-            };
-            if may_go {
-                self.tree.device().hide_snapshot(point)?;
-            }
+            self.tree.device().drop_mark(point)?;
         }
         self.tree.device().wake();
         Ok(())

@@ -100,7 +100,7 @@ impl Views {
         let snapshots = self.deletable(names)?;
         for snapshot in &snapshots {
             self.finish_settling_from(snapshot.point())?;
-            let dependants = self.tree.device().look()?.dependants(snapshot.point());
+            let dependants = self.tree.device().look()?.dependants(snapshot.point())?;
             for base in dependants.into_iter().filter(|base| *base != self.base) {
                 self.delete_base(base, true)?;
             }
@@ -154,7 +154,7 @@ impl Views {
     fn check_unneeded(&self, snapshot: &Snapshot) -> Result<()> {
         self.finish_settling_from(snapshot.point())?;
         let look = self.tree.device().look()?;
-        let dependants = look.dependants(snapshot.point());
+        let dependants = look.dependants(snapshot.point())?;
         if dependants.is_empty() {
             return Ok(());
         }
@@ -176,7 +176,7 @@ impl Views {
             let is_needed = {
                 let look = self.tree.device().look()?;
                 let settling = |base: &BaseId| look.is_settling(*base).unwrap_or(false);
-                look.dependants(point).iter().any(settling)
+                look.dependants(point)?.iter().any(settling)
             };
             if !is_needed || !self.tree.settle_step()? {
                 return Ok(());
@@ -417,12 +417,15 @@ impl Views {
             let mut oldest: Option<Snapshot> = None;
             for (base, record) in look.bases() {
                 let anchor = record.archive.as_ref().and_then(|archive| archive.anchor);
-                let may_go = |snapshot: &Snapshot| {
+                let mut found = None;
+                for snapshot in look.snapshots(base)? {
                     let record = &snapshot.record;
                     let is_wanted = record.held || record.reserve > 0 || anchor == Some(snapshot.epoch);
-                    !is_wanted && look.dependants(snapshot.point()).is_empty()
-                };
-                let found = look.snapshots(base)?.into_iter().find(may_go);
+                    if !is_wanted && look.dependants(snapshot.point())?.is_empty() {
+                        found = Some(snapshot);
+                        break;
+                    }
+                }
                 if let Some(found) = found
                     && oldest.as_ref().is_none_or(|oldest| found.epoch < oldest.epoch)
                 {

@@ -1,6 +1,7 @@
 //! Random operations on a store and on a naive model of it.
 
 use crate::common::check::{check, check_all, check_bare};
+use crate::common::compare::compare_tree;
 use crate::common::world::World;
 use pitfs::error::Error;
 use pitfs::limits::SEGMENT_BYTES;
@@ -130,4 +131,38 @@ fn deletions_that_overtake_each_other_leave_nothing() {
         while device.delete_step().unwrap() {}
         check_bare(world.tree(), 0).unwrap();
     }
+}
+
+/// What tells how a mirror differs is needed until the mirror is settled, also where deletions come first.
+#[test]
+fn a_mirror_is_in_step_whatever_is_done_first() {
+    let mut world = World::create(Arc::new(TestDir::new()), 600, Codec::Lz4);
+    for _ in 0..200 {
+        world.change().unwrap();
+    }
+    let views = world.views().clone();
+    let settle = || while views.tree().settle_step().unwrap() {};
+    let delete = || while views.tree().device().delete_step().unwrap() {};
+    let mirror = views.establish_mirror(b"mirror").unwrap();
+    settle();
+    let mut check = |what: &str, world: &mut World| {
+        settle();
+        let before: Vec<_> = views.snapshots().unwrap();
+        let marked = before.into_iter().rev().find(|snapshot| snapshot.record.name.starts_with("mirror-")).unwrap();
+        let model = world.now.live.in_base(mirror);
+        compare_tree(&views.of(mirror), &model).unwrap_or_else(|text| panic!("{what}, {}: {text}", marked.record.name));
+        for _ in 0..200 {
+            world.change().unwrap();
+        }
+    };
+    check("established", &mut world);
+    for _ in 0..3 {
+        views.of(mirror).sync_mirror().unwrap();
+        delete();
+        check("synced", &mut world);
+    }
+    views.of(mirror).split_mirror().unwrap();
+    views.of(mirror).resync_mirror().unwrap();
+    delete();
+    check("resynced", &mut world);
 }

@@ -39,6 +39,13 @@ pub fn compare(views: &Views, picture: &Picture) -> Verdict<Vec<Error>> {
     Ok(damage)
 }
 
+/// Compares a base as it is now, where nothing is damaged.
+pub fn compare_tree(views: &Views, model: &Model) -> Verdict<()> {
+    let mut damage = Vec::new();
+    compare_moment(views.tree(), Moment::Live, model, &mut damage)?;
+    damage.first().map_or(Ok(()), |error| Err(format!("an error: {error}")))
+}
+
 fn compare_base(views: &Views, shown: &Shown, picture: &Picture, damage: &mut Vec<Error>) -> Verdict<()> {
     compare_moment(views.tree(), Moment::Live, &shown.live, damage).map_err(|text| format!("live: {text}"))?;
     match views.snapshots() {

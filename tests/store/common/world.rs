@@ -729,7 +729,7 @@ pub fn complete(views: &Views, picture: &mut Picture) -> Result<(), Error> {
         let mut ended = Vec::new();
         for (name, kept) in picture.shown(base).in_order().into_iter().rev() {
             let Some(snapshot) = found.iter().find(|found| found.epoch == kept.epoch) else { continue };
-            if kept.is_active || !views.tree().device().look()?.dependants(snapshot.point()).is_empty() {
+            if kept.is_active || !views.tree().device().look()?.dependants(snapshot.point())?.is_empty() {
                 break;
             }
             ended.push(name.clone());
