@@ -290,6 +290,29 @@ fn what_is_held_is_not_freed_and_each_base_has_its_archive() {
 }
 
 /// Runs a roll and kills what does it, after a while.
+/// All that is archived is read through it.
+#[test]
+fn the_snapshot_that_the_archive_leads_to_is_protected_also_when_it_is_deactivated() {
+    if !can_mount() {
+        return;
+    }
+    let mut rolled = Rolled::several(4);
+    rolled.mounted.ok(["session", "deactivate", "v3"]);
+    for i in 10..13 {
+        rolled.change(i);
+        rolled.compare("deactivated");
+    }
+    rolled.mounted.remount();
+    rolled.change(13);
+    rolled.compare("mounted again");
+    rolled.roll("v4");
+    rolled.change(14);
+    rolled.compare("rolled on");
+    rolled.verify();
+    rolled.mounted.umount();
+    rolled.mounted.check();
+}
+
 fn roll_and_kill(rolled: &Rolled, name: &str, wait: Duration, kills_daemon: bool) {
     let archive = rolled.archive();
     let mut command = Command::new(PITFS);
