@@ -221,7 +221,7 @@ fn snapshot_row(snapshot: &SnapshotInfo) -> Vec<String> {
     }
     let sizes = match snapshot.archived {
         true => [String::new(), String::new()],
-        false => [size(snapshot.refers), size(snapshot.unique)],
+        false => [size(snapshot.refers), snapshot.unique.map_or(String::new(), size)],
     };
     let [refers, frees] = sizes;
     vec![snapshot.name.clone(), snapshot.time.as_text(), refers, frees, notes.join(",")]

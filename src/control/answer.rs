@@ -68,14 +68,14 @@ pub struct SnapshotInfo {
     pub archived: bool,
     /// Bytes that its tracks take.
     pub refers: u64,
-    /// Bytes that deleting it, alone, would free.
-    pub unique: u64,
+    /// Bytes that deleting it, alone, would free; not told by every operation.
+    pub unique: Option<u64>,
     /// Bytes of room set aside for it.
     pub reserve: u64,
 }
 
 impl SnapshotInfo {
-    pub fn new(base: &str, snapshot: &Snapshot, unique: u64) -> SnapshotInfo {
+    pub fn new(base: &str, snapshot: &Snapshot, unique: Option<u64>) -> SnapshotInfo {
         let record = &snapshot.record;
         SnapshotInfo {
             base: base.to_string(),

@@ -20,7 +20,7 @@ pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
     };
     match request.verb {
         Verb::Snap(wanted) => snap(daemon, &views, wanted),
-        Verb::List => infos(&views, &views.all_snapshots()?).map(Answer::Snapshots),
+        Verb::List => counted(&views, &views.all_snapshots()?).map(Answer::Snapshots),
         Verb::Delete { names, recursive } => delete(daemon, &views, &names, recursive),
         Verb::Freed { names } => freed(&views, &names).map(Answer::Freed),
         Verb::Rename { old, new } => daemon.rename(&views, &old, &new).map(|()| Answer::Nothing),
@@ -71,9 +71,18 @@ pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
     }
 }
 
+/// What is told of a snapshot by an operation that must not take longer where much changed.
 fn info(views: &Views, snapshot: &Snapshot) -> Result<SnapshotInfo> {
-    let unique = if snapshot.is_archived { 0 } else { views.tree().device().unique_bytes(snapshot.point())? };
-    Ok(SnapshotInfo::new(&views.of(snapshot.base).base_name()?, snapshot, unique))
+    Ok(SnapshotInfo::new(&views.of(snapshot.base).base_name()?, snapshot, None))
+}
+
+/// The same with what only it holds, counted if that is not known.
+fn counted(views: &Views, snapshots: &[Snapshot]) -> Result<Vec<SnapshotInfo>> {
+    let mut all = infos(views, snapshots)?;
+    for (info, snapshot) in all.iter_mut().zip(snapshots).filter(|(info, _)| !info.archived) {
+        info.unique = Some(views.tree().device().unique_bytes(snapshot.point())?);
+    }
+    Ok(all)
 }
 
 fn infos(views: &Views, snapshots: &[Snapshot]) -> Result<Vec<SnapshotInfo>> {
@@ -320,7 +329,7 @@ fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
     let mut archives = Vec::new();
     for base in &bases {
         let views = views.of(base.id);
-        snapshots.extend(infos(&views, &views.all_snapshots()?)?);
+        snapshots.extend(counted(&views, &views.all_snapshots()?)?);
         archives.extend(daemon.attached_info(&views)?);
     }
     Ok(StatusInfo {
