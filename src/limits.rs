@@ -116,3 +116,8 @@ const _: () = assert!(ARCHIVE_BLOCK_BYTES_MAX <= ARCHIVE_CACHE_BYTES && ARCHIVE_
 const _: () =
     assert!(XATTR_VALUE_BYTES_MAX * 2 <= ARCHIVE_VALUE_BYTES_MAX && NAME_BYTES_MAX * 2 <= ARCHIVE_KEY_BYTES_MAX);
 const _: () = assert!(ARCHIVE_RECORDS_BYTES / (ARCHIVE_KEY_BYTES_MAX + 16) >= 14 && ARCHIVE_LEVELS_MAX < 128);
+
+/// A restore that changes little is settled before it returns, if that takes no longer; then the kernel is told of
+/// the inodes that changed, so many at most, and of no others.
+pub const SETTLE_AT_ONCE: std::time::Duration = std::time::Duration::from_millis(15);
+pub const TOUCHED_MAX: usize = 10_000;

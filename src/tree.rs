@@ -62,8 +62,15 @@ const NEXT_INODE: &[u8] = b"next inode";
 pub struct Tree {
     device: Device,
     file_locks: Vec<Mutex<()>>,
-    /// How often each inode is known outside (by a kernel): until that is over, it is not removed.
-    held: Mutex<HashMap<InodeNo, u64>>,
+    /// Inodes that are known outside (by a kernel): until that is over, they are not removed.
+    held: Mutex<HashMap<InodeNo, Held>>,
+}
+
+/// How an inode is known outside.
+#[derive(Default)]
+struct Held {
+    times: u64,
+    generation: u64,
 }
 
 /// What a new store is like.
@@ -124,18 +131,34 @@ impl Tree {
         (first, (a != b).then(|| self.file_locks[a.max(b)].lock()))
     }
 
-    /// Notes that the inode is known outside; it is then not removed before [`Tree::unhold`].
-    pub fn hold(&self, inode: InodeNo) {
-        *self.held.lock().entry(inode).or_default() += 1;
+    /// Notes that the inode is known outside; it is then not removed before [`Tree::unhold`]. Its generation.
+    pub fn hold(&self, inode: InodeNo) -> u64 {
+        let mut held = self.held.lock();
+        let held = held.entry(inode).or_default();
+        held.times += 1;
+        held.generation
+    }
+
+    /// Told of an inode with its number. A kernel takes a directory that was removed for dead, as long as a process
+    /// stands in it or has something open below: when it comes back meanwhile, it has to be told from that.
+    pub fn generation(&self, inode: InodeNo) -> u64 {
+        self.held.lock().get(&inode).map_or(0, |held| held.generation)
+    }
+
+    /// A directory was removed from outside.
+    fn died(&self, inode: InodeNo) {
+        if let Some(held) = self.held.lock().get_mut(&inode) {
+            held.generation += 1;
+        }
     }
 
     /// Takes back `count` holds. An inode without a name and without holds is removed.
     pub fn unhold(&self, inode: InodeNo, count: u64) -> Result<()> {
         {
             let mut held = self.held.lock();
-            let Some(holds) = held.get_mut(&inode) else { return Ok(()) };
-            *holds = holds.saturating_sub(count);
-            if *holds > 0 {
+            let Some(known) = held.get_mut(&inode) else { return Ok(()) };
+            known.times = known.times.saturating_sub(count);
+            if known.times > 0 {
                 return Ok(());
             }
             held.remove(&inode);
@@ -143,7 +166,7 @@ impl Tree {
         self.reap_if_orphan(inode)
     }
 
-    fn is_held(&self, inode: InodeNo) -> bool {
+    pub fn is_held(&self, inode: InodeNo) -> bool {
         self.held.lock().contains_key(&inode)
     }
 

@@ -3,10 +3,10 @@
 mod mounted;
 
 use mounted::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,7 +98,7 @@ fn second_state(live: &Path) {
     fs::remove_file(live.join("symlink")).unwrap();
     std::os::unix::fs::symlink("d/f2", live.join("symlink")).unwrap();
     rustix::fs::setxattr(live.join("d/f5"), "user.a", b"second", rustix::fs::XattrFlags::empty()).unwrap();
-    fs::set_permissions(live.join("d/f6"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::set_permissions(live.join("d/f6"), fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// All paths of a tree, and whether the kernel says that each is there.
@@ -210,6 +210,117 @@ impl Mounted {
         self.kill();
         self.mount(&[]);
     }
+}
+
+/// A random change of one of a few names; what is there already stays as it is in many ways.
+fn change_at_random(live: &Path, i: u64) {
+    let dice = random_bytes(i, 8);
+    let name = |n: u8| live.join(["a", "b", "d/a", "d/b", "d/e/a", "e/a"][usize::from(n % 6)]);
+    let (one, other) = (name(dice[0]), name(dice[1]));
+    for directory in ["d/e", "e"] {
+        let _there_already = fs::create_dir_all(live.join(directory));
+    }
+    // What fails, as any of it may, changes nothing.
+    let _done = match dice[2] % 12 {
+        0..4 => File::options().write(true).create(true).truncate(false).open(&one).and_then(|file| {
+            file.write_all_at(&random_bytes(i, 1 + usize::from(dice[3]) * 40), u64::from(dice[4]) * 300)
+        }),
+        4 => File::options().write(true).open(&one).and_then(|file| file.set_len(u64::from(dice[3]) * 300)),
+        5 => fs::remove_file(&one),
+        6 | 7 => fs::rename(&one, &other),
+        8 => fs::hard_link(&one, &other),
+        9 => fs::rename(live.join("d/e"), live.join("e/moved")),
+        10 => fs::remove_dir_all(live.join(["d", "e"][usize::from(dice[3] % 2)])),
+        _ => fs::set_permissions(&one, fs::Permissions::from_mode(0o600 + u32::from(dice[3] % 64))),
+    };
+    // Nothing tells by its time that it is another.
+    let then = std::time::SystemTime::UNIX_EPOCH;
+    let _gone = File::options().write(true).open(&one).and_then(|file| file.set_modified(then));
+}
+
+/// Files by their inode numbers, open since they were first seen.
+fn keep_open(live: &Path, open: &mut BTreeMap<u64, File>) {
+    for found in listing(live).into_iter().filter(|found| found.kind == 'f') {
+        let path = live.join(found.path);
+        let inode = fs::metadata(&path).unwrap().ino();
+        open.entry(inode).or_insert_with(|| File::open(&path).unwrap());
+    }
+}
+
+/// `PITFS_SEED` changes otherwise.
+#[test]
+fn whatever_changed_is_shown_as_it_was() {
+    if !can_mount() {
+        return;
+    }
+    let seed = std::env::var("PITFS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let mounted = Mounted::new();
+    let live = mounted.live();
+    let (mut states, mut open) = (Vec::new(), BTreeMap::new());
+    for round in 0..60 {
+        for i in 0..1 + round % 7 {
+            change_at_random(&live, seed * 10_000 + round * 100 + i);
+        }
+        keep_open(&live, &mut open);
+        mounted.ok(["snap", &format!("s{round}")]);
+        states.push(listing(&live));
+        if round % 2 == 1 {
+            for i in 50..50 + round % 5 {
+                change_at_random(&live, seed * 10_000 + round * 100 + i);
+            }
+            keep_open(&live, &mut open);
+            let to = usize::from(random_bytes(seed * 100 + round, 1)[0]) % states.len();
+            mounted.ok(["restore", &format!("s{to}")]);
+            let what = format!("round {round}, back to s{to}");
+            assert_same(&listing(&live), &states[to], &what);
+            for found in states[to].iter().filter(|found| found.kind == 'f') {
+                let path = live.join(&found.path);
+                let metadata = fs::metadata(&path).unwrap();
+                let Some(file) = open.get(&metadata.ino()) else { continue };
+                let mut bytes = vec![0; metadata.len() as usize];
+                file.read_exact_at(&mut bytes, 0).unwrap();
+                assert!(bytes == fs::read(&path).unwrap(), "{what}: {} through what was open", found.path.display());
+                assert_eq!(file.metadata().unwrap().len(), metadata.len(), "{what}: {}", found.path.display());
+            }
+        }
+    }
+    drop(open);
+    mounted.umount();
+    mounted.check();
+}
+
+/// The kernel thinks that it is dead as long as something below it is open, or a process stands in it.
+#[test]
+fn a_removed_directory_comes_back_with_what_is_in_it() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let live = mounted.live();
+    fs::create_dir_all(live.join("d/e")).unwrap();
+    fs::create_dir_all(live.join("other/e")).unwrap();
+    fs::write(live.join("d/e/f"), "content").unwrap();
+    let state = listing(&live);
+    mounted.ok(["snap", "s"]);
+    for i in 0..3 {
+        let (file, directory) = (File::open(live.join("d/e/f")).unwrap(), File::open(live.join("other/e")).unwrap());
+        fs::remove_dir_all(live.join("d")).unwrap();
+        // Removed by moving another one there.
+        fs::create_dir(live.join("empty")).unwrap();
+        fs::rename(live.join("empty"), live.join("other/e")).unwrap();
+        mounted.ok(["restore", "s"]);
+        assert_same(&listing(&live), &state, &format!("time {i}"));
+        let mut bytes = [0; 7];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"content", "through what was open all the time");
+        fs::write(live.join("other/e/new"), "").unwrap();
+        assert_eq!(names(&live.join("other/e")), ["new"]);
+        fs::remove_file(live.join("other/e/new")).unwrap();
+        mounted.ok(["restore", "s"]);
+        drop((file, directory));
+    }
+    mounted.umount();
+    mounted.check();
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What commands do to snapshots, clones, bases and mirrors, with the kernel told of it.
 
 use super::{Daemon, OnProgress, Progress};
-use crate::device::{BaseId, InodeNo, Moment, Snapshot, base_of};
+use crate::device::{BaseId, Moment, Snapshot, base_of};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
-use crate::view::{Restored, SnapRequest, Views};
+use crate::view::{LIVE_NAME, Restored, SnapRequest, Views};
 use std::collections::BTreeSet;
 
 impl Daemon {
@@ -134,16 +134,24 @@ impl Daemon {
         Ok(())
     }
 
-    /// A base shows another state.
+    /// A base shows another state: what the kernel keeps of it may not be believed.
     fn tell_of_tree(&self, base: BaseId) {
         let Some(notify) = self.notify() else { return };
         let tree = self.views.tree();
-        let known: Vec<InodeNo> = tree.held_inodes().into_iter().filter(|inode| base_of(*inode) == base).collect();
-        let names = |inode: InodeNo| {
-            let found = tree.inode(inode, Moment::Live);
-            found.map(|found| vec![(found.parent, found.name.into_vec())]).unwrap_or_default()
-        };
-        notify.tree_changed(base, &known, names);
+        let held = || tree.held_inodes().into_iter().filter(|inode| base_of(*inode) == base);
+        if !notify.look_up_again() {
+            self.tell_of(base, LIVE_NAME);
+            for found in held().filter_map(|inode| tree.inode(inode, Moment::Live).ok()) {
+                notify.entry_changed(found.parent, &found.name.into_vec());
+            }
+        }
+        match tree.settle_at_once(base) {
+            Ok(Some(touched)) => {
+                touched.into_iter().filter(|inode| tree.is_held(*inode)).for_each(|inode| notify.inode_changed(inode));
+            }
+            // The background settles it later, or says why it cannot.
+            Ok(None) | Err(_) => held().for_each(|inode| notify.inode_changed(inode)),
+        }
     }
 
     pub fn establish_mirror(

@@ -21,10 +21,10 @@ use super::{Changing, Epoch, Settle, Snapshot, State, Txn, Walk};
 use crate::archive::Archive;
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
-use crate::limits::{BASES_MAX, INODE_BITS};
+use crate::limits::{BASES_MAX, INODE_BITS, TOUCHED_MAX};
 use crate::meta::{Table, decode, prefix_end};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -142,6 +142,8 @@ pub(super) struct Base {
     pub counts: Counts,
     /// The archive, if it is attached and could be opened.
     pub archive: Option<Arc<Archive>>,
+    /// Inodes that settling looked at since the last restore; `None` when they are many.
+    pub touched: Option<BTreeSet<InodeNo>>,
 }
 
 pub(super) type Bases = BTreeMap<BaseId, Base>;
@@ -179,7 +181,7 @@ impl State {
             let record: BaseRecord = decode(Table::Base, &key, &value)?;
             let id = base_of_key(&key);
             let counts = self.meta.get(Table::State, &counts_key(id))?.unwrap_or_default();
-            bases.insert(id, Base { record, newest: 0, before_newest: 0, counts, archive: None });
+            bases.insert(id, Base { record, newest: 0, before_newest: 0, counts, archive: None, touched: None });
         }
         if !bases.contains_key(&LIVE) {
             return Err(Error::corrupt("the metadata (meta.redb)", "it has no record of the first base"));
@@ -222,6 +224,23 @@ impl State {
         self.base(id).map(|base| base.counts)
     }
 
+    /// The only inodes in which a base, since it was settled, can differ from what it was before it was restored;
+    /// `None` if that cannot be told.
+    pub fn touched(&self, id: BaseId) -> Option<&BTreeSet<InodeNo>> {
+        self.bases.get(&id).and_then(|base| base.touched.as_ref())
+    }
+
+    pub(super) fn touch(&mut self, inode: InodeNo) {
+        if let Some(base) = self.bases.get_mut(&base_of(inode))
+            && let Some(touched) = &mut base.touched
+        {
+            touched.insert(inode);
+            if touched.len() > TOUCHED_MAX {
+                base.touched = None;
+            }
+        }
+    }
+
     /// Bases that need a snapshot: it is the source of an era, it has what an era is to be cleared of, settling
     /// looks at it, or it holds a mirror together.
     pub fn dependants(&self, point: Point) -> Result<Vec<BaseId>> {
@@ -248,8 +267,9 @@ impl State {
         match self.bases.get_mut(&id) {
             Some(base) => base.record = record,
             None => {
+                let counts = Counts::default();
                 self.bases
-                    .insert(id, Base { record, newest: 0, before_newest: 0, counts: Counts::default(), archive: None });
+                    .insert(id, Base { record, newest: 0, before_newest: 0, counts, archive: None, touched: None });
             }
         }
     }
@@ -337,6 +357,7 @@ impl Changing<'_> {
         let since = self.state.epoch - 1;
         let walks = [&[Walk::Nameless { to: since }][..], &walks].concat();
         self.state.begin_era(base, since, source, Some(Settle::new(walks, 0)))?;
+        self.state.bases.entry(base).and_modify(|base| base.touched = Some(BTreeSet::new()));
         self.state.count(base, |counts| counts.refers = snapshot.record.refers);
         self.state.find_newest(source.base)
     }
@@ -362,6 +383,7 @@ impl Changing<'_> {
         let old = std::mem::replace(&mut record.eras, vec![Era { since, source }]);
         record.clone_of = Some(source);
         self.state.put_base(base, record);
+        self.state.bases.entry(base).and_modify(|base| base.touched = None);
         self.state.count(base, |counts| counts.refers = refers);
         self.state.find_newest(source.base)?;
         old.iter().try_for_each(|era| self.state.protection_changed(era.source.base))

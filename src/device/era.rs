@@ -295,8 +295,10 @@ impl Txn<'_> {
 
     fn settle_one(&mut self, table: Table, key: &[u8], settle: &mut Settle, step: &mut Step) -> Result<()> {
         settle.done += self.state.settle_key(&self.device.log, table, key)?;
+        let Some(inode) = inode_of_key(key) else { return Ok(()) };
+        self.state.touch(inode);
         if table == Table::Inode {
-            step.inodes.extend(inode_of_key(key));
+            step.inodes.push(inode);
         }
         Ok(())
     }

@@ -46,22 +46,11 @@ impl Notify {
         }
     }
 
-    /// A base shows another state than before: nothing that the kernel keeps of it may be believed. `names`
-    /// gives the names of an inode, for kernels that have to be told each.
-    pub fn tree_changed(&self, base: BaseId, known: &[InodeNo], names: impl Fn(InodeNo) -> Vec<(InodeNo, Vec<u8>)>) {
+    /// Lets the kernel look up every name that it remembers again; false if it cannot do that by itself.
+    pub fn look_up_again(&self) -> bool {
         let message: Vec<u8> = [16u32.to_ne_bytes(), INC_EPOCH.to_ne_bytes(), [0; 4], [0; 4]].concat();
-        if let Err(error) = (&*self.device).write_all(&message) {
-            log::debug!("this kernel looks nothing up again by itself: {error}");
-            self.shown_changed(base, crate::view::LIVE_NAME);
-            for inode in known {
-                for (directory, name) in names(*inode) {
-                    self.entry_changed(directory, &name);
-                }
-            }
-        }
-        for inode in known {
-            self.inode_changed(*inode);
-        }
+        let told = (&*self.device).write_all(&message);
+        told.inspect_err(|error| log::debug!("this kernel looks nothing up again by itself: {error}")).is_ok()
     }
 
     /// An entry of a live directory came, went or leads elsewhere.

@@ -64,11 +64,19 @@ impl FileSystem {
         !crate::view::is_virtual_name(name) && self.numbers.node(parent).is_ok_and(|node| !keep(&node).is_zero())
     }
 
-    /// The kernel has been told of this inode: it stays until it is forgotten.
-    fn hold(&self, number: u64) {
-        if let Ok(Node::In(Place { inode, moment: Moment::Live, .. })) = self.numbers.node(number) {
-            self.views.tree().hold(inode);
-        }
+    /// The kernel is told of this inode: it stays until it is forgotten.
+    fn hold(&self, number: u64) -> Generation {
+        Generation(match self.numbers.node(number) {
+            Ok(Node::In(Place { inode, moment: Moment::Live, .. })) => self.views.tree().hold(inode),
+            _ => 0,
+        })
+    }
+
+    fn generation(&self, number: u64) -> Generation {
+        Generation(match self.numbers.node(number) {
+            Ok(Node::In(Place { inode, moment: Moment::Live, .. })) => self.views.tree().generation(inode),
+            _ => 0,
+        })
     }
 
     fn make(&self, request: &Request, umask: u32, parent: u64, name: &OsStr, new: New<'_>) -> Result<FileAttr> {
@@ -80,8 +88,8 @@ impl FileSystem {
 
     fn reply_made(&self, reply: ReplyEntry, made: Result<FileAttr>) {
         reply_or_error!(reply, made, attr => {
-            self.hold(attr.ino.0);
-            reply.entry(&KEEP, &attr, GENERATION);
+            let generation = self.hold(attr.ino.0);
+            reply.entry(&KEEP, &attr, generation);
         });
     }
 
@@ -201,7 +209,8 @@ impl FileSystem {
                         Target::Virtual(node) => self.attributes_of_virtual(&node)?,
                         Target::In(place) => self.attributes(place)?,
                     };
-                    let is_full = reply.add(attr.ino, next, OsStr::from_bytes(name), &keep, &attr, GENERATION);
+                    let generation = self.generation(attr.ino.0);
+                    let is_full = reply.add(attr.ino, next, OsStr::from_bytes(name), &keep, &attr, generation);
                     if !is_full && !is_dots {
                         self.hold(attr.ino.0);
                     }
@@ -218,8 +227,11 @@ impl FileSystem {
         }
         self.views.tree().list_with_inodes(place.inode, offset, place.moment, |entry: &Entry, found: &Inode| {
             let attr = self.attributes_of(place.at(entry.inode), found)?;
-            let is_full = reply.add(attr.ino, entry.offset, OsStr::from_bytes(&entry.name), &KEEP, &attr, GENERATION);
-            if !is_full && place.moment == Moment::Live {
+            let is_live = place.moment == Moment::Live;
+            let generation = Generation(if is_live { self.views.tree().generation(entry.inode) } else { 0 });
+            let name = OsStr::from_bytes(&entry.name);
+            let is_full = reply.add(attr.ino, entry.offset, name, &KEEP, &attr, generation);
+            if !is_full && is_live {
                 self.views.tree().hold(entry.inode);
             }
             Ok(!is_full)
@@ -369,8 +381,8 @@ impl Filesystem for super::mount::Served {
         let _yielding = placement::yielding();
         match found {
             Ok((attr, keep)) => {
-                self.hold(attr.ino.0);
-                reply.entry(&keep, &attr, GENERATION);
+                let generation = self.hold(attr.ino.0);
+                reply.entry(&keep, &attr, generation);
             }
             // That there is nothing may be remembered as well, but of times.
             Err(Error::Posix(Errno::NOENT)) if self.may_be_kept(parent.0, name.as_bytes()) => {
@@ -682,13 +694,13 @@ impl Filesystem for super::mount::Served {
         }
         let new = New { kind: Kind::File, permissions: mode & 0o7777, rdev: 0, target: b"" };
         reply_or_error!(reply, self.make(request, umask, parent.0, name, new), attr => {
-            self.hold(attr.ino.0);
+            let generation = self.hold(attr.ino.0);
             if flags & ACCESS_MODE != 0
                 && let Ok((inode, _)) = self.inside(attr.ino.0)
             {
                 *self.open_for_writing.lock().entry(inode).or_default() += 1;
             }
-            reply.created(&KEEP, &attr, GENERATION, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+            reply.created(&KEEP, &attr, generation, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
         });
     }
 

@@ -3,10 +3,13 @@
 use super::Tree;
 use super::inode::{self, Inode, Kind, ROOT, root_of};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, BaseRecord, Moment, in_base};
+use crate::device::{BaseId, BaseRecord, InodeNo, Moment, in_base};
 use crate::error::Result;
+use crate::limits::SETTLE_AT_ONCE;
 use crate::meta::Table;
 use parking_lot::MutexGuard;
+use std::collections::BTreeSet;
+use std::time::Instant;
 
 impl Tree {
     /// Makes a base with an empty root.
@@ -39,13 +42,30 @@ impl Tree {
         })
     }
 
+    /// Settles a base that was just restored, if that can be done soon. The inodes in which it can differ from what
+    /// it was before; `None` if they are many, or not known yet.
+    pub fn settle_at_once(&self, base: BaseId) -> Result<Option<BTreeSet<InodeNo>>> {
+        let start = Instant::now();
+        loop {
+            let look = self.device.look()?;
+            if !look.is_settling(base)? {
+                return Ok(look.touched(base).cloned());
+            }
+            if look.touched(base).is_none() || start.elapsed() > SETTLE_AT_ONCE {
+                return Ok(None);
+            }
+            drop(look);
+            self.settle_step()?;
+        }
+    }
+
     /// Does a piece of giving shared tracks places of their own; false when there is nothing to do.
     pub fn separate_step(&self) -> Result<bool> {
         self.device.separate_step(|inode| self.lock_file(inode))
     }
 
     /// Inodes that are known outside.
-    pub fn held_inodes(&self) -> Vec<crate::device::InodeNo> {
+    pub fn held_inodes(&self) -> Vec<InodeNo> {
         self.held.lock().keys().copied().collect()
     }
 }

@@ -277,6 +277,7 @@ impl Tree {
         self.drop_directory(&mut txn, parent, name, dirent, now)?;
         self.count(&mut txn, parent, -1, -1, now)?;
         txn.finish()?;
+        self.died(dirent.inode);
         self.reap_if_orphan(dirent.inode)?;
         Ok(dirent.inode)
     }

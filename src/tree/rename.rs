@@ -65,10 +65,11 @@ impl Tree {
             }
         }
         txn.finish()?;
-        match gone {
-            Some(inode) => self.reap_if_orphan(inode),
-            None => Ok(()),
+        let Some(inode) = gone else { return Ok(()) };
+        if source.kind == Kind::Directory as u8 {
+            self.died(inode);
         }
+        self.reap_if_orphan(inode)
     }
 
     /// Removes what stands where an entry is to be moved; whether its inode has no name any more.

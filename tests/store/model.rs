@@ -145,7 +145,7 @@ fn a_mirror_is_in_step_whatever_is_done_first() {
     let delete = || while views.tree().device().delete_step().unwrap() {};
     let mirror = views.establish_mirror(b"mirror").unwrap();
     settle();
-    let mut check = |what: &str, world: &mut World| {
+    let check = |what: &str, world: &mut World| {
         settle();
         let before: Vec<_> = views.snapshots().unwrap();
         let marked = before.into_iter().rev().find(|snapshot| snapshot.record.name.starts_with("mirror-")).unwrap();
