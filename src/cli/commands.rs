@@ -37,7 +37,7 @@ pub fn run(args: Args) -> Result<bool> {
         Args_::Restore(args) => restore(&target()?, args),
         Args_::Save(args) => {
             let snap = Snap { name: args.name.map(bytes), save: true, ..Snap::default() };
-            take(&target()?, snap, false)
+            take(&target()?, snap, args.json)
         }
         Args_::History(args) => points::history(&target()?, &args),
         Args_::Diff(args) if args.tracks => points::tracks(&target()?, args),
@@ -201,10 +201,16 @@ fn list(target: &Target, args: &args::List) -> Result<bool> {
     if args.json {
         print_json(&snapshots.iter().map(snapshot_json).collect::<Vec<_>>())?;
     } else {
-        let rows: Vec<Vec<String>> = snapshots.iter().map(snapshot_row).collect();
-        print(&table(&rows))?;
+        print(&table(&headed(["snapshot", "taken", "refers to", "frees", ""], snapshots.iter().map(snapshot_row))))?;
     }
     Ok(true)
+}
+
+/// Rows under headings; nothing where there are none.
+fn headed<const N: usize>(headings: [&str; N], rows: impl Iterator<Item = Vec<String>>) -> Vec<Vec<String>> {
+    let mut all = vec![headings.map(str::to_string).to_vec()];
+    all.extend(rows);
+    if all.len() == 1 { Vec::new() } else { all }
 }
 
 /// Name, time, what it refers to, what deleting it frees, and what is special about it.
@@ -230,15 +236,26 @@ fn snapshot_row(snapshot: &SnapshotInfo) -> Vec<String> {
 fn delete(target: &Target, args: args::Delete) -> Result<bool> {
     let names: Vec<ByteBuf> = args.names.into_iter().map(bytes).collect();
     if !args.dry_run {
+        // What goes is told where it was not named itself.
+        let is_told = args.recursive || names.iter().any(|name| name.starts_with(b"@"));
         let verb = Verb::Delete { names, recursive: args.recursive };
-        return ask(target, verb, &mut |_| Ok(())).map(|_| true);
+        let answer = ask(target, verb, &mut |_| Ok(()))?;
+        if let (true, Answer::Snapshots(deleted)) = (is_told, answer) {
+            let lines = deleted.iter().map(|snapshot| format!("{}: deleted\n", snapshot.name));
+            print(&lines.collect::<String>())?;
+        }
+        return Ok(true);
     }
     let Answer::Freed(freed) = ask(target, Verb::Freed { names }, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
         let paths: Vec<_> = freed.paths.iter().map(|(path, bytes)| json!({ "path": path, "bytes": bytes })).collect();
-        return print_json(&json!({ "bytes": freed.bytes, "paths": paths })).map(|()| true);
+        let value = json!({ "bytes": freed.bytes, "needed_by": freed.needed_by, "paths": paths });
+        return print_json(&value).map(|()| true);
     }
     print(&format!("{} would be freed\n", size(freed.bytes)))?;
+    if !freed.needed_by.is_empty() {
+        eprintln!("pitfs: {} would be deleted with it, by --recursive only", freed.needed_by.join(", "));
+    }
     let rows: Vec<Vec<String>> =
         freed.paths.iter().map(|(name, bytes)| vec![path(name.as_bytes()), size(*bytes)]).collect();
     print(&table(&rows)).map(|()| true)

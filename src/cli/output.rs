@@ -47,18 +47,27 @@ pub fn path(bytes: &[u8]) -> String {
     if is_plain { text.into_owned() } else { bytes.escape_ascii().to_string() }
 }
 
-/// Lines up columns; all but the first are aligned to the right.
+/// Begins like a number and is no time.
+fn is_amount(cell: &str) -> bool {
+    cell.starts_with(|c: char| c.is_ascii_digit()) && !cell.contains(':')
+}
+
+/// Lines up columns; those with numbers to the right.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
+    // The first row may be headings.
+    let below = |column: usize| rows.iter().skip(1).filter_map(move |row| row.get(column));
+    let has_number = |column| below(column).all(|cell| cell.is_empty() || is_amount(cell));
+    let is_number: Vec<bool> = (0..columns).map(|column| column > 0 && has_number(column)).collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().enumerate().map(|(column, cell)| match column {
-            0 => format!("{cell:<width$}", width = widths[column]),
-            _ => format!("{cell:>width$}", width = widths[column]),
+        let cells = row.iter().enumerate().map(|(column, cell)| match is_number[column] {
+            false => format!("{cell:<width$}", width = widths[column]),
+            true => format!("{cell:>width$}", width = widths[column]),
         });
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
@@ -136,6 +145,9 @@ mod tests {
     fn tables_line_up() {
         let rows = vec![vec!["a".into(), "100".into()], vec!["long".into(), "1".into()]];
         assert_eq!(table(&rows), "a     100\nlong    1\n");
+        let rows = [["name", "size", "note"], ["a", "1 B", ""], ["long", "10 B", "held"], ["b", "", "x"]];
+        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.map(String::from).to_vec()).collect();
+        assert_eq!(table(&rows), "name  size  note\na      1 B\nlong  10 B  held\nb           x\n");
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub enum Answer {
     },
     BroughtBack(BringBackReport),
     CopyOut(RestoreReport),
-    History(Vec<HistoryEntry>),
+    /// With the name of the base, where that is still there.
+    History(Vec<(HistoryEntry, Option<String>)>),
     Versions(Vec<VersionInfo>),
     Differences(Vec<Difference>),
     Tracks {
@@ -98,6 +99,8 @@ impl SnapshotInfo {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FreedInfo {
     pub bytes: u64,
+    /// Clones and others that depend on them.
+    pub needed_by: Vec<String>,
     pub paths: Vec<(String, u64)>,
 }
 

@@ -5,7 +5,7 @@ use super::{StatusInfo, TracksInfo, Verb, VersionInfo};
 use crate::daemon::{Daemon, OnProgress};
 use crate::device::{BaseId, LIVE, Moment, Purpose, SnapOptions, Snapshot};
 use crate::error::{Errno, Error, Result};
-use crate::view::{SnapRequest, Views};
+use crate::view::{HistoryEntry, SnapRequest, Views};
 use serde_bytes::ByteBuf;
 
 /// Paths that `freed` names.
@@ -45,7 +45,7 @@ pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         Verb::Mirror(mirror) => serve_mirror(daemon, &views, mirror, progress),
         Verb::Restore { snapshot, paths } => restore(daemon, &views, snapshot, paths, progress),
         Verb::CopyOut(options) => Ok(Answer::CopyOut(daemon.copy_out(&views, &options, progress)?)),
-        Verb::History => Ok(Answer::History(views.history()?)),
+        Verb::History => history(&views).map(Answer::History),
         Verb::Versions { path } => versions(&views, &path).map(Answer::Versions),
         Verb::Diff { before, after } => {
             let (before, after) = (views.view(&before)?, views.view(&after)?);
@@ -133,11 +133,27 @@ fn delete(daemon: &Daemon, views: &Views, names: &[ByteBuf], recursive: bool) ->
     infos(views, &deleted).map(Answer::Snapshots)
 }
 
+fn history(views: &Views) -> Result<Vec<(HistoryEntry, Option<String>)>> {
+    let entries = views.history()?;
+    let look = views.tree().device().look()?;
+    let name = |base| look.base_record(base).ok().map(|record| record.name.clone());
+    Ok(entries.into_iter().map(|entry| (name(entry.base), entry)).map(|(name, entry)| (entry, name)).collect())
+}
+
+/// Refused where deleting them would be, but for what depends on them.
 fn freed(views: &Views, names: &[ByteBuf]) -> Result<FreedInfo> {
-    let mut epochs = Vec::new();
-    for name in names {
-        epochs.push(views.expect_stored(name)?.epoch);
+    let names: Vec<&[u8]> = names.iter().map(|name| name.as_slice()).collect();
+    let snapshots = views.deletable(&names)?;
+    let epochs: Vec<u32> = snapshots.iter().map(|snapshot| snapshot.epoch).collect();
+    let mut needed_by = Vec::new();
+    for snapshot in &snapshots {
+        let look = views.tree().device().look()?;
+        for base in look.dependants(snapshot.point())?.into_iter().filter(|base| *base != views.base()) {
+            needed_by.push(look.base_record(base)?.name.clone());
+        }
     }
+    needed_by.sort_unstable();
+    needed_by.dedup();
     let newest = epochs.iter().copied().max().unwrap_or_default();
     let freed = views.tree().device().freed_by(views.base(), &epochs)?;
     let mut by_size: Vec<(u64, u64)> = freed.iter().map(|(inode, bytes)| (*bytes, *inode)).collect();
@@ -150,7 +166,7 @@ fn freed(views: &Views, names: &[ByteBuf]) -> Result<FreedInfo> {
         });
         paths.push((path, bytes));
     }
-    Ok(FreedInfo { bytes: freed.values().sum(), paths })
+    Ok(FreedInfo { bytes: freed.values().sum(), needed_by, paths })
 }
 
 fn serve_session(daemon: &Daemon, views: &Views, session: Session) -> Result<Answer> {

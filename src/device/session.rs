@@ -29,7 +29,7 @@ pub enum SnapshotState {
 
 /// Why a snapshot was taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Purpose {
     #[default]
     Plain,

@@ -134,7 +134,12 @@ impl Views {
         self.change(|change| {
             let record = BaseRecord { clone_of, ..BaseRecord::new(name, Timestamp::now()) };
             id = change.add_clone(record, snapshot.point(), is_full)?;
-            Ok(format!("clone {:?} {name:?}", snapshot.record.name))
+            let of = &snapshot.record.name;
+            Ok(match (is_shown_beside, is_full) {
+                (true, true) => format!("clone --full {of:?} {name:?}"),
+                (true, false) => format!("clone {of:?} {name:?}"),
+                (false, _) => format!("base create {name:?} --from {of:?}"),
+            })
         })?;
         self.tree.device().wake();
         Ok(id)

@@ -202,7 +202,7 @@ impl Views {
     pub fn separate(&self) -> Result<()> {
         self.change(|change| {
             change.separate(self.base);
-            Ok("separate".into())
+            Ok(format!("clone --copy: {:?} gets tracks of its own", record_name(change, self.base)))
         })?;
         self.tree.device().wake();
         Ok(())

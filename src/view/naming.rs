@@ -18,17 +18,16 @@ pub fn is_virtual_name(name: &[u8]) -> bool {
 pub fn check_name(name: &[u8]) -> Result<&str> {
     let shown = String::from_utf8_lossy(name);
     let name_text = std::str::from_utf8(name)
-        .map_err(|_| refused(Errno::ILSEQ, format!("the snapshot name {shown:?} is not UTF-8; use a name that is")))?;
+        .map_err(|_| refused(Errno::ILSEQ, format!("the name {shown:?} is not UTF-8; use a name that is")))?;
     match name_text {
-        "" => Err(refused(Errno::INVAL, "a snapshot name cannot be empty".into())),
-        "." | ".." => Err(refused(Errno::INVAL, format!("{shown:?} cannot be a snapshot name"))),
-        LIVE_NAME => Err(refused(Errno::EXIST, "`live` is the tree itself and cannot be a snapshot name".into())),
-        _ if name_text.contains('/') => Err(refused(
-            Errno::INVAL,
-            format!("the snapshot name {shown:?} has a slash; it has to be one directory name"),
-        )),
+        "" => Err(refused(Errno::INVAL, "a name cannot be empty".into())),
+        "." | ".." => Err(refused(Errno::INVAL, format!("{shown:?} cannot be a name"))),
+        LIVE_NAME => Err(refused(Errno::EXIST, "`live` is the tree itself and cannot be another name".into())),
+        _ if name_text.contains('/') => {
+            Err(refused(Errno::INVAL, format!("the name {shown:?} has a slash; it has to be one directory name")))
+        }
         _ if name_text.chars().any(char::is_control) => {
-            Err(refused(Errno::INVAL, format!("the snapshot name {shown:?} has control characters; leave them out")))
+            Err(refused(Errno::INVAL, format!("the name {shown:?} has control characters; leave them out")))
         }
         _ if is_virtual_name(name) => Err(refused(
             Errno::INVAL,
@@ -36,7 +35,7 @@ pub fn check_name(name: &[u8]) -> Result<&str> {
         )),
         _ if name.len() > NAME_BYTES_MAX => Err(refused(
             Errno::NAMETOOLONG,
-            format!("the snapshot name has {} bytes; at most {NAME_BYTES_MAX} are possible", name.len()),
+            format!("the name has {} bytes; at most {NAME_BYTES_MAX} are possible", name.len()),
         )),
         _ => Ok(name_text),
     }

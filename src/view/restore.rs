@@ -42,8 +42,9 @@ impl Views {
         self.change(|change| {
             let taken = take_before(change, self.base)?;
             change.begin_restore(self.base, to.point(), walks(taken.epoch))?;
+            let what = format!("restore {:?}; before it: {:?}", to.record.name, taken.record.name);
             before = Some(taken);
-            Ok(format!("restore {:?}", to.record.name))
+            Ok(what)
         })?;
         self.tree.device().wake();
         let before = before.ok_or(Error::Posix(Errno::NOENT))?;

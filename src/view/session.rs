@@ -66,7 +66,8 @@ impl Views {
     }
 
     /// The snapshots of these names; an error in words where one cannot be deleted.
-    fn deletable(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
+    /// The snapshots of these names, if nothing but what depends on them forbids to delete them.
+    pub fn deletable(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
         let mut snapshots: Vec<Snapshot> = Vec::new();
         for name in names {
             if *name == LIVE_NAME.as_bytes() {

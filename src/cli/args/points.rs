@@ -226,6 +226,9 @@ pub struct Save {
     /// The snapshot's name; without one, the time in UTC
     #[arg(value_name = "NAME")]
     pub name: Option<OsString>,
+    /// Print the snapshot as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -306,6 +309,9 @@ pub struct Policy {
     /// What happens when room ends: writes are refused, or the oldest snapshots that are not held are dropped
     #[arg(long, value_enum, value_name = "WHAT")]
     pub when_full: Option<WhenFull>,
+    /// Print the policy as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -4,7 +4,7 @@ use super::args::{
     ArchiveVerb, BaseVerb, Clone, GroupVerb, History, MirrorVerb, Policy, Roll, SessionVerb, Versions, WhenFull,
 };
 use super::output::{Display, count, path, print, print_json, size, table};
-use super::{absolute, bytes, snapshot_json, unexpected};
+use super::{absolute, bytes, headed, snapshot_json, unexpected};
 use crate::control::{Answer, Archive, Base, Group, Mirror, Session, SnapshotInfo, Target, Verb, ask};
 use crate::daemon::{ArchiveInfo, RollOptions};
 use crate::error::{Error, Result};
@@ -144,7 +144,7 @@ fn list_sessions(target: &Target, as_json: bool) -> Result<bool> {
         let shown = if session.record.offline { "offline" } else { "" };
         vec![session.name.clone(), state.into(), session.bases.join(","), shown.into(), session.record.time.as_text()]
     }));
-    print(&table(&rows)).map(|()| true)
+    print(&table(&headed(["snapshot", "state", "base", "", "taken"], rows.into_iter()))).map(|()| true)
 }
 
 /// `active`, `deactivated`, `ended` or `archived`.
@@ -172,8 +172,8 @@ pub(super) fn group(target: &Target, verb: GroupVerb) -> Result<bool> {
         let all: Vec<_> = groups.iter().map(|(name, bases)| json!({ "name": name, "bases": bases })).collect();
         print_json(&all)?;
     } else if is_list {
-        let rows: Vec<Vec<String>> = groups.into_iter().map(|(name, bases)| vec![name, bases.join(", ")]).collect();
-        print(&table(&rows))?;
+        let rows = groups.into_iter().map(|(name, bases)| vec![name, bases.join(", ")]);
+        print(&table(&headed(["group", "bases"], rows)))?;
     }
     Ok(true)
 }
@@ -213,15 +213,15 @@ pub(super) fn history(target: &Target, args: &History) -> Result<bool> {
     if args.json {
         let all: Vec<_> = entries
             .iter()
-            .map(|entry| json!({ "time": entry.time.as_text(), "uid": entry.uid, "what": entry.what }))
+            .map(|(entry, base)| json!({ "time": entry.time.as_text(), "uid": entry.uid, "base": base, "what": entry.what }))
             .collect();
         return print_json(&all).map(|()| true);
     }
-    let mut text = String::new();
-    for entry in entries {
-        text.push_str(&format!("{}  {}  {}\n", entry.time.as_text(), user_name(entry.uid), entry.what));
-    }
-    print(&text).map(|()| true)
+    let rows = entries.into_iter().map(|(entry, base)| {
+        let base = base.unwrap_or_else(|| "(deleted)".into());
+        vec![entry.time.as_text(), user_name(entry.uid), base, entry.what]
+    });
+    print(&table(&headed(["time", "user", "base", "what"], rows))).map(|()| true)
 }
 
 /// The name of a user, if it can be told.
@@ -250,12 +250,11 @@ pub(super) fn versions(target: &Target, path: Vec<u8>, args: &Versions) -> Resul
             .collect();
         return print_json(&all).map(|()| true);
     }
-    let mut rows = vec![["snapshot", "modified", "size"].map(str::to_string).to_vec()];
-    rows.extend(versions.iter().map(|version| {
+    let rows = versions.iter().map(|version| {
         let shown = version.snapshot.clone().unwrap_or_else(|| "live".into());
         vec![shown, version.modified.as_text(), size(version.size)]
-    }));
-    print(&table(&rows)).map(|()| true)
+    });
+    print(&table(&headed(["snapshot", "modified", "size"], rows))).map(|()| true)
 }
 
 pub(super) fn tracks(target: &Target, args: super::args::Diff) -> Result<bool> {
@@ -330,7 +329,7 @@ pub(super) fn archive(target: &Target, verb: ArchiveVerb) -> Result<bool> {
         return Err(unexpected());
     };
     if json {
-        print_json(&archives)?;
+        print_json(&archives.iter().map(archive_json).collect::<Vec<_>>())?;
     }
     for archive in &archives {
         if shows && !json {
@@ -351,12 +350,38 @@ pub(super) fn archive(target: &Target, verb: ArchiveVerb) -> Result<bool> {
     Ok(archives.iter().all(|archive| archive.problems.is_empty()))
 }
 
+fn archive_json(archive: &ArchiveInfo) -> serde_json::Value {
+    let increments: Vec<_> = archive
+        .increments
+        .iter()
+        .map(|increment| {
+            json!({
+                "name": increment.name,
+                "epoch": increment.epoch,
+                "time": increment.time.as_text(),
+                "seconds": increment.time.seconds,
+                "nanoseconds": increment.time.nanos,
+                "bytes": increment.bytes,
+                "file": increment.file,
+                "reachable": increment.is_reachable,
+            })
+        })
+        .collect();
+    json!({
+        "directory": archive.directory,
+        "base": archive.base,
+        "bytes": archive.bytes,
+        "increments": increments,
+        "problems": archive.problems,
+    })
+}
+
 fn increment_rows(archive: &ArchiveInfo) -> Vec<Vec<String>> {
     let row = |increment: &crate::daemon::IncrementInfo| {
         let reach = if increment.is_reachable { "" } else { "cannot be reached" };
         vec![increment.name.clone(), increment.time.as_text(), size(increment.bytes), reach.to_string()]
     };
-    archive.increments.iter().map(row).collect()
+    headed(["time", "taken", "size", ""], archive.increments.iter().map(row))
 }
 
 pub(super) fn policy(target: &Target, args: &Policy) -> Result<bool> {
@@ -364,7 +389,9 @@ pub(super) fn policy(target: &Target, args: &Policy) -> Result<bool> {
     let Answer::Policy { drop_oldest } = quietly(target, Verb::Policy { drop_oldest })? else {
         return Err(unexpected());
     };
-    if args.when_full.is_none() {
+    if args.json {
+        print_json(&json!({ "when_full": if drop_oldest { "drop-oldest" } else { "refuse" } }))?;
+    } else if args.when_full.is_none() {
         print(&format!("when-full {}\n", if drop_oldest { "drop-oldest" } else { "refuse" }))?;
     }
     Ok(true)
