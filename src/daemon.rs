@@ -98,6 +98,9 @@ impl Daemon {
             lock,
         };
         daemon.attach_known()?;
+        if let Err(error) = daemon.complete_bringing_back() {
+            log::error!("what was being brought back is not complete: {error}");
+        }
         Ok(daemon)
     }
 

@@ -403,6 +403,62 @@ fn a_restore_outlives_the_daemon_wherever_it_is() {
     mounted.check();
 }
 
+/// Restoring paths takes several steps; mounting completes them.
+#[test]
+fn a_restore_of_paths_is_completed_after_a_crash() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let live = mounted.live();
+    for i in 0..40 {
+        fs::create_dir_all(live.join(format!("d/{i}"))).unwrap();
+        for k in 0..50 {
+            fs::write(live.join(format!("d/{i}/{k}")), random_bytes(i * 100 + k, 5_000)).unwrap();
+        }
+    }
+    fs::write(live.join("elsewhere"), "").unwrap();
+    mounted.ok(["snap", "s"]);
+    let state = listing(&live.join("d"));
+    let restores = || names(&mounted.snap()).iter().filter(|name| name.starts_with("before-restore")).count();
+    let (mut took, mut interrupted) = (Duration::from_millis(300), 0);
+    for round in 0..30 {
+        fs::write(live.join("elsewhere"), format!("{round}")).unwrap();
+        for i in 0..40 {
+            fs::remove_dir_all(live.join(format!("d/{i}"))).unwrap();
+            fs::create_dir(live.join(format!("d/{i}"))).unwrap();
+            fs::write(live.join(format!("d/{i}/{}", i + 10)), format!("other {round}")).unwrap();
+            fs::write(live.join(format!("d/{i}/new")), "new").unwrap();
+        }
+        let before = restores();
+        // Some of it is durable when the end comes.
+        let start = Instant::now();
+        let mut restore = mounted.command(["restore", "s", "d"]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(took * (round % 7 + 1) / 9);
+        if round % 2 == 1 {
+            mounted.ok(["snap", &format!("while {round}")]);
+        }
+        let is_over = restore.try_wait().unwrap().is_some();
+        if is_over {
+            took = start.elapsed().min(took);
+        }
+        mounted.kill();
+        restore.wait().unwrap();
+        mounted.mount(&[]);
+        let has_begun = restores() > before;
+        if has_begun {
+            assert_same(&listing(&live.join("d")), &state, &format!("round {round}"));
+        }
+        interrupted += u32::from(has_begun && !is_over);
+        if interrupted == 5 {
+            break;
+        }
+    }
+    assert!(interrupted > 0, "no restore was ever interrupted");
+    mounted.umount();
+    mounted.check();
+}
+
 #[test]
 fn writers_elsewhere_and_here_go_on() {
     if !can_mount() {

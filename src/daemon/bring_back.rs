@@ -15,7 +15,7 @@
 //! - a new inode has all of its content before it gets a name;
 //! - what is in the way is removed when its successor is ready; a name that the snapshot does not have is
 //!   removed after all that may be moved from there has been;
-//! - whatever ends the work early, doing it again completes it.
+//! - whatever ends the work early, doing it again completes it; a crash, opening the store does.
 
 mod names;
 mod paths;
@@ -84,17 +84,55 @@ impl Daemon {
             mounted.before_snapshot()?;
         }
         let what = format!("restore {name:?} {}", shown_all(tops.paths(), HISTORY_PATHS));
-        let before =
-            views.keep_before(&what).map_err(|error| if error.is_no_space() { no_snapshot() } else { error })?;
-        let notify = self.notify();
-        if let Some(notify) = &notify {
+        let paths: Vec<ByteBuf> = tops.paths().map(ByteBuf::from).collect();
+        let before = views.begin_bringing_back(snapshot.point(), &paths, &what);
+        let before = before.map_err(|error| if error.is_no_space() { no_snapshot() } else { error })?;
+        if let Some(notify) = self.notify() {
             notify.shown_changed(views.base(), &before.record.name);
         }
+        self.work(views, &tops, (snapshot, &before), true, progress)
+    }
+
+    /// Completes what was being brought back when the store was left without being closed. Everything is compared:
+    /// how far the work had come, nothing says.
+    pub(super) fn complete_bringing_back(&self) -> Result<()> {
+        let Some(unfinished) = self.views.unfinished_bringing_back()? else { return Ok(()) };
+        let views = self.views.of(unfinished.to.base);
+        let result = (|| {
+            let look = self.views.tree().device().look()?;
+            let found = |epoch| look.snapshot(unfinished.to.base, epoch)?.ok_or(Error::Posix(Errno::STALE));
+            let (to, before) = (found(unfinished.to.epoch)?, found(unfinished.before)?);
+            drop(look);
+            log::info!(
+                "bringing back {} goes on",
+                shown_all(unfinished.paths.iter().map(|p| p.as_slice()), HISTORY_PATHS)
+            );
+            let tops = Tops::find(&views, &to, &unfinished.paths)?;
+            self.work(&views, &tops, (&to, &before), false, &mut |_| Ok(()))
+        })();
+        match result {
+            Ok(report) => report.problems.iter().for_each(|problem| log::warn!("{problem}")),
+            Err(error) => {
+                log::error!("what was being brought back is not complete: {error}");
+                self.views.end_bringing_back()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn work(
+        &self,
+        views: &Views,
+        tops: &Tops,
+        (snapshot, before): (&Snapshot, &Snapshot),
+        is_led: bool,
+        progress: OnProgress<'_>,
+    ) -> Result<BringBackReport> {
         let mut work = BringBack {
             tree: views.tree(),
-            notify,
+            notify: self.notify(),
             then: Moment::At(snapshot.epoch),
-            tops: &tops,
+            tops,
             touched: None,
             chosen: HashMap::new(),
             taken: HashSet::new(),
@@ -105,10 +143,15 @@ impl Daemon {
             is_interrupted: false,
             steps: 0,
         };
-        let result = work.run(snapshot, &before);
+        let led = if is_led { work.find_touched(snapshot, before) } else { Ok(()) };
+        let result = led.and_then(|()| work.run(snapshot));
         let report = work.report;
+        let ended = views.end_bringing_back();
         let committed = views.tree().commit();
-        result.and(committed).map_err(|error| if error.is_no_space() { no_space(&report) } else { error })?;
+        result
+            .and(ended)
+            .and(committed)
+            .map_err(|error| if error.is_no_space() { no_space(&report) } else { error })?;
         Ok(report)
     }
 }
@@ -156,11 +199,15 @@ struct Place {
 }
 
 impl BringBack<'_> {
-    fn run(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
+    fn find_touched(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
         if self.tops.have_directory() {
             let tree = self.tree;
             self.touched = tree.touched_since(snapshot.base, snapshot.epoch, before.epoch, &mut || self.tell(0))?;
         }
+        Ok(())
+    }
+
+    fn run(&mut self, snapshot: &Snapshot) -> Result<()> {
         let tops = self.tops;
         for top in tops.iter() {
             if let Err(error) = self.top(root_of(snapshot.base), top) {

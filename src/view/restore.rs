@@ -6,6 +6,9 @@ use super::{View, Views, refused};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, Changing, Epoch, Moment, Point, Purpose, SnapOptions, Snapshot, Walk};
 use crate::error::{Errno, Error, Result};
+use crate::meta::Table;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 /// What a restore did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +17,17 @@ pub struct Restored {
     pub before: Snapshot,
     pub to: Snapshot,
 }
+
+/// Paths that are being brought back. It is in the store as long as the work lasts: what a crash ends is completed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BringingBack {
+    pub to: Point,
+    /// The snapshot of what was there before.
+    pub before: Epoch,
+    pub paths: Vec<ByteBuf>,
+}
+
+const BRINGING_BACK: &[u8] = b"bringing back";
 
 /// Takes the snapshot that undoes a restore.
 fn take_before(change: &mut Changing<'_>, base: BaseId) -> Result<Snapshot> {
@@ -51,14 +65,30 @@ impl Views {
         Ok(Restored { before, to: to.clone() })
     }
 
-    /// Keeps this base as it is before a part of it is brought back, durably. `what` is for the history.
-    pub fn keep_before(&self, what: &str) -> Result<Snapshot> {
+    /// Keeps this base as it is before paths of it are brought back, and notes that they are, durably. `what` is for
+    /// the history.
+    pub fn begin_bringing_back(&self, to: Point, paths: &[ByteBuf], what: &str) -> Result<Snapshot> {
         let mut before = None;
         self.change(|change| {
-            before = Some(take_before(change, self.base)?);
+            let taken = take_before(change, self.base)?;
+            let noted = BringingBack { to, before: taken.epoch, paths: paths.to_vec() };
+            change.meta_mut().put(Table::State, BRINGING_BACK, &noted);
+            before = Some(taken);
             Ok(what.to_string())
         })?;
         before.ok_or(Error::Posix(Errno::NOENT))
+    }
+
+    /// It is over, done or given up; durable with the next commit.
+    pub fn end_bringing_back(&self) -> Result<()> {
+        let mut txn = self.tree.device().begin()?;
+        txn.meta_mut().remove(Table::State, BRINGING_BACK);
+        txn.finish()
+    }
+
+    /// What was being brought back when the store was last open.
+    pub fn unfinished_bringing_back(&self) -> Result<Option<BringingBack>> {
+        self.tree.device().look()?.meta().get(Table::State, BRINGING_BACK)
     }
 
     /// The snapshot of the last `save`.

@@ -88,9 +88,13 @@ impl Mounted {
 
     /// Runs a command on this store.
     pub fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    pub fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Command {
         let mut command = Command::new(PITFS);
         command.args(args).env("PITFS_STORE", self.store()).stdin(Stdio::null());
-        command.output().unwrap()
+        command
     }
 
     /// Runs a command that has to succeed; what it printed.
