@@ -17,6 +17,7 @@
 //! - when the overlay is frozen nothing is dirty: a commit is a whole state;
 //! - all dirty tracks belong to the current epoch, since a snapshot flushes before it advances it.
 
+mod alone;
 mod archived;
 mod base;
 mod changes;
@@ -59,6 +60,7 @@ use crate::limits::*;
 use crate::logstore::{Codec, Holder, Holders, Location, LogStore};
 use crate::media::MediaDir;
 use crate::meta::{Kv, Meta, Reserve, Table};
+use alone::Alone;
 use dirty::Dirty;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
@@ -144,6 +146,7 @@ pub struct Device {
 /// Looks at a state.
 pub struct Look<'a> {
     state: RwLockReadGuard<'a, State>,
+    _alone: Alone,
 }
 
 impl std::ops::Deref for Look<'_> {
@@ -163,6 +166,7 @@ pub struct Txn<'a> {
     forget: Vec<TrackKey>,
     notes: Vec<(InodeNo, Note)>,
     finished: bool,
+    _alone: Alone,
 }
 
 impl std::ops::Deref for Txn<'_> {
@@ -306,7 +310,7 @@ impl Device {
         self.settings.track_bytes.into()
     }
 
-    /// A look at the current state; many may look at once.
+    /// A look at the current state; many threads may look at once, each but once.
     pub fn look(&self) -> Result<Look<'_>> {
         if self.kv.met_damage()
             && let Err(error) = self.reopen_after_damage()
@@ -314,7 +318,8 @@ impl Device {
             // What is in memory can still be seen.
             log::error!("{error}");
         }
-        Ok(Look { state: self.state.read() })
+        let alone = Alone::with(self);
+        Ok(Look { state: self.state.read(), _alone: alone })
     }
 
     /// Starts an operation. The caller may hold no other lock of this device.
@@ -328,11 +333,13 @@ impl Device {
     }
 
     fn begin_unthrottled(&self) -> Result<Txn<'_>> {
+        let alone = Alone::with(self);
         let mut state = self.state.write();
         self.check_running()?;
         state.meta.begin();
         let log_blocks_before = state.log_blocks;
-        Ok(Txn { device: self, state, log_blocks_before, forget: Vec::new(), notes: Vec::new(), finished: false })
+        let (forget, notes) = (Vec::new(), Vec::new());
+        Ok(Txn { device: self, state, log_blocks_before, forget, notes, finished: false, _alone: alone })
     }
 
     /// Starts an operation that needs more room than it frees: NOSPC on a full disk.

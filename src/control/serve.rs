@@ -119,7 +119,8 @@ fn delete(daemon: &Daemon, views: &Views, names: &[ByteBuf], recursive: bool) ->
     let mut trees = Vec::new();
     for name in names {
         let is_snapshot = name.starts_with(b"@") || views.find(name)?.is_some();
-        match views.tree().device().look()?.base_named(&String::from_utf8_lossy(name)) {
+        let named = views.tree().device().look()?.base_named(&String::from_utf8_lossy(name));
+        match named {
             // The name of a base alone is too much to be deleted by a slip.
             Some(base)
                 if !is_snapshot && base != LIVE && views.of(base).base_info()?.kind != crate::view::BaseKind::Base =>
@@ -348,13 +349,14 @@ fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
         snapshots.extend(counted(&views, &views.all_snapshots()?)?);
         archives.extend(daemon.attached_info(&views)?);
     }
+    let reserved = tree.device().look()?.reserved_room();
     Ok(StatusInfo {
         store: daemon.path().to_path_buf(),
         mount_point: daemon.mount_point(),
         track_bytes: settings.track_bytes.into(),
         compression: format!("{:?}", settings.codec).to_lowercase(),
         space: tree.space()?,
-        reserved: tree.device().look()?.reserved_room(),
+        reserved,
         drop_oldest: views.drops_oldest()?,
         bases,
         snapshots,

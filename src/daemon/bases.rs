@@ -102,6 +102,7 @@ impl Daemon {
 
     /// Lets a base be as it was in a snapshot, at once.
     pub fn restore(&self, views: &Views, snapshot: &Snapshot) -> Result<Restored> {
+        let _syncing = self.alone_with_files()?;
         self.before_snapshot()?;
         let restored = views.restore(snapshot)?;
         self.tell_of_tree(views.base());

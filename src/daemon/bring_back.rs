@@ -75,10 +75,7 @@ impl Daemon {
             return Err(Error::Refused(Errno::INVAL, text));
         }
         views.check_writable()?;
-        let Some(_syncing) = self.syncing.try_lock() else {
-            let text = "a sync or another restore of files is running in this store; wait for its end";
-            return Err(Error::Refused(Errno::BUSY, text.into()));
-        };
+        let _syncing = self.alone_with_files()?;
         let tops = Tops::find(views, snapshot, paths)?;
         if let Some(mounted) = self.mounted.lock().as_ref() {
             mounted.before_snapshot()?;

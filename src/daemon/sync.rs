@@ -21,6 +21,7 @@ use crate::tree::{Caller, Inode, Kind, New, Origin, Tree, root_of};
 use crate::view::Views;
 use content::{READING, open};
 use exclude::Pattern;
+use parking_lot::MutexGuard;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -30,6 +31,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 use walk::{Listing, Skipped};
 
 /// What to bring in.
@@ -60,13 +62,22 @@ pub struct SyncReport {
     pub problems: Vec<String>,
 }
 
+/// How long a restore in place, which is soon over, is waited for.
+const WAIT_FOR_RESTORE: Duration = Duration::from_secs(1);
+
 impl Daemon {
+    /// Of what changes many files, one thing at a time.
+    pub(super) fn alone_with_files(&self) -> Result<MutexGuard<'_, ()>> {
+        self.syncing.try_lock_for(WAIT_FOR_RESTORE).ok_or_else(|| {
+            let text = "a sync or a restore of files is running in this store; wait for its end";
+            Error::Refused(Errno::BUSY, text.into())
+        })
+    }
+
     /// Makes a base equal to a directory outside the store.
     pub fn sync(&self, views: &Views, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
         views.check_writable()?;
-        let Some(_syncing) = self.syncing.try_lock() else {
-            return Err(Error::Refused(Errno::BUSY, "another sync of this store is running; wait for its end".into()));
-        };
+        let _syncing = self.alone_with_files()?;
         let shown = options.source.display().to_string();
         let metadata =
             std::fs::metadata(&options.source).map_err(|error| Error::media(format!("looking at {shown}"), error))?;

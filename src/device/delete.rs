@@ -178,7 +178,8 @@ impl Device {
     /// Bytes of file data that deleting this snapshot, alone, would free. Counted while the store works, and
     /// anew after a neighbour was deleted. What files share is counted where it was shared last.
     pub fn unique_bytes(&self, point: Point) -> Result<u64> {
-        if let Some(blocks) = self.look()?.counted_alone(point)? {
+        let counted = self.look()?.counted_alone(point)?;
+        if let Some(blocks) = counted {
             return Ok(blocks * BLOCK_BYTES as u64);
         }
         if self.check_running().is_err() {
