@@ -377,3 +377,27 @@ fn what_is_synced_in_a_clone_outlives_the_daemon() {
     assert_same(&listing(&mounted.live()), &s, "live");
     mounted.check();
 }
+
+/// It goes through what the clone shows in pieces that begin anywhere.
+#[test]
+fn check_ends_when_a_clone_shows_what_is_gone_elsewhere() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let live = mounted.live();
+    for i in 0..600 {
+        fs::write(live.join(format!("{i}")), "content").unwrap();
+    }
+    mounted.ok(["snap", "s"]);
+    for i in 100..600 {
+        fs::remove_file(live.join(format!("{i}"))).unwrap();
+    }
+    mounted.ok(["clone", "s", "c"]);
+    let mut check = mounted.command(["check"]).spawn().unwrap();
+    wait_for("check to end", || check.try_wait().unwrap().is_some());
+    assert!(check.wait().unwrap().success());
+    assert_eq!(names(&mounted.snap().join("c")).len(), 600);
+    mounted.umount();
+    mounted.check();
+}

@@ -100,6 +100,9 @@ impl State {
             Err(_) => true,
         };
         let filter = move |pair: &Result<Pair>| pair.as_ref().map_or(true, |(_, bytes)| counts(bytes));
+        // Pre-images of a key come after the key with a zero appended.
+        let start = from.to_vec();
+        let is_before = move |pair: &Result<Pair>| pair.as_ref().is_ok_and(|(key, _)| *key < start);
         match layer.moment {
             Moment::Live if layer.since == 0 => Ok(Box::new(base)),
             Moment::Live => Ok(Box::new(base.filter(filter))),
@@ -109,13 +112,13 @@ impl State {
                 let (log_from, log_to) = log_range(table, from, to, layer.base);
                 let log = archive.range(&log_from, &log_to)?.peekable();
                 let records = History { base: below.peekable(), log, epoch, group: None, has_begun: false };
-                Ok(Box::new(records.filter(filter)))
+                Ok(Box::new(records.filter(filter).skip_while(is_before)))
             }
             Moment::At(epoch) => {
                 let (log_from, log_to) = log_range(table, from, to, layer.base);
                 let log = self.meta.range(Table::Preimage, &log_from, &log_to)?.peekable();
                 let records = History { base: base.peekable(), log, epoch, group: None, has_begun: false };
-                Ok(Box::new(records.filter(filter)))
+                Ok(Box::new(records.filter(filter).skip_while(is_before)))
             }
         }
     }
