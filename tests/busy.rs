@@ -37,6 +37,8 @@ const REFUSALS: &[&str] = &[
     "has snapshots of its own",
     "not in the snapshot",
     "is named",
+    "was deleted while",
+    "removed it meanwhile",
 ];
 
 /// Points whose content was seen when they were taken, by base and name.

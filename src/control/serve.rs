@@ -53,7 +53,14 @@ pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
                 let text = "only states of one base can be compared".into();
                 return Err(Error::Refused(Errno::INVAL, text));
             }
-            Ok(Answer::Differences(views.tree().diff(before.base, before.moment, after.moment)?))
+            match views.tree().diff(before.base, before.moment, after.moment) {
+                Ok(found) => Ok(Answer::Differences(found)),
+                Err(Error::Posix(Errno::STALE)) => {
+                    let text = "one of the two was deleted while they were compared".into();
+                    Err(Error::Refused(Errno::STALE, text))
+                }
+                Err(error) => Err(error),
+            }
         }
         Verb::Tracks { before, after, path } => tracks(&views, &before, after, path),
         Verb::Roll(options) => Ok(Answer::Roll(daemon.roll(&views, &options, progress)?)),

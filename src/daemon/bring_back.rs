@@ -127,6 +127,7 @@ impl Daemon {
     ) -> Result<BringBackReport> {
         let mut work = BringBack {
             tree: views.tree(),
+            root: root_of(views.base()),
             notify: self.notify(),
             then: Moment::At(snapshot.epoch),
             tops,
@@ -168,6 +169,7 @@ fn no_space(report: &BringBackReport) -> Error {
 
 struct BringBack<'a> {
     tree: &'a Tree,
+    root: InodeNo,
     notify: Option<Notify>,
     /// The moment of the snapshot. Variables of this name are inodes as they are in it, those named `now` live.
     then: Moment,
@@ -323,7 +325,24 @@ impl BringBack<'_> {
         if concerns_all || self.is_interrupted {
             return Err(error);
         }
-        self.report.problems.push(format!("{path}: {error}"));
+        let problem = match error {
+            Error::Posix(Errno::STALE) => {
+                self.check_snapshot()?;
+                format!("{path}: a program removed it meanwhile; restore it again")
+            }
+            error => format!("{path}: {error}"),
+        };
+        self.report.problems.push(problem);
         Ok(())
+    }
+
+    fn check_snapshot(&self) -> Result<()> {
+        self.tree.device().look()?.check_moment(self.root, self.then).map_err(|error| match error {
+            Error::Posix(Errno::STALE) => {
+                let text = "the snapshot was deleted while it was restored from; what was there before is";
+                Error::Refused(Errno::STALE, format!("{text} {}", self.report.before))
+            }
+            error => error,
+        })
     }
 }

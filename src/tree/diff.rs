@@ -103,10 +103,10 @@ impl Tree {
             if is_directory(&old) || is_directory(&new) {
                 names.compare_directory(number, is_directory(&old), is_directory(&new))?;
             }
-            if let (Some(old), Some(new)) = (old, new)
-                && let Some(kind) = self.change_of(number, touch, &old, &new, before, after)?
-            {
-                for path in self.paths(number, after)? {
+            let (Some(old), Some(new)) = (old, new) else { continue };
+            let change = self.change_of(number, touch, &old, &new, before, after);
+            if let Some(kind) = self.unless_gone(number, after, change)? {
+                for path in self.unless_gone(number, after, self.paths(number, after))? {
                     found.push(Difference {
                         kind,
                         path,
@@ -122,16 +122,21 @@ impl Tree {
         Ok(found)
     }
 
-    pub(super) fn inode_or_none(&self, number: InodeNo, moment: Moment) -> Result<Option<Inode>> {
-        match self.inode(number, moment) {
-            // An inode without a name is not part of the tree any more.
-            Ok(found) => Ok((found.links > 0).then_some(found)),
+    /// What programs remove while it is compared is as if it were not there, as long as the moment itself is.
+    fn unless_gone<T: Default>(&self, number: InodeNo, moment: Moment, result: Result<T>) -> Result<T> {
+        match result {
             Err(Error::Posix(Errno::STALE)) => {
                 self.device.look()?.check_moment(number, moment)?;
-                Ok(None)
+                Ok(T::default())
             }
-            Err(error) => Err(error),
+            result => result,
         }
+    }
+
+    pub(super) fn inode_or_none(&self, number: InodeNo, moment: Moment) -> Result<Option<Inode>> {
+        // An inode without a name is not part of the tree any more.
+        let found = self.inode(number, moment).map(|found| (found.links > 0).then_some(found));
+        self.unless_gone(number, moment, found)
     }
 
     /// Inodes that changed after an epoch, up to another.
@@ -275,24 +280,29 @@ struct Names<'a> {
 impl Names<'_> {
     fn entries(&self, directory: InodeNo, moment: Moment) -> Result<HashMap<Vec<u8>, Entry>> {
         let mut entries = HashMap::new();
-        self.tree.list(directory, 0, moment, |entry| {
+        let listed = self.tree.list(directory, 0, moment, |entry| {
             entries.insert(entry.name.clone(), entry.clone());
             Ok(true)
-        })?;
+        });
+        self.tree.unless_gone(directory, moment, listed)?;
         Ok(entries)
+    }
+
+    fn path(&self, directory: InodeNo, moment: Moment) -> Result<Option<Vec<u8>>> {
+        Ok(self.tree.unless_gone(directory, moment, self.tree.paths(directory, moment))?.pop())
     }
 
     fn compare_directory(&mut self, directory: InodeNo, was_there: bool, is_there: bool) -> Result<()> {
         let old = if was_there { self.entries(directory, self.before)? } else { HashMap::new() };
         let new = if is_there { self.entries(directory, self.after)? } else { HashMap::new() };
         let is_same = |a: &Entry, b: Option<&Entry>| b.is_some_and(|b| a.inode == b.inode);
-        let old_path = if was_there { self.tree.paths(directory, self.before)?.pop() } else { None };
+        let old_path = if was_there { self.path(directory, self.before)? } else { None };
         for entry in old.values().filter(|entry| !is_same(entry, new.get(&entry.name))) {
             if let Some(path) = &old_path {
                 self.remove(entry, join(path, &entry.name))?;
             }
         }
-        let new_path = if is_there { self.tree.paths(directory, self.after)?.pop() } else { None };
+        let new_path = if is_there { self.path(directory, self.after)? } else { None };
         for entry in new.values().filter(|entry| !is_same(entry, old.get(&entry.name))) {
             if let Some(path) = &new_path {
                 self.add(entry, join(path, &entry.name))?;
@@ -350,7 +360,8 @@ impl Names<'_> {
                     && let Some(old) = self.take_removed(&path)
                 {
                     // Another inode in the place of the old one: removed and made again, or renamed over it.
-                    found.extend(self.replaced(path, old, number)?);
+                    let replaced = self.replaced(path, old, number);
+                    found.extend(self.tree.unless_gone(number, self.after, replaced)?);
                     continue;
                 }
                 found.push(Difference {
