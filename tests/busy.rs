@@ -38,6 +38,7 @@ const REFUSALS: &[&str] = &[
     "not in the snapshot",
     "is named",
     "was deleted while",
+    "has ended",
     "removed it meanwhile",
 ];
 
@@ -131,6 +132,15 @@ impl Busy {
         for ((base, name), state) in seen.iter() {
             let root = self.mounted.snap().join(base).join(name);
             if root.exists() {
+                if fs::read_dir(&root).and_then(|mut l| l.next().transpose()).is_err() {
+                    let of = self.mounted.of(base);
+                    eprintln!(
+                        "{what}: {base}/{name}\n{}\n{}",
+                        self.mounted.ok(["-s", &of, "list"]),
+                        self.mounted.ok(["-s", &of, "history"])
+                    );
+                    eprintln!("{:?}", self.mounted.run(["-s", &of, "archive", "list"]));
+                }
                 assert_same(&listing(&root), state, &format!("{what}: {base}/{name}"));
                 compared += 1;
             }

@@ -4,7 +4,9 @@
 
 use pitfs::archive::Archive;
 use pitfs::clock::Timestamp;
-use pitfs::device::{BaseId, InodeNo, LIVE, Moment, Snapshot, SnapshotState, in_base, index_entry, inode_prefix};
+use pitfs::device::{
+    ArchiveRecord, BaseId, InodeNo, LIVE, Moment, Snapshot, SnapshotState, in_base, index_entry, inode_prefix,
+};
 use pitfs::error::{Errno, Error};
 use pitfs::logstore::Codec;
 use pitfs::media::{Media, MediaDir, Room, TestDir};
@@ -493,7 +495,8 @@ impl World {
             let (directory, pair) = (archive.directory(), (&pair[0], &pair[1]));
             tree.device().save_increment(directory, pair, 1, &mut |_| Ok(())).unwrap();
             archive.refresh(&mut |_| Ok(())).unwrap();
-            self.views.set_anchor(Some((directory.to_path_buf(), Some(pair.1.epoch)))).unwrap();
+            let (directory, anchor) = (directory.to_path_buf(), Some(pair.1.epoch));
+            self.views.set_archive(Some(ArchiveRecord { directory, anchor, saving: Vec::new() })).unwrap();
         }
         for snapshot in self.views.snapshots().unwrap() {
             let name = snapshot.record.name.as_bytes();

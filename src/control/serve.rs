@@ -83,11 +83,19 @@ fn info(views: &Views, snapshot: &Snapshot) -> Result<SnapshotInfo> {
     Ok(SnapshotInfo::new(&views.of(snapshot.base).base_name()?, snapshot, None))
 }
 
+/// What is deleted while a list is made is not in it.
+fn unless_gone<T: Default>(result: Result<T>) -> Result<T> {
+    match result {
+        Err(Error::Posix(Errno::STALE)) => Ok(T::default()),
+        result => result,
+    }
+}
+
 /// The same with what only it holds, counted if that is not known.
 fn counted(views: &Views, snapshots: &[Snapshot]) -> Result<Vec<SnapshotInfo>> {
     let mut all = infos(views, snapshots)?;
     for (info, snapshot) in all.iter_mut().zip(snapshots).filter(|(info, _)| !info.archived) {
-        info.unique = Some(views.tree().device().unique_bytes(snapshot.point())?);
+        info.unique = unless_gone(views.tree().device().unique_bytes(snapshot.point()).map(Some))?;
     }
     Ok(all)
 }
@@ -353,8 +361,9 @@ fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
     let mut archives = Vec::new();
     for base in &bases {
         let views = views.of(base.id);
-        snapshots.extend(counted(&views, &views.all_snapshots()?)?);
-        archives.extend(daemon.attached_info(&views)?);
+        let found = views.all_snapshots().and_then(|all| counted(&views, &all));
+        snapshots.extend(unless_gone(found)?);
+        archives.extend(unless_gone(daemon.attached_info(&views))?);
     }
     let reserved = tree.device().look()?.reserved_room();
     Ok(StatusInfo {

@@ -10,7 +10,7 @@
 use super::{Daemon, OnProgress, Progress};
 use crate::archive::{Archive, LEVEL};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, Purpose, SnapOptions, Snapshot, SnapshotState, index_entry};
+use crate::device::{ArchiveRecord, BaseId, Purpose, SnapOptions, Snapshot, SnapshotState, index_entry};
 use crate::error::{Errno, Error, Result};
 use crate::view::{SnapRequest, Views};
 use serde::{Deserialize, Serialize};
@@ -87,13 +87,18 @@ impl Daemon {
         let taken = self.snapshot_all(views, &[views.base()], SnapRequest { name, options: snapshot })?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
         let mut report = RollReport { snapshot: taken.record.name.clone(), ..RollReport::default() };
+        let archive = self.archive(views);
+        let saving = match &archive {
+            Some(archive) => self.begin_saving(views, archive)?,
+            None => Vec::new(),
+        };
         for earlier in views.snapshots()? {
             if earlier.epoch < taken.epoch && earlier.record.state == SnapshotState::Active && !earlier.record.held {
                 views.deactivate(earlier.record.name.as_bytes())?;
             }
         }
-        if let Some(archive) = self.archive(views) {
-            self.save_increments(views, &archive, &mut report, progress)?;
+        if let Some(archive) = archive {
+            self.save_increments(views, &archive, &saving, &mut report, progress)?;
             report.archive = Some(archive.directory().to_path_buf());
             report.problems = archive.broken().iter().map(problem_text).collect();
         }
@@ -140,26 +145,55 @@ impl Daemon {
         self.attach(views, directory, progress).map(|_| ())
     }
 
-    /// Saves what is not in the archive yet, the oldest first.
+    /// What is not in the archive yet, the oldest first. None of it can be deleted until it is saved: the increment
+    /// after it would lead nowhere.
+    fn begin_saving(&self, views: &Views, archive: &Archive) -> Result<Vec<Snapshot>> {
+        loop {
+            let anchor = archive.tip().map(|tip| tip.epoch);
+            let mut all = views.snapshots()?;
+            all.retain(|snapshot| snapshot.epoch >= anchor.unwrap_or(0) && snapshot.is_readable());
+            if all.len() < 2 {
+                return Ok(all);
+            }
+            match self.set_anchor(views, archive, anchor, &all) {
+                // One of them was deleted meanwhile.
+                Err(Error::Refused(Errno::STALE, _)) => {}
+                result => return result.map(|()| all),
+            }
+        }
+    }
+
+    fn set_anchor(&self, views: &Views, archive: &Archive, anchor: Option<u32>, saving: &[Snapshot]) -> Result<()> {
+        let saving = saving.iter().map(|snapshot| snapshot.epoch).collect();
+        views.set_archive(Some(ArchiveRecord { directory: archive.directory().to_path_buf(), anchor, saving }))
+    }
+
     fn save_increments(
         &self,
         views: &Views,
         archive: &Arc<Archive>,
+        saving: &[Snapshot],
         report: &mut RollReport,
         progress: OnProgress<'_>,
     ) -> Result<()> {
-        let from = archive.tip().map_or(0, |tip| tip.epoch);
-        let mut all = views.snapshots()?;
-        all.retain(|snapshot| snapshot.epoch >= from && snapshot.is_readable());
-        let device = views.tree().device();
-        for pair in all.windows(2) {
+        let mut anchor = archive.tip().map(|tip| tip.epoch);
+        let mut save = |pair: &[Snapshot], left: &[Snapshot]| -> Result<()> {
             let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes: 0 });
-            let summary = device.save_increment(archive.directory(), (&pair[0], &pair[1]), LEVEL, &mut tell)?;
+            let ends = (&pair[0], &pair[1]);
+            let summary = views.tree().device().save_increment(archive.directory(), ends, LEVEL, &mut tell)?;
             report.saved += 1;
             report.saved_bytes += summary.bytes;
             archive.refresh(&mut |_| Ok(()))?;
+            anchor = Some(pair[1].epoch);
             // The snapshot before is given up only when this is durable.
-            views.set_anchor(Some((archive.directory().to_path_buf(), Some(pair[1].epoch))))?;
+            self.set_anchor(views, archive, anchor, left)
+        };
+        for (i, pair) in saving.windows(2).enumerate() {
+            let is_last = i + 2 == saving.len();
+            save(pair, if is_last { &[] } else { &saving[i + 1..] }).or_else(|error| {
+                let tip = archive.tip().map(|tip| tip.epoch);
+                self.set_anchor(views, archive, tip, &[]).and(Err(error))
+            })?;
         }
         Ok(())
     }
@@ -173,7 +207,7 @@ impl Daemon {
         for snapshot in &all[..many] {
             let is_saved = archive.as_ref().is_none_or(|archive| archive.mark(snapshot.epoch).is_some());
             let is_needed = !views.tree().device().look()?.dependants(snapshot.point())?.is_empty();
-            if is_saved && !snapshot.record.held && !is_needed && snapshot.record.purpose != Purpose::Mirror {
+            if is_saved && !snapshot.record.held && !is_needed {
                 names.push(snapshot.record.name.clone().into_bytes());
             }
         }
@@ -201,8 +235,7 @@ impl Daemon {
             return Err(refused(Errno::INVAL, foreign.problem.clone()));
         }
         self.check_tip(views, &archive)?;
-        let anchor = archive.tip().map(|tip| tip.epoch);
-        views.set_anchor(Some((directory, anchor)))?;
+        self.set_anchor(views, &archive, archive.tip().map(|tip| tip.epoch), &[])?;
         let archive = Arc::new(archive);
         let info = info_of(views, &archive)?;
         views.tree().device().set_archive(views.base(), Some(archive));
@@ -286,7 +319,7 @@ impl Daemon {
     pub fn detach(&self, views: &Views, directory: Option<&Path>) -> Result<()> {
         self.check_meant(views, directory)?;
         let shown = views.all_snapshots()?;
-        views.set_anchor(None)?;
+        views.set_archive(None)?;
         views.tree().device().set_archive(views.base(), None);
         self.tell_of_all(views, &shown);
         Ok(())

@@ -110,6 +110,15 @@ pub struct ArchiveRecord {
     pub directory: PathBuf,
     /// The snapshot that the newest increment leads to: it must be there to reach any of them.
     pub anchor: Option<Epoch>,
+    /// Snapshots whose increments are being saved.
+    pub saving: Vec<Epoch>,
+}
+
+impl ArchiveRecord {
+    /// Whether the archive, or what is being saved to it, would be broken without this snapshot.
+    pub fn needs(&self, epoch: Epoch) -> bool {
+        self.anchor == Some(epoch) || self.saving.contains(&epoch)
+    }
 }
 
 /// What ties a mirror to its base.
@@ -389,9 +398,12 @@ impl Changing<'_> {
         old.iter().try_for_each(|era| self.state.protection_changed(era.source.base))
     }
 
-    /// Notes where a base's increments go; the snapshot that they lead to is protected.
+    /// Notes where a base's increments go; the snapshots that they need, which must be there, are protected.
     pub fn set_archive(&mut self, base: BaseId, archive: Option<ArchiveRecord>) -> Result<()> {
         let record = self.state.base(base)?.record.clone();
+        for epoch in archive.iter().flat_map(|archive| &archive.saving) {
+            self.snapshot_at(Point { base, epoch: *epoch })?;
+        }
         self.state.put_base(base, BaseRecord { archive, ..record });
         self.state.protection_changed(base)
     }
@@ -403,7 +415,8 @@ impl Changing<'_> {
 
     fn snapshot_at(&self, point: Point) -> Result<Snapshot> {
         let snapshot = self.state.stored_snapshot(point.base, point.epoch)?;
-        snapshot.filter(Snapshot::is_readable).ok_or(Error::Posix(Errno::STALE))
+        let gone = || Error::Refused(Errno::STALE, "the snapshot was deleted or deactivated and has ended".into());
+        snapshot.filter(Snapshot::is_readable).ok_or_else(gone)
     }
 }
 

@@ -54,6 +54,10 @@ impl Device {
         if !txn.dependants(point)?.is_empty() {
             return Err(Error::Posix(Errno::BUSY));
         }
+        if txn.is_archiving(point) {
+            let text = "the archive needs this snapshot now; delete it when `pitfs roll` is over";
+            return Err(Error::Refused(Errno::BUSY, text.into()));
+        }
         txn.hide_snapshot(point)?;
         txn.finish()
     }
@@ -237,10 +241,16 @@ impl Txn<'_> {
         Ok(())
     }
 
+    fn is_archiving(&self, point: Point) -> bool {
+        let record = self.base_record(point.base).ok().and_then(|record| record.archive.as_ref());
+        record.is_some_and(|archive| archive.needs(point.epoch))
+    }
+
     pub(super) fn drop_mark(&mut self, point: Point) -> Result<()> {
         let mark = self.stored_snapshot(point.base, point.epoch)?;
         let is_mark = mark.is_some_and(|mark| mark.record.purpose == Purpose::Mirror);
-        if is_mark && self.dependants(point)?.is_empty() { self.hide_snapshot(point) } else { Ok(()) }
+        let is_free = self.dependants(point)?.is_empty() && !self.is_archiving(point);
+        if is_mark && is_free { self.hide_snapshot(point) } else { Ok(()) }
     }
 }
 

@@ -122,8 +122,8 @@ impl State {
             let is_active = snapshot.record.state == SnapshotState::Active && !snapshot.record.deleting;
             // Asked also of a base that is being deleted, which has no archive any more.
             let archive = self.base_record(base).ok().and_then(|record| record.archive.as_ref());
-            let is_anchor = archive.is_some_and(|archive| archive.anchor == Some(snapshot.epoch));
-            if is_active || is_anchor || !self.dependants(snapshot.point())?.is_empty() {
+            let is_archiving = archive.is_some_and(|archive| archive.needs(snapshot.epoch));
+            if is_active || is_archiving || !self.dependants(snapshot.point())?.is_empty() {
                 return Ok(snapshot.epoch);
             }
             before = snapshot.epoch;

@@ -8,11 +8,10 @@
 use super::naming::{check_free, free_name};
 use super::{LIVE_NAME, Views, check_name, has_free_number, refused};
 use crate::clock::Timestamp;
-use crate::device::{ArchiveRecord, BaseId, Changing, Epoch, Point, Purpose, SnapOptions, Snapshot, State};
+use crate::device::{ArchiveRecord, BaseId, Changing, Point, Purpose, SnapOptions, Snapshot, State};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 const DROP_OLDEST: &[u8] = b"drop oldest";
 
@@ -126,7 +125,7 @@ impl Views {
     fn check_not_anchor(&self, snapshot: &Snapshot) -> Result<()> {
         let look = self.tree.device().look()?;
         match &look.base_record(self.base)?.archive {
-            Some(archive) if archive.anchor == Some(snapshot.epoch) => Err(refused(
+            Some(archive) if archive.needs(snapshot.epoch) => Err(refused(
                 Errno::BUSY,
                 format!(
                     "the archive {} continues from {:?}; `pitfs roll` takes it on from there, `pitfs archive detach` gives it up",
@@ -376,14 +375,13 @@ impl Views {
         .collect()
     }
 
-    /// Notes where this base's increments go, and the snapshot that the newest leads to.
-    pub fn set_anchor(&self, archive: Option<(PathBuf, Option<Epoch>)>) -> Result<()> {
+    /// Notes where this base's increments go, and which snapshots they need.
+    pub fn set_archive(&self, archive: Option<ArchiveRecord>) -> Result<()> {
         self.change(|change| {
             let what = match &archive {
-                Some((directory, _)) => format!("archive {}", directory.display()),
+                Some(archive) => format!("archive {}", archive.directory.display()),
                 None => "archive detach".into(),
             };
-            let archive = archive.map(|(directory, anchor)| ArchiveRecord { directory, anchor });
             change.set_archive(self.base, archive)?;
             Ok(what)
         })
@@ -417,11 +415,13 @@ impl Views {
             let look = self.tree.device().look()?;
             let mut oldest: Option<Snapshot> = None;
             for (base, record) in look.bases() {
-                let anchor = record.archive.as_ref().and_then(|archive| archive.anchor);
+                let archive = record.archive.as_ref();
                 let mut found = None;
                 for snapshot in look.snapshots(base)? {
                     let record = &snapshot.record;
-                    let is_wanted = record.held || record.reserve > 0 || anchor == Some(snapshot.epoch);
+                    let is_wanted = record.held
+                        || record.reserve > 0
+                        || archive.is_some_and(|archive| archive.needs(snapshot.epoch));
                     if !is_wanted && look.dependants(snapshot.point())?.is_empty() {
                         found = Some(snapshot);
                         break;
