@@ -278,14 +278,36 @@ fn a_session_takes_its_steps_in_order() {
         mounted.ok(["session", "deactivate", "t"]);
         refused(&["session", "activate", "t"], "\"t\"");
 
-        // The name was taken meanwhile, in the second base only: neither gets a snapshot.
+        // Its name is taken from the first step on, in each of its bases.
         mounted.ok(["session", "register", "u", "--base", "live", "--base", "b"]);
         mounted.ok(["session", "relate", "u"]);
-        mounted.ok_of("b", &["snap", "u"]);
-        refused(&["session", "activate", "u"], "\"u\"");
-        assert!(!mounted.snapshots_of("live").contains(&"u".into()));
-        mounted.ok_of("b", &["delete", "u"]);
+        let b = mounted.of("b");
+        for args in [
+            &["snap", "u"][..],
+            &["-s", &b, "snap", "u"],
+            &["rename", "taken", "u"],
+            &["clone", "taken", "u"],
+            &["base", "create", "u"],
+            &["base", "rename", "b", "u"],
+            &["mirror", "establish", "b", "u"],
+            &["save", "u"],
+        ] {
+            refused(args, "a session named \"u\" is registered");
+        }
+        if is_mounted {
+            for base in ["live", "b"] {
+                assert_eq!(errno(fs::create_dir(mounted.snap().join(base).join("u"))), Some(Errno::EXIST));
+            }
+            let root = mounted.snap().join("live");
+            assert_eq!(errno(fs::rename(root.join("taken"), root.join("u"))), Some(Errno::EXIST));
+        }
         mounted.ok(["session", "activate", "u"]);
+        assert!(mounted.snapshots_of("live").contains(&"u".into()) && mounted.snapshots_of("b").contains(&"u".into()));
+        // A session for another base does not take it.
+        mounted.ok(["session", "register", "w", "--base", "b"]);
+        mounted.ok(["snap", "w"]);
+        refused(&["base", "create", "w"], "\"w\"");
+        refused(&["session", "register", "taken", "--base", "b", "--base", "live"], "\"taken\" exists already");
         // A base that is gone by then.
         mounted.ok(["session", "register", "v", "--base", "live", "--base", "b"]);
         mounted.ok(["session", "relate", "v"]);

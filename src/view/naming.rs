@@ -1,10 +1,12 @@
 //! Names of snapshots and bases: which are possible, which are free, and time as a name.
 
+use super::session::SessionRecord;
 use super::{Views, refused};
 use crate::clock::{Timestamp, parse_when};
 use crate::device::{BaseId, Snapshot, State};
 use crate::error::{Errno, Result};
 use crate::limits::NAME_BYTES_MAX;
+use crate::meta::Table;
 
 /// The name of a base's tree as it is now.
 pub const LIVE_NAME: &str = "live";
@@ -41,10 +43,22 @@ pub fn check_name(name: &[u8]) -> Result<&str> {
     }
 }
 
-/// Checks that neither a snapshot of a base nor a tree shown beside it has this name.
+/// Whether a session that is not active yet will give a base a snapshot of this name.
+fn is_registered(state: &State, base: BaseId, name: &str) -> Result<bool> {
+    let session: Option<SessionRecord> = state.meta().get(Table::Session, name.as_bytes())?;
+    Ok(session.is_some_and(|session| session.bases.contains(&base)))
+}
+
+/// Checks that no snapshot of a base, session for it or tree shown beside it has this name.
 pub(super) fn check_free(state: &State, base: BaseId, name: &str) -> Result<()> {
     if state.snapshot_named(base, name)?.is_some() {
         let text = format!("a snapshot named {name:?} exists already; choose another name or delete it first");
+        return Err(refused(Errno::EXIST, text));
+    }
+    if is_registered(state, base, name)? {
+        let text = format!(
+            "a session named {name:?} is registered; choose another name, or give it up with `pitfs session deactivate {name}`"
+        );
         return Err(refused(Errno::EXIST, text));
     }
     match state.base_named(name) {
@@ -57,7 +71,7 @@ pub(super) fn check_free(state: &State, base: BaseId, name: &str) -> Result<()> 
 pub(super) fn free_name(state: &State, bases: &[BaseId], plain: &str) -> Result<String> {
     let is_taken = |name: &str| -> Result<bool> {
         for base in bases {
-            if state.snapshot_named(*base, name)?.is_some() {
+            if state.snapshot_named(*base, name)?.is_some() || is_registered(state, *base, name)? {
                 return Ok(true);
             }
         }

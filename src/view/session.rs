@@ -263,10 +263,10 @@ impl Views {
         let name = check_name(name)?;
         let record = SessionRecord { bases: bases.to_vec(), time: Timestamp::now(), offline, is_related: false };
         self.change(|change| {
-            bases.iter().try_for_each(|base| check_free(change, *base, name))?;
             if change.meta().contains(Table::Session, name.as_bytes())? {
                 return Err(refused(Errno::EXIST, format!("a session {name:?} is registered already")));
             }
+            bases.iter().try_for_each(|base| check_free(change, *base, name))?;
             change.meta_mut().put(Table::Session, name.as_bytes(), &record);
             Ok(format!("session register {name:?}"))
         })?;
