@@ -88,7 +88,7 @@ pub fn ask(target: &Target, verb: Verb, progress: OnProgress<'_>) -> Result<Answ
     let base = target.base.clone().map(ByteBuf::from);
     let request = Request { protocol: PROTOCOL, base, verb };
     if let Some(stream) = connect(&target.store)? {
-        return ask_daemon(stream, request, progress);
+        return ask_daemon(&target.store, stream, request, progress);
     }
     let daemon = Daemon::open(&target.store)?;
     let answer = serve(&daemon, request, rustix::process::getuid().as_raw(), progress)?;
@@ -117,10 +117,28 @@ fn connect(store: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
-fn ask_daemon(mut stream: UnixStream, request: Request, progress: OnProgress<'_>) -> Result<Answer> {
-    send(&mut stream, &request)?;
+/// Whether the other side is gone.
+fn is_end(error: &Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error, Error::Media { source, .. } if matches!(source.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
+}
+
+fn daemon_ended(store: &Path) -> Error {
+    Error::Store(format!(
+        "the daemon that has {} mounted ended before it answered: what was asked for may be done in part; `pitfs mount` mounts the store again, `pitfs history` and `pitfs list` show what was done",
+        store.display()
+    ))
+}
+
+fn ask_daemon(store: &Path, mut stream: UnixStream, request: Request, progress: OnProgress<'_>) -> Result<Answer> {
+    match send(&mut stream, &request) {
+        // It may have answered before it read all.
+        Err(error) if !is_end(&error) => return Err(error),
+        _ => {}
+    }
     loop {
-        match receive(&mut stream, REPLY_BYTES_MAX)? {
+        let reply = receive(&mut stream, REPLY_BYTES_MAX);
+        match reply.map_err(|error| if is_end(&error) { daemon_ended(store) } else { error })? {
             Reply::Progress(told) => progress(&told)?,
             Reply::Done(answer) => return Ok(*answer),
             Reply::Failed { errno, text } => return Err(Error::Refused(Errno::from_raw_os_error(errno), text)),
