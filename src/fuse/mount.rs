@@ -131,7 +131,7 @@ pub fn dead_mount(path: &Path) -> Error {
     Error::Refused(
         Errno::NOTCONN,
         format!(
-            "at {shown} hangs a mount whose daemon is gone; run `umount -l {shown}` (or `fusermount3 -uz {shown}`) and try again"
+            "at {shown} hangs a mount whose daemon is gone; run `pitfs umount {shown}` (or `umount -l {shown}`, or `fusermount3 -uz {shown}`) and try again"
         ),
     )
 }
