@@ -158,10 +158,28 @@ impl Views {
         if let Some(text) = name.strip_prefix(b"@") {
             return self.at_time(&String::from_utf8_lossy(text));
         }
-        self.find(name)?.ok_or_else(|| {
-            let name = String::from_utf8_lossy(name);
-            refused(Errno::NOENT, format!("there is no snapshot named {name:?}; `pitfs list` shows those there are"))
-        })
+        match self.find(name)? {
+            Some(snapshot) => Ok(snapshot),
+            None => Err(self.no_snapshot(name)?),
+        }
+    }
+
+    /// Says that there is no snapshot of this name, and which other bases have one.
+    fn no_snapshot(&self, name: &[u8]) -> Result<Error> {
+        let name = String::from_utf8_lossy(name);
+        let look = self.tree.device().look()?;
+        let mut others = Vec::new();
+        for (base, record) in look.bases() {
+            if look.snapshot_named(base, &name)?.is_some() {
+                others.push(record.name.as_str());
+            }
+        }
+        let hint = match others.as_slice() {
+            [] => "`pitfs list` shows those there are".to_string(),
+            [other] => format!("the base {other:?} has one: `-s STORE:{other}` says that it is meant"),
+            _ => format!("the bases {} have one: `-s STORE:BASE` says which is meant", others.join(", ")),
+        };
+        Ok(refused(Errno::NOENT, format!("there is no snapshot named {name:?}; {hint}")))
     }
 
     /// The moment of `live` or of a snapshot, by name.
@@ -198,7 +216,7 @@ impl Views {
         self.change(|change| {
             naming::check_free(change, self.base, new)?;
             change.rename(&snapshot, new);
-            Ok(format!("rename {:?} to {new:?}", snapshot.record.name))
+            Ok(format!("rename {:?} {new:?}", snapshot.record.name))
         })?;
         Ok(snapshot)
     }

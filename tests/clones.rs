@@ -234,7 +234,11 @@ fn a_full_clone_becomes_independent() {
         } else {
             wait_for("tracks of its own", || room_used(&root) > before + (3 << 19));
         }
+        assert!(mounted.ok(["base", "list"]).contains("clone of live:s, independent"));
         mounted.ok(["delete", "s"]);
+        let list = mounted.ok(["base", "list"]);
+        assert!(list.contains("clone, independent") && !list.contains("deleted"), "{list}");
+        assert!(mounted.base_info("c")["of"].is_null());
         assert_same(&listing(&root.join("c")), &c, "without its parent");
         change(&mounted.live(), 5);
         for i in 6..FILES {

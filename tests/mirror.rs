@@ -123,3 +123,42 @@ fn damage_of_a_base_does_not_touch_its_mirror() {
     assert!(of_live.is_err() != of_copy.is_err(), "one of the two is damaged: {of_live:?} {of_copy:?}");
     assert_eq!(of_live.or(of_copy).unwrap(), wanted);
 }
+
+#[test]
+fn what_a_mirror_needs_is_said() {
+    let mounted = Mounted::unmounted();
+    mounted.ok(["base", "create", "c"]);
+    mounted.ok_of("c", &["snap", "s"]);
+    mounted.ok(["mirror", "establish", "c", "mm"]);
+    let mark = mounted.snapshots_of("c").pop().unwrap();
+    for step in ["in step", "split"] {
+        for args in [&["base", "delete", "c"][..], &["-s", &mounted.of("c"), "delete", &mark]] {
+            let said = mounted.fails(1, args);
+            assert!(said.contains("needed by mm; delete them first, or add --recursive"), "{step}: {said}");
+            assert!(said.contains("a mirror ") && !said.contains("promote"), "{step}: {said}");
+        }
+        if step == "in step" {
+            mounted.ok(["mirror", "split", "mm"]);
+        }
+    }
+    let said = mounted.fails(1, ["mirror", "split", "mm"]);
+    assert!(said.contains("the mirror \"mm\" is split already"), "{said}");
+    let said = mounted.fails(1, ["mirror", "sync", "mm"]);
+    assert!(said.contains("resync mm` comes first"), "{said}");
+    // What the mirror itself has changed is known from a snapshot of its own.
+    let own = mounted.snapshots_of("mm").pop().unwrap();
+    let said = mounted.fails_of("mm", &["delete", &own]);
+    assert!(said.contains("needed by mm itself; `pitfs mirror resync mm`"), "{said}");
+    // Clones beside it can be made independent.
+    mounted.ok(["clone", "c:s", "cc"]);
+    let said = mounted.fails(1, ["base", "delete", "c"]);
+    assert!(said.contains("needed by mm, cc; delete them first, make the clones independent with"), "{said}");
+    mounted.ok(["mirror", "resync", "mm"]);
+    assert!(!mounted.snapshots_of("c").contains(&mark) && !mounted.snapshots_of("mm").contains(&own));
+    let mark = mounted.snapshots_of("c").pop().unwrap();
+    mounted.ok_of("c", &["delete", &mark, "--recursive"]);
+    assert!(mounted.base_info("mm").is_null() && mounted.snapshots_of("c") == ["s"]);
+    mounted.check();
+    mounted.ok(["base", "delete", "c", "--recursive"]);
+    mounted.check();
+}

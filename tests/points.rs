@@ -320,6 +320,31 @@ fn a_session_takes_its_steps_in_order() {
 }
 
 #[test]
+fn a_snapshot_of_another_base_is_pointed_to() {
+    let mounted = Mounted::unmounted();
+    mounted.ok(["base", "create", "b"]);
+    mounted.ok_of("b", &["snap", "s"]);
+    for args in [
+        &["session", "online", "s"][..],
+        &["delete", "s"],
+        &["rename", "s", "t"],
+        &["hold", "s"],
+        &["diff", "s"],
+        &["restore", "s"],
+        &["clone", "s", "c"],
+    ] {
+        let said = mounted.fails(1, args);
+        assert!(said.contains("no snapshot named \"s\"; the base \"b\" has one: `-s STORE:b`"), "{args:?}: {said}");
+    }
+    mounted.ok(["base", "create", "other"]);
+    mounted.ok_of("other", &["snap", "s"]);
+    let said = mounted.fails(1, ["session", "online", "s"]);
+    assert!(said.contains("the bases b, other have one: `-s STORE:BASE`"), "{said}");
+    let said = mounted.fails(1, ["session", "online", "t"]);
+    assert!(said.contains("`pitfs list` shows"), "{said}");
+}
+
+#[test]
 fn registered_sessions_outlive_the_daemon() {
     if !can_mount() {
         return;

@@ -3,7 +3,7 @@
 use super::naming::check_free;
 use super::{LIVE_NAME, Views, check_name, refused};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, BaseRecord, LIVE, Point, Settle, Snapshot};
+use crate::device::{BaseId, BaseRecord, LIVE, Point, Settle, Snapshot, State};
 use crate::error::{Errno, Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 pub enum BaseKind {
     Base,
-    /// Of a snapshot; named BASE:SNAPSHOT.
-    Clone(String),
+    /// Of a snapshot, as BASE:SNAPSHOT; without one, it was deleted.
+    Clone(Option<String>),
     /// Of a base.
     Mirror(String),
 }
@@ -34,6 +34,38 @@ pub struct BaseInfo {
     pub is_split: bool,
 }
 
+/// Says that a base, or a snapshot of it, is not deleted because others depend on it, and what helps; `of_mirrors`
+/// is what is to be said of mirrors.
+pub(super) fn needed_by(
+    state: &State,
+    name: &str,
+    of: BaseId,
+    dependants: &[BaseId],
+    of_mirrors: &str,
+) -> Result<String> {
+    let records: Vec<&BaseRecord> = dependants.iter().map(|base| state.base_record(*base)).collect::<Result<_>>()?;
+    let names: Vec<&str> = records.iter().map(|record| record.name.as_str()).collect();
+    let needed = format!("{name:?} is needed by {}", names.join(", "));
+    // A split mirror needs a snapshot of its own, to know what it has changed.
+    if dependants == [of] {
+        return Ok(format!("{needed} itself; `pitfs mirror resync {}` releases it", names.join(" ")));
+    }
+    let has_mirror = records.iter().any(|record| record.mirror.is_some());
+    let others = || records.iter().zip(dependants).filter(|(record, _)| record.mirror.is_none());
+    let mut helps = vec!["delete them first"];
+    if others().any(|(record, _)| record.clone_of.is_some()) {
+        helps.push(match has_mirror {
+            true => "make the clones independent with `pitfs promote`",
+            false => "make them independent with `pitfs promote`",
+        });
+    }
+    if others().any(|(record, _)| record.clone_of.is_none()) {
+        helps.push("wait until `pitfs base list` shows as settled what is being made independent");
+    }
+    let of_mirrors = if has_mirror { of_mirrors } else { "" };
+    Ok(format!("{needed}; {}, or add --recursive to delete them as well{of_mirrors}", helps.join(", ")))
+}
+
 impl Views {
     /// The base of a name; `live` in a store with one base is that base.
     pub fn base_named(&self, name: &[u8]) -> Result<BaseId> {
@@ -52,12 +84,10 @@ impl Views {
     pub fn base_info(&self) -> Result<BaseInfo> {
         let look = self.tree.device().look()?;
         let record = look.base_record(self.base)?;
-        let name_of = |point: Point| -> Result<String> {
-            let base = look.base_record(point.base).map_or("?", |record| &record.name).to_string();
-            Ok(match look.snapshot(point.base, point.epoch)? {
-                Some(snapshot) => format!("{base}:{}", snapshot.record.name),
-                None => format!("{base}:(deleted)"),
-            })
+        let name_of = |point: Point| -> Result<Option<String>> {
+            let base = look.base_record(point.base).map_or("?", |record| &record.name);
+            let snapshot = look.snapshot(point.base, point.epoch)?;
+            Ok(snapshot.map(|snapshot| format!("{base}:{}", snapshot.record.name)))
         };
         let kind = match (record.mirror, record.clone_of) {
             (Some(mirror), _) => {
@@ -74,7 +104,7 @@ impl Views {
             kind,
             snapshots: look.snapshots(self.base)?.len() as u64,
             refers: look.counts(self.base)?.refers * crate::limits::BLOCK_BYTES as u64,
-            needs: elsewhere.map(|era| name_of(era.source)).transpose()?,
+            needs: elsewhere.map(|era| name_of(era.source)).transpose()?.flatten(),
             settling: look.settling(self.base)?.map(|Settle { done, total, .. }| (done, total)),
             is_split: record.mirror.is_some_and(|mirror| mirror.is_split),
         })
@@ -178,24 +208,20 @@ impl Views {
                 "it is being made independent"
             } else {
                 change.move_clone(base, snapshot.point())?;
-                return Ok(format!("clone refresh {name:?} {:?}", snapshot.record.name));
+                return Ok(format!("clone --refresh {name:?} {:?}", snapshot.record.name));
             };
             Err(refused(Errno::BUSY, format!("{name:?} cannot be moved: {what}; delete it and clone anew")))
         })
     }
 
     /// What a base's snapshots are needed by.
-    fn dependants_of(&self, base: BaseId) -> Result<Vec<(BaseId, String)>> {
+    fn dependants_of(&self, base: BaseId) -> Result<Vec<BaseId>> {
         let look = self.tree.device().look()?;
         let needs = |record: &BaseRecord| {
             record.eras.iter().any(|era| era.source.base == base)
                 || record.mirror.is_some_and(|mirror| mirror.of == base)
         };
-        Ok(look
-            .bases()
-            .filter(|(id, record)| *id != base && needs(record))
-            .map(|(id, record)| (id, record.name.clone()))
-            .collect())
+        Ok(look.bases().filter(|(id, record)| *id != base && needs(record)).map(|(id, _)| id).collect())
     }
 
     /// Makes a base disappear with its snapshots, durably; with all that depends on it, if `is_recursive`.
@@ -212,16 +238,11 @@ impl Views {
         }
         let dependants = self.dependants_of(base)?;
         if !is_recursive && !dependants.is_empty() {
-            let names: Vec<&str> = dependants.iter().map(|(_, name)| name.as_str()).collect();
-            return Err(refused(
-                Errno::BUSY,
-                format!(
-                    "{name:?} is needed by {}; delete them first, make them independent with `pitfs promote`, or add --recursive to delete them as well",
-                    names.join(", ")
-                ),
-            ));
+            let of_mirrors = "; a mirror needs its base as long as it is there, also when it is split";
+            let look = self.tree.device().look()?;
+            return Err(refused(Errno::BUSY, needed_by(&look, &name, base, &dependants, of_mirrors)?));
         }
-        for (dependant, _) in dependants {
+        for dependant in dependants {
             self.delete_base(dependant, true)?;
         }
         let (mirror, mut marks) = {

@@ -35,6 +35,11 @@ impl Views {
         Ok(())
     }
 
+    /// Notes what was done, durably with all that came before.
+    pub fn note_done(&self, what: &str) -> Result<()> {
+        self.tree.device().committer()?.change(|changing| self.note(changing, what))
+    }
+
     /// All that is remembered, the oldest first.
     pub fn history(&self) -> Result<Vec<HistoryEntry>> {
         let look = self.tree.device().look()?;

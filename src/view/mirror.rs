@@ -36,7 +36,7 @@ impl Views {
             let record = BaseRecord { mirror: Some(mirror), ..BaseRecord::new(name, Timestamp::now()) };
             id = change.add_clone(record, same.point(), true)?;
             change.separate(id);
-            Ok(format!("mirror establish {name:?}"))
+            Ok(format!("mirror establish {:?} {name:?}", record_name(change, self.base)))
         })?;
         Ok(id)
     }
@@ -95,6 +95,10 @@ impl Views {
 
     /// Lets a mirror be written to; its base goes on without it.
     pub fn split_mirror(&self) -> Result<()> {
+        let (record, mirror) = self.mirror_record()?;
+        if mirror.is_split {
+            return Err(refused(Errno::INVAL, format!("the mirror {:?} is split already", record.name)));
+        }
         let (record, mirror) = self.check_split(false)?;
         self.change(|change| {
             let own = mark(change, self.base, "split")?;
@@ -176,7 +180,7 @@ impl Views {
             let record = change.base_record(self.base)?.clone();
             let mirror = MirrorRecord { same: Some((to.epoch, same.epoch)), is_split: true, ..mirror };
             change.update_base(self.base, BaseRecord { mirror: Some(mirror), ..record });
-            Ok(format!("restore {:?} to mirror {:?}", to.record.name, record_name(change, self.base)))
+            Ok(format!("restore --to-mirror {:?} {:?}", record_name(change, self.base), to.record.name))
         })?;
         drop(_files);
         self.drop_marks(mirror.of, &[of], &[own])

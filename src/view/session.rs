@@ -5,6 +5,7 @@
 //!                          flush, commit        nothing left to do but that commit
 //! ```
 
+use super::base::needed_by;
 use super::naming::{check_free, free_name};
 use super::{LIVE_NAME, Views, check_name, has_free_number, refused};
 use crate::clock::Timestamp;
@@ -49,6 +50,17 @@ impl Views {
 
     /// Takes snapshots of several bases, all of one moment and with one name, durably.
     pub fn snapshot_all(&self, bases: &[BaseId], request: SnapRequest<'_>) -> Result<Vec<Snapshot>> {
+        self.snapshot_noted(bases, request, "")
+    }
+
+    /// Takes snapshots of the bases of a group, like [`Views::snapshot_all`].
+    pub fn snapshot_group(&self, group: &[u8], request: SnapRequest<'_>) -> Result<Vec<Snapshot>> {
+        let bases = self.group(group)?;
+        self.snapshot_noted(&bases, request, &format!("--group {:?} ", String::from_utf8_lossy(group)))
+    }
+
+    /// `of` says in the history of what.
+    fn snapshot_noted(&self, bases: &[BaseId], request: SnapRequest<'_>, of: &str) -> Result<Vec<Snapshot>> {
         let name = request.name.map(check_name).transpose()?;
         let mut taken = Vec::new();
         self.change(|change| {
@@ -58,13 +70,16 @@ impl Views {
             let name = taken.first().map_or("", |snapshot| &snapshot.record.name);
             Ok(match request.options.purpose {
                 Purpose::Save => format!("save {name:?}"),
-                _ => format!("snap {name:?}"),
+                Purpose::Roll => match &change.base_record(self.base)?.archive {
+                    Some(archive) => format!("roll --archive {:?} --name {name:?}", archive.directory),
+                    None => format!("roll --name {name:?}"),
+                },
+                _ => format!("snap {of}{name:?}"),
             })
         })?;
         Ok(taken)
     }
 
-    /// The snapshots of these names; an error in words where one cannot be deleted.
     /// The snapshots of these names, if nothing but what depends on them forbids to delete them.
     pub fn deletable(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
         let mut snapshots: Vec<Snapshot> = Vec::new();
@@ -142,7 +157,11 @@ impl Views {
             return Ok(snapshots);
         }
         for snapshot in &snapshots {
-            self.tree.device().hide_snapshot(snapshot.point())?;
+            let is_there = self.tree.device().look()?.snapshot(snapshot.base, snapshot.epoch)?.is_some();
+            // The mark of a mirror has gone with it.
+            if is_there {
+                self.tree.device().hide_snapshot(snapshot.point())?;
+            }
         }
         let names: Vec<String> = snapshots.iter().map(|snapshot| format!("{:?}", snapshot.record.name)).collect();
         self.change(|_| Ok(format!("delete {}", names.join(" "))))?;
@@ -158,16 +177,9 @@ impl Views {
         if dependants.is_empty() {
             return Ok(());
         }
-        let names: Result<Vec<String>> =
-            dependants.iter().map(|base| Ok(look.base_record(*base)?.name.clone())).collect();
-        Err(refused(
-            Errno::BUSY,
-            format!(
-                "{:?} is needed by {}; delete them first, make them independent with `pitfs promote`, or add --recursive to delete them as well",
-                snapshot.record.name,
-                names?.join(", ")
-            ),
-        ))
+        let of_mirrors = "; a mirror releases a snapshot with the next `pitfs mirror sync`, or `resync` if it is split";
+        let name = &snapshot.record.name;
+        Err(refused(Errno::BUSY, needed_by(&look, name, snapshot.base, &dependants, of_mirrors)?))
     }
 
     /// Settles to the end what shows this state, as far as settling is under way.
@@ -201,7 +213,7 @@ impl Views {
         let mut ended = None;
         self.change(|change| {
             ended = Some(change.deactivate(snapshot.point())?);
-            Ok(format!("deactivate {:?}", snapshot.record.name))
+            Ok(format!("session deactivate {:?}", snapshot.record.name))
         })?;
         Ok(ended.unwrap_or(snapshot))
     }
@@ -227,6 +239,11 @@ pub(super) fn take(
         taken.push(change.snapshot(base, name.clone(), time, options, &has_free_number)?);
     }
     Ok(taken)
+}
+
+/// The names of bases that are there.
+fn names_of<'a>(state: &'a State, bases: &'a [BaseId]) -> impl Iterator<Item = &'a str> {
+    bases.iter().filter_map(|base| Some(state.base_record(*base).ok()?.name.as_str()))
 }
 
 fn is_there(state: &State, base: BaseId) -> bool {
@@ -268,7 +285,11 @@ impl Views {
             }
             bases.iter().try_for_each(|base| check_free(change, *base, name))?;
             change.meta_mut().put(Table::Session, name.as_bytes(), &record);
-            Ok(format!("session register {name:?}"))
+            let mut what = format!("session register {name:?}");
+            if bases != [self.base] {
+                names_of(change, bases).for_each(|base| what.push_str(&format!(" --base {base:?}")));
+            }
+            Ok(what)
         })?;
         Ok(Session { name: name.to_string(), record })
     }
@@ -330,7 +351,8 @@ impl Views {
                 return Err(refused(Errno::EXIST, format!("there is a group {name:?} already; delete it first")));
             }
             change.meta_mut().put(Table::Group, name.as_bytes(), &bases.to_vec());
-            Ok(format!("group create {name:?}"))
+            let bases: Vec<String> = names_of(change, bases).map(|base| format!("{base:?}")).collect();
+            Ok(format!("group create {name:?} {}", bases.join(" ")))
         })
     }
 
@@ -377,13 +399,16 @@ impl Views {
 
     /// Notes where this base's increments go, and which snapshots they need.
     pub fn set_archive(&self, archive: Option<ArchiveRecord>) -> Result<()> {
-        self.change(|change| {
-            let what = match &archive {
-                Some(archive) => format!("archive {}", archive.directory.display()),
-                None => "archive detach".into(),
+        self.tree.device().committer()?.change(|change| {
+            let before = change.base_record(self.base)?.archive.clone();
+            let what = match (&archive, before) {
+                // How far a roll has come, which is noted itself.
+                (Some(archive), Some(before)) if before.directory == archive.directory => None,
+                (Some(archive), _) => Some(format!("archive attach {:?}", archive.directory)),
+                (None, _) => Some("archive detach".into()),
             };
             change.set_archive(self.base, archive)?;
-            Ok(what)
+            what.map_or(Ok(()), |what| self.note(change, &what))
         })
     }
 

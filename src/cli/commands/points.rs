@@ -57,7 +57,9 @@ pub(super) fn base_rows(bases: &[BaseInfo]) -> Vec<Vec<String>> {
     rows.extend(bases.iter().map(|base| {
         let kind = match &base.kind {
             BaseKind::Base => "base".to_string(),
-            BaseKind::Clone(of) => format!("clone of {of}"),
+            BaseKind::Clone(None) => "clone, independent".to_string(),
+            BaseKind::Clone(Some(of)) if base.needs.is_none() => format!("clone of {of}, independent"),
+            BaseKind::Clone(Some(of)) => format!("clone of {of}"),
             BaseKind::Mirror(of) if base.is_split => format!("mirror of {of}, split"),
             BaseKind::Mirror(of) => format!("mirror of {of}"),
         };
@@ -74,7 +76,7 @@ pub(super) fn base_rows(bases: &[BaseInfo]) -> Vec<Vec<String>> {
 pub(super) fn base_json(base: &BaseInfo) -> serde_json::Value {
     let (kind, of) = match &base.kind {
         BaseKind::Base => ("base", None),
-        BaseKind::Clone(of) => ("clone", Some(of)),
+        BaseKind::Clone(of) => ("clone", of.as_ref()),
         BaseKind::Mirror(of) => ("mirror", Some(of)),
     };
     json!({
