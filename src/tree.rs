@@ -39,6 +39,7 @@ pub use likeness::{Likened, OnStep};
 pub use names::{Caller, Entry, New};
 pub use origin::Origin;
 pub(crate) use paths::join;
+pub use paths::shown;
 pub use rename::RenameMode;
 pub use space::Space;
 pub use touched::Touched;

@@ -234,8 +234,9 @@ fn mount_points_that_cannot_be_used_say_why() {
     mounted.signal_daemon(rustix::process::Signal::KILL);
     wait_for("the daemon's end", || rustix::fs::statvfs(mounted.snap()).is_err());
     let said = mount(&mounted.snap(), &[]);
-    assert!(said.contains("umount -l") && said.contains("daemon is gone"), "{said}");
-    mounted.ok(["umount", "--lazy", mounted.snap().to_str().unwrap()]);
+    let advice = format!("run `pitfs umount {}` (or `umount -l", mounted.snap().display());
+    assert!(said.contains(&advice) && said.contains("daemon is gone"), "{said}");
+    mounted.ok(["umount", mounted.snap().to_str().unwrap()]);
     mounted.mount(&[]);
     mounted.umount();
     let said = mounted.fails(1, ["umount", mounted.snap().to_str().unwrap()]);
@@ -317,6 +318,148 @@ fn unreadable_files_are_reported_and_the_rest_is_done() {
     assert!(said.contains("is the store itself"), "{said}");
     mounted.ok(["sync", mounted.dir.path().to_str().unwrap(), "below/here"]);
     mounted.check();
+}
+
+#[test]
+fn of_many_problems_the_first_are_shown() {
+    use std::os::unix::fs::symlink;
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    for i in 0..30 {
+        symlink("x", source.join(OsStr::from_bytes(format!("link {i}\n").as_bytes()))).unwrap();
+    }
+    symlink("x", source.join(OsStr::from_bytes(b"\xff"))).unwrap();
+    let planned = mounted.ok([OsStr::new("sync"), OsStr::new("-n"), source.as_os_str()]);
+    assert!(planned.contains("add \\xff\n") && planned.contains("add link 7\\n\n"), "{planned}");
+    mounted.ok([OsStr::new("sync"), source.as_os_str()]);
+    mounted.ok(["snap", "s"]);
+    let out = mounted.dir.path().join("out");
+    let restore = |more: &[&str]| mounted.run(["restore", "s", "--to", out.to_str().unwrap()].iter().chain(more));
+    assert!(restore(&[]).status.success());
+    let said = String::from_utf8(restore(&[]).stderr).unwrap();
+    assert_eq!(said.lines().count(), 21, "{said}");
+    assert!(said.lines().take(20).all(|line| line.ends_with("it exists already; --overwrite replaces it")), "{said}");
+    assert!(said.ends_with("pitfs: and 11 more; --json shows all\n"), "{said}");
+    let all: serde_json::Value = serde_json::from_slice(&restore(&["--json"]).stdout).unwrap();
+    let problems = all["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 31);
+    let escaped = format!("{}/\\xff: it exists", out.display());
+    assert!(problems.iter().any(|problem| problem.as_str().unwrap().starts_with(&escaped)), "{all}");
+}
+
+#[test]
+fn an_empty_path_is_not_everything() {
+    for is_mounted in [false, true] {
+        if is_mounted && !can_mount() {
+            return;
+        }
+        let mounted = Mounted::unmounted();
+        if is_mounted {
+            mounted.mount(&[]);
+        }
+        let source = mounted.dir.path().join("source");
+        sample(&source);
+        mounted.ok(["sync", source.to_str().unwrap()]);
+        mounted.ok(["save", "s"]);
+        mounted.ok(["sync", source.join("a").to_str().unwrap()]);
+        let out = mounted.dir.path().join("out");
+        let before = (mounted.ok(["diff", "s"]), mounted.ok(["list"]), mounted.ok(["history"]));
+        for args in [
+            &["restore", "s", ""][..],
+            &["restore", "s", "small", ""],
+            &["restore", "--last", ""],
+            &["restore", "--at", "now", ""],
+            &["restore", "s", "", "--to", out.to_str().unwrap()],
+        ] {
+            let said = mounted.fails(1, args);
+            assert!(said.contains("a path is empty; name what is to be restored"), "{args:?}: {said}");
+        }
+        assert_eq!((mounted.ok(["diff", "s"]), mounted.ok(["list"]), mounted.ok(["history"])), before);
+        assert!(!out.exists());
+        mounted.ok(["restore", "s", "small"]);
+    }
+}
+
+#[test]
+fn a_daemon_that_dies_leaves_its_client_with_an_answer() {
+    use rustix::process::Signal;
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    // It does not come to answer.
+    mounted.signal_daemon(Signal::STOP);
+    let mut command = mounted.command(["snap", "s"]);
+    let client = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let is_waiting = || {
+        let path = format!("/proc/{}/wchan", client.id());
+        let calls = fs::read_to_string(path).unwrap_or_default();
+        calls.contains("unix_stream")
+    };
+    for _ in 0..100 {
+        if is_waiting() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    mounted.kill();
+    let output = client.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("ended before it answered") && said.contains("`pitfs mount`"), "{said}");
+    mounted.mount(&[]);
+    mounted.check();
+}
+
+#[test]
+fn history_has_the_words_of_the_command_line() {
+    let mounted = Mounted::unmounted();
+    let dir = mounted.dir.path();
+    let source = dir.join("source");
+    sample(&source);
+    let (source, archive) = (source.to_str().unwrap(), dir.join("archive"));
+    let what = || -> Vec<String> {
+        let all = mounted.json(&["history"]);
+        all.as_array().unwrap().iter().map(|entry| entry["what"].as_str().unwrap().to_string()).collect()
+    };
+    let tells = |args: &[&str], wanted: &[&str]| {
+        let before = what();
+        mounted.ok(args);
+        assert_eq!(what()[before.len()..], *wanted, "{args:?}");
+    };
+    let synced = format!("sync {source:?}");
+    tells(&["sync", "-n", source], &[]);
+    tells(&["sync", source], &[&synced]);
+    tells(&["sync", source], &[]);
+    tells(&["sync", source, "in/here"], &[&format!("{synced} \"in/here\"")]);
+    tells(&["snap", "one"], &["snap \"one\""]);
+    tells(&["base", "create", "b"], &["base create \"b\""]);
+    tells(&["group", "create", "all", "live", "b"], &["group create \"all\" \"live\" \"b\""]);
+    tells(&["snap", "--group", "all", "two"], &["snap --group \"all\" \"two\""]);
+    tells(&["rename", "two", "zwei"], &["rename \"two\" \"zwei\""]);
+    tells(&["session", "register", "s", "--group", "all"], &["session register \"s\" --base \"live\" --base \"b\""]);
+    tells(&["mirror", "establish", "b", "m"], &["mirror establish \"b\" \"m\""]);
+    let archive = archive.to_str().unwrap();
+    tells(
+        &["roll", "--archive", archive, "--name", "r", "--keep", "1"],
+        &[
+            &format!("archive attach {archive:?}"),
+            &format!("roll --archive {archive:?} --name \"r\""),
+            "session deactivate \"one\"",
+            "session deactivate \"zwei\"",
+            "delete \"one\" \"zwei\"",
+        ],
+    );
+    tells(&["archive", "detach"], &["archive detach"]);
+    tells(&["roll", "--name", "q"], &["roll --name \"q\"", "session deactivate \"r\""]);
+
+    let store = dir.join("of source");
+    let status =
+        mounted.run([OsStr::new("create"), store.as_os_str(), OsStr::new("--from"), OsStr::new(source)]).status;
+    assert!(status.success());
+    let history = mounted.ok([OsStr::new("-s"), store.as_os_str(), OsStr::new("history")]);
+    assert!(history.contains(&format!("create --from {source:?}")) && history.lines().count() == 2, "{history}");
 }
 
 #[test]

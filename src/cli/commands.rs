@@ -131,7 +131,7 @@ fn create(args: &args::Create) -> Result<bool> {
         }
         return Ok(true);
     };
-    let options = SyncOptions { source, exclude: args.exclude.clone(), ..SyncOptions::default() };
+    let options = SyncOptions { source, exclude: args.exclude.clone(), is_new_store: true, ..SyncOptions::default() };
     run_sync(&Target { store: directory.clone(), base: None }, options, "importing", args.json).inspect_err(|_| {
         let shown = directory.display();
         eprintln!(
@@ -351,10 +351,22 @@ fn copy_out(target: &Target, options: RestoreOptions, as_json: bool) -> Result<b
 }
 
 fn warn(problems: &[String]) {
-    for problem in problems {
-        eprintln!("pitfs: {problem}");
+    for problem in problems.iter().take(PROBLEMS_SHOWN) {
+        eprintln!("pitfs: {}", plain(problem));
+    }
+    if problems.len() > PROBLEMS_SHOWN {
+        eprintln!("pitfs: and {} more; --json shows all", problems.len() - PROBLEMS_SHOWN);
     }
 }
+
+/// Text without what would confuse a terminal.
+fn plain(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
+/// Problems that are shown in text; JSON has them all.
+const PROBLEMS_SHOWN: usize = 20;
 
 fn diff(store: &Target, args: args::Diff) -> Result<bool> {
     let after = args.after.map_or_else(|| ByteBuf::from("live"), bytes);
@@ -525,6 +537,7 @@ fn sync(store: &Target, args: args::Sync) -> Result<bool> {
         destination: args.destination.map(OsString::into_vec).unwrap_or_default(),
         exclude: args.exclude,
         dry_run: args.dry_run,
+        is_new_store: false,
     };
     run_sync(store, options, "syncing", args.json)
 }

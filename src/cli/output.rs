@@ -2,6 +2,7 @@
 
 use crate::daemon::Progress;
 use crate::error::{Error, Result};
+pub use crate::tree::shown as path;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
@@ -38,13 +39,6 @@ pub fn size(bytes: u64) -> String {
 /// `1 file`, `2 files`.
 pub fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-/// Bytes of a file name as text; what would confuse a terminal is escaped.
-pub fn path(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let is_plain = std::str::from_utf8(bytes).is_ok() && !text.chars().any(|c| c.is_control() || c == '\\');
-    if is_plain { text.into_owned() } else { bytes.escape_ascii().to_string() }
 }
 
 /// Begins like a number and is no time.

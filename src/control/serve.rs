@@ -43,8 +43,14 @@ pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
             Ok(Answer::Bases(vec![views.of(base).base_info()?]))
         }
         Verb::Mirror(mirror) => serve_mirror(daemon, &views, mirror, progress),
-        Verb::Restore { snapshot, paths } => restore(daemon, &views, snapshot, paths, progress),
-        Verb::CopyOut(options) => Ok(Answer::CopyOut(daemon.copy_out(&views, &options, progress)?)),
+        Verb::Restore { snapshot, paths } => {
+            check_paths(&paths)?;
+            restore(daemon, &views, snapshot, paths, progress)
+        }
+        Verb::CopyOut(options) => {
+            check_paths(&options.paths)?;
+            Ok(Answer::CopyOut(daemon.copy_out(&views, &options, progress)?))
+        }
         Verb::History => history(&views).map(Answer::History),
         Verb::Versions { path } => versions(&views, &path).map(Answer::Versions),
         Verb::Diff { before, after } => {
@@ -121,11 +127,14 @@ fn bases_of(views: &Views, names: &[ByteBuf], group: Option<&ByteBuf>) -> Result
 }
 
 fn snap(daemon: &Daemon, views: &Views, wanted: Snap) -> Result<Answer> {
-    let bases = bases_of(views, &[], wanted.group.as_ref())?;
     let purpose = if wanted.save { Purpose::Save } else { Purpose::Plain };
     let options = SnapOptions { offline: wanted.offline, held: wanted.hold, purpose, reserve: wanted.reserve };
     let name = wanted.name.as_ref().map(|name| name.as_slice());
-    let taken = daemon.snapshot_all(views, &bases, SnapRequest { name, options })?;
+    let request = SnapRequest { name, options };
+    let taken = match &wanted.group {
+        Some(group) => daemon.snapshot_group(views, group, request)?,
+        None => daemon.snapshot_all(views, &[views.base()], request)?,
+    };
     infos(views, &taken).map(Answer::Snapshots)
 }
 
@@ -283,6 +292,15 @@ fn serve_mirror(daemon: &Daemon, views: &Views, mirror: Mirror, progress: OnProg
         Mirror::RestoreTo { name, snapshot } => daemon.restore_mirror(views, &name, &snapshot, progress)?,
     };
     Ok(Answer::Bases(vec![views.of(base).base_info()?]))
+}
+
+/// An empty path would mean everything, which a variable that is not set in a script does not.
+fn check_paths(paths: &[ByteBuf]) -> Result<()> {
+    if paths.iter().any(|path| path.is_empty()) {
+        let text = "a path is empty; name what is to be restored, or no path at all for everything".into();
+        return Err(Error::Refused(Errno::INVAL, text));
+    }
+    Ok(())
 }
 
 fn restore(

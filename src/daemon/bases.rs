@@ -26,11 +26,20 @@ impl Daemon {
     /// Takes snapshots of several bases, all of one moment.
     pub fn snapshot_all(&self, views: &Views, bases: &[BaseId], request: SnapRequest<'_>) -> Result<Vec<Snapshot>> {
         self.before_snapshot()?;
-        let taken = views.snapshot_all(bases, request)?;
+        Ok(self.tell_of_taken(views.snapshot_all(bases, request)?))
+    }
+
+    /// Takes snapshots of the bases of a group.
+    pub fn snapshot_group(&self, views: &Views, group: &[u8], request: SnapRequest<'_>) -> Result<Vec<Snapshot>> {
+        self.before_snapshot()?;
+        Ok(self.tell_of_taken(views.snapshot_group(group, request)?))
+    }
+
+    fn tell_of_taken(&self, taken: Vec<Snapshot>) -> Vec<Snapshot> {
         for snapshot in &taken {
             self.tell_of(snapshot.base, &snapshot.record.name);
         }
-        Ok(taken)
+        taken
     }
 
     /// Deletes snapshots and whole trees; what depends on them as well, if `recursive`.

@@ -4,7 +4,7 @@ use super::{Daemon, OnProgress, Progress};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::tree::{Inode, Kind, Tree, root_of};
+use crate::tree::{Inode, Kind, Tree, root_of, shown};
 use crate::view::{View, Views};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use serde::{Deserialize, Serialize};
@@ -136,6 +136,10 @@ impl CopyOut<'_> {
         Ok(())
     }
 
+    fn problem(&mut self, target: &Path, error: impl std::fmt::Display) {
+        self.report.problems.push(format!("{}: {error}", shown(target.as_os_str().as_bytes())));
+    }
+
     fn tell(&mut self) -> Result<()> {
         (self.progress)(&Progress { files: self.report.files, bytes: self.report.bytes, total_bytes: 0 })
     }
@@ -150,7 +154,7 @@ impl CopyOut<'_> {
             Ok(()) => self.report.files += 1,
             // No room, or nobody waits any more: the rest would fare no better.
             Err(error) if error.is_no_space() || error.errno() == Errno::INTR => return Err(error),
-            Err(error) => self.report.problems.push(format!("{}: {error}", target.display())),
+            Err(error) => self.problem(target, error),
         }
         self.tell()
     }
@@ -231,7 +235,7 @@ impl CopyOut<'_> {
     /// Half a file is worse than none.
     fn discard(&mut self, target: &Path) {
         if let Err(error) = std::fs::remove_file(target) {
-            self.report.problems.push(format!("{}: a part of it stays behind: {error}", target.display()));
+            self.problem(target, format!("a part of it stays behind: {error}"));
         }
     }
 
@@ -246,12 +250,10 @@ impl CopyOut<'_> {
         for (name, value) in self.tree.xattrs(inode, self.moment)? {
             match rustix::fs::lsetxattr(target, OsStr::from_bytes(&name), &value, XattrFlags::empty()) {
                 Ok(()) => {}
-                Err(errno) => self.report.problems.push(format!(
-                    "{}: the xattr {} could not be set: {}",
-                    target.display(),
-                    String::from_utf8_lossy(&name),
-                    io::Error::from(errno)
-                )),
+                Err(errno) => {
+                    let error = io::Error::from(errno);
+                    self.problem(target, format!("the xattr {} could not be set: {error}", shown(&name)));
+                }
             }
         }
         if !is_link {
@@ -268,7 +270,7 @@ impl CopyOut<'_> {
         for (inode, target) in std::mem::take(&mut self.directories).into_iter().rev() {
             let found = self.tree.inode(inode, self.moment)?;
             if let Err(error) = self.attributes(inode, &found, &target) {
-                self.report.problems.push(format!("{}: {error}", target.display()));
+                self.problem(&target, error);
             }
         }
         Ok(())

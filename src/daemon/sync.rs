@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::Notify;
-use crate::tree::{Caller, Inode, Kind, New, Origin, Tree, root_of};
+use crate::tree::{Caller, Inode, Kind, New, Origin, Tree, root_of, shown};
 use crate::view::Views;
 use content::{READING, open};
 use exclude::Pattern;
@@ -45,6 +45,20 @@ pub struct SyncOptions {
     /// Patterns: with a slash for the path from the source, without for the last name.
     pub exclude: Vec<String>,
     pub dry_run: bool,
+    /// The store was made for this.
+    pub is_new_store: bool,
+}
+
+impl SyncOptions {
+    /// In the words of the command line.
+    fn what(&self) -> String {
+        let source = &self.source;
+        match (self.is_new_store, self.destination.as_slice()) {
+            (true, _) => format!("create --from {source:?}"),
+            (false, []) => format!("sync {source:?}"),
+            (false, destination) => format!("sync {source:?} {:?}", String::from_utf8_lossy(destination)),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,11 +92,11 @@ impl Daemon {
     pub fn sync(&self, views: &Views, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
         views.check_writable()?;
         let _syncing = self.alone_with_files()?;
-        let shown = options.source.display().to_string();
+        let given = options.source.display().to_string();
         let metadata =
-            std::fs::metadata(&options.source).map_err(|error| Error::media(format!("looking at {shown}"), error))?;
+            std::fs::metadata(&options.source).map_err(|error| Error::media(format!("looking at {given}"), error))?;
         if !metadata.is_dir() {
-            return Err(Error::Refused(Errno::NOTDIR, format!("{shown} is not a directory")));
+            return Err(Error::Refused(Errno::NOTDIR, format!("{given} is not a directory")));
         }
         let exclude = options.exclude.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_>>()?;
         let own = [Some(self.path.clone()), self.mount_point()];
@@ -107,16 +121,22 @@ impl Daemon {
             progress,
         };
         if skipped.is_own(&metadata) {
-            return Err(Error::Refused(Errno::INVAL, format!("{shown} is the store itself or its mount point")));
+            return Err(Error::Refused(Errno::INVAL, format!("{given} is the store itself or its mount point")));
         }
         let target = sync.destination(&options.destination)?;
         let is_empty = |target| Ok::<bool, Error>(views.tree().inode(target, Moment::Live)?.size == 0);
         skipped.reads_all.store(target.map(is_empty).transpose()?.unwrap_or(true), Ordering::Relaxed);
-        let report = std::thread::scope(|scope| {
+        let (report, result) = std::thread::scope(|scope| {
             scope.spawn(|| skipped.walk(&options.source, Path::new(""), &{ sender }));
             // It takes the receiver along when it ends, however it ends: the walk does not wait then.
             sync.run(&options.source, &metadata, target)
-        })?;
+        });
+        if !options.dry_run && report.added + report.changed + report.removed > 0 {
+            // What was done counts, whether there is room to note it or not.
+            let noted = views.note_done(&options.what());
+            noted.or_else(|error| if error.is_no_space() { views.tree().commit() } else { Err(error) })?;
+        }
+        result?;
         views.tree().commit()?;
         Ok(report)
     }
@@ -149,12 +169,13 @@ struct Found<'a> {
 const MAKER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 
 impl Sync<'_> {
-    fn run(mut self, source: &Path, metadata: &Metadata, target: Option<InodeNo>) -> Result<SyncReport> {
-        self.directory(source, target)?;
-        if let Some(target) = target {
-            self.attributes(source, metadata, target)?;
-        }
-        Ok(self.report)
+    /// What was done, and how it ended.
+    fn run(mut self, source: &Path, metadata: &Metadata, target: Option<InodeNo>) -> (SyncReport, Result<()>) {
+        let result = self.directory(source, target).and_then(|()| match target {
+            Some(target) => self.attributes(source, metadata, target).map(|_| ()),
+            None => Ok(()),
+        });
+        (self.report, result)
     }
 
     /// The directory of `live` to fill, made where it is missing; `None` if a dry run would make it.
@@ -198,12 +219,12 @@ impl Sync<'_> {
     }
 
     fn problem(&mut self, path: &Path, error: impl std::fmt::Display) {
-        self.report.problems.push(format!("{}: {error}", path.display()));
+        self.report.problems.push(format!("{}: {error}", shown(path.as_os_str().as_bytes())));
     }
 
     fn plan(&mut self, what: &str, relative: &Path) {
         if self.dry_run {
-            self.report.planned.push(format!("{what} {}", relative.display()));
+            self.report.planned.push(format!("{what} {}", shown(relative.as_os_str().as_bytes())));
         }
     }
 

@@ -11,6 +11,13 @@ use std::ops::ControlFlow;
 /// No path is deeper than this; a longer chain means damaged records.
 const DEPTH_MAX: usize = 4096;
 
+/// Bytes of a file name as text; what would confuse a terminal is escaped.
+pub fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let is_plain = std::str::from_utf8(bytes).is_ok() && !text.chars().any(|c| c.is_control() || c == '\\');
+    if is_plain { text.into_owned() } else { bytes.escape_ascii().to_string() }
+}
+
 impl Tree {
     /// All paths of an inode, relative to the root of its tree; none if it has no name.
     pub fn paths(&self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {

@@ -118,7 +118,8 @@ fn paths_given_to_restore_and_sync_stay_inside() {
             let options = RestoreOptions { snapshot: b"live".into(), paths, to: to.clone(), overwrite: true };
             let _an_error_is_fine = daemon.copy_out(daemon.views(), &options, &mut |_| Ok(()));
             let exclude = vec![String::from_utf8_lossy(&two).into_owned()];
-            let options = SyncOptions { source: source.clone(), destination: one.clone(), exclude, dry_run: false };
+            let options =
+                SyncOptions { source: source.clone(), destination: one.clone(), exclude, ..SyncOptions::default() };
             let _an_error_is_fine = daemon.sync(daemon.views(), &options, &mut |_| Ok(()));
         };
         watched(|| format!("{:?} {:?}", one.escape_ascii().to_string(), two.escape_ascii().to_string()), use_paths);
