@@ -27,6 +27,7 @@ const REFUSALS: &[&str] = &[
     "is running",
     "still being settled",
     "comes first",
+    "split already",
     "continues from",
     "was written to",
     "is no clone",

@@ -78,7 +78,9 @@ impl Views {
     /// All bases, in the order in which they were made.
     pub fn bases(&self) -> Result<Vec<BaseInfo>> {
         let ids: Vec<BaseId> = self.tree.device().look()?.bases().map(|(id, _)| id).collect();
-        ids.into_iter().map(|id| self.of(id).base_info()).collect()
+        let infos = ids.into_iter().map(|id| self.of(id).base_info());
+        // It may have been deleted just now.
+        infos.filter(|info| !matches!(info, Err(Error::Posix(Errno::STALE)))).collect()
     }
 
     pub fn base_info(&self) -> Result<BaseInfo> {
