@@ -5,7 +5,7 @@ mod mounted;
 use mounted::*;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -364,6 +364,63 @@ fn a_roll_can_be_killed_at_any_moment() {
     rolled.compare("at the end");
     rolled.verify();
     rolled.mounted.check();
+}
+
+/// What is restored from a damaged archive is whole or as it was.
+#[test]
+fn a_file_that_cannot_be_read_whole_stays_as_it_is() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let (live, archive) = (mounted.live(), mounted.dir.path().join("archive"));
+    let mark = |value: &str| {
+        rustix::fs::setxattr(live.join("dd"), "user.is", value.as_bytes(), rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    // Tracks in the store come first, more than one step shares, and those in the archive behind them.
+    const STORED: usize = 20 << 20;
+    let write = |seed: u64, len: usize, at: usize| {
+        let file = File::options().write(true).create(true).truncate(false).open(live.join("dd")).unwrap();
+        file.write_all_at(&random_bytes(seed, len), at as u64).unwrap();
+    };
+    write(1, STORED, 0);
+    write(2, 3 << 20, STORED);
+    fs::write(live.join("other"), "one").unwrap();
+    mark("one");
+    let one = listing(&live);
+    mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--keep", "1", "--name", "w1"]);
+    write(3, (3 << 20) + 500, STORED);
+    fs::set_permissions(live.join("dd"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(live.join("other"), "two").unwrap();
+    mark("two");
+    mounted.ok(["roll", "--keep", "1", "--name", "w2"]);
+    write(4, STORED, 0);
+    let before = fs::read(live.join("dd")).unwrap();
+    let two = listing(&live);
+    let path = fs::read_dir(&archive).unwrap().map(|entry| entry.unwrap().path());
+    let largest = path.filter(|path| path.extension().is_some_and(|end| end == "increment"));
+    let largest = largest.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let (file, half) =
+        (File::options().read(true).write(true).open(&largest).unwrap(), largest.metadata().unwrap().len() / 2);
+    let mut bytes = [0; 4];
+    file.read_exact_at(&mut bytes, half).unwrap();
+    file.write_all_at(&bytes.map(|byte| byte ^ 0x41), half).unwrap();
+    mounted.remount();
+    let said = mounted.fails(1, ["restore", "w1"]);
+    assert!(fs::read(live.join("dd")).unwrap() == before, "a part of the file was restored");
+    assert!(said.contains("dd: not restored: ") && said.contains("is damaged"), "{said}");
+    let now = listing(&live);
+    let of = |state: &[Shown], name: &str| {
+        state.iter().filter(|shown| shown.path.ends_with(name)).cloned().collect::<Vec<_>>()
+    };
+    assert_same(&of(&now, "dd"), &of(&two, "dd"), "the damaged file");
+    assert_same(&of(&now, "other"), &of(&one, "other"), "the other file");
+    // With the bytes back, all of it comes.
+    file.write_all_at(&bytes, half).unwrap();
+    mounted.ok(["restore", "w1"]);
+    assert_same(&listing(&live), &one, "repaired");
+    mounted.umount();
+    mounted.check();
 }
 
 /// Does harm to a file.

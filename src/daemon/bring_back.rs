@@ -13,6 +13,7 @@
 //!   names outside what is brought back came to it since;
 //! - what has names outside keeps these, and gives its old name to a new inode;
 //! - a new inode has all of its content before it gets a name;
+//! - a file that cannot be read whole from the archive stays as it is;
 //! - what is in the way is removed when its successor is ready; a name that the snapshot does not have is
 //!   removed after all that may be moved from there has been;
 //! - whatever ends the work early, doing it again completes it; a crash, opening the store does.
@@ -330,7 +331,7 @@ impl BringBack<'_> {
                 self.check_snapshot()?;
                 format!("{path}: a program removed it meanwhile; restore it again")
             }
-            error => format!("{path}: {error}"),
+            error => format!("{path}: not restored: {error}"),
         };
         self.report.problems.push(problem);
         Ok(())

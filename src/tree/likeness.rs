@@ -26,8 +26,6 @@ const STEP_TRACKS: usize = 256;
 const SEARCH_TRACKS: u64 = 1024;
 /// Bytes of xattrs after which a transaction ends.
 const STEP_XATTR_BYTES: usize = 1 << 20;
-/// Bytes that are compared at once where tracks cannot be shared.
-const STEP_BYTES: u64 = 1 << 20;
 
 /// What had to be changed of an inode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,6 +171,7 @@ impl Tree {
     /// Makes a live inode like another one of its kind was at a moment, but for its names and, of a directory,
     /// its entries. Interrupted, it goes on where it is called again.
     pub fn become_like(&self, number: InodeNo, model: Model, on_step: OnStep<'_>) -> Result<Likened> {
+        self.check_readable(number, model, on_step)?;
         let mut likened = Likened { attributes: self.liken_xattrs(number, model)?, ..Likened::default() };
         if self.inode(model.0, model.1)?.kind() == Kind::File {
             match self.share_content(number, model, on_step, &mut likened) {
@@ -381,7 +380,40 @@ impl Tree {
         Ok(None)
     }
 
-    /// Copies the bytes that differ.
+    /// Reads what would be copied from an archive. A file that cannot be had whole stays as it is; one without a
+    /// name yet needs no such care.
+    fn check_readable(&self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<()> {
+        let is_archived = self.device.look()?.is_archived(like, moment)?;
+        if !is_archived
+            || self.inode(like, moment)?.kind() != Kind::File
+            || self.inode(number, Moment::Live)?.links == 0
+        {
+            return Ok(());
+        }
+        let track_bytes = self.device.track_bytes();
+        self.each_differing(number, (like, moment), &mut |track| {
+            self.read(like, track.saturating_mul(track_bytes), track_bytes as usize, moment)?;
+            on_step(0)
+        })
+    }
+
+    /// Visits the tracks of a live file that may differ from those of another one.
+    fn each_differing(
+        &self,
+        number: InodeNo,
+        model: Model,
+        visit: &mut dyn FnMut(TrackNo) -> Result<()>,
+    ) -> Result<()> {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let found = self.device.look()?.differing_tracks((number, Moment::Live), model, from, STEP_TRACKS)?;
+            found.tracks.into_iter().try_for_each(&mut *visit)?;
+            next = found.next;
+        }
+        Ok(())
+    }
+
+    /// Copies the tracks that differ.
     fn copy_content(&self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<bool> {
         let (model, old) = (self.inode(like, moment)?, self.inode(number, Moment::Live)?);
         let size = model.size;
@@ -391,32 +423,46 @@ impl Tree {
             self.resize_to(number, if old.inline.is_empty() { old.size.min(size) } else { 0 })?;
             is_changed = true;
         }
-        let mut offset = 0;
-        while offset < size {
-            let data = match self.seek_data(like, offset, moment) {
-                Err(Error::Posix(Errno::NXIO)) => size,
-                result => result?,
-            };
-            is_changed |= self.copy_hole(number, offset, data)?;
-            offset = data;
-            let end = if data < size { self.seek_hole(like, data, moment)? } else { size };
-            while offset < end {
-                // Pieces end where tracks do.
-                let piece = (offset / STEP_BYTES + 1) * STEP_BYTES;
-                let bytes = self.read(like, offset, (piece.min(end) - offset) as usize, moment)?;
-                if bytes.is_empty() {
-                    return Err(Error::corrupt(format!("inode {like}"), "it ends before its size"));
-                }
-                is_changed |= self.copy_piece(number, offset, &bytes)?;
-                offset += bytes.len() as u64;
-                on_step(offset)?;
-            }
+        if !model.inline.is_empty() {
+            is_changed |= self.copy_track(number, (like, moment), 0, size)?;
         }
+        self.each_differing(number, (like, moment), &mut |track| {
+            is_changed |= self.copy_track(number, (like, moment), track, size)?;
+            on_step((track + 1).saturating_mul(self.device.track_bytes()).min(size))
+        })?;
         if self.inode(number, Moment::Live)?.size != size {
             self.resize_to(number, size)?;
             is_changed = true;
         }
         Ok(is_changed)
+    }
+
+    /// Copies one track of a file of a size; whether it differed.
+    fn copy_track(&self, number: InodeNo, (like, moment): Model, track: TrackNo, size: u64) -> Result<bool> {
+        let track_bytes = self.device.track_bytes();
+        let offset = track.saturating_mul(track_bytes);
+        if offset >= size {
+            return Ok(false);
+        }
+        let end = size.min(offset.saturating_add(track_bytes));
+        match self.seek_data(like, offset, moment) {
+            Ok(data) if data < end => {}
+            Ok(_) | Err(Error::Posix(Errno::NXIO)) => return self.copy_hole(number, offset, end),
+            Err(error) => return Err(error),
+        }
+        let bytes = self.read(like, offset, (end - offset) as usize, moment)?;
+        if bytes.len() as u64 != end - offset {
+            return Err(Error::corrupt(format!("inode {like}"), "it ends before its size"));
+        }
+        let is_same = match self.read(number, offset, bytes.len(), Moment::Live) {
+            Ok(now) => now == bytes,
+            Err(Error::Corrupt { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if !is_same {
+            self.write(number, offset, &bytes, false)?;
+        }
+        Ok(!is_same)
     }
 
     fn resize_to(&self, number: InodeNo, size: u64) -> Result<()> {
@@ -430,22 +476,6 @@ impl Tree {
             Ok(_) | Err(Error::Posix(Errno::NXIO)) => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// Writes the tracks of a piece that differ.
-    fn copy_piece(&self, number: InodeNo, mut offset: u64, mut bytes: &[u8]) -> Result<bool> {
-        let mut is_changed = false;
-        while !bytes.is_empty() {
-            let track_bytes = self.device.track_bytes();
-            let (track, rest) = bytes.split_at(bytes.len().min((track_bytes - offset % track_bytes) as usize));
-            if self.read(number, offset, track.len(), Moment::Live)? != track {
-                self.write(number, offset, track, false)?;
-                is_changed = true;
-            }
-            offset += track.len() as u64;
-            bytes = rest;
-        }
-        Ok(is_changed)
     }
 }
 
