@@ -115,10 +115,7 @@ impl Footer {
     /// The footer of a file of `len` bytes whose blocks begin at `start`, or what is wrong with it.
     pub(super) fn decode(bytes: &[u8; FOOTER], seed: Seed, start: u64, len: u64) -> Result<Footer, String> {
         if bytes[56..] != END_MAGIC[..] {
-            return Err(format!(
-                "its last bytes are {:02x?} instead of {END_MAGIC:02x?}: its end is missing",
-                &bytes[56..]
-            ));
+            return Err("its end is missing or was overwritten".into());
         }
         let (found, expected) = (seed.check(len - FOOTER as u64, &bytes[..48]), number_at(bytes, 48));
         if found != expected {

@@ -234,9 +234,7 @@ fn read_head(file: &File, path: &Path, len: u64) -> Result<Head> {
     let magic = &found[..found.len().min(MAGIC.len())];
     if magic != MAGIC {
         let path = path.display();
-        return Err(Error::Store(format!(
-            "{path} is no increment of an archive: it begins with {magic:02x?} instead of {MAGIC:02x?}"
-        )));
+        return Err(Error::Store(format!("{path} is no increment of an archive, or its beginning was overwritten")));
     }
     if found.len() < HEAD_START {
         return Err(damaged(path, format!("it ends after {len} bytes, within its head")));
