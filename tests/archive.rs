@@ -423,6 +423,51 @@ fn a_file_that_cannot_be_read_whole_stays_as_it_is() {
     mounted.check();
 }
 
+#[test]
+fn what_is_repaired_is_shown_again() {
+    if !can_mount() {
+        return;
+    }
+    let mut rolled = Rolled::several(6);
+    rolled.compare("whole");
+    let middle = rolled.increments()[2].clone();
+    let aside = rolled.mounted.dir.path().join("aside");
+    let repairs: [&[&str]; 3] = [&["archive", "verify"], &["archive", "list"], &["roll", "--name", "more"]];
+    for repair in repairs {
+        fs::rename(&middle, &aside).unwrap();
+        let output = rolled.mounted.run(["archive", "verify"]);
+        assert!(!output.status.success());
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.starts_with("4 increments, ") && said.contains("problem"), "{said}");
+        assert_eq!(names(&rolled.mounted.snap()), ["live", "v3", "v4", "v5"]);
+        assert!(!rolled.mounted.snap().join("v0").exists());
+        fs::rename(&aside, &middle).unwrap();
+        let state = listing(&rolled.live());
+        rolled.mounted.ok(repair);
+        if repair[0] == "roll" {
+            rolled.states.insert("more".into(), state);
+        }
+        rolled.compare(&format!("{repair:?}"));
+    }
+    // One that was read in part is not counted.
+    let file = File::options().write(true).open(&middle).unwrap();
+    let len = file.metadata().unwrap().len();
+    file.write_all_at(&[0; 8], len - 8).unwrap();
+    let output = rolled.mounted.run(["archive", "verify"]);
+    let (said, problems) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(said.starts_with("5 increments, "), "{said}");
+    assert!(problems.contains("its end is missing or was overwritten"), "{problems}");
+    // Away when the store is mounted, and back before it is again.
+    file.write_all_at(b"pitfsend", len - 8).unwrap();
+    rolled.mounted.umount();
+    fs::rename(rolled.archive(), &aside).unwrap();
+    rolled.mounted.mount(&[]);
+    assert_eq!(names(&rolled.mounted.snap()).iter().filter(|name| name.starts_with('v')).count(), 1);
+    fs::rename(&aside, rolled.archive()).unwrap();
+    rolled.verify();
+    rolled.compare("back");
+}
+
 /// Does harm to a file.
 type Damage = fn(&Path);
 

@@ -15,6 +15,7 @@ use crate::error::{Errno, Error, Result};
 use crate::view::{SnapRequest, Views};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +52,9 @@ pub struct ArchiveInfo {
     pub bytes: u64,
     /// What is wrong, and which times cannot be reached for it.
     pub problems: Vec<String>,
+    /// Increments that were verified and are whole, and their bytes.
+    pub whole: u64,
+    pub whole_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,17 +117,18 @@ impl Daemon {
     }
 
     fn check_rollable(&self, views: &Views) -> Result<()> {
-        let look = views.tree().device().look()?;
-        let record = look.base_record(views.base())?;
+        let record = views.tree().device().look()?.base_record(views.base())?.clone();
         if record.eras.iter().any(|era| era.source.base != views.base()) {
             let name = &record.name;
             let text = format!("{name:?} depends on a snapshot of another base; `pitfs promote {name}` comes first");
             return Err(refused(Errno::INVAL, text));
         }
-        if let Some(archive) = &record.archive
-            && (look.archive(views.base()).is_none() || !archive.directory.is_dir())
-        {
-            let shown = archive.directory.display();
+        let Some(ArchiveRecord { directory, .. }) = record.archive else { return Ok(()) };
+        if directory.is_dir() {
+            self.look_again(views)?;
+        }
+        if self.archive(views).is_none() || !directory.is_dir() {
+            let shown = directory.display();
             let text = format!(
                 "the archive {shown} is attached and cannot be opened; make it available, or `pitfs archive detach`"
             );
@@ -296,23 +301,42 @@ impl Daemon {
         ))
     }
 
-    /// Opens the archives that were attached; one that is not there is left out until the next time.
+    /// Opens the archives that were attached; one that is not there is left out until it is looked for again.
     pub(super) fn attach_known(&self) -> Result<()> {
-        let attached: Vec<(BaseId, PathBuf)> = {
-            let look = self.views.tree().device().look()?;
-            look.bases().filter_map(|(id, record)| Some((id, record.archive.as_ref()?.directory.clone()))).collect()
+        let bases: Vec<BaseId> = self.views.tree().device().look()?.bases().map(|(id, _)| id).collect();
+        bases.into_iter().try_for_each(|base| self.attach_known_to(base))
+    }
+
+    fn attach_known_to(&self, base: BaseId) -> Result<()> {
+        let attached = self.views.tree().device().look()?.base_record(base)?.archive.clone();
+        let Some(ArchiveRecord { directory, .. }) = attached else { return Ok(()) };
+        let views = self.views.of(base);
+        let opened = match directory.is_dir() {
+            true => self.open_archive(&views, &directory, &mut |_| Ok(())),
+            false => Err(refused(Errno::NOENT, "the directory is not there".into())),
         };
-        for (base, directory) in attached {
-            let views = self.views.of(base);
-            let opened = match directory.is_dir() {
-                true => self.open_archive(&views, &directory, &mut |_| Ok(())),
-                false => Err(refused(Errno::NOENT, "the directory is not there".into())),
-            };
-            match opened.and_then(|archive| self.check_tip(&views, &archive).map(|()| archive)) {
-                Ok(archive) => views.tree().device().set_archive(base, Some(Arc::new(archive))),
-                Err(error) => log::warn!("the archive {} is not shown: {error}", directory.display()),
-            }
+        match opened.and_then(|archive| self.check_tip(&views, &archive).map(|()| archive)) {
+            Ok(archive) => views.tree().device().set_archive(base, Some(Arc::new(archive))),
+            Err(error) => log::warn!("the archive {} is not shown: {error}", directory.display()),
         }
+        Ok(())
+    }
+
+    /// Looks again what the archive that is attached has, also where it could not be opened until now, and shows
+    /// what can be reached again.
+    fn look_again(&self, views: &Views) -> Result<()> {
+        let before = views.all_snapshots()?;
+        match self.archive(views) {
+            Some(archive) => archive.refresh(&mut |_| Ok(()))?,
+            None => self.attach_known_to(views.base())?,
+        }
+        let after = views.all_snapshots()?;
+        let epochs = |all: &[Snapshot]| all.iter().map(|snapshot| snapshot.epoch).collect::<BTreeSet<_>>();
+        let (had, has) = (epochs(&before), epochs(&after));
+        let mut changed = before;
+        changed.retain(|snapshot| !has.contains(&snapshot.epoch));
+        changed.extend(after.into_iter().filter(|snapshot| !had.contains(&snapshot.epoch)));
+        self.tell_of_all(views, &changed);
         Ok(())
     }
 
@@ -342,16 +366,17 @@ impl Daemon {
     }
 
     pub fn archive_info(&self, views: &Views, directory: Option<&Path>) -> Result<ArchiveInfo> {
+        let is_attached = self.check_meant(views, directory).is_ok();
+        if is_attached {
+            self.look_again(views)?;
+        }
         match (self.archive(views), directory) {
-            (Some(archive), None) => fresh_info(views, &archive),
-            (Some(archive), Some(directory)) if self.check_meant(views, Some(directory)).is_ok() => {
-                fresh_info(views, &archive)
-            }
+            (Some(archive), _) if is_attached => info_of(views, &archive),
             (_, Some(directory)) if directory.is_dir() => survey_info(views, directory),
             (_, Some(directory)) => {
                 Err(refused(Errno::NOENT, format!("there is no archive at {}", directory.display())))
             }
-            (None, None) => {
+            (_, None) => {
                 let directory = self.check_meant(views, None)?;
                 Err(refused(Errno::NOENT, format!("the archive {} cannot be opened", directory.display())))
             }
@@ -380,7 +405,10 @@ impl Daemon {
             });
             done += info.increments[at].bytes;
             match verified {
-                Ok(()) => {}
+                Ok(()) => {
+                    info.whole += 1;
+                    info.whole_bytes += info.increments[at].bytes;
+                }
                 Err(error) if error.errno() == Errno::INTR => return Err(error),
                 Err(error) => {
                     let first = &info.increments[0];
@@ -404,12 +432,6 @@ impl Daemon {
     }
 }
 
-/// Like [`info_of`], after a new look at the directory.
-fn fresh_info(views: &Views, archive: &Archive) -> Result<ArchiveInfo> {
-    archive.refresh(&mut |_| Ok(()))?;
-    info_of(views, archive)
-}
-
 /// What is in a directory that is not attached.
 fn survey_info(views: &Views, directory: &Path) -> Result<ArchiveInfo> {
     let number = views.tree().device().store_number();
@@ -420,8 +442,19 @@ fn survey_info(views: &Views, directory: &Path) -> Result<ArchiveInfo> {
     }
     let increments: Vec<IncrementInfo> =
         all.into_iter().map(|increment| increment_info(increment, problems.is_empty())).collect();
-    let bytes = increments.iter().map(|increment| increment.bytes).sum();
-    Ok(ArchiveInfo { directory: directory.to_path_buf(), base: views.base_name()?, bytes, increments, problems })
+    info(views, directory, increments, problems)
+}
+
+fn info(views: &Views, directory: &Path, increments: Vec<IncrementInfo>, problems: Vec<String>) -> Result<ArchiveInfo> {
+    Ok(ArchiveInfo {
+        directory: directory.to_path_buf(),
+        base: views.base_name()?,
+        bytes: increments.iter().map(|increment| increment.bytes).sum(),
+        increments,
+        problems,
+        whole: 0,
+        whole_bytes: 0,
+    })
 }
 
 fn increment_info(increment: crate::archive::Increment, is_reachable: bool) -> IncrementInfo {
@@ -449,11 +482,6 @@ fn info_of(views: &Views, archive: &Archive) -> Result<ArchiveInfo> {
             increment_info(increment, is_reachable)
         })
         .collect();
-    Ok(ArchiveInfo {
-        directory: archive.directory().to_path_buf(),
-        base: views.base_name()?,
-        bytes: increments.iter().map(|increment| increment.bytes).sum(),
-        increments,
-        problems: archive.broken().iter().map(problem_text).collect(),
-    })
+    let problems = archive.broken().iter().map(problem_text).collect();
+    info(views, archive.directory(), increments, problems)
 }

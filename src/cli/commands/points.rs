@@ -342,8 +342,8 @@ pub(super) fn archive(target: &Target, verb: ArchiveVerb) -> Result<bool> {
                 0 => "no problems".to_string(),
                 problems => count(problems as u64, "problem"),
             };
-            let increments = count(archive.increments.len() as u64, "increment");
-            print(&format!("{increments}, {} read: {verdict}\n", size(archive.bytes)))?;
+            let increments = count(archive.whole, "increment");
+            print(&format!("{increments}, {} read: {verdict}\n", size(archive.whole_bytes)))?;
         }
         for problem in &archive.problems {
             eprintln!("pitfs: {problem}");
