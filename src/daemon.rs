@@ -15,7 +15,7 @@ pub use bring_back::BringBackReport;
 pub use check::{CheckReport, Problem};
 pub use copy_out::{RestoreOptions, RestoreReport};
 pub use identity::{FORMAT, is_store};
-pub use roll::{ArchiveInfo, IncrementInfo, RollOptions, RollReport};
+pub use roll::{ArchiveInfo, Detached, IncrementInfo, RollOptions, RollReport};
 pub use sync::{Owner, SyncOptions, SyncReport};
 
 use crate::error::{Errno, Error, Result};

@@ -213,7 +213,8 @@ fn detached_and_attached() {
     let mounted = &rolled.mounted;
     assert!(mounted.fails(1, ["archive", "attach", archive]).contains("attached already"));
     assert!(mounted.fails(1, ["archive", "detach", "/tmp"]).contains("is attached, not /tmp"));
-    mounted.ok(["archive", "detach", archive]);
+    let said = mounted.ok(["archive", "detach", archive]);
+    assert!(said.lines().count() == 1 && said.contains("\"v3\", which has to stay in the store"), "{said}");
     assert_eq!(names(&mounted.snap()), ["live", "v3"]);
     assert!(!mounted.snap().join("v0").exists());
     assert!(mounted.fails(1, ["archive", "detach"]).contains("no archive is attached"));

@@ -1,7 +1,9 @@
 //! What is answered.
 
 use crate::clock::Timestamp;
-use crate::daemon::{ArchiveInfo, BringBackReport, CheckReport, Progress, RestoreReport, RollReport, SyncReport};
+use crate::daemon::{
+    ArchiveInfo, BringBackReport, CheckReport, Detached, Progress, RestoreReport, RollReport, SyncReport,
+};
 use crate::device::{Purpose, Snapshot, SnapshotState};
 use crate::tree::{Difference, Space};
 use crate::view::{BaseInfo, HistoryEntry, SessionRecord};
@@ -44,6 +46,7 @@ pub enum Answer {
     },
     Roll(RollReport),
     Archives(Vec<ArchiveInfo>),
+    Detached(Detached),
     Policy {
         drop_oldest: bool,
     },

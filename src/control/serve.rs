@@ -365,7 +365,7 @@ fn tracks(views: &Views, before: &[u8], after: Option<ByteBuf>, path: Option<Byt
 fn serve_archive(daemon: &Daemon, views: &Views, archive: Archive, progress: OnProgress<'_>) -> Result<Answer> {
     Ok(Answer::Archives(match archive {
         Archive::Attach { directory } => vec![daemon.attach(views, &directory, progress)?],
-        Archive::Detach { directory } => daemon.detach(views, directory.as_deref()).map(|()| Vec::new())?,
+        Archive::Detach { directory } => return Ok(Answer::Detached(daemon.detach(views, directory.as_deref())?)),
         Archive::List { directory } => vec![daemon.archive_info(views, directory.as_deref())?],
         Archive::Verify { directory } => vec![daemon.verify_archive(views, directory.as_deref(), progress)?],
     }))

@@ -57,6 +57,14 @@ pub struct ArchiveInfo {
     pub whole_bytes: u64,
 }
 
+/// An archive that is not attached any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detached {
+    pub directory: PathBuf,
+    /// The snapshot through which it is read.
+    pub leads_to: Option<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IncrementInfo {
     pub name: String,
@@ -340,13 +348,18 @@ impl Daemon {
         Ok(())
     }
 
-    pub fn detach(&self, views: &Views, directory: Option<&Path>) -> Result<()> {
-        self.check_meant(views, directory)?;
+    pub fn detach(&self, views: &Views, directory: Option<&Path>) -> Result<Detached> {
+        let directory = self.check_meant(views, directory)?;
+        let leads_to = {
+            let look = views.tree().device().look()?;
+            let anchor = look.base_record(views.base())?.archive.as_ref().and_then(|archive| archive.anchor);
+            anchor.map(|epoch| look.snapshot(views.base(), epoch)).transpose()?.flatten()
+        };
         let shown = views.all_snapshots()?;
         views.set_archive(None)?;
         views.tree().device().set_archive(views.base(), None);
         self.tell_of_all(views, &shown);
-        Ok(())
+        Ok(Detached { directory, leads_to: leads_to.map(|snapshot| snapshot.record.name) })
     }
 
     /// That the archive given is the one attached.

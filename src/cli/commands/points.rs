@@ -6,7 +6,7 @@ use super::args::{
 use super::output::{Display, count, path, print, print_json, size, table};
 use super::{absolute, bytes, headed, snapshot_json, unexpected};
 use crate::control::{Answer, Archive, Base, Group, Mirror, Session, SnapshotInfo, Target, Verb, ask};
-use crate::daemon::{ArchiveInfo, RollOptions};
+use crate::daemon::{ArchiveInfo, Detached, RollOptions};
 use crate::error::{Error, Result};
 use crate::view::{BaseInfo, BaseKind};
 use serde_json::json;
@@ -327,8 +327,10 @@ pub(super) fn archive(target: &Target, verb: ArchiveVerb) -> Result<bool> {
         }
     };
     let is_verify = matches!(verb, Archive::Verify { .. });
-    let Answer::Archives(archives) = with_display(target, Verb::Archive(verb), "reading")? else {
-        return Err(unexpected());
+    let archives = match with_display(target, Verb::Archive(verb), "reading")? {
+        Answer::Archives(archives) => archives,
+        Answer::Detached(detached) => return print(&detached_text(&detached)).map(|()| true),
+        _ => return Err(unexpected()),
     };
     if json {
         print_json(&archives.iter().map(archive_json).collect::<Vec<_>>())?;
@@ -350,6 +352,16 @@ pub(super) fn archive(target: &Target, verb: ArchiveVerb) -> Result<bool> {
         }
     }
     Ok(archives.iter().all(|archive| archive.problems.is_empty()))
+}
+
+fn detached_text(detached: &Detached) -> String {
+    let directory = detached.directory.display();
+    match &detached.leads_to {
+        Some(name) => format!(
+            "{directory}: detached; it leads to the snapshot {name:?}, which has to stay in the store for the archive to be attached again\n"
+        ),
+        None => format!("{directory}: detached; it has no increments\n"),
+    }
 }
 
 fn archive_json(archive: &ArchiveInfo) -> serde_json::Value {
