@@ -459,6 +459,45 @@ fn a_restore_of_paths_is_completed_after_a_crash() {
     mounted.check();
 }
 
+/// Sharing reads nothing, so that damage comes along with the track, and what is around it as well.
+#[test]
+fn damage_in_the_store_leaves_no_mixed_file() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let file = mounted.live().join("f");
+    let (one, other) = (random_bytes(1, 20 << 20), random_bytes(2, 20 << 20));
+    fs::write(&file, &one).unwrap();
+    mounted.ok(["snap", "s"]);
+    File::options().write(true).open(&file).unwrap().write_all_at(&other, 0).unwrap();
+    mounted.ok(["snap", "other"]);
+    mounted.umount();
+    let volume = mounted.store().join("volume.0");
+    let mut bytes = fs::read(&volume).unwrap();
+    let middle = one.len() / 2;
+    let at = bytes.windows(64).position(|found| found == &one[middle..middle + 64]).expect("it is stored as it is");
+    bytes[at..at + 4].fill(0x55);
+    fs::write(&volume, bytes).unwrap();
+    for paths in [&["f"][..], &[]] {
+        mounted.mount(&[]);
+        mounted.ok(["restore", "other"]);
+        mounted.ok([&["restore", "s"], paths].concat());
+        let found = File::open(&file).unwrap();
+        let mut damaged = 0;
+        for at in (0..one.len()).step_by(4096) {
+            let mut bytes = [0; 4096];
+            match found.read_exact_at(&mut bytes, at as u64) {
+                Ok(()) => assert!(bytes == one[at..at + 4096], "{paths:?}: the bytes at {at} are not those restored"),
+                Err(_) => damaged += 4096,
+            }
+        }
+        assert!((1..=128 << 10).contains(&damaged), "{paths:?}: {damaged} bytes cannot be read");
+        drop(found);
+        mounted.umount();
+    }
+}
+
 #[test]
 fn writers_elsewhere_and_here_go_on() {
     if !can_mount() {
