@@ -35,12 +35,12 @@ pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         Verb::Base(base) => serve_base(daemon, &views, base),
         Verb::Clone { snapshot, name, full, copy } => {
             let base = daemon.clone_snapshot(&views, &snapshot, &name, full, copy)?;
-            Ok(Answer::Bases(vec![views.of(base).base_info()?]))
+            unless_gone(views.of(base).base_info().map(|info| vec![info])).map(Answer::Bases)
         }
         Verb::Refresh { name, snapshot } => daemon.refresh(&views, &name, &snapshot).map(|()| Answer::Nothing),
         Verb::Promote { name } => {
             let base = daemon.promote(&views, &name)?;
-            Ok(Answer::Bases(vec![views.of(base).base_info()?]))
+            unless_gone(views.of(base).base_info().map(|info| vec![info])).map(Answer::Bases)
         }
         Verb::Mirror(mirror) => serve_mirror(daemon, &views, mirror, progress),
         Verb::Restore { snapshot, paths } => {
@@ -291,7 +291,7 @@ fn serve_mirror(daemon: &Daemon, views: &Views, mirror: Mirror, progress: OnProg
         Mirror::Resync { name, reverse } => daemon.resync_mirror(views, &name, reverse, progress)?,
         Mirror::RestoreTo { name, snapshot } => daemon.restore_mirror(views, &name, &snapshot, progress)?,
     };
-    Ok(Answer::Bases(vec![views.of(base).base_info()?]))
+    unless_gone(views.of(base).base_info().map(|info| vec![info])).map(Answer::Bases)
 }
 
 /// An empty path would mean everything, which a variable that is not set in a script does not.
