@@ -162,3 +162,28 @@ fn what_a_mirror_needs_is_said() {
     mounted.ok(["base", "delete", "c", "--recursive"]);
     mounted.check();
 }
+
+/// Tracks that were copied are others with the same bytes.
+#[test]
+fn what_was_copied_back_does_not_differ() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let file = mounted.live().join("f");
+    fs::write(&file, random_bytes(1, 100_000)).unwrap();
+    mounted.ok(["snap", "a"]);
+    fs::write(&file, random_bytes(2, 110_000)).unwrap();
+    mounted.ok(["snap", "x"]);
+    mounted.ok(["mirror", "establish", "live", "m"]);
+    mounted.ok(["mirror", "split", "m"]);
+    mounted.ok(["mirror", "restore", "m"]);
+    assert_eq!(mounted.ok(["diff", "x"]), "");
+    assert!(mounted.ok(["diff", "a"]).contains("M f"));
+    let archive = mounted.dir.path().join("archive");
+    mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--keep", "1"]);
+    mounted.ok(["restore", "a"]);
+    assert_eq!(mounted.ok(["diff", "a"]), "");
+    mounted.umount();
+    mounted.check();
+}

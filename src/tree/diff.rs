@@ -248,8 +248,10 @@ impl Tree {
                 || old.inline != new.inline
                 || old.mtime != new.mtime
                 || old.rdev != new.rdev
-                // What was brought back has the tracks it had.
-                || touch.data && !self.has_same_tracks((number, before), (number, after))?);
+                // What was brought back has the tracks it had, or copies of them.
+                || touch.data
+                    && !self.has_same_tracks((number, before), (number, after))?
+                    && !self.has_same_bytes((number, before), (number, after), new));
         if is_other_content {
             return Ok(Some(DifferenceKind::Changed));
         }
@@ -260,6 +262,14 @@ impl Tree {
             return Ok(Some(DifferenceKind::Attributes));
         }
         Ok(None)
+    }
+
+    /// What cannot be read is not the same.
+    fn has_same_bytes(&self, old: (InodeNo, Moment), new: (InodeNo, Moment), inode: &Inode) -> bool {
+        const STEP: usize = 1 << 20;
+        let read = |of: (InodeNo, Moment), offset| self.read(of.0, offset, STEP, of.1);
+        let is_same = |offset| matches!((read(old, offset), read(new, offset)), (Ok(old), Ok(new)) if old == new);
+        inode.kind() != Kind::File || inode.tracks == 0 || (0..inode.size).step_by(STEP).all(is_same)
     }
 }
 
@@ -409,7 +419,7 @@ impl Names<'_> {
         let is_same_content = old.kind() == new.kind()
             && (old.is_directory()
                 || (old.size, old.rdev, &old.inline) == (new.size, new.rdev, &new.inline)
-                    && self.has_same_bytes(before, after, &old)?);
+                    && self.tree.has_same_bytes(before, after, &old));
         let kind = if !is_same_content {
             DifferenceKind::Changed
         } else if (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid)
@@ -428,19 +438,6 @@ impl Names<'_> {
             size_before: size_of(&old),
             size_after: size_of(&new),
         }))
-    }
-
-    fn has_same_bytes(&self, old: (InodeNo, Moment), new: (InodeNo, Moment), inode: &Inode) -> Result<bool> {
-        const STEP: usize = 1 << 20;
-        if inode.kind() != Kind::File || inode.tracks == 0 {
-            return Ok(true);
-        }
-        for offset in (0..inode.size).step_by(STEP) {
-            if self.tree.read(old.0, offset, STEP, old.1)? != self.tree.read(new.0, offset, STEP, new.1)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 }
 
