@@ -13,7 +13,7 @@ mod session;
 pub use base::{BaseInfo, BaseKind};
 pub use history::HistoryEntry;
 pub use naming::{LIVE_NAME, check_name, is_virtual_name};
-pub use restore::Restored;
+pub use restore::{BringingBack, Restored};
 pub use session::{Session, SessionRecord, SnapRequest};
 
 use crate::device::{BaseId, Changing, Epoch, InodeNo, LIVE, Moment, Snapshot, State, in_base};

@@ -35,12 +35,12 @@ pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         Verb::Base(base) => serve_base(daemon, &views, base),
         Verb::Clone { snapshot, name, full, copy } => {
             let base = daemon.clone_snapshot(&views, &snapshot, &name, full, copy)?;
-            unless_gone(views.of(base).base_info().map(|info| vec![info])).map(Answer::Bases)
+            base_answer(&views, base)
         }
         Verb::Refresh { name, snapshot } => daemon.refresh(&views, &name, &snapshot).map(|()| Answer::Nothing),
         Verb::Promote { name } => {
             let base = daemon.promote(&views, &name)?;
-            unless_gone(views.of(base).base_info().map(|info| vec![info])).map(Answer::Bases)
+            base_answer(&views, base)
         }
         Verb::Mirror(mirror) => serve_mirror(daemon, &views, mirror, progress),
         Verb::Restore { snapshot, paths } => {
@@ -97,7 +97,11 @@ fn unless_gone<T: Default>(result: Result<T>) -> Result<T> {
     }
 }
 
-/// The same with what only it holds, counted if that is not known.
+fn base_answer(views: &Views, base: BaseId) -> Result<Answer> {
+    unless_gone(views.of(base).base_info().map(|info| vec![info])).map(Answer::Bases)
+}
+
+/// Snapshots with what only each holds, counted if that is not known.
 fn counted(views: &Views, snapshots: &[Snapshot]) -> Result<Vec<SnapshotInfo>> {
     let mut all = infos(views, snapshots)?;
     for (info, snapshot) in all.iter_mut().zip(snapshots).filter(|(info, _)| !info.archived) {
@@ -162,7 +166,13 @@ fn history(views: &Views) -> Result<Vec<(HistoryEntry, Option<String>)>> {
     let entries = views.history()?;
     let look = views.tree().device().look()?;
     let name = |base| look.base_record(base).ok().map(|record| record.name.clone());
-    Ok(entries.into_iter().map(|entry| (name(entry.base), entry)).map(|(name, entry)| (entry, name)).collect())
+    Ok(entries
+        .into_iter()
+        .map(|entry| {
+            let base = name(entry.base);
+            (entry, base)
+        })
+        .collect())
 }
 
 /// Refused where deleting them would be, but for what depends on them.
@@ -291,7 +301,7 @@ fn serve_mirror(daemon: &Daemon, views: &Views, mirror: Mirror, progress: OnProg
         Mirror::Resync { name, reverse } => daemon.resync_mirror(views, &name, reverse, progress)?,
         Mirror::RestoreTo { name, snapshot } => daemon.restore_mirror(views, &name, &snapshot, progress)?,
     };
-    unless_gone(views.of(base).base_info().map(|info| vec![info])).map(Answer::Bases)
+    base_answer(views, base)
 }
 
 /// An empty path would mean everything, which a variable that is not set in a script does not.

@@ -28,7 +28,7 @@ use crate::device::{InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::Notify;
 use crate::tree::{Inode, Likened, Touched, Tree, root_of};
-use crate::view::Views;
+use crate::view::{BringingBack, Views};
 use paths::{Tops, shown_all};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -78,9 +78,7 @@ impl Daemon {
         views.check_writable()?;
         let _syncing = self.alone_with_files()?;
         let tops = Tops::find(views, snapshot, paths)?;
-        if let Some(mounted) = self.mounted.lock().as_ref() {
-            mounted.before_snapshot()?;
-        }
+        self.before_snapshot()?;
         let what = format!("restore {name:?} {}", shown_all(tops.paths(), HISTORY_PATHS));
         let paths: Vec<ByteBuf> = tops.paths().map(ByteBuf::from).collect();
         let before = views.begin_bringing_back(snapshot.point(), &paths, &what);
@@ -95,27 +93,25 @@ impl Daemon {
     /// how far the work had come, nothing says.
     pub(super) fn complete_bringing_back(&self) -> Result<()> {
         let Some(unfinished) = self.views.unfinished_bringing_back()? else { return Ok(()) };
-        let views = self.views.of(unfinished.to.base);
-        let result = (|| {
-            let look = self.views.tree().device().look()?;
-            let found = |epoch| look.snapshot(unfinished.to.base, epoch)?.ok_or(Error::Posix(Errno::STALE));
-            let (to, before) = (found(unfinished.to.epoch)?, found(unfinished.before)?);
-            drop(look);
-            log::info!(
-                "bringing back {} goes on",
-                shown_all(unfinished.paths.iter().map(|p| p.as_slice()), HISTORY_PATHS)
-            );
-            let tops = Tops::find(&views, &to, &unfinished.paths)?;
-            self.work(&views, &tops, (&to, &before), false, &mut |_| Ok(()))
-        })();
-        match result {
-            Ok(report) => report.problems.iter().for_each(|problem| log::warn!("{problem}")),
-            Err(error) => {
-                log::error!("what was being brought back is not complete: {error}");
-                self.views.end_bringing_back()?;
-            }
+        let result = self.go_on(&unfinished);
+        if result.is_err() {
+            self.views.end_bringing_back()?;
         }
+        result?.problems.iter().for_each(|problem| log::warn!("{problem}"));
         Ok(())
+    }
+
+    fn go_on(&self, unfinished: &BringingBack) -> Result<BringBackReport> {
+        let BringingBack { to, before, paths } = unfinished;
+        let views = self.views.of(to.base);
+        let (to, before) = {
+            let look = views.tree().device().look()?;
+            let found = |epoch| look.snapshot(to.base, epoch)?.ok_or(Error::Posix(Errno::STALE));
+            (found(to.epoch)?, found(*before)?)
+        };
+        let tops = Tops::find(&views, &to, paths)?;
+        log::info!("bringing back {} goes on", shown_all(tops.paths(), HISTORY_PATHS));
+        self.work(&views, &tops, (&to, &before), false, &mut |_| Ok(()))
     }
 
     fn work(
@@ -143,7 +139,7 @@ impl Daemon {
             steps: 0,
         };
         let led = if is_led { work.find_touched(snapshot, before) } else { Ok(()) };
-        let result = led.and_then(|()| work.run(snapshot));
+        let result = led.and_then(|()| work.run());
         let report = work.report;
         let ended = views.end_bringing_back();
         let committed = views.tree().commit();
@@ -207,10 +203,10 @@ impl BringBack<'_> {
         Ok(())
     }
 
-    fn run(&mut self, snapshot: &Snapshot) -> Result<()> {
+    fn run(&mut self) -> Result<()> {
         let tops = self.tops;
         for top in tops.iter() {
-            if let Err(error) = self.top(root_of(snapshot.base), top) {
+            if let Err(error) = self.top(self.root, top) {
                 self.problem(error, &String::from_utf8_lossy(&top.path))?;
             }
         }

@@ -189,7 +189,6 @@ impl Daemon {
         report: &mut RollReport,
         progress: OnProgress<'_>,
     ) -> Result<()> {
-        let mut anchor = archive.tip().map(|tip| tip.epoch);
         let mut save = |pair: &[Snapshot], left: &[Snapshot]| -> Result<()> {
             let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes: 0 });
             let ends = (&pair[0], &pair[1]);
@@ -197,9 +196,8 @@ impl Daemon {
             report.saved += 1;
             report.saved_bytes += summary.bytes;
             archive.refresh(&mut |_| Ok(()))?;
-            anchor = Some(pair[1].epoch);
             // The snapshot before is given up only when this is durable.
-            self.set_anchor(views, archive, anchor, left)
+            self.set_anchor(views, archive, Some(pair[1].epoch), left)
         };
         for (i, pair) in saving.windows(2).enumerate() {
             let is_last = i + 2 == saving.len();

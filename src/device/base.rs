@@ -271,6 +271,13 @@ impl State {
         Ok(dependants)
     }
 
+    /// Whether the archive of its base, or what is being saved to it, needs a snapshot.
+    pub fn is_archiving(&self, point: Point) -> bool {
+        // A base that is being deleted has no archive any more.
+        let archive = self.base_record(point.base).ok().and_then(|record| record.archive.as_ref());
+        archive.is_some_and(|archive| archive.needs(point.epoch))
+    }
+
     pub(super) fn put_base(&mut self, id: BaseId, record: BaseRecord) {
         self.meta.put(Table::Base, &id.to_be_bytes(), &record);
         match self.bases.get_mut(&id) {

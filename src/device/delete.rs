@@ -241,11 +241,6 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn is_archiving(&self, point: Point) -> bool {
-        let record = self.base_record(point.base).ok().and_then(|record| record.archive.as_ref());
-        record.is_some_and(|archive| archive.needs(point.epoch))
-    }
-
     pub(super) fn drop_mark(&mut self, point: Point) -> Result<()> {
         let mark = self.stored_snapshot(point.base, point.epoch)?;
         let is_mark = mark.is_some_and(|mark| mark.record.purpose == Purpose::Mirror);

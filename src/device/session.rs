@@ -120,10 +120,7 @@ impl State {
         loop {
             let Some(snapshot) = self.snapshot_before(base, before)? else { return Ok(0) };
             let is_active = snapshot.record.state == SnapshotState::Active && !snapshot.record.deleting;
-            // Asked also of a base that is being deleted, which has no archive any more.
-            let archive = self.base_record(base).ok().and_then(|record| record.archive.as_ref());
-            let is_archiving = archive.is_some_and(|archive| archive.needs(snapshot.epoch));
-            if is_active || is_archiving || !self.dependants(snapshot.point())?.is_empty() {
+            if is_active || self.is_archiving(snapshot.point()) || !self.dependants(snapshot.point())?.is_empty() {
                 return Ok(snapshot.epoch);
             }
             before = snapshot.epoch;

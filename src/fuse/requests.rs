@@ -4,7 +4,7 @@ use super::convert::{errno, file_type, set_time};
 use super::number::{Node, Place, ROOT};
 use super::root::Target;
 use super::{BASE_XATTR, FileSystem, KEEP, REQUEST_BYTES, STORE_XATTR, placement};
-use crate::device::{Moment, base_of};
+use crate::device::{InodeNo, Moment, base_of};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{Caller, Change, Entry, Inode, Kind, New, Position, RenameMode, SetMode, SetXattr};
 use fuser::*;
@@ -64,19 +64,20 @@ impl FileSystem {
         !crate::view::is_virtual_name(name) && self.numbers.node(parent).is_ok_and(|node| !keep(&node).is_zero())
     }
 
+    fn live_inode(&self, number: u64) -> Option<InodeNo> {
+        match self.numbers.node(number) {
+            Ok(Node::In(Place { inode, moment: Moment::Live, .. })) => Some(inode),
+            _ => None,
+        }
+    }
+
     /// The kernel is told of this inode: it stays until it is forgotten.
     fn hold(&self, number: u64) -> Generation {
-        Generation(match self.numbers.node(number) {
-            Ok(Node::In(Place { inode, moment: Moment::Live, .. })) => self.views.tree().hold(inode),
-            _ => 0,
-        })
+        self.live_inode(number).map_or(GENERATION, |inode| Generation(self.views.tree().hold(inode)))
     }
 
     fn generation(&self, number: u64) -> Generation {
-        Generation(match self.numbers.node(number) {
-            Ok(Node::In(Place { inode, moment: Moment::Live, .. })) => self.views.tree().generation(inode),
-            _ => 0,
-        })
+        self.live_inode(number).map_or(GENERATION, |inode| Generation(self.views.tree().generation(inode)))
     }
 
     fn make(&self, request: &Request, umask: u32, parent: u64, name: &OsStr, new: New<'_>) -> Result<FileAttr> {

@@ -277,6 +277,13 @@ fn size_of(inode: &Inode) -> Option<u64> {
     (!inode.is_directory()).then_some(inode.size)
 }
 
+/// Whether a name was there before or is there after.
+#[derive(Clone, Copy)]
+enum Way {
+    Went,
+    Came,
+}
+
 /// Names that went and names that came.
 struct Names<'a> {
     tree: &'a Tree,
@@ -309,48 +316,36 @@ impl Names<'_> {
         let old_path = if was_there { self.path(directory, self.before)? } else { None };
         for entry in old.values().filter(|entry| !is_same(entry, new.get(&entry.name))) {
             if let Some(path) = &old_path {
-                self.remove(entry, join(path, &entry.name))?;
+                self.note(Way::Went, entry, join(path, &entry.name))?;
             }
         }
         let new_path = if is_there { self.path(directory, self.after)? } else { None };
         for entry in new.values().filter(|entry| !is_same(entry, old.get(&entry.name))) {
             if let Some(path) = &new_path {
-                self.add(entry, join(path, &entry.name))?;
+                self.note(Way::Came, entry, join(path, &entry.name))?;
             }
         }
         Ok(())
     }
 
-    /// What is gone with its directory is named by that alone, if a restore that is not settled took both away.
-    fn remove(&mut self, entry: &Entry, path: Vec<u8>) -> Result<()> {
-        let paths = self.removed.entry(entry.inode).or_default();
+    /// What went or came with its directory is found in that alone, if a restore that is not settled took or brought
+    /// both.
+    fn note(&mut self, way: Way, entry: &Entry, path: Vec<u8>) -> Result<()> {
+        let (names, here, there) = match way {
+            Way::Went => (&mut self.removed, self.before, self.after),
+            Way::Came => (&mut self.added, self.after, self.before),
+        };
+        let paths = names.entry(entry.inode).or_default();
         if paths.iter().any(|(known, _)| *known == path) {
             return Ok(());
         }
         paths.push((path.clone(), entry.kind));
-        let is_gone_directory =
-            entry.kind == Kind::Directory && self.tree.inode_or_none(entry.inode, self.after)?.is_none();
-        if is_gone_directory && self.seen.insert(entry.inode) {
-            for child in self.entries(entry.inode, self.before)?.into_values() {
+        let is_whole_directory =
+            entry.kind == Kind::Directory && self.tree.inode_or_none(entry.inode, there)?.is_none();
+        if is_whole_directory && self.seen.insert(entry.inode) {
+            for child in self.entries(entry.inode, here)?.into_values() {
                 let path = join(&path, &child.name);
-                self.remove(&child, path)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, entry: &Entry, path: Vec<u8>) -> Result<()> {
-        let paths = self.added.entry(entry.inode).or_default();
-        if paths.iter().any(|(known, _)| *known == path) {
-            return Ok(());
-        }
-        paths.push((path.clone(), entry.kind));
-        let is_new_directory =
-            entry.kind == Kind::Directory && self.tree.inode_or_none(entry.inode, self.before)?.is_none();
-        if is_new_directory && self.seen.insert(entry.inode) {
-            for child in self.entries(entry.inode, self.after)?.into_values() {
-                let path = join(&path, &child.name);
-                self.add(&child, path)?;
+                self.note(way, &child, path)?;
             }
         }
         Ok(())

@@ -40,6 +40,12 @@ pub struct Session {
     pub record: SessionRecord,
 }
 
+/// Whether a snapshot may go for want of room.
+fn may_be_dropped(state: &State, snapshot: &Snapshot) -> Result<bool> {
+    let is_wanted = snapshot.record.held || snapshot.record.reserve > 0 || state.is_archiving(snapshot.point());
+    Ok(!is_wanted && state.dependants(snapshot.point())?.is_empty())
+}
+
 impl Views {
     /// Takes a snapshot of this base, durably. Without a name it gets the time, in UTC.
     pub fn snapshot(&self, name: Option<&[u8]>) -> Result<Snapshot> {
@@ -439,23 +445,14 @@ impl Views {
         let oldest = {
             let look = self.tree.device().look()?;
             let mut oldest: Option<Snapshot> = None;
-            for (base, record) in look.bases() {
-                let archive = record.archive.as_ref();
-                let mut found = None;
+            for (base, _) in look.bases() {
                 for snapshot in look.snapshots(base)? {
-                    let record = &snapshot.record;
-                    let is_wanted = record.held
-                        || record.reserve > 0
-                        || archive.is_some_and(|archive| archive.needs(snapshot.epoch));
-                    if !is_wanted && look.dependants(snapshot.point())?.is_empty() {
-                        found = Some(snapshot);
+                    if oldest.as_ref().is_some_and(|oldest| oldest.epoch <= snapshot.epoch) {
                         break;
                     }
-                }
-                if let Some(found) = found
-                    && oldest.as_ref().is_none_or(|oldest| found.epoch < oldest.epoch)
-                {
-                    oldest = Some(found);
+                    if may_be_dropped(&look, &snapshot)? {
+                        oldest = Some(snapshot);
+                    }
                 }
             }
             oldest
