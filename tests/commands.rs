@@ -25,14 +25,7 @@ fn sample(root: &Path) {
 /// The same commands on a store that is mounted and on one that is not.
 #[test]
 fn every_verb_works_mounted_and_unmounted() {
-    for is_mounted in [false, true] {
-        if is_mounted && !can_mount() {
-            return;
-        }
-        let mounted = Mounted::unmounted();
-        if is_mounted {
-            mounted.mount(&[]);
-        }
+    for (mounted, is_mounted) in Mounted::unmounted_and_mounted() {
         let source = mounted.dir.path().join("source");
         sample(&source);
         let sync = |args: &[&str]| {
@@ -350,14 +343,7 @@ fn of_many_problems_the_first_are_shown() {
 
 #[test]
 fn an_empty_path_is_not_everything() {
-    for is_mounted in [false, true] {
-        if is_mounted && !can_mount() {
-            return;
-        }
-        let mounted = Mounted::unmounted();
-        if is_mounted {
-            mounted.mount(&[]);
-        }
+    for (mounted, _) in Mounted::unmounted_and_mounted() {
         let source = mounted.dir.path().join("source");
         sample(&source);
         mounted.ok(["sync", source.to_str().unwrap()]);

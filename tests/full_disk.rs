@@ -37,24 +37,12 @@ fn is_full<T>(result: std::io::Result<T>) -> bool {
     }
 }
 
-/// Bytes that do not compress, different for each seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut step = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..len).map(|_| step()).collect()
-}
-
 /// Writes files until there is no room; what each of them holds.
 fn fill(dir: &Path, first: u64) -> Vec<(PathBuf, Vec<u8>)> {
     let mut written = Vec::new();
     for i in first.. {
         let path = dir.join(format!("file {i}"));
-        let bytes = noise(i, [3000, 500_000, 70_000, 300][i as usize % 4]);
+        let bytes = random_bytes(i, [3000, 500_000, 70_000, 300][i as usize % 4]);
         let file = File::create(&path);
         if is_full(file.as_ref().map_err(|error| std::io::Error::from(error.kind()))) {
             return written;
@@ -102,7 +90,7 @@ fn a_full_disk_loses_nothing_and_can_be_emptied() {
     let has_snapshot = !is_full(fs::create_dir(mounted.snap().join("full")));
     compare(&first);
     let overwritten =
-        File::options().write(true).open(&first[1].0).and_then(|mut file| file.write_all(&noise(99, 500_000)));
+        File::options().write(true).open(&first[1].0).and_then(|mut file| file.write_all(&random_bytes(99, 500_000)));
     if has_snapshot && overwritten.is_ok() {
         assert_eq!(fs::read(mounted.snap().join("full").join(first[1].0.file_name().unwrap())).unwrap(), first[1].1);
     }

@@ -550,14 +550,7 @@ fn writers_elsewhere_and_here_go_on() {
 
 #[test]
 fn save_and_go_back_and_what_history_tells() {
-    for is_mounted in [false, true] {
-        if is_mounted && !can_mount() {
-            return;
-        }
-        let mounted = Mounted::unmounted();
-        if is_mounted {
-            mounted.mount(&[]);
-        }
+    for (mounted, _) in Mounted::unmounted_and_mounted() {
         let source = mounted.dir.path().join("source");
         fs::create_dir(&source).unwrap();
         let put = |text: &str| {

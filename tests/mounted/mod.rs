@@ -52,6 +52,17 @@ impl Mounted {
         mounted
     }
 
+    /// A new, empty store that is not mounted, and another one that is, where that can be had.
+    pub fn unmounted_and_mounted() -> impl Iterator<Item = (Mounted, bool)> {
+        [false, true].into_iter().filter(|is_mounted| !is_mounted || can_mount()).map(|is_mounted| {
+            let mounted = Mounted::unmounted();
+            if is_mounted {
+                mounted.mount(&[]);
+            }
+            (mounted, is_mounted)
+        })
+    }
+
     pub fn store(&self) -> PathBuf {
         self.dir.path().join("store")
     }
