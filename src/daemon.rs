@@ -132,6 +132,7 @@ impl Daemon {
                 _ => None,
             },
         };
+        self.views.tree().device().prepare_journal()?;
         let mut source = self.path.clone().into_os_string();
         if let Some(base) = base {
             source.push(":");

@@ -55,11 +55,11 @@ pub use tracks::{Source, split_track_key};
 
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
-use crate::journal::{Entry, Journal};
+use crate::journal::{Entry, EntryKind, Journal};
 use crate::limits::*;
 use crate::logstore::{Codec, Holder, Holders, Location, LogStore};
 use crate::media::MediaDir;
-use crate::meta::{Kv, Meta, Reserve, Table};
+use crate::meta::{Kv, Meta, Overlay, Reserve, Table};
 use alone::Alone;
 use dirty::Dirty;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -132,8 +132,8 @@ pub struct Device {
     journal: Journal,
     dir: Arc<dyn MediaDir>,
     settings: Settings,
-    /// Held by whoever flushes or commits; taken before `state`.
-    commit_lock: Mutex<()>,
+    /// Held by whoever flushes or commits; taken before `state`. With what the key-value store does not have yet.
+    commit_lock: Mutex<commit::Pending>,
     freezes: AtomicU64,
     durable_freezes: AtomicU64,
     stopped: Mutex<Option<String>>,
@@ -243,10 +243,11 @@ impl Device {
             }
             _ => Error::media(format!("opening {META_FILE}"), source),
         })?;
+        dir.tidy(META_FILE).map_err(|source| Error::media(format!("tidying {META_FILE}"), source))?;
         let reserve = Reserve::open(dir.clone()).map_err(|source| Error::media("opening the reserve", source))?;
         let kv = Kv::open(media, Some(Arc::new(reserve)))?;
         kv.refill_reserve()?;
-        let meta = Meta::new(&kv)?;
+        let mut meta = Meta::new(&kv)?;
         let missing = |what: &str| Error::corrupt("the metadata (meta.redb)", format!("it has no {what}"));
         let settings: Settings = meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
         let track_bytes = settings.track_bytes as usize;
@@ -256,12 +257,23 @@ impl Device {
                 format!("a track size of {track_bytes} is not possible"),
             ));
         }
+        let commits = |meta: &Meta| -> Result<u64> {
+            meta.get(Table::State, COMMITS)?.ok_or_else(|| missing("number of commits"))
+        };
+        let mut durable = commits(&meta)?;
+        let (journal, mut journaled) = Journal::open(dir.clone(), RandomState::new().hash_one(durable), durable)?;
+        let is_commit = |entry: &mut Entry| entry.kind == EntryKind::Commit;
+        for entry in journaled.extract_if(.., is_commit).filter(|entry| entry.after > durable).collect::<Vec<_>>() {
+            log::info!("commit {} is taken over from the journal", entry.after);
+            kv.commit(&Overlay::from_bytes(&entry.payload)?)?;
+            meta.reattach(&kv)?;
+            durable = commits(&meta)?;
+        }
+        // What fsync journaled before that is in it.
+        journaled.retain(|entry| entry.after >= durable);
         let history: HistoryRecord =
             meta.get(Table::State, HISTORY)?.ok_or_else(|| missing("record of its history"))?;
         let log = LogStore::open(dir.clone(), &meta, settings.codec, track_bytes)?;
-        let durable: u64 = meta.get(Table::State, COMMITS)?.ok_or_else(|| missing("number of commits"))?;
-        let nonce = RandomState::new().hash_one(durable);
-        let (journal, journaled) = Journal::open(dir.clone(), nonce, durable)?;
         // What is committed from now on is later than all that was journaled.
         let commits = journaled.iter().map(|entry| entry.after).fold(durable, u64::max);
         let mut state = State {
@@ -373,15 +385,27 @@ impl Device {
 
     /// Commits, and lets nothing be changed after that.
     pub fn close(&self) -> Result<()> {
-        let commit = self.committer()?;
+        let mut commit = self.committer()?;
         commit.run(|_| {
             *self.stopped.lock() = Some("it is being closed".into());
             self.has_stopped.store(true, Ordering::Release);
             Ok(())
         })?;
         // What was set aside for work is not taken while there is none.
-        self.log.trim(&self.state.read().meta);
+        let mut state = self.state.write();
+        self.log.trim(&state.meta);
+        // Nothing depends on it, and on a full disk it could only fail.
+        if !self.is_full()
+            && let Err(error) = self.trim_meta(&mut state.meta)
+        {
+            log::warn!("room that is not used was not given back: {error}");
+        }
         self.journal.close()
+    }
+
+    fn trim_meta(&self, meta: &mut Meta) -> Result<()> {
+        meta.trim(&self.kv, &*self.dir, META_FILE)?;
+        self.kv.trim_reserve()
     }
 
     pub fn check_running(&self) -> Result<()> {
@@ -393,9 +417,9 @@ impl Device {
 
     /// Tells the background thread that there is something to do.
     pub fn wake(&self) {
-        let mut work = self.work.lock();
-        if !*work {
-            *work = true;
+        // Who is woken needs the lock.
+        let was_told = std::mem::replace(&mut *self.work.lock(), true);
+        if !was_told {
             self.work_came.notify_one();
         }
     }
@@ -420,6 +444,7 @@ impl Device {
 
     /// The tables as the last durable commit left them, apart from all that goes on.
     pub fn durable(&self) -> Result<Meta> {
+        let _commit = self.committer()?;
         Meta::new(&self.kv)
     }
 

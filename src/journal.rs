@@ -1,9 +1,9 @@
-//! The journal: what fsync made durable since the last commit, so that it need not wait for one.
+//! The journal: what is durable before the key-value store has it, so that nobody need wait for that.
 //!
-//! An entry is written, synced, and obsolete as soon as a commit has made the same things durable. What
-//! is in an entry is for the layers above. The file has two halves: entries written after freeze *n* go
-//! to half *n mod 2*, from its start. When freeze *n* + 2 comes, commit *n* + 1 is durable, and the half
-//! may be written over.
+//! An entry is written, synced, and obsolete as soon as the key-value store has the same things. It is what
+//! fsync makes durable, or a small commit as a whole. What is in an entry is for the layers above. The file
+//! has two halves: entries written after freeze *n* go to half *n mod 2*, from its start. When freeze *n* + 2
+//! comes, the key-value store has commit *n* + 1, and the half may be written over.
 //!
 //! Invariants:
 //! - when [`Journal::sync`] has returned, the entry and all before it in its half survive a power cut;
@@ -19,8 +19,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use xxhash_rust::xxh3::Xxh3;
 
 const FILE: &str = "journal";
-const MAGIC: &[u8; 4] = b"pitJ";
 const HEADER: usize = 40;
+
+/// What an entry tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// What has become of an inode since the freeze.
+    Inode,
+    /// All that the freeze froze.
+    Commit,
+}
+
+impl EntryKind {
+    fn magic(self) -> &'static [u8; 4] {
+        match self {
+            EntryKind::Inode => b"pitJ",
+            EntryKind::Commit => b"pitC",
+        }
+    }
+
+    fn from_magic(magic: &[u8]) -> Option<EntryKind> {
+        [EntryKind::Inode, EntryKind::Commit].into_iter().find(|kind| kind.magic() == magic)
+    }
+}
 
 /// Where an entry stands: to be waited for with [`Journal::sync`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +52,7 @@ pub struct Ticket(u64);
 pub struct Entry {
     /// The freeze after which it was written.
     pub after: u64,
+    pub kind: EntryKind,
     pub payload: Vec<u8>,
 }
 
@@ -86,10 +108,27 @@ impl Journal {
         Ok((journal, entries))
     }
 
-    /// Appends an entry; `None` when there is no room for it.
-    pub fn append(&self, after: u64, payload: &[u8]) -> Result<Option<Ticket>> {
+    /// Sets room for entries aside, where there is enough.
+    pub fn prepare(&self) -> Result<()> {
+        self.media(&mut self.inner.lock()).map(|_| ())
+    }
+
+    /// Appends a commit; `None` when there is no room for it, or none was ever set aside: making the file takes
+    /// longer than it saves.
+    pub fn append_commit(&self, freeze: u64, payload: &[u8]) -> Result<Option<Ticket>> {
         let mut inner = self.inner.lock();
-        let inner = &mut *inner;
+        match inner.half_bytes {
+            0 => Ok(None),
+            _ => self.append_to(&mut inner, freeze, EntryKind::Commit, payload),
+        }
+    }
+
+    /// Appends an entry of an inode; `None` when there is no room for it.
+    pub fn append(&self, after: u64, payload: &[u8]) -> Result<Option<Ticket>> {
+        self.append_to(&mut self.inner.lock(), after, EntryKind::Inode, payload)
+    }
+
+    fn append_to(&self, inner: &mut Inner, after: u64, kind: EntryKind, payload: &[u8]) -> Result<Option<Ticket>> {
         let Some(media) = self.media(inner)? else { return Ok(None) };
         let index = (after % 2) as usize;
         let mut half = inner.halves[index];
@@ -100,7 +139,7 @@ impl Journal {
         if half.after < after {
             half = Half { after, ..Half::default() };
         }
-        let bytes = encode(self.nonce, &half, payload);
+        let bytes = encode(kind, self.nonce, &half, payload);
         if half.used + bytes.len() as u64 > inner.half_bytes {
             self.is_filling.store(true, Ordering::Relaxed);
             return Ok(None);
@@ -183,9 +222,9 @@ impl Journal {
 }
 
 /// Header, payload, and zeros to the end of a block.
-fn encode(nonce: u64, half: &Half, payload: &[u8]) -> Vec<u8> {
+fn encode(kind: EntryKind, nonce: u64, half: &Half, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity((HEADER + payload.len()).next_multiple_of(BLOCK_BYTES));
-    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(kind.magic());
     bytes.extend_from_slice(&half.entries.to_le_bytes());
     bytes.extend_from_slice(&half.after.to_le_bytes());
     bytes.extend_from_slice(&nonce.to_le_bytes());
@@ -214,8 +253,8 @@ fn read_half(media: &dyn Media, start: u64, len: u64) -> io::Result<Vec<Entry>> 
         let word = |from: usize| u64::from_le_bytes(header[from..from + 8].try_into().unwrap_or_default());
         let number = u32::from_le_bytes(header[4..8].try_into().unwrap_or_default());
         let payload_len = word(24);
-        let is_next = header[..4] == *MAGIC
-            && number as usize == entries.len()
+        let Some(kind) = EntryKind::from_magic(&header[..4]) else { break };
+        let is_next = number as usize == entries.len()
             && first.is_none_or(|first| first == header[8..24])
             && payload_len <= len - at - HEADER as u64;
         if !is_next {
@@ -227,7 +266,7 @@ fn read_half(media: &dyn Media, start: u64, len: u64) -> io::Result<Vec<Entry>> 
             break;
         }
         first = header[8..24].try_into().ok();
-        entries.push(Entry { after: word(8), payload });
+        entries.push(Entry { after: word(8), kind, payload });
         at += (HEADER as u64 + payload_len).next_multiple_of(BLOCK_BYTES as u64);
     }
     Ok(entries)
@@ -274,6 +313,18 @@ mod tests {
         let (journal, _) = Journal::open(dir.clone(), 2, 2).unwrap();
         append(&journal, 2, 7, 10);
         assert_eq!(payloads(&Journal::open(dir.clone(), 3, 2).unwrap().1), [(2, 7)]);
+    }
+
+    #[test]
+    fn commits_are_told_from_what_fsync_writes() {
+        let dir = Arc::new(TestDir::new());
+        let (journal, _) = Journal::open(dir.clone(), 1, 0).unwrap();
+        assert_eq!(journal.append_commit(1, &[1]).unwrap(), None, "there is no file yet");
+        journal.prepare().unwrap();
+        append(&journal, 1, 2, 10);
+        journal.sync(journal.append_commit(1, &[3]).unwrap().unwrap()).unwrap();
+        let kinds: Vec<EntryKind> = Journal::open(dir, 2, 1).unwrap().1.iter().map(|entry| entry.kind).collect();
+        assert_eq!(kinds, [EntryKind::Inode, EntryKind::Commit]);
     }
 
     #[test]

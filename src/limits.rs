@@ -59,6 +59,10 @@ pub const TRACK_PATCHES_MAX: usize = 8;
 pub const TRACK_PATCHES_HURRIED: usize = 32;
 
 pub const META_CACHE_BYTES: usize = 64 << 20;
+/// Metadata is written anew when it is closed if its file has more than one and a half times what it holds, and this;
+/// not in files so large that it takes long (measured: 6 ms a MiB).
+pub const META_TRIM_BYTES_MIN: u64 = 1 << 20;
+pub const META_TRIM_BYTES_MAX: u64 = 32 << 20;
 /// Tracks kept in memory because a part of them was read.
 pub const TRACK_CACHE_BYTES: usize = 8 << 20;
 
@@ -68,6 +72,9 @@ pub const JOURNAL_BYTES_MAX: u64 = 32 << 20;
 pub const JOURNAL_SHARE: u64 = 64;
 /// Data of one file that fsync journals; with more, a commit is better.
 pub const JOURNAL_DATA_MAX: u64 = 256 << 10;
+/// A commit that is made durable by the journal: bytes at most, and changed records.
+pub const JOURNAL_COMMIT_MAX: usize = 64 << 10;
+pub const JOURNAL_COMMIT_RECORDS_MAX: usize = 512;
 /// Places in a file, written since, that are remembered for fsync.
 pub const JOURNAL_RANGES_MAX: usize = 64;
 

@@ -2,12 +2,14 @@
 //!
 //! A [`MediaDir`] is a store's directory and a [`Media`] one file in it. Two kinds exist: real files
 //! (`media/disk.rs`) and a test media that keeps everything in memory, knows what has been synced and
-//! can stop at any sync (`media/test.rs`).
+//! can stop at any sync (`media/test.rs`). Bytes in memory that are to become a file are media too.
 
 mod disk;
+mod memory;
 mod test;
 
 pub use disk::DiskDir;
+pub use memory::MemoryMedia;
 pub use test::{Tearing, TestDir};
 
 use std::fmt::Debug;
@@ -38,14 +40,24 @@ pub struct Room {
     pub available: u64,
 }
 
+/// What a file that is to take another one's place is called.
+fn replacement_of(name: &str) -> String {
+    format!("{name}.new")
+}
+
 /// The files of one store.
 pub trait MediaDir: Debug + Send + Sync {
     /// Opens a file of the store; with `create`, makes it if it does not exist.
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn Media>>;
     fn exists(&self, name: &str) -> io::Result<bool>;
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Replaces a small file as a whole and durably: afterwards it has the old content or the new.
+    /// Replaces a file as a whole and durably: afterwards it has the old content or the new. Blocks of zeros take no
+    /// room. A file that was opened before stays what it was. A crash may leave what [`MediaDir::tidy`] removes.
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()>;
+    /// Removes what is left of replacing a file.
+    fn tidy(&self, name: &str) -> io::Result<()> {
+        self.remove(&replacement_of(name))
+    }
     fn room(&self) -> io::Result<Room>;
     /// Where the directory is, for messages.
     fn describe(&self) -> String;

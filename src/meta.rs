@@ -24,6 +24,7 @@ pub use overlay::Overlay;
 pub use reserve::Reserve;
 
 use crate::error::{Error, Result};
+use crate::media::MediaDir;
 use kv::Stored as Tables;
 use overlay::Merge;
 use serde::Serialize;
@@ -250,6 +251,14 @@ impl Meta {
         Ok(())
     }
 
+    /// Writes the file of `kv`, of this name in `dir`, anew if much of it holds nothing.
+    pub fn trim(&mut self, kv: &Kv, dir: &dyn MediaDir, name: &str) -> Result<()> {
+        self.tables = Tables::default();
+        let trimmed = kv.trim(dir, name);
+        self.reattach(kv)?;
+        trimmed
+    }
+
     /// Looks at the durable tables anew, after `kv` was reopened.
     pub fn reattach(&mut self, kv: &Kv) -> Result<()> {
         self.tables = kv.tables()?;
@@ -336,6 +345,20 @@ mod tests {
         meta.rollback();
         assert_eq!(keys(&meta), [1]);
         assert_eq!(meta.get::<u8>(Table::Inode, &[1]).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn an_overlay_comes_back_from_its_bytes() {
+        let (_kv, mut meta) = open();
+        meta.put(Table::Inode, &[1], &1u8);
+        meta.put_raw(Table::History, &[], vec![0; 300]);
+        meta.remove(Table::Track, &[2, 0]);
+        let frozen = meta.freeze();
+        let bytes = frozen.to_bytes();
+        let read = Overlay::from_bytes(&bytes).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{frozen:?}"));
+        assert!(Overlay::from_bytes(&bytes[..bytes.len() - 1]).is_err());
+        assert!(Overlay::from_bytes(&encode(&[(99u8, [0u8; 0], None::<u8>)])).is_err(), "a table that is not there");
     }
 
     #[test]

@@ -237,6 +237,35 @@ fn restore_leaves_no_half_file_and_removes_none_but_its_own() {
 }
 
 #[test]
+fn another_name_of_a_file_is_restored_where_one_cannot_be() {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir_all(source.join("d")).unwrap();
+    let names = ["a", "b", "d/c"];
+    fs::write(source.join(names[0]), b"content").unwrap();
+    for name in &names[1..] {
+        fs::hard_link(source.join(names[0]), source.join(name)).unwrap();
+    }
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    for (round, blocked) in names.into_iter().enumerate() {
+        let to = mounted.dir.path().join(format!("to {round}"));
+        fs::create_dir_all(to.join("d")).unwrap();
+        fs::write(to.join(blocked), b"was here").unwrap();
+        let said = mounted.fails(1, ["restore", "live", "--to", to.to_str().unwrap()]);
+        assert!(said.contains(&format!("{blocked}: it exists already")), "{said}");
+        assert_eq!(fs::read(to.join(blocked)).unwrap(), b"was here");
+        let others: Vec<_> = names.iter().filter(|name| **name != blocked).map(|name| to.join(name)).collect();
+        let inode = fs::metadata(&others[0]).unwrap().ino();
+        for other in &others {
+            assert_eq!(fs::read(other).unwrap(), b"content");
+            assert_eq!(fs::metadata(other).unwrap().ino(), inode, "{}", other.display());
+        }
+        mounted.ok(["restore", "live", "--overwrite", "--to", to.to_str().unwrap()]);
+        assert!(names.iter().all(|name| fs::read(to.join(name)).unwrap() == b"content"));
+    }
+}
+
+#[test]
 fn umount_works_from_inside_the_mount() {
     if !can_mount() {
         return;

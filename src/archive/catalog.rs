@@ -125,6 +125,7 @@ impl Archive {
         let mut increments = BTreeMap::new();
         let mut broken = Vec::new();
         let mut names = BTreeSet::new();
+        let mut is_changed = false;
         for (name, bytes) in files(&self.directory)? {
             names.insert(name.clone());
             let path = self.directory.join(&name);
@@ -132,7 +133,10 @@ impl Archive {
                 index.with(Table::State, &header_key(&name), |value| decode(Table::State, name.as_bytes(), value))?;
             let header = match known {
                 Some((header, known_bytes)) if known_bytes == bytes => Ok(header),
-                _ => self.add_to_index(&path, &name, bytes, tell),
+                _ => {
+                    is_changed = true;
+                    self.add_to_index(&path, &name, bytes, tell)
+                }
             };
             match header.and_then(|header| self.check_origin(&path, &name, header)) {
                 Ok(header) => {
@@ -148,7 +152,20 @@ impl Archive {
         self.note_missing(&index, &names, &mut broken)?;
         let reachable_from = chain(&increments);
         note_gaps(&self.directory, &increments, reachable_from, &mut broken);
-        *self.inner.write() = Inner { index: Some(index), increments, reachable_from, broken };
+        drop(index);
+        let mut inner = self.inner.write();
+        inner.index = None;
+        if is_changed {
+            // Only room depends on it.
+            if let Err(error) = self.kv.trim(&DiskDir::new(&self.directory), INDEX) {
+                log::warn!("{}: {error}", self.directory.join(INDEX).display());
+            }
+            if self.kv.met_damage() {
+                self.kv.reopen()?;
+            }
+        }
+        *inner = Inner { index: Some(self.kv.tables()?), increments, reachable_from, broken };
+        drop(inner);
         self.readers.lock().clear();
         Ok(())
     }
@@ -332,6 +349,7 @@ fn open_index(directory: &Path) -> Result<Kv> {
     let media = DiskDir::new(directory);
     let path = directory.join(INDEX);
     let failed = |error| Error::media(format!("opening {}", path.display()), error);
+    media.tidy(INDEX).map_err(failed)?;
     if path.exists() {
         match Kv::open(media.open(INDEX, false).map_err(failed)?, None) {
             Ok(kv) => return Ok(kv),

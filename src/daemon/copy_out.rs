@@ -1,20 +1,24 @@
 //! Copying files out of a view into an ordinary directory, with all their metadata.
+//!
+//! One thread walks the view and makes directories; others put in them what is no directory. Further names of an
+//! inode are made when all first names are there, and attributes of directories come last.
 
-use super::{Daemon, OnProgress, Progress};
-use crate::clock::Timestamp;
+mod put;
+
+use super::{Daemon, OnProgress};
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::tree::{Inode, Kind, Tree, root_of, shown};
+use crate::tree::{Inode, Kind, Tree, root_of};
 use crate::view::{View, Views};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use put::{Job, Putter, Tally};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::time::Duration;
 
 /// What to copy out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -37,25 +41,18 @@ pub struct RestoreReport {
     pub problems: Vec<String>,
 }
 
-const CHUNK: u64 = 1 << 20;
+/// Threads that copy, at most.
+const THREADS_MAX: usize = 8;
+/// What the walk is ahead of them, at most.
+const AHEAD: usize = 256;
+/// How often somebody who waits is told how far it is.
+const TELL: Duration = Duration::from_millis(100);
 
 impl Daemon {
     /// Copies files out of a view of a base.
     pub fn copy_out(&self, views: &Views, options: &RestoreOptions, progress: OnProgress<'_>) -> Result<RestoreReport> {
         let View { base, moment } = views.view(&options.snapshot)?;
         let root = root_of(base);
-        let mut copy = CopyOut {
-            tree: views.tree(),
-            root,
-            moment,
-            overwrite: options.overwrite,
-            is_root: rustix::process::geteuid().is_root(),
-            seen: HashMap::new(),
-            directories: Vec::new(),
-            known_directories: HashSet::new(),
-            report: RestoreReport::default(),
-            progress,
-        };
         if options.to.starts_with(&self.path) {
             return Err(Error::Refused(
                 Errno::INVAL,
@@ -65,59 +62,122 @@ impl Daemon {
         let is_new = !options.to.exists();
         std::fs::create_dir_all(&options.to)
             .map_err(|error| Error::media(format!("making {}", options.to.display()), error))?;
-        if options.paths.is_empty() {
-            copy.content(root, &options.to)?;
-            // A directory that was there already keeps its own attributes.
-            if is_new {
-                copy.directories.push((root, options.to.clone()));
+        let tally = Tally::default();
+        let putter = Putter {
+            tree: views.tree(),
+            moment,
+            overwrite: options.overwrite,
+            is_root: rustix::process::geteuid().is_root(),
+            tally: &tally,
+        };
+        let mut walk = Walk {
+            tree: views.tree(),
+            root,
+            moment,
+            jobs: None,
+            numbered: 0,
+            firsts: HashMap::new(),
+            further: Vec::new(),
+            directories: Vec::new(),
+            known_directories: HashSet::new(),
+            tally: &tally,
+            progress,
+        };
+        let walked = walk.with_threads(&putter, |walk| {
+            if options.paths.is_empty() {
+                walk.content(root, &options.to)?;
             }
+            options.paths.iter().try_for_each(|path| walk.path(path, &options.to))
+        });
+        walked?;
+        walk.finish_names(&putter)?;
+        // A directory that was there already keeps its own attributes.
+        if options.paths.is_empty() && is_new {
+            walk.directories.insert(0, (root, options.to.clone()));
         }
-        for path in &options.paths {
-            match copy.path(path, &options.to) {
-                Err(Error::Refused(Errno::NOENT, text)) => copy.report.problems.push(text),
-                result => result?,
-            }
-        }
-        copy.finish_directories()?;
-        Ok(copy.report)
+        walk.finish_directories(&putter)?;
+        Ok(tally.report())
     }
 }
 
-struct CopyOut<'a> {
+struct Walk<'a> {
     tree: &'a Tree,
     root: InodeNo,
     moment: Moment,
-    overwrite: bool,
-    is_root: bool,
-    /// Where an inode with several names was put first.
-    seen: HashMap<InodeNo, PathBuf>,
+    /// While threads wait for them.
+    jobs: Option<SyncSender<Job>>,
+    /// How many jobs there have been.
+    numbered: u64,
+    /// Where an inode with several names is put first.
+    firsts: HashMap<InodeNo, PathBuf>,
+    /// The other names.
+    further: Vec<Job>,
     /// Directories get their attributes last: filling them changes their times.
     directories: Vec<(InodeNo, PathBuf)>,
     known_directories: HashSet<InodeNo>,
-    report: RestoreReport,
+    tally: &'a Tally,
     progress: OnProgress<'a>,
 }
 
-impl CopyOut<'_> {
+impl Walk<'_> {
+    /// Walks while threads copy what it comes to; returns when all of it is done.
+    fn with_threads(&mut self, putter: &Putter<'_>, walk: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let (sender, jobs) = sync_channel(AHEAD);
+        let (is_done, done) = channel::<()>();
+        let jobs = parking_lot::Mutex::new(jobs);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let (jobs, is_done) = (&jobs, is_done.clone());
+                scope.spawn(move || {
+                    // Until the walk has ended.
+                    while let Ok(job) = { jobs.lock().recv() } {
+                        putter.put(&job);
+                    }
+                    drop(is_done);
+                });
+            }
+            drop(is_done);
+            self.jobs = Some(sender);
+            let walked = walk(self);
+            self.jobs = None;
+            if walked.is_err() {
+                self.tally.stop();
+            }
+            let mut told = walked;
+            while done.recv_timeout(TELL) == Err(RecvTimeoutError::Timeout) {
+                if told.is_ok() {
+                    told = self.tell();
+                }
+            }
+            told
+        })?;
+        self.tally.fatal()?;
+        self.tell()
+    }
+
     fn path(&mut self, path: &[u8], to: &Path) -> Result<()> {
         let names: Vec<&[u8]> =
             path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
         let (mut at, mut target) = (self.root, to.to_path_buf());
         for (i, name) in names.iter().enumerate() {
-            let (inode, found) = self.tree.lookup(at, name, self.moment).map_err(|error| match error {
-                Error::Posix(Errno::NOENT | Errno::NOTDIR) => Error::Refused(
-                    Errno::NOENT,
-                    format!(
+            let (inode, found) = match self.tree.lookup(at, name, self.moment) {
+                Ok(found) => found,
+                Err(Error::Posix(Errno::NOENT | Errno::NOTDIR)) => {
+                    let text = format!(
                         "{:?} is not in the snapshot; `ls` in the mounted snapshot or `pitfs diff` shows what is",
                         String::from_utf8_lossy(path)
-                    ),
-                ),
-                other => other,
-            })?;
+                    );
+                    self.numbered += 1;
+                    self.tally.note(self.numbered, text);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
             target.push(OsStr::from_bytes(name));
             at = inode;
             if i + 1 == names.len() {
-                return self.one(inode, &found, &target);
+                return self.one(inode, found, target);
             }
             self.directory(inode, &target)?;
         }
@@ -131,30 +191,36 @@ impl CopyOut<'_> {
             Ok(true)
         })?;
         for (entry, found) in entries {
-            self.one(entry.inode, &found, &target.join(OsStr::from_bytes(&entry.name)))?;
+            self.one(entry.inode, found, target.join(OsStr::from_bytes(&entry.name)))?;
         }
         Ok(())
     }
 
-    fn problem(&mut self, target: &Path, error: impl std::fmt::Display) {
-        self.report.problems.push(format!("{}: {error}", shown(target.as_os_str().as_bytes())));
-    }
-
+    /// Tells how far it is; fails when it is to end.
     fn tell(&mut self) -> Result<()> {
-        (self.progress)(&Progress { files: self.report.files, bytes: self.report.bytes, total_bytes: 0 })
+        self.tally.fatal()?;
+        (self.progress)(&self.tally.progress()).inspect_err(|_| self.tally.stop())
     }
 
-    /// Copies one inode; what goes wrong with it is noted, and the rest is done.
-    fn one(&mut self, inode: InodeNo, found: &Inode, target: &Path) -> Result<()> {
-        let result = match found.kind() {
-            Kind::Directory => self.directory(inode, target).and_then(|()| self.content(inode, target)),
-            _ => self.not_directory(inode, found, target),
-        };
-        match result {
-            Ok(()) => self.report.files += 1,
-            // No room, or nobody waits any more: the rest would fare no better.
-            Err(error) if error.is_no_space() || error.errno() == Errno::INTR => return Err(error),
-            Err(error) => self.problem(target, error),
+    /// Copies one inode, now or soon; what goes wrong with it is noted, and the rest is done.
+    fn one(&mut self, inode: InodeNo, found: Inode, target: PathBuf) -> Result<()> {
+        self.numbered += 1;
+        let number = self.numbered;
+        if found.kind() == Kind::Directory {
+            let result = self.directory(inode, &target).and_then(|()| self.content(inode, &target));
+            self.tally.count(number, &target, result);
+            return self.tell();
+        }
+        let is_further = found.links > 1 && self.firsts.contains_key(&inode);
+        if found.links > 1 && !is_further {
+            self.firsts.insert(inode, target.clone());
+        }
+        let job = Job { number, inode, found, target };
+        match &self.jobs {
+            _ if is_further => self.further.push(job),
+            // They end before the walk only with a panic, which goes on when they are waited for.
+            Some(jobs) => drop(jobs.send(job)),
+            None => {}
         }
         self.tell()
     }
@@ -173,116 +239,30 @@ impl CopyOut<'_> {
         Ok(())
     }
 
-    fn not_directory(&mut self, inode: InodeNo, found: &Inode, target: &Path) -> Result<()> {
-        if self.overwrite && target.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
-            std::fs::remove_file(target).map_err(|error| Error::media("replacing it", error))?;
-        }
-        if found.links > 1
-            && let Some(first) = self.seen.get(&inode)
-        {
-            return std::fs::hard_link(first, target).map_err(cannot_make);
-        }
-        match found.kind() {
-            Kind::File => self.file(inode, found, target)?,
-            Kind::Symlink => {
-                std::os::unix::fs::symlink(OsStr::from_bytes(&found.inline), target).map_err(cannot_make)?
-            }
-            kind => {
-                let file_type = match kind {
-                    Kind::Fifo => FileType::Fifo,
-                    Kind::Socket => FileType::Socket,
-                    Kind::CharDevice => FileType::CharacterDevice,
-                    Kind::BlockDevice => FileType::BlockDevice,
-                    Kind::File | Kind::Symlink | Kind::Directory => FileType::RegularFile,
-                };
-                rustix::fs::mknodat(CWD, target, file_type, Mode::from(0o600u32), decode_device(found.rdev))
-                    .map_err(|errno| cannot_make(errno.into()))?;
-            }
-        }
-        if found.links > 1 {
-            self.seen.insert(inode, target.to_path_buf());
-        }
-        self.attributes(inode, found, target)
-    }
-
-    fn file(&mut self, inode: InodeNo, found: &Inode, target: &Path) -> Result<()> {
-        let file = File::options().write(true).create_new(true).mode(0o600).open(target).map_err(cannot_make)?;
-        // Only what was made here may go again.
-        self.fill(&file, inode, found).inspect_err(|_| self.discard(target))
-    }
-
-    fn fill(&mut self, file: &File, inode: InodeNo, found: &Inode) -> Result<()> {
-        let mut offset = 0;
-        while offset < found.size {
-            let data = match self.tree.seek_data(inode, offset, self.moment) {
-                Ok(data) => data,
-                Err(Error::Posix(Errno::NXIO)) => break,
-                Err(error) => return Err(error),
-            };
-            let end = self.tree.seek_hole(inode, data, self.moment)?;
-            offset = data;
-            while offset < end {
-                let bytes = self.tree.read(inode, offset, (end - offset).min(CHUNK) as usize, self.moment)?;
-                file.write_all_at(&bytes, offset).map_err(|error| Error::media("writing it", error))?;
-                offset += bytes.len() as u64;
-                self.report.bytes += bytes.len() as u64;
-                self.tell()?;
-            }
-        }
-        file.set_len(found.size).map_err(|error| Error::media("setting its length", error))
-    }
-
-    /// Half a file is worse than none.
-    fn discard(&mut self, target: &Path) {
-        if let Err(error) = std::fs::remove_file(target) {
-            self.problem(target, format!("a part of it stays behind: {error}"));
-        }
-    }
-
-    /// Owner, xattrs, mode and times, in the order in which one does not undo another.
-    fn attributes(&mut self, inode: InodeNo, found: &Inode, target: &Path) -> Result<()> {
-        let is_link = found.kind() == Kind::Symlink;
-        if self.is_root {
-            let (uid, gid) = (Uid::from_raw(found.uid), Gid::from_raw(found.gid));
-            rustix::fs::chownat(CWD, target, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|errno| Error::media("setting its owner", errno.into()))?;
-        }
-        for (name, value) in self.tree.xattrs(inode, self.moment)? {
-            match rustix::fs::lsetxattr(target, OsStr::from_bytes(&name), &value, XattrFlags::empty()) {
-                Ok(()) => {}
-                Err(errno) => {
-                    let error = io::Error::from(errno);
-                    self.problem(target, format!("the xattr {} could not be set: {error}", shown(&name)));
+    /// Makes the further names of inodes; one whose first name could not be made is copied under the next.
+    fn finish_names(&mut self, putter: &Putter<'_>) -> Result<()> {
+        for job in std::mem::take(&mut self.further) {
+            match self.firsts.get(&job.inode).filter(|first| !self.tally.has_failed(first)) {
+                Some(first) => putter.link(&job, first),
+                None => {
+                    putter.put(&job);
+                    self.firsts.insert(job.inode, job.target);
                 }
             }
-        }
-        if !is_link {
-            rustix::fs::chmodat(CWD, target, Mode::from(found.permissions()), AtFlags::empty())
-                .map_err(|errno| Error::media("setting its mode", errno.into()))?;
-        }
-        let timespec = |time: Timestamp| Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
-        let times = Timestamps { last_access: timespec(found.atime), last_modification: timespec(found.mtime) };
-        rustix::fs::utimensat(CWD, target, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|errno| Error::media("setting its times", errno.into()))
-    }
-
-    fn finish_directories(&mut self) -> Result<()> {
-        for (inode, target) in std::mem::take(&mut self.directories).into_iter().rev() {
-            let found = self.tree.inode(inode, self.moment)?;
-            if let Err(error) = self.attributes(inode, &found, &target) {
-                self.problem(&target, error);
-            }
+            self.tell()?;
         }
         Ok(())
     }
-}
 
-fn cannot_make(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            Error::Refused(Errno::EXIST, "it exists already; --overwrite replaces it".into())
+    fn finish_directories(&mut self, putter: &Putter<'_>) -> Result<()> {
+        for (inode, target) in std::mem::take(&mut self.directories).into_iter().rev() {
+            let found = self.tree.inode(inode, self.moment)?;
+            self.numbered += 1;
+            if let Err(error) = putter.attributes(self.numbered, inode, &found, &target) {
+                self.tally.problem(self.numbered, &target, error);
+            }
         }
-        _ => Error::media("making it", error),
+        Ok(())
     }
 }
 

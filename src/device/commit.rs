@@ -3,35 +3,65 @@
 //! A commit: flush until little is dirty; then, with operations waiting, flush the rest and freeze; then,
 //! with operations going on in the next overlay, sync the log store, commit the frozen overlay to the
 //! key-value store, publish. Whatever fails on the way stops the store: what was promised cannot be kept.
+//!
+//! The small overlay of a change that somebody waits for goes to the journal first, where it is durable with
+//! one flush of the disk. The key-value store takes it over in the background, or when the next commit comes.
 
 use super::{COMMITS, Device, HISTORY, HistoryRecord, State};
 use crate::error::Result;
-use crate::limits::{DIRTY_RECORDS_COMMIT, FREEZE_BYTES_MAX};
-use crate::meta::Table;
+use crate::limits::{DIRTY_RECORDS_COMMIT, FREEZE_BYTES_MAX, JOURNAL_COMMIT_MAX, JOURNAL_COMMIT_RECORDS_MAX};
+use crate::meta::{Overlay, Table};
 use parking_lot::MutexGuard;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// How often a commit tries to get ahead of writers before it lets them wait.
 const FLUSH_ROUNDS: usize = 8;
 
-/// The right to commit; one holder at a time.
+/// What the journal has made durable and the key-value store does not have.
+pub(super) type Pending = Option<Arc<Overlay>>;
+
+/// The right to commit; one holder at a time. The key-value store has all commits up to then.
 pub struct Commit<'a> {
     pub(super) device: &'a Device,
-    _lock: MutexGuard<'a, ()>,
+    pending: MutexGuard<'a, Pending>,
+    /// Dropped after the lock: whoever is woken wants it.
+    tell: Tell<'a>,
+}
+
+/// Tells the background, when dropped, that something is pending.
+struct Tell<'a> {
+    device: &'a Device,
+    is_due: bool,
+}
+
+impl Drop for Tell<'_> {
+    fn drop(&mut self) {
+        if self.is_due {
+            self.device.wake();
+        }
+    }
 }
 
 impl Device {
     /// Waits for the right to commit.
     pub fn committer(&self) -> Result<Commit<'_>> {
-        let lock = self.commit_lock.lock();
+        let pending = self.commit_lock.lock();
         self.check_running()?;
-        Ok(Commit { device: self, _lock: lock })
+        let mut commit = Commit { device: self, pending, tell: Tell { device: self, is_due: false } };
+        commit.take_over()?;
+        Ok(commit)
+    }
+
+    fn has_pending(&self) -> bool {
+        // Whoever holds the lock sees to it, or tells the background when it is free.
+        self.commit_lock.try_lock().is_some_and(|pending| pending.is_some())
     }
 
     /// Makes everything that has happened before the call durable.
     pub fn commit(&self) -> Result<()> {
         let seen = self.freezes.load(Ordering::SeqCst);
-        let commit = self.committer()?;
+        let mut commit = self.committer()?;
         // Somebody else may have frozen, after this call began, and finished, while it waited.
         if self.durable_freezes.load(Ordering::SeqCst) > seen {
             return Ok(());
@@ -41,6 +71,9 @@ impl Device {
 
     /// What the background thread does: flush what has piled up, and commit when it is time.
     pub fn relieve(&self) -> Result<()> {
+        if self.has_pending() {
+            self.committer()?;
+        }
         let (wants_flush, records) = {
             let state = self.state.read();
             (state.wants_flush(self.track_bytes()), state.meta.dirty_records())
@@ -56,8 +89,30 @@ impl Device {
 }
 
 impl Commit<'_> {
-    /// Runs one commit; `last` changes the state just before it is frozen, while nothing is dirty.
-    pub fn run<R>(&self, last: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
+    /// Runs one commit; `last` changes the state just before it is frozen, while nothing is dirty. What it has freed
+    /// may be used again.
+    pub fn run<R>(&mut self, last: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
+        let (result, freeze) = self.freeze(last)?;
+        self.take_over()?;
+        self.is_durable(freeze);
+        Ok(result)
+    }
+
+    /// Like [`Commit::run`], for somebody who waits: what is freed may be used again a little later.
+    pub(super) fn run_soon<R>(&mut self, last: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
+        let (result, freeze) = self.freeze(last)?;
+        match self.journal(freeze).inspect_err(|error| self.device.stop(error))? {
+            true => self.tell.is_due = true,
+            false => self.take_over()?,
+        }
+        self.is_durable(freeze);
+        Ok(result)
+    }
+
+    /// Up to the point where the frozen overlay is all that is missing; it is pending then. With the number of the
+    /// freeze, which is that of the last one if nothing had changed.
+    fn freeze<R>(&mut self, last: impl FnOnce(&mut State) -> Result<R>) -> Result<(R, u64)> {
+        self.take_over()?;
         let device = self.device;
         for _ in 0..FLUSH_ROUNDS {
             if device.state.read().dirty_bytes <= FREEZE_BYTES_MAX {
@@ -69,38 +124,62 @@ impl Commit<'_> {
         let state = &mut *guard;
         self.flush_rest(state)?;
         let result = last(state)?;
+        let before = device.freezes.load(Ordering::SeqCst);
         if state.meta.dirty_records() == 0 {
-            return Ok(result);
+            return Ok((result, before));
         }
         state.release_all(&device.log).inspect_err(|error| device.stop(error))?;
         let history = HistoryRecord { epoch: state.epoch, log_blocks: state.log_blocks, reserved: state.reserved };
         state.meta.put(Table::State, HISTORY, &history);
         state.freeze_counts()?;
         device.log.freeze(&mut state.meta).inspect_err(|error| device.stop(error))?;
-        let freeze = device.freezes.load(Ordering::SeqCst) + 1;
+        let freeze = before + 1;
         state.meta.put(Table::State, COMMITS, &state.replaying.unwrap_or(freeze));
-        let overlay = state.meta.freeze();
+        *self.pending = Some(state.meta.freeze());
         state.changes.freeze();
         device.freezes.store(freeze, Ordering::SeqCst);
         device.journal.frozen();
         drop(guard);
-        self.make_durable(&overlay).inspect_err(|error| device.stop(error))?;
-        device.durable_freezes.store(freeze, Ordering::SeqCst);
+        device.log.sync().inspect_err(|error| device.stop(error))?;
+        Ok((result, freeze))
+    }
+
+    fn is_durable(&self, freeze: u64) {
+        self.device.durable_freezes.store(freeze, Ordering::SeqCst);
+    }
+
+    /// Lets what is pending survive a power cut by the journal; false if only the key-value store can do that.
+    fn journal(&self, freeze: u64) -> Result<bool> {
+        let device = self.device;
+        let Some(overlay) = self.pending.as_ref() else { return Ok(true) };
+        // The entries that are done again must not be written over.
+        if overlay.len() > JOURNAL_COMMIT_RECORDS_MAX || device.state.read().replaying.is_some() {
+            return Ok(false);
+        }
+        let bytes = overlay.to_bytes();
+        if bytes.len() > JOURNAL_COMMIT_MAX {
+            return Ok(false);
+        }
+        match device.journal.append_commit(freeze, &bytes)? {
+            Some(ticket) => device.journal.sync(ticket).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Commits what is pending to the key-value store.
+    fn take_over(&mut self) -> Result<()> {
+        let Some(overlay) = self.pending.take() else { return Ok(()) };
+        let device = self.device;
+        let publish = || {
+            let mut state = device.state.write();
+            state.changes.published();
+            state.meta.published(&device.kv)
+        };
+        let taken_over = device.kv.commit(&overlay).and_then(|()| publish()).and_then(|()| device.log.durable());
+        taken_over.inspect_err(|error| device.stop(error))?;
         if let Err(error) = device.note_room() {
             log::warn!("the room of the store could not be looked at: {error}");
         }
-        Ok(result)
-    }
-
-    fn make_durable(&self, overlay: &crate::meta::Overlay) -> Result<()> {
-        let device = self.device;
-        device.log.sync()?;
-        device.kv.commit(overlay)?;
-        {
-            let mut state = device.state.write();
-            state.meta.published(&device.kv)?;
-            state.changes.published();
-        }
-        device.log.durable()
+        Ok(())
     }
 }

@@ -50,6 +50,12 @@ impl Device {
         self.state.write().replaying = None;
     }
 
+    /// Sets room aside with which small commits are durable sooner; for a store that stays open.
+    pub fn prepare_journal(&self) -> Result<()> {
+        self.check_running()?;
+        self.journal.prepare()
+    }
+
     /// Appends to the journal; `None` when only a commit will do, because there is no room.
     pub fn journal(&self, after: u64, payload: &[u8]) -> Result<Option<Ticket>> {
         let appended = self.journal.append(after, payload);

@@ -334,11 +334,12 @@ impl State {
 impl Commit<'_> {
     /// Changes the state as one step that is durable when this returns, while nothing is dirty. If `change`
     /// fails, nothing has happened.
-    pub fn change<R>(&self, change: impl FnOnce(&mut Changing<'_>) -> Result<R>) -> Result<R> {
-        self.run(|state| {
+    pub fn change<R>(&mut self, change: impl FnOnce(&mut Changing<'_>) -> Result<R>) -> Result<R> {
+        let device = self.device;
+        self.run_soon(|state| {
             state.meta.begin();
             let before = (state.epoch, state.bases.clone(), state.reserved, state.log_blocks);
-            match change(&mut Changing { device: self.device, state }) {
+            match change(&mut Changing { device, state }) {
                 Ok(result) => {
                     state.meta.finish();
                     state.counts_undo.clear();

@@ -1,9 +1,10 @@
 //! Real files in a real directory.
 
-use super::{Media, MediaDir, Room};
+use super::{Media, MediaDir, Room, replacement_of};
+use crate::limits::BLOCK_BYTES;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,9 +48,14 @@ impl MediaDir for DiskDir {
     }
 
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let temporary = self.path.join(format!("{name}.new"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(content)?;
+        let temporary = self.path.join(replacement_of(name));
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.set_len(content.len() as u64)?;
+        for (i, block) in content.chunks(BLOCK_BYTES).enumerate() {
+            if block.iter().any(|&byte| byte != 0) {
+                file.write_all_at(block, (i * BLOCK_BYTES) as u64)?;
+            }
+        }
         file.sync_all()?;
         std::fs::rename(&temporary, self.path.join(name))?;
         self.sync_directory()

@@ -296,8 +296,24 @@ impl MediaDir for TestDir {
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let mut shared = self.shared.lock();
         shared.check()?;
-        shared.files.insert(name.to_string(), Image::from_durable(content.to_vec(), BTreeSet::new()));
-        Ok(())
+        let holes: BTreeSet<u64> = content
+            .chunks(PAGE as usize)
+            .enumerate()
+            .filter(|(_, page)| page.iter().all(|&byte| byte == 0))
+            .map(|(number, _)| number as u64)
+            .collect();
+        let image = Image::from_durable(content.to_vec(), holes);
+        if shared.capacity.is_some_and(|capacity| shared.used() + image.room() > capacity) {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        shared.syncs += 1;
+        shared.stopped |= shared.stop_at == Some(shared.syncs);
+        let counted = shared.count();
+        // The change that fails may have arrived.
+        if counted.is_ok() || shared.changes.is_multiple_of(2) {
+            shared.files.insert(name.to_string(), image);
+        }
+        counted
     }
 
     fn room(&self) -> io::Result<Room> {

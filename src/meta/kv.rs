@@ -3,8 +3,8 @@
 use super::pages::{CheckedPages, DamageFlag};
 use super::{Overlay, Pair, Reserve, Table};
 use crate::error::{Error, Result};
-use crate::limits::META_CACHE_BYTES;
-use crate::media::Media;
+use crate::limits::{DIRTY_RECORDS_COMMIT, META_CACHE_BYTES, META_TRIM_BYTES_MAX, META_TRIM_BYTES_MIN};
+use crate::media::{Media, MediaDir, MemoryMedia};
 use parking_lot::Mutex;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageError, TableDefinition};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +21,7 @@ const OBJECT: &str = "the metadata (meta.redb)";
 
 /// The open database.
 pub struct Kv {
-    media: Arc<dyn Media>,
+    media: Mutex<Arc<dyn Media>>,
     reserve: Option<Arc<Reserve>>,
     damaged: DamageFlag,
     database: Mutex<Option<Database>>,
@@ -46,7 +46,11 @@ impl Kv {
     fn open_database(media: Arc<dyn Media>, reserve: Option<Arc<Reserve>>) -> Result<Kv> {
         let damaged = DamageFlag::default();
         let database = build(&media, &reserve, &damaged)?;
-        Ok(Kv { media, reserve, damaged, database: Mutex::new(Some(database)) })
+        Ok(Kv { media: Mutex::new(media), reserve, damaged, database: Mutex::new(Some(database)) })
+    }
+
+    fn media(&self) -> Arc<dyn Media> {
+        self.media.lock().clone()
     }
 
     /// Whether a read met a damaged page; from then on nothing is read until [`Kv::reopen`].
@@ -61,7 +65,7 @@ impl Kv {
         *database = None;
         self.damaged.store(false, Ordering::Release);
         // A disk that still fails may be asked again.
-        let again = build(&self.media, &self.reserve, &self.damaged);
+        let again = build(&self.media(), &self.reserve, &self.damaged);
         *database = Some(again.inspect_err(|_| self.damaged.store(true, Ordering::Release))?);
         Ok(())
     }
@@ -69,18 +73,14 @@ impl Kv {
     /// The tables as the last durable commit left them.
     pub fn tables(&self) -> Result<Stored> {
         let guard = self.database.lock();
-        let database = guard.as_ref().ok_or_else(|| Error::Stopped("the metadata could not be reopened".into()))?;
-        contained(|| {
-            let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
-            let open = |table| transaction.open_table(definition(table)).map_err(|error| failed(error.into()));
-            Ok(Stored { tables: Table::ALL.into_iter().map(open).collect::<Result<_>>()? })
-        })
+        let database = guard.as_ref().ok_or_else(closed)?;
+        contained(|| stored(database))
     }
 
     /// Writes one overlay, whole and durably.
     pub fn commit(&self, overlay: &Overlay) -> Result<()> {
         let guard = self.database.lock();
-        let database = guard.as_ref().ok_or_else(|| Error::Stopped("the metadata could not be reopened".into()))?;
+        let database = guard.as_ref().ok_or_else(closed)?;
         contained(|| {
             let mut transaction = database.begin_write().map_err(|error| failed(error.into()))?;
             // Keeps recovery instant: the allocator's state is part of each commit.
@@ -102,9 +102,36 @@ impl Kv {
         })
     }
 
+    /// Writes the file of this name in `dir`, which this database is in, anew without what it holds nothing in, if that
+    /// is much and the file not so large that it takes long.
+    pub fn trim(&self, dir: &dyn MediaDir, name: &str) -> Result<()> {
+        let len = self.file_bytes()?;
+        let room = dir.room().map_err(|error| Error::media(OBJECT, error))?;
+        if len > META_TRIM_BYTES_MAX || room.available < len * 2 {
+            return Ok(());
+        }
+        let mut guard = self.database.lock();
+        let database = guard.as_mut().ok_or_else(closed)?;
+        let is_wasteful = contained(|| {
+            let transaction = database.begin_write().map_err(|error| failed(error.into()))?;
+            let stored = transaction.stats().map_err(storage_failed)?.stored_bytes();
+            transaction.abort().map_err(storage_failed)?;
+            Ok(len > stored + stored / 2 + META_TRIM_BYTES_MIN)
+        })?;
+        if !is_wasteful {
+            return Ok(());
+        }
+        let image = contained(|| image_of(&stored(database)?))?;
+        *guard = None;
+        let replaced = dir.replace(name, &image).and_then(|()| dir.open(name, false));
+        let replaced = replaced.map(|media| *self.media.lock() = media);
+        *guard = Some(build(&self.media(), &self.reserve, &self.damaged)?);
+        replaced.map_err(|error| Error::media(format!("moving {OBJECT} together"), error))
+    }
+
     /// Bytes of the database file.
     pub fn file_bytes(&self) -> Result<u64> {
-        self.media.len().map_err(|error| Error::media(OBJECT, error))
+        self.media().len().map_err(|error| Error::media(OBJECT, error))
     }
 
     /// Fills the reserve up where there is room again.
@@ -113,6 +140,17 @@ impl Kv {
             Some(reserve) => {
                 reserve.scale(self.file_bytes()?);
                 reserve.refill().map_err(|error| Error::media("the reserve", error))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Gives back what the reserve has beyond what the metadata asks for.
+    pub fn trim_reserve(&self) -> Result<()> {
+        match &self.reserve {
+            Some(reserve) => {
+                reserve.scale(self.file_bytes()?);
+                reserve.trim().map_err(|error| Error::media("the reserve", error))
             }
             None => Ok(()),
         }
@@ -133,6 +171,35 @@ impl Kv {
             None => Ok(true),
         }
     }
+}
+
+fn closed() -> Error {
+    Error::Stopped("the metadata could not be reopened".into())
+}
+
+fn stored(database: &Database) -> Result<Stored> {
+    let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
+    let open = |table| transaction.open_table(definition(table)).map_err(|error| failed(error.into()));
+    Ok(Stored { tables: Table::ALL.into_iter().map(open).collect::<Result<_>>()? })
+}
+
+/// The bytes of a database file with the same content.
+fn image_of(stored: &Stored) -> Result<Vec<u8>> {
+    let memory = Arc::new(MemoryMedia::default());
+    let copy = Kv::create(memory.clone(), None)?;
+    let mut overlay = Overlay::default();
+    for table in Table::ALL {
+        for pair in stored.table(table)?.range::<&[u8]>(..).map_err(storage_failed)? {
+            let (key, value) = pair.map_err(storage_failed)?;
+            overlay.put(table, key.value(), value.value().to_vec());
+            if overlay.len() >= DIRTY_RECORDS_COMMIT {
+                copy.commit(&std::mem::take(&mut overlay))?;
+            }
+        }
+    }
+    copy.commit(&overlay)?;
+    drop(copy);
+    Ok(memory.take())
 }
 
 fn build(media: &Arc<dyn Media>, reserve: &Option<Arc<Reserve>>, damaged: &DamageFlag) -> Result<Database> {
@@ -167,20 +234,25 @@ fn failed(error: redb::Error) -> Error {
 }
 
 /// One durable state of all tables, for reading.
+#[derive(Default)]
 pub struct Stored {
     tables: Vec<ReadOnlyTable<Bytes, Bytes>>,
 }
 
 impl Stored {
+    fn table(&self, table: Table) -> Result<&ReadOnlyTable<Bytes, Bytes>> {
+        self.tables.get(table as usize).ok_or_else(closed)
+    }
+
     pub fn with<R>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
-        let found = contained(|| self.tables[table as usize].get(key).map_err(storage_failed))?;
+        let found = contained(|| self.table(table)?.get(key).map_err(storage_failed))?;
         found.map(|value| read(value.value())).transpose()
     }
 
     pub fn range(&self, table: Table, from: &[u8], to: &[u8]) -> Result<impl Iterator<Item = Result<Pair>> + use<>> {
         let empty = from >= to;
         let to = if empty { from } else { to };
-        let mut range = contained(|| self.tables[table as usize].range(from..to).map_err(storage_failed))?;
+        let mut range = contained(|| self.table(table)?.range(from..to).map_err(storage_failed))?;
         let mut ended = empty;
         Ok(std::iter::from_fn(move || {
             if ended {
@@ -197,7 +269,7 @@ impl Stored {
             return Ok(None);
         }
         contained(|| {
-            let mut range = self.tables[table as usize].range(from..to).map_err(storage_failed)?;
+            let mut range = self.table(table)?.range(from..to).map_err(storage_failed)?;
             let last = range.next_back().transpose().map_err(storage_failed)?;
             Ok(last.map(|(key, _)| key.value().to_vec()))
         })

@@ -1,11 +1,21 @@
 //! Changes that are not in the key-value store yet, and the merge of several levels of them.
 
-use super::{Pair, Table};
-use crate::error::Result;
+use super::{Pair, Table, encode};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_bytes::{ByteBuf, Bytes};
 use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 
 type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// A changed key, as it is written.
+#[derive(Serialize, Deserialize)]
+struct Change<B> {
+    table: u8,
+    key: B,
+    value: Option<B>,
+}
 
 /// For each changed key its new value, or `None` where it was removed.
 #[derive(Debug, Default)]
@@ -61,6 +71,29 @@ impl Overlay {
 
     pub(super) fn table(&self, table: Table) -> impl Iterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
         self.changes[table as usize].iter()
+    }
+
+    /// All of it as bytes, to be read by [`Overlay::from_bytes`].
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let changes = Table::ALL.into_iter().flat_map(|table| {
+            self.table(table).map(move |(key, value)| Change {
+                table: table as u8,
+                key: Bytes::new(key),
+                value: value.as_deref().map(Bytes::new),
+            })
+        });
+        encode(&changes.collect::<Vec<_>>())
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Overlay> {
+        let failed = |problem: String| Error::corrupt("the journal", format!("a commit does not decode: {problem}"));
+        let changes: Vec<Change<ByteBuf>> = rmp_serde::from_slice(bytes).map_err(|error| failed(error.to_string()))?;
+        let mut overlay = Overlay::default();
+        for Change { table, key, value } in changes {
+            let table = Table::from_number(table).ok_or_else(|| failed(format!("there is no table {table}")))?;
+            overlay.set(table, &key, value.map(ByteBuf::into_vec));
+        }
+        Ok(overlay)
     }
 
     /// How many keys are changed.

@@ -76,6 +76,14 @@ impl Reserve {
         }
     }
 
+    /// Gives back what is more than it should be now.
+    pub fn trim(&self) -> io::Result<()> {
+        let _guard = self.lock.lock();
+        let full = self.full();
+        self.had.fetch_min(full, Ordering::Relaxed);
+        if self.media.len()? > full { self.media.set_len(full) } else { Ok(()) }
+    }
+
     /// Bytes that it may still come to take, as metadata grows.
     pub fn to_come(&self) -> io::Result<u64> {
         Ok(self.most.saturating_sub(self.media.len()?))

@@ -173,7 +173,9 @@ impl Views {
                 (false, _) => format!("base create {name:?} --from {of:?}"),
             })
         })?;
-        self.tree.device().wake();
+        if is_full {
+            self.tree.device().wake();
+        }
         Ok(id)
     }
 

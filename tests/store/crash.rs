@@ -228,6 +228,46 @@ fn a_power_cut_at_any_change_leaves_one_commit() {
     }
 }
 
+/// A store of which closing moves the metadata together.
+fn wasteful() -> (World, TestDir) {
+    let (mut world, dir) = begin(9, Codec::Lz4);
+    let name = |i: usize| format!("a file with a name that takes some room, number {i}").into_bytes();
+    for i in 0..9000 {
+        world.make_kind(ROOT, &name(i), Kind::File).expect("there is room");
+    }
+    world.commit().expect("it becomes durable");
+    for i in (0..9000).filter(|i| i % 10 > 0) {
+        world.unlink_name(ROOT, &name(i)).expect("it is there");
+    }
+    while world.tree().reap_step().expect("removing goes on") {}
+    for _ in 0..3 {
+        world.commit().expect("it becomes durable");
+    }
+    (world, dir)
+}
+
+#[test]
+fn a_power_cut_while_closing_leaves_the_commit() {
+    let (world, full) = wasteful();
+    for sync in 1.. {
+        let dir = full.after_power_cut(Tearing::LoseAll);
+        let views = open(Arc::new(dir.clone())).expect("it opens");
+        let before = dir.file_len("meta.redb");
+        dir.stop_at_sync(sync);
+        views.tree().device().close().expect("all was durable before");
+        drop(views);
+        if !dir.has_stopped() {
+            let after = dir.file_len("meta.redb");
+            assert!(after < before / 2, "{before} bytes before, {after} after");
+            assert!(sync > 5, "closing has {sync} syncs only");
+            break;
+        }
+        for tearing in [Tearing::LoseAll, Tearing::Random(sync), Tearing::InOrder(sync)] {
+            recognize(&dir.after_power_cut(tearing), &world.now, &world.now);
+        }
+    }
+}
+
 #[test]
 fn a_power_cut_leaves_one_commit_uncompressed() {
     cut_everywhere(1, Codec::None);

@@ -12,7 +12,8 @@ use pitfs::meta::{Kv, Meta};
 use pitfs::tree::{Kind, ROOT};
 use std::sync::Arc;
 
-const CAPACITY: u64 = 40 << 20;
+/// Room for segments, metadata, the reserve and the journal.
+const CAPACITY: u64 = 42 << 20;
 /// Files that are removed together: a track needs room in one piece.
 const NEIGHBOURS: u64 = 32;
 

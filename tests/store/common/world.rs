@@ -31,6 +31,8 @@ pub struct World {
     pub durable: Picture,
     pub(super) held: BTreeMap<InodeNo, u64>,
     next_name: u32,
+    /// Whether small commits go through the journal.
+    journals: bool,
     /// Whether files may share tracks.
     pub may_share: bool,
 }
@@ -73,14 +75,16 @@ impl World {
         Tree::create(dir.clone(), &options).expect("a new store");
         let mut world = World {
             dir: dir.clone(),
-            views: Some(open(dir).expect("the store opens")),
+            views: None,
             rng: Rng::new(seed),
             now: Picture::default(),
             durable: Picture::default(),
             held: BTreeMap::new(),
             next_name: 0,
+            journals: seed.is_multiple_of(2),
             may_share: true,
         };
+        world.open().expect("the store opens");
         let root = world.tree().inode(ROOT, Moment::Live).expect("a root");
         world.now.name = "live".into();
         world.now.live.nodes.insert(ROOT, node_of(&root));
@@ -124,11 +128,20 @@ impl World {
         Ok(())
     }
 
+    fn open(&mut self) -> Result<(), Error> {
+        let views = open(self.dir.clone())?;
+        if self.journals {
+            views.tree().device().prepare_journal()?;
+        }
+        self.views = Some(views);
+        Ok(())
+    }
+
     /// Closes the store and opens it again; without a commit before, what came after the last one is lost.
     pub fn reopen(&mut self) -> Result<(), Error> {
         // Two at once would write over each other.
         self.views = None;
-        self.views = Some(open(self.dir.clone())?);
+        self.open()?;
         self.held.clear();
         self.durable.forget_nameless();
         self.now = self.durable.clone();
