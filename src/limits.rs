@@ -59,10 +59,12 @@ pub const TRACK_PATCHES_MAX: usize = 8;
 pub const TRACK_PATCHES_HURRIED: usize = 32;
 
 pub const META_CACHE_BYTES: usize = 64 << 20;
-/// Metadata is written anew when it is closed if its file has more than one and a half times what it holds, and this;
+/// Metadata is written anew when it is closed if its file takes more than one and a half times what it holds, and this;
 /// not in files so large that it takes long (measured: 6 ms a MiB).
 pub const META_TRIM_BYTES_MIN: u64 = 1 << 20;
 pub const META_TRIM_BYTES_MAX: u64 = 32 << 20;
+/// Of metadata up to this size it is counted what it takes on the disk; of larger the length of its file stands for that.
+pub const META_COUNT_BYTES_MAX: u64 = 64 << 20;
 /// Tracks kept in memory because a part of them was read.
 pub const TRACK_CACHE_BYTES: usize = 8 << 20;
 

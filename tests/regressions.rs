@@ -562,6 +562,27 @@ fn room_can_be_used_as_soon_as_it_was_freed() {
     tree.write(small, 0, &piece, false).expect("there is room again");
 }
 
+#[test]
+fn one_of_two_commands_at_once_gets_a_name() {
+    let (_dir, tree) = tree_in_memory();
+    let views = Views::new(tree);
+    let snapshot = views.snapshot(Some(b"s")).unwrap();
+    for i in 0..60 {
+        let name = format!("n{i}");
+        let attempt = |which: usize| match which {
+            0 => views.clone_snapshot(&snapshot, name.as_bytes(), false, true).is_ok(),
+            1 => views.create_base(name.as_bytes(), 0, 0, 0o755).is_ok(),
+            2 => views.establish_mirror(name.as_bytes()).is_ok(),
+            _ => views.snapshot(Some(name.as_bytes())).is_ok(),
+        };
+        let made: Vec<bool> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|which| scope.spawn(move || attempt((which + i) % 4))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(made.iter().filter(|made| **made).count(), 1, "{name}: {made:?}");
+    }
+}
+
 /// Restores are settled in the background; here nobody does that.
 #[test]
 fn a_restore_that_an_unsettled_restore_went_back_over_is_seen_by_diff() {

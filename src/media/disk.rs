@@ -51,10 +51,14 @@ impl MediaDir for DiskDir {
         let temporary = self.path.join(replacement_of(name));
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.set_len(content.len() as u64)?;
-        for (i, block) in content.chunks(BLOCK_BYTES).enumerate() {
-            if block.iter().any(|&byte| byte != 0) {
-                file.write_all_at(block, (i * BLOCK_BYTES) as u64)?;
+        let mut offset = 0;
+        let is_zeros = |block: &&[u8]| block.iter().all(|&byte| byte == 0);
+        for run in content.chunks(BLOCK_BYTES).collect::<Vec<_>>().chunk_by(|a, b| is_zeros(a) == is_zeros(b)) {
+            let bytes = run.iter().map(|block| block.len()).sum::<usize>();
+            if !is_zeros(&run[0]) {
+                file.write_all_at(&content[offset..offset + bytes], offset as u64)?;
             }
+            offset += bytes;
         }
         file.sync_all()?;
         std::fs::rename(&temporary, self.path.join(name))?;

@@ -3,7 +3,7 @@
 use super::pages::{CheckedPages, DamageFlag};
 use super::{Overlay, Pair, Reserve, Table};
 use crate::error::{Error, Result};
-use crate::limits::{DIRTY_RECORDS_COMMIT, META_CACHE_BYTES, META_TRIM_BYTES_MAX, META_TRIM_BYTES_MIN};
+use crate::limits::{META_CACHE_BYTES, META_COUNT_BYTES_MAX, META_TRIM_BYTES_MAX, META_TRIM_BYTES_MIN};
 use crate::media::{Media, MediaDir, MemoryMedia};
 use parking_lot::Mutex;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageError, TableDefinition};
@@ -112,11 +112,12 @@ impl Kv {
         }
         let mut guard = self.database.lock();
         let database = guard.as_mut().ok_or_else(closed)?;
+        let taken = self.taken_bytes()?;
         let is_wasteful = contained(|| {
             let transaction = database.begin_write().map_err(|error| failed(error.into()))?;
             let stored = transaction.stats().map_err(storage_failed)?.stored_bytes();
             transaction.abort().map_err(storage_failed)?;
-            Ok(len > stored + stored / 2 + META_TRIM_BYTES_MIN)
+            Ok(taken > stored + stored / 2 + META_TRIM_BYTES_MIN)
         })?;
         if !is_wasteful {
             return Ok(());
@@ -134,11 +135,19 @@ impl Kv {
         self.media().len().map_err(|error| Error::media(OBJECT, error))
     }
 
+    /// Bytes that the file takes on the disk, at most: of a small one, what was ever written.
+    fn taken_bytes(&self) -> Result<u64> {
+        match self.file_bytes()? {
+            len if len > META_COUNT_BYTES_MAX => Ok(len),
+            _ => CheckedPages::written_bytes(&*self.media()).map_err(|error| Error::media(OBJECT, error)),
+        }
+    }
+
     /// Fills the reserve up where there is room again.
     pub fn refill_reserve(&self) -> Result<()> {
         match &self.reserve {
             Some(reserve) => {
-                reserve.scale(self.file_bytes()?);
+                reserve.scale(self.taken_bytes()?);
                 reserve.refill().map_err(|error| Error::media("the reserve", error))
             }
             None => Ok(()),
@@ -149,7 +158,7 @@ impl Kv {
     pub fn trim_reserve(&self) -> Result<()> {
         match &self.reserve {
             Some(reserve) => {
-                reserve.scale(self.file_bytes()?);
+                reserve.scale(self.taken_bytes()?);
                 reserve.trim().map_err(|error| Error::media("the reserve", error))
             }
             None => Ok(()),
@@ -186,18 +195,16 @@ fn stored(database: &Database) -> Result<Stored> {
 /// The bytes of a database file with the same content.
 fn image_of(stored: &Stored) -> Result<Vec<u8>> {
     let memory = Arc::new(MemoryMedia::default());
-    let copy = Kv::create(memory.clone(), None)?;
-    let mut overlay = Overlay::default();
+    let copy = build(&(memory.clone() as Arc<dyn Media>), &None, &DamageFlag::default())?;
+    let transaction = copy.begin_write().map_err(|error| failed(error.into()))?;
     for table in Table::ALL {
+        let mut open = transaction.open_table(definition(table)).map_err(|error| failed(error.into()))?;
         for pair in stored.table(table)?.range::<&[u8]>(..).map_err(storage_failed)? {
             let (key, value) = pair.map_err(storage_failed)?;
-            overlay.put(table, key.value(), value.value().to_vec());
-            if overlay.len() >= DIRTY_RECORDS_COMMIT {
-                copy.commit(&std::mem::take(&mut overlay))?;
-            }
+            open.insert(key.value(), value.value()).map_err(storage_failed)?;
         }
     }
-    copy.commit(&overlay)?;
+    transaction.commit().map_err(|error| failed(error.into()))?;
     drop(copy);
     Ok(memory.take())
 }

@@ -50,6 +50,18 @@ impl CheckedPages {
         CheckedPages { media, reserve, groups: Mutex::default(), damaged }
     }
 
+    /// Bytes of the pages that were written, as of the last sync: the rest of the file takes no room.
+    pub(super) fn written_bytes(media: &dyn Media) -> io::Result<u64> {
+        let groups = media.len()?.div_ceil((COVERED + 1) * PAGE as u64);
+        let mut written = 0;
+        for group in 0..groups {
+            let mut sums = [0u8; PAGE];
+            media.read_at(group * (COVERED + 1) * PAGE as u64, &mut sums)?;
+            written += sums.chunks_exact(8).filter(|sum| sum.iter().any(|&byte| byte != 0)).count() as u64;
+        }
+        Ok(written * PAGE as u64)
+    }
+
     fn note_failure<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|_| self.damaged.store(true, Ordering::Release))
     }

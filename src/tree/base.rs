@@ -3,7 +3,7 @@
 use super::Tree;
 use super::inode::{self, Inode, Kind, ROOT, root_of};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, BaseRecord, InodeNo, Moment, in_base};
+use crate::device::{BaseId, BaseRecord, InodeNo, Moment, State, in_base};
 use crate::error::Result;
 use crate::limits::SETTLE_AT_ONCE;
 use crate::meta::Table;
@@ -12,9 +12,17 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 impl Tree {
-    /// Makes a base with an empty root.
-    pub fn create_base(&self, record: BaseRecord, uid: u32, gid: u32, mode: u32) -> Result<BaseId> {
+    /// Makes a base with an empty root, if `check` lets it be.
+    pub fn create_base(
+        &self,
+        record: BaseRecord,
+        uid: u32,
+        gid: u32,
+        mode: u32,
+        check: impl FnOnce(&State) -> Result<()>,
+    ) -> Result<BaseId> {
         let mut txn = self.device.begin_growing()?;
+        check(&txn)?;
         let base = txn.add_base(record)?;
         let mut root = Inode::new(Kind::Directory, mode, uid, gid, Timestamp::now());
         root.parent = in_base(base, ROOT);

@@ -66,6 +66,20 @@ pub(super) fn needed_by(
     Ok(format!("{needed}; {}, or add --recursive to delete them as well{of_mirrors}", helps.join(", ")))
 }
 
+/// Checks that a base could have this name.
+pub(super) fn check_base_name(name: &[u8]) -> Result<&str> {
+    let name = check_name(name)?;
+    match name.contains(':') {
+        true => Err(refused(Errno::INVAL, format!("{name:?} has a colon, which ends the name of a base"))),
+        false => Ok(name),
+    }
+}
+
+/// Checks that nothing that is shown with a base, or beside one, has the name that it is to have.
+pub(super) fn check_base_free(state: &State, name: &str) -> Result<()> {
+    state.bases().try_for_each(|(base, _)| check_free(state, base, name))
+}
+
 impl Views {
     /// The base of a name; `live` in a store with one base is that base.
     pub fn base_named(&self, name: &[u8]) -> Result<BaseId> {
@@ -112,32 +126,23 @@ impl Views {
         })
     }
 
-    /// Checks that a base could have this name.
-    pub(super) fn check_base_name<'a>(&self, name: &'a [u8]) -> Result<&'a str> {
-        let name = check_name(name)?;
-        if name.contains(':') {
-            return Err(refused(Errno::INVAL, format!("{name:?} has a colon, which ends the name of a base")));
-        }
-        let look = self.tree.device().look()?;
-        look.bases().try_for_each(|(base, _)| check_free(&look, base, name))?;
-        Ok(name)
-    }
-
     /// Makes a base with an empty tree, durably.
     pub fn create_base(&self, name: &[u8], uid: u32, gid: u32, mode: u32) -> Result<BaseId> {
-        let name = self.check_base_name(name)?;
-        let id = self.tree.create_base(BaseRecord::new(name, Timestamp::now()), uid, gid, mode)?;
+        let name = check_base_name(name)?;
+        let record = BaseRecord::new(name, Timestamp::now());
+        let id = self.tree.create_base(record, uid, gid, mode, |state| check_base_free(state, name))?;
         self.of(id).change(|_| Ok(format!("base create {name:?}")))?;
         Ok(id)
     }
 
     pub fn rename_base(&self, base: BaseId, name: &[u8]) -> Result<()> {
         // The first base may get its first name back.
-        let name = match name == LIVE_NAME.as_bytes() && base == LIVE {
-            true => LIVE_NAME,
-            false => self.check_base_name(name)?,
-        };
+        let is_first = name == LIVE_NAME.as_bytes() && base == LIVE;
+        let name = if is_first { LIVE_NAME } else { check_base_name(name)? };
         self.of(base).change(|change| {
+            if !is_first {
+                check_base_free(change, name)?;
+            }
             let record = change.base_record(base)?.clone();
             let what = format!("base rename {:?} {name:?}", record.name);
             change.update_base(base, BaseRecord { name: name.to_string(), ..record });
@@ -153,7 +158,7 @@ impl Views {
         is_full: bool,
         is_shown_beside: bool,
     ) -> Result<BaseId> {
-        let name = self.check_base_name(name)?;
+        let name = check_base_name(name)?;
         if snapshot.is_archived {
             let text = format!(
                 "{:?} is in the archive: `pitfs restore {} --to DIR` copies it",
@@ -164,6 +169,7 @@ impl Views {
         let clone_of = is_shown_beside.then(|| snapshot.point());
         let mut id = LIVE;
         self.change(|change| {
+            check_base_free(change, name)?;
             let record = BaseRecord { clone_of, ..BaseRecord::new(name, Timestamp::now()) };
             id = change.add_clone(record, snapshot.point(), is_full)?;
             let of = &snapshot.record.name;

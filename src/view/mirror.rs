@@ -9,6 +9,7 @@
 //! A mirror in step is not written to. `same` in its record names the snapshots in which both were the same: what
 //! either has changed since is told by the increments from there, and nothing else is looked at.
 
+use super::base::{check_base_free, check_base_name};
 use super::naming::free_name;
 use super::session::take;
 use super::{Views, refused};
@@ -28,9 +29,10 @@ fn mark(change: &mut Changing<'_>, base: BaseId, what: &str) -> Result<Snapshot>
 impl Views {
     /// Begins a mirror of this base: a clone of it as it is now that takes everything over.
     pub fn establish_mirror(&self, name: &[u8]) -> Result<BaseId> {
-        let name = self.check_base_name(name)?;
+        let name = check_base_name(name)?;
         let mut id = self.base;
         self.change(|change| {
+            check_base_free(change, name)?;
             let same = mark(change, self.base, &format!("mirror-{name}"))?;
             let mirror = MirrorRecord { of: self.base, same: Some((same.epoch, 0)), is_split: false };
             let record = BaseRecord { mirror: Some(mirror), ..BaseRecord::new(name, Timestamp::now()) };
