@@ -38,7 +38,6 @@ fn names(count: usize) -> Vec<String> {
 fn inside(store: &Store, count: usize) -> Result<[Vec<f64>; 2]> {
     let daemon = store.open()?;
     let views = daemon.views();
-    views.tree().device().prepare_journal()?;
     let clones = repeat(count, |name| {
         daemon.clone_snapshot(views, SNAPSHOT.as_bytes(), name.as_bytes(), false, false)?;
         Ok(())

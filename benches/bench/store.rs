@@ -59,9 +59,11 @@ impl Store {
         ok(Command::new(PITFS).arg("umount").arg(self.snap())).map(|_| ())
     }
 
-    /// Opens it in this process.
+    /// Opens it in this process, as a daemon that mounts it does.
     pub fn open(&self) -> Result<Daemon> {
-        Ok(Daemon::open(&self.path())?)
+        let daemon = Daemon::open(&self.path())?;
+        daemon.views().tree().device().prepare_journal()?;
+        Ok(daemon)
     }
 
     pub fn pitfs<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<String> {
