@@ -583,6 +583,32 @@ fn one_of_two_commands_at_once_gets_a_name() {
     }
 }
 
+#[test]
+fn what_comes_to_need_a_snapshot_while_it_is_deleted_is_named() {
+    let (_dir, tree) = tree_in_memory();
+    let views = Views::new(tree);
+    for i in 0..150 {
+        let names: Vec<String> = (0..3).map(|which| format!("s{i}-{which}")).collect();
+        let taken: Vec<_> = names.iter().map(|name| views.snapshot(Some(name.as_bytes())).unwrap()).collect();
+        let last = taken.last().unwrap();
+        let all: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
+        let (cloned, deleted) = std::thread::scope(|scope| {
+            let clone = scope.spawn(|| views.clone_snapshot(last, format!("c{i}").as_bytes(), false, true));
+            let delete = scope.spawn(|| views.delete(&all));
+            (clone.join().unwrap(), delete.join().unwrap())
+        });
+        let left = names.iter().filter(|name| views.find(name.as_bytes()).unwrap().is_some()).count();
+        match (cloned, deleted) {
+            (Ok(_), Err(error)) => {
+                assert!(error.to_string().contains("is needed by"), "{error:?}");
+                assert_eq!(left, 3, "all of them are deleted, or none");
+            }
+            (Err(_), Ok(_)) => assert_eq!(left, 0),
+            other => panic!("both or neither: {other:?}"),
+        }
+    }
+}
+
 /// Restores are settled in the background; here nobody does that.
 #[test]
 fn a_restore_that_an_unsettled_restore_went_back_over_is_seen_by_diff() {

@@ -80,6 +80,9 @@ fn refused(errno: Errno, text: String) -> Error {
     Error::Refused(errno, text)
 }
 
+/// How often it is looked again which snapshots can go, while others use them.
+const FREE_TRIES: usize = 10;
+
 impl Daemon {
     /// Takes a snapshot, saves what changed since the ones before to the archive, and frees these when asked.
     pub fn roll(&self, views: &Views, options: &RollOptions, progress: OnProgress<'_>) -> Result<RollReport> {
@@ -211,6 +214,17 @@ impl Daemon {
 
     /// Deletes the oldest snapshots but `keep`, as far as the archive has them, or there is none.
     fn free_old(&self, views: &Views, keep: u64) -> Result<u64> {
+        for _ in 0..FREE_TRIES {
+            match self.free_old_once(views, keep) {
+                // Somebody deleted one of them meanwhile, or came to need it.
+                Err(error) if matches!(error.errno(), Errno::NOENT | Errno::BUSY) => {}
+                result => return result,
+            }
+        }
+        self.free_old_once(views, keep)
+    }
+
+    fn free_old_once(&self, views: &Views, keep: u64) -> Result<u64> {
         let archive = self.archive(views);
         let all = views.snapshots()?;
         let many = all.len().saturating_sub(keep.max(1) as usize);

@@ -48,17 +48,24 @@ impl State {
 }
 
 impl Device {
-    /// Makes a snapshot invisible at once; [`Device::delete_step`] gives its room back.
-    pub fn hide_snapshot(&self, point: Point) -> Result<()> {
+    /// Makes snapshots invisible at once, those that are there; [`Device::delete_step`] gives their room back. EBUSY if
+    /// something depends on one of them, and then all stay.
+    pub fn hide_snapshots(&self, points: &[Point]) -> Result<()> {
         let mut txn = self.begin_unthrottled()?;
-        if !txn.dependants(point)?.is_empty() {
-            return Err(Error::Posix(Errno::BUSY));
+        for point in points {
+            // The mark of a mirror goes with what needed it.
+            if txn.stored_snapshot(point.base, point.epoch)?.is_none() {
+                continue;
+            }
+            if !txn.dependants(*point)?.is_empty() {
+                return Err(Error::Posix(Errno::BUSY));
+            }
+            if txn.is_archiving(*point) {
+                let text = "the archive needs this snapshot now; delete it when `pitfs roll` is over";
+                return Err(Error::Refused(Errno::BUSY, text.into()));
+            }
+            txn.hide_snapshot(*point)?;
         }
-        if txn.is_archiving(point) {
-            let text = "the archive needs this snapshot now; delete it when `pitfs roll` is over";
-            return Err(Error::Refused(Errno::BUSY, text.into()));
-        }
-        txn.hide_snapshot(point)?;
         txn.finish()
     }
 

@@ -109,25 +109,36 @@ impl Views {
     /// Makes snapshots disappear, durably; none of them if a name is wrong or something depends on one. Their
     /// room comes back in the background.
     pub fn delete(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
-        let snapshots = self.deletable(names)?;
-        for snapshot in &snapshots {
-            self.check_unneeded(snapshot)?;
+        loop {
+            let snapshots = self.deletable(names)?;
+            for snapshot in &snapshots {
+                self.check_unneeded(snapshot)?;
+            }
+            match self.delete_snapshots(snapshots) {
+                // Somebody came to need one of them: the check says who, if that is not over already.
+                Err(Error::Posix(Errno::BUSY)) => {}
+                result => return result,
+            }
         }
-        self.delete_snapshots(snapshots)
     }
 
     /// Like [`Views::delete`], with all that depends on them.
     pub fn delete_recursive(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
-        let snapshots = self.deletable(names)?;
-        for snapshot in &snapshots {
-            self.finish_settling_from(snapshot.point())?;
-            let dependants = self.tree.device().look()?.dependants(snapshot.point())?;
-            for base in dependants.into_iter().filter(|base| *base != self.base) {
-                self.delete_base(base, true)?;
+        loop {
+            let snapshots = self.deletable(names)?;
+            for snapshot in &snapshots {
+                self.finish_settling_from(snapshot.point())?;
+                let dependants = self.tree.device().look()?.dependants(snapshot.point())?;
+                for base in dependants.into_iter().filter(|base| *base != self.base) {
+                    self.delete_base(base, true)?;
+                }
+                self.check_unneeded(snapshot)?;
             }
-            self.check_unneeded(snapshot)?;
+            match self.delete_snapshots(snapshots) {
+                Err(Error::Posix(Errno::BUSY)) => {}
+                result => return result,
+            }
         }
-        self.delete_snapshots(snapshots)
     }
 
     /// The snapshot of this name, which has to be in the store.
@@ -162,13 +173,8 @@ impl Views {
         if snapshots.is_empty() {
             return Ok(snapshots);
         }
-        for snapshot in &snapshots {
-            let is_there = self.tree.device().look()?.snapshot(snapshot.base, snapshot.epoch)?.is_some();
-            // The mark of a mirror has gone with it.
-            if is_there {
-                self.tree.device().hide_snapshot(snapshot.point())?;
-            }
-        }
+        let points: Vec<Point> = snapshots.iter().map(Snapshot::point).collect();
+        self.tree.device().hide_snapshots(&points)?;
         let names: Vec<String> = snapshots.iter().map(|snapshot| format!("{:?}", snapshot.record.name)).collect();
         self.change(|_| Ok(format!("delete {}", names.join(" "))))?;
         self.tree.device().wake();
@@ -459,7 +465,7 @@ impl Views {
         };
         if let Some(oldest) = &oldest {
             log::warn!("room ends: the snapshot {:?} is dropped", oldest.record.name);
-            self.tree.device().hide_snapshot(oldest.point())?;
+            self.tree.device().hide_snapshots(&[oldest.point()])?;
             self.of(oldest.base).change(|_| Ok(format!("drop {:?}: room ended", oldest.record.name)))?;
             if let Some(tell) = self.on_dropped.get() {
                 tell(oldest);
