@@ -132,7 +132,10 @@ impl Daemon {
                 _ => None,
             },
         };
-        self.views.tree().device().prepare_journal()?;
+        // Commands only take a little longer without.
+        if let Err(error) = self.views.tree().device().prepare_journal() {
+            log::warn!("no room was set aside for the journal: {error}");
+        }
         let mut source = self.path.clone().into_os_string();
         if let Some(base) = base {
             source.push(":");

@@ -262,10 +262,20 @@ impl Device {
         };
         let mut durable = commits(&meta)?;
         let (journal, mut journaled) = Journal::open(dir.clone(), RandomState::new().hash_one(durable), durable)?;
+        let mut damage = None;
         let is_commit = |entry: &mut Entry| entry.kind == EntryKind::Commit;
         for entry in journaled.extract_if(.., is_commit).filter(|entry| entry.after > durable).collect::<Vec<_>>() {
             log::info!("commit {} is taken over from the journal", entry.after);
-            kv.commit(&Overlay::from_bytes(&entry.payload)?)?;
+            match Overlay::from_bytes(&entry.payload).and_then(|overlay| kv.commit(&overlay)) {
+                // What was committed before can still be read, and the journal stays as it is.
+                Err(error @ Error::Corrupt { .. }) => {
+                    kv.reopen()?;
+                    meta.reattach(&kv)?;
+                    (damage, durable) = (Some(error), u64::MAX);
+                    break;
+                }
+                result => result?,
+            }
             meta.reattach(&kv)?;
             durable = commits(&meta)?;
         }
@@ -307,6 +317,9 @@ impl Device {
             work: Mutex::new(false),
             work_came: Condvar::new(),
         };
+        if let Some(damage) = damage {
+            device.stop(&damage);
+        }
         Ok((device, journaled))
     }
 
@@ -364,9 +377,11 @@ impl Device {
 
     fn reopen_after_damage(&self) -> Result<()> {
         let _commit = self.commit_lock.lock();
-        if !self.kv.met_damage() {
-            return Ok(());
-        }
+        if self.kv.met_damage() { self.reopen_tables() } else { Ok(()) }
+    }
+
+    /// The caller holds the right to commit.
+    fn reopen_tables(&self) -> Result<()> {
         let mut state = self.state.write();
         log::error!("a page of the metadata is damaged or could not be read or written; reopening to read the rest");
         self.kv.reopen()?;
@@ -444,8 +459,11 @@ impl Device {
 
     /// The tables as the last durable commit left them, apart from all that goes on.
     pub fn durable(&self) -> Result<Meta> {
-        let _commit = self.committer()?;
-        Meta::new(&self.kv)
+        match self.committer() {
+            // It has stopped, and what is pending stays in the journal.
+            Ok(_) | Err(Error::Stopped(_)) => Meta::new(&self.kv),
+            Err(error) => Err(error),
+        }
     }
 
     /// Bytes of locations that only snapshots hold.

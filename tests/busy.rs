@@ -41,6 +41,7 @@ const REFUSALS: &[&str] = &[
     "was deleted while",
     "has ended",
     "removed it meanwhile",
+    "changed what is there meanwhile",
 ];
 
 /// Points whose content was seen when they were taken, by base and name.

@@ -260,7 +260,8 @@ fn another_name_of_a_file_is_restored_where_one_cannot_be() {
             assert_eq!(fs::read(other).unwrap(), b"content");
             assert_eq!(fs::metadata(other).unwrap().ino(), inode, "{}", other.display());
         }
-        mounted.ok(["restore", "live", "--overwrite", "--to", to.to_str().unwrap()]);
+        let all = ["restore", "live", "d", "d/c", "a", "b", "a", "--overwrite", "--to", to.to_str().unwrap()];
+        mounted.ok(all);
         assert!(names.iter().all(|name| fs::read(to.join(name)).unwrap() == b"content"));
     }
 }

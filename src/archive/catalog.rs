@@ -258,7 +258,7 @@ impl Archive {
     pub fn range(&self, from: &[u8], to: &[u8]) -> Result<Box<dyn Iterator<Item = Result<Pair>>>> {
         match &self.inner.read().index {
             Some(index) => Ok(Box::new(index.range(Table::Preimage, from, to)?)),
-            None => Ok(Box::new(std::iter::empty())),
+            None => Err(Error::Posix(Errno::IO)),
         }
     }
 

@@ -327,6 +327,10 @@ impl BringBack<'_> {
                 self.check_snapshot()?;
                 format!("{path}: a program removed it meanwhile; restore it again")
             }
+            // All that is there was looked at before.
+            Error::Posix(Errno::NOENT | Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => {
+                format!("{path}: a program changed what is there meanwhile; restore it again")
+            }
             error => format!("{path}: not restored: {error}"),
         };
         self.report.problems.push(problem);

@@ -10,14 +10,17 @@ use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{Inode, Kind, Tree, root_of};
 use crate::view::{View, Views};
+use parking_lot::Mutex;
 use put::{Job, Putter, Tally};
 use serde::{Deserialize, Serialize};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
 use std::time::Duration;
 
 /// What to copy out.
@@ -45,6 +48,8 @@ pub struct RestoreReport {
 const THREADS_MAX: usize = 8;
 /// What the walk is ahead of them, at most.
 const AHEAD: usize = 256;
+/// How long the walk rests when the threads have enough to do.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// How often somebody who waits is told how far it is.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -83,21 +88,44 @@ impl Daemon {
             tally: &tally,
             progress,
         };
-        let walked = walk.with_threads(&putter, |walk| {
-            if options.paths.is_empty() {
+        let paths = apart(&options.paths);
+        walk.with_threads(&putter, |walk| {
+            if paths.is_empty() {
                 walk.content(root, &options.to)?;
             }
-            options.paths.iter().try_for_each(|path| walk.path(path, &options.to))
+            paths.iter().try_for_each(|names| walk.path(names, &options.to))
         });
-        walked?;
-        walk.finish_names(&putter)?;
         // A directory that was there already keeps its own attributes.
-        if options.paths.is_empty() && is_new {
+        if paths.is_empty() && is_new {
             walk.directories.insert(0, (root, options.to.clone()));
         }
-        walk.finish_directories(&putter)?;
+        let finished = walk.finish_names(&putter).and_then(|()| walk.finish_directories(&putter));
+        drop(walk);
+        tally.reason()?;
+        finished?;
         Ok(tally.report())
     }
+}
+
+/// The names of each path, without those that lie in others: two threads would be at one place.
+fn apart(paths: &[serde_bytes::ByteBuf]) -> Vec<Vec<&[u8]>> {
+    let names = |path| -> Vec<&[u8]> {
+        let split = <[u8]>::split(path, |&byte| byte == b'/');
+        split.filter(|name| !name.is_empty() && *name != b".").collect()
+    };
+    let all: Vec<_> = paths.iter().map(|path| names(path.as_slice())).collect();
+    let is_in_another = |(at, path): (usize, &Vec<&[u8]>)| {
+        all.iter().enumerate().any(|(i, other)| path.starts_with(other) && (other.len() < path.len() || i < at))
+    };
+    let kept = all.iter().enumerate().filter(|(at, path)| !is_in_another((*at, path)));
+    kept.map(|(_, path)| path.clone()).collect()
+}
+
+/// A further name of an inode.
+struct Further {
+    number: u64,
+    inode: InodeNo,
+    target: PathBuf,
 }
 
 struct Walk<'a> {
@@ -110,8 +138,7 @@ struct Walk<'a> {
     numbered: u64,
     /// Where an inode with several names is put first.
     firsts: HashMap<InodeNo, PathBuf>,
-    /// The other names.
-    further: Vec<Job>,
+    further: Vec<Further>,
     /// Directories get their attributes last: filling them changes their times.
     directories: Vec<(InodeNo, PathBuf)>,
     known_directories: HashSet<InodeNo>,
@@ -119,16 +146,26 @@ struct Walk<'a> {
     progress: OnProgress<'a>,
 }
 
+/// Ends what the threads wait for when the walk ends, however it does.
+struct Walking<'w, 'a>(&'w mut Walk<'a>);
+
+impl Drop for Walking<'_, '_> {
+    fn drop(&mut self) {
+        self.0.jobs = None;
+    }
+}
+
 impl Walk<'_> {
-    /// Walks while threads copy what it comes to; returns when all of it is done.
-    fn with_threads(&mut self, putter: &Putter<'_>, walk: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    /// Walks while threads copy what it comes to; returns when all of it is done, or something has ended it.
+    fn with_threads(&mut self, putter: &Putter<'_>, walk: impl FnOnce(&mut Self) -> Result<()>) {
         let (sender, jobs) = sync_channel(AHEAD);
         let (is_done, done) = channel::<()>();
-        let jobs = parking_lot::Mutex::new(jobs);
+        // Only the threads keep it: without any, sending fails.
+        let jobs = Arc::new(Mutex::new(jobs));
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
         std::thread::scope(|scope| {
             for _ in 0..threads {
-                let (jobs, is_done) = (&jobs, is_done.clone());
+                let (jobs, is_done) = (jobs.clone(), is_done.clone());
                 scope.spawn(move || {
                     // Until the walk has ended.
                     while let Ok(job) = { jobs.lock().recv() } {
@@ -137,28 +174,21 @@ impl Walk<'_> {
                     drop(is_done);
                 });
             }
-            drop(is_done);
+            drop((jobs, is_done));
             self.jobs = Some(sender);
-            let walked = walk(self);
-            self.jobs = None;
-            if walked.is_err() {
-                self.tally.stop();
+            let walking = Walking(self);
+            if let Err(error) = walk(walking.0) {
+                walking.0.tally.end(error);
             }
-            let mut told = walked;
+            drop(walking);
             while done.recv_timeout(TELL) == Err(RecvTimeoutError::Timeout) {
-                if told.is_ok() {
-                    told = self.tell();
-                }
+                // Whoever does not want to wait has ended it by that.
+                drop(self.tell());
             }
-            told
-        })?;
-        self.tally.fatal()?;
-        self.tell()
+        });
     }
 
-    fn path(&mut self, path: &[u8], to: &Path) -> Result<()> {
-        let names: Vec<&[u8]> =
-            path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
+    fn path(&mut self, names: &[&[u8]], to: &Path) -> Result<()> {
         let (mut at, mut target) = (self.root, to.to_path_buf());
         for (i, name) in names.iter().enumerate() {
             let (inode, found) = match self.tree.lookup(at, name, self.moment) {
@@ -166,7 +196,7 @@ impl Walk<'_> {
                 Err(Error::Posix(Errno::NOENT | Errno::NOTDIR)) => {
                     let text = format!(
                         "{:?} is not in the snapshot; `ls` in the mounted snapshot or `pitfs diff` shows what is",
-                        String::from_utf8_lossy(path)
+                        String::from_utf8_lossy(&names.join(&b'/'))
                     );
                     self.numbered += 1;
                     self.tally.note(self.numbered, text);
@@ -198,8 +228,11 @@ impl Walk<'_> {
 
     /// Tells how far it is; fails when it is to end.
     fn tell(&mut self) -> Result<()> {
-        self.tally.fatal()?;
-        (self.progress)(&self.tally.progress()).inspect_err(|_| self.tally.stop())
+        self.tally.check()?;
+        (self.progress)(&self.tally.progress()).or_else(|error| {
+            self.tally.end(error);
+            self.tally.check()
+        })
     }
 
     /// Copies one inode, now or soon; what goes wrong with it is noted, and the rest is done.
@@ -211,18 +244,32 @@ impl Walk<'_> {
             self.tally.count(number, &target, result);
             return self.tell();
         }
-        let is_further = found.links > 1 && self.firsts.contains_key(&inode);
-        if found.links > 1 && !is_further {
-            self.firsts.insert(inode, target.clone());
+        if found.links > 1 {
+            match self.firsts.entry(inode) {
+                Entry::Occupied(_) => self.further.push(Further { number, inode, target }),
+                Entry::Vacant(place) => {
+                    place.insert(target.clone());
+                    self.send(Job { number, inode, found, target })?;
+                }
+            }
+            return self.tell();
         }
-        let job = Job { number, inode, found, target };
-        match &self.jobs {
-            _ if is_further => self.further.push(job),
-            // They end before the walk only with a panic, which goes on when they are waited for.
-            Some(jobs) => drop(jobs.send(job)),
-            None => {}
-        }
+        self.send(Job { number, inode, found, target })?;
         self.tell()
+    }
+
+    /// Hands a job to the threads, and tells how far it is while they have enough to do.
+    fn send(&mut self, mut job: Job) -> Result<()> {
+        while let Some(jobs) = &self.jobs {
+            job = match jobs.try_send(job) {
+                Err(TrySendError::Full(job)) => job,
+                // Without threads, one of them panicked: that goes on when they are waited for.
+                Ok(()) | Err(TrySendError::Disconnected(_)) => break,
+            };
+            std::thread::sleep(FULL_PAUSE);
+            self.tell()?;
+        }
+        Ok(())
     }
 
     fn directory(&mut self, inode: InodeNo, target: &Path) -> Result<()> {
@@ -241,17 +288,18 @@ impl Walk<'_> {
 
     /// Makes the further names of inodes; one whose first name could not be made is copied under the next.
     fn finish_names(&mut self, putter: &Putter<'_>) -> Result<()> {
-        for job in std::mem::take(&mut self.further) {
-            match self.firsts.get(&job.inode).filter(|first| !self.tally.has_failed(first)) {
-                Some(first) => putter.link(&job, first),
+        for Further { number, inode, target } in std::mem::take(&mut self.further) {
+            self.tell()?;
+            match self.firsts.get(&inode).filter(|first| !self.tally.is_unmade(first)) {
+                Some(first) => putter.link(number, &target, first),
                 None => {
-                    putter.put(&job);
-                    self.firsts.insert(job.inode, job.target);
+                    let found = self.tree.inode(inode, self.moment)?;
+                    self.firsts.insert(inode, target.clone());
+                    putter.put(&Job { number, inode, found, target });
                 }
             }
-            self.tell()?;
         }
-        Ok(())
+        self.tell()
     }
 
     fn finish_directories(&mut self, putter: &Putter<'_>) -> Result<()> {

@@ -18,6 +18,7 @@ use serde_bytes::ByteBuf;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How to roll.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +83,7 @@ fn refused(errno: Errno, text: String) -> Error {
 
 /// How often it is looked again which snapshots can go, while others use them.
 const FREE_TRIES: usize = 10;
+const FREE_PAUSE: Duration = Duration::from_millis(20);
 
 impl Daemon {
     /// Takes a snapshot, saves what changed since the ones before to the archive, and frees these when asked.
@@ -217,7 +219,9 @@ impl Daemon {
         for _ in 0..FREE_TRIES {
             match self.free_old_once(views, keep) {
                 // Somebody deleted one of them meanwhile, or came to need it.
-                Err(error) if matches!(error.errno(), Errno::NOENT | Errno::BUSY) => {}
+                Err(error) if matches!(error.errno(), Errno::NOENT | Errno::BUSY) => {
+                    std::thread::sleep(FREE_PAUSE);
+                }
                 result => return result,
             }
         }

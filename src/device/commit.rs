@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 /// How often a commit tries to get ahead of writers before it lets them wait.
 const FLUSH_ROUNDS: usize = 8;
 
-/// What the journal has made durable and the key-value store does not have.
+/// What is frozen and the key-value store does not have.
 pub(super) type Pending = Option<Arc<Overlay>>;
 
 /// The right to commit; one holder at a time. The key-value store has all commits up to then.
@@ -102,7 +102,11 @@ impl Commit<'_> {
     pub(super) fn run_soon<R>(&mut self, last: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
         let (result, freeze) = self.freeze(last)?;
         match self.journal(freeze).inspect_err(|error| self.device.stop(error))? {
-            true => self.tell.is_due = true,
+            true => {
+                // fsync has nothing to add to them: a change that was undone since must not be done again.
+                self.device.state.write().changes.published();
+                self.tell.is_due = true;
+            }
             false => self.take_over()?,
         }
         self.is_durable(freeze);
@@ -170,6 +174,9 @@ impl Commit<'_> {
     fn take_over(&mut self) -> Result<()> {
         let Some(overlay) = self.pending.take() else { return Ok(()) };
         let device = self.device;
+        if device.kv.met_damage() {
+            device.reopen_tables()?;
+        }
         let publish = || {
             let mut state = device.state.write();
             state.changes.published();

@@ -5,7 +5,7 @@ use crate::limits::BLOCK_BYTES;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,20 +48,13 @@ impl MediaDir for DiskDir {
     }
 
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let temporary = self.path.join(replacement_of(name));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.set_len(content.len() as u64)?;
-        let mut offset = 0;
-        let is_zeros = |block: &&[u8]| block.iter().all(|&byte| byte == 0);
-        for run in content.chunks(BLOCK_BYTES).collect::<Vec<_>>().chunk_by(|a, b| is_zeros(a) == is_zeros(b)) {
-            let bytes = run.iter().map(|block| block.len()).sum::<usize>();
-            if !is_zeros(&run[0]) {
-                file.write_all_at(&content[offset..offset + bytes], offset as u64)?;
-            }
-            offset += bytes;
+        let (path, temporary) = (self.path.join(name), self.path.join(replacement_of(name)));
+        let replaced = write_whole(&temporary, content, &path).and_then(|()| std::fs::rename(&temporary, &path));
+        if replaced.is_err() {
+            // It would take room, and the error says enough.
+            drop(std::fs::remove_file(&temporary));
         }
-        file.sync_all()?;
-        std::fs::rename(&temporary, self.path.join(name))?;
+        replaced?;
         self.sync_directory()
     }
 
@@ -73,6 +66,29 @@ impl MediaDir for DiskDir {
     fn describe(&self) -> String {
         self.path.display().to_string()
     }
+}
+
+/// Makes a file, durably, with the owner and mode of the one that it is to replace.
+fn write_whole(path: &Path, content: &[u8], model: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    if let Ok(model) = std::fs::metadata(model) {
+        file.set_permissions(model.permissions())?;
+        let made = file.metadata()?;
+        if (made.uid(), made.gid()) != (model.uid(), model.gid()) {
+            std::os::unix::fs::fchown(&file, Some(model.uid()), Some(model.gid()))?;
+        }
+    }
+    file.set_len(content.len() as u64)?;
+    let mut offset = 0;
+    let is_zeros = |block: &&[u8]| block.iter().all(|&byte| byte == 0);
+    for run in content.chunks(BLOCK_BYTES).collect::<Vec<_>>().chunk_by(|a, b| is_zeros(a) == is_zeros(b)) {
+        let bytes = run.iter().map(|block| block.len()).sum::<usize>();
+        if !is_zeros(&run[0]) {
+            file.write_all_at(&content[offset..offset + bytes], offset as u64)?;
+        }
+        offset += bytes;
+    }
+    file.sync_all()
 }
 
 #[derive(Debug)]

@@ -107,7 +107,7 @@ impl Kv {
     pub fn trim(&self, dir: &dyn MediaDir, name: &str) -> Result<()> {
         let len = self.file_bytes()?;
         let room = dir.room().map_err(|error| Error::media(OBJECT, error))?;
-        if len > META_TRIM_BYTES_MAX || room.available < len * 2 {
+        if len > META_TRIM_BYTES_MAX || room.available < len * 2 || self.taken_bytes()? <= META_TRIM_BYTES_MIN {
             return Ok(());
         }
         let mut guard = self.database.lock();

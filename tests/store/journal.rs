@@ -244,3 +244,27 @@ fn what_was_fsynced_survives_while_commits_go_on() {
         cut(seed, rng.below(300) + 1, true);
     }
 }
+
+/// A restore waits for one flush only; what it undid must not come again with an fsync after it.
+#[test]
+fn what_a_restore_undid_is_not_done_again_by_an_fsync() {
+    for tearing in [Tearing::LoseAll, Tearing::InOrder(3)] {
+        let dir = TestDir::new();
+        create(&dir);
+        let views = open(Arc::new(dir.clone())).unwrap();
+        let tree = views.tree();
+        tree.device().prepare_journal().unwrap();
+        let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
+        let (file, _) = tree.make(CALLER, ROOT, b"file", new).unwrap();
+        let content = Rng::new(1).bytes(100_000);
+        tree.write(file, 0, &content, false).unwrap();
+        let before = views.snapshot(Some(b"before")).unwrap();
+        tree.change(file, Change { size: Some(0), ..Change::default() }).unwrap();
+        tree.write(file, 5000, b"after", false).unwrap();
+        views.restore(&before).unwrap();
+        tree.sync_inode(file).unwrap();
+        let views = open(Arc::new(dir.after_power_cut(tearing))).unwrap();
+        check(views.tree()).unwrap();
+        assert!(views.tree().read(file, 0, 200_000, Moment::Live).unwrap() == content);
+    }
+}

@@ -33,16 +33,17 @@ pub(super) struct Job {
 pub(super) struct Tally {
     files: AtomicU64,
     bytes: AtomicU64,
-    is_stopped: AtomicBool,
+    is_ended: AtomicBool,
     failures: Mutex<Failures>,
 }
 
 #[derive(Default)]
 struct Failures {
     problems: Vec<(u64, String)>,
-    targets: HashSet<PathBuf>,
+    /// Where nothing was put.
+    unmade: HashSet<PathBuf>,
     /// Why nothing more is done.
-    fatal: Option<Error>,
+    reason: Option<Error>,
 }
 
 impl Tally {
@@ -53,14 +54,8 @@ impl Tally {
                 self.files.fetch_add(1, Ordering::Relaxed);
             }
             // No room, or nobody waits any more: the rest would fare no better.
-            Err(error) if error.is_no_space() || error.errno() == Errno::INTR => {
-                self.failures.lock().fatal.get_or_insert(error);
-                self.stop();
-            }
-            Err(error) => {
-                self.problem(number, target, error);
-                self.failures.lock().targets.insert(target.to_path_buf());
-            }
+            Err(error) if error.is_no_space() || error.errno() == Errno::INTR => self.end(error),
+            Err(error) => self.problem(number, target, error),
         }
     }
 
@@ -72,25 +67,24 @@ impl Tally {
         self.note(number, format!("{}: {error}", shown(target.as_os_str().as_bytes())));
     }
 
-    pub fn has_failed(&self, target: &Path) -> bool {
-        self.failures.lock().targets.contains(target)
+    pub fn is_unmade(&self, target: &Path) -> bool {
+        self.failures.lock().unmade.contains(target)
     }
 
-    /// What is not done yet stays undone.
-    pub fn stop(&self) {
-        self.is_stopped.store(true, Ordering::Release);
+    /// What is not done yet stays undone. The first reason counts.
+    pub fn end(&self, error: Error) {
+        self.failures.lock().reason.get_or_insert(error);
+        self.is_ended.store(true, Ordering::Release);
     }
 
-    fn check(&self) -> Result<()> {
-        if self.is_stopped.load(Ordering::Acquire) { Err(Error::Posix(Errno::INTR)) } else { Ok(()) }
+    /// EINTR once something has ended it: why says [`Tally::reason`].
+    pub fn check(&self) -> Result<()> {
+        if self.is_ended.load(Ordering::Acquire) { Err(Error::Posix(Errno::INTR)) } else { Ok(()) }
     }
 
-    /// Why nothing more is done, if something ended it.
-    pub fn fatal(&self) -> Result<()> {
-        if !self.is_stopped.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.failures.lock().fatal.take().map_or(Err(Error::Posix(Errno::INTR)), Err)
+    /// Fails with what ended it, if anything did.
+    pub fn reason(&self) -> Result<()> {
+        self.failures.lock().reason.take().map_or(Ok(()), Err)
     }
 
     pub fn progress(&self) -> Progress {
@@ -119,20 +113,24 @@ pub(super) struct Putter<'a> {
 
 impl Putter<'_> {
     pub fn put(&self, job: &Job) {
-        let put = || {
-            self.tally.check()?;
-            self.make(job)
-        };
-        self.tally.count(job.number, &job.target, put());
+        if self.tally.check().is_err() {
+            return;
+        }
+        let made = self.make(job);
+        if made.is_err() {
+            self.tally.failures.lock().unmade.insert(job.target.clone());
+        }
+        let put = made.and_then(|()| self.attributes(job.number, job.inode, &job.found, &job.target));
+        self.tally.count(job.number, &job.target, put);
     }
 
     /// Gives what was put under its first name another one.
-    pub fn link(&self, job: &Job, first: &Path) {
+    pub fn link(&self, number: u64, target: &Path, first: &Path) {
         let link = || {
-            self.make_way(&job.target)?;
-            std::fs::hard_link(first, &job.target).map_err(cannot_make)
+            self.make_way(target)?;
+            std::fs::hard_link(first, target).map_err(cannot_make)
         };
-        self.tally.count(job.number, &job.target, link());
+        self.tally.count(number, target, link());
     }
 
     fn make_way(&self, target: &Path) -> Result<()> {
@@ -143,7 +141,7 @@ impl Putter<'_> {
     }
 
     fn make(&self, job: &Job) -> Result<()> {
-        let Job { number, inode, found, target } = job;
+        let Job { found, target, .. } = job;
         self.make_way(target)?;
         match found.kind() {
             Kind::File => self.file(job)?,
@@ -162,7 +160,7 @@ impl Putter<'_> {
                     .map_err(|errno| cannot_make(errno.into()))?;
             }
         }
-        self.attributes(*number, *inode, found, target)
+        Ok(())
     }
 
     fn file(&self, job: &Job) -> Result<()> {
