@@ -14,7 +14,12 @@ FAULTS ?= 50
 SECONDS ?= 60
 MINUTES ?= 10
 PARTS ?= all
-BIN = target/release/pitfs
+# Where cargo builds, which its environment and its configuration can change.
+TARGET_DIR = $(or $(CARGO_TARGET_DIR),$(shell $(CARGO) metadata --format-version 1 --no-deps --offline 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'),target)
+BIN = $(TARGET_DIR)$(addprefix /,$(CARGO_BUILD_TARGET))/release/pitfs
+
+# Builds for work on pitfs are not optimized, since that takes five times as long; what runs for minutes is.
+OPTIMIZED = --config 'profile.dev.package.pitfs.opt-level=1'
 
 .DEFAULT_GOAL := help
 .PHONY: help build run stop check test power faults fuzz soak conformance bench needs needs-test man install uninstall clean
@@ -53,25 +58,25 @@ needs-test:
 check: needs-test
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
-	$(CARGO) test --locked --lib --bins --tests
+	$(CARGO) test $(OPTIMIZED) --locked --lib --bins --tests
 	$(MAKE) run RUN_DIR=target/check-run SNAP=target/check-snap
 	$(MAKE) stop RUN_DIR=target/check-run SNAP=target/check-snap
 
 test: needs-test
-	$(CARGO) test --locked --lib --bins --tests
+	$(CARGO) test $(OPTIMIZED) --locked --lib --bins --tests
 
 # Six minutes for a thousand. PITFS_SEED=n begins elsewhere.
 power: needs
-	PITFS_CUTS=$(CUTS) $(CARGO) test --locked --test power --test store -- --nocapture power_cut
+	PITFS_CUTS=$(CUTS) $(CARGO) test $(OPTIMIZED) --locked --test power --test store -- --nocapture power_cut
 
 faults: needs
-	PITFS_FAULTS=$(FAULTS) $(CARGO) test --locked --test faults
+	PITFS_FAULTS=$(FAULTS) $(CARGO) test $(OPTIMIZED) --locked --test faults
 
 fuzz: needs
-	BOLERO_RANDOM_TEST_TIME_MS=$(SECONDS)000 $(CARGO) test --locked --test fuzz -- --test-threads 1
+	BOLERO_RANDOM_TEST_TIME_MS=$(SECONDS)000 $(CARGO) test $(OPTIMIZED) --locked --test fuzz -- --test-threads 1
 
 soak: needs
-	PITFS_MINUTES=$(MINUTES) $(CARGO) test --locked --test soak -- --ignored --nocapture
+	PITFS_MINUTES=$(MINUTES) $(CARGO) test $(OPTIMIZED) --locked --test soak -- --ignored --nocapture
 
 # pjdfstest, fsx, stress-ng, fio, and git, cargo, SQLite, PostgreSQL and ext4 in live. What can be set is in the script.
 conformance: build needs
@@ -82,16 +87,16 @@ bench: build needs
 	@$(CARGO) bench --quiet --locked --bench bench -- $(PARTS)
 
 install: build
-	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/pitfs
+	install -D -m 755 '$(BIN)' $(DESTDIR)$(PREFIX)/bin/pitfs
 	install -d $(DESTDIR)$(SBINDIR)
 	sed 's|/usr/local/bin|$(PREFIX)/bin|' mount-helper/mount.pitfs > $(DESTDIR)$(SBINDIR)/mount.pitfs
 	chmod 755 $(DESTDIR)$(SBINDIR)/mount.pitfs
 	install -m 755 mount-helper/mount.fuse.pitfs $(DESTDIR)$(SBINDIR)/mount.fuse.pitfs
 	for page in man/*.[78]; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-	$(BIN) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs
-	$(BIN) completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pitfs
-	$(BIN) completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
+	'$(BIN)' completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs
+	'$(BIN)' completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pitfs
+	'$(BIN)' completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/pitfs $(DESTDIR)$(SBINDIR)/mount.pitfs $(DESTDIR)$(SBINDIR)/mount.fuse.pitfs

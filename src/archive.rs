@@ -1,10 +1,108 @@
 //! Increments outside the store: files that need nothing else to be read, written once and never changed.
 //!
-//! This layer knows how such a file is laid out, and that its records have a table, a key, a birth and a value. What
-//! they mean, and which increments belong together, is for the layers above.
+//! This layer knows how such a file is laid out, that its records have a table, a key, a birth and a value, and which
+//! increments lead to which. What the records mean is for the layers above.
 
 mod catalog;
+mod chain;
 mod increment;
+mod index;
+mod join;
+mod label;
+mod leftover;
+mod reach;
+mod shorten;
 
-pub use catalog::{Archive, Broken, Increment, IndexEntry, file_name, survey};
-pub use increment::{Entries, Entry, Header, LEVEL, Mark, Place, Reader, Summary, Value, Writer};
+pub use catalog::{Archive, Broken, Holds, Survey, file_name, not_there};
+pub use increment::{Entries, Entry, Header, LEVEL, Mark, Place, Reader, Summary, Value, Writer, before_ids};
+pub use index::{IndexEntry, Tell, remove_index};
+pub use join::TakenIn;
+pub use label::Label;
+pub use leftover::Leftover;
+pub use reach::Reach;
+pub use shorten::Merged;
+
+use crate::error::{Errno, Error, Result};
+use std::path::{Path, PathBuf};
+
+/// One increment of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Increment {
+    pub header: Header,
+    pub path: PathBuf,
+    /// Length of the file.
+    pub bytes: u64,
+}
+
+/// Opens the increment in a file, which has to be the one that its name says.
+pub fn open_named(path: &Path) -> Result<Reader> {
+    let reader = Reader::open(path)?;
+    let header = reader.header();
+    let is = file_name(&header.from, &header.to);
+    let name = path.file_name().unwrap_or_default();
+    match name == is.as_str() || name == catalog::old_file_name(&header.from).as_str() {
+        true => Ok(reader),
+        false => Err(Error::corrupt(path.display().to_string(), format!("it is not what its name says, but {is}"))),
+    }
+}
+
+impl Increment {
+    /// The name of its file.
+    fn name(&self) -> String {
+        self.path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// Opens its file, which has to be of this very increment: another may have been put in its place under its name.
+    pub fn open(&self) -> Result<Reader> {
+        let reader = Reader::open(&self.path)?;
+        if *reader.header() == self.header {
+            return Ok(reader);
+        }
+        let is = file_name(&reader.header().from, &reader.header().to);
+        Err(Error::corrupt(self.path.display().to_string(), format!("it is not what its name says, but {is}")))
+    }
+
+    /// Whether it was saved before there were ids.
+    pub fn is_of_format_3(&self) -> bool {
+        self.name() == catalog::old_file_name(&self.header.from)
+    }
+}
+
+fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
+    Error::media(format!("{doing} {}", path.display()), error)
+}
+
+/// What a full disk met while something was written to an archive, in words: not the store's disk is full.
+pub fn explain_no_room(directory: &Path, error: Error) -> Error {
+    if !error.is_no_space() {
+        return error;
+    }
+    let text = format!(
+        "there is no room in the archive {}: {error}. What was saved before is whole, and nothing was freed for this. Make room on \
+         its disk, or let its oldest times go (`pitfs archive prune`), and run this again",
+        directory.display()
+    );
+    Error::Refused(error.errno(), text)
+}
+
+/// That increments can be saved to a directory, and removed from it.
+pub fn check_writable(directory: &Path) -> Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    let (shown, wanted) = (directory.display(), Access::WRITE_OK | Access::EXEC_OK);
+    let why = match accessat(CWD, directory, wanted, AtFlags::EACCESS) {
+        Ok(()) => return Ok(()),
+        Err(Errno::ROFS) => "its file system is mounted read-only",
+        Err(Errno::ACCESS | Errno::PERM) => "this user may not write to its directory",
+        Err(errno) => return Err(failed("looking at", directory, errno.into())),
+    };
+    let text = format!(
+        "the archive {shown} can only be read: {why}. Nothing was changed. Its times are shown all the same; to save to it or to let \
+         times go, make it writable"
+    );
+    Err(Error::Refused(Errno::ROFS, text))
+}
+
+/// Makes the names in an archive's directory durable.
+fn sync(directory: &Path) -> Result<()> {
+    crate::media::sync_directory(directory).map_err(|error| failed("syncing", directory, error))
+}

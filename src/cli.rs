@@ -3,25 +3,40 @@
 
 mod args;
 mod commands;
+mod json;
 mod mounting;
 mod output;
 
 pub use args::command;
 
+use crate::error::Errno;
 use args::Args;
 use clap::Parser;
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
 
 pub fn main() -> ExitCode {
     // A reader that has seen enough, like `head`, ends us quietly.
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(wrong) if wrong.use_stderr() && std::env::args_os().any(|arg| arg == "--json") => {
+            output::print_error_json(Errno::INVAL, wrong.to_string().trim());
+            return ExitCode::from(WRONG_USAGE);
+        }
+        Err(wrong) => wrong.exit(),
+    };
+    let as_json = args.json;
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("PITFS_LOG", "warn,fuser=error"))
         .format_target(false)
         .init();
     match commands::run(args) {
         Ok(is_all_well) => ExitCode::from(if is_all_well { 0 } else { FAILED }),
+        Err(error) if as_json => {
+            output::print_error_json(error.cause(), &error.to_string());
+            ExitCode::from(FAILED)
+        }
         Err(error) => {
             eprintln!("pitfs: {error}");
             ExitCode::from(FAILED)

@@ -1,8 +1,10 @@
 //! The time of day, which nothing else in the crate asks for, and how times are written and read.
 
+mod files;
 mod when;
 
-pub use when::parse_when;
+pub use files::FileClock;
+pub use when::{parse_until, parse_when};
 
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,6 +17,11 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
+    /// The last moment of the same second.
+    pub fn end_of_second(self) -> Timestamp {
+        Timestamp { nanos: 999_999_999, ..self }
+    }
+
     pub fn now() -> Timestamp {
         Timestamp::from(SystemTime::now())
     }
@@ -29,6 +36,18 @@ impl Timestamp {
         self.format("%Y-%m-%d %H:%M:%S UTC")
     }
 
+    /// `2026-11-20 22:42:10.5 UTC`; without a fraction at the beginning and at the end of a second.
+    pub fn as_exact_text(self) -> String {
+        match self.nanos {
+            0 | 999_999_999 => self.as_text(),
+            nanos => {
+                let fraction = format!("{nanos:09}");
+                let whole = self.as_text();
+                format!("{}.{} UTC", whole.trim_end_matches(" UTC"), fraction.trim_end_matches('0'))
+            }
+        }
+    }
+
     /// `@GMT-2026.11.20-22.42.10`, the form that Samba reads.
     pub fn as_gmt_name(self) -> String {
         self.format("@GMT-%Y.%m.%d-%H.%M.%S")
@@ -39,6 +58,29 @@ impl Timestamp {
             Ok(moment) => moment.strftime(pattern).to_string(),
             Err(_) => format!("{}s", self.seconds),
         }
+    }
+}
+
+/// A part of the calendar, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Period {
+    Hour,
+    Day,
+    Week,
+    Month,
+    Year,
+}
+
+impl Period {
+    /// Which of its kind a time lies in.
+    pub fn of(self, time: Timestamp) -> String {
+        time.format(match self {
+            Period::Hour => "%Y-%m-%d %H",
+            Period::Day => "%Y-%m-%d",
+            Period::Week => "%G week %V",
+            Period::Month => "%Y-%m",
+            Period::Year => "%Y",
+        })
     }
 }
 

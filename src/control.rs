@@ -1,7 +1,7 @@
 //! What a command can ask of an open store, and how it is asked across the store's socket.
 //!
 //! A message is its length (32 bits, little-endian) and MessagePack. A client sends one [`Request`] and
-//! reads [`Reply`]s: any number of `Progress`, then `Done` or `Failed`. A command that opens the store
+//! reads [`Reply`]s: `Begun`, any number of `Progress`, then `Done`, `Failed` or `Closing`. A command that opens the store
 //! itself calls [`serve`] directly: both ways are the same code.
 
 mod answer;
@@ -10,18 +10,21 @@ mod request;
 mod serve;
 mod server;
 
-pub use answer::{Answer, FreedInfo, Reply, SessionInfo, SnapshotInfo, StatusInfo, TracksInfo, VersionInfo};
-pub use client::{Target, ask, locate_store, view_depth};
-pub use request::{Archive, Base, Group, Mirror, Request, Session, Snap, Verb};
+pub use answer::{
+    Answer, DeletionInfo, FreedInfo, ListInfo, MissingInfo, PlanInfo, Reply, SessionInfo, SnapshotInfo, StatusInfo,
+    TracksInfo, VersionInfo,
+};
+pub use client::{Target, ask, base_shown, locate_store, view_depth};
+pub use request::{Archive, Base, ByteRange, CloneRequest, Group, Keep, Mirror, Request, Session, Snap, Verb};
 pub use serve::serve;
-pub use server::Server;
+pub use server::{Listening, Server};
 
 use crate::error::{Errno, Error, Result};
 use serde::Serialize;
 use std::io::{Read, Write};
 
 /// Of the messages below. A client and a daemon of different versions do not talk to each other.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 6;
 
 /// The socket's name in the store's directory.
 const SOCKET: &str = "control";

@@ -3,20 +3,31 @@
 //! The same object serves a mounted store, whose requests come through FUSE and the control socket, and
 //! a command that opens an unmounted store for itself.
 
+mod archives;
 mod bases;
 mod bring_back;
 mod check;
+mod copies;
 mod copy_out;
+mod descent;
 mod identity;
+mod kernel;
+mod lock;
 mod roll;
+mod shorten;
 mod sync;
+mod upgrade;
 
+pub use archives::{ArchiveInfo, Detached, IncrementInfo, MissingTime};
 pub use bring_back::BringBackReport;
 pub use check::{CheckReport, Problem};
-pub use copy_out::{RestoreOptions, RestoreReport};
+pub use copy_out::{RestoreOptions, RestoreReport, resolved};
 pub use identity::{FORMAT, is_store};
-pub use roll::{ArchiveInfo, Detached, IncrementInfo, RollOptions, RollReport};
-pub use sync::{Owner, SyncOptions, SyncReport};
+pub use lock::{Holder, Lock, Patience, Use, holder, is_dead, last_use, wait_a_moment};
+pub use roll::{RollOptions, RollPlan, RollReport};
+pub use shorten::{MergeOptions, PruneOptions, Shortened};
+pub use sync::{Owner, Planned, SyncOptions, SyncReport};
+pub use upgrade::UpgradeReport;
 
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{FileSystem, Mounted, Notify, Options};
@@ -24,7 +35,6 @@ use crate::limits::COMMIT_INTERVAL;
 use crate::media::DiskDir;
 use crate::tree::{CreateOptions, Tree};
 use crate::view::Views;
-use identity::Lock;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::os::unix::ffi::OsStrExt;
@@ -64,7 +74,7 @@ impl Daemon {
     /// Lays out a new store in a directory that does not exist or is empty.
     pub fn create(path: &Path, options: &CreateOptions) -> Result<()> {
         let made = identity::prepare_directory(path)?;
-        let result = Lock::take(path).and_then(|lock| {
+        let result = Lock::take(path, &Use::Command).and_then(|lock| {
             Tree::create(Arc::new(DiskDir::new(path)), options)?;
             identity::write(path)?;
             drop(lock);
@@ -73,11 +83,25 @@ impl Daemon {
         result.inspect_err(|_| made.undo())
     }
 
-    /// Opens a store and starts its background work.
+    /// Takes the lock of a store, for as long as it is not of another process, so that it can be opened.
+    pub fn lock(path: &Path, uses: &Use) -> Result<Lock> {
+        Lock::take(&checked(path)?, uses)
+    }
+
+    /// Opens a store and starts its background work; waits a while for others who have it open.
     pub fn open(path: &Path) -> Result<Daemon> {
-        let path = path.canonicalize().map_err(|error| identity::explain_missing(path, error))?;
-        identity::check(&path)?;
-        let lock = Lock::take(&path)?;
+        Daemon::open_locked(Daemon::lock(path, &Use::Command)?)
+    }
+
+    /// Opens a store for a command; nothing if somebody else has it open.
+    pub fn try_open(path: &Path) -> Result<Option<Daemon>> {
+        let lock = Lock::try_take(&checked(path)?, &Use::Command)?;
+        lock.map(Daemon::open_locked).transpose()
+    }
+
+    /// Opens a store whose lock was taken.
+    pub fn open_locked(lock: Lock) -> Result<Daemon> {
+        let path = lock.store().to_path_buf();
         let views = Arc::new(Views::new(Tree::open(Arc::new(DiskDir::new(&path)))?));
         let stop = Arc::new(AtomicBool::new(false));
         let background = {
@@ -98,6 +122,9 @@ impl Daemon {
             lock,
         };
         daemon.attach_known()?;
+        if let Err(error) = daemon.give_up_fillings() {
+            log::error!("what was being filled is not deleted: {error}");
+        }
         if let Err(error) = daemon.complete_bringing_back() {
             log::error!("what was being brought back is not complete: {error}");
         }
@@ -126,8 +153,18 @@ impl Daemon {
             return Err(Error::Refused(Errno::INVAL, text));
         }
         let only = match base {
-            Some(name) => Some(self.views.base_named(name)?),
-            None => match self.views.top_bases()?.as_slice() {
+            Some(name) => {
+                let base = self.views.base_named(name)?;
+                let info = self.views.of(base).base_info()?;
+                if info.is_offline {
+                    let name = info.name;
+                    let text = format!("{name:?} is offline; `pitfs session online {name}` comes first");
+                    return Err(Error::Refused(Errno::INVAL, text));
+                }
+                Some(base)
+            }
+            // One that is online later is to be seen then.
+            None => match self.views.all_top_bases()?.as_slice() {
                 [(only, _)] => Some(*only),
                 _ => None,
             },
@@ -149,7 +186,10 @@ impl Daemon {
             // Not by whoever needed the room: that may be a thread that serves requests.
             std::thread::spawn(move || notify.shown_changed(base, &name));
         });
-        self.lock.note_mount_point(mounted.mount_point());
+        self.views.tree().shown();
+        let at = mounted.mount_point().to_path_buf();
+        let device = crate::fuse::mount_at(&at).map(|mount| mount.device);
+        self.lock.note(&Use::Mounted { at, device });
         *self.mounted.lock() = Some(mounted);
         Ok(())
     }
@@ -161,6 +201,21 @@ impl Daemon {
     /// Whether somebody has unmounted what [`Daemon::mount`] mounted.
     pub fn is_unmounted(&self) -> bool {
         self.mounted.lock().as_ref().is_none_or(Mounted::has_ended)
+    }
+
+    /// Says that nobody else is let in any more, and that the store will soon be free.
+    pub fn begin_closing(&self) {
+        self.lock.note(&Use::Closing);
+    }
+
+    /// Unmounts what [`Daemon::mount`] mounted, if need be under its users' feet. What write(2) has taken is in the store
+    /// after [`Daemon::close`].
+    pub fn end_mount(&self) {
+        if let Some(mounted) = &*self.mounted.lock()
+            && !mounted.has_ended()
+        {
+            mounted.end();
+        }
     }
 
     pub fn notify(&self) -> Option<Notify> {
@@ -183,8 +238,20 @@ impl Daemon {
         {
             log::error!("the background thread ended with a panic");
         }
-        self.views.tree().device().close()
+        let closed = self.views.tree().device().close();
+        self.lock.note(&match &closed {
+            Ok(()) => Use::Closed,
+            Err(error) => Use::Failed(error.to_string()),
+        });
+        closed
     }
+}
+
+/// The path of a store as it is, after a look at what makes it one.
+fn checked(path: &Path) -> Result<PathBuf> {
+    let path = path.canonicalize().map_err(|error| identity::explain_missing(path, error))?;
+    identity::check(&path)?;
+    Ok(path)
 }
 
 impl Drop for Daemon {
@@ -209,8 +276,7 @@ fn work_in_background(views: &Views, stop: &AtomicBool) {
             tree.device().wait_for_work(COMMIT_INTERVAL.saturating_sub(last_commit.elapsed()));
         }
         let result = tree.device().relieve().and_then(|()| {
-            has_more =
-                tree.settle_step()? || tree.device().delete_step()? || tree.reap_step()? || tree.separate_step()?;
+            has_more = tree.settle_step()? || tree.device().delete_step()? || tree.reap_step()? || views.copy_step()?;
             make_room(views)?;
             if last_commit.elapsed() >= COMMIT_INTERVAL {
                 last_commit = Instant::now();

@@ -30,16 +30,19 @@ mod flush;
 mod history;
 mod journaling;
 mod pointer;
+mod room;
 mod scan;
 mod separate;
 mod session;
 mod spans;
 mod tracks;
+mod twin;
+mod upgrade;
 
 pub use archived::{ArchivedTrack, TrackRecord, index_entry};
 pub use base::{
-    ArchiveRecord, BaseId, BaseRecord, Counts, Era, InodeNo, LIVE, MirrorRecord, Point, base_of, base_of_key, in_base,
-    inode_of_key, inode_prefix, number_of,
+    ArchiveRecord, BaseId, BaseRecord, Counts, Era, InodeNo, LIVE, MirrorRecord, Point, Same, SnapshotRef, base_of,
+    base_of_key, in_base, inode_of_key, inode_prefix, number_of,
 };
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
@@ -48,13 +51,16 @@ pub use era::{Settle, Walk};
 pub use history::{Moment, split_increment, split_preimage, split_record};
 pub use journaling::Journaling;
 pub use pointer::{Patch, Pointer};
-pub use separate::Separate;
-pub use session::{Changing, Purpose, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
+pub use room::BaseReserve;
+pub use separate::{Separate, Separated};
+pub use session::{Changing, HOLD_TAG, Purpose, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
 pub use spans::{Span, Timeline, Value};
-pub use tracks::{Source, split_track_key};
+pub use tracks::{Source, split_track_key, track_key};
+pub use upgrade::{downgrade, upgrade};
 
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
+use crate::id::Id;
 use crate::journal::{Entry, EntryKind, Journal};
 use crate::limits::*;
 use crate::logstore::{Codec, Holder, Holders, Location, LogStore};
@@ -64,7 +70,7 @@ use alone::Alone;
 use dirty::Dirty;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -81,6 +87,8 @@ pub struct Settings {
     pub codec: Codec,
     /// Seeds the hashes of directory entries, so that nobody can craft names that collide.
     pub hash_seed: u64,
+    /// The store's own; a copy of a store has the same.
+    pub id: Id,
 }
 
 const SETTINGS: &[u8] = b"settings";
@@ -110,7 +118,7 @@ pub struct State {
     bases: base::Bases,
     /// What was counted before the operation under way.
     counts_undo: Vec<(BaseId, Counts)>,
-    /// Bytes of room that snapshots have set aside.
+    /// Bytes of room that snapshots and clones have set aside.
     reserved: u64,
     log_blocks: u64,
     /// Locations that records let go of in the operation under way, what kind of record it was, and of a live one
@@ -139,6 +147,10 @@ pub struct Device {
     stopped: Mutex<Option<String>>,
     has_stopped: AtomicBool,
     full: AtomicBool,
+    /// Held by whoever gives tracks places of their own.
+    separating: Mutex<()>,
+    /// Snapshots that keep what they hold, also when they are deleted.
+    kept: Mutex<BTreeSet<Point>>,
     work: Mutex<bool>,
     work_came: Condvar,
 }
@@ -220,6 +232,27 @@ impl Drop for Txn<'_> {
 
 const META_FILE: &str = "meta.redb";
 
+fn missing(what: &str) -> Error {
+    Error::corrupt("the metadata (meta.redb)", format!("it has no {what}"))
+}
+
+/// How many commits the key-value store has.
+fn commits(meta: &Meta) -> Result<u64> {
+    meta.get(Table::State, COMMITS)?.ok_or_else(|| missing("number of commits"))
+}
+
+/// Lets the key-value store take over what the journal has of commits after `durable`; the entries that are left are
+/// fsync's.
+fn take_over(kv: &Kv, journaled: &mut Vec<Entry>, durable: u64) -> Result<()> {
+    for entry in journaled.extract_if(.., |entry| entry.kind == EntryKind::Commit) {
+        if entry.after > durable {
+            log::info!("commit {} is taken over from the journal", entry.after);
+            kv.commit(&Overlay::from_bytes(&entry.payload)?)?;
+        }
+    }
+    Ok(())
+}
+
 impl Device {
     /// Lays out a new store.
     pub fn create(dir: Arc<dyn MediaDir>, settings: &Settings) -> Result<()> {
@@ -230,7 +263,7 @@ impl Device {
         meta.put(Table::State, HISTORY, &HistoryRecord { epoch: 1, log_blocks: 0, reserved: 0 });
         meta.put(Table::Base, &LIVE.to_be_bytes(), &BaseRecord::new("live", Timestamp::now()));
         meta.put(Table::State, COMMITS, &0u64);
-        LogStore::create(&*dir, &mut meta)?;
+        LogStore::create(&*dir, &mut meta, settings.id)?;
         kv.commit(&meta.freeze())
     }
 
@@ -248,7 +281,6 @@ impl Device {
         let kv = Kv::open(media, Some(Arc::new(reserve)))?;
         kv.refill_reserve()?;
         let mut meta = Meta::new(&kv)?;
-        let missing = |what: &str| Error::corrupt("the metadata (meta.redb)", format!("it has no {what}"));
         let settings: Settings = meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
         let track_bytes = settings.track_bytes as usize;
         if !track_bytes.is_power_of_two() || !(TRACK_BYTES_MIN..=TRACK_BYTES_MAX).contains(&track_bytes) {
@@ -257,33 +289,25 @@ impl Device {
                 format!("a track size of {track_bytes} is not possible"),
             ));
         }
-        let commits = |meta: &Meta| -> Result<u64> {
-            meta.get(Table::State, COMMITS)?.ok_or_else(|| missing("number of commits"))
-        };
         let mut durable = commits(&meta)?;
         let (journal, mut journaled) = Journal::open(dir.clone(), RandomState::new().hash_one(durable), durable)?;
-        let mut damage = None;
-        let is_commit = |entry: &mut Entry| entry.kind == EntryKind::Commit;
-        for entry in journaled.extract_if(.., is_commit).filter(|entry| entry.after > durable).collect::<Vec<_>>() {
-            log::info!("commit {} is taken over from the journal", entry.after);
-            match Overlay::from_bytes(&entry.payload).and_then(|overlay| kv.commit(&overlay)) {
-                // What was committed before can still be read, and the journal stays as it is.
-                Err(error @ Error::Corrupt { .. }) => {
-                    kv.reopen()?;
-                    meta.reattach(&kv)?;
-                    (damage, durable) = (Some(error), u64::MAX);
-                    break;
-                }
-                result => result?,
+        let damage = match take_over(&kv, &mut journaled, durable) {
+            Ok(()) => None,
+            // What was committed before can still be read, and the journal stays as it is.
+            Err(error @ Error::Corrupt { .. }) => {
+                journaled.clear();
+                kv.reopen()?;
+                Some(error)
             }
-            meta.reattach(&kv)?;
-            durable = commits(&meta)?;
-        }
+            Err(error) => return Err(error),
+        };
+        meta.reattach(&kv)?;
+        durable = commits(&meta)?;
         // What fsync journaled before that is in it.
         journaled.retain(|entry| entry.after >= durable);
         let history: HistoryRecord =
             meta.get(Table::State, HISTORY)?.ok_or_else(|| missing("record of its history"))?;
-        let log = LogStore::open(dir.clone(), &meta, settings.codec, track_bytes)?;
+        let log = LogStore::open(dir.clone(), &meta, settings.id, settings.codec, track_bytes)?;
         // What is committed from now on is later than all that was journaled.
         let commits = journaled.iter().map(|entry| entry.after).fold(durable, u64::max);
         let mut state = State {
@@ -314,7 +338,9 @@ impl Device {
             stopped: Mutex::default(),
             has_stopped: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            separating: Mutex::default(),
             work: Mutex::new(false),
+            kept: Mutex::default(),
             work_came: Condvar::new(),
         };
         if let Some(damage) = damage {
@@ -415,6 +441,9 @@ impl Device {
         {
             log::warn!("room that is not used was not given back: {error}");
         }
+        // Others may still have this device: no file waits for the last of them.
+        state.bases.values_mut().filter_map(|base| base.archive.take()).for_each(|archive| archive.close());
+        self.kv.close();
         self.journal.close()
     }
 
@@ -428,6 +457,11 @@ impl Device {
             return Err(Error::Stopped(self.stopped.lock().clone().unwrap_or_default()));
         }
         Ok(())
+    }
+
+    /// The number of the last commit that is durable.
+    pub fn commit_number(&self) -> u64 {
+        self.durable_freezes.load(Ordering::SeqCst)
     }
 
     /// Tells the background thread that there is something to do.
@@ -471,17 +505,6 @@ impl Device {
         self.state.read().log_blocks.saturating_mul(BLOCK_BYTES as u64)
     }
 
-    /// NOSPC where so many bytes cannot be set aside as well.
-    fn check_reservable(&self, state: &State, bytes: u64) -> Result<()> {
-        let room = self.room()?.available + self.log.usage().segments.saturating_sub(self.log.usage().used);
-        let free = room.saturating_sub(RESERVE_BYTES_MIN + state.reserved_room());
-        if bytes > free {
-            let text = format!("{bytes} bytes cannot be set aside: {free} are free; delete snapshots or files first");
-            return Err(Error::Refused(Errno::NOSPC, text));
-        }
-        Ok(())
-    }
-
     /// Looks whether metadata may grow; remembered until it may again.
     fn note_room(&self) -> Result<()> {
         self.kv.refill_reserve()?;
@@ -509,12 +532,6 @@ impl State {
 
     pub fn epoch(&self) -> Epoch {
         self.epoch
-    }
-
-    /// Bytes that are set aside for snapshots and not taken up by them yet.
-    pub fn reserved_room(&self) -> u64 {
-        let taken: u64 = self.bases.values().map(|base| base.counts.newest_alone.unwrap_or_default()).sum();
-        self.reserved.saturating_sub(taken * BLOCK_BYTES as u64)
     }
 
     /// Room on the media that the dirty tracks may come to need, in bytes.

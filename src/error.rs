@@ -51,8 +51,25 @@ impl Error {
         }
     }
 
+    /// The number that a user of the command line is told, who asked for files outside the store as well: of what
+    /// failed there, its own.
+    pub fn cause(&self) -> Errno {
+        match self {
+            Error::Media { source, .. } => Errno::from_io_error(source).unwrap_or(Errno::IO),
+            error => error.errno(),
+        }
+    }
+
     pub fn is_no_space(&self) -> bool {
         matches!(self.errno(), Errno::NOSPC | Errno::DQUOT)
+    }
+
+    /// Whether the media may only be read, or has no room.
+    pub fn is_unwritable(&self) -> bool {
+        let Error::Media { source, .. } = self else { return false };
+        let errno = Errno::from_io_error(source);
+        let refused = [Errno::ROFS, Errno::ACCESS, Errno::PERM, Errno::NOSPC, Errno::DQUOT];
+        errno.is_some_and(|errno| refused.contains(&errno))
     }
 }
 

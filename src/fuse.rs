@@ -7,25 +7,39 @@
 //! This daemon is the only writer, so the kernel may keep what it was told for as long as it likes; what
 //! changes behind its back is invalidated by [`Notify`].
 
+mod beside;
+mod companion;
 mod convert;
+mod hidden;
+mod listing;
 mod mount;
+mod mounts;
 mod notify;
 mod number;
+mod opened;
 mod placement;
 mod requests;
 mod root;
+mod seek;
 
+pub use companion::{Role, program, run as run_companion};
 pub use mount::{Mounted, OPTION_HELP, Options, check_mount_point, dead_mount, parse_options, unmount_path};
+pub use mounts::{Device, MountInfo, User, free, has_mounts_inside, mount_around, mount_at, mounts, unescape, users};
 pub use notify::Notify;
+pub use opened::Opens;
 
 use crate::device::{BaseId, Moment, base_of};
 use crate::error::{Errno, Error, Result};
 use crate::view::Views;
-use number::{Node, Numbers, Place};
+use beside::Beside;
+use number::{Node, Numbers, Place, Virtual};
+use opened::{NotStored, OpenForWriting};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// How long the kernel may keep what cannot change without its knowledge.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
@@ -46,10 +60,18 @@ pub struct FileSystem {
     /// The store's directory: the mount root tells it to those who ask.
     store: PathBuf,
     writeback: bool,
+    opens: Opens,
     /// Every change of a directory waits for the disk.
     dirsync: bool,
-    /// With the writeback cache: how often each live inode is open for writing.
-    open_for_writing: Mutex<HashMap<u64, usize>>,
+    open_for_writing: OpenForWriting,
+    not_stored: NotStored,
+    /// While the mount ends: the process that may open files, since it fetches what others have written. Else 0.
+    ending_visitor: AtomicU32,
+    beside: Beside,
+    /// Hidden directories that were removed, and when.
+    removed: Mutex<HashMap<Virtual, Instant>>,
+    /// What the kernel is told through, when it is mounted.
+    notify: Arc<OnceLock<Notify>>,
     /// Owner of the mount root: whoever runs the daemon.
     uid: u32,
     gid: u32,
@@ -64,8 +86,14 @@ impl FileSystem {
             only,
             store: store.to_path_buf(),
             writeback: options.writeback,
+            opens: options.opens,
             dirsync: options.dirsync || options.sync,
-            open_for_writing: Mutex::default(),
+            open_for_writing: OpenForWriting::default(),
+            not_stored: NotStored::default(),
+            ending_visitor: AtomicU32::new(0),
+            beside: Beside::default(),
+            removed: Mutex::default(),
+            notify: Arc::default(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
         }

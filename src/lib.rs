@@ -2,7 +2,7 @@
 //!
 //! Layers, from the top; calls go down this list and never up:
 //! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `archive`, `journal`,
-//! `meta`, `media`.
+//! `meta`, `media`. Below all of them are `clock`, `error`, `limits` and `system`.
 //! `docs/design.md` says what each knows and what it does not.
 
 pub mod archive;
@@ -13,10 +13,12 @@ pub mod daemon;
 pub mod device;
 pub mod error;
 pub mod fuse;
+pub mod id;
 pub mod journal;
 pub mod limits;
 pub mod logstore;
 pub mod media;
 pub mod meta;
+pub(crate) mod system;
 pub mod tree;
 pub mod view;

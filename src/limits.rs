@@ -17,6 +17,8 @@ pub const TRACK_BYTES_DEFAULT: usize = 64 << 10;
 pub const INLINE_BYTES_MAX: usize = 1024;
 
 pub const NAME_BYTES_MAX: usize = 255;
+/// Reasons for which a snapshot can be held at a time.
+pub const HOLD_TAGS_MAX: usize = 32;
 pub const SYMLINK_BYTES_MAX: usize = 4095;
 pub const LINKS_MAX: u32 = 1 << 20;
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
@@ -84,13 +86,20 @@ pub const JOURNAL_RANGES_MAX: usize = 64;
 pub const RESERVE_BYTES_MIN: u64 = 2 << 20;
 pub const RESERVE_BYTES_MAX: u64 = 32 << 20;
 pub const RESERVE_SHARE: u64 = 20;
+/// What copies in the background leave of the room to everybody else: bounds and share of the file system.
+pub const COPY_SPARE_MIN: u64 = 8 << 20;
+pub const COPY_SPARE_MAX: u64 = 256 << 20;
+pub const COPY_SPARE_SHARE: u64 = 20;
 /// How often a write of metadata is tried again on a full disk when nothing is left of the reserve, and what it waits
 /// longer each time: 0, 10, 20 … ms, 1.2 s in all.
 pub const FULL_DISK_TRIES: u32 = 16;
 pub const FULL_DISK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// An archive's increments: the MessagePack header at the start of the file.
-pub const ARCHIVE_HEADER_BYTES_MAX: usize = 4096;
+pub const ARCHIVE_HEADER_BYTES_MAX: usize = 16 << 10;
+/// Increments that are merged at a time, each open, and snapshots within that the result can name.
+pub const ARCHIVE_MERGE_MAX: usize = 64;
+pub const ARCHIVE_MERGED_MAX: usize = 512;
 /// A block before compression: what a reader is willing to allocate.
 pub const ARCHIVE_BLOCK_BYTES_MAX: usize = 4 << 20;
 /// A block of tracks is written when it has this many bytes: more make it smaller on disk and slower to read in parts.
@@ -117,6 +126,9 @@ const _: () = assert!(DIRTY_BYTES_FLUSH < DIRTY_BYTES_MAX && TRACK_BYTES_MAX <= 
 const _: () = assert!(DIRTY_RECORDS_COMMIT < DIRTY_RECORDS_MAX);
 const _: () = assert!(JOURNAL_DATA_MAX * 2 < JOURNAL_BYTES_MIN);
 const _: () = assert!(RESERVE_BYTES_MIN < RESERVE_BYTES_MAX);
+// An id takes 18 bytes, and all else that a header says, with three names, less than 2 KiB.
+const _: () = assert!(ARCHIVE_MERGED_MAX * 18 + (2 << 10) <= ARCHIVE_HEADER_BYTES_MAX);
+const _: () = assert!(ARCHIVE_MERGE_MAX <= ARCHIVE_MERGED_MAX);
 const _: () = assert!(ARCHIVE_TRACKS_BYTES + TRACK_BYTES_MAX <= ARCHIVE_BLOCK_BYTES_MAX);
 // The last entry of a block can be as long as entries get, with 64 bytes for its numbers.
 const _: () =
@@ -130,3 +142,5 @@ const _: () = assert!(ARCHIVE_RECORDS_BYTES / (ARCHIVE_KEY_BYTES_MAX + 16) >= 14
 /// the inodes that changed, so many at most, and of no others.
 pub const SETTLE_AT_ONCE: std::time::Duration = std::time::Duration::from_millis(15);
 pub const TOUCHED_MAX: usize = 10_000;
+/// Entries of directories that are compared to tell the kernel of names that changed; with more, it forgets all names.
+pub const NAMES_AT_ONCE: u64 = 20_000;

@@ -26,9 +26,10 @@ pub use codec::{Codec, Encoded};
 pub use holders::{Holder, Holders};
 pub use segment::Descriptor;
 pub use summary::Owner;
-pub use volume::Volume;
+pub use volume::{Ids, Volume};
 
 use crate::error::{Error, Result};
+use crate::id::Id;
 use crate::limits::*;
 use crate::media::MediaDir;
 use crate::meta::{Meta, Table};
@@ -86,6 +87,8 @@ struct Counters {
     segments: u64,
 }
 
+/// The id of the volume with the number 0.
+const VOLUME_0: &[u8] = b"volume\0\0";
 const COUNTERS: &[u8] = b"logstore";
 
 /// Room inside the log store, in bytes.
@@ -152,8 +155,11 @@ pub struct Placed {
 
 impl LogStore {
     /// `slot_bytes` is the track size of the store.
-    pub fn open(dir: Arc<dyn MediaDir>, meta: &Meta, codec: Codec, slot_bytes: usize) -> Result<LogStore> {
-        let volume = Arc::new(Volume::open(&*dir, 0)?);
+    pub fn open(dir: Arc<dyn MediaDir>, meta: &Meta, store: Id, codec: Codec, slot_bytes: usize) -> Result<LogStore> {
+        let volume = meta.get(Table::State, VOLUME_0)?;
+        let volume = volume.ok_or_else(|| Error::corrupt("the metadata (meta.redb)", "it has no id of the volume"))?;
+        let ids = Ids { store, volume };
+        let volume = Arc::new(Volume::open(&*dir, 0, ids)?);
         let counters = meta
             .get(Table::State, COUNTERS)?
             .ok_or_else(|| Error::corrupt("the metadata (meta.redb)", "it has no counters of the log store"))?;
@@ -162,10 +168,21 @@ impl LogStore {
     }
 
     /// Lays out the log store of a new store.
-    pub fn create(dir: &dyn MediaDir, meta: &mut Meta) -> Result<()> {
-        Volume::create(dir, meta, 0)?;
+    pub fn create(dir: &dyn MediaDir, meta: &mut Meta, store: Id) -> Result<()> {
+        let ids = Ids { store, volume: Id::random() };
+        meta.put(Table::State, VOLUME_0, &ids.volume);
+        Volume::create(dir, meta, 0, ids)?;
         meta.put(Table::State, COUNTERS, &Counters { next_segment: 1, ..Counters::default() });
         Ok(())
+    }
+
+    /// Labels the volume, durably, and notes its id: with ids, or as format 3 had it without any.
+    pub fn relabel(dir: &dyn MediaDir, meta: &mut Meta, ids: Option<Ids>) -> Result<()> {
+        match ids {
+            Some(ids) => meta.put(Table::State, VOLUME_0, &ids.volume),
+            None => meta.remove(Table::State, VOLUME_0),
+        }
+        volume::relabel(dir, 0, ids)
     }
 
     pub fn usage(&self) -> Usage {

@@ -2,14 +2,17 @@
 //!
 //! A [`MediaDir`] is a store's directory and a [`Media`] one file in it. Two kinds exist: real files
 //! (`media/disk.rs`) and a test media that keeps everything in memory, knows what has been synced and
-//! can stop at any sync (`media/test.rs`). Bytes in memory that are to become a file are media too.
+//! can stop at any sync (`media/test.rs`). Bytes in memory that are to become a file are media too,
+//! and so is what is written over a file that may only be read.
 
 mod disk;
 mod memory;
+mod scratch;
 mod test;
 
-pub use disk::DiskDir;
+pub use disk::{DiskDir, open_regular, rename_new, sync_directory};
 pub use memory::MemoryMedia;
+pub use scratch::{ScratchDir, ScratchMedia};
 pub use test::{Tearing, TestDir};
 
 use std::fmt::Debug;

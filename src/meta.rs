@@ -15,12 +15,17 @@
 //! Keys are bytes that sort; values are MessagePack. What they mean is for the layers above.
 
 mod kv;
+mod lookups;
 mod overlay;
 mod pages;
+pub mod path;
 mod reserve;
 
 pub use kv::{Kv, Stored};
+#[cfg(debug_assertions)]
+pub use lookups::lookups;
 pub use overlay::Overlay;
+pub use path::shown;
 pub use reserve::Reserve;
 
 use crate::error::{Error, Result};
@@ -58,10 +63,14 @@ pub enum Table {
     Session = 18,
     Group = 19,
     History = 20,
+    /// Records of ended snapshots' increments that came into being, and were replaced or removed since.
+    Passed = 21,
+    /// Times that only an archive has, as far as the store knows.
+    Archived = 22,
 }
 
 impl Table {
-    pub const ALL: [Table; 21] = [
+    pub const ALL: [Table; 23] = [
         Table::State,
         Table::Inode,
         Table::Dirent,
@@ -83,6 +92,8 @@ impl Table {
         Table::Session,
         Table::Group,
         Table::History,
+        Table::Passed,
+        Table::Archived,
     ];
 
     pub fn name(self) -> &'static str {
@@ -108,6 +119,8 @@ impl Table {
             Table::Session => "session",
             Table::Group => "group",
             Table::History => "history",
+            Table::Passed => "passed",
+            Table::Archived => "archived",
         }
     }
 
@@ -149,6 +162,7 @@ impl Meta {
 
     /// Calls `read` with the value of a key, without copying it first.
     pub fn with<R>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
+        lookups::note();
         let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(table, key));
         match self.active.get(table, key).or_else(frozen) {
             Some(Some(bytes)) => read(bytes).map(Some),

@@ -13,11 +13,13 @@
 mod acl;
 mod attributes;
 mod base;
+mod behind;
 mod changed;
 mod copy;
 mod data;
 mod diff;
 mod fsync;
+mod increment;
 mod inode;
 mod likeness;
 mod names;
@@ -26,11 +28,15 @@ mod paths;
 mod reap;
 mod rename;
 mod space;
+mod stamps;
 mod touched;
+mod unchanged;
 mod versions;
 mod xattr;
 
+pub use crate::meta::shown;
 pub use attributes::{Change, SetTime};
+pub use behind::Sent;
 pub use changed::{ChangedTracks, bitmap};
 pub use copy::Position;
 pub use diff::{Difference, DifferenceKind};
@@ -39,16 +45,19 @@ pub use likeness::{Likened, OnStep};
 pub use names::{Caller, Entry, New};
 pub use origin::Origin;
 pub(crate) use paths::join;
-pub use paths::shown;
+pub use paths::names_of;
 pub use rename::RenameMode;
 pub use space::Space;
 pub use touched::Touched;
 pub use versions::Version;
 pub use xattr::{SetMode, SetXattr};
 
+use behind::Behind;
+
 use crate::clock::Timestamp;
 use crate::device::{Device, InodeNo, Settings};
 use crate::error::{Error, Result};
+use crate::id::Id;
 use crate::limits::*;
 use crate::logstore::Codec;
 use crate::media::MediaDir;
@@ -65,6 +74,8 @@ pub struct Tree {
     file_locks: Vec<Mutex<()>>,
     /// Inodes that are known outside (by a kernel): until that is over, they are not removed.
     held: Mutex<HashMap<InodeNo, Held>>,
+    stamps: stamps::Stamps,
+    behind: Behind,
 }
 
 /// How an inode is known outside.
@@ -90,8 +101,12 @@ pub struct CreateOptions {
 impl Tree {
     /// Lays out a new store with an empty `live`.
     pub fn create(dir: Arc<dyn MediaDir>, options: &CreateOptions) -> Result<()> {
-        let settings =
-            Settings { track_bytes: options.track_bytes as u32, codec: options.codec, hash_seed: options.hash_seed };
+        let settings = Settings {
+            track_bytes: options.track_bytes as u32,
+            codec: options.codec,
+            hash_seed: options.hash_seed,
+            id: Id::random(),
+        };
         Device::create(dir.clone(), &settings)?;
         let tree = Tree::open(dir)?;
         let mut txn = tree.device.begin()?;
@@ -106,8 +121,13 @@ impl Tree {
 
     pub fn open(dir: Arc<dyn MediaDir>) -> Result<Tree> {
         let (device, journaled) = Device::open(dir)?;
-        let tree =
-            Tree { device, file_locks: (0..FILE_LOCKS).map(|_| Mutex::default()).collect(), held: Mutex::default() };
+        let tree = Tree {
+            device,
+            file_locks: (0..FILE_LOCKS).map(|_| Mutex::default()).collect(),
+            held: Mutex::default(),
+            stamps: stamps::Stamps::default(),
+            behind: Behind::default(),
+        };
         tree.replay(journaled)?;
         Ok(tree)
     }
@@ -144,6 +164,12 @@ impl Tree {
     /// stands in it or has something open below: when it comes back meanwhile, it has to be told from that.
     pub fn generation(&self, inode: InodeNo) -> u64 {
         self.held.lock().get(&inode).map_or(0, |held| held.generation)
+    }
+
+    /// A kernel knows an inode in a way that cannot be mended: it is to take it for another one. Whoever has it open gets
+    /// errors.
+    pub fn forsake(&self, inode: InodeNo) {
+        self.died(inode);
     }
 
     /// A directory was removed from outside.

@@ -4,19 +4,27 @@
 //! every snapshot is a view of its own, and read-only.
 
 mod base;
+mod copies;
+mod delete;
+mod filling;
 mod history;
+mod hold;
 mod mirror;
 mod naming;
 mod restore;
+mod save;
 mod session;
 
-pub use base::{BaseInfo, BaseKind};
+pub use base::{BaseInfo, BaseKind, CloneOptions};
+pub use copies::Copying;
+pub use delete::{Deletion, GoingBase, ToDelete};
 pub use history::HistoryEntry;
+pub use mirror::MirrorStep;
 pub use naming::{LIVE_NAME, check_name, is_virtual_name};
 pub use restore::{BringingBack, Restored};
-pub use session::{Session, SessionRecord, SnapRequest};
+pub use session::{RegisterOptions, Session, SessionRecord, SnapRequest};
 
-use crate::device::{BaseId, Changing, Epoch, InodeNo, LIVE, Moment, Snapshot, State, in_base};
+use crate::device::{BaseId, Changing, Epoch, InodeNo, LIVE, Moment, Point, Snapshot, State, in_base};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BASES_MAX, VIEW_BITS, VIEWS_PASSING};
 use crate::tree::{ROOT, Tree};
@@ -29,6 +37,8 @@ pub struct Views {
     base: BaseId,
     /// Who acts, for the history.
     uid: u32,
+    /// Every step is done and taken back.
+    is_rehearsing: bool,
     /// Told of snapshots that are dropped for want of room.
     on_dropped: Arc<OnceLock<OnDropped>>,
 }
@@ -71,7 +81,7 @@ pub type ViewNo = u32;
 
 const VIEW_MASK: u32 = (1 << VIEW_BITS) - 1;
 /// Numbers from here on are those of bases.
-const BASE_NUMBERS: u32 = VIEWS_PASSING - BASES_MAX;
+pub const BASE_NUMBERS: u32 = VIEWS_PASSING - BASES_MAX;
 
 /// Only a base now can be written to.
 pub fn check_writable(moment: Moment) -> Result<()> {
@@ -83,6 +93,16 @@ pub fn check_writable(moment: Moment) -> Result<()> {
 
 fn refused(errno: Errno, text: String) -> Error {
     Error::Refused(errno, text)
+}
+
+/// Says of a snapshot that has ended why it cannot be looked into.
+fn not_kept(snapshot: &Snapshot) -> Error {
+    let name = &snapshot.record.name;
+    let text = format!(
+        "{name:?} was deactivated and has ended: what it showed is not kept any more; `pitfs list` shows what can be \
+         looked into, and `pitfs session tracks {name}` what was saved of it"
+    );
+    refused(Errno::INVAL, text)
 }
 
 /// Whether no other snapshot's view has this epoch's number, nor a base's.
@@ -107,7 +127,8 @@ fn has_free_number(state: &State, epoch: Epoch) -> Result<bool> {
 impl Views {
     /// The views of the first base.
     pub fn new(tree: Tree) -> Views {
-        Views { tree: Arc::new(tree), base: LIVE, uid: rustix::process::geteuid().as_raw(), on_dropped: Arc::default() }
+        let uid = rustix::process::geteuid().as_raw();
+        Views { tree: Arc::new(tree), base: LIVE, uid, is_rehearsing: false, on_dropped: Arc::default() }
     }
 
     /// The views of another base of the same store.
@@ -115,9 +136,26 @@ impl Views {
         Views { base, ..self.clone() }
     }
 
+    /// What was asked of this base; nothing if that failed since the base was deleted meanwhile.
+    pub fn unless_gone<T>(&self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Err(Error::Posix(Errno::STALE)) if self.tree.device().look()?.base_record(self.base).is_err() => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
     /// The same on behalf of a user.
     pub fn by(&self, uid: u32) -> Views {
         Views { uid, ..self.clone() }
+    }
+
+    /// The same for a dry run: what changes the store in a step is done, with all its checks, and taken back.
+    pub fn rehearsing(&self) -> Views {
+        Views { is_rehearsing: true, ..self.clone() }
+    }
+
+    pub fn is_rehearsing(&self) -> bool {
+        self.is_rehearsing
     }
 
     /// Has somebody told of snapshots that are dropped for want of room, by whatever thread needs it. Once.
@@ -189,17 +227,38 @@ impl Views {
         }
         let snapshot = self.expect(name)?;
         if !snapshot.is_readable() {
-            let text = format!("{:?} was deactivated: what it showed is not kept any more", snapshot.record.name);
-            return Err(refused(Errno::INVAL, text));
+            return Err(not_kept(&snapshot));
         }
         Ok(Moment::At(snapshot.epoch))
     }
 
-    /// Changes the store in one step, durably, and notes what was done.
+    /// Changes the store in one step, durably, and notes what was done; or only rehearses that.
     fn change(&self, change: impl FnOnce(&mut Changing<'_>) -> Result<String>) -> Result<()> {
-        self.tree.device().committer()?.change(|changing| {
+        let noted = |changing: &mut Changing<'_>| {
             let what = change(changing)?;
             self.note(changing, &what)
+        };
+        let mut committer = self.tree.device().committer()?;
+        if self.is_rehearsing { committer.rehearse(noted) } else { committer.change(noted) }
+    }
+
+    /// Changes what bases show, in one step, durably. `change` says what was done, and for each which snapshot is what was
+    /// there before. Everything that lets a base show another state goes through here: where a kernel shows
+    /// it, somebody has to have said that it will be told.
+    fn replace(
+        &self,
+        bases: &[BaseId],
+        change: impl FnOnce(&mut Changing<'_>) -> Result<(String, Vec<Option<Point>>)>,
+    ) -> Result<()> {
+        if self.is_rehearsing {
+            return self.change(|changing| change(changing).map(|(what, _)| what));
+        }
+        self.tree.replace(bases, |tell_before| {
+            self.change(|changing| {
+                let (what, before) = change(changing)?;
+                tell_before(before);
+                Ok(what)
+            })
         })
     }
 

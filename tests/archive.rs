@@ -95,8 +95,32 @@ impl Rolled {
         let said = self.mounted.ok(["archive", "verify"]);
         assert!(said.contains("no problems"), "{said}");
         for name in names(&self.archive()) {
-            assert!(name == "index" || name.ends_with(".increment"), "{name} is left over");
+            let is_own = ["archive", "index"].contains(&name.as_str());
+            assert!(is_own || name.ends_with(".increment"), "{name} is left over");
         }
+    }
+
+    /// What would change the archive is refused, in words, before anything is done.
+    fn refuses_to_change(&self, word: &str) {
+        let archive = self.archive();
+        let (listed, files) = (self.mounted.ok(["list", "--json"]), names(&archive));
+        let archive = archive.to_str().unwrap();
+        for args in [
+            &["roll", "--keep", "1"][..],
+            &["roll", "-n"],
+            &["roll", "--archive", archive],
+            &["archive", "prune", "--keep", "1"],
+            &["archive", "merge", "--per", "year"],
+            &["archive", "join", "/tmp"],
+        ] {
+            let said = self.mounted.fails(1, args);
+            assert!(
+                said.contains(word) && said.contains(archive) && said.contains("Nothing was changed"),
+                "{args:?}: {said}"
+            );
+        }
+        assert_eq!(self.mounted.ok(["list", "--json"]), listed);
+        assert_eq!(names(&self.archive()), files);
     }
 
     /// A time copied out is as it was.
@@ -182,8 +206,6 @@ fn what_is_archived_is_not_changed_by_command() {
         &["release", "v1"],
         &["session", "deactivate", "v1"],
         &["session", "offline", "v1"],
-        &["clone", "v1", "c"],
-        &["base", "create", "b", "--from", "v1"],
         &["snap", "v1"],
         &["delete", "-n", "v1"],
     ] {
@@ -211,7 +233,9 @@ fn detached_and_attached() {
     let archive = archive.to_str().unwrap();
     let all = names(&rolled.mounted.snap());
     let mounted = &rolled.mounted;
-    assert!(mounted.fails(1, ["archive", "attach", archive]).contains("attached already"));
+    let other = mounted.dir.path().join("other");
+    assert!(mounted.fails(1, ["archive", "attach", other.to_str().unwrap()]).contains("attached already"));
+    mounted.ok(["archive", "attach", archive]);
     assert!(mounted.fails(1, ["archive", "detach", "/tmp"]).contains("is attached, not /tmp"));
     let said = mounted.ok(["archive", "detach", archive]);
     assert!(said.lines().count() == 1 && said.contains("\"v3\", which has to stay in the store"), "{said}");
@@ -237,7 +261,7 @@ fn detached_and_attached() {
     mounted.mount(&[]);
     assert_eq!(names(&mounted.snap()), ["live", "v3"]);
     let said = mounted.fails(1, ["roll"]);
-    assert!(said.contains("cannot be opened"), "{said}");
+    assert!(said.contains("is not there"), "{said}");
     assert_eq!(names(&mounted.snap()), ["live", "v3"], "a roll that cannot be done leaves nothing");
     mounted.umount();
     fs::rename(&away, rolled.archive()).unwrap();
@@ -278,7 +302,7 @@ fn what_is_held_is_not_freed_and_each_base_has_its_archive() {
     rolled.compare("with one held");
     mounted.ok(["base", "create", "b"]);
     let said = mounted.fails_of("b", &["archive", "attach", rolled.archive().to_str().unwrap()]);
-    assert!(said.contains("in use"), "{said}");
+    assert!(said.contains("the archive of another base of this store"), "{said}");
     let other = mounted.dir.path().join("other");
     for name in ["x", "y", "z"] {
         mounted.ok_of("b", &["roll", "--archive", other.to_str().unwrap(), "--keep", "1", "--name", name]);
@@ -634,4 +658,165 @@ fn the_index_is_made_anew() {
     rolled.compare("an old index");
     rolled.verify();
     rolled.mounted.check();
+}
+
+/// Something is mounted on a directory, as long as it lives.
+struct MountedOn(PathBuf);
+
+impl MountedOn {
+    /// Itself, so that nothing can be written there.
+    fn read_only(directory: &Path) -> Option<MountedOn> {
+        let mount = |args: &[&str]| Command::new("mount").args(args).arg(directory).output().unwrap().status.success();
+        if !is_root() || !mount(&["--bind", directory.to_str().unwrap()]) {
+            eprintln!("not run: nothing can be mounted here");
+            return None;
+        }
+        let mounted = MountedOn(directory.to_path_buf());
+        assert!(mount(&["-o", "remount,ro,bind"]));
+        Some(mounted)
+    }
+}
+
+impl Drop for MountedOn {
+    fn drop(&mut self) {
+        let _gone_already = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn an_archive_that_may_only_be_read_is_read() {
+    if !can_mount() {
+        return;
+    }
+    let mut rolled = Rolled::several(3);
+    let index = rolled.archive().join("index");
+    rolled.mounted.umount();
+    let old = fs::read(&index).unwrap();
+    rolled.mounted.mount(&[]);
+    rolled.roll("v3");
+    rolled.change(9);
+    // The index may be what it should be, have too little, or be damaged or missing.
+    let damages: [(&str, &dyn Fn()); 4] = [
+        ("as it is", &|| {}),
+        ("old", &|| fs::write(&index, &old).unwrap()),
+        ("damaged", &|| fs::write(&index, random_bytes(4, 70_000)).unwrap()),
+        ("missing", &|| fs::remove_file(&index).unwrap()),
+    ];
+    for (what, damage) in damages {
+        rolled.mounted.umount();
+        damage();
+        let before = names(&rolled.archive());
+        let bytes = fs::read(&index).ok();
+        let Some(read_only) = MountedOn::read_only(&rolled.archive()) else { return };
+        for is_mounted in [false, true] {
+            if is_mounted {
+                rolled.mounted.mount(&[]);
+                rolled.compare(what);
+            }
+            rolled.compare_copy(&["v1"], "v1");
+            let said = rolled.mounted.ok(["archive", "verify"]);
+            let increments = rolled.increments().len();
+            assert!(
+                said.starts_with(&format!("{increments} increments")) && said.contains("no problems"),
+                "{what}: {said}"
+            );
+            assert_eq!(rolled.mounted.ok(["archive", "list"]).lines().count(), 1 + increments, "{what}");
+            rolled.refuses_to_change("read-only");
+        }
+        rolled.mounted.ok(["archive", "detach"]);
+        let said = rolled.mounted.fails(1, ["roll", "--archive", rolled.archive().to_str().unwrap()]);
+        assert!(said.contains("read-only"), "{said}");
+        rolled.mounted.ok(["archive", "attach", rolled.archive().to_str().unwrap()]);
+        rolled.compare(&format!("{what}, attached again"));
+        assert_eq!((names(&rolled.archive()), fs::read(&index).ok()), (before, bytes), "{what}: something was written");
+        drop(read_only);
+        // While it stays mounted the archive can be written to again.
+        rolled.change(10);
+        rolled.roll(&format!("after {what}"));
+        rolled.verify();
+        rolled.mounted.remount();
+        rolled.compare(&format!("after {what}"));
+    }
+    rolled.mounted.umount();
+    rolled.mounted.check();
+}
+
+/// An index that cannot be written for lack of room hides nothing, and a roll says what there is no room for.
+#[test]
+fn an_archive_on_a_full_disk_is_read() {
+    if !can_mount() {
+        return;
+    }
+    let mut rolled = Rolled::new();
+    fs::create_dir(rolled.archive()).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=12m", "pitfs-test"]).arg(rolled.archive());
+    if !is_root() || !mount.status().unwrap().success() {
+        eprintln!("not run: nothing can be mounted here");
+        return;
+    }
+    let _disk = MountedOn(rolled.archive());
+    for i in 0..4 {
+        rolled.change(i);
+        rolled.roll(&format!("v{i}"));
+    }
+    rolled.change(4);
+    rolled.mounted.umount();
+    fs::remove_file(rolled.archive().join("index")).unwrap();
+    let filler = rolled.archive().join("filler");
+    let mut file = File::create(&filler).unwrap();
+    while std::io::Write::write(&mut file, &[1; 4096]).is_ok_and(|written| written > 0) {}
+    drop(file);
+    rolled.mounted.mount(&[]);
+    rolled.compare("on a full disk");
+    assert!(rolled.mounted.ok(["archive", "verify"]).contains("no problems"));
+    let increments = rolled.increments();
+    let said = rolled.mounted.fails(1, ["roll", "--keep", "1", "--name", "v4"]);
+    let archive = rolled.archive();
+    assert!(said.contains(&format!("no room in the archive {}", archive.display())), "{said}");
+    assert!(said.contains("archive prune") && !said.contains("the store"), "{said}");
+    assert_eq!(rolled.increments(), increments);
+    rolled.states.insert("v4".into(), listing(&rolled.live()));
+    rolled.compare("after a roll that did not fit");
+    // Letting times go needs no room.
+    assert!(rolled.mounted.ok(["archive", "prune", "--keep", "2"]).contains("1 time went"));
+    rolled.states.remove("v0");
+    rolled.compare("pruned");
+    rolled.mounted.remount();
+    rolled.compare("pruned, mounted again");
+    fs::remove_file(&filler).unwrap();
+    rolled.roll("v5");
+    rolled.compare("with room again");
+    rolled.verify();
+    rolled.mounted.umount();
+    rolled.mounted.check();
+}
+
+#[test]
+fn an_increment_that_cannot_be_read_does_not_hide_the_others() {
+    if !can_mount() {
+        return;
+    }
+    let mut rolled = Rolled::new();
+    for i in 0..3 {
+        rolled.change(i);
+        rolled.roll(&format!("v{i}"));
+    }
+    rolled.change(3);
+    rolled.mounted.ok(["roll", "--keep", "1", "--name", "v3"]);
+    rolled.mounted.umount();
+    // Reading it fails, as of a bad block.
+    let oldest = rolled.increments().into_iter().next().unwrap();
+    fs::rename(&oldest, oldest.with_extension("away")).unwrap();
+    fs::create_dir(&oldest).unwrap();
+    rolled.mounted.mount(&[]);
+    let list = rolled.mounted.json(&["list"]);
+    let states: Vec<_> =
+        list.as_array().unwrap().iter().map(|one| (one["name"].clone(), one["state"].clone())).collect();
+    let expected = [("v0", "missing"), ("v1", "archived"), ("v2", "archived"), ("v3", "active")];
+    assert_eq!(states, expected.map(|(name, state)| (name.into(), state.into())));
+    let status = rolled.mounted.json(&["status"]);
+    let problems = status["archives"][0]["problems"].to_string();
+    assert!(problems.contains(oldest.file_name().unwrap().to_str().unwrap()), "{problems}");
+    rolled.mounted.umount();
 }

@@ -38,9 +38,10 @@ const REFUSALS: &[&str] = &[
     "has snapshots of its own",
     "not in the snapshot",
     "is named",
-    "was deleted while",
     "has ended",
     "removed it meanwhile",
+    "is not whole yet",
+    "is being filled",
     "changed what is there meanwhile",
 ];
 

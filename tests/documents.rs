@@ -78,7 +78,8 @@ fn section<'a>(page: &'a str, heading: &str) -> &'a str {
 fn the_man_page_has_every_verb_with_its_options_and_no_others() {
     let page = read("man/pitfs.8");
     let commands = section(&page, ".Sh COMMANDS");
-    let common: BTreeSet<String> = ["-s", "--store", "-h", "--help"].into_iter().map(str::to_string).collect();
+    let common: BTreeSet<String> =
+        ["-s", "--store", "-h", "--help", "--json"].into_iter().map(str::to_string).collect();
     let top = options(&{
         let mut command = command();
         command.build();
@@ -131,7 +132,13 @@ fn the_man_page_has_every_mount_option_and_no_others() {
     let items: BTreeSet<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix(".It Cm "))
-        .flat_map(|line| line.replace(" Ns = Ns Ar ", "=").split(" , ").map(str::to_string).collect::<Vec<_>>())
+        .flat_map(|line| {
+            line.replace(" Ns = Ns Ar ", "=")
+                .replace(" Ns = Ns Cm ", "=")
+                .split(" , ")
+                .map(str::to_string)
+                .collect::<Vec<_>>()
+        })
         .collect();
     let real: BTreeSet<String> = OPTION_HELP.iter().map(|(name, _)| name.to_string()).collect();
     assert_eq!(items, real);
@@ -161,6 +168,32 @@ fn completions_name_every_verb_and_option() {
                 let spelled = if shell == Shell::Fish { format!("-l {long}") } else { format!("--{long}") };
                 assert!(text.contains(&spelled), "{shell}: {spelled} of {name}");
             }
+        }
+    }
+}
+
+#[test]
+fn make_finds_what_was_built_wherever_cargo_builds() {
+    let install = |name: &str, value: &str| {
+        let mut make = std::process::Command::new("make");
+        for variable in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR", "CARGO_BUILD_TARGET", "MAKEFLAGS"] {
+            make.env_remove(variable);
+        }
+        if !name.is_empty() {
+            make.env(name, value);
+        }
+        let output = make.args(["-n", "install"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for (name, value, expected) in [
+        ("", "", "/release/pitfs"),
+        ("CARGO_TARGET_DIR", "/else where", "/else where/release/pitfs"),
+        ("CARGO_BUILD_TARGET_DIR", "/elsewhere", "/elsewhere/release/pitfs"),
+        ("CARGO_BUILD_TARGET", "a-b-c", "/a-b-c/release/pitfs"),
+    ] {
+        match install(name, value) {
+            Ok(text) => assert!(text.contains(expected), "{name}: {text}"),
+            Err(error) => return println!("not run: there is no make: {error}"),
         }
     }
 }
@@ -245,7 +278,7 @@ fn no_layer_calls_up() {
         &["journal"],
         &["meta"],
         &["media"],
-        &["clock", "error", "limits"],
+        &["clock", "error", "id", "limits", "system"],
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for (level, names) in layers.iter().enumerate() {

@@ -184,14 +184,18 @@ fn failed_reads_concern_those_who_read() {
         assert!(rig.umount(), "{}", rig.log());
         assert!(rig.mount(), "{}", rig.log());
         rig.disk().set_faults(Faults { read_fails: 50, ..Faults::default() });
-        load_for(&rig, &mut rng, OnError::GoOn(&[Errno::IO]), LOAD);
-        // Whoever looks now may be told of an error, and of nothing that is not so.
-        for _ in 0..20 {
-            if let Err(text) = rig.compare() {
-                assert!(text.contains("os error 5"), "{text}");
+        let start = Instant::now();
+        // How much is read in a while depends on the machine.
+        while rig.disk().faults_met() <= 5 {
+            assert!(start.elapsed() < TIMEOUT, "{} faults were met", rig.disk().faults_met());
+            load_for(&rig, &mut rng, OnError::GoOn(&[Errno::IO]), LOAD);
+            // Whoever looks now may be told of an error, and of nothing that is not so.
+            for _ in 0..20 {
+                if let Err(text) = rig.compare() {
+                    assert!(text.contains("os error 5"), "{text}");
+                }
             }
         }
-        assert!(rig.disk().faults_met() > 5, "{} faults were met", rig.disk().faults_met());
         rig.disk().set_faults(Faults::default());
         if is_stopped(&rig) {
             examine_stopped(&mut rig);

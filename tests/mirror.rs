@@ -118,10 +118,70 @@ fn damage_of_a_base_does_not_touch_its_mirror() {
     bytes[at..at + 4096].fill(0x55);
     fs::write(&volume, bytes).unwrap();
     mounted.mount(&[]);
-    let read = |base: &str| fs::read(mounted.snap().join(base).join("live/large"));
-    let (of_live, of_copy) = (read("live"), read("copy"));
-    assert!(of_live.is_err() != of_copy.is_err(), "one of the two is damaged: {of_live:?} {of_copy:?}");
-    assert_eq!(of_live.or(of_copy).unwrap(), wanted);
+    let read = |base: &str| fs::read(mounted.snap().join(base).join("live/large")).unwrap();
+    assert_eq!(read("live"), wanted, "one of the two is damaged, and read from the other");
+    assert_eq!(read("copy"), wanted);
+    assert!(!mounted.run(["check"]).status.success(), "damage is still found");
+    // Split, what has not been written since is still the same.
+    let tracks = || fs::read(mounted.snap().join("live/live/large")).unwrap();
+    mounted.ok(["mirror", "split", "copy"]);
+    fs::write(mounted.snap().join("copy/live/text"), "apart").unwrap();
+    assert_eq!(tracks(), wanted);
+    assert_eq!(read("copy"), wanted);
+    // What was written in the other one is not taken for it.
+    fs::write(mounted.snap().join("live/live/large"), random_bytes(9, 300_000)).unwrap();
+    assert_eq!(read("copy"), wanted);
+    assert_eq!(read("live"), random_bytes(9, 300_000));
+}
+
+/// A roll reads as everybody does.
+#[test]
+fn a_damaged_track_is_rolled_from_the_mirror() {
+    if !can_mount() {
+        return;
+    }
+    // One of the two is that of the base.
+    for which in 0..2 {
+        let mounted = sample();
+        mounted.ok(["mirror", "establish", "live", "copy"]);
+        let live = mounted.snap().join("live/live");
+        let archive = mounted.dir.path().join("archive");
+        mounted.ok_of("live", &["roll", "--archive", archive.to_str().unwrap(), "--name", "r1"]);
+        let wanted = listing(&live);
+        mounted.umount();
+        let volume = mounted.store().join("volume.0");
+        let mut bytes = fs::read(&volume).unwrap();
+        let large = random_bytes(1, 300_000);
+        let places: Vec<usize> = (0..bytes.len() - 64).filter(|at| bytes[*at..at + 64] == large[..64]).collect();
+        assert_eq!(places.len(), 2, "of the base and of its mirror");
+        bytes[places[which]..][..4096].fill(0x55);
+        fs::write(&volume, &bytes).unwrap();
+        mounted.mount(&[]);
+        fs::write(live.join("large"), random_bytes(2, 300_000)).unwrap();
+        mounted.ok_of("live", &["roll", "--keep", "1", "--name", "r2"]);
+        assert_same(&listing(&mounted.snap().join("live/r1")), &wanted, "the archive has it whole");
+        assert!(mounted.ok_of("live", &["archive", "verify"]).contains("no problems"));
+        mounted.umount();
+    }
+}
+
+/// Splitting is of the moment in which it is done.
+#[test]
+fn a_mirror_is_split_as_its_base_is_then() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = sample();
+    let live = mounted.snap().join("live/live");
+    mounted.ok(["mirror", "establish", "live", "copy"]);
+    change(&live, 2);
+    let then = listing(&live);
+    mounted.ok(["mirror", "split", "copy"]);
+    change(&live, 3);
+    assert_same(&listing(&mounted.snap().join("copy/live")), &then, "what was changed after the last sync is in it");
+    mounted.ok(["mirror", "resync", "copy"]);
+    assert!(is_same(&mounted, "live/live", "copy/live"));
+    mounted.check();
 }
 
 #[test]
@@ -130,8 +190,8 @@ fn what_a_mirror_needs_is_said() {
     mounted.ok(["base", "create", "c"]);
     mounted.ok_of("c", &["snap", "s"]);
     mounted.ok(["mirror", "establish", "c", "mm"]);
-    let mark = mounted.snapshots_of("c").pop().unwrap();
     for step in ["in step", "split"] {
+        let mark = mounted.snapshots_of("c").pop().unwrap();
         for args in [&["base", "delete", "c"][..], &["-s", &mounted.of("c"), "delete", &mark]] {
             let said = mounted.fails(1, args);
             assert!(said.contains("needed by mm; delete them first, or add --recursive"), "{step}: {said}");
@@ -145,6 +205,7 @@ fn what_a_mirror_needs_is_said() {
     assert!(said.contains("the mirror \"mm\" is split already"), "{said}");
     let said = mounted.fails(1, ["mirror", "sync", "mm"]);
     assert!(said.contains("resync mm` comes first"), "{said}");
+    let mark = mounted.snapshots_of("c").pop().unwrap();
     // What the mirror itself has changed is known from a snapshot of its own.
     let own = mounted.snapshots_of("mm").pop().unwrap();
     let said = mounted.fails_of("mm", &["delete", &own]);

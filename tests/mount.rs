@@ -532,6 +532,14 @@ fn the_writeback_cache_brings_what_was_written_into_snapshots() {
         assert_eq!(fs::read(mounted.snap().join(&name).join("f")).unwrap().len(), (usize::from(i) + 1) * 1000);
     }
     assert_eq!(errno(File::options().write(true).open(mounted.snap().join("s3/f"))), Errno::ROFS);
+    // And into what commands say of live.
+    file.write_all(&[20; 1000]).unwrap();
+    assert_eq!(mounted.json(&["diff", "s19"])[0]["path"], "f");
+    file.write_all(&[21; 1000]).unwrap();
+    assert_eq!(mounted.json(&["diff", "--tracks", "s19"])["files"][0]["size_after_bytes"], 22_000);
+    file.write_all(&[22; 1000]).unwrap();
+    let versions = mounted.json(&["versions", "f"]);
+    assert!(versions.as_array().unwrap().iter().any(|version| version["size_bytes"] == 23_000), "{versions}");
     drop(file);
     mounted.umount();
     mounted.check();

@@ -225,6 +225,16 @@ fn restore_leaves_no_half_file_and_removes_none_but_its_own() {
     assert_eq!(fs::read(to.join("whole")).unwrap(), b"was here");
     fs::remove_file(to.join("damaged")).unwrap();
     fs::remove_file(to.join("whole")).unwrap();
+    fs::create_dir(to.join("whole")).unwrap();
+    for with in [&[][..], &["--overwrite"], &["--overwrite", "-n"], &["-n"]] {
+        let said = mounted.fails(1, [&restore[..], with].concat());
+        assert!(
+            said.contains("whole: a directory is there, which is never replaced; move it away"),
+            "{with:?}: {said}"
+        );
+    }
+    fs::remove_file(to.join("damaged")).unwrap();
+    fs::remove_dir(to.join("whole")).unwrap();
     let volume = mounted.store().join("volume.0");
     let bytes = fs::read(&volume).unwrap();
     let mark = &content[40_000..40_016];
@@ -564,6 +574,71 @@ fn room_can_be_used_as_soon_as_it_was_freed() {
 }
 
 #[test]
+fn a_commit_is_not_lost_where_the_metadata_cannot_be_read_for_a_while() {
+    let (dir, tree) = tree_in_memory();
+    for i in 0..3000 {
+        file_in(&tree, format!("a file with a name that takes room, {i}").as_bytes());
+    }
+    tree.commit().unwrap();
+    drop(tree);
+    // With nothing of it in memory.
+    let views = Views::new(Tree::open(Arc::new(dir.clone())).unwrap());
+    let tree = views.tree();
+    file_in(tree, b"small");
+    views.snapshot(Some(b"a")).unwrap();
+    dir.fail_reads(Some("meta.redb"));
+    let list = || tree.list(pitfs::tree::ROOT, 0, Moment::Live, |_| Ok(true));
+    list().expect_err("all of it was in memory");
+    for _ in 0..3 {
+        views.snapshot(Some(b"b")).expect_err("the metadata cannot be read");
+    }
+    tree.device().check_running().expect("reading failed, and writing did not");
+    dir.fail_reads(None);
+    list().unwrap();
+    file_in(tree, b"smaller");
+    views.snapshot(Some(b"c")).unwrap();
+    let after = Views::new(Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap());
+    for (name, has_smaller) in [(&b"a"[..], false), (b"c", true)] {
+        let moment = Moment::At(after.expect(name).unwrap().epoch);
+        after.tree().lookup(pitfs::tree::ROOT, b"small", moment).unwrap();
+        assert_eq!(after.tree().lookup(pitfs::tree::ROOT, b"smaller", moment).is_ok(), has_smaller);
+    }
+}
+
+#[test]
+fn a_copy_that_fails_says_how_much_was_copied() {
+    const MIB: u64 = 1 << 20;
+    let (dir, tree) = tree_in_memory();
+    let (from, to) = (file_in(&tree, b"from"), file_in(&tree, b"to"));
+    for i in 0..8 {
+        tree.write(from, i * MIB, &noise(MIB as usize), false).unwrap();
+    }
+    tree.commit().unwrap();
+    let used: u64 = ["meta.redb", "volume.0", "reserve"].iter().map(|name| dir.file_len(name)).sum();
+    // Not at the edge of a track, so nothing is shared.
+    let position = |offset| pitfs::tree::Position { inode: from, offset, moment: Moment::Live };
+    let mut copied = 0;
+    for room in 2..40 {
+        dir.set_capacity(Some(used + room * MIB / 2));
+        match tree.copy_range(position(1000 + copied), to, 500 + copied, 7 * MIB - copied, false) {
+            Ok(more) => {
+                assert!(more > 0);
+                copied += more;
+            }
+            Err(error) => assert!(error.is_no_space(), "{error}"),
+        }
+        let size = tree.inode(to, Moment::Live).unwrap().size;
+        assert_eq!(size, if copied == 0 { 0 } else { 500 + copied }, "what was told is what there is");
+        if copied == 7 * MIB {
+            break;
+        }
+    }
+    assert_eq!(copied, 7 * MIB);
+    let bytes = tree.read(to, 500, copied as usize, Moment::Live).unwrap();
+    assert!(bytes == tree.read(from, 1000, copied as usize, Moment::Live).unwrap());
+}
+
+#[test]
 fn one_of_two_commands_at_once_gets_a_name() {
     let (_dir, tree) = tree_in_memory();
     let views = Views::new(tree);
@@ -573,7 +648,7 @@ fn one_of_two_commands_at_once_gets_a_name() {
         let attempt = |which: usize| match which {
             0 => views.clone_snapshot(&snapshot, name.as_bytes(), false, true).is_ok(),
             1 => views.create_base(name.as_bytes(), 0, 0, 0o755).is_ok(),
-            2 => views.establish_mirror(name.as_bytes()).is_ok(),
+            2 => views.establish_mirror(name.as_bytes(), false).is_ok(),
             _ => views.snapshot(Some(name.as_bytes())).is_ok(),
         };
         let made: Vec<bool> = std::thread::scope(|scope| {
@@ -661,4 +736,21 @@ fn file_in(tree: &Tree, name: &[u8]) -> u64 {
     let caller = pitfs::tree::Caller { uid: 0, gid: 0, umask: 0 };
     let new = pitfs::tree::New { kind: pitfs::tree::Kind::File, permissions: 0o644, rdev: 0, target: b"" };
     tree.make(caller, pitfs::tree::ROOT, name, new).unwrap().0
+}
+
+#[test]
+fn a_store_that_was_closed_needs_no_recovery_whoever_still_has_it() {
+    let (dir, tree) = tree_in_memory();
+    file_in(&tree, b"content");
+    let syncs_to_open = || {
+        let before = dir.syncs();
+        let opened = Tree::open(Arc::new(dir.clone())).unwrap();
+        (opened, dir.syncs() - before)
+    };
+    tree.device().close().unwrap();
+    let (second, with_others_alive) = syncs_to_open();
+    second.device().close().unwrap();
+    drop((tree, second));
+    let (_third, with_nobody) = syncs_to_open();
+    assert_eq!(with_others_alive, with_nobody, "it was recovered");
 }

@@ -22,14 +22,16 @@ start)
     ls "$SNAP"
     echo
     echo "Try next:"
+    # As it is typed from here.
+    shown=${BIN#"$PWD"/}
     try() { printf '  %-52s # %s\n' "$1" "$2"; }
     try "echo new > $SNAP/live/NEW" "work in live"
     try "mkdir $SNAP/second" "take another snapshot"
     try "diff -r $SNAP/$name $SNAP/live" "compare"
-    try "$BIN -s $SNAP diff $name" "the same, in time that follows the change"
-    try "$BIN -s $SNAP list" "the snapshots"
-    try "$BIN -s $SNAP status" "what takes how much room"
-    try "$BIN -s $SNAP check" "read and verify everything"
+    try "$shown -s $SNAP diff $name" "the same, in time that follows the change"
+    try "$shown -s $SNAP list" "the snapshots"
+    try "$shown -s $SNAP status" "what takes how much room"
+    try "$shown -s $SNAP check" "read and verify everything"
     try "make stop" "end it and remove the store"
     ;;
 stop)

@@ -81,9 +81,45 @@ fn times_lead_to_the_newest_snapshot_not_after_them() {
     assert!(fs::remove_dir(root.join(".snapshots")).is_err());
     assert!(fs::write(root.join(".snapshots/f"), "").is_err());
     assert_eq!(leads_to("@now").as_deref(), Some("four"));
+    let said = mounted.fails(1, ["restore", "--at", "1990-01-02T03:04:05.25", "--to", "/tmp/nowhere"]);
+    assert!(said.contains("from before 1990-01-02 03:04:05.25 UTC"), "{said}");
     let said = mounted.fails(1, ["restore", "--at", "nonsense", "--to", "/tmp/nowhere"]);
     assert!(said.contains("is no time"), "{said}");
     mounted.check();
+}
+
+#[test]
+fn a_time_with_a_fraction_is_that_instant() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    mounted.ok(["snap", "one"]);
+    mounted.ok(["snap", "two"]);
+    let list = mounted.json(&["list"]);
+    let time = |at: usize, later: i64| {
+        let nanos =
+            list[at]["seconds"].as_i64().unwrap() * 1_000_000_000 + list[at]["nanoseconds"].as_i64().unwrap() + later;
+        let (seconds, nanos) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000) as u32);
+        let text = pitfs::clock::Timestamp { seconds, nanos: 0 }.as_text().replace(" UTC", "");
+        (text.clone(), format!("{}.{nanos:09}Z", text.replace(' ', "T")))
+    };
+    for door in ["", ".snapshots/"] {
+        let leads_to = |text: &str| {
+            let path = mounted.snap().join(format!("{door}@{text}"));
+            let live = if door.is_empty() { path } else { path.join("live") };
+            live.metadata().ok().map(|found| (found.mtime(), found.mtime_nsec()))
+        };
+        let taken = |at: usize| (list[at]["seconds"].as_i64().unwrap(), list[at]["nanoseconds"].as_i64().unwrap());
+        assert_eq!(leads_to(&time(0, 0).1), Some(taken(0)), "{door}");
+        assert_eq!(leads_to(&time(0, -1).1), None, "{door}");
+        assert_eq!(leads_to(&time(1, -1).1), Some(taken(0)), "{door}");
+        assert_eq!(leads_to(&time(1, 0).1), Some(taken(1)), "{door}");
+        let second = time(1, 0).0.replace(' ', "T");
+        assert_eq!(leads_to(&format!("{second}Z")), Some(taken(1)), "{door}");
+        assert_eq!(leads_to(&format!("{}Z", &second[..second.len() - 3])), Some(taken(1)), "{door}");
+    }
+    mounted.fails(1, ["restore", "--at", &time(0, -1).1, "--to", "nowhere"]);
 }
 
 #[test]
@@ -136,7 +172,7 @@ fn every_directory_has_its_past() {
     assert_eq!(names(&live.join("e/inner/.snap")), ["one", "two"]);
     // A directory that was not there then, one that took the place of another, and one that was renamed again.
     fs::create_dir(live.join("new")).unwrap();
-    assert!(names(&live.join("new/.snap")).is_empty() && !live.join("new/.snap/one").exists());
+    assert!(!live.join("new/.snap").exists());
     fs::create_dir_all(live.join("d/inner")).unwrap();
     assert_eq!(names(&live.join("d/.snap")), ["one"]);
     assert_eq!(read(&live.join("d/inner/.snap/one/f")), "1");
@@ -150,7 +186,7 @@ fn every_directory_has_its_past() {
     assert_eq!(run("cat", &["f"], &inside), "1");
     assert_eq!(run("cat", &["../two/f"], &inside), "2");
     assert_eq!(errno(fs::write(inside.join("f"), "no")), Some(Errno::ROFS));
-    assert!(errno(fs::create_dir(live.join("again/.snap/x"))).is_some());
+    assert!(errno(fs::create_dir(live.join("again/.snap/one/x"))).is_some());
     assert!(ok_in(&inside, &["list"]).contains("two"));
     // A snapshot is all past; only what is written to has one.
     assert!(!root.join("one/d/.snap").exists());
@@ -159,7 +195,7 @@ fn every_directory_has_its_past() {
     fs::remove_dir_all(live.join("again")).unwrap();
     assert!(!live.join("again/.snap").exists());
     mounted.ok(["delete", "one"]);
-    assert!(names(&live.join("d/.snap")).is_empty());
+    assert!(!live.join("d/.snap").exists());
     mounted.check();
 }
 

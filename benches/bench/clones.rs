@@ -6,7 +6,8 @@ use crate::report::{Table, Target, number};
 use crate::samples::{median, quantile};
 use crate::store::{Store, delete_snapshots};
 use crate::{Bench, Result, fill};
-use pitfs::control::{Snap, Verb};
+use pitfs::control::{CloneRequest, Snap, Verb};
+use pitfs::view::CloneOptions;
 use serde_bytes::ByteBuf;
 use std::path::Path;
 use std::process::Command;
@@ -39,7 +40,9 @@ fn inside(store: &Store, count: usize) -> Result<[Vec<f64>; 2]> {
     let daemon = store.open()?;
     let views = daemon.views();
     let clones = repeat(count, |name| {
-        daemon.clone_snapshot(views, SNAPSHOT.as_bytes(), name.as_bytes(), false, false)?;
+        let of = [(views.expect(SNAPSHOT.as_bytes())?, name.as_bytes().to_vec())];
+        let options = CloneOptions { is_shown_beside: true, ..CloneOptions::default() };
+        daemon.clone_all(views, &of, options, None)?;
         Ok(())
     })?;
     for name in names(count) {
@@ -61,11 +64,11 @@ fn asked(store: &Store, count: usize) -> Result<[Vec<f64>; 2]> {
     let bytes = |text: &str| ByteBuf::from(text);
     let delete = || {
         let names = names(count).into_iter().map(ByteBuf::from).collect();
-        store.ask(Verb::Delete { names, recursive: false }).map(|_| ())
+        store.ask(Verb::Delete { names, group: None, recursive: false }).map(|_| ())
     };
     let clones = repeat(count, |name| {
-        let verb = Verb::Clone { snapshot: bytes(SNAPSHOT), name: bytes(name), full: false, copy: false };
-        store.ask(verb).map(|_| ())
+        let (snapshot, name) = (bytes(SNAPSHOT), bytes(name));
+        store.ask(Verb::Clone(CloneRequest { snapshot, name, ..CloneRequest::default() })).map(|_| ())
     })?;
     delete()?;
     let snapshots =

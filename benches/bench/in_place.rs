@@ -104,7 +104,7 @@ fn wait_until_settled(store: &Store) -> Result<()> {
 
 fn restore(state: &str, paths: &[&str]) -> Verb {
     let bytes = |text: &str| ByteBuf::from(text);
-    Verb::Restore { snapshot: Some(bytes(state)), paths: paths.iter().map(|path| bytes(path)).collect() }
+    Verb::Restore { snapshot: Some(bytes(state)), paths: paths.iter().map(|path| bytes(path)).collect(), group: None }
 }
 
 /// Goes there by request and back by command; then one file does.

@@ -5,6 +5,7 @@ use crate::command::{ok, seconds};
 use crate::work::{unmount, wait_for_daemon};
 use pitfs::control::{Answer, Target, Verb};
 use pitfs::daemon::Daemon;
+use pitfs::view::ToDelete;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -112,6 +113,7 @@ impl Drop for Store {
 
 /// Makes snapshots of an open store disappear; their room is freed later.
 pub fn delete_snapshots(daemon: &Daemon, names: &[&[u8]]) -> Result<()> {
-    daemon.delete(daemon.views(), names, &[], false)?;
+    let what = ToDelete { names, of: &[daemon.views().base()], ..ToDelete::default() };
+    daemon.delete(daemon.views(), &what)?;
     Ok(())
 }

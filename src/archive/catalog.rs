@@ -1,49 +1,28 @@
-//! A directory of increments, as one: which there are, how they join, and one index over all of them.
+//! A directory of increments, as one: which there are, how they join, and what they have.
 //!
-//! ```text
-//!  increment    increment    increment   │ store
-//!  from ── to ═ from ── to ═ from ── to ═│ a snapshot that is there
-//!  ◀──────────── can be reached ────────▶│
-//! ```
-//!
-//! The index is a file `index` beside the increments: for each record its key, where its value ended, and the
-//! value, or where in which increment the bytes of a track are. So looking something up costs the same however long
-//! the chain is. It has nothing that the increments do not have, and is made anew from them where it is missing,
-//! damaged or behind.
-//!
-//! Invariants:
-//! - an increment is in the index as a whole or not at all;
-//! - a time can be reached only if every increment from it to the store is there.
+//! What a time showed is found through the chain of increments from it to a snapshot that the store has. What else lies
+//! in the directory is not looked into: increments of a copy of the store, or what is newer than what the store has.
 
-use super::{Entry, Header, Mark, Place, Reader};
+use super::chain::{Joined, tip};
+use super::index::{Index, IndexEntry, Tell, Unreadable};
+use super::{Header, Increment, Label, Leftover, Mark, Place, Reach, Reader, failed};
 use crate::error::{Errno, Error, Result};
+use crate::id::Id;
 use crate::limits::ARCHIVE_READERS_MAX;
-use crate::media::{DiskDir, MediaDir};
-use crate::meta::{Kv, Overlay, Pair, Stored, Table, decode, encode};
+use crate::meta::{Pair, Stored, Table};
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const INDEX: &str = "index";
-const SUFFIX: &str = ".increment";
-/// Records that one commit of the index takes.
-const BATCH: usize = 50_000;
+pub(super) const SUFFIX: &str = ".increment";
 
-/// Makes an entry of the index out of an entry of an increment.
-pub type IndexEntry = fn(&Header, &Entry) -> Pair;
+/// Whether the store has the very snapshot that a mark names.
+pub type Holds<'a> = &'a dyn Fn(&Mark) -> Result<bool>;
 
-/// One increment of an archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Increment {
-    pub header: Header,
-    pub path: PathBuf,
-    /// Length of the file.
-    pub bytes: u64,
-}
-
-/// An increment that is not as it should be, and the times that cannot be reached for it.
+/// An increment that is not as it should be, or the times that cannot be reached for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     pub path: PathBuf,
@@ -51,26 +30,46 @@ pub struct Broken {
 }
 
 #[derive(Default)]
-struct Inner {
+pub(super) struct Inner {
     index: Option<Stored>,
-    /// By the epoch they begin with.
-    increments: BTreeMap<u32, Increment>,
-    /// The first epoch that can be reached from the store.
-    reachable_from: u32,
+    /// The increments that join up to the tip, by the epoch they begin with.
+    pub(super) chain: BTreeMap<u32, Increment>,
+    by_name: HashMap<String, u32>,
+    /// Parts of what was merged, which are still there.
+    pub(super) leftovers: Vec<Leftover>,
+    /// What else there is of this base, the oldest first.
+    pub(super) others: Vec<Increment>,
+    tip: Option<Mark>,
     broken: Vec<Broken>,
 }
 
+impl Inner {
+    pub(super) fn set_chain(&mut self, chain: Vec<Increment>) {
+        // Of several times with one name the oldest is found by it.
+        self.by_name = chain.iter().rev().map(|one| (one.header.from.name.clone(), one.header.from.epoch)).collect();
+        self.tip = chain.last().map(|newest| newest.header.to.clone());
+        self.chain = chain.into_iter().map(|increment| (increment.header.from.epoch, increment)).collect();
+    }
+
+    pub(super) fn set_index(&mut self, index: Stored) {
+        self.index = Some(index);
+    }
+}
+
+/// The epochs between which an increment leads.
+type Ends = (u32, u32);
+
 /// Increments of one base of one store.
 pub struct Archive {
-    directory: PathBuf,
-    store: u128,
+    pub(super) directory: PathBuf,
+    label: Label,
     base: u32,
-    entry: IndexEntry,
-    kv: Kv,
-    inner: RwLock<Inner>,
-    readers: Mutex<Vec<(u32, Arc<Reader>)>>,
+    pub(super) index: Index,
+    pub(super) inner: RwLock<Inner>,
+    /// Open increments, that which was used last at the end.
+    readers: Mutex<Vec<(Ends, Arc<Reader>)>>,
     /// Held while it is open: two stores would each think the index theirs.
-    _lock: File,
+    lock: File,
 }
 
 impl std::fmt::Debug for Archive {
@@ -79,179 +78,192 @@ impl std::fmt::Debug for Archive {
     }
 }
 
-/// The name of an increment's file: it sorts by time.
-pub fn file_name(from: &Mark) -> String {
+/// The name of an increment's file: it sorts by time, and no two increments have the same.
+pub fn file_name(from: &Mark, to: &Mark) -> String {
+    format!("{:010}-{}-{}-{}{SUFFIX}", from.epoch, from.time.as_name(), from.id.short(), to.id.short())
+}
+
+/// As it was called before there were ids.
+pub(super) fn old_file_name(from: &Mark) -> String {
     format!("{:010}-{}{SUFFIX}", from.epoch, from.time.as_name())
 }
 
-fn header_key(name: &str) -> Vec<u8> {
-    [b"increment ", name.as_bytes()].concat()
-}
-
 impl Archive {
-    /// Opens the archive in a directory, made if it is missing, for a base of a store. Increments that are not in the
-    /// index yet are brought into it; `tell` learns how many bytes of how many that took.
+    /// Opens the archive in a directory that has this label, of the base with this number. Increments of the chain that
+    /// are not in the index yet are brought into it; `tell` learns how many bytes that took.
     pub fn open(
         directory: &Path,
-        (store, base): (u128, u32),
+        label: Label,
+        base: u32,
         entry: IndexEntry,
-        tell: &mut dyn FnMut(u64) -> Result<()>,
+        holds: Holds<'_>,
+        tell: Tell<'_>,
     ) -> Result<Archive> {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| Error::media(format!("making {}", directory.display()), error))?;
         let lock = lock(directory)?;
-        let kv = open_index(directory)?;
         let archive = Archive {
             directory: directory.to_path_buf(),
-            store,
+            label,
             base,
-            entry,
-            kv,
+            index: Index::open(directory, entry)?,
             inner: RwLock::default(),
             readers: Mutex::default(),
-            _lock: lock,
+            lock,
         };
-        archive.refresh(tell)?;
+        archive.refresh(holds, tell)?;
         Ok(archive)
+    }
+
+    /// Ends its use, also for those who still have it: whoever opens the store next finds the archive free.
+    pub fn close(&self) {
+        self.index.close();
+        if let Err(errno) = rustix::fs::flock(&self.lock, rustix::fs::FlockOperation::Unlock) {
+            log::warn!("unlocking the archive {}: {errno}", self.directory.display());
+        }
     }
 
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
+    pub fn id(&self) -> Id {
+        self.label.archive
+    }
+
+    /// That the directory is still the one that was opened: a disk can be gone, and an empty directory in its place.
+    pub fn check_there(&self) -> Result<()> {
+        let same = |a: &std::fs::Metadata, b: &std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        let there = std::fs::metadata(&self.directory);
+        let is_there = there.is_ok_and(|there| self.lock.metadata().is_ok_and(|opened| same(&there, &opened)));
+        match is_there && Label::read(&self.directory)? == Some(self.label) {
+            true => Ok(()),
+            false => Err(not_there(&self.directory)),
+        }
+    }
+
     /// Looks again which increments there are.
-    pub fn refresh(&self, tell: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
-        let mut index = self.kv.tables()?;
-        let mut increments = BTreeMap::new();
+    pub fn refresh(&self, holds: Holds<'_>, tell: Tell<'_>) -> Result<()> {
         let mut broken = Vec::new();
-        let mut names = BTreeSet::new();
-        let mut is_changed = false;
-        for (name, bytes) in files(&self.directory)? {
-            names.insert(name.clone());
-            let path = self.directory.join(&name);
-            let known: Option<(Header, u64)> =
-                index.with(Table::State, &header_key(&name), |value| decode(Table::State, name.as_bytes(), value))?;
-            let header = match known {
-                Some((header, known_bytes)) if known_bytes == bytes => Ok(header),
-                _ => {
-                    is_changed = true;
-                    self.add_to_index(&path, &name, bytes, tell)
-                }
-            };
-            match header.and_then(|header| self.check_origin(&path, &name, header)) {
-                Ok(header) => {
-                    increments.insert(header.from.epoch, Increment { header, path, bytes });
-                }
-                Err(error @ (Error::Corrupt { .. } | Error::Store(_) | Error::Refused(..))) => {
+        self.index.come_back();
+        let mut known = self.index.known()?;
+        let mut found = self.find(known.as_ref(), &mut broken)?;
+        let (tip, Joined { chain, leftovers, others }) = loop {
+            let headers: Vec<&Header> = found.iter().map(|increment| &increment.header).collect();
+            let tip = tip(&headers, holds)?;
+            let joined = Joined::of(found.clone(), tip.as_ref());
+            match self.index.follow(&known, &joined.chain, tell)? {
+                Ok(()) => break (tip, joined),
+                Err(Unreadable { at, error }) => {
+                    let path = joined.chain[at].path.clone();
+                    found.retain(|one| one.path != path);
+                    known = self.index.known()?;
                     broken.push(Broken { path, problem: error.to_string() });
                 }
-                Err(error) => return Err(error),
             }
-            index = self.kv.tables()?;
-        }
-        self.note_missing(&index, &names, &mut broken)?;
-        let reachable_from = chain(&increments);
-        note_gaps(&self.directory, &increments, reachable_from, &mut broken);
-        drop(index);
-        let mut inner = self.inner.write();
-        inner.index = None;
-        if is_changed {
-            // Only room depends on it.
-            if let Err(error) = self.kv.trim(&DiskDir::new(&self.directory), INDEX) {
-                log::warn!("{}: {error}", self.directory.join(INDEX).display());
-            }
-            if self.kv.met_damage() {
-                self.kv.reopen()?;
-            }
-        }
-        *inner = Inner { index: Some(self.kv.tables()?), increments, reachable_from, broken };
-        drop(inner);
+        };
+        note_gaps(&self.directory, &chain, &others, tip.as_ref(), &mut broken);
+        let index = Some(self.index.tables()?);
+        let mut inner = Inner { index, leftovers, others, broken, ..Inner::default() };
+        inner.set_chain(chain);
+        *self.inner.write() = inner;
         self.readers.lock().clear();
         Ok(())
     }
 
-    fn add_to_index(
+    /// The increments of this base that are as they should be, as far as their heads and ends tell.
+    fn find(
         &self,
-        path: &Path,
-        name: &str,
-        bytes: u64,
-        tell: &mut dyn FnMut(u64) -> Result<()>,
-    ) -> Result<Header> {
-        let reader = Reader::open(path)?;
-        let header = self.check_origin(path, name, reader.header().clone())?;
-        let mut overlay = Overlay::default();
-        for entry in reader.entries() {
-            let (key, value) = (self.entry)(&header, &entry?);
-            overlay.put(Table::Preimage, &key, value);
-            if overlay.len() >= BATCH {
-                self.kv.commit(&std::mem::take(&mut overlay))?;
-                tell(0)?;
+        known: Option<&BTreeMap<String, (Header, u64)>>,
+        broken: &mut Vec<Broken>,
+    ) -> Result<Vec<Increment>> {
+        let mut found = Vec::new();
+        for (name, bytes) in files(&self.directory)? {
+            let path = self.directory.join(&name);
+            let header = match known.and_then(|known| known.get(&name)) {
+                Some((header, known_bytes)) if *known_bytes == bytes => Ok(header.clone()),
+                _ => Reader::open(&path).map(|reader| reader.header().clone()),
+            };
+            match header.and_then(|header| self.check_origin(&path, &name, header)) {
+                Ok(header) => found.push(Increment { header, path, bytes }),
+                // Also one that cannot be read: the others can.
+                Err(error) => broken.push(Broken { path, problem: error.to_string() }),
             }
         }
-        // Last, and with the rest of it: until then the increment counts as missing in the index.
-        overlay.put(Table::State, &header_key(name), encode(&(&header, bytes)));
-        self.kv.commit(&overlay)?;
-        tell(bytes)?;
-        Ok(header)
+        Ok(found)
     }
 
     /// Whether an increment is of this base, and the one that its name says.
-    fn check_origin(&self, path: &Path, name: &str, header: Header) -> Result<Header> {
-        if header.store != self.store {
+    pub(super) fn check_origin(&self, path: &Path, name: &str, header: Header) -> Result<Header> {
+        if header.store != self.label.store {
             return Err(Error::Store(format!("{} is an increment of another store", path.display())));
         }
-        if header.base != self.base {
+        if header.base_id != self.label.base || header.base != self.base {
             let text = format!("{} is an increment of another base, {:?}", path.display(), header.base_name);
             return Err(Error::Store(text));
         }
-        if file_name(&header.from) != name {
-            let is = file_name(&header.from);
+        let is = file_name(&header.from, &header.to);
+        if name != is && name != old_file_name(&header.from) {
             return Err(Error::Store(format!("{} is not what its name says, but {is}", path.display())));
         }
         Ok(header)
-    }
-
-    /// Increments that the index knows and the directory has no more.
-    fn note_missing(&self, index: &Stored, names: &BTreeSet<String>, broken: &mut Vec<Broken>) -> Result<()> {
-        let prefix = header_key("");
-        for pair in index.range(Table::State, &prefix, &crate::meta::prefix_end(&prefix))? {
-            let (key, _) = pair?;
-            let name = String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
-            if !names.contains(&name) {
-                broken.push(Broken { path: self.directory.join(name), problem: "it is missing".into() });
-            }
-        }
-        Ok(())
     }
 
     pub fn broken(&self) -> Vec<Broken> {
         self.inner.read().broken.clone()
     }
 
-    /// All increments that are as they should be, the oldest first.
+    /// The increments whose times can be reached, the oldest first.
     pub fn increments(&self) -> Vec<Increment> {
-        self.inner.read().increments.values().cloned().collect()
+        self.inner.read().chain.values().cloned().collect()
     }
 
-    /// The snapshot that the newest increment leads to.
+    /// Increments of this base whose times cannot be reached, the oldest first.
+    pub fn others(&self) -> Vec<Increment> {
+        self.inner.read().others.clone()
+    }
+
+    /// Parts of what was merged, which are still there, the oldest first.
+    pub fn leftovers(&self) -> Vec<Leftover> {
+        self.inner.read().leftovers.clone()
+    }
+
+    /// The newest snapshot that the store has and an increment leads to.
     pub fn tip(&self) -> Option<Mark> {
-        self.inner.read().increments.last_key_value().map(|(_, newest)| newest.header.to.clone())
+        self.inner.read().tip.clone()
+    }
+
+    /// What of it the store can reach, as it was found last.
+    pub fn reach(&self) -> Reach {
+        let inner = self.inner.read();
+        Reach {
+            others: inner.others.clone(),
+            broken: inner.broken.clone(),
+            ..Reach::of_chain(&self.directory, inner.tip.clone(), inner.chain.values())
+        }
     }
 
     /// The time that began in an epoch, if it can be reached.
     pub fn mark(&self, epoch: u32) -> Option<Mark> {
+        self.inner.read().chain.get(&epoch).map(|increment| increment.header.from.clone())
+    }
+
+    /// The newest time that can be reached and was taken by `save`.
+    pub fn newest_save(&self) -> Option<Mark> {
         let inner = self.inner.read();
-        if epoch < inner.reachable_from {
-            return None;
-        }
-        inner.increments.get(&epoch).map(|increment| increment.header.from.clone())
+        inner.chain.values().rev().map(|increment| &increment.header.from).find(|mark| mark.is_save).cloned()
+    }
+
+    /// The oldest time of this name that can be reached.
+    pub fn named(&self, name: &str) -> Option<Mark> {
+        let inner = self.inner.read();
+        let epoch = inner.by_name.get(name)?;
+        inner.chain.get(epoch).map(|increment| increment.header.from.clone())
     }
 
     /// Times after an epoch that can be reached, the oldest first.
     pub fn marks_after(&self, epoch: u32) -> Vec<Mark> {
         let inner = self.inner.read();
-        let from = inner.reachable_from.max(epoch.saturating_add(1));
-        inner.increments.range(from..).map(|(_, increment)| increment.header.from.clone()).collect()
+        let from = epoch.saturating_add(1);
+        inner.chain.range(from..).map(|(_, increment)| increment.header.from.clone()).collect()
     }
 
     /// Entries of the index with `from <= key < to`, in order.
@@ -262,21 +274,53 @@ impl Archive {
         }
     }
 
-    /// The bytes of a track that an increment has.
-    pub fn read(&self, increment: u32, place: &Place) -> Result<Arc<Vec<u8>>> {
-        self.reader(increment)?.read_track(place)
+    /// Takes up an increment that was written a moment ago and leads on from the tip.
+    pub fn append(&self, increment: Increment, tell: Tell<'_>) -> Result<()> {
+        self.index.take_up(&increment, tell)?;
+        let index = self.index.tables()?;
+        let mut inner = self.inner.write();
+        let from = &increment.header.from;
+        inner.by_name.entry(from.name.clone()).or_insert(from.epoch);
+        inner.tip = Some(increment.header.to.clone());
+        inner.chain.insert(from.epoch, increment);
+        inner.set_index(index);
+        Ok(())
     }
 
-    fn reader(&self, increment: u32) -> Result<Arc<Reader>> {
+    /// Gives room of the index back that nothing is in any more, after increments were taken up.
+    pub fn pack(&self) -> Result<()> {
+        self.index.trim()?;
+        let index = self.index.tables()?;
+        self.inner.write().set_index(index);
+        Ok(())
+    }
+
+    /// The bytes of a track that the increment between two epochs has.
+    pub fn read(&self, ends: Ends, place: &Place) -> Result<Arc<Vec<u8>>> {
+        self.reader(ends)?.read_track(place)
+    }
+
+    /// Keeps increments open that are about to go, for whoever has just been told to look there.
+    pub(super) fn retire(&self, increments: &[Increment]) -> Result<()> {
+        for one in increments.iter().rev().take(ARCHIVE_READERS_MAX) {
+            self.reader((one.header.from.epoch, one.header.to.epoch))?;
+        }
+        Ok(())
+    }
+
+    fn reader(&self, increment: Ends) -> Result<Arc<Reader>> {
         let mut readers = self.readers.lock();
-        if let Some(at) = readers.iter().position(|(epoch, _)| *epoch == increment) {
+        if let Some(at) = readers.iter().position(|(ends, _)| *ends == increment) {
             let found = readers.remove(at);
             readers.push(found);
             return Ok(readers[readers.len() - 1].1.clone());
         }
-        let path = self.inner.read().increments.get(&increment).map(|found| found.path.clone());
-        let path = path.ok_or(Error::Posix(Errno::IO))?;
-        let reader = Arc::new(Reader::open(&path)?);
+        let found = {
+            let inner = self.inner.read();
+            let found = inner.chain.get(&increment.0).filter(|found| found.header.to.epoch == increment.1);
+            found.cloned().ok_or(Error::Posix(Errno::IO))?
+        };
+        let reader = Arc::new(found.open()?);
         if readers.len() >= ARCHIVE_READERS_MAX {
             readers.remove(0);
         }
@@ -285,94 +329,104 @@ impl Archive {
     }
 }
 
-/// The first epoch from which the increments join up to the last.
-fn chain(increments: &BTreeMap<u32, Increment>) -> u32 {
-    let mut wanted = None;
-    for (epoch, increment) in increments.iter().rev() {
-        if wanted.is_some_and(|wanted| wanted != increment.header.to.epoch) {
-            break;
-        }
-        wanted = Some(*epoch);
-    }
-    wanted.unwrap_or(u32::MAX)
+/// The error for a directory in which the archive that was there is not.
+pub fn not_there(directory: &Path) -> Error {
+    let shown = directory.display();
+    let text = format!(
+        "the archive {shown} is not there: the directory is missing or has no such archive; is its disk mounted? Make it available, or give it up with `pitfs archive detach`"
+    );
+    Error::Refused(Errno::NOENT, text)
 }
 
 fn lock(directory: &Path) -> Result<File> {
-    let file =
-        File::open(directory).map_err(|error| Error::media(format!("opening {}", directory.display()), error))?;
+    let file = File::open(directory).map_err(|error| failed("opening", directory, error))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(Error::Refused(
             Errno::BUSY,
-            format!("the archive {} is in use by another store, or another base", directory.display()),
+            format!("the archive {} is in use by a copy of this store", directory.display()),
         )),
-        Err(errno) => Err(Error::media(format!("locking {}", directory.display()), errno.into())),
+        Err(errno) => Err(failed("locking", directory, errno.into())),
     }
 }
 
 /// What is in a directory of increments, without opening it as an archive: nothing is written.
-pub fn survey(directory: &Path) -> Result<(Vec<Increment>, Vec<Broken>)> {
-    let (mut increments, mut broken) = (BTreeMap::new(), Vec::new());
-    for (name, bytes) in files(directory)? {
-        let path = directory.join(name);
-        match Reader::open(&path) {
-            Ok(reader) => {
-                let header = reader.header().clone();
-                increments.insert(header.from.epoch, Increment { header, path, bytes });
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// All increments, the oldest first.
+    pub increments: Vec<Increment>,
+    /// Which of them are parts of others.
+    pub leftovers: Vec<Leftover>,
+    pub broken: Vec<Broken>,
+}
+
+impl Survey {
+    pub fn of(directory: &Path) -> Result<Survey> {
+        let (mut increments, mut broken) = (Vec::new(), Vec::new());
+        for (name, bytes) in files(directory)? {
+            let path = directory.join(name);
+            match Reader::open(&path) {
+                Ok(reader) => increments.push(Increment { header: reader.header().clone(), path, bytes }),
+                Err(error) => broken.push(Broken { path, problem: error.to_string() }),
             }
-            Err(error) => broken.push(Broken { path, problem: error.to_string() }),
         }
+        increments.sort_by_key(|increment| increment.header.from.epoch);
+        let newest = increments.last().map(|newest| newest.header.to.clone());
+        let Joined { chain, leftovers, others } = Joined::of(increments.clone(), newest.as_ref());
+        note_gaps(directory, &chain, &others, newest.as_ref(), &mut broken);
+        Ok(Survey { increments, leftovers, broken })
     }
-    note_gaps(directory, &increments, chain(&increments), &mut broken);
-    Ok((increments.into_values().collect(), broken))
 }
 
 /// Names and lengths of the files that are increments by name.
-fn files(directory: &Path) -> Result<Vec<(String, u64)>> {
-    let failed = |error| Error::media(format!("listing {}", directory.display()), error);
+pub(super) fn files(directory: &Path) -> Result<Vec<(String, u64)>> {
+    let listing = |error| failed("listing", directory, error);
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
+    for entry in std::fs::read_dir(directory).map_err(listing)? {
+        let entry = entry.map_err(listing)?;
         if let Ok(name) = entry.file_name().into_string()
             && name.ends_with(SUFFIX)
             && !name.starts_with('.')
         {
-            files.push((name, entry.metadata().map_err(failed)?.len()));
+            match entry.metadata() {
+                Ok(metadata) => files.push((name, metadata.len())),
+                // It was removed meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(listing(error)),
+            }
         }
     }
     files.sort_unstable();
     Ok(files)
 }
 
-/// The index, made anew where it cannot be read.
-fn open_index(directory: &Path) -> Result<Kv> {
-    let media = DiskDir::new(directory);
-    let path = directory.join(INDEX);
-    let failed = |error| Error::media(format!("opening {}", path.display()), error);
-    media.tidy(INDEX).map_err(failed)?;
-    if path.exists() {
-        match Kv::open(media.open(INDEX, false).map_err(failed)?, None) {
-            Ok(kv) => return Ok(kv),
-            Err(error @ Error::Corrupt { .. }) => log::warn!("{}: {error}; it is made anew", path.display()),
-            Err(error) => return Err(error),
-        }
-        std::fs::remove_file(&path).map_err(failed)?;
-    }
-    Kv::create(media.open(INDEX, true).map_err(failed)?, None)
+/// Gives a file its name in an archive; fails where something has it.
+pub(super) fn rename_into(from: &Path, to: &Path) -> Result<()> {
+    crate::media::rename_new(from, to).map_err(|error| failed("renaming", from, error))
 }
 
 /// Says which times cannot be reached because an increment after them is not there.
-fn note_gaps(directory: &Path, increments: &BTreeMap<u32, Increment>, reachable_from: u32, broken: &mut Vec<Broken>) {
-    let lost: Vec<&Increment> = increments.range(..reachable_from).map(|(_, increment)| increment).collect();
+fn note_gaps(
+    directory: &Path,
+    chain: &[Increment],
+    others: &[Increment],
+    tip: Option<&Mark>,
+    broken: &mut Vec<Broken>,
+) {
+    let end = chain.first().map(|first| first.header.from.epoch).or(tip.map(|tip| tip.epoch)).unwrap_or(u32::MAX);
+    let lost: Vec<&Increment> = others.iter().filter(|one| one.header.to.epoch <= end).collect();
     let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
     let (from, to) = (first.header.from.time.as_text(), last.header.from.time.as_text());
     let times = match lost.len() {
-        1 => format!("the time {from} cannot be reached"),
-        many => format!("the {many} times from {from} to {to} cannot be reached"),
+        1 => format!("the time {from} cannot be reached until it is put back"),
+        many => format!("the {many} times from {from} to {to} cannot be reached until it is put back"),
     };
     let next = &last.header.to;
+    let behind = chain.first().map(|first| &first.header.from).or(tip);
+    // If several are missing it is called by its ends.
+    let path = behind.map_or(directory.to_path_buf(), |behind| directory.join(file_name(next, behind)));
     broken.push(Broken {
-        path: directory.to_path_buf(),
+        path,
         problem: format!(
             "the increment from {:?} ({}) on is missing or damaged: {times}",
             next.name,

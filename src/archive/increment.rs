@@ -22,6 +22,7 @@
 mod cache;
 mod cursor;
 mod entries;
+mod header;
 mod layout;
 mod reader;
 #[cfg(test)]
@@ -30,55 +31,16 @@ mod verify;
 mod writer;
 
 pub use entries::Entries;
+pub use header::{Header, Mark, before_ids};
 pub use reader::Reader;
 pub use writer::Writer;
 
-use crate::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The compression level where nothing else is asked for: the room of zstd's higher levels is little less, and they
 /// take several times as long.
 pub const LEVEL: i32 = 9;
-
-/// One snapshot at an end of an increment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    pub epoch: u32,
-    pub name: String,
-    pub time: Timestamp,
-}
-
-/// What an increment says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// The store it comes from: a random number.
-    #[serde(with = "sixteen_bytes")]
-    pub store: u128,
-    pub base: u32,
-    pub base_name: String,
-    /// The snapshot whose values are in it.
-    pub from: Mark,
-    /// The snapshot after it, over which they are to be laid.
-    pub to: Mark,
-    pub track_bytes: u32,
-    /// Seeds the hashes of directory entries.
-    pub hash_seed: u64,
-}
-
-/// MessagePack has no integers of 128 bits.
-mod sixteen_bytes {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use serde_bytes::ByteArray;
-
-    pub(super) fn serialize<S: Serializer>(number: &u128, serializer: S) -> Result<S::Ok, S::Error> {
-        ByteArray::new(number.to_le_bytes()).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
-        Ok(u128::from_le_bytes(ByteArray::deserialize(deserializer)?.into_array()))
-    }
-}
 
 /// One record's old value.
 #[derive(Clone, Debug, PartialEq, Eq)]

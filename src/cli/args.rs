@@ -4,6 +4,8 @@ mod points;
 
 pub use points::*;
 
+use crate::control::ByteRange;
+use crate::fuse::Role;
 use crate::limits::{TRACK_BYTES_MAX, TRACK_BYTES_MIN};
 use crate::logstore::Codec;
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
@@ -19,6 +21,9 @@ pub struct Args {
     /// The store, or a directory inside its mount; STORE:BASE means one base of several
     #[arg(short, long, global = true, env = "PITFS_STORE", value_name = "STORE", value_hint = ValueHint::DirPath)]
     pub store: Option<PathBuf>,
+    /// Print what was done, or found, as JSON, and errors too
+    #[arg(long, global = true)]
+    pub json: bool,
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -77,9 +82,24 @@ pub enum Verb {
     Check(Check),
     /// Make live equal to a directory outside the store
     Sync(Sync),
+    /// Bring a store of an older format over, or back until that is confirmed
+    Upgrade(Upgrade),
     /// Print the completions for a shell
     #[command(hide = true)]
     Completions(Completions),
+    /// What a daemon starts beside itself
+    #[command(hide = true)]
+    Companion(Companion),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Companion {
+    #[arg(value_name = "ROLE", value_parser = parse_role)]
+    pub role: Role,
+}
+
+fn parse_role(name: &str) -> Result<Role, String> {
+    Role::named(name).ok_or_else(|| format!("{name} is no companion of a daemon"))
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -110,7 +130,10 @@ pub struct Create {
     pub from: Option<PathBuf>,
     /// Leave out what matches: a name, or with a slash a path from SRC; may be given several times
     #[arg(long, value_name = "PATTERN", requires = "from")]
-    pub exclude: Vec<String>,
+    pub exclude: Vec<OsString>,
+    /// Do not enter directories on other file systems than SRC
+    #[arg(short = 'x', long, requires = "from")]
+    pub one_file_system: bool,
     /// How to compress file data
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub compress: Compression,
@@ -172,9 +195,61 @@ pub struct Snap {
 
 #[derive(Debug, ClapArgs)]
 pub struct List {
+    /// List those of all bases, clones and mirrors
+    #[arg(short, long)]
+    pub all: bool,
+    /// In this order: names and times upwards, sizes downwards
+    #[arg(long, value_enum, value_name = "BY")]
+    pub sort: Option<Sort>,
+    /// What to show of each, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "COLUMNS")]
+    pub columns: Vec<Column>,
     /// Print the list as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    Name,
+    Time,
+    Refers,
+    Frees,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Column {
+    Name,
+    Base,
+    Id,
+    Epoch,
+    Time,
+    Refers,
+    Frees,
+    State,
+    Purpose,
+    Held,
+    Needed,
+    Notes,
+}
+
+impl Column {
+    pub fn heading(self) -> &'static str {
+        match self {
+            Column::Name => "snapshot",
+            Column::Base => "base",
+            Column::Id => "id",
+            Column::Epoch => "epoch",
+            Column::Time => "taken",
+            Column::Refers => "refers to",
+            Column::Frees => "frees",
+            Column::State => "state",
+            Column::Purpose => "purpose",
+            Column::Held => "held for",
+            Column::Needed => "needed by",
+            Column::Notes => "",
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -182,14 +257,17 @@ pub struct Delete {
     /// The snapshots to delete
     #[arg(value_name = "SNAPSHOT", required = true)]
     pub names: Vec<OsString>,
-    /// Delete the clones that depend on them as well
+    /// Delete those of all bases of this group, as one
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<OsString>,
+    /// Delete the clones, bases and mirrors that depend on them as well
     #[arg(long)]
     pub recursive: bool,
-    /// Only say what that would free, and which paths hold most of it
+    /// Delete nothing; say what would go, what that would free and which paths hold most of it, or why it would be refused
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Print what it would free as JSON
-    #[arg(long, requires = "dry_run")]
+    /// Print what went, or would go, as JSON
+    #[arg(long)]
     pub json: bool,
 }
 
@@ -211,6 +289,21 @@ pub struct Restore {
     /// Paths in the snapshot; without any, everything
     #[arg(value_name = "PATH")]
     pub paths: Vec<OsString>,
+    /// Go back with those of all bases of this group, as one
+    #[arg(long, value_name = "GROUP", conflicts_with_all = ["to", "to_base", "to_clone", "to_mirror"])]
+    pub group: Option<OsString>,
+    /// With --to-base or --to-clone: do not show it in the mount until `session online`
+    #[arg(long)]
+    pub offline: bool,
+    /// With --to-base or --to-clone: set room aside, so that all of it can be written anew
+    #[arg(long)]
+    pub reserve: bool,
+    /// With --to-base or --to-clone: give it a second copy of the tracks
+    #[arg(long)]
+    pub copy: bool,
+    /// With --to-base, --to-clone or --to-mirror: wait until what is copied in the background is done
+    #[arg(long)]
+    pub wait: bool,
     /// Go back to what was saved last; arguments are paths
     #[arg(long, conflicts_with_all = ["at", "to", "to_base", "to_clone", "to_mirror"])]
     pub last: bool,
@@ -232,6 +325,9 @@ pub struct Restore {
     /// Replace files that exist there
     #[arg(long, requires = "to")]
     pub overwrite: bool,
+    /// Change nothing; say what would be done, or why it would be refused
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -252,6 +348,13 @@ pub struct Diff {
     /// the newest
     #[arg(long)]
     pub tracks: bool,
+    /// With --tracks, also of A alone: only this file, or what is below this directory
+    #[arg(id = "only", long = "path", value_name = "PATH", requires = "tracks", conflicts_with = "path")]
+    pub only: Option<OsString>,
+    /// With --tracks: only those with bytes from FROM up to, without, TO; K, M and G are possible, as is FROM- for
+    /// all from there on
+    #[arg(long, value_name = "FROM-TO", requires = "tracks", value_parser = parse_range)]
+    pub range: Option<ByteRange>,
     /// Print the differences as JSON
     #[arg(long)]
     pub json: bool,
@@ -281,7 +384,10 @@ pub struct Sync {
     pub destination: Option<OsString>,
     /// Leave alone what matches: a name, or with a slash a path from SRC; may be given several times
     #[arg(long, value_name = "PATTERN")]
-    pub exclude: Vec<String>,
+    pub exclude: Vec<OsString>,
+    /// Do not enter directories on other file systems than SRC
+    #[arg(short = 'x', long)]
+    pub one_file_system: bool,
     /// Only say what would be done
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -299,6 +405,25 @@ pub struct Completions {
 /// The whole command, for help, completions and tests.
 pub fn command() -> clap::Command {
     Args::command()
+}
+
+/// Bytes of a file: `FROM-TO` without TO, or `FROM-`.
+fn parse_range(text: &str) -> Result<ByteRange, String> {
+    let wrong = || "give FROM-TO or FROM- in bytes, as in 65536-131072 or 64K-128K".to_string();
+    let number = |text: &str| {
+        let (digits, shift) = match text.strip_suffix(|c: char| "kKmMgG".contains(c)) {
+            Some(digits) if text.ends_with(['k', 'K']) => (digits, 10),
+            Some(digits) if text.ends_with(['m', 'M']) => (digits, 20),
+            Some(digits) => (digits, 30),
+            None => (text, 0),
+        };
+        let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse::<u64>().ok().filter(|_| is_plain).and_then(|number| number.checked_mul(1 << shift))
+    };
+    let (from, to) = text.split_once('-').ok_or_else(wrong)?;
+    let from = number(from).ok_or_else(wrong)?;
+    let to = if to.is_empty() { u64::MAX } else { number(to).ok_or_else(wrong)? };
+    if from < to { Ok((from, to)) } else { Err("the range is empty: TO has to be above FROM".into()) }
 }
 
 fn parse_track_size(text: &str) -> Result<usize, String> {
@@ -324,6 +449,18 @@ mod tests {
     }
 
     #[test]
+    fn ranges_have_a_beginning_and_perhaps_an_end() {
+        assert_eq!(parse_range("0-1"), Ok((0, 1)));
+        assert_eq!(parse_range("64K-1M"), Ok((65536, 1 << 20)));
+        assert_eq!(parse_range("5-"), Ok((5, u64::MAX)));
+        for wrong in
+            ["", "-", "5", "-5", "5-5", "6-5", "a-b", "1-2-3", "+1-2", "99999999999999999999-", "9999999999999G-"]
+        {
+            assert!(parse_range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn track_sizes_have_units_and_limits() {
         assert_eq!(parse_track_size("64K"), Ok(TRACK_BYTES_DEFAULT));
         assert_eq!(parse_track_size("1MiB"), Ok(1 << 20));
@@ -332,4 +469,17 @@ mod tests {
             assert!(parse_track_size(wrong).is_err(), "{wrong}");
         }
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Upgrade {
+    /// Go back to the format from which the store was upgraded
+    #[arg(long, conflicts_with_all = ["confirm", "archive"])]
+    pub undo: bool,
+    /// Keep the new format: it cannot be undone any more
+    #[arg(long, conflicts_with = "archive")]
+    pub confirm: bool,
+    /// Where the attached archive is now, if not where it was
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub archive: Option<PathBuf>,
 }

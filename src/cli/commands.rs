@@ -1,13 +1,20 @@
 //! Each verb: ask for it to be done, and show the result.
 
+mod delete;
+mod list;
+mod plan;
 mod points;
+mod upgrade;
 
+use self::delete::Told;
+use self::list::snapshot_row;
 use super::args::{Args, Verb as Args_};
-use super::output::{Display, count, path, print, print_json, size, table};
+use super::json;
+use super::output::{Display, count, file, path, print, print_json, size, table};
 use super::{args, output};
 use super::{command, mounting};
-use crate::control::{Answer, Snap, SnapshotInfo, StatusInfo, Target, Verb, ask, locate_store};
-use crate::daemon::{CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, is_store};
+use crate::control::{Answer, Snap, Target, Verb, ask, locate_store};
+use crate::daemon::{CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, is_store, resolved};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{CreateOptions, Difference, DifferenceKind};
 use serde_bytes::ByteBuf;
@@ -19,24 +26,27 @@ use std::path::{Path, PathBuf};
 
 /// Runs a command; false when it was done and found something wrong.
 pub fn run(args: Args) -> Result<bool> {
-    let store = args.store;
+    let (store, as_json) = (args.store, args.json);
     let target = || find_store(store.clone());
     match args.verb {
         Args_::Create(args) => create(&args),
-        Args_::Mount(args) => mounting::mount(store, &args),
-        Args_::Umount(args) => mounting::umount(store, &args),
+        Args_::Mount(args) => mounting::mount(store, &args, as_json),
+        Args_::Umount(args) => mounting::umount(store, &args, as_json),
         Args_::Snap(args) => snap(&target()?, args),
-        Args_::List(args) => list(&target()?, &args),
+        Args_::List(args) => list::list(&target()?, &args),
         Args_::Delete(args) => delete(&target()?, args),
         Args_::Rename(args) => {
+            let done = json!({ "was": shown(&args.old), "name": shown(&args.new) });
             let verb = Verb::Rename { old: bytes(args.old), new: bytes(args.new) };
-            ask(&target()?, verb, &mut |_| Ok(())).map(|_| true)
+            ask(&target()?, verb, &mut |_| Ok(()))?;
+            say_done(as_json, done)
         }
-        Args_::Hold(args) => points::hold(&target()?, args.names, true),
-        Args_::Release(args) => points::hold(&target()?, args.names, false),
+        Args_::Hold(args) => points::hold(&target()?, args, true, as_json),
+        Args_::Release(args) => points::hold(&target()?, args, false, as_json),
         Args_::Restore(args) => restore(&target()?, args),
         Args_::Save(args) => {
-            let snap = Snap { name: args.name.map(bytes), save: true, ..Snap::default() };
+            let group = args.group.map(bytes);
+            let snap = Snap { name: args.name.map(bytes), group, save: true, ..Snap::default() };
             take(&target()?, snap, args.json)
         }
         Args_::History(args) => points::history(&target()?, &args),
@@ -47,24 +57,38 @@ pub fn run(args: Args) -> Result<bool> {
             let path = points::path_in_live(&target, &args.path)?;
             points::versions(&target, path, &args)
         }
-        Args_::Base(args) => points::base(&target()?, args.verb),
-        Args_::Session(args) => points::session(&target()?, args.verb),
-        Args_::Group(args) => points::group(&target()?, args.verb),
-        Args_::Clone(args) => points::clone(&target()?, args),
-        Args_::Promote(args) => points::promote(&target()?, args.name),
-        Args_::Mirror(args) => points::mirror(&target()?, args.verb),
+        Args_::Base(args) => points::base(&target()?, args.verb, as_json),
+        Args_::Session(args) => points::session(&target()?, args.verb, as_json),
+        Args_::Group(args) => points::group(&target()?, args.verb, as_json),
+        Args_::Clone(args) => points::clone(&target()?, args, as_json),
+        Args_::Promote(args) => points::promote(&target()?, args.name, args.wait, as_json),
+        Args_::Mirror(args) => points::mirror(&target()?, args, as_json),
         Args_::Roll(args) => points::roll(&target()?, args),
-        Args_::Archive(args) => points::archive(&target()?, args.verb),
+        Args_::Archive(args) => points::archive(&target()?, args.verb, as_json),
         Args_::Policy(args) => points::policy(&target()?, &args),
         Args_::Status(args) => status(&target()?, &args),
         Args_::Check(args) => check(&target()?, &args),
         Args_::Sync(args) => sync(&target()?, args),
+        Args_::Companion(args) => crate::fuse::run_companion(args.role),
+        Args_::Upgrade(args) => upgrade::run(&target()?, args, as_json),
         Args_::Completions(args) => {
             let mut text = Vec::new();
             clap_complete::generate(args.shell, &mut command(), "pitfs", &mut text);
             print(&String::from_utf8_lossy(&text)).map(|()| true)
         }
     }
+}
+
+/// What was done by a command that says nothing of it but in JSON.
+fn say_done(as_json: bool, done: serde_json::Value) -> Result<bool> {
+    if as_json {
+        print_json(&done)?;
+    }
+    Ok(true)
+}
+
+fn shown(name: &OsString) -> String {
+    path(name.as_encoded_bytes())
 }
 
 fn bytes(text: OsString) -> ByteBuf {
@@ -114,7 +138,8 @@ fn create(args: &args::Create) -> Result<bool> {
         .transpose()
         .map_err(|error| Error::media("looking at the source", error))?;
     let ours = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let (uid, gid) = metadata.as_ref().map_or_else(ours, |metadata| Owner::of_this_process().of(metadata));
+    let (uid, gid) =
+        metadata.as_ref().map_or_else(ours, |metadata| Owner::of_this_process().of(metadata.uid(), metadata.gid()));
     let options = CreateOptions {
         track_bytes: args.track_size,
         codec: args.compress.into(),
@@ -123,15 +148,23 @@ fn create(args: &args::Create) -> Result<bool> {
         mode: metadata.as_ref().map_or(0o755, |metadata| metadata.mode() & 0o7777),
         hash_seed: random_seed()?,
     };
+    let bring_in = source.map(|source| SyncOptions {
+        source,
+        exclude: args.exclude.iter().cloned().map(bytes).collect(),
+        one_file_system: args.one_file_system,
+        is_new_store: true,
+        ..SyncOptions::default()
+    });
+    // Before anything is made.
+    bring_in.iter().try_for_each(SyncOptions::check)?;
     let directory = absolute(&args.directory)?;
     Daemon::create(&directory, &options)?;
-    let Some(source) = source else {
+    let Some(options) = bring_in else {
         if args.json {
-            print_json(&json!({ "store": directory }))?;
+            print_json(&json::of_file("store", &directory))?;
         }
         return Ok(true);
     };
-    let options = SyncOptions { source, exclude: args.exclude.clone(), is_new_store: true, ..SyncOptions::default() };
     run_sync(&Target { store: directory.clone(), base: None }, options, "importing", args.json).inspect_err(|_| {
         let shown = directory.display();
         eprintln!(
@@ -165,45 +198,16 @@ fn take(target: &Target, snap: Snap, as_json: bool) -> Result<bool> {
         return Err(unexpected());
     };
     if as_json && snapshots.len() == 1 {
-        return print_json(&snapshot_json(&snapshots[0])).map(|()| true);
+        return print_json(&json::snapshot(&snapshots[0])).map(|()| true);
     }
     if as_json {
-        return print_json(&snapshots.iter().map(snapshot_json).collect::<Vec<_>>()).map(|()| true);
+        return print_json(&json::snapshots(&snapshots)).map(|()| true);
     }
     // One moment has one name.
     match snapshots.first() {
         Some(snapshot) => print(&format!("{}\n", snapshot.name)).map(|()| true),
         None => Ok(true),
     }
-}
-
-fn snapshot_json(snapshot: &SnapshotInfo) -> serde_json::Value {
-    json!({
-        "name": snapshot.name,
-        "base": snapshot.base,
-        "epoch": snapshot.epoch,
-        "time": snapshot.time.as_text(),
-        "seconds": snapshot.time.seconds,
-        "nanoseconds": snapshot.time.nanos,
-        "state": points::state_of(snapshot),
-        "purpose": snapshot.purpose,
-        "held": snapshot.held,
-        "offline": snapshot.offline,
-        "archived": snapshot.archived,
-        "refers_bytes": snapshot.refers,
-        "unique_bytes": snapshot.unique,
-        "reserved_bytes": snapshot.reserve,
-    })
-}
-
-fn list(target: &Target, args: &args::List) -> Result<bool> {
-    let Answer::Snapshots(snapshots) = ask(target, Verb::List, &mut |_| Ok(()))? else { return Err(unexpected()) };
-    if args.json {
-        print_json(&snapshots.iter().map(snapshot_json).collect::<Vec<_>>())?;
-    } else {
-        print(&table(&headed(["snapshot", "taken", "refers to", "frees", ""], snapshots.iter().map(snapshot_row))))?;
-    }
-    Ok(true)
 }
 
 /// Rows under headings; nothing where there are none.
@@ -213,52 +217,13 @@ fn headed<const N: usize>(headings: [&str; N], rows: impl Iterator<Item = Vec<St
     if all.len() == 1 { Vec::new() } else { all }
 }
 
-/// Name, time, what it refers to, what deleting it frees, and what is special about it.
-fn snapshot_row(snapshot: &SnapshotInfo) -> Vec<String> {
-    let state = points::state_of(snapshot);
-    let mut notes: Vec<&str> = Vec::new();
-    if state != "active" {
-        notes.push(&state);
-    }
-    for (is_so, note) in [(snapshot.held, "held"), (snapshot.offline, "offline"), (snapshot.reserve > 0, "reserved")] {
-        if is_so {
-            notes.push(note);
-        }
-    }
-    let sizes = match snapshot.archived {
-        true => [String::new(), String::new()],
-        false => [size(snapshot.refers), snapshot.unique.map_or(String::new(), size)],
-    };
-    let [refers, frees] = sizes;
-    vec![snapshot.name.clone(), snapshot.time.as_text(), refers, frees, notes.join(",")]
-}
-
 fn delete(target: &Target, args: args::Delete) -> Result<bool> {
-    let names: Vec<ByteBuf> = args.names.into_iter().map(bytes).collect();
-    if !args.dry_run {
-        // What goes is told where it was not named itself.
-        let is_told = args.recursive || names.iter().any(|name| name.starts_with(b"@"));
-        let verb = Verb::Delete { names, recursive: args.recursive };
-        let answer = ask(target, verb, &mut |_| Ok(()))?;
-        if let (true, Answer::Snapshots(deleted)) = (is_told, answer) {
-            let lines = deleted.iter().map(|snapshot| format!("{}: deleted\n", snapshot.name));
-            print(&lines.collect::<String>())?;
-        }
-        return Ok(true);
-    }
-    let Answer::Freed(freed) = ask(target, Verb::Freed { names }, &mut |_| Ok(()))? else { return Err(unexpected()) };
-    if args.json {
-        let paths: Vec<_> = freed.paths.iter().map(|(path, bytes)| json!({ "path": path, "bytes": bytes })).collect();
-        let value = json!({ "bytes": freed.bytes, "needed_by": freed.needed_by, "paths": paths });
-        return print_json(&value).map(|()| true);
-    }
-    print(&format!("{} would be freed\n", size(freed.bytes)))?;
-    if !freed.needed_by.is_empty() {
-        eprintln!("pitfs: {} would be deleted with it, by --recursive only", freed.needed_by.join(", "));
-    }
-    let rows: Vec<Vec<String>> =
-        freed.paths.iter().map(|(name, bytes)| vec![path(name.as_bytes()), size(*bytes)]).collect();
-    print(&table(&rows)).map(|()| true)
+    let args::Delete { names, group, recursive, dry_run, json: as_json } = args;
+    let names: Vec<ByteBuf> = names.into_iter().map(bytes).collect();
+    // What goes is told where it was not named itself.
+    let goes = recursive || names.iter().any(|name| name.starts_with(b"@"));
+    let verb = Verb::Delete { names, group: group.map(bytes), recursive };
+    delete::delete(target, verb, Told { dry_run, goes, as_json })
 }
 
 fn restore(target: &Target, args: args::Restore) -> Result<bool> {
@@ -272,18 +237,26 @@ fn restore(target: &Target, args: args::Restore) -> Result<bool> {
             if is_last { None } else { at }
         }
     };
-    let paths: Vec<ByteBuf> = paths.into_iter().map(bytes).collect();
+    let paths = points::paths_in_view(target, paths)?;
     if let (Some(name), Some(snapshot)) = (&args.to_base, &snapshot) {
-        let verb = args::BaseVerb::Create { name: name.clone(), from: Some(os(snapshot)), json: args.json };
-        return points::base(target, verb);
+        let args::Restore { copy, offline, reserve, wait, dry_run, json, .. } = args;
+        let (name, from) = (name.clone(), Some(os(snapshot)));
+        let create = args::BaseVerb::Create { name, from, copy, offline, reserve, wait, dry_run, json };
+        return points::base(target, create, json);
     }
     if let (Some(name), Some(snapshot)) = (&args.to_clone, &snapshot) {
-        let clone = args::Clone { first: os(snapshot), second: name.clone(), full: false, copy: false, refresh: false };
-        return points::clone(target, clone);
+        let args::Restore { copy, offline, reserve, wait, dry_run, json, .. } = args;
+        let (first, second) = (os(snapshot), name.clone());
+        let (full, group, refresh) = (false, None, false);
+        let clone = args::Clone { first, second, full, copy, group, offline, reserve, wait, refresh, dry_run };
+        return points::clone(target, clone, json);
     }
     if let (Some(name), Some(snapshot)) = (&args.to_mirror, &snapshot) {
         let verb = crate::control::Mirror::RestoreTo { name: bytes(name.clone()), snapshot: snapshot.clone() };
-        return ask(target, Verb::Mirror(verb), &mut |_| Ok(())).map(|_| true);
+        return match args.dry_run {
+            true => plan::show(target, Verb::Mirror(verb), args.json),
+            false => points::copied(target, Verb::Mirror(verb), true, args.json),
+        };
     }
     match args.to {
         Some(to) => {
@@ -294,41 +267,72 @@ fn restore(target: &Target, args: args::Restore) -> Result<bool> {
                 )
             })?;
             let options =
-                RestoreOptions { snapshot: snapshot.into_vec(), paths, to: absolute(&to)?, overwrite: args.overwrite };
-            copy_out(target, options, args.json)
+                RestoreOptions { snapshot: snapshot.into_vec(), paths, to: target_of(&to)?, overwrite: args.overwrite };
+            match args.dry_run {
+                true => plan::show(target, Verb::CopyOut(options), args.json),
+                false => copy_out(target, options, args.json),
+            }
         }
-        None => in_place(target, snapshot, paths, args.json),
+        None => {
+            let group = args.group.map(bytes);
+            if group.is_some() && !paths.is_empty() {
+                let text = "a group is gone back with as a whole; give no paths with --group".into();
+                return Err(Error::Refused(Errno::INVAL, text));
+            }
+            let verb = Verb::Restore { snapshot, paths, group };
+            if args.dry_run { plan::show(target, verb, args.json) } else { in_place(target, verb, args.json) }
+        }
     }
+}
+
+/// A directory to be made or filled, without links on the way, as whoever gives the command sees it.
+fn target_of(to: &Path) -> Result<PathBuf> {
+    resolved(&absolute(to)?).map_err(|error| Error::media(format!("looking at {}", file(to)), error))
 }
 
 fn os(name: &ByteBuf) -> OsString {
     OsString::from_vec(name.to_vec())
 }
 
-fn in_place(target: &Target, snapshot: Option<ByteBuf>, paths: Vec<ByteBuf>, as_json: bool) -> Result<bool> {
+fn in_place(target: &Target, verb: Verb, as_json: bool) -> Result<bool> {
     let mut display = Display::new("restoring");
-    let answer = ask(target, Verb::Restore { snapshot, paths }, &mut |progress| display.update(progress));
+    let answer = ask(target, verb, &mut |progress| display.update(progress));
     display.finish();
     match answer? {
         Answer::Restored { before, to } => {
             if as_json {
-                let value = json!({ "restored": snapshot_json(&to), "before": snapshot_json(&before) });
-                return print_json(&value).map(|()| true);
+                return print_json(&json::restored(before.as_ref(), &to)).map(|()| true);
             }
-            print(&format!("{}: restored; what was there before is {}\n", to.name, before.name)).map(|()| true)
+            let text = match before {
+                Some(before) => format!("{}: restored; what was there before is {}\n", to.name, before.name),
+                None => format!("{}: nothing differs and nothing was changed\n", to.name),
+            };
+            print(&text).map(|()| true)
+        }
+        Answer::RestoredAll(all) => {
+            if as_json {
+                let pairs = json::all(&all, |(before, to)| json::restored(Some(before), to));
+                return print_json(&pairs).map(|()| true);
+            }
+            if all.is_empty() {
+                return print("nothing differs and nothing was changed\n").map(|()| true);
+            }
+            let lines = all.iter().map(|(before, to)| {
+                format!("{}:{}: restored; what was there before is {}\n", to.base, to.name, before.name)
+            });
+            print(&lines.collect::<String>()).map(|()| true)
         }
         Answer::BroughtBack(report) => {
             if as_json {
-                print_json(&report)?;
+                print_json(&json::brought_back(&report))?;
                 return Ok(report.problems.is_empty());
             }
-            print(&format!(
-                "{}, {} restored, {} removed; what was there before is {}\n",
-                count(report.files, "file"),
-                size(report.bytes),
-                report.removed,
-                report.before
-            ))?;
+            let done =
+                format!("{}, {} restored, {} removed", count(report.files, "file"), size(report.bytes), report.removed);
+            print(&match report.before.is_empty() {
+                true => "nothing differs and nothing was changed\n".to_string(),
+                false => format!("{done}; what was there before is {}\n", report.before),
+            })?;
             warn(&report.problems);
             Ok(report.problems.is_empty())
         }
@@ -337,12 +341,13 @@ fn in_place(target: &Target, snapshot: Option<ByteBuf>, paths: Vec<ByteBuf>, as_
 }
 
 fn copy_out(target: &Target, options: RestoreOptions, as_json: bool) -> Result<bool> {
+    let to = options.to.clone();
     let mut display = Display::new("restoring");
     let answer = ask(target, Verb::CopyOut(options), &mut |progress| display.update(progress));
     display.finish();
     let Answer::CopyOut(report) = answer? else { return Err(unexpected()) };
     if as_json {
-        print_json(&report)?;
+        print_json(&json::copied_out(&report, &to))?;
     } else {
         print(&format!("{}, {} restored\n", count(report.files, "file"), size(report.bytes)))?;
         warn(&report.problems);
@@ -373,21 +378,7 @@ fn diff(store: &Target, args: args::Diff) -> Result<bool> {
     let verb = Verb::Diff { before: bytes(args.before), after };
     let Answer::Differences(differences) = ask(store, verb, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
-        let all: Vec<_> = differences
-            .iter()
-            .map(|found| {
-                json!({
-                    "kind": found.kind,
-                    "path": path(&found.path),
-                    "from": found.from.as_deref().map(path),
-                    "directory": found.is_directory,
-                    "size_before": found.size_before,
-                    "size_after": found.size_after,
-                })
-            })
-            .collect();
-        print_json(&all)?;
-        return Ok(true);
+        return print_json(&json::all(&differences, json::difference)).map(|()| true);
     }
     let mut text = String::new();
     for found in &differences {
@@ -419,7 +410,7 @@ fn difference_line(found: &Difference) -> String {
 fn status(store: &Target, args: &args::Status) -> Result<bool> {
     let Answer::Status(status) = ask(store, Verb::Status, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
-        return print_json(&status_json(&status)).map(|()| status.stopped.is_none());
+        return print_json(&json::status(&status)).map(|()| status.stopped.is_none());
     }
     let mounted =
         status.mount_point.as_ref().map_or("not mounted".into(), |path| format!("mounted at {}", path.display()));
@@ -448,6 +439,24 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
     for archive in &status.archives {
         let increments = count(archive.increments.len() as u64, "increment");
         print(&format!("archive    {}, {increments}, {}\n", archive.directory.display(), size(archive.bytes)))?;
+        for problem in &archive.problems {
+            print(&format!("           {problem}\n"))?;
+        }
+        if let (Some(first), Some(last)) = (archive.missing.first(), archive.missing.last()) {
+            print(&format!(
+                "           {} cannot be read: {:?} ({}) to {:?} ({})\n",
+                count(archive.missing.len() as u64, "time"),
+                first.name,
+                first.time.as_text(),
+                last.name,
+                last.time.as_text()
+            ))?;
+        }
+    }
+    for save in &status.saves {
+        let base = if status.bases.len() > 1 { format!("{}:", save.base) } else { String::new() };
+        let place = if save.archived { ", in the archive" } else { "" };
+        print(&format!("last save  {base}{}, {}{place}\n", save.name, save.time.as_text()))?;
     }
     if status.bases.len() > 1 {
         print(&format!("\n{}", table(&points::base_rows(&status.bases))))?;
@@ -471,28 +480,6 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
     Ok(status.stopped.is_none())
 }
 
-fn status_json(status: &StatusInfo) -> serde_json::Value {
-    let snapshots: Vec<_> = status.snapshots.iter().map(snapshot_json).collect();
-    json!({
-        "store": status.store,
-        "mount_point": status.mount_point,
-        "track_bytes": status.track_bytes,
-        "compression": status.compression,
-        "total_bytes": status.space.total,
-        "available_bytes": status.space.available,
-        "live_bytes": status.space.live,
-        "log_bytes": status.space.log,
-        "metadata_bytes": status.space.meta,
-        "segment_bytes": status.space.segments,
-        "reserved_bytes": status.reserved,
-        "drop_oldest": status.drop_oldest,
-        "bases": status.bases.iter().map(points::base_json).collect::<Vec<_>>(),
-        "archives": status.archives,
-        "snapshots": snapshots,
-        "stopped": status.stopped,
-    })
-}
-
 /// Affected paths that a problem shows in text; JSON has them all.
 const PATHS_SHOWN: usize = 20;
 
@@ -502,14 +489,14 @@ fn check(store: &Target, args: &args::Check) -> Result<bool> {
     display.finish();
     let Answer::Check(report) = answer? else { return Err(unexpected()) };
     if args.json {
-        print_json(&report)?;
+        print_json(&json::checked(&report))?;
         return Ok(report.problems.is_empty());
     }
     let CheckReport { inodes, names, tracks, read_bytes, snapshots, problems } = &report;
     for problem in problems {
         print(&format!("{}\n", problem.text))?;
-        for path in problem.paths.iter().take(PATHS_SHOWN) {
-            print(&format!("    damaged: {path}\n"))?;
+        for damaged in problem.paths.iter().take(PATHS_SHOWN) {
+            print(&format!("    damaged: {}\n", path(damaged)))?;
         }
         if problem.paths.len() > PATHS_SHOWN {
             print(&format!("    and {} more\n", problem.paths.len() - PATHS_SHOWN))?;
@@ -532,10 +519,15 @@ fn sync(store: &Target, args: args::Sync) -> Result<bool> {
         .source
         .canonicalize()
         .map_err(|error| Error::media(format!("looking at {}", args.source.display()), error))?;
+    let destination = match args.destination {
+        Some(path) if path.as_encoded_bytes().starts_with(b"/") => points::path_in_live(store, Path::new(&path))?,
+        path => path.map(OsString::into_vec).unwrap_or_default(),
+    };
     let options = SyncOptions {
         source,
-        destination: args.destination.map(OsString::into_vec).unwrap_or_default(),
-        exclude: args.exclude,
+        destination,
+        exclude: args.exclude.into_iter().map(bytes).collect(),
+        one_file_system: args.one_file_system,
         dry_run: args.dry_run,
         is_new_store: false,
     };
@@ -543,23 +535,26 @@ fn sync(store: &Target, args: args::Sync) -> Result<bool> {
 }
 
 fn run_sync(store: &Target, options: SyncOptions, what: &'static str, as_json: bool) -> Result<bool> {
+    let is_dry_run = options.dry_run;
     let mut display = Display::new(what);
     let answer = ask(store, Verb::Sync(options), &mut |progress| display.update(progress));
     display.finish();
     let Answer::Sync(report) = answer? else { return Err(unexpected()) };
     if as_json {
-        print_json(&report)?;
+        print_json(&json::synced(&report, is_dry_run))?;
         return Ok(report.problems.is_empty());
     }
-    let SyncReport { added, changed, removed, unchanged, read_bytes, written_bytes, planned, problems } = &report;
-    for line in planned {
-        print(&format!("{line}\n"))?;
+    let SyncReport { added, changed, removed, unchanged, read_bytes, written_bytes, planned, left_out, problems } =
+        &report;
+    for planned in planned {
+        print(&format!("{} {}\n", planned.what, path(&planned.path)))?;
     }
     print(&format!(
         "{added} added, {changed} changed, {removed} removed, {unchanged} unchanged; {} read, {} written\n",
         size(*read_bytes),
         size(*written_bytes)
     ))?;
+    warn(left_out);
     warn(problems);
     Ok(problems.is_empty())
 }

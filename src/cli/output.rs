@@ -1,16 +1,23 @@
 //! Tables, sizes, JSON and progress, as people and scripts want them.
 
 use crate::daemon::Progress;
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
+pub use crate::meta::hex;
 pub use crate::tree::shown as path;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Prints text; a reader that has gone, like `head`, is no failure.
 pub fn print(text: &str) -> Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+    write(text.as_bytes())
+}
+
+pub fn write(bytes: &[u8]) -> Result<()> {
+    match io::stdout().lock().write_all(bytes) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|error| Error::media("writing to standard output", error)),
     }
@@ -19,6 +26,19 @@ pub fn print(text: &str) -> Result<()> {
 pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Error::media("making JSON", error.into()))?;
     print(&format!("{text}\n"))
+}
+
+/// Prints what failed as one line of JSON to standard error.
+pub fn print_error_json(errno: Errno, message: &str) {
+    let number = errno.raw_os_error();
+    let name = format!("{:?}", nix::errno::Errno::from_raw(number));
+    let value = serde_json::json!({ "error": { "errno": name, "number": number, "message": message } });
+    eprintln!("{value}");
+}
+
+/// A path outside the store as text.
+pub fn file(name: &Path) -> String {
+    path(name.as_os_str().as_bytes())
 }
 
 /// `1.5 GiB`; exact below one KiB.

@@ -14,6 +14,9 @@
 //!
 //! Rules:
 //! - no text is two of these forms;
+//! - a time with a fraction of a second is that instant, and so is one that is counted back from now; a time in whole
+//!   seconds means up to the end of that second, one in minutes up to the end of that minute; a day, and `today`, mean its
+//!   midnight, in seconds ([`parse_until`]);
 //! - a text without an offset is local time: that of the process that is asked, by `TZ` or else `/etc/localtime`, which
 //!   jiff looks at again every five minutes; a zone that is not known is UTC, as for date(1);
 //! - years, months, weeks and days are those of the calendar, as for date(1): `1d` before 10:00 is 10:00 of the day
@@ -46,6 +49,41 @@ pub fn parse_when(text: &str, now: Timestamp) -> Result<Timestamp> {
         );
         Error::Refused(Errno::INVAL, message)
     })
+}
+
+/// The last moment that is not after a time given as text: what is given in seconds or minutes lasts that long.
+pub fn parse_until(text: &str, now: Timestamp) -> Result<Timestamp> {
+    let time = parse_when(text, now)?;
+    Ok(match unit(text) {
+        Unit::Instant => time,
+        Unit::Second => time.end_of_second(),
+        Unit::Minute => Timestamp { seconds: time.seconds.saturating_add(59), ..time }.end_of_second(),
+    })
+}
+
+/// How exactly a time is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Instant,
+    Second,
+    Minute,
+}
+
+/// The unit of a text that means a time.
+fn unit(text: &str) -> Unit {
+    let is_date = text.as_bytes().get(4) == Some(&b'-');
+    let is_from_now = !is_date && !text.contains(':') && !text.bytes().all(|byte| byte.is_ascii_digit());
+    if text != "today" && is_from_now && !text.starts_with("GMT-") {
+        return Unit::Instant;
+    }
+    // Behind the date, and before an offset.
+    let time = if is_date { text.get("2026-11-20T".len()..).unwrap_or_default() } else { text };
+    let time = time.split(['Z', '+', '-', ' ']).next().unwrap_or_default();
+    match time.matches(':').count() {
+        _ if time.contains(['.', ',']) && !text.starts_with("GMT-") => Unit::Instant,
+        1 => Unit::Minute,
+        _ => Unit::Second,
+    }
 }
 
 fn parse_in(text: &str, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
@@ -297,6 +335,51 @@ mod tests {
                 }
                 other => panic!("{text:?} gives {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_time_lasts_as_long_as_the_unit_it_is_given_in() {
+        let now = Timestamp { seconds: 1_795_000_000, nanos: 5 };
+        let lasts = |text: &str| {
+            let (from, to) = (parse_when(text, now).unwrap(), parse_until(text, now).unwrap());
+            (to.seconds - from.seconds, to.nanos.wrapping_sub(from.nanos))
+        };
+        for text in [
+            "2026-11-20T10:00:00.25",
+            "2026-11-20_10:00:00.5+01:00",
+            "2026-11-20 10:00:00.0",
+            "10:00:00.5",
+            "now",
+            "2h",
+            "90s",
+            "1.5h",
+            "1d12h",
+            "3 weeks ago",
+            "yesterday",
+            "2026-11-20T10:00:00,5Z",
+        ] {
+            if parse_when(text, now).is_ok() {
+                assert_eq!(lasts(text), (0, 0), "{text}");
+            }
+        }
+        for text in [
+            "2026-11-20T10:00:00",
+            "2026-11-20 10:00:00 UTC",
+            "2026-11-20T10:00:00-03:30",
+            "2026-11-20T22-42-10Z",
+            "GMT-2026.11.20-10.00.00",
+            "1795000000",
+            "9:30:15",
+            "2026-11-20",
+            "today",
+        ] {
+            assert_eq!(lasts(text), (0, 999_999_999), "{text}");
+        }
+        for text in
+            ["2026-11-20T10:00", "2026-11-20 10:00Z", "2026-11-20_10:00+01:00", "2026-11-20T10:00-0330", "10:00"]
+        {
+            assert_eq!(lasts(text), (59, 999_999_999), "{text}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::server::short_path;
 use super::{Answer, PROTOCOL, REPLY_BYTES_MAX, Reply, Request, SOCKET, Verb, receive, send, serve};
-use crate::daemon::{Daemon, OnProgress};
+use crate::daemon::{Daemon, OnProgress, Patience, is_dead};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{BASE_XATTR, STORE_XATTR};
 use serde_bytes::ByteBuf;
@@ -12,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The store that is meant, and which base of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,12 @@ pub struct Target {
 
 /// What is meant by a path: a store, STORE:BASE, or anything inside the mount of one.
 pub fn locate_store(path: &Path) -> Result<Target> {
+    // One whose daemon cannot end would not even say that.
+    if let Some(mount) = crate::fuse::mount_around(path)
+        && is_dead(&mount) == Some(true)
+    {
+        return Err(crate::fuse::dead_mount(&mount.at));
+    }
     if let Err(Errno::NOTCONN) = rustix::fs::statvfs(path) {
         return Err(crate::fuse::dead_mount(path));
     }
@@ -37,7 +44,8 @@ pub fn locate_store(path: &Path) -> Result<Target> {
                 return Ok(Target { base: Some(base), ..found });
             }
             let shown = path.display();
-            return Err(Error::Store(format!("there is no store at {shown}; make one with `pitfs create {shown}`")));
+            let text = format!("there is no store at {shown}; make one with `pitfs create {shown}`");
+            return Err(Error::Refused(Errno::NOENT, text));
         }
         Err(error) => return Err(Error::media(format!("looking at {}", path.display()), error)),
     };
@@ -72,6 +80,11 @@ fn base_at(root: &Path, path: &Path) -> Option<Vec<u8>> {
     found
 }
 
+/// The name of the base that a directory of a mount shows, or is the root of.
+pub fn base_shown(directory: &Path) -> Option<Vec<u8>> {
+    xattr(directory, BASE_XATTR)
+}
+
 /// How many names lead from a mount's root to a view: with several bases the base's comes first.
 pub fn view_depth(mount_point: &Path) -> usize {
     if xattr(mount_point, BASE_XATTR).is_some() { 1 } else { 2 }
@@ -83,18 +96,24 @@ fn is_mount_root(directory: &Path) -> bool {
     directory.parent().is_some_and(|above| device(above) != device(directory))
 }
 
-/// Has a request carried out: by the daemon that has the store open, or else here.
+/// Has a request carried out: by the daemon that has the store open, or else here. Waits for one that opens or closes it.
 pub fn ask(target: &Target, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
     let base = target.base.clone().map(ByteBuf::from);
     let request = Request { protocol: PROTOCOL, base, verb };
-    if let Some(stream) = connect(&target.store)? {
-        return ask_daemon(&target.store, stream, request, progress);
+    let mut patience = Patience::new(&target.store);
+    loop {
+        if let Some(stream) = connect(&target.store)? {
+            if let Some(answer) = ask_daemon(&target.store, stream, &request, progress)? {
+                return Ok(answer);
+            }
+        } else if let Some(daemon) = Daemon::try_open(&target.store)? {
+            let answer = serve(&daemon, request, rustix::process::getuid().as_raw(), progress)?;
+            daemon.finish_deletions()?;
+            daemon.close()?;
+            return Ok(answer);
+        }
+        patience.pause()?;
     }
-    let daemon = Daemon::open(&target.store)?;
-    let answer = serve(&daemon, request, rustix::process::getuid().as_raw(), progress)?;
-    daemon.finish_deletions()?;
-    daemon.close()?;
-    Ok(answer)
 }
 
 /// The daemon's socket, or `None` where no daemon has the store open.
@@ -103,7 +122,7 @@ fn connect(store: &Path) -> Result<Option<UnixStream>> {
         return Ok(None);
     }
     let directory = File::open(store).map_err(|error| Error::media(format!("opening {}", store.display()), error))?;
-    match UnixStream::connect(short_path(&directory)) {
+    match UnixStream::connect(short_path(store, &directory)) {
         Ok(stream) => Ok(Some(stream)),
         // Left over from a daemon that was killed.
         Err(error) if matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound) => {
@@ -130,18 +149,53 @@ fn daemon_ended(store: &Path) -> Error {
     ))
 }
 
-fn ask_daemon(store: &Path, mut stream: UnixStream, request: Request, progress: OnProgress<'_>) -> Result<Answer> {
-    match send(&mut stream, &request) {
+/// The daemon's answer; none if it ended before it began, or has broken off what can be begun anew.
+fn ask_daemon(
+    store: &Path,
+    mut stream: UnixStream,
+    request: &Request,
+    progress: OnProgress<'_>,
+) -> Result<Option<Answer>> {
+    match send(&mut stream, request) {
         // It may have answered before it read all.
         Err(error) if !is_end(&error) => return Err(error),
         _ => {}
     }
+    let mut has_begun = false;
+    stream.set_read_timeout(Some(SILENCE))?;
     loop {
-        let reply = receive(&mut stream, REPLY_BYTES_MAX);
-        match reply.map_err(|error| if is_end(&error) { daemon_ended(store) } else { error })? {
-            Reply::Progress(told) => progress(&told)?,
-            Reply::Done(answer) => return Ok(*answer),
-            Reply::Failed { errno, text } => return Err(Error::Refused(Errno::from_raw_os_error(errno), text)),
+        match receive(&mut stream, REPLY_BYTES_MAX) {
+            Ok(Reply::Begun) => {
+                has_begun = true;
+                stream.set_read_timeout(None)?;
+            }
+            Ok(Reply::Progress(told)) => progress(&told)?,
+            Ok(Reply::Done(answer)) => return Ok(Some(*answer)),
+            Ok(Reply::Closing) => return Ok(None),
+            Ok(Reply::Failed { errno, text }) => return Err(Error::Refused(known_errno(errno), text)),
+            Err(error) if is_silence(&error) && !has_begun => {
+                log::warn!("waiting for the daemon of {}, which opens it or has much to do", store.display());
+                stream.set_read_timeout(None)?;
+            }
+            Err(error) if is_end(&error) && !has_begun => return Ok(None),
+            Err(error) if is_end(&error) => return Err(daemon_ended(store)),
+            Err(error) => return Err(error),
         }
+    }
+}
+
+/// After this it is said what is waited for.
+const SILENCE: Duration = Duration::from_secs(3);
+
+fn is_silence(error: &Error) -> bool {
+    use std::io::ErrorKind::{TimedOut, WouldBlock};
+    matches!(error, Error::Media { source, .. } if matches!(source.kind(), TimedOut | WouldBlock))
+}
+
+/// An error number as Linux has them, whatever was sent.
+fn known_errno(number: i32) -> Errno {
+    match number {
+        1..4096 => Errno::from_raw_os_error(number),
+        _ => Errno::IO,
     }
 }

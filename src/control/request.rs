@@ -1,6 +1,6 @@
 //! What can be asked for.
 
-use crate::daemon::{RestoreOptions, RollOptions, SyncOptions};
+use crate::daemon::{MergeOptions, PruneOptions, RestoreOptions, RollOptions, SyncOptions};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::path::PathBuf;
@@ -16,15 +16,16 @@ pub struct Request {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Verb {
     Snap(Snap),
-    List,
+    List {
+        /// Of all bases.
+        all: bool,
+    },
     /// Snapshots, or clones.
     Delete {
         names: Vec<ByteBuf>,
+        /// Snapshots of these names of all bases of the group.
+        group: Option<ByteBuf>,
         recursive: bool,
-    },
-    /// What deleting snapshots would free.
-    Freed {
-        names: Vec<ByteBuf>,
     },
     Rename {
         old: ByteBuf,
@@ -32,17 +33,14 @@ pub enum Verb {
     },
     Hold {
         names: Vec<ByteBuf>,
+        /// Why it is held, or held no longer.
+        tag: Option<ByteBuf>,
         held: bool,
     },
     Session(Session),
     Group(Group),
     Base(Base),
-    Clone {
-        snapshot: ByteBuf,
-        name: ByteBuf,
-        full: bool,
-        copy: bool,
-    },
+    Clone(CloneRequest),
     Refresh {
         name: ByteBuf,
         snapshot: ByteBuf,
@@ -50,11 +48,17 @@ pub enum Verb {
     Promote {
         name: ByteBuf,
     },
+    /// Until what is copied in the background for a base is done.
+    Wait {
+        name: ByteBuf,
+    },
     Mirror(Mirror),
     /// In place; without a snapshot, the last that was saved.
     Restore {
         snapshot: Option<ByteBuf>,
         paths: Vec<ByteBuf>,
+        /// All bases of the group, in one step.
+        group: Option<ByteBuf>,
     },
     /// To a directory outside the store.
     CopyOut(RestoreOptions),
@@ -71,17 +75,46 @@ pub enum Verb {
         before: ByteBuf,
         after: Option<ByteBuf>,
         path: Option<ByteBuf>,
+        range: Option<ByteRange>,
     },
     Roll(RollOptions),
+    RollGroup {
+        group: ByteBuf,
+        options: RollOptions,
+    },
     Archive(Archive),
     /// Shows the policy; changes what is given.
     Policy {
         drop_oldest: Option<bool>,
+        /// How many snapshots before restores a base keeps, or all.
+        before_restores: Option<Keep>,
     },
     Status,
     Check,
     Sync(SyncOptions),
     Mount,
+    /// What it would do; nothing is done.
+    Rehearse(Box<Verb>),
+}
+
+/// What a clone, or clones of a group, are to be.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CloneRequest {
+    pub snapshot: ByteBuf,
+    /// Of a group's: what stands before the name of each base.
+    pub name: ByteBuf,
+    pub group: Option<ByteBuf>,
+    pub full: bool,
+    pub copy: bool,
+    pub offline: bool,
+    pub reserve: bool,
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Keep {
+    All,
+    Newest(u64),
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -94,13 +127,44 @@ pub struct Snap {
     pub save: bool,
 }
 
+/// Bytes of a file from the first up to, and without, the second.
+pub type ByteRange = (u64, u64);
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Session {
-    Register { name: ByteBuf, bases: Vec<ByteBuf>, group: Option<ByteBuf>, offline: bool },
-    Relate { name: ByteBuf },
-    Activate { name: ByteBuf },
-    Deactivate { name: ByteBuf },
-    Show { name: ByteBuf, shown: bool },
+    /// A base can have a name of its own for its snapshot behind it, after a colon.
+    Register {
+        name: ByteBuf,
+        bases: Vec<ByteBuf>,
+        group: Option<ByteBuf>,
+        offline: bool,
+        reserve: bool,
+    },
+    Relate {
+        name: ByteBuf,
+    },
+    Activate {
+        name: ByteBuf,
+    },
+    Deactivate {
+        name: ByteBuf,
+    },
+    Show {
+        name: ByteBuf,
+        shown: bool,
+    },
+    /// The tracks that the increment of a snapshot holds.
+    Tracks {
+        name: ByteBuf,
+        path: Option<ByteBuf>,
+        range: Option<ByteRange>,
+    },
+    /// Bytes of them.
+    Read {
+        name: ByteBuf,
+        inode: u64,
+        range: ByteRange,
+    },
     List,
 }
 
@@ -119,6 +183,9 @@ pub enum Base {
         snapshot: Option<ByteBuf>,
         uid: u32,
         gid: u32,
+        copy: bool,
+        offline: bool,
+        reserve: bool,
     },
     Delete {
         name: ByteBuf,
@@ -136,6 +203,7 @@ pub enum Mirror {
     Establish {
         base: ByteBuf,
         name: ByteBuf,
+        offline: bool,
     },
     Sync {
         name: ByteBuf,
@@ -157,22 +225,66 @@ pub enum Mirror {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Archive {
-    Attach { directory: PathBuf },
-    Detach { directory: Option<PathBuf> },
-    List { directory: Option<PathBuf> },
-    Verify { directory: Option<PathBuf> },
+    Attach {
+        #[serde(with = "crate::meta::path")]
+        directory: PathBuf,
+    },
+    Detach {
+        #[serde(with = "crate::meta::path::optional")]
+        directory: Option<PathBuf>,
+    },
+    List {
+        #[serde(with = "crate::meta::path::optional")]
+        directory: Option<PathBuf>,
+    },
+    Verify {
+        #[serde(with = "crate::meta::path::optional")]
+        directory: Option<PathBuf>,
+    },
+    /// Takes in what was saved to another directory.
+    Join {
+        #[serde(with = "crate::meta::path")]
+        directory: PathBuf,
+    },
+    Prune(PruneOptions),
+    Merge(MergeOptions),
 }
 
 impl Verb {
     /// Whether the daemon reads or writes files outside the store for this.
     pub(super) fn reaches_outside(&self) -> bool {
         match self {
-            Verb::CopyOut(_) | Verb::Sync(_) | Verb::Roll(_) | Verb::Archive(_) => true,
-            Verb::Snap(_) | Verb::List | Verb::Delete { .. } | Verb::Freed { .. } | Verb::Rename { .. } => false,
-            Verb::Hold { .. } | Verb::Session(_) | Verb::Group(_) | Verb::Base(_) | Verb::Clone { .. } => false,
-            Verb::Refresh { .. } | Verb::Promote { .. } | Verb::Mirror(_) | Verb::Restore { .. } => false,
+            Verb::Rehearse(verb) => verb.reaches_outside(),
+            Verb::CopyOut(_) | Verb::Sync(_) | Verb::Roll(_) | Verb::RollGroup { .. } | Verb::Archive(_) => true,
+            Verb::Snap(_) | Verb::List { .. } | Verb::Delete { .. } | Verb::Rename { .. } => false,
+            Verb::Hold { .. } | Verb::Session(_) | Verb::Group(_) | Verb::Base(_) | Verb::Clone(_) => false,
+            Verb::Refresh { .. }
+            | Verb::Promote { .. }
+            | Verb::Wait { .. }
+            | Verb::Mirror(_)
+            | Verb::Restore { .. } => false,
             Verb::History | Verb::Versions { .. } | Verb::Diff { .. } | Verb::Tracks { .. } => false,
             Verb::Policy { .. } | Verb::Status | Verb::Check | Verb::Mount => false,
         }
+    }
+
+    /// Whether it can be begun anew if it was broken off, since it changes nothing.
+    pub(super) fn changes_nothing(&self) -> bool {
+        matches!(
+            self,
+            Verb::List { .. }
+                | Verb::History
+                | Verb::Versions { .. }
+                | Verb::Diff { .. }
+                | Verb::Tracks { .. }
+                | Verb::Status
+                | Verb::Check
+                | Verb::Mount
+                | Verb::Rehearse(_)
+                | Verb::Session(Session::List)
+                | Verb::Group(Group::List)
+                | Verb::Base(Base::List)
+                | Verb::Archive(Archive::List { .. } | Archive::Verify { .. })
+        )
     }
 }

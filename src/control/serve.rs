@@ -1,18 +1,62 @@
 //! Carrying requests out on an open store.
 
-use super::{Answer, Archive, Base, FreedInfo, Group, Mirror, Request, Session, SessionInfo, Snap, SnapshotInfo};
-use super::{StatusInfo, TracksInfo, Verb, VersionInfo};
+mod delete;
+mod list;
+mod rehearse;
+
+use super::{Answer, Archive, Base, Group, Keep, Mirror, Request, Session, SessionInfo, Snap, SnapshotInfo};
+use super::{ByteRange, CloneRequest, StatusInfo, TracksInfo, Verb, VersionInfo};
 use crate::daemon::{Daemon, OnProgress};
-use crate::device::{BaseId, LIVE, Moment, Purpose, SnapOptions, Snapshot};
+use crate::device::{BaseId, Moment, Purpose, SnapOptions, Snapshot, SnapshotState};
 use crate::error::{Errno, Error, Result};
-use crate::view::{HistoryEntry, SnapRequest, Views};
+use crate::tree::ChangedTracks;
+use crate::view::{BaseInfo, CloneOptions, HistoryEntry, MirrorStep, RegisterOptions, Restored, SnapRequest, Views};
 use serde_bytes::ByteBuf;
 
-/// Paths that `freed` names.
-const PATHS_SHOWN: usize = 20;
+/// Bytes of saved tracks that one answer carries.
+const READ_BYTES_MAX: u64 = 4 << 20;
 
 /// Carries out a request on an open store, on behalf of a user.
 pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {
+    carry_out(daemon, request, uid, progress).map_err(|error| in_words(daemon, error))
+}
+
+/// A bare number would say neither what nor where nor what helps.
+fn in_words(daemon: &Daemon, error: Error) -> Error {
+    match error {
+        Error::Posix(Errno::STALE) => {
+            let text = "another command removed it meanwhile; `pitfs list` and `pitfs base list` show what there is";
+            Error::Refused(Errno::STALE, text.into())
+        }
+        Error::Posix(_) | Error::Media { .. } if error.is_no_space() => no_room(daemon, &error),
+        error => error,
+    }
+}
+
+/// Free room from which on it was not the store's that was missing.
+const ROOM_ENOUGH: u64 = 4 << 20;
+
+/// What failed may have been to take room elsewhere, as on an archive's disk, and then it says so itself.
+fn no_room(daemon: &Daemon, error: &Error) -> Error {
+    let store = daemon.path().display();
+    // Where that cannot be told either, it is too little.
+    let free = daemon.views().tree().space().ok().map(|space| space.available);
+    let shown = free.map_or_else(|| "too little".to_string(), |free| format!("{} KiB", free / 1024));
+    let helps = format!(
+        "with {shown} free for new data; delete snapshots (`pitfs list --sort frees` shows what each frees), or make room on the \
+         store's disk"
+    );
+    let text = match error {
+        Error::Media { .. } if free.is_some_and(|free| free >= ROOM_ENOUGH) => {
+            format!("{error}; make room on the disk that this is on (the store {store} has room)")
+        }
+        Error::Media { .. } => format!("{error}; the store is {store}, {helps}"),
+        _ => format!("there is no room in the store {store} for this, {helps}"),
+    };
+    Error::Refused(error.errno(), text)
+}
+
+fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {
     let views = daemon.views().by(uid);
     let views = match &request.base {
         Some(name) => views.of(views.base_named(name)?),
@@ -20,21 +64,23 @@ pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
     };
     match request.verb {
         Verb::Snap(wanted) => snap(daemon, &views, wanted),
-        Verb::List => counted(&views, &views.all_snapshots()?).map(Answer::Snapshots),
-        Verb::Delete { names, recursive } => delete(daemon, &views, &names, recursive),
-        Verb::Freed { names } => freed(&views, &names).map(Answer::Freed),
+        Verb::List { all } => list::list(daemon, &views, all).map(Answer::List),
+        Verb::Delete { names, group, recursive } => {
+            delete::delete(daemon, &views, &delete::named(&views, &names, group.as_deref())?, recursive)
+        }
         Verb::Rename { old, new } => daemon.rename(&views, &old, &new).map(|()| Answer::Nothing),
-        Verb::Hold { names, held } => {
-            let what = if held { "hold" } else { "release" };
-            let hold = |name: &ByteBuf| views.update(name, what, |snapshot| snapshot.record.held = held);
-            let snapshots: Vec<Snapshot> = names.iter().map(hold).collect::<Result<_>>()?;
+        Verb::Hold { names, tag, held } => {
+            let (names, tag) = (slices(&names), tag.as_ref().map(|tag| tag.as_slice()));
+            let snapshots = if held { views.hold(&names, tag)? } else { views.release(&names, tag)? };
             infos(&views, &snapshots).map(Answer::Snapshots)
         }
-        Verb::Session(session) => serve_session(daemon, &views, session),
+        Verb::Session(session) => serve_session(daemon, &views, session, request.base.is_some()),
         Verb::Group(group) => serve_group(&views, group),
-        Verb::Base(base) => serve_base(daemon, &views, base),
-        Verb::Clone { snapshot, name, full, copy } => {
-            let base = daemon.clone_snapshot(&views, &snapshot, &name, full, copy)?;
+        Verb::Base(base) => serve_base(daemon, &views, base, progress),
+        Verb::Clone(wanted) => clone(daemon, &views, wanted, progress),
+        Verb::Wait { name } => {
+            let base = views.base_named(&name)?;
+            daemon.finish_copy(&views, base, progress)?;
             base_answer(&views, base)
         }
         Verb::Refresh { name, snapshot } => daemon.refresh(&views, &name, &snapshot).map(|()| Answer::Nothing),
@@ -42,46 +88,69 @@ pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
             let base = daemon.promote(&views, &name)?;
             base_answer(&views, base)
         }
-        Verb::Mirror(mirror) => serve_mirror(daemon, &views, mirror, progress),
-        Verb::Restore { snapshot, paths } => {
-            check_paths(&paths)?;
-            restore(daemon, &views, snapshot, paths, progress)
+        Verb::Mirror(mirror) => base_answer(&views, step_mirror(daemon, &views, mirror)?.base),
+        Verb::Restore { snapshot, group: Some(group), .. } => {
+            let restored = restore_group(daemon, &views, &group, snapshot)?;
+            let pair = |one: &Restored| Ok((info(&views, &one.before)?, info(&views, &one.to)?));
+            restored.iter().map(pair).collect::<Result<_>>().map(Answer::RestoredAll)
         }
+        Verb::Restore { snapshot, paths, group: None } => restore(daemon, &views, snapshot, paths, progress),
         Verb::CopyOut(options) => {
             check_paths(&options.paths)?;
             Ok(Answer::CopyOut(daemon.copy_out(&views, &options, progress)?))
         }
         Verb::History => history(&views).map(Answer::History),
-        Verb::Versions { path } => versions(&views, &path).map(Answer::Versions),
+        Verb::Versions { path } => {
+            daemon.before_snapshot()?;
+            versions(&views, &path).map(Answer::Versions)
+        }
         Verb::Diff { before, after } => {
             let (before, after) = (views.view(&before)?, views.view(&after)?);
             if before.base != after.base {
                 let text = "only states of one base can be compared".into();
                 return Err(Error::Refused(Errno::INVAL, text));
             }
-            match views.tree().diff(before.base, before.moment, after.moment) {
-                Ok(found) => Ok(Answer::Differences(found)),
-                Err(Error::Posix(Errno::STALE)) => {
-                    let text = "one of the two was deleted while they were compared".into();
-                    Err(Error::Refused(Errno::STALE, text))
-                }
-                Err(error) => Err(error),
+            if [before.moment, after.moment].contains(&Moment::Live) {
+                daemon.before_snapshot()?;
             }
+            views.tree().diff(before.base, before.moment, after.moment).map(Answer::Differences)
         }
-        Verb::Tracks { before, after, path } => tracks(&views, &before, after, path),
+        Verb::Tracks { before, after, path, range } => tracks(daemon, &views, &before, after, path, range),
         Verb::Roll(options) => Ok(Answer::Roll(daemon.roll(&views, &options, progress)?)),
-        Verb::Archive(archive) => serve_archive(daemon, &views, archive, progress),
-        Verb::Policy { drop_oldest } => {
-            if let Some(drop_oldest) = drop_oldest {
-                views.set_drop_oldest(drop_oldest)?;
-            }
-            Ok(Answer::Policy { drop_oldest: views.drops_oldest()? })
+        Verb::RollGroup { group, options } => {
+            Ok(Answer::RollGroup(daemon.roll_group(&views, &group, &options, progress)?))
         }
+        Verb::Archive(archive) => serve_archive(daemon, &views, archive, progress),
+        Verb::Policy { drop_oldest, before_restores } => policy(daemon, &views, drop_oldest, before_restores),
         Verb::Status => status(daemon, &views).map(Answer::Status),
         Verb::Check => Ok(Answer::Check(daemon.check(progress)?)),
         Verb::Sync(options) => Ok(Answer::Sync(daemon.sync(&views, &options, progress)?)),
         Verb::Mount => Ok(Answer::Mount { mount_point: daemon.mount_point() }),
+        Verb::Rehearse(verb) => rehearse::rehearse(daemon, &views.rehearsing(), *verb, progress),
     }
+}
+
+/// Shows what the store does by itself, after what is given was changed.
+fn policy(daemon: &Daemon, views: &Views, drop_oldest: Option<bool>, kept: Option<Keep>) -> Result<Answer> {
+    if let Some(drop_oldest) = drop_oldest {
+        views.set_drop_oldest(drop_oldest)?;
+    }
+    if let Some(kept) = kept {
+        let most = match kept {
+            Keep::All => None,
+            Keep::Newest(most) => Some(most),
+        };
+        views.keep_before_restores(most)?;
+        for base in views.bases()? {
+            let views = views.of(base.id);
+            views.unless_gone(daemon.drop_before_restores(&views))?;
+        }
+    }
+    Ok(Answer::Policy { drop_oldest: views.drops_oldest()?, before_restores: views.before_restores_kept()? })
+}
+
+fn slices(names: &[ByteBuf]) -> Vec<&[u8]> {
+    names.iter().map(|name| name.as_slice()).collect()
 }
 
 /// What is told of a snapshot by an operation that must not take longer where much changed.
@@ -89,25 +158,14 @@ fn info(views: &Views, snapshot: &Snapshot) -> Result<SnapshotInfo> {
     Ok(SnapshotInfo::new(&views.of(snapshot.base).base_name()?, snapshot, None))
 }
 
-/// What is deleted while a list is made is not in it.
-fn unless_gone<T: Default>(result: Result<T>) -> Result<T> {
-    match result {
-        Err(Error::Posix(Errno::STALE)) => Ok(T::default()),
-        result => result,
-    }
-}
-
 fn base_answer(views: &Views, base: BaseId) -> Result<Answer> {
-    unless_gone(views.of(base).base_info().map(|info| vec![info])).map(Answer::Bases)
+    base_infos(views, &[base]).map(Answer::Bases)
 }
 
-/// Snapshots with what only each holds, counted if that is not known.
-fn counted(views: &Views, snapshots: &[Snapshot]) -> Result<Vec<SnapshotInfo>> {
-    let mut all = infos(views, snapshots)?;
-    for (info, snapshot) in all.iter_mut().zip(snapshots).filter(|(info, _)| !info.archived) {
-        info.unique = unless_gone(views.tree().device().unique_bytes(snapshot.point()).map(Some))?;
-    }
-    Ok(all)
+/// Those that are still there.
+fn base_infos(views: &Views, bases: &[BaseId]) -> Result<Vec<BaseInfo>> {
+    let info = |base: &BaseId| views.of(*base).unless_gone(views.of(*base).base_info());
+    bases.iter().filter_map(|base| info(base).transpose()).collect()
 }
 
 fn infos(views: &Views, snapshots: &[Snapshot]) -> Result<Vec<SnapshotInfo>> {
@@ -142,26 +200,6 @@ fn snap(daemon: &Daemon, views: &Views, wanted: Snap) -> Result<Answer> {
     infos(views, &taken).map(Answer::Snapshots)
 }
 
-fn delete(daemon: &Daemon, views: &Views, names: &[ByteBuf], recursive: bool) -> Result<Answer> {
-    let mut snapshots: Vec<&[u8]> = Vec::new();
-    let mut trees = Vec::new();
-    for name in names {
-        let is_snapshot = name.starts_with(b"@") || views.find(name)?.is_some();
-        let named = views.tree().device().look()?.base_named(&String::from_utf8_lossy(name));
-        match named {
-            // The name of a base alone is too much to be deleted by a slip.
-            Some(base)
-                if !is_snapshot && base != LIVE && views.of(base).base_info()?.kind != crate::view::BaseKind::Base =>
-            {
-                trees.push(base);
-            }
-            _ => snapshots.push(name),
-        }
-    }
-    let deleted = daemon.delete(views, &snapshots, &trees, recursive)?;
-    infos(views, &deleted).map(Answer::Snapshots)
-}
-
 fn history(views: &Views) -> Result<Vec<(HistoryEntry, Option<String>)>> {
     let entries = views.history()?;
     let look = views.tree().device().look()?;
@@ -175,52 +213,39 @@ fn history(views: &Views) -> Result<Vec<(HistoryEntry, Option<String>)>> {
         .collect())
 }
 
-/// Refused where deleting them would be, but for what depends on them.
-fn freed(views: &Views, names: &[ByteBuf]) -> Result<FreedInfo> {
-    let names: Vec<&[u8]> = names.iter().map(|name| name.as_slice()).collect();
-    let snapshots = views.deletable(&names)?;
-    let epochs: Vec<u32> = snapshots.iter().map(|snapshot| snapshot.epoch).collect();
-    let mut needed_by = Vec::new();
-    for snapshot in &snapshots {
-        let look = views.tree().device().look()?;
-        for base in look.dependants(snapshot.point())?.into_iter().filter(|base| *base != views.base()) {
-            needed_by.push(look.base_record(base)?.name.clone());
+/// Bases with the names that their snapshots are to have, where that is not the session's.
+fn named_bases(views: &Views, given: &[ByteBuf], group: Option<&ByteBuf>) -> Result<Vec<(BaseId, Vec<u8>)>> {
+    let mut names = std::collections::BTreeMap::new();
+    let mut bases = Vec::new();
+    for given in given {
+        // A base has no colon in its name.
+        let mut parts = given.splitn(2, |byte| *byte == b':');
+        let base = ByteBuf::from(parts.next().unwrap_or_default());
+        if let Some(own) = parts.next() {
+            names.insert(views.base_named(&base)?, own.to_vec());
         }
+        bases.push(base);
     }
-    needed_by.sort_unstable();
-    needed_by.dedup();
-    let newest = epochs.iter().copied().max().unwrap_or_default();
-    let freed = views.tree().device().freed_by(views.base(), &epochs)?;
-    let mut by_size: Vec<(u64, u64)> = freed.iter().map(|(inode, bytes)| (*bytes, *inode)).collect();
-    by_size.sort_unstable_by(|a, b| b.cmp(a));
-    let mut paths = Vec::new();
-    for (bytes, inode) in by_size.into_iter().take(PATHS_SHOWN) {
-        let found = views.tree().paths(inode, Moment::At(newest)).ok().and_then(|paths| paths.into_iter().next());
-        let path = found.map_or(format!("inode {}", crate::device::number_of(inode)), |path| {
-            String::from_utf8_lossy(&path).into_owned()
-        });
-        paths.push((path, bytes));
-    }
-    Ok(FreedInfo { bytes: freed.values().sum(), needed_by, paths })
+    let bases = bases_of(views, &bases, group)?;
+    Ok(bases.into_iter().map(|base| (base, names.remove(&base).unwrap_or_default())).collect())
 }
 
-fn serve_session(daemon: &Daemon, views: &Views, session: Session) -> Result<Answer> {
+/// `of_one` says that only one base is meant.
+fn serve_session(daemon: &Daemon, views: &Views, session: Session, of_one: bool) -> Result<Answer> {
     match session {
-        Session::Register { name, bases, group, offline } => {
-            let bases = bases_of(views, &bases, group.as_ref())?;
-            views.register(&name, &bases, offline)?;
+        Session::Register { name, bases, group, offline, reserve } => {
+            let bases = named_bases(views, &bases, group.as_ref())?;
+            views.register(&name, &bases, RegisterOptions { offline, reserve })?;
             sessions(views)
         }
         Session::Relate { name } => {
+            check_not_taken(views, &name)?;
             daemon.before_snapshot()?;
             views.relate(&name)?;
             sessions(views)
         }
         Session::Activate { name } => {
-            if views.session(&name).is_err() && views.find(&name)?.is_some() {
-                let text = format!("the session {:?} is active already", String::from_utf8_lossy(&name));
-                return Err(Error::Refused(Errno::INVAL, text));
-            }
+            check_not_taken(views, &name)?;
             daemon.before_snapshot()?;
             let taken = views.activate(&name)?;
             for snapshot in &taken {
@@ -233,18 +258,69 @@ fn serve_session(daemon: &Daemon, views: &Views, session: Session) -> Result<Ans
                 views.unregister(&name)?;
                 return sessions(views);
             }
-            let snapshot = views.deactivate(&name)?;
+            let snapshot = views.expect_stored(&name)?;
+            let all = if of_one { vec![snapshot] } else { views.of_one_moment(&snapshot)? };
+            let ended = views.deactivate_all(&all)?;
+            ended.iter().for_each(|snapshot| daemon.tell_of(snapshot.base, &snapshot.record.name));
+            infos(views, &ended).map(Answer::Snapshots)
+        }
+        Session::Show { name, shown } => {
+            let is_base = views.find(&name)?.is_none() && views.tree().device().look()?.base_named(&name).is_some();
+            if is_base {
+                let base = views.base_named(&name)?;
+                daemon.show_base(views, base, shown)?;
+                return base_answer(views, base);
+            }
+            let what = if shown { "session online" } else { "session offline" };
+            let snapshot = views.update(&name, what, |record| record.offline = !shown)?;
             daemon.tell_of(snapshot.base, &snapshot.record.name);
             infos(views, &[snapshot]).map(Answer::Snapshots)
         }
-        Session::Show { name, shown } => {
-            let what = if shown { "session online" } else { "session offline" };
-            let snapshot = views.update(&name, what, |snapshot| snapshot.record.offline = !shown)?;
-            daemon.tell_of(snapshot.base, &snapshot.record.name);
-            infos(views, &[snapshot]).map(Answer::Snapshots)
+        Session::Tracks { name, path, range } => {
+            let snapshot = ended(views, &name)?;
+            let found = views.tree().saved_tracks(snapshot.base, snapshot.epoch, path.as_deref().map(Vec::as_slice))?;
+            Ok(tracks_answer(views, found, range))
+        }
+        Session::Read { name, inode, range: (from, to) } => {
+            let snapshot = ended(views, &name)?;
+            let inode = crate::device::in_base(snapshot.base, inode);
+            let to = to.min(from.saturating_add(READ_BYTES_MAX));
+            views.tree().read_saved(snapshot.epoch, inode, from..to).map(ByteBuf::from).map(Answer::Bytes)
         }
         Session::List => sessions(views),
     }
+}
+
+/// Says of a session that is one no more that its snapshot was taken.
+fn check_not_taken(views: &Views, name: &[u8]) -> Result<()> {
+    let (Err(_), Some(snapshot)) = (views.session(name), views.find(name)?) else { return Ok(()) };
+    let name = &snapshot.record.name;
+    let text = match snapshot.record.state {
+        _ if snapshot.is_archived => format!("the snapshot {name:?} was taken, and is in the archive"),
+        SnapshotState::Active => {
+            format!(
+                "the session {name:?} is active already: its snapshot was taken; `pitfs session deactivate {name}` is next"
+            )
+        }
+        SnapshotState::Deactivated | SnapshotState::Ended(_) => {
+            format!("the session {name:?} was active, and is deactivated already")
+        }
+    };
+    Err(Error::Refused(Errno::INVAL, text))
+}
+
+/// A snapshot whose increment changes no more.
+fn ended(views: &Views, name: &[u8]) -> Result<Snapshot> {
+    let snapshot = views.expect(name)?;
+    if snapshot.record.state == SnapshotState::Active {
+        let name = &snapshot.record.name;
+        let text = format!(
+            "{name:?} is active: look into it, or `pitfs session deactivate {name}` first; saved tracks are read of \
+             what is deactivated"
+        );
+        return Err(Error::Refused(Errno::INVAL, text));
+    }
+    Ok(snapshot)
 }
 
 fn names_of(views: &Views, bases: &[BaseId]) -> Vec<String> {
@@ -270,20 +346,27 @@ fn serve_group(views: &Views, group: Group) -> Result<Answer> {
     Ok(Answer::Groups(groups.collect()))
 }
 
-fn serve_base(daemon: &Daemon, views: &Views, base: Base) -> Result<Answer> {
+/// Of a base that begins as a snapshot.
+fn base_options(copies: bool, is_offline: bool, reserve: bool) -> CloneOptions {
+    CloneOptions { is_full: true, copies, is_shown_beside: false, is_offline, reserve }
+}
+
+fn serve_base(daemon: &Daemon, views: &Views, base: Base, progress: OnProgress<'_>) -> Result<Answer> {
     match base {
-        Base::Create { name, snapshot: None, uid, gid } => {
+        Base::Create { name, snapshot: None, uid, gid, offline, .. } => {
             let base = views.create_base(&name, uid, gid, 0o755)?;
+            if offline {
+                views.show_base(base, false)?;
+            }
             daemon.tell_of(base, &String::from_utf8_lossy(&name));
         }
-        Base::Create { name, snapshot: Some(snapshot), .. } => {
-            let snapshot = views.snapshot_of(&snapshot)?;
-            let base = views.clone_snapshot(&snapshot, &name, true, false)?;
-            daemon.tell_of(base, &String::from_utf8_lossy(&name));
+        Base::Create { name, snapshot: Some(snapshot), copy, offline, reserve, .. } => {
+            let of = vec![(views.snapshot_of(&snapshot)?, name.into_vec())];
+            let options = base_options(copy, offline, reserve);
+            daemon.make_clones(views, of, options, None, progress)?;
         }
         Base::Delete { name, recursive } => {
-            let base = views.base_named(&name)?;
-            daemon.delete(views, &[], &[base], recursive)?;
+            return delete::delete(daemon, views, &delete::base(views, &name)?, recursive);
         }
         Base::Rename { old, new } => {
             daemon.rename_base(views, views.base_named(&old)?, &new)?;
@@ -293,15 +376,14 @@ fn serve_base(daemon: &Daemon, views: &Views, base: Base) -> Result<Answer> {
     Ok(Answer::Bases(views.bases()?))
 }
 
-fn serve_mirror(daemon: &Daemon, views: &Views, mirror: Mirror, progress: OnProgress<'_>) -> Result<Answer> {
-    let base = match mirror {
-        Mirror::Establish { base, name } => daemon.establish_mirror(views, &base, &name, progress)?,
-        Mirror::Sync { name } => daemon.sync_mirror(views, &name, progress)?,
-        Mirror::Split { name } => daemon.split_mirror(views, &name)?,
-        Mirror::Resync { name, reverse } => daemon.resync_mirror(views, &name, reverse, progress)?,
-        Mirror::RestoreTo { name, snapshot } => daemon.restore_mirror(views, &name, &snapshot, progress)?,
-    };
-    base_answer(views, base)
+fn step_mirror(daemon: &Daemon, views: &Views, mirror: Mirror) -> Result<MirrorStep> {
+    match mirror {
+        Mirror::Establish { base, name, offline } => daemon.establish_mirror(views, &base, &name, offline),
+        Mirror::Sync { name } => daemon.sync_mirror(views, &name),
+        Mirror::Split { name } => daemon.split_mirror(views, &name),
+        Mirror::Resync { name, reverse } => daemon.resync_mirror(views, &name, reverse),
+        Mirror::RestoreTo { name, snapshot } => daemon.restore_mirror(views, &name, &snapshot),
+    }
 }
 
 /// An empty path would mean everything, which a variable that is not set in a script does not.
@@ -313,6 +395,22 @@ fn check_paths(paths: &[ByteBuf]) -> Result<()> {
     Ok(())
 }
 
+/// The snapshot that is to be gone back to, without a name the last save, and the paths that are brought back one by one.
+/// Without any it is done in one step; what is in the archive is copied, since there are no tracks to share.
+fn wanted(views: &Views, name: Option<ByteBuf>, paths: Vec<ByteBuf>) -> Result<(Snapshot, Vec<ByteBuf>)> {
+    check_paths(&paths)?;
+    let snapshot = match name {
+        Some(name) => views.snapshot_of(&name)?,
+        None => views.last_save()?,
+    };
+    if snapshot.base == views.base() {
+        let is_copied = paths.is_empty() && snapshot.is_archived;
+        return Ok((snapshot, if is_copied { vec![ByteBuf::new()] } else { paths }));
+    }
+    let text = "a base is restored to its own snapshots; `pitfs base create NAME --from SNAPSHOT` makes another one";
+    Err(Error::Refused(Errno::INVAL, text.into()))
+}
+
 fn restore(
     daemon: &Daemon,
     views: &Views,
@@ -320,23 +418,46 @@ fn restore(
     paths: Vec<ByteBuf>,
     progress: OnProgress<'_>,
 ) -> Result<Answer> {
-    let snapshot = match snapshot {
-        Some(name) => views.snapshot_of(&name)?,
-        None => views.last_save()?,
-    };
-    if snapshot.base != views.base() {
-        let text =
-            "a base is restored to its own snapshots; `pitfs base create NAME --from SNAPSHOT` makes another one"
-                .into();
-        return Err(Error::Refused(Errno::INVAL, text));
-    }
-    if paths.is_empty() && !snapshot.is_archived {
+    let (snapshot, paths) = wanted(views, snapshot, paths)?;
+    if paths.is_empty() {
         let restored = daemon.restore(views, &snapshot)?;
-        return Ok(Answer::Restored { before: info(views, &restored.before)?, to: info(views, &restored.to)? });
+        let before = restored.map(|restored| info(views, &restored.before)).transpose()?;
+        return Ok(Answer::Restored { before, to: info(views, &snapshot)? });
     }
-    // What is in the archive is copied: there are no tracks to share.
-    let paths = if paths.is_empty() { vec![ByteBuf::new()] } else { paths };
     Ok(Answer::BroughtBack(daemon.bring_back(views, &snapshot, &paths, progress)?))
+}
+
+/// All bases of a group, in one step.
+fn restore_group(daemon: &Daemon, views: &Views, group: &[u8], snapshot: Option<ByteBuf>) -> Result<Vec<Restored>> {
+    let to = match snapshot {
+        Some(name) => views.of_group(group, &name)?,
+        None => views.last_save_of_group(group)?,
+    };
+    daemon.restore_all(views, &to, Some(&String::from_utf8_lossy(group)))
+}
+
+/// Of what clones are to be made, and under which names.
+fn cloned(views: &Views, wanted: &CloneRequest) -> Result<Vec<(Snapshot, Vec<u8>)>> {
+    let CloneRequest { snapshot, name, group, .. } = wanted;
+    let Some(group) = group else { return Ok(vec![(views.snapshot_of(snapshot)?, name.to_vec())]) };
+    let mut of = Vec::new();
+    for snapshot in views.of_group(group, snapshot)? {
+        let base = views.of(snapshot.base).base_name()?;
+        of.push((snapshot, [&name[..], b"-", base.as_bytes()].concat()));
+    }
+    Ok(of)
+}
+
+fn clone_options(wanted: &CloneRequest) -> CloneOptions {
+    let CloneRequest { full, copy, offline, reserve, .. } = *wanted;
+    CloneOptions { is_full: full, copies: copy, is_shown_beside: true, is_offline: offline, reserve }
+}
+
+fn clone(daemon: &Daemon, views: &Views, wanted: CloneRequest, progress: OnProgress<'_>) -> Result<Answer> {
+    let (of, options) = (cloned(views, &wanted)?, clone_options(&wanted));
+    let group = wanted.group.map(|group| String::from_utf8_lossy(&group).into_owned());
+    let made = daemon.make_clones(views, of, options, group.as_deref(), progress)?;
+    base_infos(views, &made).map(Answer::Bases)
 }
 
 fn versions(views: &Views, path: &[u8]) -> Result<Vec<VersionInfo>> {
@@ -353,15 +474,43 @@ fn versions(views: &Views, path: &[u8]) -> Result<Vec<VersionInfo>> {
         .collect())
 }
 
-fn tracks(views: &Views, before: &[u8], after: Option<ByteBuf>, path: Option<ByteBuf>) -> Result<Answer> {
+fn tracks(
+    daemon: &Daemon,
+    views: &Views,
+    before: &[u8],
+    after: Option<ByteBuf>,
+    path: Option<ByteBuf>,
+    range: Option<ByteRange>,
+) -> Result<Answer> {
     let tree = views.tree();
+    let path = path.as_ref().map(|path| path.as_slice());
     let found = match after {
-        None => tree.session_bits(views.base(), views.expect(before)?.epoch)?,
+        None => {
+            daemon.before_snapshot()?;
+            tree.session_bits(views.base(), views.expect(before)?.epoch, path)?
+        }
         Some(after) => {
             let (before, after) = (views.moment(before)?, views.moment(&after)?);
-            tree.changed_tracks(views.base(), before, after, path.as_ref().map(|path| path.as_slice()))?
+            if [before, after].contains(&Moment::Live) {
+                daemon.before_snapshot()?;
+            }
+            tree.changed_tracks(views.base(), before, after, path)?
         }
     };
+    Ok(tracks_answer(views, found, range))
+}
+
+/// Tracks in, or partly in, a range of bytes.
+fn tracks_answer(views: &Views, mut found: Vec<ChangedTracks>, range: Option<ByteRange>) -> Answer {
+    let track_bytes = views.tree().device().track_bytes();
+    if let Some((from, to)) = range {
+        let (first, end) = (from / track_bytes, to.div_ceil(track_bytes));
+        for file in &mut found {
+            let within = |tracks: &std::ops::Range<u64>| tracks.start.max(first)..tracks.end.min(end);
+            file.tracks = file.tracks.iter().map(within).filter(|tracks| !tracks.is_empty()).collect();
+        }
+        found.retain(|file| !file.tracks.is_empty());
+    }
     let files = found.into_iter().map(|file| TracksInfo {
         path: file.path,
         inode: crate::device::number_of(file.inode),
@@ -369,15 +518,18 @@ fn tracks(views: &Views, before: &[u8], after: Option<ByteBuf>, path: Option<Byt
         size_after: file.size_after,
         tracks: file.tracks.into_iter().map(|range| (range.start, range.end)).collect(),
     });
-    Ok(Answer::Tracks { track_bytes: tree.device().track_bytes(), files: files.collect() })
+    Answer::Tracks { track_bytes, files: files.collect() }
 }
 
 fn serve_archive(daemon: &Daemon, views: &Views, archive: Archive, progress: OnProgress<'_>) -> Result<Answer> {
     Ok(Answer::Archives(match archive {
-        Archive::Attach { directory } => vec![daemon.attach(views, &directory, progress)?],
+        Archive::Attach { directory } => vec![daemon.attach_existing(views, &directory, progress)?],
         Archive::Detach { directory } => return Ok(Answer::Detached(daemon.detach(views, directory.as_deref())?)),
         Archive::List { directory } => vec![daemon.archive_info(views, directory.as_deref())?],
         Archive::Verify { directory } => vec![daemon.verify_archive(views, directory.as_deref(), progress)?],
+        Archive::Join { directory } => vec![daemon.join_archive(views, &directory, progress)?],
+        Archive::Prune(options) => return Ok(Answer::Shortened(daemon.prune_archive(views, options, progress)?)),
+        Archive::Merge(options) => return Ok(Answer::Shortened(daemon.merge_archive(views, options, progress)?)),
     }))
 }
 
@@ -386,16 +538,21 @@ fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
     let settings = tree.device().settings();
     let bases = views.bases()?;
     let mut snapshots = Vec::new();
-    let mut archives = Vec::new();
+    let (mut archives, mut saves) = (Vec::new(), Vec::new());
+    let needs = list::needs(views)?;
     for base in &bases {
         let views = views.of(base.id);
-        let found = views.all_snapshots().and_then(|all| counted(&views, &all));
-        snapshots.extend(unless_gone(found)?);
-        archives.extend(unless_gone(daemon.attached_info(&views))?);
+        // The archive first: this notices one that went away, whose times are then no snapshots.
+        archives.extend(views.unless_gone(daemon.attached_info(&views))?.flatten());
+        let found = views.all_snapshots().and_then(|all| list::counted(&views, &all, &needs));
+        snapshots.extend(views.unless_gone(found)?.into_iter().flatten());
+        let save = || views.newest_save()?.map(|save| info(&views, &save)).transpose();
+        saves.extend(views.unless_gone(save())?.flatten());
     }
     let reserved = tree.device().look()?.reserved_room();
     Ok(StatusInfo {
         store: daemon.path().to_path_buf(),
+        id: settings.id,
         mount_point: daemon.mount_point(),
         track_bytes: settings.track_bytes.into(),
         compression: format!("{:?}", settings.codec).to_lowercase(),
@@ -405,6 +562,7 @@ fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
         bases,
         snapshots,
         archives,
+        saves,
         stopped: tree.device().check_running().err().map(|error| error.to_string()),
     })
 }

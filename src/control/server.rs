@@ -1,66 +1,85 @@
 //! The daemon's side of the control socket.
+//!
+//! The socket is there before the store is open: who connects meanwhile waits for his answer. It goes before the store is
+//! closed. Who was not taken on by then is told by the end of the connection, and works on the closed store.
 
 use super::{PROTOCOL, REQUEST_BYTES_MAX, Reply, Request, SOCKET, receive, send, serve};
 use crate::daemon::{Daemon, Progress};
 use crate::error::{Errno, Error, Result};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use parking_lot::{Condvar, Mutex};
 use std::fs::{File, Permissions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A client that does not send its request within this time is dropped.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Answers on the socket until it is dropped.
-pub struct Server {
-    path: PathBuf,
-}
+/// How long requests may take that are being carried out when the store is about to be closed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// After a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What the system call has for the path of a socket, in bytes.
+const SOCKET_PATH_MAX: usize = 107;
 
 /// A path to a socket that fits into the few bytes the system call has for it, however long the store's is.
-pub(super) fn short_path(directory: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
+pub(super) fn short_path(store: &Path, directory: &File) -> PathBuf {
+    let path = store.join(SOCKET);
+    match path.as_os_str().len() {
+        0..=SOCKET_PATH_MAX => path,
+        _ => PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd())),
+    }
 }
 
-impl Server {
-    pub fn start(daemon: &Arc<Daemon>) -> Result<Server> {
-        let path = daemon.path().join(SOCKET);
+/// A socket that takes connections, and answers none yet.
+pub struct Listening {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Listening {
+    /// For a store whose lock this process has.
+    pub fn begin(store: &Path) -> Result<Listening> {
+        let path = store.join(SOCKET);
         let failed = |error| Error::media(format!("opening the control socket {}", path.display()), error);
-        // We hold the store's lock: whatever is there is left over.
+        // Whatever is there is left over.
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        let directory = File::open(daemon.path()).map_err(failed)?;
-        let listener = UnixListener::bind(short_path(&directory)).map_err(failed)?;
+        let directory = File::open(store).map_err(failed)?;
+        let listener = UnixListener::bind(short_path(store, &directory)).map_err(failed)?;
+        let listening = Listening { path: path.clone(), listener };
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
         if rustix::process::geteuid().is_root() {
             // The store's owner may ask as well; `check_peer` says for what.
             let owner = directory.metadata().map_err(failed)?.uid();
             std::os::unix::fs::chown(&path, Some(owner), None).map_err(failed)?;
         }
-        let daemon = Arc::downgrade(daemon);
-        std::thread::Builder::new()
+        Ok(listening)
+    }
+
+    /// Answers from now on.
+    pub fn serve(self, daemon: &Arc<Daemon>) -> Result<Server> {
+        let failed = |error| Error::media("answering on the control socket", error);
+        let work = Arc::new(Work::default());
+        let listener = self.listener.try_clone().map_err(failed)?;
+        let (daemon, taken) = (daemon.clone(), work.clone());
+        let acceptor = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || {
-                for stream in listener.incoming() {
-                    let (Ok(stream), Some(daemon)) = (stream, daemon.upgrade()) else { continue };
-                    let spawned =
-                        std::thread::Builder::new().name("request".into()).spawn(move || answer(&daemon, stream));
-                    if let Err(error) = spawned {
-                        log::error!("a request could not be served: {error}");
-                    }
-                }
-            })
+            .spawn(move || accept(&listener, &daemon, &taken))
             .map_err(failed)?;
-        Ok(Server { path })
+        Ok(Server { listening: self, work, acceptor: Some(acceptor) })
     }
 }
 
-impl Drop for Server {
+impl Drop for Listening {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
             log::warn!("{} stays behind: {error}", self.path.display());
@@ -68,53 +87,164 @@ impl Drop for Server {
     }
 }
 
-fn answer(daemon: &Daemon, mut stream: UnixStream) {
-    let result = check_peer(daemon.path(), &stream).and_then(|(uid, may_reach_outside)| {
-        stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
-        let request: Request = receive(&mut stream, REQUEST_BYTES_MAX)?;
-        if request.protocol != PROTOCOL {
-            return Err(Error::Refused(
-                Errno::PROTO,
-                format!("the daemon speaks protocol {PROTOCOL} and this command {}; use the same version of pitfs", request.protocol),
-            ));
+/// What is being carried out.
+#[derive(Default)]
+struct Work {
+    ends: AtomicBool,
+    requests: Mutex<usize>,
+    less: Condvar,
+}
+
+/// Counts a request for as long as it lives.
+struct Counted(Arc<Work>);
+
+impl Counted {
+    fn new(work: &Arc<Work>) -> Counted {
+        *work.requests.lock() += 1;
+        Counted(work.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *self.0.requests.lock() -= 1;
+        self.0.less.notify_all();
+    }
+}
+
+/// Answers on the socket until it is stopped.
+pub struct Server {
+    listening: Listening,
+    work: Arc<Work>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Takes no more requests, lets those that take long end soon, and waits for those that were taken.
+    pub fn stop(mut self) {
+        self.work.ends.store(true, Ordering::Release);
+        // Whoever waits in `accept` is woken, and further connections are refused.
+        if let Err(errno) = rustix::net::shutdown(&self.listening.listener, rustix::net::Shutdown::Both) {
+            log::warn!("the control socket could not be closed: {errno}");
+            return;
         }
-        if request.verb.reaches_outside() && !may_reach_outside {
-            return Err(Error::Refused(
-                Errno::PERM,
-                "the daemon runs as another user and reads and writes no files for this one; run the command as that user or root".into(),
-            ));
+        if let Some(acceptor) = self.acceptor.take()
+            && acceptor.join().is_err()
+        {
+            log::error!("the thread of the control socket ended with a panic");
         }
-        let mut last = Instant::now();
-        let mut out = stream.try_clone()?;
-        serve(daemon, request, uid, &mut |progress: &Progress| {
-            if last.elapsed() < PROGRESS_INTERVAL {
-                return Ok(());
+        drop(self.listening);
+        let until = Instant::now() + STOP_TIMEOUT;
+        let mut requests = self.work.requests.lock();
+        while *requests > 0 {
+            if self.work.less.wait_until(&mut requests, until).timed_out() {
+                log::warn!("{} requests of commands have not ended", *requests);
+                return;
             }
-            last = Instant::now();
-            // A client that was interrupted does not want the rest.
-            send(&mut out, &Reply::Progress(progress.clone()))
-                .map_err(|_| Error::Refused(Errno::INTR, "the command was interrupted".into()))
-        })
-    });
-    let reply = match result {
-        Ok(answer) => Reply::Done(Box::new(answer)),
-        Err(error) => Reply::Failed { errno: error.errno().raw_os_error(), text: error.to_string() },
+        }
+    }
+}
+
+fn accept(listener: &UnixListener, daemon: &Arc<Daemon>, work: &Arc<Work>) {
+    for stream in listener.incoming() {
+        if work.ends.load(Ordering::Acquire) {
+            return;
+        }
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                log::error!("a connection to the control socket was not accepted: {error}");
+                std::thread::sleep(PAUSE);
+                continue;
+            }
+        };
+        let (daemon, work) = (daemon.clone(), work.clone());
+        let answer = move || answer(&daemon, stream, &work);
+        let spawned = std::thread::Builder::new().name("request".into()).spawn(answer);
+        if let Err(error) = spawned {
+            log::error!("a request could not be served: {error}");
+        }
+    }
+}
+
+fn answer(daemon: &Daemon, mut stream: UnixStream, work: &Arc<Work>) {
+    let mut counted = None;
+    let reply = match carry_out(daemon, &mut stream, work, &mut counted) {
+        Ok(Some(reply)) => reply,
+        Ok(None) => return,
+        Err(error) => Reply::Failed { errno: error.cause().raw_os_error(), text: error.to_string() },
     };
     if let Err(error) = send(&mut stream, &reply) {
         log::debug!("nobody waits for the answer: {error}");
     }
 }
 
+/// The reply to a request; none where the end of the connection says that nothing was done.
+/// It counts until the reply is sent.
+fn carry_out(
+    daemon: &Daemon,
+    stream: &mut UnixStream,
+    work: &Arc<Work>,
+    counted: &mut Option<Counted>,
+) -> Result<Option<Reply>> {
+    let (uid, may_reach_outside) = check_peer(daemon.path(), stream)?;
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+    let request: Request = receive(stream, REQUEST_BYTES_MAX)?;
+    if request.protocol != PROTOCOL {
+        return Err(Error::Refused(
+            Errno::PROTO,
+            format!(
+                "the daemon speaks protocol {PROTOCOL} and this command {}; use the same version of pitfs",
+                request.protocol
+            ),
+        ));
+    }
+    if request.verb.reaches_outside() && !may_reach_outside {
+        return Err(Error::Refused(
+            Errno::PERM,
+            "the daemon runs as another user and reads and writes no files for this one; run the command as that user or root".into(),
+        ));
+    }
+    let ends = || work.ends.load(Ordering::Acquire);
+    // Before the look: whoever waits for the end waits for this one, or this one sees that it is near.
+    *counted = Some(Counted::new(work));
+    if ends() {
+        return Ok(None);
+    }
+    send(stream, &Reply::Begun)?;
+    let may_be_repeated = request.verb.changes_nothing();
+    let mut last = Instant::now();
+    let mut out = stream.try_clone()?;
+    let result = serve(daemon, request, uid, &mut |progress: &Progress| {
+        if ends() {
+            let text = "the daemon ends, since it was unmounted or told to; what was done so far stays, run the command again for the rest";
+            return Err(Error::Refused(Errno::INTR, text.into()));
+        }
+        if last.elapsed() < PROGRESS_INTERVAL {
+            return Ok(());
+        }
+        last = Instant::now();
+        // A client that was interrupted does not want the rest.
+        send(&mut out, &Reply::Progress(progress.clone()))
+            .map_err(|_| Error::Refused(Errno::INTR, "the command was interrupted".into()))
+    });
+    match result {
+        Err(_) if may_be_repeated && ends() => Ok(Some(Reply::Closing)),
+        result => Ok(Some(Reply::Done(Box::new(result?)))),
+    }
+}
+
 /// Lets in root, the daemon's own user and the store's owner; the latter may not let the daemon touch
 /// files outside the store. Returns who this peer is and whether it may.
 fn check_peer(store: &Path, stream: &UnixStream) -> Result<(u32, bool)> {
-    let peer = rustix::net::sockopt::socket_peercred(stream)?.uid;
-    if peer.is_root() || peer == rustix::process::geteuid() {
-        return Ok((peer.as_raw(), true));
+    // The process has no number here if it is in a PID namespace that this one does not see.
+    let peer = getsockopt(stream, PeerCredentials).map_err(std::io::Error::from)?.uid();
+    if peer == 0 || peer == rustix::process::geteuid().as_raw() {
+        return Ok((peer, true));
     }
     let owner = std::fs::metadata(store)?.uid();
-    if peer.as_raw() == owner {
-        return Ok((peer.as_raw(), false));
+    if peer == owner {
+        return Ok((peer, false));
     }
     Err(Error::Refused(Errno::PERM, "only the store's owner and root may use its control socket".into()))
 }

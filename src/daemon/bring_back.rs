@@ -20,23 +20,27 @@
 
 mod names;
 mod paths;
+mod rehearse;
 mod remove;
 mod walk;
 
+use super::kernel::Unseen;
 use super::{Daemon, OnProgress, Progress};
 use crate::device::{InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
-use crate::fuse::Notify;
 use crate::tree::{Inode, Likened, Touched, Tree, root_of};
 use crate::view::{BringingBack, Views};
+use parking_lot::MutexGuard;
 use paths::{Tops, shown_all};
+use rehearse::{Rehearsal, UNMADE};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BringBackReport {
-    /// The snapshot that has what was there before.
+    /// The snapshot that has what was there before; empty if nothing had to be changed.
     pub before: String,
     /// Names that were brought back: of files, and of directories that were made or whose attributes differed.
     pub files: u64,
@@ -46,6 +50,15 @@ pub struct BringBackReport {
     pub removed: u64,
     /// What could not be brought back, each with the reason.
     pub problems: Vec<String>,
+}
+
+/// What is needed to do it.
+struct Begun<'a> {
+    tops: Tops,
+    unseen: Unseen<'a>,
+    /// The snapshot of what was there before.
+    before: Snapshot,
+    _syncing: MutexGuard<'a, ()>,
 }
 
 /// Paths that the history names; of more, it says how many.
@@ -66,6 +79,15 @@ impl Daemon {
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
     ) -> Result<BringBackReport> {
+        let Begun { tops, unseen, before, _syncing } = self.begin_bringing_back(views, snapshot, paths)?;
+        self.tell_of(views.base(), &before.record.name);
+        let report = self.work((views, &unseen), &tops, (snapshot, &before), true, progress);
+        self.drop_before_restores(views)?;
+        report
+    }
+
+    /// Looks whether it can be done, and keeps what is there now.
+    fn begin_bringing_back(&self, views: &Views, snapshot: &Snapshot, paths: &[ByteBuf]) -> Result<Begun<'_>> {
         let name = &snapshot.record.name;
         if snapshot.base != views.base() {
             let text = format!("{name:?} is no snapshot of {:?}", views.base_name()?);
@@ -79,14 +101,12 @@ impl Daemon {
         let _syncing = self.alone_with_files()?;
         let tops = Tops::find(views, snapshot, paths)?;
         self.before_snapshot()?;
+        let unseen = self.unseen(views.base())?;
         let what = format!("restore {name:?} {}", shown_all(tops.paths(), HISTORY_PATHS));
         let paths: Vec<ByteBuf> = tops.paths().map(ByteBuf::from).collect();
         let before = views.begin_bringing_back(snapshot.point(), &paths, &what);
         let before = before.map_err(|error| if error.is_no_space() { no_snapshot() } else { error })?;
-        if let Some(notify) = self.notify() {
-            notify.shown_changed(views.base(), &before.record.name);
-        }
-        self.work(views, &tops, (snapshot, &before), true, progress)
+        Ok(Begun { tops, unseen, before, _syncing })
     }
 
     /// Completes what was being brought back when the store was left without being closed. Everything is compared:
@@ -111,43 +131,35 @@ impl Daemon {
         };
         let tops = Tops::find(&views, &to, paths)?;
         log::info!("bringing back {} goes on", shown_all(tops.paths(), HISTORY_PATHS));
-        self.work(&views, &tops, (&to, &before), false, &mut |_| Ok(()))
+        self.work((&views, &self.unseen(to.base)?), &tops, (&to, &before), false, &mut |_| Ok(()))
     }
 
     fn work(
         &self,
-        views: &Views,
+        (views, unseen): (&Views, &Unseen<'_>),
         tops: &Tops,
         (snapshot, before): (&Snapshot, &Snapshot),
         is_led: bool,
         progress: OnProgress<'_>,
     ) -> Result<BringBackReport> {
-        let mut work = BringBack {
-            tree: views.tree(),
-            root: root_of(views.base()),
-            notify: self.notify(),
-            then: Moment::At(snapshot.epoch),
-            tops,
-            touched: None,
-            chosen: HashMap::new(),
-            taken: HashSet::new(),
-            extras: Vec::new(),
-            unfinished: Vec::new(),
-            report: BringBackReport { before: before.record.name.clone(), ..BringBackReport::default() },
-            progress,
-            is_interrupted: false,
-            steps: 0,
-        };
+        let mut work = BringBack::new(views, unseen, tops, snapshot, progress);
+        work.report.before.clone_from(&before.record.name);
         let led = if is_led { work.find_touched(snapshot, before) } else { Ok(()) };
         let result = led.and_then(|()| work.run());
-        let report = work.report;
+        let has_changed = work.has_changed.get();
+        let mut report = work.report;
         let ended = views.end_bringing_back();
         let committed = views.tree().commit();
-        result
-            .and(ended)
-            .and(committed)
-            .map_err(|error| if error.is_no_space() { no_space(&report) } else { error })?;
-        Ok(report)
+        let result = result.and(ended).and(committed);
+        let forgotten = if is_led && !has_changed { views.forget_before(before) } else { Ok(false) };
+        if let Ok(true) = forgotten {
+            self.tell_of(views.base(), &std::mem::take(&mut report.before));
+        }
+        // What kept it from being done is more than that a snapshot stays behind.
+        match result.and(forgotten) {
+            Err(error) if error.is_no_space() => Err(no_space(&report)),
+            result => result.map(|_| report),
+        }
     }
 }
 
@@ -157,9 +169,14 @@ fn no_snapshot() -> Error {
 }
 
 fn no_space(report: &BringBackReport) -> Error {
+    let BringBackReport { files, before, .. } = report;
+    let kept = match before.as_str() {
+        "" => "; nothing was changed".to_string(),
+        before => format!("; {before:?} has what was there before"),
+    };
     let text = format!(
-        "no room is left, {} files were brought back so far; delete snapshots or files and do it again; {:?} has what was there before",
-        report.files, report.before
+        "there is no room for what the snapshot has, {files} files were brought back so far{kept}; delete snapshots or files and \
+         do it again"
     );
     Error::Refused(Errno::NOSPC, text)
 }
@@ -167,7 +184,7 @@ fn no_space(report: &BringBackReport) -> Error {
 struct BringBack<'a> {
     tree: &'a Tree,
     root: InodeNo,
-    notify: Option<Notify>,
+    unseen: &'a Unseen<'a>,
     /// The moment of the snapshot. Variables of this name are inodes as they are in it, those named `now` live.
     then: Moment,
     tops: &'a Tops,
@@ -184,8 +201,15 @@ struct BringBack<'a> {
     report: BringBackReport,
     progress: OnProgress<'a>,
     is_interrupted: bool,
+    /// Whether anything is not what it was before the work.
+    has_changed: Cell<bool>,
     steps: u64,
+    /// Nothing is changed; what would be is counted.
+    rehearsal: Option<Rehearsal>,
 }
+
+/// What a name leads to now.
+type Now = Option<(InodeNo, Inode)>;
 
 /// A name in a live directory.
 #[derive(Clone, Debug)]
@@ -194,7 +218,34 @@ struct Place {
     name: Vec<u8>,
 }
 
-impl BringBack<'_> {
+impl<'a> BringBack<'a> {
+    fn new(
+        views: &'a Views,
+        unseen: &'a Unseen<'_>,
+        tops: &'a Tops,
+        snapshot: &Snapshot,
+        progress: OnProgress<'a>,
+    ) -> BringBack<'a> {
+        BringBack {
+            tree: views.tree(),
+            root: root_of(views.base()),
+            unseen,
+            then: Moment::At(snapshot.epoch),
+            tops,
+            touched: None,
+            chosen: HashMap::new(),
+            taken: HashSet::new(),
+            extras: Vec::new(),
+            unfinished: Vec::new(),
+            report: BringBackReport::default(),
+            progress,
+            is_interrupted: false,
+            has_changed: Cell::new(false),
+            steps: 0,
+            rehearsal: views.is_rehearsing().then(Rehearsal::default),
+        }
+    }
+
     fn find_touched(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
         if self.tops.have_directory() {
             let tree = self.tree;
@@ -227,6 +278,7 @@ impl BringBack<'_> {
             parent = match self.lookup(&place)? {
                 Some((now, found)) if found.is_directory() => now,
                 Some(_) => return Err(paths::not_a_directory(&place.name)),
+                None if self.rehearsal.as_mut().is_some_and(|rehearsal| !rehearsal.is_first_above(*then)) => UNMADE,
                 None => {
                     let made = self.make(&place, *then, None)?;
                     self.unfinished.push((*then, made));
@@ -259,17 +311,30 @@ impl BringBack<'_> {
 
     /// Makes an inode like what it, or another one, was then.
     fn liken(&mut self, now: InodeNo, then: InodeNo) -> Result<Likened> {
-        let tree = self.tree;
-        let result = tree.become_like(now, (then, self.then), &mut |bytes| self.tell(bytes));
+        let (tree, unseen, model) = (self.tree, self.unseen, (then, self.then));
+        if self.rehearsal.is_some() {
+            return self.unlikeness(now, model);
+        }
+        // A program can have stored in a mapping while others were brought back.
+        unseen.fetch_file(now)?;
+        tree.check_readable(now, model, &mut |bytes| self.tell(bytes))?;
+        let liken = || tree.become_like(now, model, &mut |bytes| self.tell(bytes));
+        let result = unseen.change_file(now, liken, |likened| likened.any());
         if !matches!(result, Ok(likened) if !likened.any()) {
-            self.inode_changed(now);
+            self.has_changed.set(true);
         }
         result
     }
 
-    fn lookup(&self, place: &Place) -> Result<Option<(InodeNo, Inode)>> {
+    fn lookup(&self, place: &Place) -> Result<Now> {
+        if place.parent == UNMADE {
+            return Ok(None);
+        }
         match self.tree.lookup(place.parent, &place.name, Moment::Live) {
-            Ok(found) => Ok(Some(found)),
+            Ok(found) => Ok(match &self.rehearsal {
+                Some(rehearsal) => rehearsal.after_moves(found),
+                None => Some(found),
+            }),
             Err(Error::Posix(Errno::NOENT)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -278,28 +343,31 @@ impl BringBack<'_> {
     /// An inode at a moment, if it has a name then.
     fn named(&self, inode: InodeNo, moment: Moment) -> Result<Option<Inode>> {
         match self.tree.inode(inode, moment) {
-            Ok(found) => Ok((found.links > 0).then_some(found)),
+            Ok(found) => {
+                let rehearsal = self.rehearsal.as_ref().filter(|_| moment == Moment::Live);
+                let lost = rehearsal.map_or(0, |rehearsal| rehearsal.names_lost(inode));
+                Ok((found.links > lost).then_some(found))
+            }
             Err(Error::Posix(Errno::STALE)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     fn entry_changed(&self, place: &Place) {
-        if let Some(notify) = &self.notify {
-            notify.entry_changed(place.parent, &place.name);
-        }
+        self.has_changed.set(true);
+        self.unseen.entry_changed(place.parent, &place.name);
     }
 
     fn inode_changed(&self, inode: InodeNo) {
-        if let Some(notify) = &self.notify {
-            notify.inode_changed(inode);
-        }
+        self.has_changed.set(true);
+        self.unseen.inode_changed(inode);
     }
 
     /// Says how far the work has come; `bytes` are those of the file that is being brought back.
     fn tell(&mut self, bytes: u64) -> Result<()> {
         self.steps += 1;
-        if self.steps.is_multiple_of(STEPS_TO_LOOK) && self.tree.device().room()?.available < ROOM_TIGHT {
+        let is_due = self.steps.is_multiple_of(STEPS_TO_LOOK) && self.rehearsal.is_none();
+        if is_due && self.tree.device().room()?.available < ROOM_TIGHT {
             self.tree.commit()?;
         }
         let done = Progress { files: self.report.files, bytes: self.report.bytes + bytes, total_bytes: 0 };

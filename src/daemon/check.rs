@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::meta::{Meta, Pair, Table, hex};
 use crate::view::LIVE_NAME;
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 use std::collections::BTreeSet;
 
 /// One thing that is wrong.
@@ -19,7 +20,7 @@ use std::collections::BTreeSet;
 pub struct Problem {
     pub text: String,
     /// The files it concerns, each with the view in which they lie: `live/a/b`, `SNAPSHOT/a/b`.
-    pub paths: Vec<String>,
+    pub paths: Vec<ByteBuf>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +46,8 @@ impl Daemon {
         }
         let mut snapshots = Vec::new();
         for base in self.views.bases()? {
-            snapshots.extend(self.views.of(base.id).snapshots()?);
+            let views = self.views.of(base.id);
+            snapshots.extend(views.unless_gone(views.snapshots())?.into_iter().flatten());
         }
         let mut check =
             Check { daemon: self, meta: device.durable()?, snapshots, report: CheckReport::default(), progress };
@@ -67,7 +69,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn problem(&mut self, text: impl Into<String>, paths: Vec<String>) {
+    fn problem(&mut self, text: impl Into<String>, paths: Vec<ByteBuf>) {
         if self.report.problems.len() < PROBLEMS_MAX {
             self.report.problems.push(Problem { text: text.into(), paths });
         }
@@ -79,7 +81,7 @@ impl Check<'_> {
     }
 
     /// Where an inode is found in every view that shows what was born at `birth` and ended at `end`.
-    fn paths(&self, inode: InodeNo, birth: Epoch, end: Option<Epoch>) -> Vec<String> {
+    fn paths(&self, inode: InodeNo, birth: Epoch, end: Option<Epoch>) -> Vec<ByteBuf> {
         let mut paths = Vec::new();
         let tree = self.daemon.views.tree();
         let (base, number) = (base_of(inode), number_of(inode));
@@ -89,12 +91,15 @@ impl Check<'_> {
         };
         let mut add = |name: &str, moment| match tree.paths(inode, moment) {
             Ok(found) if found.is_empty() => {
-                paths.push(format!("{prefix}{name}/? (inode {number}, which has no name there)"));
+                paths.push(format!("{prefix}{name}/? (inode {number}, which has no name there)").into_bytes().into());
             }
             Ok(found) => {
-                paths.extend(found.iter().map(|path| format!("{prefix}{name}/{}", String::from_utf8_lossy(path))));
+                let view = format!("{prefix}{name}/");
+                paths.extend(found.iter().map(|path| ByteBuf::from([view.as_bytes(), path].concat())));
             }
-            Err(_) => paths.push(format!("{prefix}{name}/? (inode {number}, whose name is damaged)")),
+            Err(_) => {
+                paths.push(format!("{prefix}{name}/? (inode {number}, whose name is damaged)").into_bytes().into());
+            }
         };
         if end.is_none() {
             add(LIVE_NAME, Moment::Live);

@@ -1,20 +1,15 @@
-//! What makes a directory a store: a file that says so, with the format's version, and a lock.
+//! What makes a directory a store: a file that says so, with the format's version.
 
 use crate::error::{Errno, Error, Result};
-use rustix::fs::{FlockOperation, flock};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// The version of everything that is stored.
-pub const FORMAT: u32 = 3;
-/// Older formats were never released.
-const OLDEST: u32 = 3;
+pub const FORMAT: u32 = 4;
+/// What can be brought over; older formats were never released.
+pub(super) const OLDEST: u32 = 3;
 
 const IDENTITY: &str = "store";
-const LOCK: &str = "lock";
 const FIRST_LINE: &str = "pitfs store";
 /// Files that an interrupted `create` can leave behind.
 const OWN_FILES: &[&str] = &["lock", "meta.redb", "volume.0", "journal", "reserve", "store.new"];
@@ -84,8 +79,44 @@ pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
 
 /// Makes the directory a store. The last step of `create`.
 pub(super) fn write(path: &Path) -> Result<()> {
+    write_identity(path, Identity { format: FORMAT, step: Step::None })
+}
+
+/// What a store's directory says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub format: u32,
+    pub step: Step,
+}
+
+/// Where a store is between two formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    None,
+    /// Its records are being brought to the present format, or may not be there yet.
+    Upgrading,
+    /// They are, and they can still be brought back.
+    Upgraded,
+    /// They are being brought back.
+    Undoing,
+}
+
+impl Step {
+    const LINES: [(Step, &str); 3] = [
+        (Step::Upgrading, "upgrading from 3"),
+        (Step::Upgraded, "upgraded from 3"),
+        (Step::Undoing, "going back to 3"),
+    ];
+
+    fn line(self) -> Option<&'static str> {
+        Step::LINES.iter().find(|(step, _)| *step == self).map(|(_, line)| *line)
+    }
+}
+
+pub(super) fn write_identity(path: &Path, identity: Identity) -> Result<()> {
     use crate::media::{DiskDir, MediaDir};
-    let content = format!("{FIRST_LINE}\nformat {FORMAT}\n");
+    let mut content = format!("{FIRST_LINE}\nformat {}\n", identity.format);
+    content.extend(identity.step.line().into_iter().flat_map(|line| [line, "\n"]));
     DiskDir::new(path)
         .replace(IDENTITY, content.as_bytes())
         .map_err(|error| Error::media(format!("writing {IDENTITY}"), error))
@@ -95,7 +126,8 @@ pub(super) fn explain_missing(path: &Path, error: io::Error) -> Error {
     let shown = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => {
-            Error::Store(format!("there is no store at {shown}; make one with `pitfs create {shown}`"))
+            let text = format!("there is no store at {shown}; make one with `pitfs create {shown}`");
+            Error::Refused(Errno::NOENT, text)
         }
         _ => Error::media(format!("looking at {shown}"), error),
     }
@@ -106,8 +138,24 @@ pub fn is_store(path: &Path) -> bool {
     std::fs::read(path.join(IDENTITY)).is_ok_and(|content| content.starts_with(FIRST_LINE.as_bytes()))
 }
 
-/// Checks that the directory is a store of a format that this program knows.
+/// Checks that the directory is a store of the format that this program works with.
 pub(super) fn check(path: &Path) -> Result<()> {
+    let shown = path.display();
+    match read_identity(path)? {
+        Identity { format: FORMAT, step: Step::None | Step::Upgraded } => Ok(()),
+        Identity { format: FORMAT, step: Step::Upgrading | Step::Undoing } => Err(Error::Store(format!(
+            "bringing the store {shown} to another format was interrupted; `pitfs upgrade -s {shown}` (or with --undo, back) \
+             completes it"
+        ))),
+        Identity { format, .. } => Err(Error::Store(format!(
+            "the store {shown} has format {format}, and this pitfs works with format {FORMAT}; `pitfs upgrade -s {shown}` brings \
+             it over, and can be undone"
+        ))),
+    }
+}
+
+/// What the directory says of itself, if it is a store of a format that this program knows.
+pub(super) fn read_identity(path: &Path) -> Result<Identity> {
     let shown = path.display();
     let file = path.join(IDENTITY);
     let text = match std::fs::read(&file) {
@@ -118,9 +166,11 @@ pub(super) fn check(path: &Path) -> Result<()> {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
             ) =>
         {
-            return Err(Error::Store(format!(
-                "{shown} is not a pitfs store (it has no file `{IDENTITY}`); `pitfs create` makes one"
-            )));
+            let text = format!(
+                "{shown} is not a pitfs store (it has no file `{IDENTITY}`), and none is mounted there; `pitfs create` makes one, \
+                 `pitfs mount` shows one"
+            );
+            return Err(Error::Refused(Errno::INVAL, text));
         }
         Err(error) => return Err(Error::media(format!("reading {}", file.display()), error)),
     };
@@ -148,74 +198,6 @@ pub(super) fn check(path: &Path) -> Result<()> {
             "the store {shown} has format {format}, which no released pitfs has made; copy what is in it to a new store with the pitfs that made it"
         )));
     }
-    Ok(())
-}
-
-const MOUNTED_AT: &str = "mounted at ";
-const WAIT: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(20);
-
-/// Whether the holder of a lock, by its note, has the store mounted.
-fn is_shown(note: &str) -> bool {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mount_point = note.lines().find_map(|line| line.strip_prefix(MOUNTED_AT));
-    mount_point
-        .is_some_and(|path| mounts.lines().any(|line| line.split(' ').nth(4) == Some(&path.replace(' ', "\\040"))))
-}
-
-/// The right to open a store; one holder at a time.
-pub(super) struct Lock {
-    file: File,
-}
-
-impl Lock {
-    pub(super) fn take(path: &Path) -> Result<Lock> {
-        let name = path.join(LOCK);
-        let failed = |error| Error::media(format!("locking {}", name.display()), error);
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&name)
-            .map_err(failed)?;
-        let start = Instant::now();
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) => {
-                    let mut holder = String::new();
-                    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut holder)).map_err(failed)?;
-                    // Whoever has it but shows it nowhere is about to end, or a short command.
-                    if is_shown(&holder) || start.elapsed() > WAIT {
-                        let holder = match holder.trim() {
-                            "" => "another process".to_string(),
-                            holder => holder.replace('\n', ", "),
-                        };
-                        return Err(Error::Store(format!("the store {} is in use by {holder}", path.display())));
-                    }
-                    std::thread::sleep(POLL);
-                }
-                Err(error) => return Err(failed(error.into())),
-            }
-        }
-        let lock = Lock { file };
-        lock.write(&format!("process {}\n", std::process::id()));
-        Ok(lock)
-    }
-
-    pub(super) fn note_mount_point(&self, mount_point: &Path) {
-        self.write(&format!("process {}\n{MOUNTED_AT}{}\n", std::process::id(), mount_point.display()));
-    }
-
-    fn write(&self, text: &str) {
-        let mut file = &self.file;
-        let written =
-            file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).and_then(|_| file.write_all(text.as_bytes()));
-        // On a full disk the note is missing; the lock holds all the same.
-        if let Err(error) = written {
-            log::warn!("the lock file could not be written: {error}");
-        }
-    }
+    let step = lines.next().and_then(|line| Step::LINES.iter().find(|(_, known)| *known == line));
+    Ok(Identity { format, step: step.map_or(Step::None, |(step, _)| *step) })
 }

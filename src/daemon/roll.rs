@@ -1,21 +1,27 @@
-//! Rolling increments out to an archive, and the archives of a store.
+//! Rolling increments out to an archive.
 //!
 //! ```text
-//! take a snapshot ─▶ deactivate the one before ─▶ save increments, oldest first ─▶ note how far ─▶ free old ones
+//! look at the archive ─▶ take a snapshot ─▶ deactivate those before ─▶ save increments, oldest first ─▶ note how far ─▶ free old ones
 //! ```
 //!
 //! A crash in between leaves whole increments only. Which are missing is told by the store's snapshots and by what
-//! the archive has, so that running it again goes on where it stopped.
+//! the archive has, so that running it again goes on where it stopped. An archive that is not as the store left it is
+//! refused before anything is taken or freed.
 
+mod group;
+mod plan;
+
+pub use plan::RollPlan;
+
+use super::archives::{attached_already, refused};
 use super::{Daemon, OnProgress, Progress};
-use crate::archive::{Archive, LEVEL};
-use crate::clock::Timestamp;
-use crate::device::{ArchiveRecord, BaseId, Purpose, SnapOptions, Snapshot, SnapshotState, index_entry};
+use crate::archive::{Archive, LEVEL, Reach, check_writable, explain_no_room, file_name};
+use crate::device::{ArchiveRecord, Purpose, SnapOptions, Snapshot, SnapshotRef, SnapshotState};
 use crate::error::{Errno, Error, Result};
 use crate::view::{SnapRequest, Views};
+use parking_lot::MutexGuard;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +30,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollOptions {
     /// The archive; without one, that which is attached.
+    #[serde(with = "crate::meta::path::optional")]
     pub archive: Option<PathBuf>,
     /// Snapshots that stay in the store; without a number, all.
     pub keep: Option<u64>,
@@ -39,46 +46,10 @@ pub struct RollReport {
     pub saved_bytes: u64,
     /// Snapshots that the store does not hold any more.
     pub freed: u64,
+    #[serde(with = "crate::meta::path::optional")]
     pub archive: Option<PathBuf>,
     /// What is wrong with the archive.
     pub problems: Vec<String>,
-}
-
-/// What there is to be said of an archive.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArchiveInfo {
-    pub directory: PathBuf,
-    pub base: String,
-    pub increments: Vec<IncrementInfo>,
-    pub bytes: u64,
-    /// What is wrong, and which times cannot be reached for it.
-    pub problems: Vec<String>,
-    /// Increments that were verified and are whole, and their bytes.
-    pub whole: u64,
-    pub whole_bytes: u64,
-}
-
-/// An archive that is not attached any more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Detached {
-    pub directory: PathBuf,
-    /// The snapshot through which it is read.
-    pub leads_to: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IncrementInfo {
-    pub name: String,
-    pub time: Timestamp,
-    pub epoch: u32,
-    pub bytes: u64,
-    pub file: PathBuf,
-    /// Whether its time can be reached from the store.
-    pub is_reachable: bool,
-}
-
-fn refused(errno: Errno, text: String) -> Error {
-    Error::Refused(errno, text)
 }
 
 /// How often it is looked again which snapshots can go, while others use them.
@@ -88,102 +59,124 @@ const FREE_PAUSE: Duration = Duration::from_millis(20);
 impl Daemon {
     /// Takes a snapshot, saves what changed since the ones before to the archive, and frees these when asked.
     pub fn roll(&self, views: &Views, options: &RollOptions, progress: OnProgress<'_>) -> Result<RollReport> {
-        let Some(_rolling) = self.rolling.try_lock() else {
-            return Err(refused(Errno::BUSY, "another roll of this store is running; wait for its end".into()));
-        };
-        self.check_rollable(views)?;
-        if let Some(directory) = &options.archive {
-            self.attach_for_roll(views, directory, progress)?;
-        }
-        while views.tree().device().look()?.is_settling(views.base())? {
-            views.tree().settle_step()?;
-            progress(&Progress::default())?;
-        }
+        let _rolling = self.begin_rolling()?;
+        let archive = self.prepare_roll(views, options, progress)?;
         let snapshot = SnapOptions { purpose: Purpose::Roll, ..SnapOptions::default() };
         let name = options.name.as_ref().map(|name| name.as_slice());
         let taken = self.snapshot_all(views, &[views.base()], SnapRequest { name, options: snapshot })?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
-        let mut report = RollReport { snapshot: taken.record.name.clone(), ..RollReport::default() };
-        let archive = self.archive(views);
-        let saving = match &archive {
-            Some(archive) => self.begin_saving(views, archive)?,
-            None => Vec::new(),
-        };
-        for earlier in views.snapshots()? {
-            if earlier.epoch < taken.epoch && earlier.record.state == SnapshotState::Active && !earlier.record.held {
-                views.deactivate(earlier.record.name.as_bytes())?;
-            }
+        self.roll_taken(views, (&taken, archive), options, progress)
+    }
+
+    /// Rolls, and other changes of archives, one after the other.
+    pub(super) fn begin_rolling(&self) -> Result<MutexGuard<'_, ()>> {
+        let text = "a roll, or another change of an archive, of this store is running; wait for its end";
+        let busy = || refused(Errno::BUSY, text.into());
+        self.rolling.try_lock().ok_or_else(busy)
+    }
+
+    /// What can fail is done, and what takes time, before a snapshot is taken; the archive to roll to, if there is one.
+    fn prepare_roll(
+        &self,
+        views: &Views,
+        options: &RollOptions,
+        progress: OnProgress<'_>,
+    ) -> Result<Option<Arc<Archive>>> {
+        let archive = self.archive_to_roll(views, options.archive.as_deref(), progress)?;
+        while views.tree().device().look()?.is_settling(views.base())? {
+            views.tree().settle_step()?;
+            progress(&Progress::default())?;
         }
-        if let Some(archive) = archive {
-            self.save_increments(views, &archive, &saving, &mut report, progress)?;
-            report.archive = Some(archive.directory().to_path_buf());
-            report.problems = archive.broken().iter().map(problem_text).collect();
+        Ok(archive)
+    }
+
+    /// The rest of a roll, when its snapshot is taken.
+    fn roll_taken(
+        &self,
+        views: &Views,
+        (taken, archive): (&Snapshot, Option<Arc<Archive>>),
+        options: &RollOptions,
+        progress: OnProgress<'_>,
+    ) -> Result<RollReport> {
+        let mut report = RollReport { snapshot: taken.record.name.clone(), ..RollReport::default() };
+        match &archive {
+            Some(archive) => {
+                let saving = self.begin_saving(views, archive)?;
+                let saved = self
+                    .deactivate_before(views, taken)
+                    .and_then(|()| self.save_increments(views, archive, &saving, &mut report, progress));
+                // Whatever came of it, what was to be saved is protected no longer than this takes.
+                let noted = self.end_saving(views, archive, saving.len());
+                saved.and(noted)?;
+                report.archive = Some(archive.directory().to_path_buf());
+                report.problems = super::archives::problems_of(&archive.broken());
+                report.problems.extend(archive.remove_leftovers());
+            }
+            None => self.deactivate_before(views, taken)?,
         }
         if let Some(keep) = options.keep {
-            report.freed = self.free_old(views, keep)?;
+            report.freed = self.free_old(views, archive.as_deref(), keep)?;
         }
         Ok(report)
     }
 
-    fn archive(&self, views: &Views) -> Option<Arc<Archive>> {
-        views.tree().device().look().ok().and_then(|look| look.archive(views.base()))
+    fn deactivate_before(&self, views: &Views, taken: &Snapshot) -> Result<()> {
+        views.deactivate_active(&active_before(views.snapshots()?, taken))
     }
 
-    fn check_rollable(&self, views: &Views) -> Result<()> {
-        let record = views.tree().device().look()?.base_record(views.base())?.clone();
-        if record.eras.iter().any(|era| era.source.base != views.base()) {
-            let name = &record.name;
-            let text = format!("{name:?} depends on a snapshot of another base; `pitfs promote {name}` comes first");
-            return Err(refused(Errno::INVAL, text));
-        }
-        let Some(ArchiveRecord { directory, .. }) = record.archive else { return Ok(()) };
-        if directory.is_dir() {
-            self.look_again(views)?;
-        }
-        if self.archive(views).is_none() || !directory.is_dir() {
-            let shown = directory.display();
-            let text = format!(
-                "the archive {shown} is attached and cannot be opened; make it available, or `pitfs archive detach`"
-            );
-            return Err(refused(Errno::NOENT, text));
-        }
-        Ok(())
-    }
-
-    fn attach_for_roll(&self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<()> {
-        if let Some(attached) = self.archive(views) {
-            let same = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-            if same(attached.directory()) == same(directory) {
-                return Ok(());
+    /// The archive to roll to, which is as the store left it; `None` where none is attached or given.
+    fn archive_to_roll(
+        &self,
+        views: &Views,
+        given: Option<&Path>,
+        progress: OnProgress<'_>,
+    ) -> Result<Option<Arc<Archive>>> {
+        match (attached(views, given)?, given) {
+            (None, None) => return Ok(None),
+            (None, Some(directory)) => {
+                if directory.exists() {
+                    check_writable(directory)?;
+                }
+                self.attach(views, directory, progress)?;
             }
-            let shown = attached.directory().display();
-            let text = format!("{shown} is attached already; `pitfs archive detach` comes first");
-            return Err(refused(Errno::BUSY, text));
+            (Some(_), _) => self.look_again(views)?,
         }
-        self.attach(views, directory, progress).map(|_| ())
+        let record = views.tree().device().look()?.base_record(views.base())?.archive.clone();
+        let record = record.ok_or(Error::Posix(Errno::NOENT))?;
+        let archive = self.open_attached(views, &record)?;
+        check_writable(archive.directory())?;
+        check_continues(&archive.reach(), Some(&record))?;
+        check_names_are_free(&archive.reach(), views.snapshots()?)?;
+        Ok(Some(archive))
     }
 
     /// What is not in the archive yet, the oldest first. None of it can be deleted until it is saved: the increment
     /// after it would lead nowhere.
     fn begin_saving(&self, views: &Views, archive: &Archive) -> Result<Vec<Snapshot>> {
         loop {
-            let anchor = archive.tip().map(|tip| tip.epoch);
-            let mut all = views.snapshots()?;
-            all.retain(|snapshot| snapshot.epoch >= anchor.unwrap_or(0) && snapshot.is_readable());
+            let all = unsaved(&archive.reach(), views.snapshots()?);
             if all.len() < 2 {
                 return Ok(all);
             }
-            match self.set_anchor(views, archive, anchor, &all) {
+            match self.note_archive(views, archive, &all) {
                 // One of them was deleted meanwhile.
-                Err(Error::Refused(Errno::STALE, _)) => {}
+                Err(error) if error.errno() == Errno::STALE => {}
                 result => return result.map(|()| all),
             }
         }
     }
 
-    fn set_anchor(&self, views: &Views, archive: &Archive, anchor: Option<u32>, saving: &[Snapshot]) -> Result<()> {
-        let saving = saving.iter().map(|snapshot| snapshot.epoch).collect();
-        views.set_archive(Some(ArchiveRecord { directory: archive.directory().to_path_buf(), anchor, saving }))
+    /// Notes how far the archive leads, and what is being saved to it or, if that is nothing, which times it has.
+    pub(super) fn note_archive(&self, views: &Views, archive: &Archive, saving: &[Snapshot]) -> Result<()> {
+        let record = ArchiveRecord {
+            directory: archive.directory().to_path_buf(),
+            id: archive.id(),
+            anchor: archive.tip().map(|tip| SnapshotRef { epoch: tip.epoch, id: tip.id }),
+            saving: saving.iter().map(Snapshot::as_ref).collect(),
+        };
+        // What is being saved changes nothing about the times that there are.
+        let times = saving.is_empty().then(|| archive.marks_after(0));
+        views.set_archive(Some(record), times.as_deref())
     }
 
     fn save_increments(
@@ -194,30 +187,38 @@ impl Daemon {
         report: &mut RollReport,
         progress: OnProgress<'_>,
     ) -> Result<()> {
-        let mut save = |pair: &[Snapshot], left: &[Snapshot]| -> Result<()> {
+        let mut save = |pair: &[Snapshot]| -> Result<()> {
             let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes: 0 });
+            archive.check_there()?;
             let ends = (&pair[0], &pair[1]);
-            let summary = views.tree().device().save_increment(archive.directory(), ends, LEVEL, &mut tell)?;
+            let saved = views.tree().device().save_increment(archive.directory(), ends, LEVEL, &mut tell);
+            let saved = saved.map_err(|error| explain_no_room(archive.directory(), error))?;
             report.saved += 1;
-            report.saved_bytes += summary.bytes;
-            archive.refresh(&mut |_| Ok(()))?;
-            // The snapshot before is given up only when this is durable.
-            self.set_anchor(views, archive, Some(pair[1].epoch), left)
+            report.saved_bytes += saved.bytes;
+            archive.append(saved, &mut |_| Ok(()))
         };
-        for (i, pair) in saving.windows(2).enumerate() {
-            let is_last = i + 2 == saving.len();
-            save(pair, if is_last { &[] } else { &saving[i + 1..] }).or_else(|error| {
-                let tip = archive.tip().map(|tip| tip.epoch);
-                self.set_anchor(views, archive, tip, &[]).and(Err(error))
-            })?;
+        saving.windows(2).try_for_each(&mut save)
+    }
+
+    /// Notes how far the archive leads now: the snapshots before are given up only when this is durable.
+    fn end_saving(&self, views: &Views, archive: &Archive, saving: usize) -> Result<()> {
+        if saving < 2 {
+            return self.note_archive_if_new(views, archive);
         }
-        Ok(())
+        let packed = archive.pack();
+        self.note_archive(views, archive, &[]).and(packed)
+    }
+
+    /// Nothing was to be saved: what the archive has is noted where the store does not know it.
+    pub(super) fn note_archive_if_new(&self, views: &Views, archive: &Archive) -> Result<()> {
+        let known = views.tree().device().look()?.known_archived(views.base())?;
+        if known == archive.marks_after(0) { Ok(()) } else { self.note_archive(views, archive, &[]) }
     }
 
     /// Deletes the oldest snapshots but `keep`, as far as the archive has them, or there is none.
-    fn free_old(&self, views: &Views, keep: u64) -> Result<u64> {
+    fn free_old(&self, views: &Views, archive: Option<&Archive>, keep: u64) -> Result<u64> {
         for _ in 0..FREE_TRIES {
-            match self.free_old_once(views, keep) {
+            match self.free_old_once(views, archive, keep) {
                 // Somebody deleted one of them meanwhile, or came to need it.
                 Err(error) if matches!(error.errno(), Errno::NOENT | Errno::BUSY) => {
                     std::thread::sleep(FREE_PAUSE);
@@ -225,22 +226,17 @@ impl Daemon {
                 result => return result,
             }
         }
-        self.free_old_once(views, keep)
+        self.free_old_once(views, archive, keep)
     }
 
-    fn free_old_once(&self, views: &Views, keep: u64) -> Result<u64> {
-        let archive = self.archive(views);
-        let all = views.snapshots()?;
-        let many = all.len().saturating_sub(keep.max(1) as usize);
-        let mut names: Vec<Vec<u8>> = Vec::new();
-        for snapshot in &all[..many] {
-            let is_saved = archive.as_ref().is_none_or(|archive| archive.mark(snapshot.epoch).is_some());
-            let is_needed = !views.tree().device().look()?.dependants(snapshot.point())?.is_empty();
-            if is_saved && !snapshot.record.held && !is_needed {
-                names.push(snapshot.record.name.clone().into_bytes());
-            }
+    fn free_old_once(&self, views: &Views, archive: Option<&Archive>, keep: u64) -> Result<u64> {
+        if let Some(archive) = archive {
+            archive.check_there()?;
         }
-        let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+        let reach = archive.map(Archive::reach);
+        let is_saved = |snapshot: &Snapshot| reach.as_ref().is_none_or(|reach| is_done_with(reach, snapshot));
+        let freed = to_free(views, views.snapshots()?, keep, is_saved)?;
+        let names: Vec<&[u8]> = freed.iter().map(|snapshot| snapshot.record.name.as_bytes()).collect();
         if !names.is_empty() {
             views.delete(&names)?;
         }
@@ -249,268 +245,105 @@ impl Daemon {
         }
         Ok(names.len() as u64)
     }
+}
 
-    /// Opens an archive for a base and lets its times be seen.
-    pub fn attach(&self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
-        if self.archive(views).is_some() {
-            return Err(refused(
-                Errno::BUSY,
-                "an archive is attached already; `pitfs archive detach` comes first".into(),
-            ));
-        }
-        let directory = self.archive_directory(directory)?;
-        let archive = self.open_archive(views, &directory, progress)?;
-        if let (None, Some(foreign)) = (archive.tip(), archive.broken().first()) {
-            return Err(refused(Errno::INVAL, foreign.problem.clone()));
-        }
-        self.check_tip(views, &archive)?;
-        self.set_anchor(views, &archive, archive.tip().map(|tip| tip.epoch), &[])?;
-        let archive = Arc::new(archive);
-        let info = info_of(views, &archive)?;
-        views.tree().device().set_archive(views.base(), Some(archive));
-        self.tell_of_all(views, &views.all_snapshots()?);
-        Ok(info)
+/// The archive that is attached to a base that can be rolled; refused where another one is given.
+fn attached(views: &Views, given: Option<&Path>) -> Result<Option<ArchiveRecord>> {
+    let record = views.tree().device().look()?.base_record(views.base())?.clone();
+    if record.eras.iter().any(|era| era.source.base != views.base()) {
+        let name = &record.name;
+        let text = format!("{name:?} depends on a snapshot of another base; `pitfs promote {name}` comes first");
+        return Err(refused(Errno::INVAL, text));
     }
-
-    /// The directory of an archive, made if it is missing; it has to lie outside the store and its mount.
-    fn archive_directory(&self, given: &Path) -> Result<PathBuf> {
-        let failed = |error| Error::media(format!("making {}", given.display()), error);
-        let mut above = given;
-        while !above.exists() {
-            above = above.parent().unwrap_or(Path::new("/"));
-        }
-        // Before anything is made, and asked of the daemon itself, it must not be its own.
-        let inside = |path: &Path| path.canonicalize().is_ok_and(|path| self.is_own(&path));
-        if inside(above) {
-            let text = format!("{} is inside the store or its mount; choose another directory", given.display());
-            return Err(refused(Errno::INVAL, text));
-        }
-        std::fs::create_dir_all(given).map_err(failed)?;
-        given.canonicalize().map_err(failed)
-    }
-
-    fn is_own(&self, path: &Path) -> bool {
-        path.starts_with(&self.path) || self.mount_point().is_some_and(|mounted| path.starts_with(mounted))
-    }
-
-    fn open_archive(&self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<Archive> {
-        let number = views.tree().device().store_number();
-        let mut done = 0;
-        let mut tell = |bytes| {
-            done += bytes;
-            progress(&Progress { files: 0, bytes: done, total_bytes: 0 })
-        };
-        Archive::open(directory, (number, views.base()), index_entry, &mut tell)
-    }
-
-    /// The increments have to lead to a snapshot that the store holds.
-    fn check_tip(&self, views: &Views, archive: &Archive) -> Result<()> {
-        let Some(tip) = archive.tip() else { return Ok(()) };
-        let found = views.tree().device().look()?.snapshot(views.base(), tip.epoch)?;
-        if found.is_some_and(|found| found.is_readable()) {
-            return Ok(());
-        }
-        let times = archive.increments();
-        let (first, last) = (times.first(), times.last());
-        let (first, last) = (first.map(|first| first.header.from.time), last.map(|last| last.header.from.time));
-        Err(refused(
-            Errno::INVAL,
-            format!(
-                "the archive leads to the snapshot {:?} ({}), which the store does not hold: its times from {} to {} cannot be reached",
-                tip.name,
-                tip.time.as_text(),
-                first.map_or("?".into(), Timestamp::as_text),
-                last.map_or("?".into(), Timestamp::as_text)
-            ),
-        ))
-    }
-
-    /// Opens the archives that were attached; one that is not there is left out until it is looked for again.
-    pub(super) fn attach_known(&self) -> Result<()> {
-        let bases: Vec<BaseId> = self.views.tree().device().look()?.bases().map(|(id, _)| id).collect();
-        bases.into_iter().try_for_each(|base| self.attach_known_to(base))
-    }
-
-    fn attach_known_to(&self, base: BaseId) -> Result<()> {
-        let attached = self.views.tree().device().look()?.base_record(base)?.archive.clone();
-        let Some(ArchiveRecord { directory, .. }) = attached else { return Ok(()) };
-        let views = self.views.of(base);
-        let opened = match directory.is_dir() {
-            true => self.open_archive(&views, &directory, &mut |_| Ok(())),
-            false => Err(refused(Errno::NOENT, "the directory is not there".into())),
-        };
-        match opened.and_then(|archive| self.check_tip(&views, &archive).map(|()| archive)) {
-            Ok(archive) => views.tree().device().set_archive(base, Some(Arc::new(archive))),
-            Err(error) => log::warn!("the archive {} is not shown: {error}", directory.display()),
-        }
-        Ok(())
-    }
-
-    /// Looks again what the archive that is attached has, also where it could not be opened until now, and shows
-    /// what can be reached again.
-    fn look_again(&self, views: &Views) -> Result<()> {
-        let before = views.all_snapshots()?;
-        match self.archive(views) {
-            Some(archive) => archive.refresh(&mut |_| Ok(()))?,
-            None => self.attach_known_to(views.base())?,
-        }
-        let after = views.all_snapshots()?;
-        let epochs = |all: &[Snapshot]| all.iter().map(|snapshot| snapshot.epoch).collect::<BTreeSet<_>>();
-        let (had, has) = (epochs(&before), epochs(&after));
-        let mut changed = before;
-        changed.retain(|snapshot| !has.contains(&snapshot.epoch));
-        changed.extend(after.into_iter().filter(|snapshot| !had.contains(&snapshot.epoch)));
-        self.tell_of_all(views, &changed);
-        Ok(())
-    }
-
-    pub fn detach(&self, views: &Views, directory: Option<&Path>) -> Result<Detached> {
-        let directory = self.check_meant(views, directory)?;
-        let leads_to = {
-            let look = views.tree().device().look()?;
-            let anchor = look.base_record(views.base())?.archive.as_ref().and_then(|archive| archive.anchor);
-            anchor.map(|epoch| look.snapshot(views.base(), epoch)).transpose()?.flatten()
-        };
-        let shown = views.all_snapshots()?;
-        views.set_archive(None)?;
-        views.tree().device().set_archive(views.base(), None);
-        self.tell_of_all(views, &shown);
-        Ok(Detached { directory, leads_to: leads_to.map(|snapshot| snapshot.record.name) })
-    }
-
-    /// That the archive given is the one attached.
-    fn check_meant(&self, views: &Views, directory: Option<&Path>) -> Result<PathBuf> {
-        let attached = views.tree().device().look()?.base_record(views.base())?.archive.clone();
-        let attached = attached.map(|archive| archive.directory);
-        let attached = attached.ok_or_else(|| {
-            refused(Errno::NOENT, "no archive is attached; `pitfs archive attach DIR` does that".into())
-        })?;
-        match directory.map(|directory| directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf())) {
-            Some(given) if given != attached => {
-                let text = format!("{} is attached, not {}", attached.display(), given.display());
-                Err(refused(Errno::INVAL, text))
-            }
-            _ => Ok(attached),
-        }
-    }
-
-    pub fn archive_info(&self, views: &Views, directory: Option<&Path>) -> Result<ArchiveInfo> {
-        let is_attached = self.check_meant(views, directory).is_ok();
-        if is_attached {
-            self.look_again(views)?;
-        }
-        match (self.archive(views), directory) {
-            (Some(archive), _) if is_attached => info_of(views, &archive),
-            (_, Some(directory)) if directory.is_dir() => survey_info(views, directory),
-            (_, Some(directory)) => {
-                Err(refused(Errno::NOENT, format!("there is no archive at {}", directory.display())))
-            }
-            (_, None) => {
-                let directory = self.check_meant(views, None)?;
-                Err(refused(Errno::NOENT, format!("the archive {} cannot be opened", directory.display())))
-            }
-        }
-    }
-
-    /// What there is to be said of the archive that is attached, if one is.
-    pub fn attached_info(&self, views: &Views) -> Result<Option<ArchiveInfo>> {
-        self.archive(views).map(|archive| info_of(views, &archive)).transpose()
-    }
-
-    /// Reads and verifies every increment; what is wrong is in the answer, with the times it costs.
-    pub fn verify_archive(
-        &self,
-        views: &Views,
-        directory: Option<&Path>,
-        progress: OnProgress<'_>,
-    ) -> Result<ArchiveInfo> {
-        let mut info = self.archive_info(views, directory)?;
-        let mut done = 0;
-        let total_bytes = info.bytes;
-        for at in 0..info.increments.len() {
-            let file = info.increments[at].file.clone();
-            let verified = crate::archive::Reader::open(&file).and_then(|reader| {
-                reader.verify(&mut |bytes| progress(&Progress { files: at as u64, bytes: done + bytes, total_bytes }))
-            });
-            done += info.increments[at].bytes;
-            match verified {
-                Ok(()) => {
-                    info.whole += 1;
-                    info.whole_bytes += info.increments[at].bytes;
-                }
-                Err(error) if error.errno() == Errno::INTR => return Err(error),
-                Err(error) => {
-                    let first = &info.increments[0];
-                    let last = &info.increments[at];
-                    let text = format!(
-                        "{error}; the times from {} to {} cannot be relied on",
-                        first.time.as_text(),
-                        last.time.as_text()
-                    );
-                    info.problems.push(text);
-                }
-            }
-        }
-        Ok(info)
-    }
-
-    fn tell_of_all(&self, views: &Views, snapshots: &[Snapshot]) {
-        for snapshot in snapshots {
-            self.tell_of(views.base(), &snapshot.record.name);
-        }
+    let same = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    match (&record.archive, given) {
+        (Some(attached), Some(given)) if same(given) != same(&attached.directory) => Err(attached_already(attached)),
+        _ => Ok(record.archive),
     }
 }
 
-/// What is in a directory that is not attached.
-fn survey_info(views: &Views, directory: &Path) -> Result<ArchiveInfo> {
-    let number = views.tree().device().store_number();
-    let (all, broken) = crate::archive::survey(directory)?;
-    let mut problems: Vec<String> = broken.iter().map(problem_text).collect();
-    for foreign in all.iter().filter(|increment| increment.header.store != number) {
-        problems.push(format!("{} is an increment of another store", foreign.path.display()));
+/// The snapshots before one that a roll deactivates.
+fn active_before(mut all: Vec<Snapshot>, taken: &Snapshot) -> Vec<Snapshot> {
+    all.retain(|earlier| {
+        earlier.epoch < taken.epoch && earlier.record.state == SnapshotState::Active && !earlier.record.held
+    });
+    all
+}
+
+/// The snapshots between which an archive has nothing yet: what changed from each to the next is to be saved.
+fn unsaved(archive: &Reach, mut all: Vec<Snapshot>) -> Vec<Snapshot> {
+    let anchor = archive.tip.as_ref().map_or(0, |tip| tip.epoch);
+    all.retain(|snapshot| snapshot.epoch >= anchor && snapshot.is_readable());
+    all
+}
+
+/// The oldest snapshots but `keep` that nothing wants, as far as they are saved.
+fn to_free(
+    views: &Views,
+    mut all: Vec<Snapshot>,
+    keep: u64,
+    is_saved: impl Fn(&Snapshot) -> bool,
+) -> Result<Vec<Snapshot>> {
+    all.truncate(all.len().saturating_sub(usize::try_from(keep.max(1)).unwrap_or(usize::MAX)));
+    let save = views.newest_save()?.map(|save| save.record.id);
+    let needed = views.tree().device().look()?.all_dependants()?;
+    all.retain(|snapshot| {
+        let stands = snapshot.record.held || save == Some(snapshot.record.id);
+        is_saved(snapshot) && !stands && !needed.contains_key(&snapshot.point())
+    });
+    Ok(all)
+}
+
+/// Whether the archive needs a snapshot no more: what has ended was never saved.
+fn is_done_with(archive: &Reach, snapshot: &Snapshot) -> bool {
+    snapshot.is_readable() && archive.is_done_with(&snapshot.mark())
+}
+
+/// That nothing has the name of an increment that is to be saved: as it was not found in the chain, it cannot be read.
+fn check_names_are_free(archive: &Reach, all: Vec<Snapshot>) -> Result<()> {
+    for pair in unsaved(archive, all).windows(2) {
+        let path = archive.directory.join(file_name(&pair[0].mark(), &pair[1].mark()));
+        if path.symlink_metadata().is_ok() {
+            let text = format!(
+                "{} exists and cannot be read as the increment that it should be. Nothing was changed. Put a whole one in its \
+                 place, or remove it: what the store has of it is saved again then",
+                path.display()
+            );
+            return Err(refused(Errno::EXIST, text));
+        }
     }
-    let increments: Vec<IncrementInfo> =
-        all.into_iter().map(|increment| increment_info(increment, problems.is_empty())).collect();
-    info(views, directory, increments, problems)
+    Ok(())
 }
 
-fn info(views: &Views, directory: &Path, increments: Vec<IncrementInfo>, problems: Vec<String>) -> Result<ArchiveInfo> {
-    Ok(ArchiveInfo {
-        directory: directory.to_path_buf(),
-        base: views.base_name()?,
-        bytes: increments.iter().map(|increment| increment.bytes).sum(),
-        increments,
-        problems,
-        whole: 0,
-        whole_bytes: 0,
-    })
-}
-
-fn increment_info(increment: crate::archive::Increment, is_reachable: bool) -> IncrementInfo {
-    IncrementInfo {
-        is_reachable,
-        name: increment.header.from.name,
-        time: increment.header.from.time,
-        epoch: increment.header.from.epoch,
-        bytes: increment.bytes,
-        file: increment.path,
+/// That the archive leads to where the store left it, and no further.
+pub(super) fn check_continues(archive: &Reach, record: Option<&ArchiveRecord>) -> Result<()> {
+    let shown = archive.directory.display();
+    let tip = &archive.tip;
+    let leads_to = |tip: &Option<crate::archive::Mark>| match tip {
+        Some(tip) => format!("leads to {:?} ({})", tip.name, tip.time.as_text()),
+        None => "leads to nothing that the store has".into(),
+    };
+    let anchor = record.and_then(|record| record.anchor);
+    if anchor.is_some_and(|anchor| tip.as_ref().is_none_or(|tip| tip.epoch < anchor.epoch)) {
+        let text = format!(
+            "the archive {shown} has lost its newest increments: it {}, and the store had saved more to it. Put them back \
+             (they may be in the directory below a mount point: `pitfs archive join DIR` takes them in). `pitfs archive attach \
+             {shown}` goes on from what is there, if the store has that, and `pitfs archive detach` gives the archive up",
+            leads_to(tip)
+        );
+        return Err(refused(Errno::NOENT, text));
     }
-}
-
-fn problem_text(broken: &crate::archive::Broken) -> String {
-    let path = broken.path.display().to_string();
-    if broken.problem.contains(&path) { broken.problem.clone() } else { format!("{path}: {}", broken.problem) }
-}
-
-fn info_of(views: &Views, archive: &Archive) -> Result<ArchiveInfo> {
-    let increments: Vec<IncrementInfo> = archive
-        .increments()
-        .into_iter()
-        .map(|increment| {
-            let is_reachable = archive.mark(increment.header.from.epoch).is_some();
-            increment_info(increment, is_reachable)
-        })
-        .collect();
-    let problems = archive.broken().iter().map(problem_text).collect();
-    info(views, archive.directory(), increments, problems)
+    if let Some(beyond) = archive.beyond() {
+        let text = format!(
+            "the archive {shown} has gone on without this store: it has increments up to {:?} ({}), and for this store it {}. \
+             This store is an older copy of the one that saved them, or that one is a copy of this. Nothing was changed. To go \
+             on here, `pitfs archive detach` and roll to another directory; copy the increments up to there into it first, with \
+             the file `archive`, to keep older times",
+            beyond.name,
+            beyond.time.as_text(),
+            leads_to(tip)
+        );
+        return Err(refused(Errno::BUSY, text));
+    }
+    Ok(())
 }

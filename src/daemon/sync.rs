@@ -7,43 +7,53 @@
 mod attributes;
 mod content;
 mod exclude;
+mod facts;
+mod remove;
 mod walk;
 
 pub use attributes::Owner;
 
 use super::copy_out::encode_device;
+use super::descent::{Identity, identity, path_in};
+use super::kernel::Unseen;
 use super::{Daemon, OnProgress, Progress};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::fuse::Notify;
-use crate::tree::{Caller, Inode, Kind, New, Origin, Tree, root_of, shown};
+use crate::meta::shown;
+use crate::tree::{Caller, Inode, Kind, New, Origin, Tree, names_of, root_of};
 use crate::view::Views;
-use content::{READING, open};
+use attributes::Whose;
+use content::READING;
 use exclude::Pattern;
+use facts::Facts;
 use parking_lot::MutexGuard;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
-use std::fs::Metadata;
+use serde_bytes::ByteBuf;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
-use walk::{Listing, Skipped};
+use walk::{Entry, Listing, Skipped, pop, push};
 
 /// What to bring in.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SyncOptions {
     /// An absolute path.
+    #[serde(with = "crate::meta::path")]
     pub source: PathBuf,
     /// A path in `live`; empty for its root.
     #[serde(with = "serde_bytes")]
     pub destination: Vec<u8>,
     /// Patterns: with a slash for the path from the source, without for the last name.
-    pub exclude: Vec<String>,
+    pub exclude: Vec<ByteBuf>,
+    /// Directories on other file systems than the source are not entered.
+    pub one_file_system: bool,
     pub dry_run: bool,
     /// The store was made for this.
     pub is_new_store: bool,
@@ -70,14 +80,31 @@ pub struct SyncReport {
     /// Bytes that were read, and bytes that had to be written.
     pub read_bytes: u64,
     pub written_bytes: u64,
-    /// With a dry run: what would be done, a line each.
-    pub planned: Vec<String>,
+    /// With a dry run: what would be done.
+    pub planned: Vec<Planned>,
+    /// What of the source belongs to this store and was passed over.
+    pub left_out: Vec<String>,
     /// What could not be read, each with the reason.
     pub problems: Vec<String>,
 }
 
+/// What would be done to a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// `add`, `change` or `remove`.
+    pub what: String,
+    pub path: ByteBuf,
+}
+
 /// How long a restore in place, which is soon over, is waited for.
 const WAIT_FOR_RESTORE: Duration = Duration::from_secs(1);
+
+impl SyncOptions {
+    /// An error if a pattern makes no sense.
+    pub fn check(&self) -> Result<()> {
+        self.exclude.iter().try_for_each(|pattern| Pattern::parse(pattern).map(drop))
+    }
+}
 
 impl Daemon {
     /// Of what changes many files, one thing at a time.
@@ -92,44 +119,38 @@ impl Daemon {
     pub fn sync(&self, views: &Views, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
         views.check_writable()?;
         let _syncing = self.alone_with_files()?;
-        let given = options.source.display().to_string();
-        let metadata =
-            std::fs::metadata(&options.source).map_err(|error| Error::media(format!("looking at {given}"), error))?;
-        if !metadata.is_dir() {
-            return Err(Error::Refused(Errno::NOTDIR, format!("{given} is not a directory")));
-        }
-        let exclude = options.exclude.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_>>()?;
-        let own = [Some(self.path.clone()), self.mount_point()];
-        let own = own
-            .into_iter()
-            .flatten()
-            .filter_map(|path| path.metadata().ok().map(|found| (found.dev(), found.ino())))
-            .collect();
-        let skipped = Skipped { exclude, own, ..Skipped::default() };
+        let root = self.open_source(&options.source)?;
+        let facts = Facts::of(&root).map_err(|error| looking_at(&options.source, error))?;
+        let skipped = self.skipped(options, &facts)?;
+        self.before_snapshot()?;
+        let unseen = self.unseen(views.base())?;
         let (sender, listings) = std::sync::mpsc::sync_channel(walk::AHEAD);
         let mut sync = Sync {
             tree: views.tree(),
             root: root_of(views.base()),
-            notify: self.notify(),
+            unseen: &unseen,
             dry_run: options.dry_run,
             skipped: &skipped,
             listings,
             source: options.source.clone(),
+            path: Vec::new(),
+            stack: Vec::new(),
             owner: Owner::of_this_process(),
             names: HashMap::new(),
+            named: HashSet::new(),
             report: SyncReport::default(),
             progress,
         };
-        if skipped.is_own(&metadata) {
-            return Err(Error::Refused(Errno::INVAL, format!("{given} is the store itself or its mount point")));
-        }
         let target = sync.destination(&options.destination)?;
         let is_empty = |target| Ok::<bool, Error>(views.tree().inode(target, Moment::Live)?.size == 0);
         skipped.reads_all.store(target.map(is_empty).transpose()?.unwrap_or(true), Ordering::Relaxed);
         let (report, result) = std::thread::scope(|scope| {
-            scope.spawn(|| skipped.walk(&options.source, Path::new(""), &{ sender }));
+            let walk = scope.spawn(|| skipped.walk(root, &{ sender }));
             // It takes the receiver along when it ends, however it ends: the walk does not wait then.
-            sync.run(&options.source, &metadata, target)
+            let (report, result) = sync.run(facts, target);
+            let walked = walk.join().unwrap_or_else(|_| Err(std::io::Error::other("its thread ended")));
+            // If the walk fails, there is no more to compare, and that is why.
+            (report, walked.map_err(|error| looking_at(&options.source, error)).and(result))
         });
         if !options.dry_run && report.added + report.changed + report.removed > 0 {
             // What was done counts, whether there is room to note it or not.
@@ -140,53 +161,287 @@ impl Daemon {
         views.tree().commit()?;
         Ok(report)
     }
+
+    /// Opens the directory to bring in, unless it lies in what this store consists of or shows.
+    fn open_source(&self, source: &Path) -> Result<OwnedFd> {
+        let given = shown(source.as_os_str().as_bytes());
+        let refused = |errno, what: &str| Err(Error::Refused(errno, format!("{given} {what}")));
+        if source.starts_with(&self.path) {
+            return refused(Errno::INVAL, "is the store itself or lies in it");
+        }
+        if self.mount_point().is_some_and(|mounted| source.starts_with(mounted)) {
+            return refused(Errno::INVAL, "lies in the mount of this store; cp copies within it, without copying data");
+        }
+        let root = File::open(source).map_err(|error| looking_at(source, error))?;
+        let metadata = root.metadata().map_err(|error| looking_at(source, error))?;
+        match metadata.is_dir() {
+            true => Ok(root.into()),
+            false => refused(Errno::NOTDIR, "is not a directory"),
+        }
+    }
+
+    /// What of a source is passed over.
+    fn skipped(&self, options: &SyncOptions, root: &Facts) -> Result<Skipped> {
+        let mut own: HashMap<Identity, &'static str> = HashMap::new();
+        let mut add = |path: &Path, what| {
+            own.extend(File::open(path).ok().and_then(|found| identity(&found.into()).ok()).map(|found| (found, what)));
+        };
+        add(&self.path, "this store");
+        for archive in self.archive_directories()? {
+            add(&archive, "an archive of this store");
+        }
+        if let Some(what) = own.get(&root.identity()) {
+            let text = format!("{} is {what}", shown(options.source.as_os_str().as_bytes()));
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
+        let mounted = self.mount_point().map_or_else(Vec::new, |mount_point| mounts_of_same(&mount_point));
+        let below = |path: &PathBuf| Some(path.strip_prefix(&options.source).ok()?.as_os_str().as_bytes().to_vec());
+        Ok(Skipped {
+            exclude: options.exclude.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_>>()?,
+            own,
+            mounted: mounted.iter().filter_map(below).collect(),
+            only_device: options.one_file_system.then_some(root.device),
+            ..Skipped::default()
+        })
+    }
+
+    /// The archives that are attached to bases of this store.
+    fn archive_directories(&self) -> Result<Vec<PathBuf>> {
+        let look = self.views.tree().device().look()?;
+        let archives = look.bases().filter_map(|(_, record)| record.archive.as_ref());
+        Ok(archives.map(|archive| archive.directory.clone()).collect())
+    }
+}
+
+fn looking_at(path: &Path, error: std::io::Error) -> Error {
+    Error::media(format!("looking at {}", shown(path.as_os_str().as_bytes())), error)
+}
+
+/// All places at which the file system is mounted that is mounted at one; that one if it cannot be told.
+fn mounts_of_same(mount_point: &Path) -> Vec<PathBuf> {
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mounts: Vec<(&[u8], PathBuf)> = mounts
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            let mut fields = line.split(|byte| *byte == b' ').skip(2);
+            Some((fields.next()?, unescaped(fields.nth(1)?)))
+        })
+        .collect();
+    let device = mounts.iter().rev().find(|(_, path)| path == mount_point).map(|(device, _)| *device);
+    let same = mounts.iter().filter(|(known, _)| Some(*known) == device).map(|(_, path)| path.clone());
+    same.chain([mount_point.to_path_buf()]).collect()
+}
+
+/// A path of mountinfo, in which blanks, line ends and backslashes are written in octal.
+fn unescaped(field: &[u8]) -> PathBuf {
+    const DIGITS: usize = 3;
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = after
+            .split_at_checked(DIGITS)
+            .filter(|_| first == b'\\')
+            .and_then(|(digits, after)| Some((u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()?, after)));
+        let (byte, after) = octal.unwrap_or((first, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 struct Sync<'a> {
     tree: &'a Tree,
     root: InodeNo,
-    notify: Option<Notify>,
+    unseen: &'a Unseen<'a>,
     dry_run: bool,
     skipped: &'a Skipped,
     listings: Receiver<Listing>,
     source: PathBuf,
+    /// Where it is, from the source's root.
+    path: Vec<u8>,
+    stack: Vec<Frame>,
     owner: Owner,
     /// Source files with several names: where the first one went.
-    names: HashMap<(u64, u64), InodeNo>,
+    names: HashMap<Identity, InodeNo>,
+    /// Where they went.
+    named: HashSet<InodeNo>,
     report: SyncReport,
     progress: OnProgress<'a>,
 }
 
 /// What the source has at one name.
-struct Found<'a> {
-    path: PathBuf,
-    relative: PathBuf,
-    name: &'a OsStr,
-    metadata: Metadata,
+struct Found {
+    name: Vec<u8>,
+    facts: Facts,
     kind: Kind,
+}
+
+/// A directory that is being compared.
+struct Frame {
+    facts: Facts,
+    /// What it becomes; nothing, where a dry run would make it.
+    target: Option<InodeNo>,
+    is_new: bool,
+    is_changed: bool,
+    /// Directories in it that are still to be entered, with what has their names now.
+    pending: VecDeque<(Found, Option<(InodeNo, Inode)>)>,
 }
 
 const MAKER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 
 impl Sync<'_> {
     /// What was done, and how it ended.
-    fn run(mut self, source: &Path, metadata: &Metadata, target: Option<InodeNo>) -> (SyncReport, Result<()>) {
-        let result = self.directory(source, target).and_then(|()| match target {
-            Some(target) => self.attributes(source, metadata, target).map(|_| ()),
-            None => Ok(()),
-        });
+    fn run(mut self, facts: Facts, target: Option<InodeNo>) -> (SyncReport, Result<()>) {
+        let result = self.compare(facts, target);
         (self.report, result)
+    }
+
+    fn compare(&mut self, facts: Facts, target: Option<InodeNo>) -> Result<()> {
+        let root = Frame { facts, target, is_new: target.is_none(), is_changed: false, pending: VecDeque::new() };
+        self.enter(root)?;
+        while let Some(frame) = self.stack.last_mut() {
+            match frame.pending.pop_front() {
+                Some((found, before)) => {
+                    let parent = frame.target;
+                    push(&mut self.path, &found.name);
+                    let frame = self.directory(found, parent, before)?;
+                    self.enter(frame)?;
+                }
+                None => self.leave()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the content of a directory, but for the directories in it.
+    fn enter(&mut self, mut frame: Frame) -> Result<()> {
+        let Ok(listing) = self.listings.recv() else {
+            return Err(Error::media(format!("reading {}", self.shown()), std::io::Error::other("it cannot be read")));
+        };
+        match listing {
+            Ok((directory, entries)) => {
+                if let Some(target) = frame.target {
+                    frame.is_changed = self.xattrs(Whose::Open(directory.as_fd()), target)?;
+                }
+                self.content_of(&directory, entries, &mut frame)?;
+            }
+            // What cannot be listed is left as it is: it is not known to be gone.
+            Err(error) => self.problem(error),
+        }
+        self.stack.push(frame);
+        Ok(())
+    }
+
+    fn content_of(&mut self, directory: &Arc<OwnedFd>, entries: Vec<Entry>, frame: &mut Frame) -> Result<()> {
+        let mut existing: HashMap<Vec<u8>, (InodeNo, Inode)> = HashMap::new();
+        if let Some(target) = frame.target {
+            self.tree.list_with_inodes(target, 0, Moment::Live, |entry, found| {
+                existing.insert(entry.name.clone(), (entry.inode, found.clone()));
+                Ok(true)
+            })?;
+        }
+        for entry in entries {
+            let before = existing.remove(&entry.name);
+            push(&mut self.path, &entry.name);
+            self.entry(directory, entry, before, frame)?;
+            pop(&mut self.path);
+        }
+        let Some(target) = frame.target else { return Ok(()) };
+        for (name, (inode, found)) in existing {
+            self.remove(target, &name, inode, &found)?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        directory: &Arc<OwnedFd>,
+        entry: Entry,
+        before: Option<(InodeNo, Inode)>,
+        frame: &mut Frame,
+    ) -> Result<()> {
+        if let Some(what) = entry.left_out {
+            let text = format!("{}: left out: {what}", self.shown());
+            self.report.left_out.push(text);
+            return Ok(());
+        }
+        if let Err(error) = &entry.facts {
+            self.problem(error);
+            return Ok(());
+        }
+        let is_entered = entry.is_entered;
+        let Some(found) = Found::of(entry) else { return Ok(()) };
+        if is_entered {
+            frame.pending.push_back((found, before));
+            return Ok(());
+        }
+        if found.kind == Kind::Directory {
+            // On another file system: it is there, and what is in it is another matter.
+            let frame = self.directory(found, frame.target, before)?;
+            return self.finish(&frame);
+        }
+        self.one(directory, &found, frame.target, before)?;
+        self.tell()
+    }
+
+    /// Takes a directory's place; what is in it comes with its listing.
+    fn directory(&mut self, found: Found, parent: Option<InodeNo>, before: Option<(InodeNo, Inode)>) -> Result<Frame> {
+        let mut frame =
+            Frame { facts: found.facts, target: None, is_new: true, is_changed: false, pending: VecDeque::new() };
+        match (before, parent) {
+            (Some((inode, old)), _) if old.is_directory() => (frame.target, frame.is_new) = (Some(inode), false),
+            (before, Some(parent)) => {
+                if let Some((inode, old)) = before {
+                    self.remove_here(parent, &found.name, inode, &old)?;
+                }
+                if !self.dry_run {
+                    frame.target = Some(self.make(&found, parent, &[])?);
+                }
+                self.added();
+            }
+            (_, None) => self.added(),
+        }
+        Ok(frame)
+    }
+
+    /// Goes up from a directory that has been compared.
+    fn leave(&mut self) -> Result<()> {
+        let Some(frame) = self.stack.pop() else { return Ok(()) };
+        if self.stack.is_empty() {
+            return match frame.target {
+                Some(target) => self.attributes(&frame.facts, target).map(|_| ()),
+                None => Ok(()),
+            };
+        }
+        self.finish(&frame)?;
+        pop(&mut self.path);
+        self.tell()
+    }
+
+    fn finish(&mut self, frame: &Frame) -> Result<()> {
+        let Some(target) = frame.target else { return Ok(()) };
+        let is_changed = self.attributes(&frame.facts, target)? || frame.is_changed;
+        self.count(frame.is_new, is_changed);
+        Ok(())
+    }
+
+    fn tell(&mut self) -> Result<()> {
+        (self.progress)(&Progress {
+            files: self.report.added + self.report.changed + self.report.unchanged,
+            bytes: self.report.read_bytes,
+            total_bytes: 0,
+        })
     }
 
     /// The directory of `live` to fill, made where it is missing; `None` if a dry run would make it.
     fn destination(&mut self, path: &[u8]) -> Result<Option<InodeNo>> {
-        if path.split(|&byte| byte == b'/').any(|name| name == b"..") {
+        if names_of(path).any(|name| name == b"..") {
             let path = String::from_utf8_lossy(path).into_owned();
             let text = format!("the destination {path:?} has to be a path below live, without `..`");
             return Err(Error::Refused(Errno::INVAL, text));
         }
         let mut at = self.root;
-        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
+        for name in names_of(path) {
             at = match self.tree.lookup(at, name, Moment::Live) {
                 Ok((inode, found)) if found.is_directory() => inode,
                 Ok(_) => {
@@ -207,255 +462,246 @@ impl Sync<'_> {
     }
 
     fn entry_changed(&self, directory: InodeNo, name: &[u8]) {
-        if let Some(notify) = &self.notify {
-            notify.entry_changed(directory, name);
-        }
+        self.unseen.entry_changed(directory, name);
     }
 
     fn inode_changed(&self, inode: InodeNo) {
-        if let Some(notify) = &self.notify {
-            notify.inode_changed(inode);
-        }
+        self.unseen.inode_changed(inode);
     }
 
-    fn problem(&mut self, path: &Path, error: impl std::fmt::Display) {
-        self.report.problems.push(format!("{}: {error}", shown(path.as_os_str().as_bytes())));
+    /// The path of what is being compared, as text.
+    fn shown(&self) -> String {
+        let source = self.source.as_os_str().as_bytes();
+        let slash: &[u8] = if self.path.is_empty() || source.ends_with(b"/") { b"" } else { b"/" };
+        shown(&[source, slash, &self.path].concat())
     }
 
-    fn plan(&mut self, what: &str, relative: &Path) {
+    /// Notes what is wrong with what is being compared.
+    fn problem(&mut self, error: impl std::fmt::Display) {
+        let text = format!("{}: {error}", self.shown());
+        self.report.problems.push(text);
+    }
+
+    fn plan(&mut self, what: &str) {
         if self.dry_run {
-            self.report.planned.push(format!("{what} {}", shown(relative.as_os_str().as_bytes())));
+            self.report.planned.push(Planned { what: what.to_string(), path: ByteBuf::from(self.path.clone()) });
         }
     }
 
-    /// Makes a directory's content equal to the source's. Without a target, all of it is new.
-    fn directory(&mut self, source: &Path, target: Option<InodeNo>) -> Result<()> {
-        let entries = match walk::next(&self.listings, source) {
-            Ok(entries) => entries,
-            Err(error) => {
-                // What cannot be listed is left as it is: it is not known to be gone.
-                self.problem(source, error);
-                return Ok(());
-            }
-        };
-        let mut existing: HashMap<OsString, (InodeNo, Inode)> = HashMap::new();
-        if let Some(target) = target {
-            self.tree.list_with_inodes(target, 0, Moment::Live, |entry, found| {
-                existing.insert(OsString::from_vec(entry.name.clone()), (entry.inode, found.clone()));
-                Ok(true)
-            })?;
-        }
-        for entry in entries {
-            let before = existing.remove(&entry.name);
-            let path = source.join(&entry.name);
-            let metadata = match entry.metadata {
-                Ok(metadata) => metadata,
-                Err(error) => {
-                    self.problem(&path, error);
-                    continue;
-                }
-            };
-            let Some(kind) = Kind::from_mode(metadata.mode()).filter(|_| !self.skipped.is_own(&metadata)) else {
-                continue;
-            };
-            let found = Found { path, relative: entry.relative, name: &entry.name, metadata, kind };
-            self.one(found, target, before)?;
-        }
-        let Some(target) = target else { return Ok(()) };
-        let relative = source.strip_prefix(&self.source).unwrap_or(Path::new("")).to_path_buf();
-        for (name, (inode, found)) in existing {
-            self.remove(target, &name, &relative.join(&name), inode, &found)?;
-        }
-        Ok(())
+    fn added(&mut self) {
+        self.report.added += 1;
+        self.plan("add");
     }
 
-    fn one(&mut self, found: Found<'_>, parent: Option<InodeNo>, mut before: Option<(InodeNo, Inode)>) -> Result<()> {
-        if let (Some((inode, old)), Some(parent)) = (&before, parent)
-            && !self.is_same_object(&found, *inode, old)?
-        {
-            if !self.remove(parent, found.name, &found.relative, *inode, old)? {
-                self.problem(&found.path, "a directory of that name holds excluded files and stays");
-                return Ok(());
-            }
-            before = None;
-        }
-        let linked = (found.kind != Kind::Directory && found.metadata.nlink() > 1)
-            .then(|| self.names.get(&(found.metadata.dev(), found.metadata.ino())).copied())
-            .flatten();
-        let is_new = before.is_none();
-        let old_ctime = before.as_ref().map(|(_, old)| old.ctime);
-        let target = match (before, parent) {
-            (Some((inode, _)), _) => Some(inode),
-            (None, _) if self.dry_run => None,
-            (None, None) => None,
-            (None, Some(parent)) => match linked {
-                Some(first) => {
-                    self.tree.link(first, parent, found.name.as_bytes())?;
-                    self.entry_changed(parent, found.name.as_bytes());
-                    self.inode_changed(first);
-                    self.report.added += 1;
-                    return Ok(());
-                }
-                None => match self.make(&found, parent)? {
-                    Some(inode) => Some(inode),
-                    None => return Ok(()),
-                },
-            },
-        };
-        if let (Some(inode), true) = (target, found.metadata.nlink() > 1 && found.kind != Kind::Directory) {
-            self.names.insert((found.metadata.dev(), found.metadata.ino()), inode);
-        }
-        if is_new {
-            self.report.added += 1;
-            self.plan("add", &found.relative);
-        }
-        if found.kind == Kind::Directory {
-            self.directory(&found.path, target)?;
-        }
-        match target {
-            Some(inode) if found.kind == Kind::File => self.file(&found, inode, old_ctime)?,
-            Some(inode) => {
-                let is_changed = self.attributes(&found.path, &found.metadata, inode)?;
-                self.count(is_new, is_changed, &found.relative);
-            }
-            None => {}
-        }
-        (self.progress)(&Progress {
-            files: self.report.added + self.report.changed + self.report.unchanged,
-            bytes: self.report.read_bytes,
-            total_bytes: 0,
-        })
-    }
-
-    fn count(&mut self, is_new: bool, is_changed: bool, relative: &Path) {
+    fn count(&mut self, is_new: bool, is_changed: bool) {
         match (is_new, is_changed) {
             (true, _) => {}
             (false, true) => {
                 self.report.changed += 1;
-                self.plan("change", relative);
+                self.plan("change");
             }
             (false, false) => self.report.unchanged += 1,
         }
     }
 
-    /// Whether what is there can become what the source has, without being made anew.
-    fn is_same_object(&mut self, found: &Found<'_>, inode: InodeNo, old: &Inode) -> Result<bool> {
-        if old.kind() != found.kind {
-            return Ok(false);
-        }
-        let is_same = match found.kind {
-            Kind::Symlink => match std::fs::read_link(&found.path) {
-                Ok(target) => target.as_os_str().as_bytes() == old.inline.as_slice(),
-                Err(_) => true,
-            },
-            Kind::CharDevice | Kind::BlockDevice => encode_device(found.metadata.rdev()) == old.rdev,
-            Kind::Directory | Kind::File | Kind::Fifo | Kind::Socket => true,
-        };
-        if !is_same || found.kind == Kind::Directory {
-            return Ok(is_same);
-        }
-        // Names that belong together in the source have to belong together here, and no others.
-        let first = self.names.get(&(found.metadata.dev(), found.metadata.ino()));
-        Ok(match first {
-            Some(first) => *first == inode,
-            None => old.links == 1 || found.metadata.nlink() > 1 && !self.names.values().any(|known| *known == inode),
-        })
-    }
-
-    fn make(&mut self, found: &Found<'_>, parent: InodeNo) -> Result<Option<InodeNo>> {
-        let target = match found.kind {
-            Kind::Symlink => match std::fs::read_link(&found.path) {
-                Ok(target) => target.into_os_string().into_vec(),
-                Err(error) => {
-                    self.problem(&found.path, error);
-                    return Ok(None);
+    /// Makes a name that is no directory's what the source has.
+    fn one(
+        &mut self,
+        directory: &OwnedFd,
+        found: &Found,
+        parent: Option<InodeNo>,
+        mut before: Option<(InodeNo, Inode)>,
+    ) -> Result<()> {
+        let link_target = match found.kind {
+            Kind::Symlink => match rustix::fs::readlinkat(directory, found.name.as_slice(), Vec::new()) {
+                Ok(target) => target.into_bytes(),
+                Err(errno) => {
+                    self.problem(Error::Posix(errno));
+                    return Ok(());
                 }
             },
             _ => Vec::new(),
         };
-        if found.kind == Kind::File
-            && let Err(error) = open(&found.path)
+        if let (Some((inode, old)), Some(parent)) = (&before, parent)
+            && !self.is_same_object(found, &link_target, *inode, old)
         {
-            self.problem(&found.path, error);
-            return Ok(None);
+            if !self.remove_here(parent, &found.name, *inode, old)? {
+                self.problem("a directory of that name holds excluded files and stays");
+                return Ok(());
+            }
+            before = None;
         }
+        let is_linked = found.facts.links > 1;
+        let first = self.names.get(&found.facts.identity()).copied().filter(|_| is_linked);
+        if let (None, Some(parent), Some(first), false) = (&before, parent, first, self.dry_run) {
+            self.tree.link(first, parent, &found.name)?;
+            self.entry_changed(parent, &found.name);
+            self.inode_changed(first);
+            self.added();
+            return Ok(());
+        }
+        let target = match found.kind {
+            Kind::File => self.file(directory, found, parent, before)?,
+            _ => self.other(directory, found, parent, before, &link_target)?,
+        };
+        if let (Some(inode), true) = (target, is_linked) {
+            self.names.insert(found.facts.identity(), inode);
+            self.named.insert(inode);
+        }
+        Ok(())
+    }
+
+    /// A symlink or special file.
+    fn other(
+        &mut self,
+        directory: &OwnedFd,
+        found: &Found,
+        parent: Option<InodeNo>,
+        before: Option<(InodeNo, Inode)>,
+        link_target: &[u8],
+    ) -> Result<Option<InodeNo>> {
+        let is_new = before.is_none();
+        let target = match (before, parent) {
+            (Some((inode, _)), _) => Some(inode),
+            (None, Some(parent)) if !self.dry_run => Some(self.make(found, parent, link_target)?),
+            (None, _) => None,
+        };
+        if is_new {
+            self.added();
+        }
+        if let Some(inode) = target {
+            let has_xattrs = self.xattrs(Whose::Named(&path_in(directory, &found.name)), inode)?;
+            let is_changed = self.attributes(&found.facts, inode)? || has_xattrs;
+            self.count(is_new, is_changed);
+        }
+        Ok(target)
+    }
+
+    /// Whether what is there can become what the source has, without being made anew.
+    fn is_same_object(&self, found: &Found, link_target: &[u8], inode: InodeNo, old: &Inode) -> bool {
+        if old.kind() != found.kind {
+            return false;
+        }
+        let is_same = match found.kind {
+            Kind::Symlink => link_target == old.inline.as_slice(),
+            Kind::CharDevice | Kind::BlockDevice => encode_device(found.facts.rdev) == old.rdev,
+            Kind::Directory | Kind::File | Kind::Fifo | Kind::Socket => true,
+        };
+        // Names that belong together in the source have to belong together here, and no others.
+        is_same
+            && match self.names.get(&found.facts.identity()) {
+                Some(first) => *first == inode,
+                None => old.links == 1 || found.facts.links > 1 && !self.named.contains(&inode),
+            }
+    }
+
+    fn make(&mut self, found: &Found, parent: InodeNo, target: &[u8]) -> Result<InodeNo> {
         let rdev = match found.kind {
-            Kind::CharDevice | Kind::BlockDevice => encode_device(found.metadata.rdev()),
+            Kind::CharDevice | Kind::BlockDevice => encode_device(found.facts.rdev),
             _ => 0,
         };
-        let new = New { kind: found.kind, permissions: found.metadata.mode() & 0o7777, rdev, target: &target };
-        let (inode, _) = self.tree.make(MAKER, parent, found.name.as_bytes(), new)?;
-        self.entry_changed(parent, found.name.as_bytes());
+        let new = New { kind: found.kind, permissions: found.facts.mode & 0o7777, rdev, target };
+        let (inode, _) = self.tree.make(MAKER, parent, &found.name, new)?;
+        self.entry_changed(parent, &found.name);
+        Ok(inode)
+    }
+
+    /// Makes a regular file what the source has; nothing happens to it if that cannot be opened.
+    fn file(
+        &mut self,
+        directory: &OwnedFd,
+        found: &Found,
+        parent: Option<InodeNo>,
+        before: Option<(InodeNo, Inode)>,
+    ) -> Result<Option<InodeNo>> {
+        let inode = before.map(|(inode, _)| inode);
+        let old_ctime = match inode {
+            Some(inode) => {
+                // A program can have stored in a mapping, which nothing here tells.
+                self.unseen.fetch_file(inode)?;
+                Some(self.tree.inode(inode, Moment::Live)?.ctime)
+            }
+            None => None,
+        };
+        if let (Some(inode), Some(copy_ctime)) = (inode, old_ctime)
+            && self.tree.origin(inode)? == Some(origin(&found.facts, copy_ctime))
+        {
+            self.report.unchanged += 1;
+            return Ok(Some(inode));
+        }
+        let opened = content::open(directory, &found.name).and_then(|file| Ok((Facts::of(&file)?, file)));
+        let (facts, file) = match opened {
+            Ok((facts, file)) if facts.is_file() => (facts, file),
+            Ok(_) => {
+                self.problem("it was replaced while it was looked at");
+                return Ok(None);
+            }
+            Err(error) => {
+                self.problem(error);
+                return Ok(None);
+            }
+        };
+        let inode = match (inode, parent) {
+            (Some(inode), _) => inode,
+            (None, Some(parent)) if !self.dry_run => self.make(found, parent, &[])?,
+            (None, _) => {
+                self.added();
+                return Ok(None);
+            }
+        };
+        let is_new = old_ctime.is_none();
+        if !self.fill(&file, facts, inode, is_new)? {
+            if let (true, Some(parent)) = (is_new, parent) {
+                // Half a file is worse than none.
+                self.tree.unlink(parent, &found.name)?;
+                self.entry_changed(parent, &found.name);
+                return Ok(None);
+            }
+            return Ok(Some(inode));
+        }
+        if is_new {
+            self.added();
+        }
         Ok(Some(inode))
     }
 
-    /// Removes what the source does not have; false where something excluded keeps a directory.
-    fn remove(&mut self, parent: InodeNo, name: &OsStr, relative: &Path, inode: InodeNo, old: &Inode) -> Result<bool> {
-        if self.skipped.is_excluded(relative) {
-            return Ok(false);
-        }
-        if old.is_directory() {
-            let mut children = Vec::new();
-            self.tree.list_with_inodes(inode, 0, Moment::Live, |entry, found| {
-                children.push((entry.clone(), found.clone()));
-                Ok(true)
-            })?;
-            let mut is_empty = true;
-            for (entry, found) in children {
-                let name = OsStr::from_bytes(&entry.name);
-                is_empty &= self.remove(inode, name, &relative.join(name), entry.inode, &found)?;
-            }
-            if !is_empty {
-                return Ok(false);
-            }
-        }
-        self.report.removed += 1;
-        self.plan("remove", relative);
-        if !self.dry_run {
-            if old.is_directory() {
-                self.tree.remove_directory(parent, name.as_bytes())?;
-            } else {
-                self.tree.unlink(parent, name.as_bytes())?;
-            }
-            self.entry_changed(parent, name.as_bytes());
-            self.inode_changed(inode);
-        }
-        Ok(true)
-    }
-
-    /// `old_ctime` is the change time of a copy that was there.
-    fn file(&mut self, found: &Found<'_>, inode: InodeNo, old_ctime: Option<Timestamp>) -> Result<()> {
-        let metadata = &found.metadata;
-        let facts = |copy_ctime| Origin {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            mtime: Timestamp { seconds: metadata.mtime(), nanos: metadata.mtime_nsec() as u32 },
-            ctime: Timestamp { seconds: metadata.ctime(), nanos: metadata.ctime_nsec() as u32 },
-            copy_ctime,
+    /// Bytes and attributes of a file; false if it could not be read.
+    fn fill(&mut self, file: &File, facts: Facts, inode: InodeNo, is_new: bool) -> Result<bool> {
+        let unseen = self.unseen;
+        let change = || {
+            let (is_changed, facts, is_settled) = self.settled_content(file, facts, inode, is_new)?;
+            let has_xattrs = self.xattrs(Whose::Open(file.as_fd()), inode)?;
+            Ok((self.attributes(&facts, inode)? || has_xattrs || is_changed, facts, is_settled))
         };
-        let is_new = old_ctime.is_none();
-        if let Some(copy_ctime) = old_ctime
-            && self.tree.origin(inode)? == Some(facts(copy_ctime))
-        {
-            self.report.unchanged += 1;
-            return Ok(());
-        }
-        let is_changed = match self.content(found, inode, is_new) {
-            Ok(is_changed) => is_changed,
+        let (is_changed, facts, is_settled) = match unseen.change_file(inode, change, |(is_changed, ..)| *is_changed) {
+            Ok(done) => done,
             Err(Error::Media { what, source }) if what == READING => {
-                self.problem(&found.path, source);
-                return Ok(());
+                self.problem(source);
+                return Ok(false);
             }
             Err(error) => return Err(error),
         };
-        self.skipped.done.fetch_add(metadata.len(), Ordering::Relaxed);
-        let is_changed = self.attributes(&found.path, metadata, inode)? || is_changed;
-        self.count(is_new, is_changed, &found.relative);
-        if self.dry_run {
-            return Ok(());
+        self.skipped.done.fetch_add(facts.size, Ordering::Relaxed);
+        self.count(is_new, is_changed);
+        if !is_settled {
+            self.problem("it was written to while it was read: what was brought in is of no one moment; sync again");
+        } else if !self.dry_run {
+            let copy_ctime = self.tree.inode(inode, Moment::Live)?.ctime;
+            self.tree.set_origin(inode, &origin(&facts, copy_ctime))?;
         }
-        let copy_ctime = self.tree.inode(inode, Moment::Live)?.ctime;
-        self.tree.set_origin(inode, &facts(copy_ctime))
+        Ok(true)
     }
+}
+
+impl Found {
+    /// `None` for what cannot be looked at, or is of no kind that is known.
+    fn of(entry: Entry) -> Option<Found> {
+        let facts = entry.facts.ok()?;
+        Some(Found { name: entry.name, facts, kind: facts.kind()? })
+    }
+}
+
+fn origin(facts: &Facts, copy_ctime: Timestamp) -> Origin {
+    let Facts { device, inode, size, mtime, ctime, .. } = *facts;
+    Origin { device, inode, size, mtime, ctime, copy_ctime }
 }

@@ -5,20 +5,24 @@
 //! is in the snapshot that the newest increment leads to, if that was born by *e*.
 
 use super::history::{preimage_key, split_record, with_birth};
-use super::tracks::track_key;
-use super::{BaseId, Commit, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotRecord, SnapshotState, State, TrackNo};
-use crate::archive::{Archive, Entry, Header, Mark, Place, Value, Writer};
-use crate::error::Result;
+use super::session::snapshot_key;
+use super::tracks::{Source, split_track_key, track_key};
+use super::{
+    BaseId, Changing, Device, Epoch, InodeNo, Pointer, Purpose, Snapshot, SnapshotRecord, SnapshotState, State, TrackNo,
+};
+use crate::archive::{Archive, Entry, Header, Increment, Mark, Place, Value, Writer};
+use crate::error::{Error, Result};
 use crate::logstore::Holder;
-use crate::meta::{Pair, Table, decode, encode};
+use crate::meta::{Pair, Table, decode, encode, hex};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Where an archive has the bytes of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchivedTrack {
-    /// The epoch with which its increment begins.
-    pub increment: Epoch,
+    /// The epochs between which its increment leads.
+    pub increment: (Epoch, Epoch),
     pub place: Place,
 }
 
@@ -33,7 +37,9 @@ pub fn index_entry(header: &Header, entry: &Entry) -> Pair {
     let key = [&header.base.to_be_bytes()[..], &[entry.table], &entry.key, &header.to.epoch.to_be_bytes()].concat();
     let value = match &entry.value {
         Value::Record(value) => value.clone(),
-        Value::Track(place) => encode(&ArchivedTrack { increment: header.from.epoch, place: *place }),
+        Value::Track(place) => {
+            encode(&ArchivedTrack { increment: (header.from.epoch, header.to.epoch), place: *place })
+        }
     };
     (key, with_birth(entry.birth, &[&[0; 5][..], &value].concat()))
 }
@@ -58,8 +64,7 @@ impl State {
 
     /// What is being deleted is not stored any more: the archive has it from then on.
     fn is_stored(&self, base: BaseId, epoch: Epoch) -> Result<bool> {
-        let record: Option<SnapshotRecord> =
-            self.meta.get(Table::Snapshot, &super::session::snapshot_key(base, epoch))?;
+        let record: Option<SnapshotRecord> = self.meta.get(Table::Snapshot, &snapshot_key(base, epoch))?;
         Ok(record.is_some_and(|record| !record.deleting))
     }
 
@@ -101,8 +106,7 @@ impl State {
     /// A time of the archive by name.
     pub(super) fn archived_named(&self, base: BaseId, name: &str) -> Result<Option<Snapshot>> {
         let Some(archive) = &self.base(base)?.archive else { return Ok(None) };
-        let mark = archive.marks_after(0).into_iter().find(|mark| mark.name == name);
-        match mark {
+        match archive.named(name) {
             Some(mark) => self.archived_snapshot(base, mark.epoch),
             None => Ok(None),
         }
@@ -145,20 +149,27 @@ impl State {
     }
 }
 
+fn no_track_key(key: &[u8]) -> Error {
+    Error::corrupt(format!("record {} of table track", hex(key)), "its key makes no sense")
+}
+
 fn as_snapshot(base: BaseId, mark: Mark) -> Snapshot {
     let record = SnapshotRecord {
         name: mark.name,
         time: mark.time,
         state: SnapshotState::Deactivated,
+        purpose: if mark.is_save { Purpose::Save } else { Purpose::Plain },
+        id: mark.id,
         ..SnapshotRecord::default()
     };
     Snapshot { base, epoch: mark.epoch, record, is_archived: true }
 }
 
 impl Device {
-    /// The number that the increments of this store carry.
-    pub fn store_number(&self) -> u128 {
-        u128::from(self.settings.hash_seed)
+    /// Whether the store has the very snapshot of a base that a mark names, and it can be looked into.
+    pub fn holds(&self, base: BaseId, mark: &Mark) -> Result<bool> {
+        let found = self.look()?.stored_snapshot(base, mark.epoch)?;
+        Ok(found.is_some_and(|found| found.record.id == mark.id && found.is_readable()))
     }
 
     /// Lets an archive's times be seen, or not any more.
@@ -175,23 +186,26 @@ impl Device {
         (from, to): (&Snapshot, &Snapshot),
         level: i32,
         tell: &mut dyn FnMut(u64) -> Result<()>,
-    ) -> Result<crate::archive::Summary> {
-        let mark = |snapshot: &Snapshot| Mark {
-            epoch: snapshot.epoch,
-            name: snapshot.record.name.clone(),
-            time: snapshot.record.time,
+    ) -> Result<Increment> {
+        let (base_id, base_name) = {
+            let look = self.look()?;
+            let record = look.base_record(from.base)?;
+            (record.id, record.name.clone())
         };
         let header = Header {
-            store: self.store_number(),
+            store: self.settings.id,
+            base_id,
             base: from.base,
-            base_name: self.look()?.base_record(from.base)?.name.clone(),
-            from: mark(from),
-            to: mark(to),
+            base_name,
+            from: from.mark(),
+            to: to.mark(),
             track_bytes: self.settings.track_bytes,
             hash_seed: self.settings.hash_seed,
+            merged: Vec::new(),
         };
         let keys = self.increment_keys(from.base, from.epoch, to.epoch)?;
-        let mut writer = Writer::create(directory, &crate::archive::file_name(&header.from), &header, level)?;
+        let name = crate::archive::file_name(&header.from, &header.to);
+        let mut writer = Writer::create(directory, &name, &header, level)?;
         let mut saved = 0;
         for (table, key, end) in keys {
             // What holds the snapshot and not the next one cannot change, nor go while both are there.
@@ -204,10 +218,10 @@ impl Device {
             }
             if table == Table::Track && !value.is_empty() {
                 let pointer: Pointer = decode(table, &key, value)?;
-                let stored = self.placed(&look, pointer)?;
+                let source = Source::stored(self.placed(&look, pointer)?);
                 drop(look);
-                let mut content = Vec::new();
-                self.read_stored(&stored, &mut content)?;
+                let (inode, track) = split_track_key(&key).ok_or_else(|| no_track_key(&key))?;
+                let content = self.read_track(source, inode, track, super::Moment::At(from.epoch))?;
                 saved += content.len() as u64;
                 writer.track(table as u8, &key[4..], birth, &content)?;
                 tell(saved)?;
@@ -215,7 +229,8 @@ impl Device {
                 writer.record(table as u8, &key[4..], birth, value)?;
             }
         }
-        writer.finish()
+        let summary = writer.finish()?;
+        Ok(Increment { header, path: summary.path, bytes: summary.bytes })
     }
 
     /// The keys whose values ended between two epochs, in the order of tables.
@@ -251,10 +266,27 @@ impl Device {
     }
 }
 
-impl Commit<'_> {
-    /// Whether the snapshot that an archive leads to is there.
-    pub fn check_anchor(&self, base: BaseId, anchor: Epoch) -> Result<bool> {
-        let look = self.device.look()?;
-        Ok(look.snapshot(base, anchor)?.is_some_and(|snapshot| snapshot.is_readable() && !snapshot.is_archived))
+impl State {
+    /// The times that the archive of a base had when it was last known, the oldest first.
+    pub fn known_archived(&self, base: BaseId) -> Result<Vec<Mark>> {
+        let all = self.meta.range(Table::Archived, &snapshot_key(base, 0), &snapshot_key(base, Epoch::MAX))?;
+        all.map(|pair| pair.and_then(|(key, value)| decode(Table::Archived, &key, &value))).collect()
+    }
+}
+
+impl Changing<'_> {
+    /// Notes which times the archive of a base has.
+    pub fn note_archived(&mut self, base: BaseId, marks: &[Mark]) -> Result<()> {
+        let known = self.known_archived(base)?;
+        let meta = self.meta_mut();
+        let has: BTreeSet<Epoch> = marks.iter().map(|mark| mark.epoch).collect();
+        for gone in known.iter().filter(|mark| !has.contains(&mark.epoch)) {
+            meta.remove(Table::Archived, &snapshot_key(base, gone.epoch));
+        }
+        let known: BTreeMap<Epoch, &Mark> = known.iter().map(|mark| (mark.epoch, mark)).collect();
+        for mark in marks.iter().filter(|mark| known.get(&mark.epoch) != Some(mark)) {
+            meta.put(Table::Archived, &snapshot_key(base, mark.epoch), mark);
+        }
+        Ok(())
     }
 }

@@ -17,10 +17,12 @@
 //! - eras are settled in the order in which they began.
 
 use super::delete::{SETTLE, work_key};
+use super::room::{BaseReserve, reserve_key};
 use super::{Changing, Epoch, Settle, Snapshot, State, Txn, Walk};
 use crate::archive::Archive;
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
+use crate::id::Id;
 use crate::limits::{BASES_MAX, INODE_BITS, TOUCHED_MAX};
 use crate::meta::{Table, decode, prefix_end};
 use serde::{Deserialize, Serialize};
@@ -73,7 +75,7 @@ pub(super) fn key_in(base: BaseId, key: &[u8]) -> Vec<u8> {
 }
 
 /// A state that is kept: a base as it was in a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Point {
     pub base: BaseId,
     pub epoch: Epoch,
@@ -102,22 +104,33 @@ pub struct BaseRecord {
     pub archive: Option<ArchiveRecord>,
     /// It is being deleted: nobody sees it any more.
     pub deleting: bool,
+    pub id: Id,
+}
+
+/// A snapshot as something else names it: it counts only if it is the very one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRef {
+    pub epoch: Epoch,
+    pub id: Id,
 }
 
 /// An archive that is attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveRecord {
+    #[serde(with = "crate::meta::path")]
     pub directory: PathBuf,
+    /// What the directory's label says.
+    pub id: Id,
     /// The snapshot that the newest increment leads to: it must be there to reach any of them.
-    pub anchor: Option<Epoch>,
+    pub anchor: Option<SnapshotRef>,
     /// Snapshots whose increments are being saved.
-    pub saving: Vec<Epoch>,
+    pub saving: Vec<SnapshotRef>,
 }
 
 impl ArchiveRecord {
     /// Whether the archive, or what is being saved to it, would be broken without this snapshot.
     pub fn needs(&self, epoch: Epoch) -> bool {
-        self.anchor == Some(epoch) || self.saving.contains(&epoch)
+        self.anchor.iter().chain(&self.saving).any(|needed| needed.epoch == epoch)
     }
 }
 
@@ -126,9 +139,25 @@ impl ArchiveRecord {
 pub struct MirrorRecord {
     pub of: BaseId,
     /// The snapshots in which both were the same: of the base, and of the mirror.
-    pub same: Option<(Epoch, Epoch)>,
+    pub same: Option<Same>,
     /// The mirror may be written to.
     pub is_split: bool,
+}
+
+/// Snapshots in which two bases were the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Same {
+    /// Of the base.
+    pub of: SnapshotRef,
+    /// Of the mirror, once it may have changed since.
+    pub own: Option<SnapshotRef>,
+}
+
+impl Same {
+    /// The epochs of both; 0 for none.
+    pub fn epochs(&self) -> (Epoch, Epoch) {
+        (self.of.epoch, self.own.map_or(0, |own| own.epoch))
+    }
 }
 
 /// Room that a base takes, counted as it changes, in blocks.
@@ -138,6 +167,9 @@ pub struct Counts {
     pub refers: u64,
     /// What only the newest snapshot holds; unknown after a neighbour of it was deleted or deactivated.
     pub newest_alone: Option<u64>,
+    /// What the base has let go of since the newest snapshot was taken, which that has kept.
+    #[serde(default)]
+    pub kept: u64,
 }
 
 /// A base as it is known while the store is open.
@@ -151,6 +183,14 @@ pub(super) struct Base {
     pub counts: Counts,
     /// The archive, if it is attached and could be opened.
     pub archive: Option<Arc<Archive>>,
+    /// The last epoch in which the protection of a snapshot ended that is still there; 0 without any.
+    pub ended: Epoch,
+    /// Bytes of room that the newest has set aside.
+    pub newest_reserve: u64,
+    /// Room that it has set aside for itself.
+    pub reserve: Option<BaseReserve>,
+    /// The mount does not show it.
+    pub is_offline: bool,
     /// Inodes that settling looked at since the last restore; `None` when they are many.
     pub touched: Option<BTreeSet<InodeNo>>,
 }
@@ -161,7 +201,32 @@ fn counts_key(base: BaseId) -> Vec<u8> {
     [b"counts", &base.to_be_bytes()[..]].concat()
 }
 
+/// Where it is kept of a base when the protection of a snapshot last ended.
+fn ended_key(base: BaseId) -> Vec<u8> {
+    [b"ended", &base.to_be_bytes()[..]].concat()
+}
+
+/// Where it is noted of a base that the mount does not show it.
+fn offline_key(base: BaseId) -> Vec<u8> {
+    [b"offline", &base.to_be_bytes()[..]].concat()
+}
+
 impl Base {
+    fn new(record: BaseRecord, counts: Counts) -> Base {
+        Base {
+            record,
+            newest: 0,
+            before_newest: 0,
+            counts,
+            archive: None,
+            ended: 0,
+            newest_reserve: 0,
+            reserve: None,
+            is_offline: false,
+            touched: None,
+        }
+    }
+
     /// The era that a moment lies in.
     pub fn era_at(&self, epoch: Epoch) -> Option<&Era> {
         self.record.eras.iter().rev().find(|era| era.since < epoch)
@@ -178,6 +243,7 @@ impl BaseRecord {
             eras: Vec::new(),
             archive: None,
             deleting: false,
+            id: Id::random(),
         }
     }
 }
@@ -190,7 +256,10 @@ impl State {
             let record: BaseRecord = decode(Table::Base, &key, &value)?;
             let id = base_of_key(&key);
             let counts = self.meta.get(Table::State, &counts_key(id))?.unwrap_or_default();
-            bases.insert(id, Base { record, newest: 0, before_newest: 0, counts, archive: None, touched: None });
+            let ended = self.meta.get(Table::State, &ended_key(id))?.unwrap_or_default();
+            let reserve = self.meta.get(Table::State, &reserve_key(id))?;
+            let is_offline = self.meta.contains(Table::State, &offline_key(id))?;
+            bases.insert(id, Base { ended, reserve, is_offline, ..Base::new(record, counts) });
         }
         if !bases.contains_key(&LIVE) {
             return Err(Error::corrupt("the metadata (meta.redb)", "it has no record of the first base"));
@@ -204,8 +273,9 @@ impl State {
     pub(super) fn find_newest(&mut self, id: BaseId) -> Result<()> {
         let newest = self.newest_protecting(id, Epoch::MAX)?;
         let before = self.kept_before(id, newest)?.map_or(0, |snapshot| snapshot.epoch);
+        let reserve = self.stored_snapshot(id, newest)?.map_or(0, |snapshot| snapshot.record.reserve);
         if let Some(base) = self.bases.get_mut(&id) {
-            (base.newest, base.before_newest) = (newest, before);
+            (base.newest, base.before_newest, base.newest_reserve) = (newest, before, reserve);
         }
         Ok(())
     }
@@ -225,8 +295,9 @@ impl State {
         self.bases.iter().map(|(id, base)| (*id, &base.record)).filter(|(_, record)| !record.deleting)
     }
 
-    pub fn base_named(&self, name: &str) -> Option<BaseId> {
-        self.bases().find(|(_, record)| record.name == name).map(|(id, _)| id)
+    /// The base of a name; of bytes that are no UTF-8 there is none.
+    pub fn base_named(&self, name: impl AsRef<[u8]>) -> Option<BaseId> {
+        self.bases().find(|(_, record)| record.name.as_bytes() == name.as_ref()).map(|(id, _)| id)
     }
 
     pub fn counts(&self, id: BaseId) -> Result<Counts> {
@@ -253,22 +324,57 @@ impl State {
     /// Bases that need a snapshot: it is the source of an era, it has what an era is to be cleared of, settling
     /// looks at it, or it holds a mirror together.
     pub fn dependants(&self, point: Point) -> Result<Vec<BaseId>> {
-        let needs = |id: BaseId, base: &Base| {
-            base.record.eras.iter().any(|era| era.source == point || id == point.base && era.since == point.epoch)
-                || base.record.mirror.is_some_and(|mirror| {
-                    mirror.same.is_some_and(|(of, own)| {
-                        point == Point { base: mirror.of, epoch: of } || point == Point { base: id, epoch: own }
-                    })
-                })
-        };
         let mut dependants = Vec::new();
         for (id, base) in self.bases.iter().filter(|(_, base)| !base.record.deleting) {
-            // Only what has eras is settled.
-            if needs(*id, base) || !base.record.eras.is_empty() && self.walked(*id)?.contains(&point) {
+            if self.needs(*id, base)?.contains(&point) {
                 dependants.push(*id);
             }
         }
         Ok(dependants)
+    }
+
+    /// The same of all snapshots that something depends on.
+    pub fn all_dependants(&self) -> Result<BTreeMap<Point, Vec<BaseId>>> {
+        self.dependants_by(|id, base| self.needs(id, base))
+    }
+
+    /// The same as it will be when all is settled that is being settled.
+    pub fn all_dependants_when_settled(&self) -> Result<BTreeMap<Point, Vec<BaseId>>> {
+        self.dependants_by(|id, base| self.needs_when_settled(id, base))
+    }
+
+    fn dependants_by(
+        &self,
+        needs: impl Fn(BaseId, &Base) -> Result<BTreeSet<Point>>,
+    ) -> Result<BTreeMap<Point, Vec<BaseId>>> {
+        let mut all: BTreeMap<Point, Vec<BaseId>> = BTreeMap::new();
+        for (id, base) in self.bases.iter().filter(|(_, base)| !base.record.deleting) {
+            for point in needs(*id, base)? {
+                all.entry(point).or_default().push(*id);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The snapshots that a base could not be without.
+    fn needs(&self, id: BaseId, base: &Base) -> Result<BTreeSet<Point>> {
+        let eras = &base.record.eras;
+        let mut points = needed(id, base, eras.iter());
+        // Only what has eras is settled.
+        if !eras.is_empty() {
+            points.extend(self.walked(id)?);
+        }
+        Ok(points)
+    }
+
+    fn needs_when_settled(&self, id: BaseId, base: &Base) -> Result<BTreeSet<Point>> {
+        let mut eras = Vec::new();
+        for era in &base.record.eras {
+            if !self.meta.contains(Table::Orphan, &work_key(id, SETTLE, era.since.into()))? {
+                eras.push(*era);
+            }
+        }
+        Ok(needed(id, base, eras.iter()))
     }
 
     /// Whether the archive of its base, or what is being saved to it, needs a snapshot.
@@ -283,9 +389,7 @@ impl State {
         match self.bases.get_mut(&id) {
             Some(base) => base.record = record,
             None => {
-                let counts = Counts::default();
-                self.bases
-                    .insert(id, Base { record, newest: 0, before_newest: 0, counts, archive: None, touched: None });
+                self.bases.insert(id, Base::new(record, Counts::default()));
             }
         }
     }
@@ -313,16 +417,69 @@ impl State {
             if self.meta.get::<Counts>(Table::State, &key)? != Some(base.counts) {
                 self.meta.put(Table::State, &key, &base.counts);
             }
+            if let Some(reserve) = &base.reserve
+                && self.meta.get::<BaseReserve>(Table::State, &reserve_key(*id))?.as_ref() != Some(reserve)
+            {
+                self.meta.put(Table::State, &reserve_key(*id), reserve);
+            }
         }
         Ok(())
+    }
+
+    /// Whether the mount does not show a base.
+    pub fn is_base_offline(&self, id: BaseId) -> bool {
+        self.bases.get(&id).is_some_and(|base| base.is_offline)
+    }
+
+    /// What a base has set aside for itself.
+    pub fn reserve_of(&self, id: BaseId) -> Option<BaseReserve> {
+        self.bases.get(&id).and_then(|base| base.reserve)
+    }
+
+    pub(super) fn put_reserve(&mut self, id: BaseId, reserve: Option<BaseReserve>) {
+        match &reserve {
+            Some(reserve) => self.meta.put(Table::State, &reserve_key(id), reserve),
+            None => self.meta.remove(Table::State, &reserve_key(id)),
+        }
+        if let Some(base) = self.bases.get_mut(&id) {
+            base.reserve = reserve;
+        }
+    }
+
+    /// Notes that the protection of a snapshot of a base has ended: what was born before is of its increment.
+    pub(super) fn note_ended(&mut self, id: BaseId, epoch: Epoch) {
+        if let Some(base) = self.bases.get_mut(&id) {
+            base.ended = base.ended.max(epoch);
+            self.meta.put(Table::State, &ended_key(id), &base.ended);
+        }
+    }
+
+    pub(super) fn forget_ended(&mut self, id: BaseId) {
+        if let Some(base) = self.bases.get_mut(&id) {
+            base.ended = 0;
+        }
+        self.meta.remove(Table::State, &ended_key(id));
     }
 
     /// Forgets a base of which no record is left.
     pub(super) fn forget_base(&mut self, id: BaseId) {
         self.meta.remove(Table::Base, &id.to_be_bytes());
         self.meta.remove(Table::State, &counts_key(id));
+        self.meta.remove(Table::State, &ended_key(id));
+        self.meta.remove(Table::State, &offline_key(id));
         self.bases.remove(&id);
     }
+}
+
+/// The snapshots that eras of a base, and what it is a mirror of, need.
+fn needed<'a>(id: BaseId, base: &Base, eras: impl Iterator<Item = &'a Era>) -> BTreeSet<Point> {
+    let own = |epoch: Epoch| Point { base: id, epoch };
+    let mut points: BTreeSet<Point> = eras.flat_map(|era| [era.source, own(era.since)]).collect();
+    if let Some((mirror, same)) = base.record.mirror.and_then(|mirror| Some((mirror, mirror.same?))) {
+        let (of, since) = same.epochs();
+        points.extend([Point { base: mirror.of, epoch: of }, own(since)]);
+    }
+    points
 }
 
 const NEXT_BASE: &[u8] = b"next base";
@@ -344,6 +501,11 @@ impl Txn<'_> {
     pub fn add_base(&mut self, record: BaseRecord) -> Result<BaseId> {
         self.state.add_base(record)
     }
+
+    /// Whether the mount shows a base.
+    pub fn show_base(&mut self, id: BaseId, is_shown: bool) {
+        self.state.show_base(id, is_shown);
+    }
 }
 
 impl State {
@@ -351,6 +513,16 @@ impl State {
         let id = self.next_base()?;
         self.put_base(id, record);
         Ok(id)
+    }
+
+    fn show_base(&mut self, id: BaseId, is_shown: bool) {
+        match is_shown {
+            true => self.meta.remove(Table::State, &offline_key(id)),
+            false => self.meta.put(Table::State, &offline_key(id), &()),
+        }
+        if let Some(base) = self.bases.get_mut(&id) {
+            base.is_offline = !is_shown;
+        }
     }
 }
 
@@ -408,11 +580,18 @@ impl Changing<'_> {
     /// Notes where a base's increments go; the snapshots that they need, which must be there, are protected.
     pub fn set_archive(&mut self, base: BaseId, archive: Option<ArchiveRecord>) -> Result<()> {
         let record = self.state.base(base)?.record.clone();
-        for epoch in archive.iter().flat_map(|archive| &archive.saving) {
-            self.snapshot_at(Point { base, epoch: *epoch })?;
+        for saving in archive.iter().flat_map(|archive| &archive.saving) {
+            if self.snapshot_at(Point { base, epoch: saving.epoch })?.record.id != saving.id {
+                return Err(Error::Posix(Errno::STALE));
+            }
         }
         self.state.put_base(base, BaseRecord { archive, ..record });
         self.state.protection_changed(base)
+    }
+
+    /// Whether the mount shows a base.
+    pub fn show_base(&mut self, id: BaseId, is_shown: bool) {
+        self.state.show_base(id, is_shown);
     }
 
     /// Changes what is stored of a base.

@@ -11,7 +11,7 @@ use super::{COMMITS, Device, HISTORY, HistoryRecord, State};
 use crate::error::Result;
 use crate::limits::{DIRTY_RECORDS_COMMIT, FREEZE_BYTES_MAX, JOURNAL_COMMIT_MAX, JOURNAL_COMMIT_RECORDS_MAX};
 use crate::meta::{Overlay, Table};
-use parking_lot::MutexGuard;
+use parking_lot::{MutexGuard, RwLockWriteGuard};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -88,7 +88,7 @@ impl Device {
     }
 }
 
-impl Commit<'_> {
+impl<'a> Commit<'a> {
     /// Runs one commit; `last` changes the state just before it is frozen, while nothing is dirty. What it has freed
     /// may be used again.
     pub fn run<R>(&mut self, last: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
@@ -118,15 +118,8 @@ impl Commit<'_> {
     fn freeze<R>(&mut self, last: impl FnOnce(&mut State) -> Result<R>) -> Result<(R, u64)> {
         self.take_over()?;
         let device = self.device;
-        for _ in 0..FLUSH_ROUNDS {
-            if device.state.read().dirty_bytes <= FREEZE_BYTES_MAX {
-                break;
-            }
-            self.flush()?;
-        }
-        let mut guard = device.state.write();
+        let mut guard = self.flushed()?;
         let state = &mut *guard;
-        self.flush_rest(state)?;
         let result = last(state)?;
         let before = device.freezes.load(Ordering::SeqCst);
         if state.meta.dirty_records() == 0 {
@@ -146,6 +139,20 @@ impl Commit<'_> {
         drop(guard);
         device.log.sync().inspect_err(|error| device.stop(error))?;
         Ok((result, freeze))
+    }
+
+    /// The state while nothing is dirty, and operations wait.
+    pub(super) fn flushed(&self) -> Result<RwLockWriteGuard<'a, State>> {
+        let device = self.device;
+        for _ in 0..FLUSH_ROUNDS {
+            if device.state.read().dirty_bytes <= FREEZE_BYTES_MAX {
+                break;
+            }
+            self.flush()?;
+        }
+        let mut state = device.state.write();
+        self.flush_rest(&mut state)?;
+        Ok(state)
     }
 
     fn is_durable(&self, freeze: u64) {
@@ -172,9 +179,10 @@ impl Commit<'_> {
 
     /// Commits what is pending to the key-value store.
     fn take_over(&mut self) -> Result<()> {
-        let Some(overlay) = self.pending.take() else { return Ok(()) };
+        let Some(overlay) = self.pending.clone() else { return Ok(()) };
         let device = self.device;
         if device.kv.met_damage() {
+            // It stays pending where that cannot be read: somebody will try again.
             device.reopen_tables()?;
         }
         let publish = || {
@@ -184,6 +192,7 @@ impl Commit<'_> {
         };
         let taken_over = device.kv.commit(&overlay).and_then(|()| publish()).and_then(|()| device.log.durable());
         taken_over.inspect_err(|error| device.stop(error))?;
+        *self.pending = None;
         if let Err(error) = device.note_room() {
             log::warn!("the room of the store could not be looked at: {error}");
         }

@@ -3,18 +3,19 @@
 //! Each piece of work is a record in the `orphan` table, written in the same transaction that caused it,
 //! so that a crash at any point loses none of it. It is done in steps that each take the lock briefly.
 //!
-//! A step of a snapshot's deletion walks the increments between it and the next snapshot and drops each
-//! pre-image born after the snapshot before: those hold this snapshot and no other. A snapshot whose own
-//! deletion is still to come counts as existing here; its own steps drop what is left. The newest is
-//! deleted first: what it shares with the one before lies ahead of that one's cursor, never behind it.
+//! Snapshots side by side are deleted as one, as far as a step goes, the newest first: it walks the increments from the oldest
+//! of them to the snapshot that stays behind them and drops each pre-image born after the one before: those hold these
+//! snapshots and no other. How far it has come is noted with the oldest. One before it that comes to go as well is the
+//! oldest then, and the walk begins anew; what one behind them adds lies ahead.
 
 use super::base::{Point, base_of, in_base, number_of};
-use super::history::{increment_key, preimage_key, split_increment, split_record};
-use super::{BaseId, Device, Epoch, InodeNo, Pointer, Purpose, State, Txn};
+use super::history::{increment_key, preimage_key, split_increment, split_preimage, split_record};
+use super::{BaseId, Device, Epoch, InodeNo, Pointer, Purpose, Snapshot, SnapshotState, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
-use crate::logstore::Holder;
+use crate::logstore::{Holder, Holders, Location};
 use crate::meta::{Table, decode, prefix_end};
+use std::collections::{BTreeMap, HashMap};
 
 /// Increments that one step looks at.
 const STEP: usize = 512;
@@ -52,20 +53,21 @@ impl Device {
     /// something depends on one of them, and then all stay.
     pub fn hide_snapshots(&self, points: &[Point]) -> Result<()> {
         let mut txn = self.begin_unthrottled()?;
+        let needed = txn.all_dependants()?;
+        let mut going: BTreeMap<Point, Snapshot> = BTreeMap::new();
         for point in points {
             // The mark of a mirror goes with what needed it.
-            if txn.stored_snapshot(point.base, point.epoch)?.is_none() {
-                continue;
-            }
-            if !txn.dependants(*point)?.is_empty() {
+            let Some(snapshot) = txn.stored_snapshot(point.base, point.epoch)? else { continue };
+            if needed.contains_key(point) {
                 return Err(Error::Posix(Errno::BUSY));
             }
             if txn.is_archiving(*point) {
                 let text = "the archive needs this snapshot now; delete it when `pitfs roll` is over";
                 return Err(Error::Refused(Errno::BUSY, text.into()));
             }
-            txn.hide_snapshot(*point)?;
+            going.insert(*point, snapshot);
         }
+        txn.hide(going.into_values().collect())?;
         txn.finish()
     }
 
@@ -76,8 +78,8 @@ impl Device {
         txn.finish()
     }
 
-    /// Makes a base invisible at once; [`Device::delete_step`] gives its room back.
-    pub fn hide_base(&self, base: BaseId) -> Result<()> {
+    /// Makes a base invisible at once, with what else is noted of that; [`Device::delete_step`] gives its room back.
+    pub fn hide_base(&self, base: BaseId, noted: impl FnOnce(&mut Txn<'_>)) -> Result<()> {
         let mut txn = self.begin_unthrottled()?;
         let mut record = txn.base_record(base)?.clone();
         record.deleting = true;
@@ -85,15 +87,22 @@ impl Device {
         record.mirror = None;
         let eras = std::mem::take(&mut record.eras);
         txn.state.put_base(base, record);
+
         for source in eras.iter().map(|era| era.source.base).filter(|source| *source != base) {
             txn.state.protection_changed(source)?;
         }
         txn.state.meta.put(Table::Orphan, &work_key(base, BASE, 0), &());
+        // Nor is anything written in it any more.
+        let own = txn.state.reserve_of(base).map_or(0, |own| own.bytes);
+        let set_aside = txn.state.snapshots(base)?.iter().map(|snapshot| snapshot.record.reserve).sum::<u64>();
+        txn.state.put_reserve(base, None);
+        txn.state.reserved = txn.state.reserved.saturating_sub(own + set_aside);
         // What is in memory of it must not come to be flushed.
         let all = (in_base(base, 0), 0)..(in_base(base + 1, 0), 0);
         let tracks = [&txn.state.dirty, &txn.state.flushing].into_iter().flat_map(|tracks| tracks.range(all.clone()));
         let tracks: Vec<_> = tracks.map(|(key, _)| *key).collect();
         txn.forget.extend(tracks);
+        noted(&mut txn);
         txn.finish()
     }
 
@@ -111,18 +120,38 @@ impl Device {
         Ok(false)
     }
 
+    /// A snapshot can be looked into, also if it is deleted meanwhile, until [`Device::let_go`].
+    pub fn keep(&self, point: Point) {
+        self.kept.lock().insert(point);
+    }
+
+    pub fn let_go(&self, point: Point) {
+        self.kept.lock().remove(&point);
+        self.wake();
+    }
+
     fn delete_snapshot_step(&self, base: BaseId) -> Result<bool> {
         let mut txn = self.begin()?;
+        // What one snapshot shows, those after it hold as well.
+        if self.kept.lock().iter().any(|kept| kept.base == base) {
+            return Ok(false);
+        }
         let (from, to) = work_range(base, SNAPSHOT);
-        let Some((key, value)) = txn.meta().last(Table::Orphan, &from, &to)? else { return Ok(false) };
-        let cursor: serde_bytes::ByteBuf = decode(Table::Orphan, &key, &value)?;
-        let epoch = u64::from_be_bytes(key[5..].try_into().unwrap_or_default()) as Epoch;
-        match txn.drop_preimages(Point { base, epoch }, &cursor)? {
-            Some(cursor) => txn.state.meta.put(Table::Orphan, &key, &serde_bytes::ByteBuf::from(cursor)),
+        let Some((key, _)) = txn.meta().last(Table::Orphan, &from, &to)? else { return Ok(false) };
+        let newest = u64::from_be_bytes(key[5..].try_into().unwrap_or_default()) as Epoch;
+        let going = txn.going(base, newest)?;
+        let key = work_key(base, SNAPSHOT, going.oldest().into());
+        let cursor: serde_bytes::ByteBuf = txn.meta().get(Table::Orphan, &key)?.unwrap_or_default();
+        let next = match txn.drop_preimages(&going, &cursor)? {
+            Some(cursor) => Some(cursor),
+            None if txn.drop_passed(&going)? => Some(going.end()),
             None => {
-                txn.state.forget_snapshot(Point { base, epoch })?;
-                txn.state.meta.remove(Table::Orphan, &key);
+                txn.forget(&going)?;
+                None
             }
+        };
+        if let Some(cursor) = next {
+            txn.state.meta.put(Table::Orphan, &key, &serde_bytes::ByteBuf::from(cursor));
         }
         txn.finish()?;
         Ok(true)
@@ -130,10 +159,11 @@ impl Device {
 
     /// Removes some records of a base that is being deleted, and at last the base.
     fn delete_base_step(&self, base: BaseId) -> Result<()> {
-        const TABLES: [Table; 12] = [
+        const TABLES: [Table; 14] = [
             Table::Track,
             Table::Preimage,
             Table::Increment,
+            Table::Passed,
             Table::Inode,
             Table::Dirent,
             Table::Xattr,
@@ -142,6 +172,7 @@ impl Device {
             Table::Name,
             Table::Origin,
             Table::Tombstone,
+            Table::Archived,
             Table::Orphan,
         ];
         let mut txn = self.begin()?;
@@ -179,11 +210,6 @@ impl Device {
             txn.state.forget_base(base);
         }
         txn.finish()
-    }
-
-    /// Bytes of file data that deleting these snapshots of a base, together, would free, by inode.
-    pub fn freed_by(&self, base: BaseId, epochs: &[Epoch]) -> Result<std::collections::BTreeMap<InodeNo, u64>> {
-        self.look()?.freed_by(base, epochs)
     }
 
     /// Bytes of file data that deleting this snapshot, alone, would free. Counted while the store works, and
@@ -240,19 +266,45 @@ impl Device {
 }
 
 impl Txn<'_> {
-    fn hide_snapshot(&mut self, point: Point) -> Result<()> {
-        let snapshot = self.stored_snapshot(point.base, point.epoch)?.ok_or(Error::Posix(Errno::STALE))?;
-        self.state.hide(&snapshot)?;
-        let key = work_key(point.base, SNAPSHOT, point.epoch.into());
-        self.state.meta.put(Table::Orphan, &key, &serde_bytes::ByteBuf::new());
-        Ok(())
+    /// Makes snapshots invisible that nothing needs.
+    fn hide(&mut self, snapshots: Vec<Snapshot>) -> Result<()> {
+        let key = |snapshot: &Snapshot| work_key(snapshot.base, SNAPSHOT, snapshot.epoch.into());
+        for snapshot in &snapshots {
+            self.state.meta.put(Table::Orphan, &key(snapshot), &serde_bytes::ByteBuf::new());
+        }
+        snapshots.chunk_by(|a, b| a.base == b.base).try_for_each(|of_base| self.state.hide(of_base[0].base, of_base))
     }
 
     pub(super) fn drop_mark(&mut self, point: Point) -> Result<()> {
         let mark = self.stored_snapshot(point.base, point.epoch)?;
-        let is_mark = mark.is_some_and(|mark| mark.record.purpose == Purpose::Mirror);
+        let mark = mark.filter(|mark| mark.record.purpose == Purpose::Mirror);
         let is_free = self.dependants(point)?.is_empty() && !self.is_archiving(point);
-        if is_mark && is_free { self.hide_snapshot(point) } else { Ok(()) }
+        mark.filter(|_| is_free).map_or(Ok(()), |mark| self.hide(vec![mark]))
+    }
+}
+
+/// Snapshots side by side whose records are being removed, the one before them, which may be about to go as well, and the
+/// one that stays behind them.
+struct Going {
+    base: BaseId,
+    /// The newest first.
+    epochs: Vec<Epoch>,
+    before: Option<Snapshot>,
+    after: Option<Snapshot>,
+}
+
+impl Going {
+    fn oldest(&self) -> Epoch {
+        self.epochs.last().copied().unwrap_or_default()
+    }
+
+    fn after(&self) -> Epoch {
+        self.after.as_ref().map_or(Epoch::MAX - 1, |snapshot| snapshot.epoch)
+    }
+
+    /// Where their increments end.
+    fn end(&self) -> Vec<u8> {
+        increment_key(Table::State, &self.base.to_be_bytes(), self.after() + 1)
     }
 }
 
@@ -264,14 +316,93 @@ impl State {
         Ok(if base.newest == point.epoch { base.counts.newest_alone } else { snapshot.record.alone })
     }
 
-    fn freed_by(&self, base: BaseId, epochs: &[Epoch]) -> Result<std::collections::BTreeMap<InodeNo, u64>> {
-        let mut freed = std::collections::BTreeMap::new();
+    /// Bytes of file data that deleting these snapshots of a base, together, would free, by inode. What files share is
+    /// counted where it was shared last.
+    fn freed_by(&self, base: BaseId, epochs: &[Epoch]) -> Result<BTreeMap<InodeNo, u64>> {
+        let mut freed = BTreeMap::new();
+        self.each_dropped(base, epochs, &mut |inode, location| {
+            if !self.meta().contains(Table::Shared, &location.key())? {
+                *freed.entry(inode).or_default() += (location.blocks() * BLOCK_BYTES) as u64;
+            }
+            Ok(())
+        })?;
+        Ok(freed)
+    }
+
+    /// Bytes of file data that deleting all of this would free, by inode: snapshots, by their bases, and whole bases.
+    pub fn freed_by_all(
+        &self,
+        snapshots: &BTreeMap<BaseId, Vec<Epoch>>,
+        bases: &[BaseId],
+    ) -> Result<BTreeMap<InodeNo, u64>> {
+        let mut freed: BTreeMap<InodeNo, u64> = BTreeMap::new();
+        let mut let_go: HashMap<_, u64> = HashMap::new();
+        let mut drop_one = |inode: InodeNo, location: &Location| {
+            let key = location.key();
+            // What several hold is free when the last of them lets go.
+            let is_free = match self.meta().get::<Holders>(Table::Shared, &key)? {
+                None => true,
+                Some(holders) => {
+                    let count = let_go.entry(key).or_default();
+                    *count += 1;
+                    *count == holders.all()
+                }
+            };
+            if is_free {
+                *freed.entry(inode).or_default() += (location.blocks() * BLOCK_BYTES) as u64;
+            }
+            Ok(())
+        };
+        for (base, epochs) in snapshots {
+            self.each_dropped(*base, epochs, &mut drop_one)?;
+        }
+        for base in bases {
+            let prefix = base.to_be_bytes();
+            for table in [Table::Track, Table::Preimage] {
+                for pair in self.meta().range(table, &prefix, &prefix_end(&prefix))? {
+                    let (key, value) = pair?;
+                    let key = match table {
+                        Table::Preimage => match split_preimage(&key)? {
+                            (Table::Track, key, _) => key,
+                            _ => continue,
+                        },
+                        _ => key,
+                    };
+                    let value = split_record(table, &key, &value)?.1;
+                    if !value.is_empty() {
+                        let pointer: Pointer = decode(table, &key, value)?;
+                        let inode = super::base::inode_of_key(&key).unwrap_or_default();
+                        pointer.locations().try_for_each(|location| drop_one(inode, location))?;
+                    }
+                }
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Goes through the locations that only these snapshots of a base hold in it.
+    fn each_dropped(
+        &self,
+        base: BaseId,
+        epochs: &[Epoch],
+        drop_one: &mut dyn FnMut(InodeNo, &Location) -> Result<()>,
+    ) -> Result<()> {
         let mut epochs = epochs.to_vec();
         epochs.sort_unstable();
+        epochs.dedup();
         let all: Vec<Epoch> = self.snapshots(base)?.iter().map(|snapshot| snapshot.epoch).collect();
-        let goes = |epoch: &Epoch| epochs.binary_search(epoch).is_ok();
+        epochs.retain(|epoch| all.binary_search(epoch).is_ok());
+        let place = |epoch: Epoch| all.partition_point(|other| *other < epoch);
+        let goes = |epochs_between: std::ops::Range<Epoch>| {
+            // A damaged record may end before its birth: then nobody sees it.
+            let count = |all: &[Epoch]| {
+                let before = |epoch| all.partition_point(|other| *other < epoch);
+                before(epochs_between.end).saturating_sub(before(epochs_between.start))
+            };
+            count(&all) > 0 && count(&all) == count(&epochs)
+        };
         for &epoch in &epochs {
-            let after = all.iter().copied().find(|other| *other > epoch).unwrap_or(Epoch::MAX - 1);
+            let after = all.get(place(epoch + 1)).copied().unwrap_or(Epoch::MAX - 1);
             let prefix = base.to_be_bytes();
             let from = increment_key(Table::State, &prefix, epoch + 1);
             let to = increment_key(Table::State, &prefix, after + 1);
@@ -284,35 +415,41 @@ impl State {
                     continue;
                 };
                 let (birth, value) = split_record(table, &key, &value)?;
-                let holds = all.partition_point(|other| *other < birth)..all.partition_point(|other| *other < end);
-                if value.is_empty() || holds.is_empty() || !all[holds].iter().all(goes) {
+                if value.is_empty() || !goes(birth..end) {
                     continue;
                 }
                 let pointer: Pointer = decode(table, &key, value)?;
-                for location in pointer.locations() {
-                    if !self.meta().contains(Table::Shared, &location.key())? {
-                        let bytes = (location.blocks() * BLOCK_BYTES) as u64;
-                        *freed.entry(super::base::inode_of_key(&key).unwrap_or_default()).or_default() += bytes;
-                    }
-                }
+                let inode = super::base::inode_of_key(&key).unwrap_or_default();
+                pointer.locations().try_for_each(|location| drop_one(inode, location))?;
             }
         }
-        Ok(freed)
+        Ok(())
     }
 }
 
 impl Txn<'_> {
+    /// Up to [`STEP`] snapshots down from one that are being deleted.
+    fn going(&self, base: BaseId, newest: Epoch) -> Result<Going> {
+        let after = self.snapshot_after(base, newest)?;
+        let mut epochs = vec![newest];
+        let mut at = newest;
+        let before = loop {
+            match self.snapshot_before(base, at)? {
+                Some(snapshot) if snapshot.record.deleting && epochs.len() < STEP => at = snapshot.epoch,
+                found => break found,
+            }
+            epochs.push(at);
+        };
+        Ok(Going { base, epochs, before, after })
+    }
+
     /// Drops up to [`STEP`] pre-images; where to go on, or `None` when there are no more.
-    fn drop_preimages(&mut self, point: Point, cursor: &[u8]) -> Result<Option<Vec<u8>>> {
-        let Point { base, epoch } = point;
-        let before = self.snapshot_before(base, epoch)?.map_or(0, |snapshot| snapshot.epoch);
-        let after = self.snapshot_after(base, epoch)?.map_or(Epoch::MAX - 1, |snapshot| snapshot.epoch);
-        let prefix = base.to_be_bytes();
-        let start = increment_key(Table::State, &prefix, epoch + 1);
+    fn drop_preimages(&mut self, going: &Going, cursor: &[u8]) -> Result<Option<Vec<u8>>> {
+        let before = going.before.as_ref().map_or(0, |snapshot| snapshot.epoch);
+        let start = increment_key(Table::State, &going.base.to_be_bytes(), going.oldest() + 1);
         let from = start.as_slice().max(cursor);
-        let to = increment_key(Table::State, &prefix, after + 1);
         let mut keys = Vec::new();
-        for pair in self.meta().range(Table::Increment, from, &to)? {
+        for pair in self.meta().range(Table::Increment, from, &going.end())? {
             keys.push(pair?.0);
             if keys.len() > STEP {
                 break;
@@ -331,10 +468,42 @@ impl Txn<'_> {
                 let pointer: Pointer = decode(table, &key, value)?;
                 self.state.releases.extend(pointer.locations().map(|location| (*location, Holder::Log, None)));
             }
+            self.state.pass(table, &key, birth);
             self.state.meta.remove(Table::Preimage, &preimage);
             self.state.meta.remove(Table::Increment, &full);
         }
         Ok(next)
+    }
+
+    /// Forgets up to [`STEP`] records that came into being while snapshots were active that are being deleted, unless
+    /// they belong to the increment of the one before from now on; whether there may be more.
+    fn drop_passed(&mut self, going: &Going) -> Result<bool> {
+        match &going.before {
+            // That one goes after these, and all as one then.
+            Some(before) if before.record.deleting => return Ok(false),
+            Some(before) if matches!(before.record.state, SnapshotState::Ended(_)) => return Ok(false),
+            // Nothing is left of which anything is to be told.
+            None if going.after.is_none() => self.state.forget_ended(going.base),
+            _ => {}
+        }
+        let before = going.before.as_ref().map_or(0, |before| before.epoch);
+        let from = increment_key(Table::State, &going.base.to_be_bytes(), before + 1);
+        let mut keys = Vec::new();
+        for pair in self.meta().range(Table::Passed, &from, &going.end())?.take(STEP) {
+            keys.push(pair?.0);
+        }
+        keys.iter().for_each(|key| self.state.meta.remove(Table::Passed, key));
+        Ok(keys.len() == STEP)
+    }
+
+    /// Forgets snapshots of which nothing is left; what their neighbours hold alone has to be counted anew.
+    fn forget(&mut self, going: &Going) -> Result<()> {
+        for &epoch in &going.epochs {
+            self.state.forget_snapshot(Point { base: going.base, epoch });
+            self.state.meta.remove(Table::Orphan, &work_key(going.base, SNAPSHOT, epoch.into()));
+        }
+        let neighbours = going.before.iter().chain(&going.after).filter(|neighbour| !neighbour.record.deleting);
+        neighbours.cloned().collect::<Vec<_>>().into_iter().try_for_each(|neighbour| self.state.forget_alone(neighbour))
     }
 
     /// Writes down that an inode has no name any more and is to be removed.

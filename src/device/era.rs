@@ -196,6 +196,7 @@ impl State {
         self.meta.remove(table, key);
         let before = self.newest_protecting(base, era.since + 1)?;
         if birth > before {
+            self.pass(table, key, birth);
             let locations = pointer.iter().flat_map(Pointer::locations).copied();
             self.releases.extend(locations.map(|location| (location, Holder::Live, None)));
             return Ok(());

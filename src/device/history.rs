@@ -14,7 +14,7 @@ use super::{BaseId, Device, Epoch, Note, Pointer, State, TrackKey, Txn};
 use crate::archive::Archive;
 use crate::error::{Errno, Error, Result};
 use crate::logstore::{Holder, Location, LogStore};
-use crate::meta::{Table, decode, encode, hex};
+use crate::meta::{Pair, Table, decode, encode, hex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
@@ -185,6 +185,25 @@ impl State {
         }
     }
 
+    /// Whether an old value of a key was kept that ended after an epoch, up to another, and was there in the first.
+    pub fn is_saved(&self, table: Table, key: &[u8], epoch: Epoch, end: Epoch) -> Result<bool> {
+        let from = preimage_key(table, key, epoch + 1);
+        let to = preimage_key(table, key, end.saturating_add(1));
+        let old: Box<dyn Iterator<Item = Result<Pair>>> = match self.archive_of(base_of_key(key), epoch)? {
+            Some((archive, _)) => archive.range(&from, &to)?,
+            None => Box::new(self.meta.range(Table::Preimage, &from, &to)?),
+        };
+        for pair in old {
+            let (full, bytes) = pair?;
+            // A longer key that starts with this one can lie in between.
+            if full.len() == from.len() {
+                let (birth, value) = split_record(table, key, &bytes)?;
+                return Ok(birth <= epoch && !value.is_empty());
+            }
+        }
+        Ok(false)
+    }
+
     /// The record of the base itself that decides what a key is at a moment, if its birth allows it.
     pub(super) fn candidate(&self, table: Table, key: &[u8], mut moment: Moment) -> Result<Option<Found>> {
         if let Moment::At(epoch) = moment
@@ -267,11 +286,11 @@ impl State {
     fn protect(&mut self, log: &LogStore, table: Table, key: &[u8]) -> Result<Old> {
         self.settle_key(log, table, key)?;
         let base = self.base(base_of_key(key))?;
-        let (newest, before_newest) = (base.newest, base.before_newest);
+        let (newest, before_newest, ended) = (base.newest, base.before_newest, base.ended);
         // Of an unprotected record nothing is needed but a track's pointer.
         let old = self.meta.with(table, key, |bytes| {
             let (birth, value) = split_record(table, key, bytes)?;
-            let is_needed = birth <= newest || table == Table::Track || value.is_empty();
+            let is_needed = birth <= newest || table == Table::Track || birth < ended || value.is_empty();
             Ok((birth, is_needed.then(|| bytes.to_vec())))
         })?;
         let Some((birth, bytes)) = old else { return Ok(Old::None) };
@@ -286,9 +305,13 @@ impl State {
             self.meta.remove(Table::Tombstone, &tombstone_key(table, key));
         }
         if birth > newest {
+            self.pass(table, key, birth);
             return Ok(if is_tombstone { Old::None } else { Old::Gone(pointer) });
         }
         self.put_preimage(table, key, self.epoch, bytes);
+        if let Some(pointer) = &pointer {
+            self.count(base_of_key(key), |counts| counts.kept += pointer.blocks());
+        }
         let is_alone = birth > before_newest;
         for location in pointer.iter().flat_map(Pointer::locations) {
             if self.keep(log, location)?.all() == 1 && is_alone {
@@ -298,6 +321,15 @@ impl State {
         Ok(if is_tombstone { Old::None } else { Old::Kept { pointer, is_alone } })
     }
 
+    /// Remembers of what goes without a pre-image that it came into being while a snapshot was active whose
+    /// protection has ended: its increment is not to lose that.
+    pub(super) fn pass(&mut self, table: Table, key: &[u8], birth: Epoch) {
+        let is_told = matches!(table, Table::Track | Table::Inode);
+        if is_told && self.bases.get(&base_of_key(key)).is_some_and(|base| birth < base.ended) {
+            self.meta.put_raw(Table::Passed, &increment_key(table, key, birth), Vec::new());
+        }
+    }
+
     pub(super) fn put_preimage(&mut self, table: Table, key: &[u8], end: Epoch, bytes: Vec<u8>) {
         self.meta.put_raw(Table::Preimage, &preimage_key(table, key, end), bytes);
         self.meta.put_raw(Table::Increment, &increment_key(table, key, end), Vec::new());
@@ -305,6 +337,10 @@ impl State {
 
     /// Points a track at the place it was just flushed to, which can share locations with the old one.
     pub(super) fn replace_track(&mut self, device: &Device, key: TrackKey, pointer: &Pointer) -> Result<()> {
+        self.counting_own(key, |state| state.put_track(device, key, pointer))
+    }
+
+    fn put_track(&mut self, device: &Device, key: TrackKey, pointer: &Pointer) -> Result<()> {
         let track = key;
         let key = track_key(key.0, key.1);
         let base = base_of_key(&key);
@@ -393,6 +429,10 @@ impl Txn<'_> {
     pub fn unset(&mut self, table: Table, key: &[u8]) -> Result<bool> {
         if !self.exists(table, key)? {
             return Ok(false);
+        }
+        let track = super::split_track_key(key).filter(|_| table == Table::Track);
+        if let Some(track) = track {
+            self.state.uncount_own(track)?;
         }
         self.protect(table, key)?;
         self.note_record(table, key);

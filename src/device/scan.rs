@@ -40,7 +40,7 @@ impl State {
     }
 
     /// Like [`State::scan`], with the birth of each record.
-    pub(super) fn records(
+    pub fn records(
         &self,
         table: Table,
         from: &[u8],

@@ -1,12 +1,14 @@
 //! Giving tracks that a base shares with others places of their own: a second copy, in the background.
 //!
 //! A track is read, and written as if somebody had written the same bytes again: it is dirty then, and goes to a
-//! new place like any other.
+//! new place like any other. The copy stops where it would take the room that is left to everybody else, and goes on
+//! when there is room again. It is over when a walk over all tracks has found none that is shared.
 
 use super::base::inode_of_key;
 use super::delete::{SEPARATE, work_key, work_range};
-use super::{BaseId, Device, InodeNo, Moment, TrackNo, split_track_key};
-use crate::error::Result;
+use super::{BaseId, Device, InodeNo, Moment, Pointer, TrackKey, TrackNo, split_track_key};
+use crate::error::{Error, Result};
+use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, decode, prefix_end};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -18,9 +20,49 @@ const STEP: usize = 256;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Separate {
     /// Where it goes on.
-    cursor: ByteBuf,
-    /// Bytes copied.
+    pub(super) cursor: ByteBuf,
+    /// Bytes that the tracks take which are known to have places of their own, and all of the base.
     pub done: u64,
+    #[serde(default)]
+    pub total: u64,
+    /// Bytes that were to be copied, as far as that was known when it began, and that were.
+    #[serde(default)]
+    pub wanted: u64,
+    #[serde(default)]
+    pub copied: u64,
+    /// It has stopped for want of room.
+    #[serde(default)]
+    pub is_stopped: bool,
+    /// It had at some time.
+    #[serde(default)]
+    pub has_stopped: bool,
+    /// A track could not be copied while others worked on it: all are looked at once more.
+    #[serde(default)]
+    again: bool,
+    /// Tracks that are damaged, which cannot be copied and stay as they are.
+    #[serde(default)]
+    pub damaged: u64,
+}
+
+/// What a step has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Separated {
+    /// There is nothing to be done, or no room for it.
+    Nothing,
+    Some,
+    /// Room has ended; it goes on by itself.
+    Stopped(BaseId, Separate),
+    /// There is room again.
+    Resumed(BaseId),
+    Done(BaseId, Separate),
+}
+
+/// What became of a track that was to be copied.
+enum Copied {
+    Done,
+    Damaged,
+    /// Others worked on it.
+    Left,
 }
 
 impl super::State {
@@ -31,67 +73,116 @@ impl super::State {
 }
 
 impl super::Changing<'_> {
-    /// From now on the background gives the tracks of a base places of their own, once it is settled.
-    pub fn separate(&mut self, base: BaseId) {
-        self.state.meta.put(Table::Orphan, &work_key(base, SEPARATE, 0), &Separate::default());
+    /// From now on the background gives the tracks of a base places of their own, once it is settled; it takes so
+    /// many bytes.
+    pub fn separate(&mut self, base: BaseId, wanted: u64) -> Result<()> {
+        let total = self.state.counts(base)?.refers * BLOCK_BYTES as u64;
+        let begun = Separate { total, wanted, ..Separate::default() };
+        self.state.meta.put(Table::Orphan, &work_key(base, SEPARATE, 0), &begun);
+        Ok(())
     }
 }
 
+/// Tracks that one step looks at.
+struct Piece {
+    shared: Vec<TrackKey>,
+    /// Bytes that the shared ones take, and all.
+    shared_bytes: u64,
+    bytes: u64,
+    /// Where to go on.
+    next: Option<Vec<u8>>,
+}
+
 impl Device {
-    /// Does a piece of separating; false when there is nothing to do. `lock` keeps a file from being changed.
-    pub fn separate_step<L>(&self, lock: impl Fn(InodeNo) -> L) -> Result<bool> {
+    /// Does a piece of separating. `lock` keeps a file from being changed.
+    pub fn separate_step<L>(&self, lock: impl Fn(InodeNo) -> L) -> Result<Separated> {
+        let _one_at_a_time = self.separating.lock();
         let found = {
             let look = self.look()?;
             let mut found = None;
             for (base, record) in look.bases() {
                 let (from, to) = work_range(base, SEPARATE);
                 if record.eras.is_empty() && look.meta.last(Table::Orphan, &from, &to)?.is_some() {
-                    found = Some(base);
+                    found = look.separating(base)?.map(|separate| (base, separate));
                     break;
                 }
             }
             found
         };
-        let Some(base) = found else { return Ok(false) };
-        let (shared, next) = self.shared_tracks(base)?;
-        let mut done = 0;
-        for (inode, track) in shared {
-            let _file = lock(inode);
-            done += self.write_again(inode, track)?;
+        let Some((base, separate)) = found else { return Ok(Separated::Nothing) };
+        let piece = self.shared_tracks(base, &separate)?;
+        let has_room = piece.shared_bytes == 0 || self.has_room_for_copy(&*self.look()?, piece.shared_bytes)?;
+        if has_room == separate.is_stopped {
+            let changed = Separate { is_stopped: !has_room, has_stopped: true, ..separate };
+            self.note_separating(base, Some(&changed))?;
+            return Ok(if has_room { Separated::Resumed(base) } else { Separated::Stopped(base, changed) });
         }
-        let mut txn = self.begin()?;
-        let key = work_key(base, SEPARATE, 0);
-        if let Some(mut separate) = txn.meta().get::<Separate>(Table::Orphan, &key)? {
-            separate.done += done;
-            match next {
-                Some(next) => {
-                    separate.cursor = ByteBuf::from(next);
-                    txn.state.meta.put(Table::Orphan, &key, &separate);
+        if !has_room {
+            return Ok(Separated::Nothing);
+        }
+        let mut separate = separate;
+        for (inode, track) in piece.shared {
+            let _file = lock(inode);
+            match self.write_again(inode, track) {
+                Ok(Copied::Done) => {}
+                Ok(Copied::Damaged) => separate.damaged += 1,
+                Ok(Copied::Left) => separate.again = true,
+                // Somebody else was faster.
+                Err(error) if error.is_no_space() => {
+                    let changed = Separate { is_stopped: true, has_stopped: true, ..separate };
+                    self.note_separating(base, Some(&changed))?;
+                    return Ok(Separated::Stopped(base, changed));
                 }
+                Err(error) => return Err(error),
+            }
+        }
+        separate.done += piece.bytes;
+        separate.copied += piece.shared_bytes;
+        separate.total = separate.total.max(separate.done);
+        match piece.next {
+            Some(next) => separate.cursor = ByteBuf::from(next),
+            None if separate.again => separate = Separate { cursor: ByteBuf::new(), done: 0, again: false, ..separate },
+            None => {
+                self.note_separating(base, None)?;
+                return Ok(Separated::Done(base, separate));
+            }
+        }
+        self.note_separating(base, Some(&separate))?;
+        Ok(Separated::Some)
+    }
+
+    fn note_separating(&self, base: BaseId, separate: Option<&Separate>) -> Result<()> {
+        let mut txn = self.begin_unthrottled()?;
+        let key = work_key(base, SEPARATE, 0);
+        // The base may be gone.
+        if txn.meta().contains(Table::Orphan, &key)? {
+            match separate {
+                Some(separate) => txn.state.meta.put(Table::Orphan, &key, separate),
                 None => txn.state.meta.remove(Table::Orphan, &key),
             }
         }
-        txn.finish()?;
-        Ok(true)
+        txn.finish()
     }
 
-    /// Some tracks of a base that others hold as well, and where to go on.
-    fn shared_tracks(&self, base: BaseId) -> Result<(Vec<super::TrackKey>, Option<Vec<u8>>)> {
+    /// Some tracks of a base, and which of them others hold as well.
+    fn shared_tracks(&self, base: BaseId, separate: &Separate) -> Result<Piece> {
         let look = self.look()?;
         let prefix = base.to_be_bytes();
-        let separate: Separate = look.separating(base)?.unwrap_or_default();
         let from = separate.cursor.as_slice().max(&prefix);
-        let mut shared = Vec::new();
+        let mut piece = Piece { shared: Vec::new(), shared_bytes: 0, bytes: 0, next: None };
         let mut last = None;
         let mut count = 0;
         for pair in look.meta.range(Table::Track, from, &prefix_end(&prefix))?.take(STEP) {
             let (key, bytes) = pair?;
             let value = super::split_record(Table::Track, &key, &bytes)?.1;
             if let (Some((inode, track)), false) = (split_track_key(&key), value.is_empty()) {
-                let pointer: super::Pointer = decode(Table::Track, &key, value)?;
+                let pointer: Pointer = decode(Table::Track, &key, value)?;
+                let bytes = pointer.blocks() * BLOCK_BYTES as u64;
+                piece.bytes += bytes;
                 for location in pointer.locations() {
                     if look.meta.contains(Table::Shared, &location.key())? {
-                        shared.push((inode, track));
+                        piece.shared.push((inode, track));
+                        piece.shared_bytes += bytes;
                         break;
                     }
                 }
@@ -99,35 +190,39 @@ impl Device {
             count += 1;
             last = Some(key);
         }
-        let next = last.filter(|_| count == STEP).map(|mut key| {
+        piece.next = last.filter(|_| count == STEP).map(|mut key| {
             key.push(0);
             key
         });
-        debug_assert!(next.as_ref().is_none_or(|key| inode_of_key(key).is_some()));
-        Ok((shared, next))
+        debug_assert!(piece.next.as_ref().is_none_or(|key| inode_of_key(key).is_some()));
+        Ok(piece)
     }
 
-    /// Makes a track dirty with the bytes that it has.
-    fn write_again(&self, inode: InodeNo, track: TrackNo) -> Result<u64> {
+    /// Makes a track dirty with the bytes that it has. What is in memory lies over the old place perhaps, and is
+    /// made a whole. The caller holds the file's lock.
+    fn write_again(&self, inode: InodeNo, track: TrackNo) -> Result<Copied> {
         let (source, pointer) = {
             let look = self.look()?;
             match look.pointer(inode, track, Moment::Live)? {
-                Some((pointer, _)) if !look.is_in_memory(&(inode, track)) => {
-                    (self.source(&look, inode, track, Moment::Live)?, pointer)
-                }
-                _ => return Ok(0),
+                Some((pointer, _)) => (self.source(&look, inode, track, Moment::Live)?, pointer),
+                None => return Ok(Copied::Done),
             }
         };
-        let bytes = self.read_track(source, inode, track, Moment::Live)?;
+        let bytes = match self.read_track(source, inode, track, Moment::Live) {
+            Ok(bytes) => bytes,
+            Err(Error::Corrupt { .. }) => return Ok(Copied::Damaged),
+            Err(error) => return Err(error),
+        };
         let mut txn = self.begin_growing()?;
-        let is_same = txn.pointer(inode, track, Moment::Live)?.is_some_and(|(now, _)| now == pointer);
-        if !is_same || txn.is_in_memory(&(inode, track)) {
-            return Ok(0);
+        // It may have been flushed meanwhile.
+        if !txn.pointer(inode, track, Moment::Live)?.is_some_and(|(now, _)| now == pointer) {
+            return Ok(Copied::Left);
         }
-        txn.reserve(1)?;
-        let len = bytes.len() as u64;
+        if txn.needs_slot(inode, track) {
+            txn.reserve(1)?;
+        }
         txn.edit_track(inode, track, Some(bytes), |_| {});
         txn.finish()?;
-        Ok(len)
+        Ok(Copied::Done)
     }
 }

@@ -11,12 +11,15 @@
 //! An active snapshot protects what it shows. A deactivated one protects nothing and can be seen as long as a
 //! later one protects it. Of one that has ended only the increment is left: what changed while it was active.
 
-use super::base::Point;
+use super::base::{Bases, Point, SnapshotRef};
 use super::{BaseId, Commit, Device, Epoch, InodeNo, Moment, State, base_of};
+use crate::archive::Mark;
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
+use crate::id::Id;
 use crate::meta::{Table, decode};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SnapshotState {
@@ -62,6 +65,43 @@ pub struct SnapshotRecord {
     pub alone: Option<u64>,
     /// Bytes of room that are set aside for it.
     pub reserve: u64,
+    /// No other snapshot has it, in no copy of the store.
+    pub id: Id,
+    /// Why it is held; empty where nobody said.
+    pub tags: Vec<String>,
+}
+
+/// Of a hold for which nobody said why.
+pub const HOLD_TAG: &str = "hold";
+
+impl SnapshotRecord {
+    /// Why it is held; one reason at least if it is.
+    pub fn hold_tags(&self) -> Vec<String> {
+        match self.held && self.tags.is_empty() {
+            true => vec![HOLD_TAG.to_string()],
+            false => self.tags.clone(),
+        }
+    }
+
+    /// Adds a reason to hold it; false if it was there.
+    pub fn add_hold(&mut self, tag: &str) -> bool {
+        let mut tags = self.hold_tags();
+        let is_new = !tags.iter().any(|known| known == tag);
+        if is_new {
+            tags.push(tag.to_string());
+        }
+        (self.held, self.tags) = (true, tags);
+        is_new
+    }
+
+    /// Takes a reason away, or all; with the last of them the hold ends. False if it was not there.
+    pub fn end_hold(&mut self, tag: Option<&str>) -> bool {
+        let before = self.hold_tags();
+        let left: Vec<String> = before.iter().filter(|known| tag.is_some_and(|tag| *known != tag)).cloned().collect();
+        let has_ended = left.len() < before.len();
+        (self.held, self.tags) = (!left.is_empty(), left);
+        has_ended
+    }
 }
 
 /// How a snapshot is to be taken.
@@ -89,12 +129,24 @@ impl Snapshot {
         Point { base: self.base, epoch: self.epoch }
     }
 
+    /// How an archive names it.
+    pub fn mark(&self) -> Mark {
+        let SnapshotRecord { id, name, time, purpose, .. } = &self.record;
+        Mark { epoch: self.epoch, id: *id, name: name.clone(), time: *time, is_save: *purpose == Purpose::Save }
+    }
+
+    /// How others name it.
+    pub fn as_ref(&self) -> SnapshotRef {
+        SnapshotRef { epoch: self.epoch, id: self.record.id }
+    }
+
     /// Whether it can still be looked into.
     pub fn is_readable(&self) -> bool {
         !self.record.deleting && !matches!(self.record.state, SnapshotState::Ended(_))
     }
 }
 
+/// The key of a snapshot's record, and of an archived time.
 pub(super) fn snapshot_key(base: BaseId, epoch: Epoch) -> [u8; 8] {
     let mut key = [0; 8];
     key[..4].copy_from_slice(&base.to_be_bytes());
@@ -106,21 +158,31 @@ fn name_key(base: BaseId, name: &str) -> Vec<u8> {
     [&base.to_be_bytes()[..], name.as_bytes()].concat()
 }
 
-fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
+pub(super) fn split_snapshot_key(key: &[u8]) -> Result<(BaseId, Epoch)> {
     let number = |range: std::ops::Range<usize>| Some(u32::from_be_bytes(key.get(range)?.try_into().ok()?));
-    let (base, epoch) = number(0..4)
-        .zip(number(4..8))
-        .ok_or_else(|| Error::corrupt("the table of snapshots", "a key has the wrong length"))?;
+    number(0..4).zip(number(4..8)).ok_or_else(|| Error::corrupt("the table of snapshots", "a key has the wrong length"))
+}
+
+fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
+    let (base, epoch) = split_snapshot_key(key)?;
     Ok(Snapshot { base, epoch, record: decode(Table::Snapshot, key, value)?, is_archived: false })
 }
 
 impl State {
     /// The newest snapshot before an epoch for which old values are kept; 0 without any.
     pub(super) fn newest_protecting(&self, base: BaseId, mut before: Epoch) -> Result<Epoch> {
+        let mut needed = None;
         loop {
             let Some(snapshot) = self.snapshot_before(base, before)? else { return Ok(0) };
             let is_active = snapshot.record.state == SnapshotState::Active && !snapshot.record.deleting;
-            if is_active || self.is_archiving(snapshot.point()) || !self.dependants(snapshot.point())?.is_empty() {
+            if is_active || self.is_archiving(snapshot.point()) {
+                return Ok(snapshot.epoch);
+            }
+            let needed = match &mut needed {
+                Some(needed) => needed,
+                none => none.insert(self.all_dependants()?),
+            };
+            if needed.contains_key(&snapshot.point()) {
                 return Ok(snapshot.epoch);
             }
             before = snapshot.epoch;
@@ -237,15 +299,16 @@ impl State {
         let reserve = if options.reserve { counts.refers * crate::limits::BLOCK_BYTES as u64 } else { 0 };
         let SnapOptions { offline, held, purpose, reserve: _ } = options;
         let refers = counts.refers;
+        let id = Id::random();
         let record =
-            SnapshotRecord { name, time, offline, held, purpose, refers, reserve, ..SnapshotRecord::default() };
+            SnapshotRecord { name, time, offline, held, purpose, refers, reserve, id, ..SnapshotRecord::default() };
         let snapshot = Snapshot { base, epoch, record, is_archived: false };
         self.put_snapshot(&snapshot);
         self.meta.put(Table::Name, &name_key(base, &snapshot.record.name), &epoch);
         self.epoch = next;
         if let Some(found) = self.bases.get_mut(&base) {
-            (found.before_newest, found.newest) = (last, epoch);
-            found.counts.newest_alone = Some(0);
+            (found.before_newest, found.newest, found.newest_reserve) = (last, epoch, reserve);
+            (found.counts.newest_alone, found.counts.kept) = (Some(0), 0);
         }
         self.reserved += reserve;
         Ok(snapshot)
@@ -258,7 +321,7 @@ impl State {
         self.find_newest(base)?;
         let after = neighbours(self.base(base)?);
         if before != after {
-            self.count(base, |counts| counts.newest_alone = None);
+            self.count(base, |counts| (counts.newest_alone, counts.kept) = (None, 0));
         }
         let newest = after.0;
         let now = self.epoch;
@@ -266,6 +329,7 @@ impl State {
             if later.record.state == SnapshotState::Deactivated {
                 later.record.state = SnapshotState::Ended(now);
                 self.put_snapshot(&later);
+                self.note_ended(base, now);
             }
         }
         Ok(())
@@ -295,24 +359,30 @@ impl State {
         self.put_snapshot(&Snapshot { record, ..snapshot.clone() });
     }
 
-    /// Makes a snapshot invisible; what only it needs is removed later, step by step.
-    pub(super) fn hide(&mut self, snapshot: &Snapshot) -> Result<()> {
-        self.meta.remove(Table::Name, &name_key(snapshot.base, &snapshot.record.name));
-        self.reserved = self.reserved.saturating_sub(snapshot.record.reserve);
-        let record = SnapshotRecord { deleting: true, ..snapshot.record.clone() };
-        self.put_snapshot(&Snapshot { record, ..snapshot.clone() });
-        self.forget_alone_beside(snapshot.point())?;
-        self.protection_changed(snapshot.base)
-    }
-
-    /// What the neighbours of a snapshot hold alone has to be counted anew.
-    fn forget_alone_beside(&mut self, point: Point) -> Result<()> {
-        let before = self.kept_before(point.base, point.epoch)?;
-        let after = self.kept_after(point.base, point.epoch)?;
-        for neighbour in before.into_iter().chain(after) {
-            self.forget_alone(neighbour)?;
+    /// Makes snapshots of a base invisible; what only they need is removed later, step by step.
+    pub(super) fn hide(&mut self, base: BaseId, snapshots: &[Snapshot]) -> Result<()> {
+        let mut hidden = BTreeSet::new();
+        for snapshot in snapshots {
+            self.meta.remove(Table::Name, &name_key(base, &snapshot.record.name));
+            self.reserved = self.reserved.saturating_sub(snapshot.record.reserve);
+            let record = SnapshotRecord { deleting: true, ..snapshot.record.clone() };
+            self.put_snapshot(&Snapshot { record, ..snapshot.clone() });
+            hidden.insert(snapshot.epoch);
         }
-        Ok(())
+        // What the neighbours hold alone has to be counted anew; those that lie side by side have the same ones.
+        while let Some(newest) = hidden.pop_last() {
+            let after = self.kept_after(base, newest)?;
+            let mut oldest = newest;
+            let before = loop {
+                match self.snapshot_before(base, oldest)? {
+                    Some(snapshot) if snapshot.record.deleting => oldest = snapshot.epoch,
+                    found => break found,
+                }
+                hidden.remove(&oldest);
+            };
+            before.into_iter().chain(after).try_for_each(|neighbour| self.forget_alone(neighbour))?;
+        }
+        self.protection_changed(base)
     }
 
     pub(super) fn forget_alone(&mut self, mut snapshot: Snapshot) -> Result<()> {
@@ -325,9 +395,8 @@ impl State {
     }
 
     /// Forgets a snapshot of which nothing is left.
-    pub(super) fn forget_snapshot(&mut self, point: Point) -> Result<()> {
+    pub(super) fn forget_snapshot(&mut self, point: Point) {
         self.meta.remove(Table::Snapshot, &snapshot_key(point.base, point.epoch));
-        self.forget_alone_beside(point)
     }
 }
 
@@ -337,8 +406,7 @@ impl Commit<'_> {
     pub fn change<R>(&mut self, change: impl FnOnce(&mut Changing<'_>) -> Result<R>) -> Result<R> {
         let device = self.device;
         self.run_soon(|state| {
-            state.meta.begin();
-            let before = (state.epoch, state.bases.clone(), state.reserved, state.log_blocks);
+            let before = Before::begin(state);
             match change(&mut Changing { device, state }) {
                 Ok(result) => {
                     state.meta.finish();
@@ -346,14 +414,46 @@ impl Commit<'_> {
                     Ok(result)
                 }
                 Err(error) => {
-                    state.meta.rollback();
-                    state.counts_undo.clear();
-                    state.releases.clear();
-                    (state.epoch, state.bases, state.reserved, state.log_blocks) = before;
+                    before.take_back(state);
                     Err(error)
                 }
             }
         })
+    }
+
+    /// What [`Commit::change`] would come to, or why it would be refused. It is done, and taken back: nothing has happened.
+    pub fn rehearse<R>(&mut self, change: impl FnOnce(&mut Changing<'_>) -> Result<R>) -> Result<R> {
+        let device = self.device;
+        let mut guard = self.flushed()?;
+        let state = &mut *guard;
+        let before = Before::begin(state);
+        let result = change(&mut Changing { device, state });
+        before.take_back(state);
+        result
+    }
+}
+
+/// What a state had before a step, besides its tables.
+struct Before {
+    epoch: Epoch,
+    bases: Bases,
+    reserved: u64,
+    log_blocks: u64,
+}
+
+impl Before {
+    fn begin(state: &mut State) -> Before {
+        state.meta.begin();
+        let State { epoch, reserved, log_blocks, .. } = *state;
+        Before { epoch, bases: state.bases.clone(), reserved, log_blocks }
+    }
+
+    fn take_back(self, state: &mut State) {
+        state.meta.rollback();
+        state.counts_undo.clear();
+        state.releases.clear();
+        let Before { epoch, bases, reserved, log_blocks } = self;
+        (state.epoch, state.bases, state.reserved, state.log_blocks) = (epoch, bases, reserved, log_blocks);
     }
 }
 
@@ -383,8 +483,7 @@ impl Changing<'_> {
         may_use: &dyn Fn(&State, Epoch) -> Result<bool>,
     ) -> Result<Snapshot> {
         if options.reserve {
-            let bytes = self.state.base(base)?.counts.refers * crate::limits::BLOCK_BYTES as u64;
-            self.device.check_reservable(self.state, bytes)?;
+            self.check_reservable(&[base])?;
         }
         self.state.add_snapshot(base, name, time, options, may_use)
     }

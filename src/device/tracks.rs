@@ -5,13 +5,13 @@ use super::{ArchivedTrack, TrackRecord};
 use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn, base_of, inode_of_key, inode_prefix};
 use crate::archive::Archive;
 use crate::error::{Error, Result};
-use crate::limits::{DIRTY_BYTES_MAX, DIRTY_RECORDS_MAX, DIRTY_ROOM_MAX, SEGMENT_BYTES};
+use crate::limits::{DIRTY_BYTES_MAX, DIRTY_RECORDS_MAX, DIRTY_ROOM_MAX};
 use crate::logstore::{Holder, Holders, Placed};
 use crate::meta::Table;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-pub(super) fn track_key(inode: InodeNo, track: TrackNo) -> [u8; 20] {
+pub fn track_key(inode: InodeNo, track: TrackNo) -> [u8; 20] {
     let mut key = [0; 20];
     key[..12].copy_from_slice(&inode_prefix(inode));
     key[12..].copy_from_slice(&track.to_be_bytes());
@@ -29,6 +29,12 @@ pub struct Source {
     /// Patches in memory, the newest first.
     patches: Vec<Arc<Patches>>,
     below: Below,
+}
+
+impl Source {
+    pub(super) fn stored(stored: Stored) -> Source {
+        Source { patches: Vec::new(), below: Below::Stored(stored) }
+    }
 }
 
 /// What patches in memory lie over.
@@ -269,7 +275,27 @@ impl Device {
                 _ => false,
             };
             if is_same {
-                return Err(name_file(error, inode, track));
+                let twins = match (&error, &again.below) {
+                    (Error::Corrupt { .. }, Below::Stored(_)) => look.twins(inode, track, moment)?,
+                    _ => Vec::new(),
+                };
+                let mut others = Vec::new();
+                for (twin, then) in twins {
+                    if let Some((pointer, _)) = look.pointer(twin, track, then)? {
+                        let below = Below::Stored(self.placed(&look, pointer)?);
+                        others.push(Source { patches: again.patches.clone(), below });
+                    }
+                }
+                drop(look);
+                // As it was when it was looked up: one that is gone by now does not match its checksum.
+                let error = name_file(error, inode, track);
+                for other in others {
+                    if let Ok(fetched) = fetch(&other) {
+                        log::warn!("inode {inode}, track {track}: read from the other copy of its mirror");
+                        return Ok(fetched);
+                    }
+                }
+                return Err(error);
             }
             source = again;
         }
@@ -309,20 +335,6 @@ impl Txn<'_> {
     /// is used by [`Txn::edit_track`] or given back with [`Txn::unreserve`].
     pub fn reserve(&mut self, tracks: usize) -> Result<()> {
         self.device.log.reserve(&mut self.state.meta, tracks)
-    }
-
-    /// NOSPC where so many tracks more would take room that is set aside for snapshots.
-    pub fn check_growth(&self, tracks: usize) -> Result<()> {
-        let set_aside = self.state.reserved_room();
-        if tracks == 0 || set_aside == 0 {
-            return Ok(());
-        }
-        let usage = self.device.log.usage();
-        let free = self.device.room()?.available + usage.segments.saturating_sub(usage.used);
-        let dirty = self.state.dirty_room(self.device.track_bytes()) as u64;
-        let spare = self.device.kv.reserve_to_come()? + 2 * crate::limits::RESERVE_BYTES_MIN + SEGMENT_BYTES;
-        let wanted = dirty + tracks as u64 * self.device.track_bytes() + spare;
-        if free < set_aside + wanted { Err(Error::Posix(crate::error::Errno::NOSPC)) } else { Ok(()) }
     }
 
     pub fn unreserve(&mut self, tracks: usize) {
@@ -416,6 +428,7 @@ impl Txn<'_> {
     /// Lets a track share the locations of another one, which must not be in memory only. `known` is the
     /// kind of record that `pointer` stands in.
     pub fn share_track(&mut self, inode: InodeNo, track: TrackNo, pointer: &Pointer, known: Holder) -> Result<()> {
+        self.state.uncount_own((inode, track))?;
         for location in pointer.locations() {
             if self.state.share(&self.device.log, location, known)? == (Holders { live: 0, log: 1 }) {
                 self.state.count_single((inode, track), location, u64::saturating_sub)?;

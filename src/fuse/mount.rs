@@ -1,12 +1,13 @@
 //! Mounting and unmounting, and the session between.
 
+mod end;
 mod helper;
 
-use super::number::{Node, Place, Virtual};
-use super::{FileSystem, Notify};
+use super::number::{Node, Place, Virtual, live_number};
+use super::{FileSystem, Notify, Opens};
 use crate::device::BaseId;
 use crate::error::{Errno, Error, Result};
-use fuser::{Config, Generation, INodeNo, ReplyEntry, Request, Session, SessionACL};
+use fuser::{Config, Generation, ReplyEntry, Request, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::CString;
 use std::fs::File;
@@ -19,11 +20,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-const DEVICE: &str = "/dev/fuse";
+pub(super) const DEVICE: &str = "/dev/fuse";
 const SUBTYPE: &str = "pitfs";
 const FUSERMOUNT: &str = "fusermount3";
 const THREADS_DEFAULT: usize = 2;
 const THREADS_MAX: usize = 64;
+/// Users of a mount that an error names.
+const USERS_SHOWN: usize = 3;
 
 /// Mount options, as given with `-o`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Options {
     pub nonempty: bool,
     /// Let the kernel collect small writes; see docs/semantics.md for what that means for snapshots.
     pub writeback: bool,
+    /// Which opens of files are requests.
+    pub opens: Opens,
     pub threads: Option<usize>,
     pub fsname: Option<String>,
 }
@@ -66,6 +71,8 @@ pub const OPTION_HELP: &[(&str, &str)] = &[
     ("dirsync", "every change of a directory waits for the disk"),
     ("nonempty", "mount over a directory that is not empty"),
     ("writeback", "let the kernel collect small writes"),
+    ("open=all", "each open of a file is a request, so that none in a snapshot is opened for writing (default)"),
+    ("open=none", "none is: reading many small files is faster, and a mapping can show changes of a snapshot"),
     ("threads=N", "threads that serve requests"),
     ("fsname=NAME", "what the list of mounts shows as the source"),
 ];
@@ -93,6 +100,8 @@ pub fn parse_options(given: &[String]) -> Result<Options> {
             ("dirsync", None) => options.dirsync = true,
             ("nonempty", None) => options.nonempty = true,
             ("writeback", None) => options.writeback = true,
+            ("open", Some("all")) => options.opens = Opens::All,
+            ("open", Some("none")) => options.opens = Opens::None,
             ("threads", Some(count)) => {
                 options.threads =
                     Some(count.parse().ok().filter(|n| (1..=THREADS_MAX).contains(n)).ok_or_else(|| {
@@ -122,6 +131,10 @@ pub fn parse_options(given: &[String]) -> Result<Options> {
             }
         }
     }
+    if options.writeback && options.opens == Opens::None {
+        let text = "-o writeback needs to know which files are open: leave out -o open=none";
+        return Err(Error::Refused(Errno::INVAL, text.into()));
+    }
     Ok(options)
 }
 
@@ -131,15 +144,19 @@ pub fn dead_mount(path: &Path) -> Error {
     Error::Refused(
         Errno::NOTCONN,
         format!(
-            "at {shown} hangs a mount whose daemon is gone; run `pitfs umount {shown}` (or `umount -l {shown}`, or `fusermount3 -uz {shown}`) and try again"
+            "at {shown} hangs a mount whose daemon is gone; run `pitfs umount {shown}` and try again (`umount -f {shown}` as root or `fusermount3 -uz {shown}` do it too)"
         ),
     )
 }
 
-/// Says what is wrong with a directory as a mount point, before anything is started.
-pub fn check_mount_point(path: &Path, options: &Options) -> Result<()> {
+/// Says what is wrong with a directory as a mount point of a store, before anything is started.
+pub fn check_mount_point(path: &Path, store: &Path, options: &Options) -> Result<()> {
     let refused = |errno, text: String| Err(Error::Refused(errno, text));
     let shown = path.display();
+    if end::hides(path, store) {
+        let text = format!("a mount at {shown} would hide the store {}; choose another directory", store.display());
+        return refused(Errno::INVAL, text);
+    }
     // The kernel may know attributes of a mount whose daemon is gone; its room it has to ask for.
     let found = rustix::fs::statvfs(path).map_err(std::io::Error::from).and_then(|_| std::fs::metadata(path));
     let metadata = match found {
@@ -210,13 +227,22 @@ impl std::ops::Deref for Served {
 }
 
 impl Served {
+    pub(super) fn file_system(&self) -> Arc<FileSystem> {
+        self.0.clone()
+    }
+
+    /// How to tell the kernel of changes, once it can be told.
+    pub(super) fn notify(&self) -> Option<Notify> {
+        self.1.get().cloned()
+    }
+
     /// Takes a snapshot for a `mkdir` in a base's directory; makes a base for one above these.
     pub(super) fn mkdir_in_root(&self, request: &Request, parent: u64, name: Vec<u8>, reply: ReplyEntry) {
         let fs = self.0.clone();
         let (uid, gid) = (request.uid(), request.gid());
-        let take = move |mount_point: Option<&Path>| {
-            let made = mount_point
-                .map_or(Ok(()), |path| fs.fetch_dirty_pages(path))
+        let take = move |notify: Option<&Notify>| {
+            let made = notify
+                .map_or(Ok(()), |notify| fs.fetch_dirty_pages(notify))
                 .and_then(|()| fs.numbers.node(parent))
                 .and_then(|node| fs.make_shown(&node, &name, uid, gid));
             match made {
@@ -227,8 +253,8 @@ impl Served {
         match (self.writeback, self.1.get()) {
             // Fetching dirty pages waits for other requests: not on a thread that serves them.
             (true, Some(notify)) => {
-                let mount_point = notify.mount_point().to_path_buf();
-                std::thread::spawn(move || take(Some(&mount_point)));
+                let notify = notify.clone();
+                std::thread::spawn(move || take(Some(&notify)));
             }
             (true, None) | (false, _) => take(None),
         }
@@ -241,15 +267,36 @@ impl Served {
             // A tree with files in it; `pitfs clone delete` means it.
             return Err(Error::Posix(Errno::NOTEMPTY));
         }
+        let live = self.path_of_live(base)?;
+        // The kernel asks only about the directory itself, and would keep what is inside where nobody reaches it.
+        self.check_nothing_inside(live.parent().unwrap_or(Path::new("")), name)?;
         views.delete(&[name]).map(|_| ())
     }
 
-    /// Lets the kernel drop pages of a snapshot that somebody tried to write to.
-    pub(super) fn drop_pages(&self, number: u64, offset: u64, len: usize) {
-        if let Some(notify) = self.1.get().cloned() {
-            // The request that failed still holds the pages; they are free once it is answered.
-            std::thread::spawn(move || notify.drop_pages(INodeNo(number), offset, len));
+    /// A file is open for writing from now on, or was until now.
+    pub(super) fn ask_for_blocks_again(&self, number: u64) {
+        if self.live_inode(number).is_some_and(|inode| self.stored_blocks(inode).1) {
+            self.drop_attributes(number);
         }
+    }
+
+    /// For a thread that serves a request about this very inode.
+    pub(super) fn drop_attributes(&self, number: u64) {
+        if let Some(notify) = self.1.get() {
+            notify.drop_attributes(number);
+        }
+    }
+
+    /// Lets the kernel drop what somebody tried to write to a snapshot, or to a mirror that is in step.
+    pub(super) fn drop_written(&self, number: u64, offset: u64, len: usize) {
+        let Some(notify) = self.1.get().cloned() else { return };
+        // With its writeback cache it has the size and the time of what it took.
+        let live = self.live_inode(number).filter(|_| self.writeback);
+        // The request that failed still holds the pages; they are free once it is answered.
+        std::thread::spawn(move || {
+            notify.drop_pages(number, offset, len);
+            live.into_iter().for_each(|inode| notify.take_back(inode));
+        });
     }
 }
 
@@ -268,19 +315,16 @@ impl FileSystem {
     }
 
     /// With the writeback cache: brings in what writers have written and the kernel still keeps.
-    fn fetch_dirty_pages(&self, mount_point: &Path) -> Result<()> {
-        let open: Vec<u64> = self.open_for_writing.lock().keys().copied().collect();
-        for inode in open {
-            let shown = mount_point.join(self.path_of_live(crate::device::base_of(inode))?);
+    fn fetch_dirty_pages(&self, notify: &Notify) -> Result<()> {
+        for inode in self.open_for_writing.all() {
+            let shown = match self.path_of_live(crate::device::base_of(inode)) {
+                Ok(path) => path,
+                // A tree that is offline has no path.
+                Err(Error::Posix(Errno::NOENT)) => continue,
+                Err(error) => return Err(error),
+            };
             for path in self.views.tree().paths(inode, crate::device::Moment::Live)?.into_iter().take(1) {
-                let path = shown.join(std::ffi::OsStr::from_bytes(&path));
-                match File::open(&path).and_then(|file| file.sync_all()) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(error) => {
-                        return Err(Error::media(format!("fetching what was written to {}", path.display()), error));
-                    }
-                }
+                notify.fetch_written(live_number(inode), &shown.join(std::ffi::OsStr::from_bytes(&path)))?;
             }
         }
         Ok(())
@@ -289,7 +333,7 @@ impl FileSystem {
 
 impl FileSystem {
     /// Where a base as it is now stands in the mount.
-    fn path_of_live(&self, base: BaseId) -> Result<PathBuf> {
+    pub(super) fn path_of_live(&self, base: BaseId) -> Result<PathBuf> {
         let tops = match self.only {
             Some(only) => vec![(only, String::new())],
             None => self.views.top_bases()?,
@@ -328,8 +372,11 @@ impl Mounted {
         let mount_point = mount_point
             .canonicalize()
             .map_err(|error| Error::media(format!("looking at {}", mount_point.display()), error))?;
+        if options.writeback {
+            fs.views.tree().stamp_like_kernel()?;
+        }
         let fs = Arc::new(fs);
-        let notify_cell = Arc::new(OnceLock::new());
+        let notify_cell = fs.notify.clone();
         let served = Served(fs.clone(), notify_cell.clone());
         let source = options.fsname.as_deref().unwrap_or(source);
         let mut config = Config::default();
@@ -350,14 +397,10 @@ impl Mounted {
         } else {
             (mount_as_root(&mount_point, source, options)?, None)
         };
+        let mut begun = end::Begun { mount_point: &mount_point, has_gone_well: false };
         let further = device.try_clone().map_err(failed)?;
-        let session = Session::from_fd(served, device, config.acl, config).inspect_err(|_| {
-            if let Err(error) = unmount_path(&mount_point, true) {
-                log::warn!("{error}");
-            }
-        });
-        let session = session.map_err(failed)?;
-        let notify = Notify::new(session.notifier(), mount_point.clone(), further.into(), fs.only);
+        let session = Session::from_fd(served, device, config.acl, config).map_err(failed)?;
+        let notify = Notify::new(mount_point.clone(), further.into(), fs.clone());
         // Set once, here.
         notify_cell.get_or_init(|| notify.clone());
         let session = session.spawn().map_err(failed)?;
@@ -371,7 +414,9 @@ impl Mounted {
             on_end();
         };
         std::thread::Builder::new().name("session".into()).spawn(watch).map_err(failed)?;
-        Ok(Mounted { fs, ended, notify, mount_point, _keep: keep })
+        begun.has_gone_well = true;
+        notify.prepare();
+        Ok(Mounted { fs, ended, notify, mount_point: mount_point.clone(), _keep: keep })
     }
 
     pub fn mount_point(&self) -> &Path {
@@ -384,7 +429,7 @@ impl Mounted {
 
     /// What has to happen before a snapshot is taken by a thread that serves no requests.
     pub fn before_snapshot(&self) -> Result<()> {
-        if self.fs.writeback { self.fs.fetch_dirty_pages(&self.mount_point) } else { Ok(()) }
+        if self.fs.writeback { self.fs.fetch_dirty_pages(&self.notify) } else { Ok(()) }
     }
 
     /// Whether the kernel has ended the session: somebody has unmounted it.
@@ -410,15 +455,24 @@ pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
             let errno = if said.contains("busy") { Errno::BUSY } else { Errno::PERM };
             Err(Error::Refused(errno, format!("{shown} could not be unmounted: {said}")))
         }
-        Err(Errno::BUSY) => Err(Error::Refused(
-            Errno::BUSY,
-            format!("{shown} is in use; leave it (`fuser -vm {shown}` shows who is there), or unmount it with --lazy"),
-        )),
+        Err(Errno::BUSY) => Err(Error::Refused(Errno::BUSY, in_use(mount_point))),
         Err(Errno::INVAL) => Err(Error::Refused(Errno::INVAL, format!("{shown} is not mounted"))),
         Err(error) => {
             Err(Error::Refused(error, format!("{shown} could not be unmounted: {}", std::io::Error::from(error))))
         }
     }
+}
+
+/// What to do about a mount that is in use, and by whom.
+fn in_use(mount_point: &Path) -> String {
+    let shown = mount_point.display();
+    let users =
+        super::mounts::mount_at(mount_point).map(|mount| super::mounts::users(mount.device)).unwrap_or_default();
+    // Those in other mount namespaces are not in its way.
+    let mut here = users.iter().filter(|user| user.sees_at.is_none()).map(|user| format!("; {user}"));
+    let by: String = here.by_ref().take(USERS_SHOWN).collect();
+    let more = if here.next().is_some() { "; and others" } else { "" };
+    format!("{shown} is in use; leave it, or unmount it with --lazy (`fuser -vm {shown}` shows who is there){by}{more}")
 }
 
 fn explain(error: std::io::Error, mount_point: &Path) -> Error {
@@ -476,9 +530,11 @@ mod tests {
         let options = parse("ro,allow_other,nofail,x-systemd.automount,threads=4,fsname=a").unwrap();
         assert!(options.read_only && options.allow_other && options.threads == Some(4));
         assert_eq!(options.fsname.as_deref(), Some("a"));
-        for wrong in ["threads=0", "threads=x", "alow_other", "ro=1"] {
+        for wrong in ["threads=0", "threads=x", "alow_other", "ro=1", "open=some"] {
             assert!(parse(wrong).unwrap_err().to_string().contains(wrong), "{wrong}");
         }
+        assert_eq!(parse("open=none").unwrap().opens, Opens::None);
+        assert!(parse("open=none,writeback").unwrap_err().to_string().contains("open=none"));
     }
 
     #[test]

@@ -1,13 +1,16 @@
-//! Kernel inode numbers: 1 is the mount root; otherwise the high 24 bits are a view's number (0 for `live` of
-//! the first base) and the low 40 bits the inode's number within the view.
+//! Kernel inode numbers: 1 is the mount root; otherwise each is made of a view's number (0 for `live` of the first base)
+//! and the inode's number within the view.
 //!
 //! A view can be reached in more than one way: through its name, and through `.snap` and `.snapshots`. A
 //! directory may stand in one place only, as far as the kernel is concerned, so behind each such door the view has a
 //! number of its own while the store is mounted. Directories that are in no tree have the last view's number.
 
+mod layout;
+
+use crate::clock::Timestamp;
 use crate::device::{BaseId, Epoch, InodeNo, Moment, base_of, in_base, number_of};
 use crate::error::{Errno, Error, Result};
-use crate::limits::{BASES_MAX, INODE_BITS, VIEW_BITS, VIEWS_PASSING};
+use crate::limits::{BASES_MAX, VIEW_BITS, VIEWS_PASSING};
 use crate::view::{View, ViewNo};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -43,8 +46,8 @@ pub(super) enum Virtual {
     Shadow(BaseId),
     /// `.snapshots` in the mount: all times at which there is a snapshot of a base, or of any.
     Times(Option<BaseId>),
-    /// The mount as it was at a time, in seconds since 1970: what stands beside a base, or all bases.
-    Time(Option<BaseId>, i64),
+    /// The mount as it was at a time: what stands beside a base, or all bases.
+    Time(Option<BaseId>, Timestamp),
     /// `@TIME`: leads to the snapshot of this name.
     Link(String),
 }
@@ -66,8 +69,8 @@ pub(super) enum Door {
     Snap,
     /// `.snapshots` of a live tree.
     Shadow,
-    /// `.snapshots/@TIME` in the mount, in seconds since 1970.
-    Time(i64),
+    /// `.snapshots/@TIME` in the mount.
+    Time(Timestamp),
 }
 
 impl Place {
@@ -77,7 +80,7 @@ impl Place {
     }
 
     pub(super) fn number(self) -> u64 {
-        u64::from(self.way) << INODE_BITS | number_of(self.inode)
+        layout::join(self.way, number_of(self.inode))
     }
 
     /// The root of a view, under the view's own name.
@@ -93,7 +96,7 @@ pub(super) fn live_number(inode: InodeNo) -> u64 {
 
 /// The number of the directory of a base, in a mount of several.
 pub(super) fn base_number(base: BaseId) -> u64 {
-    u64::from(VIRTUAL) << INODE_BITS | u64::from(base)
+    layout::join(VIRTUAL, u64::from(base))
 }
 
 #[derive(Default)]
@@ -142,10 +145,20 @@ impl Numbers {
         if let Some(number) = given.numbers.get(node) {
             return *number;
         }
-        let number = u64::from(VIRTUAL) << INODE_BITS | (u64::from(BASES_MAX) + given.numbers.len() as u64);
+        let number = layout::join(VIRTUAL, u64::from(BASES_MAX) + given.nodes.len() as u64);
         given.numbers.insert(node.clone(), number);
         given.nodes.insert(number, node.clone());
         number
+    }
+
+    /// Whether the kernel can know a node.
+    pub(super) fn is_given(&self, node: &Virtual) -> bool {
+        self.given.lock().numbers.contains_key(node)
+    }
+
+    /// Gives a node another number when it is next found: to the kernel the one it has had is removed.
+    pub(super) fn renumber(&self, node: &Virtual) {
+        self.given.lock().numbers.remove(node);
     }
 
     /// ESTALE for a number whose view is not known.
@@ -153,9 +166,9 @@ impl Numbers {
         if number == ROOT {
             return Ok(Node::Root);
         }
-        let own = number_of(number);
+        let (way, own) = layout::split(number);
         let place = |view: View, way| Node::In(Place { inode: in_base(view.base, own), moment: view.moment, way });
-        match (number >> INODE_BITS) as ViewNo {
+        match way {
             0 => Ok(Node::In(Place { inode: own, moment: Moment::Live, way: 0 })),
             VIRTUAL if own < u64::from(BASES_MAX) => Ok(Node::Virtual(Virtual::Base(own as BaseId))),
             VIRTUAL => {
@@ -182,7 +195,11 @@ mod tests {
             assert_eq!(numbers.node(place.number()).unwrap(), Node::In(place));
         }
         let mut seen = vec![Place::root(View::at(3, 77)).at(in_base(3, 5)).number()];
-        for door in [Door::Snap, Door::Shadow, Door::Time(7), Door::Time(8)] {
+        for door in [7, 8]
+            .map(|seconds| Door::Time(Timestamp { seconds, nanos: 0 }))
+            .into_iter()
+            .chain([Door::Snap, Door::Shadow])
+        {
             let aside = numbers.aside(in_base(3, 5), 77, door).unwrap();
             assert_eq!(numbers.aside(in_base(3, 5), 77, door).unwrap(), aside);
             assert_eq!(numbers.node(aside.number()).unwrap(), Node::In(aside));
@@ -193,6 +210,6 @@ mod tests {
             assert_eq!(numbers.node(numbers.virtual_number(&node)).unwrap(), Node::Virtual(node));
         }
         assert_eq!(numbers.node(ROOT).unwrap(), Node::Root);
-        assert!(numbers.node(9 << INODE_BITS | 2).is_err());
+        assert!(numbers.node(layout::join(9, 2)).is_err());
     }
 }

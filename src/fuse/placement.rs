@@ -6,8 +6,7 @@
 //! the program wakes up where it was, takes the processor over at once, and gives it back with the next
 //! request. One thread does so; the others wait for requests that come meanwhile.
 
-#![expect(unsafe_code, reason = "one call that no safe library has; see `set_policy`")]
-
+use crate::system::set_policy;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -137,13 +136,6 @@ fn may_yield() -> bool {
         let try_it = || set_policy(libc::SCHED_IDLE) && set_policy(libc::SCHED_OTHER);
         all_processors().is_some() && std::thread::spawn(try_it).join().unwrap_or(false)
     })
-}
-
-/// Sets the scheduling policy of this thread.
-fn set_policy(policy: i32) -> bool {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the pointer is to a value that lives until the call returns; 0 means this thread.
-    unsafe { libc::sched_setscheduler(0, policy, &parameters) == 0 }
 }
 
 #[cfg(test)]

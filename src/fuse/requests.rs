@@ -1,12 +1,12 @@
 //! One method for each request: convert, call, reply.
 
-use super::convert::{errno, file_type, set_time};
+use super::convert::{errno, set_time, timestamp};
+use super::listing::keep;
 use super::number::{Node, Place, ROOT};
-use super::root::Target;
-use super::{BASE_XATTR, FileSystem, KEEP, REQUEST_BYTES, STORE_XATTR, placement};
+use super::{BASE_XATTR, FileSystem, KEEP, Opens, REQUEST_BYTES, STORE_XATTR, beside, placement};
 use crate::device::{InodeNo, Moment, base_of};
 use crate::error::{Errno, Error, Result};
-use crate::tree::{Caller, Change, Entry, Inode, Kind, New, Position, RenameMode, SetMode, SetXattr};
+use crate::tree::{Caller, Change, Kind, New, Position, RenameMode, Sent, SetMode, SetXattr};
 use fuser::*;
 use std::ffi::OsStr;
 use std::io;
@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-const GENERATION: Generation = Generation(0);
+pub(super) const GENERATION: Generation = Generation(0);
 
 const PUNCH_HOLE: i32 = 0x02;
 const KEEP_SIZE: i32 = 0x01;
@@ -23,8 +23,16 @@ const ZERO_RANGE: i32 = 0x10;
 const XATTR_CREATE: i32 = 1;
 const XATTR_REPLACE: i32 = 2;
 
-/// `O_ACCMODE` and `O_RDONLY`.
+/// For what a request makes in passing and that does not tell its caller's.
+const UMASK: u32 = 0o022;
+
+/// `O_ACCMODE`; 0 is `O_RDONLY`.
 const ACCESS_MODE: i32 = 3;
+/// `O_APPEND`, as the kernel passes it on.
+const APPEND: i32 = 0o2000;
+
+const FOR_READING: FileHandle = FileHandle(0);
+const FOR_WRITING: FileHandle = FileHandle(1);
 
 macro_rules! reply_or_error {
     ($reply:ident, $result:expr, $value:pat => $send:expr) => {
@@ -47,13 +55,22 @@ impl FileSystem {
         Caller { uid: request.uid(), gid: request.gid(), umask }
     }
 
-    fn lookup_in(&self, parent: u64, name: &[u8]) -> Result<(FileAttr, Duration)> {
+    fn lookup_in(&self, request: &Request, parent: u64, name: &[u8]) -> Result<(FileAttr, Duration)> {
+        if parent == ROOT
+            && self.beside.is_asking(request.pid())
+            && let Some(number) = beside::number_in(name)
+        {
+            return Ok((self.attr_of(number)?, Duration::ZERO));
+        }
         let place = match self.numbers.node(parent)? {
             Node::In(place) => place,
             node => return self.virtual_lookup(&node, name),
         };
         match self.views.tree().lookup(place.inode, name, place.moment) {
-            Ok((inode, found)) => Ok((self.attributes_of(place.at(inode), &found)?, KEEP)),
+            Ok((inode, found)) => {
+                let attr = self.attributes_of(place.at(inode), &found)?;
+                Ok((attr, self.keep_attributes(&attr)))
+            }
             Err(Error::Posix(Errno::NOENT)) => self.hidden_lookup(place, name),
             Err(error) => Err(error),
         }
@@ -61,10 +78,13 @@ impl FileSystem {
 
     /// Whether the kernel may remember that there is nothing under a name.
     fn may_be_kept(&self, parent: u64, name: &[u8]) -> bool {
-        !crate::view::is_virtual_name(name) && self.numbers.node(parent).is_ok_and(|node| !keep(&node).is_zero())
+        let is_beside = parent == ROOT && beside::number_in(name).is_some();
+        !crate::view::is_virtual_name(name)
+            && !is_beside
+            && self.numbers.node(parent).is_ok_and(|node| !keep(&node).is_zero())
     }
 
-    fn live_inode(&self, number: u64) -> Option<InodeNo> {
+    pub(super) fn live_inode(&self, number: u64) -> Option<InodeNo> {
         match self.numbers.node(number) {
             Ok(Node::In(Place { inode, moment: Moment::Live, .. })) => Some(inode),
             _ => None,
@@ -72,17 +92,17 @@ impl FileSystem {
     }
 
     /// The kernel is told of this inode: it stays until it is forgotten.
-    fn hold(&self, number: u64) -> Generation {
+    pub(super) fn hold(&self, number: u64) -> Generation {
         self.live_inode(number).map_or(GENERATION, |inode| Generation(self.views.tree().hold(inode)))
     }
 
-    fn generation(&self, number: u64) -> Generation {
+    pub(super) fn generation(&self, number: u64) -> Generation {
         self.live_inode(number).map_or(GENERATION, |inode| Generation(self.views.tree().generation(inode)))
     }
 
     fn make(&self, request: &Request, umask: u32, parent: u64, name: &OsStr, new: New<'_>) -> Result<FileAttr> {
-        let parent = self.writable_place(parent)?;
         let caller = FileSystem::caller(request, umask);
+        let parent = self.place_for_new(caller, parent)?;
         let (inode, made) = self.with_room(|| self.views.tree().make(caller, parent.inode, name.as_bytes(), new))?;
         self.settle(self.attributes_of(parent.at(inode), &made)?)
     }
@@ -90,11 +110,11 @@ impl FileSystem {
     fn reply_made(&self, reply: ReplyEntry, made: Result<FileAttr>) {
         reply_or_error!(reply, made, attr => {
             let generation = self.hold(attr.ino.0);
-            reply.entry(&KEEP, &attr, generation);
+            reply.entry(&self.keep_attributes(&attr), &attr, generation);
         });
     }
 
-    fn attr_of(&self, number: u64) -> Result<FileAttr> {
+    pub(super) fn attr_of(&self, number: u64) -> Result<FileAttr> {
         match self.numbers.node(number)? {
             Node::Root => self.root_attributes(),
             Node::Virtual(node) => self.attributes_of_virtual(&node),
@@ -125,13 +145,15 @@ impl FileSystem {
 
     fn rename_nodes(
         &self,
+        caller: Caller,
         parent: u64,
         name: &OsStr,
         new_parent: u64,
         new_name: &OsStr,
         flags: RenameFlags,
     ) -> Result<()> {
-        let (from, to) = match (self.numbers.node(parent)?, self.numbers.node(new_parent)?) {
+        let target = self.node_for_new(caller, new_parent)?;
+        let (from, to) = match (self.numbers.node(parent)?, target) {
             (Node::In(from), Node::In(to)) if from.way == to.way => {
                 crate::view::check_writable(from.moment)?;
                 (from.inode, to.inode)
@@ -145,12 +167,18 @@ impl FileSystem {
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return Err(Error::Posix(Errno::INVAL)),
         };
+        if mode == RenameMode::Replace {
+            self.check_may_go(to, new_name.as_bytes())?;
+        }
         self.views.tree().rename(from, name.as_bytes(), to, new_name.as_bytes(), mode)?;
+        // What is hidden under that name is gone to the kernel, which saw it replaced.
+        self.forget_hidden(to, new_name.as_bytes());
         self.settle(())
     }
 
-    fn link_node(&self, number: u64, parent: u64, name: &OsStr) -> Result<FileAttr> {
-        let (Node::In(place), Node::In(parent)) = (self.numbers.node(number)?, self.numbers.node(parent)?) else {
+    fn link_node(&self, caller: Caller, number: u64, parent: u64, name: &OsStr) -> Result<FileAttr> {
+        let (Node::In(place), Node::In(parent)) = (self.numbers.node(number)?, self.node_for_new(caller, parent)?)
+        else {
             return Err(Error::Posix(Errno::PERM));
         };
         if place.way != parent.way {
@@ -159,84 +187,6 @@ impl FileSystem {
         crate::view::check_writable(place.moment)?;
         let linked = self.views.tree().link(place.inode, parent.inode, name.as_bytes())?;
         self.settle(self.attributes_of(place, &linked)?)
-    }
-
-    fn list_plain(&self, number: u64, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
-        let place = match self.numbers.node(number)? {
-            Node::In(place) => place,
-            node => {
-                return self.virtual_list(&node, offset, &mut |name, next, target| {
-                    let (number, kind) = match target {
-                        Target::Dots => (number, FileType::Directory),
-                        Target::Virtual(node) => (self.numbers.virtual_number(&node), FileType::Directory),
-                        Target::In(place) => (place.number(), FileType::Directory),
-                    };
-                    Ok(reply.add(INodeNo(number), next, kind, OsStr::from_bytes(name)))
-                });
-            }
-        };
-        if offset < 1 && reply.add(INodeNo(number), 1, FileType::Directory, ".") {
-            return Ok(());
-        }
-        if offset < 2 {
-            let above = self.number_above(place)?;
-            if reply.add(INodeNo(above), 2, FileType::Directory, "..") {
-                return Ok(());
-            }
-        }
-        self.views.tree().list(place.inode, offset, place.moment, |entry: &Entry| {
-            let number = place.at(entry.inode).number();
-            Ok(!reply.add(INodeNo(number), entry.offset, file_type(entry.kind), OsStr::from_bytes(&entry.name)))
-        })
-    }
-
-    fn number_above(&self, place: Place) -> Result<u64> {
-        if crate::tree::is_root(place.inode) {
-            return Ok(ROOT);
-        }
-        Ok(place.at(self.views.tree().inode(place.inode, place.moment)?.parent).number())
-    }
-
-    fn list_plus(&self, number: u64, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
-        let own = self.attr_of(number)?;
-        let place = match self.numbers.node(number)? {
-            Node::In(place) => place,
-            node => {
-                let keep = keep(&node);
-                return self.virtual_list(&node, offset, &mut |name, next, target| {
-                    let is_dots = matches!(target, Target::Dots);
-                    let attr = match target {
-                        Target::Dots => own,
-                        Target::Virtual(node) => self.attributes_of_virtual(&node)?,
-                        Target::In(place) => self.attributes(place)?,
-                    };
-                    let generation = self.generation(attr.ino.0);
-                    let is_full = reply.add(attr.ino, next, OsStr::from_bytes(name), &keep, &attr, generation);
-                    if !is_full && !is_dots {
-                        self.hold(attr.ino.0);
-                    }
-                    Ok(is_full)
-                });
-            }
-        };
-        // The kernel takes no attributes from these two.
-        if offset < 1 && reply.add(own.ino, 1, ".", &KEEP, &own, GENERATION) {
-            return Ok(());
-        }
-        if offset < 2 && reply.add(own.ino, 2, "..", &KEEP, &own, GENERATION) {
-            return Ok(());
-        }
-        self.views.tree().list_with_inodes(place.inode, offset, place.moment, |entry: &Entry, found: &Inode| {
-            let attr = self.attributes_of(place.at(entry.inode), found)?;
-            let is_live = place.moment == Moment::Live;
-            let generation = Generation(if is_live { self.views.tree().generation(entry.inode) } else { 0 });
-            let name = OsStr::from_bytes(&entry.name);
-            let is_full = reply.add(attr.ino, entry.offset, name, &KEEP, &attr, generation);
-            if !is_full && is_live {
-                self.views.tree().hold(entry.inode);
-            }
-            Ok(!is_full)
-        })
     }
 
     fn preallocate(&self, number: u64, offset: u64, length: u64, mode: i32, kill: bool) -> Result<()> {
@@ -248,19 +198,6 @@ impl FileSystem {
             ZERO_RANGE => self.views.tree().zero(inode, offset, length, keep_size, kill),
             _ => Err(Error::Posix(Errno::OPNOTSUPP)),
         }
-    }
-
-    fn seek(&self, number: u64, offset: i64, whence: i32) -> Result<i64> {
-        const SEEK_DATA: i32 = 3;
-        const SEEK_HOLE: i32 = 4;
-        let (inode, moment) = self.inside(number)?;
-        let offset = u64::try_from(offset).map_err(|_| Error::Posix(Errno::NXIO))?;
-        let found = match whence {
-            SEEK_DATA => self.views.tree().seek_data(inode, offset, moment)?,
-            SEEK_HOLE => self.views.tree().seek_hole(inode, offset, moment)?,
-            _ => return Err(Error::Posix(Errno::INVAL)),
-        };
-        Ok(found as i64)
     }
 
     fn xattr_of(&self, number: u64, name: &[u8]) -> Result<Vec<u8>> {
@@ -297,27 +234,49 @@ impl FileSystem {
         Ok(found.is_setgid() && !is_in_group(request, found.gid))
     }
 
-    fn open_node(&self, number: u64, flags: i32) -> Result<()> {
-        let (inode, moment) = self.inside(number)?;
-        if flags & ACCESS_MODE != 0 {
-            crate::view::check_writable(moment)?;
-            *self.open_for_writing.lock().entry(inode).or_default() += 1;
+    /// What may not be written to is not opened for that: not even a mapping changes what others read of it.
+    fn open_node(&self, number: u64, flags: i32) -> Result<FileHandle> {
+        if flags & ACCESS_MODE == 0 {
+            self.inside(number)?;
+            return Ok(FOR_READING);
         }
-        Ok(())
+        let inode = self.writable(number)?;
+        self.open_for_writing.open(inode);
+        if self.writeback {
+            self.views.tree().leave_times_to_kernel(inode);
+        }
+        Ok(FOR_WRITING)
     }
 
-    fn close_node(&self, number: u64, flags: i32) {
-        let Ok((inode, _)) = self.inside(number) else { return };
-        let mut open = self.open_for_writing.lock();
-        if self.writeback
-            && flags & ACCESS_MODE != 0
-            && let Some(count) = open.get_mut(&inode)
-        {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&inode);
-            }
+    /// Whether nobody has the file open for writing any more, who had until now.
+    fn close_node(&self, number: u64, handle: FileHandle) -> bool {
+        let Ok((inode, _)) = self.inside(number) else { return false };
+        let is_last = handle == FOR_WRITING && self.open_for_writing.close(inode);
+        if is_last {
+            self.views.tree().take_times_back(inode);
+            // Whoever stored in it is gone.
+            self.not_stored.take(&[inode]);
         }
+        is_last
+    }
+
+    /// Makes a file and opens it.
+    fn create_node(
+        &self,
+        request: &Request,
+        umask: u32,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Result<(FileAttr, FileHandle)> {
+        let new = New { kind: Kind::File, permissions: mode & 0o7777, rdev: 0, target: b"" };
+        let mut attr = self.make(request, umask, parent, name, new)?;
+        let handle = self.open_node(attr.ino.0, flags)?;
+        if let Node::In(place) = self.numbers.node(attr.ino.0)? {
+            self.show_unseen_data(place, &mut attr);
+        }
+        Ok((attr, handle))
     }
 
     fn forget_node(&self, number: u64, count: u64) {
@@ -326,14 +285,6 @@ impl FileSystem {
         {
             log::error!("inode {inode} could not be removed: {error}");
         }
-    }
-}
-
-/// How long the kernel may keep what a node is and shows.
-fn keep(node: &Node) -> Duration {
-    match node {
-        Node::Virtual(node) if node.is_always_new() => Duration::ZERO,
-        Node::Root | Node::Virtual(_) | Node::In(_) => KEEP,
     }
 }
 
@@ -357,10 +308,14 @@ impl Filesystem for super::mount::Served {
             | F::FUSE_POSIX_ACL
             | F::FUSE_DONT_MASK
             | F::FUSE_HANDLE_KILLPRIV_V2
-            | F::FUSE_ASYNC_DIO
             | F::FUSE_BIG_WRITES
             | F::FUSE_MAX_PAGES;
-        wanted |= if self.writeback { F::FUSE_WRITEBACK_CACHE } else { F::FUSE_NO_OPEN_SUPPORT };
+        if self.writeback {
+            wanted |= F::FUSE_WRITEBACK_CACHE;
+        }
+        if self.opens == Opens::None {
+            wanted |= F::FUSE_NO_OPEN_SUPPORT;
+        }
         for flag in wanted.iter() {
             if config.add_capabilities(flag).is_err() {
                 log::info!("this kernel lacks {flag:?}; going on without");
@@ -378,7 +333,7 @@ impl Filesystem for super::mount::Served {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         placement::serving(request.pid());
-        let found = self.lookup_in(parent.0, name.as_bytes());
+        let found = self.lookup_in(request, parent.0, name.as_bytes());
         let _yielding = placement::yielding();
         match found {
             Ok((attr, keep)) => {
@@ -402,8 +357,8 @@ impl Filesystem for super::mount::Served {
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         placement::serving(request.pid());
-        let keep = self.numbers.node(ino.0).map_or(KEEP, |node| keep(&node));
-        reply_or_error!(reply, self.attr_of(ino.0), attr => reply.attr(&keep, &attr));
+        let attr = self.ending_for(request.pid(), ino.0).and_then(|()| self.attr_of(ino.0));
+        reply_or_error!(reply, attr, attr => reply.attr(&self.keep_attributes(&attr), &attr));
     }
 
     fn setattr(
@@ -416,7 +371,7 @@ impl Filesystem for super::mount::Served {
         size: Option<u64>,
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
+        ctime: Option<SystemTime>,
         _fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
@@ -424,8 +379,23 @@ impl Filesystem for super::mount::Served {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if self.beside.is_asking(request.pid()) {
+            // To learn what the file is.
+            if size.is_some()
+                && let Ok(Node::In(place)) = self.numbers.node(ino.0)
+            {
+                self.views.tree().end_given(place.inode);
+            }
+            reply_or_error!(reply, self.attr_of(ino.0), attr => reply.attr(&self.keep_attributes(&attr), &attr));
+            return;
+        }
         placement::serving(request.pid());
+        let is_of_times = (mode, uid, gid, size) == (None, None, None, None);
         let changed = self.writable_place(ino.0).and_then(|place| {
+            // A kernel that keeps times itself writes them out as it does pages.
+            if self.writeback && is_of_times && self.views.tree().passes_over(place.inode) {
+                return self.attributes(place);
+            }
             let change = Change {
                 permissions: mode,
                 uid,
@@ -433,13 +403,15 @@ impl Filesystem for super::mount::Served {
                 size,
                 atime: atime.map(set_time),
                 mtime: mtime.map(set_time),
+                // Only a kernel that keeps times itself gives one.
+                ctime: ctime.map(timestamp),
                 // A change of owner clears the bits whoever makes it, unless it sets the mode as well.
                 kill_privileges: uid.is_some() || gid.is_some() || !FileSystem::keeps_privileges(request),
             };
             let found = self.views.tree().change(place.inode, change)?;
             self.attributes_of(place, &found)
         });
-        reply_or_error!(reply, changed, attr => reply.attr(&KEEP, &attr));
+        reply_or_error!(reply, changed, attr => reply.attr(&self.keep_attributes(&attr), &attr));
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -471,7 +443,8 @@ impl Filesystem for super::mount::Served {
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         placement::serving(request.pid());
-        if self.numbers.node(parent.0).is_ok_and(|node| !matches!(node, Node::In(_))) {
+        let is_in_tree = |node| matches!(node, Node::In(_)) || super::hidden::name_of(&node).is_some();
+        if self.numbers.node(parent.0).is_ok_and(|node| !is_in_tree(node)) {
             return self.mkdir_in_root(request, parent.0, name.as_bytes().to_vec(), reply);
         }
         let new = New { kind: Kind::Directory, permissions: mode & 0o7777, rdev: 0, target: b"" };
@@ -490,9 +463,13 @@ impl Filesystem for super::mount::Served {
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         placement::serving(request.pid());
         let removed = self.numbers.node(parent.0).and_then(|node| match node {
-            Node::In(_) => {
-                self.views.tree().remove_directory(self.writable(parent.0)?, name.as_bytes())?;
-                self.settle(())
+            Node::In(place) => {
+                let parent = self.writable(parent.0)?;
+                self.check_may_go(parent, name.as_bytes())?;
+                match self.views.tree().remove_directory(parent, name.as_bytes()) {
+                    Err(Error::Posix(Errno::NOENT)) => self.hide(place, name.as_bytes()),
+                    removed => removed.and_then(|_| self.settle(())),
+                }
             }
             node => self.rmdir_in_root(request, &node, name.as_bytes()),
         });
@@ -516,21 +493,32 @@ impl Filesystem for super::mount::Served {
         reply: ReplyEmpty,
     ) {
         placement::serving(request.pid());
-        let renamed = self.rename_nodes(parent.0, name, newparent.0, newname, flags);
+        let caller = FileSystem::caller(request, UMASK);
+        let renamed = self.rename_nodes(caller, parent.0, name, newparent.0, newname, flags);
         reply_or_error!(reply, renamed, () => reply.ok());
     }
 
     fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         placement::serving(request.pid());
-        self.reply_made(reply, self.link_node(ino.0, newparent.0, newname));
+        let caller = FileSystem::caller(request, UMASK);
+        self.reply_made(reply, self.link_node(caller, ino.0, newparent.0, newname));
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if !self.writeback {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.opens == Opens::None {
             // Once for all files: the kernel asks no more.
             return reply.error(fuser::Errno::ENOSYS);
         }
-        reply_or_error!(reply, self.open_node(ino.0, flags.0), () => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE));
+        if self.beside.is_asking(request.pid()) {
+            // It writes nothing, also to what may not be written to.
+            return reply.opened(FOR_READING, FopenFlags::FOPEN_KEEP_CACHE);
+        }
+        placement::serving(request.pid());
+        let opened = self.open_node(ino.0, flags.0);
+        if let Ok(FOR_WRITING) = opened {
+            self.ask_for_blocks_again(ino.0);
+        }
+        reply_or_error!(reply, opened, handle => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE));
     }
 
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -562,17 +550,32 @@ impl Filesystem for super::mount::Served {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         placement::moving(request.pid(), data.len());
         let written = self.writable(ino.0).and_then(|inode| {
             let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-            self.with_room(|| self.views.tree().write(inode, offset, data, kill))
+            let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+            let sent = Sent { from_cache, appended: !from_cache && flags.0 & APPEND != 0 };
+            // Of all other writes the kernel knows that they change blocks.
+            let before = (self.writeback && from_cache).then(|| self.stored_blocks(inode));
+            let written = self.with_room(|| self.views.tree().write_sent(inode, offset, data, kill, sent));
+            if let Err(error) = written {
+                // What may not be written is nobody's to miss.
+                if from_cache && !matches!(error, Error::Posix(Errno::ROFS | Errno::STALE)) {
+                    self.not_stored.note(inode);
+                }
+                return Err(error);
+            }
+            if before.is_some_and(|before| before != self.stored_blocks(inode)) {
+                self.drop_attributes(ino.0);
+            }
+            Ok(())
         });
         if let Err(Error::Posix(Errno::ROFS)) = written {
-            self.drop_pages(ino.0, offset, data.len());
+            self.drop_written(ino.0, offset, data.len());
         }
         reply_or_error!(reply, written, () => reply.written(data.len() as u32));
     }
@@ -585,13 +588,15 @@ impl Filesystem for super::mount::Served {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
-        flags: OpenFlags,
+        fh: FileHandle,
+        _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.close_node(ino.0, flags.0);
+        if self.close_node(ino.0, fh) {
+            self.ask_for_blocks_again(ino.0);
+        }
         reply.ok();
     }
 
@@ -689,19 +694,15 @@ impl Filesystem for super::mount::Served {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        if !self.writeback {
+        if self.opens == Opens::None {
             // The kernel then makes files with mknod, and has no handle to release.
             return reply.error(fuser::Errno::ENOSYS);
         }
-        let new = New { kind: Kind::File, permissions: mode & 0o7777, rdev: 0, target: b"" };
-        reply_or_error!(reply, self.make(request, umask, parent.0, name, new), attr => {
+        placement::serving(request.pid());
+        let created = self.create_node(request, umask, parent.0, name, mode, flags);
+        reply_or_error!(reply, created, (attr, handle) => {
             let generation = self.hold(attr.ino.0);
-            if flags & ACCESS_MODE != 0
-                && let Ok((inode, _)) = self.inside(attr.ino.0)
-            {
-                *self.open_for_writing.lock().entry(inode).or_default() += 1;
-            }
-            reply.created(&KEEP, &attr, generation, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+            reply.created(&self.keep_attributes(&attr), &attr, generation, handle, FopenFlags::FOPEN_KEEP_CACHE);
         });
     }
 
@@ -735,7 +736,7 @@ impl Filesystem for super::mount::Served {
     }
 
     fn lseek(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        reply_or_error!(reply, self.seek(ino.0, offset, whence), offset => reply.offset(offset));
+        self.seek(ino.0, offset, whence, reply);
     }
 
     fn copy_file_range(

@@ -10,6 +10,7 @@
 //! ```
 
 use super::convert::attributes;
+use super::hidden::SHADOW;
 use super::number::{Door, Node, Place, Virtual};
 use super::{FileSystem, KEEP};
 use crate::clock::Timestamp;
@@ -26,9 +27,6 @@ const LIVE_OFFSET: u64 = 3;
 const CLONE_OFFSET: u64 = 1 << 33;
 /// Snapshots looked up at once.
 const BATCH: usize = 128;
-
-const SNAP: &[u8] = b".snap";
-const SHADOW: &[u8] = b".snapshots";
 
 /// What an entry of a listing leads to.
 #[derive(Clone, Debug)]
@@ -94,10 +92,11 @@ impl FileSystem {
                 self.virtual_attributes(number, FileType::Directory, 0)
             }
             // By a time that is new the kernel sees that it has to list it anew.
-            Virtual::Snap(_) | Virtual::Shadow(_) | Virtual::Times(_) | Virtual::Time(..) => {
+            Virtual::Times(_) | Virtual::Time(..) => {
                 let attr = self.virtual_attributes(number, FileType::Directory, 0)?;
                 Ok(FileAttr { mtime: Timestamp::now().into(), ..attr })
             }
+            Virtual::Snap(_) | Virtual::Shadow(_) => self.attributes_of_hidden(node, number),
         }
     }
 
@@ -116,6 +115,7 @@ impl FileSystem {
         {
             attr.mtime = snapshot.record.time.into();
         }
+        self.show_unseen_data(place, &mut attr);
         Ok(attr)
     }
 
@@ -143,11 +143,11 @@ impl FileSystem {
                 Ok((self.attributes(place)?, Duration::ZERO))
             }
             Node::Virtual(Virtual::Times(base)) => {
-                let seconds = self.time_named(*base, name)?;
-                Ok((self.attributes_of_virtual(&Virtual::Time(*base, seconds))?, Duration::ZERO))
+                let time = self.time_named(*base, name)?;
+                Ok((self.attributes_of_virtual(&Virtual::Time(*base, time))?, Duration::ZERO))
             }
-            Node::Virtual(Virtual::Time(base, seconds)) => {
-                let found = self.beside_at(*base, *seconds)?.into_iter().find(|(known, _)| known.as_bytes() == name);
+            Node::Virtual(Virtual::Time(base, time)) => {
+                let found = self.beside_at(*base, *time)?.into_iter().find(|(known, _)| known.as_bytes() == name);
                 let (_, target) = found.ok_or(Error::Posix(Errno::NOENT))?;
                 Ok((self.attributes_of_target(target)?, Duration::ZERO))
             }
@@ -163,12 +163,12 @@ impl FileSystem {
         }
     }
 
-    /// The second that `@GMT-…` names, or that of the snapshot to which any other time leads.
-    fn time_named(&self, base: Option<BaseId>, name: &[u8]) -> Result<i64> {
+    /// The time of the newest snapshot to which `@TIME` leads.
+    fn time_named(&self, base: Option<BaseId>, name: &[u8]) -> Result<Timestamp> {
         let mut newest = None;
         for base in self.trees_beside(base)? {
             match by_time(&self.views.of(base), name) {
-                Ok(snapshot) => newest = newest.max(Some(snapshot.record.time.seconds)),
+                Ok(snapshot) => newest = newest.max(Some(snapshot.record.time)),
                 Err(Error::Posix(Errno::NOENT)) => {}
                 Err(error) => return Err(error),
             }
@@ -190,21 +190,21 @@ impl FileSystem {
     }
 
     /// What stood beside a base, or in the root of a mount of several, at a time.
-    fn beside_at(&self, base: Option<BaseId>, seconds: i64) -> Result<Vec<(String, Target)>> {
-        let time = Timestamp { seconds, nanos: 0 };
+    fn beside_at(&self, base: Option<BaseId>, time: Timestamp) -> Result<Vec<(String, Target)>> {
         let Some(base) = base else {
             let tops = self.views.top_bases()?;
             return Ok(tops
                 .into_iter()
-                .map(|(base, name)| (name, Target::Virtual(Virtual::Time(Some(base), seconds))))
+                .map(|(base, name)| (name, Target::Virtual(Virtual::Time(Some(base), time))))
                 .collect());
         };
         let mut trees = vec![(base, LIVE_NAME.to_string())];
         trees.extend(self.views.of(base).beside()?);
         let mut found = Vec::new();
         for (tree, name) in trees {
-            if let Some(snapshot) = self.views.of(tree).before(time)? {
-                let place = self.numbers.aside(View::live(tree).root(), snapshot.epoch, Door::Time(seconds))?;
+            let views = self.views.of(tree);
+            if let Some(snapshot) = views.unless_gone(views.before(time))?.flatten() {
+                let place = self.numbers.aside(View::live(tree).root(), snapshot.epoch, Door::Time(time))?;
                 found.push((name, Target::In(place)));
             }
         }
@@ -237,22 +237,6 @@ impl FileSystem {
     fn time_link(&self, views: &Views, name: &[u8]) -> Result<(FileAttr, Duration)> {
         let snapshot = by_time(views, name)?;
         Ok((self.attributes_of_virtual(&Virtual::Link(snapshot.record.name))?, Duration::ZERO))
-    }
-
-    /// `.snap` and `.snapshots`, where nothing real has that name.
-    pub(super) fn hidden_lookup(&self, place: Place, name: &[u8]) -> Result<(FileAttr, Duration)> {
-        if place.moment != Moment::Live {
-            return Err(Error::Posix(Errno::NOENT));
-        }
-        match name {
-            SNAP if self.views.tree().inode(place.inode, Moment::Live)?.is_directory() => {
-                Ok((self.attributes_of_virtual(&Virtual::Snap(place.inode))?, Duration::ZERO))
-            }
-            SHADOW if tree::is_root(place.inode) => {
-                Ok((self.attributes_of_virtual(&Virtual::Shadow(base_of(place.inode)))?, Duration::ZERO))
-            }
-            _ => Err(Error::Posix(Errno::NOENT)),
-        }
     }
 
     fn snap_lookup(&self, directory: u64, name: &[u8]) -> Result<(FileAttr, Duration)> {
@@ -311,8 +295,8 @@ impl FileSystem {
             Node::Virtual(Virtual::Snap(directory)) => self.list_snap(*directory, offset, add),
             Node::Virtual(Virtual::Shadow(base)) => self.list_shadow(&self.views.of(*base), offset, add),
             Node::Virtual(Virtual::Times(base)) => self.list_times(*base, offset, add),
-            Node::Virtual(Virtual::Time(base, seconds)) => {
-                for (i, (name, target)) in self.beside_at(*base, *seconds)?.into_iter().enumerate() {
+            Node::Virtual(Virtual::Time(base, time)) => {
+                for (i, (name, target)) in self.beside_at(*base, *time)?.into_iter().enumerate() {
                     let next = LIVE_OFFSET + i as u64;
                     if next > offset && add(name.as_bytes(), next, target)? {
                         break;
@@ -369,15 +353,20 @@ impl FileSystem {
     }
 
     fn list_times(&self, base: Option<BaseId>, offset: u64, add: Add<'_>) -> Result<()> {
-        let mut times = std::collections::BTreeSet::new();
+        // Of several in one second the newest is found under that name.
+        let mut times: BTreeMap<i64, Timestamp> = BTreeMap::new();
         for tree in self.trees_beside(base)? {
             let all = self.views.of(tree).all_snapshots()?;
-            times.extend(all.into_iter().filter(is_shown).map(|snapshot| snapshot.record.time.seconds));
+            for snapshot in all.into_iter().filter(is_shown) {
+                let time = snapshot.record.time;
+                let newest = times.entry(time.seconds).or_insert(time);
+                *newest = time.max(*newest);
+            }
         }
-        for seconds in times {
+        for (seconds, time) in times {
             let next = LIVE_OFFSET + seconds.max(0) as u64;
-            let name = Timestamp { seconds, nanos: 0 }.as_gmt_name();
-            let target = Target::Virtual(Virtual::Time(base, seconds));
+            let name = time.as_gmt_name();
+            let target = Target::Virtual(Virtual::Time(base, time));
             if next > offset && add(name.as_bytes(), next, target)? {
                 break;
             }
@@ -404,7 +393,7 @@ impl FileSystem {
     }
 }
 
-fn is_shown(snapshot: &Snapshot) -> bool {
+pub(super) fn is_shown(snapshot: &Snapshot) -> bool {
     snapshot.is_readable() && !snapshot.record.offline
 }
 

@@ -4,6 +4,7 @@
 //! segment 0 carries the volume's header.
 
 use crate::error::{Error, Result};
+use crate::id::Id;
 use crate::limits::*;
 use crate::media::{Media, MediaDir};
 use crate::meta::{Meta, Table};
@@ -20,7 +21,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const CHUNK_BITS: usize = 4096;
 const MAGIC: &[u8; 8] = b"pitfsvol";
-const HEADER_BYTES: usize = 24;
+/// The version of the label.
+const LABEL: u16 = 4;
+const LABEL_BYTES: usize = 56;
+/// In format 3, which had no id of the store.
+const OLD_LABEL_BYTES: usize = 24;
 
 type Chunk = BitVec<u8, Lsb0>;
 
@@ -53,21 +58,70 @@ fn key(number: u16, chunk: u32) -> [u8; 6] {
     key
 }
 
-fn header(number: u16) -> [u8; HEADER_BYTES] {
-    let mut header = [0; HEADER_BYTES];
-    header[..8].copy_from_slice(MAGIC);
-    header[8..10].copy_from_slice(&number.to_le_bytes());
-    let check = xxh3_64(&header[..16]);
-    header[16..].copy_from_slice(&check.to_le_bytes());
-    header
+/// Whose a volume is, and its own id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ids {
+    pub store: Id,
+    pub volume: Id,
+}
+
+/// What a volume says of itself at its beginning: whose it is, and which of the store's.
+fn label(number: u16, ids: Ids) -> [u8; LABEL_BYTES] {
+    let mut label = [0; LABEL_BYTES];
+    label[..8].copy_from_slice(MAGIC);
+    label[8..10].copy_from_slice(&number.to_le_bytes());
+    label[10..12].copy_from_slice(&LABEL.to_le_bytes());
+    label[16..32].copy_from_slice(&ids.store.to_bytes());
+    label[32..48].copy_from_slice(&ids.volume.to_bytes());
+    let check = xxh3_64(&label[..48]);
+    label[48..].copy_from_slice(&check.to_le_bytes());
+    label
+}
+
+fn old_label(number: u16) -> [u8; OLD_LABEL_BYTES] {
+    let mut label = [0; OLD_LABEL_BYTES];
+    label[..8].copy_from_slice(MAGIC);
+    label[8..10].copy_from_slice(&number.to_le_bytes());
+    let check = xxh3_64(&label[..16]);
+    label[16..].copy_from_slice(&check.to_le_bytes());
+    label
+}
+
+/// Labels a volume, durably, as of the present format with its ids, or of format 3 without any.
+pub(super) fn relabel(dir: &dyn MediaDir, number: u16, ids: Option<Ids>) -> Result<()> {
+    let failed = |source| Error::media(format!("writing the label of {}", file_name(number)), source);
+    let media = dir.open(&file_name(number), false).map_err(failed)?;
+    let mut bytes = [0; LABEL_BYTES];
+    match ids {
+        Some(ids) => bytes = label(number, ids),
+        None => bytes[..OLD_LABEL_BYTES].copy_from_slice(&old_label(number)),
+    }
+    media.write_at(0, &bytes).and_then(|()| media.sync()).map_err(failed)
+}
+
+/// Why a label is not the one expected.
+fn whose(name: &str, found: &[u8; LABEL_BYTES], number: u16, ids: Ids) -> Error {
+    let id_at = |at: usize| {
+        let mut id = [0; 16];
+        id.copy_from_slice(&found[at..at + 16]);
+        Id::from_bytes(id)
+    };
+    let other = Ids { store: id_at(16), volume: id_at(32) };
+    if *found == label(number, other) {
+        let whose =
+            if other.store == ids.store { "is another volume of this store" } else { "belongs to another store" };
+        let (is, wanted) = (other.volume, ids.volume);
+        return Error::Store(format!("{name} {whose}: it is {is}, not {wanted}; put the right one back"));
+    }
+    Error::corrupt(name, "its label is not that of this volume")
 }
 
 impl Volume {
-    pub(super) fn create(dir: &dyn MediaDir, meta: &mut Meta, number: u16) -> Result<()> {
+    pub(super) fn create(dir: &dyn MediaDir, meta: &mut Meta, number: u16, ids: Ids) -> Result<()> {
         let failed = |source| Error::media(format!("making {}", file_name(number)), source);
         let media = dir.open(&file_name(number), true).map_err(failed)?;
         media.set_len(PSEG_BYTES).map_err(failed)?;
-        media.write_at(0, &header(number)).map_err(failed)?;
+        media.write_at(0, &label(number, ids)).map_err(failed)?;
         media.sync().map_err(failed)?;
         let mut chunk = empty_chunk();
         chunk.set(0, true);
@@ -75,7 +129,7 @@ impl Volume {
         Ok(())
     }
 
-    pub(super) fn open(dir: &dyn MediaDir, number: u16) -> Result<Volume> {
+    pub(super) fn open(dir: &dyn MediaDir, number: u16, ids: Ids) -> Result<Volume> {
         let name = file_name(number);
         let media = dir.open(&name, false).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => {
@@ -83,13 +137,13 @@ impl Volume {
             }
             _ => Error::media(format!("opening {name}"), source),
         })?;
-        let mut found = [0; HEADER_BYTES];
+        let mut found = [0; LABEL_BYTES];
         media.read_at(0, &mut found).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => Error::corrupt(name.clone(), "it is too short to have a header"),
+            io::ErrorKind::UnexpectedEof => Error::corrupt(name.clone(), "it is too short to have a label"),
             _ => Error::media(format!("reading {name}"), source),
         })?;
-        if found != header(number) {
-            return Err(Error::corrupt(name, "its header is not that of this volume"));
+        if found != label(number, ids) {
+            return Err(whose(&name, &found, number, ids));
         }
         Ok(Volume { number, media, state: Mutex::default(), is_changed: AtomicBool::new(true) })
     }

@@ -2,7 +2,7 @@
 
 use super::{Media, MediaDir, Room, replacement_of};
 use crate::limits::BLOCK_BYTES;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{CWD, FallocateFlags, OFlags, RenameFlags, fallocate, renameat_with};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -18,10 +18,6 @@ impl DiskDir {
     pub fn new(path: &Path) -> DiskDir {
         DiskDir { path: path.to_path_buf() }
     }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
-    }
 }
 
 impl MediaDir for DiskDir {
@@ -31,7 +27,7 @@ impl MediaDir for DiskDir {
         let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(&path)?;
         if is_new {
             file.sync_all()?;
-            self.sync_directory()?;
+            sync_directory(&self.path)?;
         }
         Ok(Arc::new(DiskFile { file }))
     }
@@ -55,7 +51,7 @@ impl MediaDir for DiskDir {
             drop(std::fs::remove_file(&temporary));
         }
         replaced?;
-        self.sync_directory()
+        sync_directory(&self.path)
     }
 
     fn room(&self) -> io::Result<Room> {
@@ -89,6 +85,32 @@ fn write_whole(path: &Path, content: &[u8], model: &Path) -> io::Result<()> {
         offset += bytes;
     }
     file.sync_all()
+}
+
+/// Returns once the names in a directory would survive a power cut.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Gives a file its final name, in the same directory; fails where something has that name already.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system can do that; linking never replaces either.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            std::fs::hard_link(from, to)?;
+            std::fs::remove_file(from)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Opens what is expected to be a plain file; fails at once where it is a pipe, a device or a directory.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file")),
+    }
 }
 
 #[derive(Debug)]

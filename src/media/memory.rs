@@ -29,12 +29,8 @@ impl Media for MemoryMedia {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut bytes = self.bytes.lock();
-        let end = offset as usize + data.len();
-        if bytes.len() < end {
-            bytes.resize(end, 0);
-        }
-        bytes[offset as usize..end].copy_from_slice(data);
+        self.allocate(offset, data.len() as u64)?;
+        self.bytes.lock()[offset as usize..][..data.len()].copy_from_slice(data);
         Ok(())
     }
 

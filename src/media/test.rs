@@ -100,6 +100,8 @@ struct Shared {
     stop_at_change: Option<u64>,
     stopped: bool,
     capacity: Option<u64>,
+    /// The file of which all reads fail.
+    unreadable: Option<String>,
 }
 
 impl Shared {
@@ -148,6 +150,12 @@ impl Shared {
         self.check()
     }
 
+    fn count_sync(&mut self) -> io::Result<()> {
+        self.syncs += 1;
+        self.stopped |= self.stop_at == Some(self.syncs);
+        self.count()
+    }
+
     fn punch(&mut self, name: &str, bytes: Range<u64>) -> io::Result<()> {
         self.check()?;
         if let Some(file) = self.files.get_mut(name) {
@@ -164,9 +172,7 @@ impl Shared {
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
         self.check()?;
-        self.syncs += 1;
-        self.stopped |= self.stop_at == Some(self.syncs);
-        self.count()?;
+        self.count_sync()?;
         if let Some(file) = self.files.get_mut(name) {
             for (_, change) in std::mem::take(&mut file.pending) {
                 apply(&mut file.durable, &change);
@@ -216,6 +222,11 @@ impl TestDir {
     /// Limits the bytes of all files together.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.shared.lock().capacity = bytes;
+    }
+
+    /// Lets all reads of a file fail, or of none.
+    pub fn fail_reads(&self, name: Option<&str>) {
+        self.shared.lock().unreadable = name.map(str::to_string);
     }
 
     /// What a machine finds after the power was cut now.
@@ -306,9 +317,7 @@ impl MediaDir for TestDir {
         if shared.capacity.is_some_and(|capacity| shared.used() + image.room() > capacity) {
             return Err(rustix::io::Errno::NOSPC.into());
         }
-        shared.syncs += 1;
-        shared.stopped |= shared.stop_at == Some(shared.syncs);
-        let counted = shared.count();
+        let counted = shared.count_sync();
         // The change that fails may have arrived.
         if counted.is_ok() || shared.changes.is_multiple_of(2) {
             shared.files.insert(name.to_string(), image);
@@ -343,6 +352,9 @@ impl Media for TestFile {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let shared = self.shared.lock();
         shared.check()?;
+        if shared.unreadable.as_ref() == Some(&self.name) {
+            return Err(rustix::io::Errno::IO.into());
+        }
         let bytes = &shared.files[&self.name].now;
         let range = offset as usize..offset as usize + out.len();
         out.copy_from_slice(bytes.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);

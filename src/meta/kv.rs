@@ -7,6 +7,7 @@ use crate::limits::{META_CACHE_BYTES, META_COUNT_BYTES_MAX, META_TRIM_BYTES_MAX,
 use crate::media::{Media, MediaDir, MemoryMedia};
 use parking_lot::Mutex;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageError, TableDefinition};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -70,6 +71,11 @@ impl Kv {
         Ok(())
     }
 
+    /// Ends all use of the file. Whoever opens it next finds that it was closed, and has nothing to look through first.
+    pub fn close(&self) {
+        *self.database.lock() = None;
+    }
+
     /// The tables as the last durable commit left them.
     pub fn tables(&self) -> Result<Stored> {
         let guard = self.database.lock();
@@ -102,17 +108,17 @@ impl Kv {
         })
     }
 
-    /// Writes the file of this name in `dir`, which this database is in, anew without what it holds nothing in, if that
-    /// is much and the file not so large that it takes long.
+    /// Writes the file of this name in `dir`, which this database is in, anew if much of it holds nothing, and it is not
+    /// so large that it takes long.
     pub fn trim(&self, dir: &dyn MediaDir, name: &str) -> Result<()> {
         let len = self.file_bytes()?;
         let room = dir.room().map_err(|error| Error::media(OBJECT, error))?;
-        if len > META_TRIM_BYTES_MAX || room.available < len * 2 || self.taken_bytes()? <= META_TRIM_BYTES_MIN {
+        let taken = self.taken_bytes()?;
+        if len > META_TRIM_BYTES_MAX || room.available < len * 2 || taken <= META_TRIM_BYTES_MIN {
             return Ok(());
         }
         let mut guard = self.database.lock();
-        let database = guard.as_mut().ok_or_else(closed)?;
-        let taken = self.taken_bytes()?;
+        let database = guard.as_ref().ok_or_else(closed)?;
         let is_wasteful = contained(|| {
             let transaction = database.begin_write().map_err(|error| failed(error.into()))?;
             let stored = transaction.stats().map_err(storage_failed)?.stored_bytes();
@@ -145,45 +151,39 @@ impl Kv {
 
     /// Fills the reserve up where there is room again.
     pub fn refill_reserve(&self) -> Result<()> {
-        match &self.reserve {
-            Some(reserve) => {
-                reserve.scale(self.taken_bytes()?);
-                reserve.refill().map_err(|error| Error::media("the reserve", error))
-            }
-            None => Ok(()),
-        }
+        self.scale_reserve(Reserve::refill)
     }
 
     /// Gives back what the reserve has beyond what the metadata asks for.
     pub fn trim_reserve(&self) -> Result<()> {
-        match &self.reserve {
-            Some(reserve) => {
-                reserve.scale(self.taken_bytes()?);
-                reserve.trim().map_err(|error| Error::media("the reserve", error))
-            }
-            None => Ok(()),
+        self.scale_reserve(Reserve::trim)
+    }
+
+    fn scale_reserve(&self, then: fn(&Reserve) -> io::Result<()>) -> Result<()> {
+        if let Some(reserve) = &self.reserve {
+            reserve.scale(self.taken_bytes()?);
         }
+        self.ask_reserve((), then)
     }
 
     /// Bytes that the reserve may still come to take.
     pub fn reserve_to_come(&self) -> Result<u64> {
-        match &self.reserve {
-            Some(reserve) => reserve.to_come().map_err(|error| Error::media("the reserve", error)),
-            None => Ok(0),
-        }
+        self.ask_reserve(0, Reserve::to_come)
     }
 
     /// Whether all of the reserve is there: if not, the disk is full and nothing may grow.
     pub fn reserve_is_whole(&self) -> Result<bool> {
-        match &self.reserve {
-            Some(reserve) => reserve.is_whole().map_err(|error| Error::media("the reserve", error)),
-            None => Ok(true),
-        }
+        self.ask_reserve(true, Reserve::is_whole)
+    }
+
+    fn ask_reserve<T>(&self, without: T, ask: fn(&Reserve) -> io::Result<T>) -> Result<T> {
+        let answer = self.reserve.as_deref().map_or(Ok(without), ask);
+        answer.map_err(|error| Error::media("the reserve", error))
     }
 }
 
 fn closed() -> Error {
-    Error::Stopped("the metadata could not be reopened".into())
+    Error::Stopped("the metadata is closed, or could not be reopened".into())
 }
 
 fn stored(database: &Database) -> Result<Stored> {

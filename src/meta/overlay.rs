@@ -34,6 +34,11 @@ impl Overlay {
         self.set(table, key, Some(value));
     }
 
+    /// Removes a key, apart from any transaction.
+    pub fn remove(&mut self, table: Table, key: &[u8]) {
+        self.set(table, key, None);
+    }
+
     /// Returns what this overlay held for the key before.
     pub(super) fn set(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) -> Option<Option<Vec<u8>>> {
         let changes = &mut self.changes[table as usize];
@@ -130,6 +135,7 @@ impl<I: Iterator<Item = Result<Pair>>> Iterator for Merge<'_, I> {
 
     fn next(&mut self) -> Option<Result<Pair>> {
         loop {
+            super::lookups::note();
             let active = self.active.peek().map(|(key, _)| key.as_slice());
             let frozen = self.frozen.as_mut().and_then(|frozen| frozen.peek().map(|(key, _)| key.as_slice()));
             let stored = match self.stored.peek() {

@@ -44,6 +44,11 @@ impl Reserve {
         self.full.load(Ordering::Relaxed)
     }
 
+    /// Bytes that the reserve of a store has, without opening it.
+    pub fn bytes_in(dir: &dyn MediaDir) -> io::Result<u64> {
+        if dir.exists(FILE)? { dir.open(FILE, false)?.len() } else { Ok(0) }
+    }
+
     /// Gives one piece back to the file system; false when nothing is left.
     pub fn give_up_some(&self) -> io::Result<bool> {
         let _guard = self.lock.lock();

@@ -23,6 +23,8 @@ pub struct Change {
     pub size: Option<u64>,
     pub atime: Option<SetTime>,
     pub mtime: Option<SetTime>,
+    /// Now, if not given.
+    pub ctime: Option<Timestamp>,
     /// Clear suid and sgid where a change of size or owner by this caller does so.
     pub kill_privileges: bool,
 }
@@ -39,7 +41,7 @@ impl Tree {
         };
         let mut txn = self.device.begin()?;
         let mut found = inode::load(&txn, number, Moment::Live)?;
-        let now = Timestamp::now();
+        let now = self.now();
         let mut cut = None;
         if let Some(size) = change.size {
             match found.kind() {
@@ -67,7 +69,7 @@ impl Tree {
         };
         found.atime = pick(change.atime, found.atime);
         found.mtime = pick(change.mtime, found.mtime);
-        found.ctime = now;
+        found.ctime = change.ctime.unwrap_or(now);
         inode::store(&mut txn, number, &found)?;
         if let Some(cut) = cut {
             self.cut(&mut txn, number, cut)?;

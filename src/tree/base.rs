@@ -3,7 +3,7 @@
 use super::Tree;
 use super::inode::{self, Inode, Kind, ROOT, root_of};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, BaseRecord, InodeNo, Moment, State, in_base};
+use crate::device::{BaseId, BaseRecord, InodeNo, Moment, Separated, State, Txn, in_base};
 use crate::error::Result;
 use crate::limits::SETTLE_AT_ONCE;
 use crate::meta::Table;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 impl Tree {
-    /// Makes a base with an empty root, if `check` lets it be.
+    /// Makes a base with an empty root, if `check` lets it be, in one step with what else is `noted` of it.
     pub fn create_base(
         &self,
         record: BaseRecord,
@@ -20,6 +20,7 @@ impl Tree {
         gid: u32,
         mode: u32,
         check: impl FnOnce(&State) -> Result<()>,
+        noted: impl FnOnce(&mut Txn<'_>, BaseId),
     ) -> Result<BaseId> {
         let mut txn = self.device.begin_growing()?;
         check(&txn)?;
@@ -27,13 +28,15 @@ impl Tree {
         let mut root = Inode::new(Kind::Directory, mode, uid, gid, Timestamp::now());
         root.parent = in_base(base, ROOT);
         txn.set(Table::Inode, &inode::key(root_of(base)), &Inode { parent: ROOT, ..root })?;
+        noted(&mut txn, base);
         txn.finish()?;
         Ok(base)
     }
 
-    /// Nobody changes the data of a file while this is held. Taken before the right to commit, which those who
-    /// hold a file may be waiting for.
-    pub fn lock_all_files(&self) -> Vec<MutexGuard<'_, ()>> {
+    /// Nobody changes the data of a file while this is held: what operations have read of files before they change
+    /// them must still be so when they do. Taken before the right to commit, which those who hold a file may be
+    /// waiting for.
+    pub(super) fn lock_all_files(&self) -> Vec<MutexGuard<'_, ()>> {
         self.file_locks.iter().map(|lock| lock.lock()).collect()
     }
 
@@ -67,8 +70,8 @@ impl Tree {
         }
     }
 
-    /// Does a piece of giving shared tracks places of their own; false when there is nothing to do.
-    pub fn separate_step(&self) -> Result<bool> {
+    /// Does a piece of giving shared tracks places of their own.
+    pub fn separate_step(&self) -> Result<Separated> {
         self.device.separate_step(|inode| self.lock_file(inode))
     }
 

@@ -1,4 +1,4 @@
-//! Which tracks of which files changed: between two moments, and while one snapshot was active.
+//! Which tracks of which files changed between two moments.
 //!
 //! A track that was replaced or removed has a pre-image, and the increments name it. One that only came into
 //! being has none, but it changed the record of its file, and files whose record changed are looked through:
@@ -7,14 +7,12 @@
 
 use super::Tree;
 use super::diff::{Spans, order};
-use super::inode::{self, Inode, Kind, root_of};
+use super::inode::{Inode, Kind, root_of};
 use super::paths::names_of;
-use crate::archive::{Increment, Reader};
-use crate::device::{
-    BaseId, Epoch, InodeNo, Moment, Snapshot, SnapshotState, State, TrackNo, inode_of_key, split_increment,
-    split_track_key,
-};
+use crate::archive::Increment;
+use crate::device::{BaseId, Epoch, InodeNo, Moment, TrackNo, in_base, inode_of_key, split_increment, split_track_key};
 use crate::error::{Errno, Error, Result};
+use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, prefix_end};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +46,7 @@ pub fn bitmap(tracks: &[Range<TrackNo>], count: u64) -> Vec<u8> {
     bits
 }
 
-fn ranges(tracks: &BTreeSet<TrackNo>) -> Vec<Range<TrackNo>> {
+pub(super) fn ranges(tracks: &BTreeSet<TrackNo>) -> Vec<Range<TrackNo>> {
     let mut ranges: Vec<Range<TrackNo>> = Vec::new();
     for &track in tracks {
         match ranges.last_mut() {
@@ -60,9 +58,9 @@ fn ranges(tracks: &BTreeSet<TrackNo>) -> Vec<Range<TrackNo>> {
 }
 
 /// Inodes of which a record changed, with the tracks that the increments name.
-type Touched = BTreeMap<InodeNo, BTreeSet<TrackNo>>;
+pub(super) type Touched = BTreeMap<InodeNo, BTreeSet<TrackNo>>;
 
-fn note_key(table: Table, key: &[u8], touched: &mut Touched) {
+pub(super) fn note_key(table: Table, key: &[u8], touched: &mut Touched) {
     if let Some(inode) = inode_of_key(key) {
         let tracks = touched.entry(inode).or_default();
         tracks.extend(split_track_key(key).filter(|_| table == Table::Track).map(|(_, track)| track));
@@ -70,8 +68,8 @@ fn note_key(table: Table, key: &[u8], touched: &mut Touched) {
 }
 
 /// Notes what an increment outside the store names.
-fn note_entries(base: BaseId, increment: &Increment, touched: &mut Touched) -> Result<()> {
-    for entry in Reader::open(&increment.path)?.entries() {
+pub(super) fn note_entries(base: BaseId, increment: &Increment, touched: &mut Touched) -> Result<()> {
+    for entry in increment.open()?.entries() {
         let entry = entry?;
         if let Some(table) = Table::from_number(entry.table) {
             note_key(table, &[&base.to_be_bytes()[..], &entry.key].concat(), touched);
@@ -123,41 +121,33 @@ impl Tree {
         Ok(found)
     }
 
-    /// The tracks of which old values were kept while a snapshot was active, from its moment to the next
-    /// snapshot's: those whose protection has ended. It is known of snapshots that have ended as well. Then
-    /// paths are those of the base now, and a size after is known only if the file has not changed since.
-    pub fn session_bits(&self, base: BaseId, epoch: Epoch) -> Result<Vec<ChangedTracks>> {
-        let mut touched = Touched::new();
-        let look = self.device.look()?;
-        let snapshot = look.snapshot(base, epoch)?.ok_or(Error::Posix(Errno::STALE))?;
-        let end = match archived_increment(&look, &snapshot) {
-            Some(increment) => {
-                drop(look);
-                note_entries(base, &increment, &mut touched)?;
-                increment.header.to.epoch
-            }
-            None => {
-                let end = end_of(&look, &snapshot)?;
-                let now = look.epoch();
-                drop(look);
-                // First of all: what is flushed after that is in the increments when they are read.
-                if end.is_none() {
-                    self.note_memory(base, &mut touched)?;
+    /// Bytes that those tracks take which differ between two moments of a base, as they are in a base at a moment.
+    pub fn changed_bytes(
+        &self,
+        base: BaseId,
+        before: Moment,
+        after: Moment,
+        (of, moment): (BaseId, Moment),
+    ) -> Result<u64> {
+        let mut bytes = 0;
+        for file in self.changed_tracks(base, before, after, None)? {
+            let inode = in_base(of, file.inode);
+            for piece in file.tracks.into_iter().flatten().collect::<Vec<_>>().chunks(STEP) {
+                let look = self.device.look()?;
+                for &track in piece {
+                    bytes += match look.pointer(inode, track, moment)? {
+                        _ if moment == Moment::Live && look.is_in_memory(&(inode, track)) => self.device.track_bytes(),
+                        Some((pointer, _)) => pointer.blocks() * BLOCK_BYTES as u64,
+                        None => 0,
+                    };
                 }
-                self.note_increments(base, epoch, end.unwrap_or(now), &mut touched)?;
-                end.unwrap_or(now)
             }
-        };
-        let mut found = Vec::new();
-        for (inode, tracks) in touched {
-            found.extend(self.bits_of(&snapshot, end, inode, &tracks)?);
         }
-        found.sort_by(|a, b| (&a.path, a.inode).cmp(&(&b.path, b.inode)));
-        Ok(found)
+        Ok(bytes)
     }
 
     /// A path as it is spelled in results; ENOENT in words if none of the moments has it.
-    fn check_path(&self, base: BaseId, path: &[u8], moments: [Moment; 2]) -> Result<Vec<u8>> {
+    pub(super) fn check_path(&self, base: BaseId, path: &[u8], moments: [Moment; 2]) -> Result<Vec<u8>> {
         for moment in moments {
             match self.resolve(base, path, moment) {
                 Ok(_) => return Ok(names_of(path).collect::<Vec<_>>().join(&b'/')),
@@ -170,7 +160,12 @@ impl Tree {
     }
 
     /// The first path of an inode that is a directory or lies below it, in the first of the moments that has one.
-    fn path_below(&self, inode: InodeNo, moments: [Moment; 2], below: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
+    pub(super) fn path_below(
+        &self,
+        inode: InodeNo,
+        moments: [Moment; 2],
+        below: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>> {
         let is_below = |path: &Vec<u8>| match below {
             None | Some(b"") => true,
             Some(below) => path.strip_prefix(below).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'),
@@ -202,7 +197,7 @@ impl Tree {
         let Spans { spans, is_all } = self.spans(base, start, end)?;
         window.has_era = spans.len() > 1 || !is_all;
         for (start, end) in spans {
-            self.note_increments(base, start, end, &mut touched)?;
+            self.note_increments(Table::Increment, base, start, end, &mut touched)?;
         }
         self.note_archived(window, &mut touched)?;
         if !is_all {
@@ -213,15 +208,22 @@ impl Tree {
         Ok(touched)
     }
 
-    fn note_memory(&self, base: BaseId, touched: &mut Touched) -> Result<()> {
+    pub(super) fn note_memory(&self, base: BaseId, touched: &mut Touched) -> Result<()> {
         for (inode, track) in self.device.look()?.tracks_in_memory(base) {
             touched.entry(inode).or_default().insert(track);
         }
         Ok(())
     }
 
-    /// Notes what the increments after an epoch, up to another, name.
-    fn note_increments(&self, base: BaseId, start: Epoch, end: Epoch, touched: &mut Touched) -> Result<()> {
+    /// Notes what a table in the order of time names after an epoch, up to another.
+    pub(super) fn note_increments(
+        &self,
+        table: Table,
+        base: BaseId,
+        start: Epoch,
+        end: Epoch,
+        touched: &mut Touched,
+    ) -> Result<()> {
         let key = |epoch: Epoch| [base.to_be_bytes(), epoch.to_be_bytes()].concat();
         let mut from = key(start + 1);
         let to = key(end + 1);
@@ -229,7 +231,7 @@ impl Tree {
             let look = self.device.look()?;
             let mut last = None;
             let mut count = 0;
-            for pair in look.meta().range(Table::Increment, &from, &to)?.take(STEP) {
+            for pair in look.meta().range(table, &from, &to)?.take(STEP) {
                 let (full, _) = pair?;
                 let (table, key, _) = split_increment(&full)?;
                 note_key(table, &key, touched);
@@ -429,79 +431,4 @@ impl Tree {
             }
         }
     }
-
-    /// The tracks of a file that a snapshot has and that were touched up to an epoch.
-    fn bits_of(
-        &self,
-        snapshot: &Snapshot,
-        end: Epoch,
-        inode: InodeNo,
-        tracks: &BTreeSet<TrackNo>,
-    ) -> Result<Option<ChangedTracks>> {
-        let mut bits = BTreeSet::new();
-        // The read rule holds for a snapshot that has ended as well, for what changed while it was active.
-        let then = Moment::At(snapshot.epoch);
-        let (old, new, now) = {
-            let look = self.device.look()?;
-            let find = |moment| inode::find(&look, inode, moment);
-            (find(then)?, find(Moment::At(end))?, find(Moment::Live)?)
-        };
-        if old.as_ref().is_some_and(|old| old.kind() != Kind::File) {
-            return Ok(None);
-        }
-        for piece in tracks.iter().copied().collect::<Vec<_>>().chunks(STEP) {
-            let look = self.device.look()?;
-            for &track in piece {
-                if look.track_at(inode, track, then)?.is_some() {
-                    bits.insert(track);
-                }
-            }
-        }
-        let last_known = new.as_ref().or(now.as_ref());
-        if let Some(old) = &old
-            && !old.inline.is_empty()
-            && last_known.is_none_or(|last| last.inline != old.inline)
-        {
-            bits.insert(0);
-        }
-        if bits.is_empty() {
-            return Ok(None);
-        }
-        let mut moments = vec![Moment::Live];
-        if snapshot.is_readable() {
-            moments.insert(0, then);
-        }
-        let mut path = None;
-        for moment in moments {
-            path = path.or(self.paths(inode, moment)?.into_iter().next());
-        }
-        let is_there = |found: &Inode| found.links > 0;
-        Ok(Some(ChangedTracks {
-            inode,
-            path: path.unwrap_or_default(),
-            size_before: old.as_ref().map(|old| old.size),
-            size_after: new.as_ref().filter(|new| is_there(new)).map(|new| new.size),
-            tracks: ranges(&bits),
-            is_whole: !last_known.is_some_and(is_there),
-        }))
-    }
-}
-
-/// The increment of a snapshot that only an archive has.
-fn archived_increment(state: &State, snapshot: &Snapshot) -> Option<Increment> {
-    let archive = state.archive(snapshot.base).filter(|_| snapshot.is_archived)?;
-    archive.increments().into_iter().find(|increment| increment.header.from.epoch == snapshot.epoch)
-}
-
-/// Where the increment of a snapshot ends; `None` if it goes on.
-fn end_of(state: &State, snapshot: &Snapshot) -> Result<Option<Epoch>> {
-    let mut next = state.snapshot_after(snapshot.base, snapshot.epoch)?;
-    while let Some(found) = next.take_if(|found| found.record.deleting) {
-        next = state.snapshot_after(snapshot.base, found.epoch)?;
-    }
-    let ended = match snapshot.record.state {
-        SnapshotState::Ended(end) => Some(end.saturating_sub(1)),
-        SnapshotState::Active | SnapshotState::Deactivated => None,
-    };
-    Ok([next.map(|next| next.epoch), ended].into_iter().flatten().min())
 }

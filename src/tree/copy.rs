@@ -2,7 +2,6 @@
 
 use super::inode::{self};
 use super::{Inode, Tree};
-use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment, Note, TrackNo, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
@@ -58,7 +57,8 @@ pub struct Position {
 
 impl Tree {
     /// Copies up to `len` bytes from a file, of any moment, to a live one; how many were copied, which is
-    /// fewer only at the end of the source. `kill_privileges` is as for writing.
+    /// fewer only at the end of the source, and where the rest fails: an error says that nothing was copied.
+    /// `kill_privileges` is as for writing.
     pub fn copy_range(
         &self,
         mut from: Position,
@@ -80,37 +80,64 @@ impl Tree {
             // Tracks can be shared once they have a place.
             self.device.committer()?.flush()?;
         }
-        let track_bytes = self.device.track_bytes();
+        let is_shareable = source.inline.is_empty();
         while from.offset < end {
-            let rest = end - from.offset;
-            let is_aligned = from.offset.is_multiple_of(track_bytes) && to_offset.is_multiple_of(track_bytes);
-            let shared = if is_aligned && source.inline.is_empty() {
-                self.share_range(from, to, to_offset, rest, kill_privileges)?
-            } else {
-                0
-            };
-            let done = if shared > 0 {
-                shared
-            } else {
-                let step = rest.min(if is_aligned { track_bytes } else { STEP_BYTES });
-                let data = self.read(from.inode, from.offset, step as usize, from.moment)?;
-                if data.is_empty() {
-                    break;
+            match self.copy_step(from, to, to_offset, end - from.offset, (is_shareable, kill_privileges)) {
+                Ok(0) => break,
+                Ok(done) => {
+                    from.offset += done;
+                    to_offset += done;
                 }
-                self.write(to, to_offset, &data, kill_privileges)?;
-                data.len() as u64
-            };
-            from.offset += done;
-            to_offset += done;
+                Err(error) if end - from.offset == total => return Err(error),
+                // Whoever goes on from there is told.
+                Err(_) => break,
+            }
         }
         Ok(total - (end - from.offset))
     }
 
-    /// Shares whole tracks as far as that is possible; how many bytes that made.
-    fn share_range(&self, from: Position, to: InodeNo, to_offset: u64, len: u64, kill_privileges: bool) -> Result<u64> {
+    /// Shares or copies some of the bytes that are left; how many.
+    fn copy_step(
+        &self,
+        from: Position,
+        to: InodeNo,
+        to_offset: u64,
+        rest: u64,
+        (is_shareable, kill_privileges): (bool, bool),
+    ) -> Result<u64> {
+        let track_bytes = self.device.track_bytes();
+        let is_aligned = from.offset.is_multiple_of(track_bytes) && to_offset.is_multiple_of(track_bytes);
+        if is_aligned && is_shareable {
+            for is_last_try in [false, false, true] {
+                match self.share_range(from, to, to_offset, rest, (is_last_try, kill_privileges))? {
+                    Some(0) => break,
+                    Some(shared) => return Ok(shared),
+                    // It was written to, or merged, meanwhile. What is shared in one step is there as a whole or not at all.
+                    None => self.device.committer()?.flush()?,
+                }
+            }
+        }
+        let step = rest.min(if is_aligned { track_bytes } else { STEP_BYTES });
+        let data = self.read(from.inode, from.offset, step as usize, from.moment)?;
+        if !data.is_empty() {
+            self.write(to, to_offset, &data, kill_privileges)?;
+        }
+        Ok(data.len() as u64)
+    }
+
+    /// Shares whole tracks as far as that is possible; how many bytes that made. Nothing, and nothing is done, where a
+    /// track has no place yet and this is not the last try.
+    fn share_range(
+        &self,
+        from: Position,
+        to: InodeNo,
+        to_offset: u64,
+        len: u64,
+        (is_last_try, kill_privileges): (bool, bool),
+    ) -> Result<Option<u64>> {
         let track_bytes = self.device.track_bytes();
         if self.device.look()?.is_archived(from.inode, from.moment)? {
-            return Ok(0);
+            return Ok(Some(0));
         }
         let _files = self.lock_files(from.inode, to);
         let mut txn = self.device.begin_growing()?;
@@ -119,12 +146,12 @@ impl Tree {
         let source = inode::load_file(&txn, from.inode, from.moment)?;
         let len = len.min(source.size.saturating_sub(from.offset));
         if !source.inline.is_empty() {
-            return Ok(0);
+            return Ok(Some(0));
         }
         let mut target: Inode = inode::load_file(&txn, to, Moment::Live)?;
         if !target.inline.is_empty() {
             if to_offset > 0 {
-                return Ok(0);
+                return Ok(Some(0));
             }
             target.inline.clear();
         }
@@ -146,22 +173,23 @@ impl Tree {
             let had_track = target_track * track_bytes < old_size && txn.has_track(to, target_track)?;
             let source = (from.inode, source_track, from.moment);
             match share_track(&mut txn, source, (to, target_track), had_track, &mut target)? {
+                Shared::Unstored if !is_last_try => return Ok(None),
                 Shared::Unstored => break,
                 Shared::Same | Shared::Changed => {}
             }
             done += piece;
         }
         if done == 0 {
-            return Ok(0);
+            return Ok(Some(0));
         }
         txn.note(to, Note::Written(to_offset..to_offset + done));
         target.size = old_size.max(to_offset + done);
-        target.touch(Timestamp::now());
+        self.touch(to, &mut target);
         if kill_privileges {
             target.kill_privileges();
         }
         inode::store(&mut txn, to, &target)?;
         txn.finish()?;
-        Ok(done)
+        Ok(Some(done))
     }
 }

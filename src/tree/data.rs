@@ -1,8 +1,7 @@
 //! The bytes of files: reading, writing, changing the size, making holes and finding them.
 
-use super::Tree;
 use super::inode::{self, Inode};
-use crate::clock::Timestamp;
+use super::{Sent, Tree};
 use crate::device::{InodeNo, Moment, Note, Source, TrackNo, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
@@ -58,27 +57,59 @@ impl Tree {
 
     /// Writes bytes. With `kill_privileges`, clears suid and sgid as for a writer without that right.
     pub fn write(&self, number: InodeNo, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
-        match self.write_now(number, offset, data, kill_privileges) {
+        self.write_somehow(number, offset, data, kill_privileges, Sent::default())
+    }
+
+    /// Writes bytes as a kernel sent them, which may not know yet what the file has become.
+    pub fn write_sent(
+        &self,
+        number: InodeNo,
+        offset: u64,
+        data: &[u8],
+        kill_privileges: bool,
+        sent: Sent,
+    ) -> Result<()> {
+        self.write_somehow(number, offset, data, kill_privileges, sent)?;
+        self.behind.written(number, offset.saturating_add(data.len() as u64));
+        Ok(())
+    }
+
+    fn write_somehow(
+        &self,
+        number: InodeNo,
+        offset: u64,
+        data: &[u8],
+        kill_privileges: bool,
+        sent: Sent,
+    ) -> Result<()> {
+        match self.write_now(number, offset, data, kill_privileges, sent) {
             Err(error) if error.is_no_space() => {
                 // Dirty tracks have reserved more than they will take, and what was freed waits for a commit.
                 self.commit()?;
-                self.write_now(number, offset, data, kill_privileges)
+                self.write_now(number, offset, data, kill_privileges, sent)
             }
             result => result,
         }
     }
 
-    fn write_now(&self, number: InodeNo, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
-        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
-        let bytes = offset..end.ok_or(Error::Posix(Errno::FBIG))?;
+    fn write_now(&self, number: InodeNo, sent_to: u64, data: &[u8], kill_privileges: bool, sent: Sent) -> Result<()> {
         if data.is_empty() {
             return Ok(());
         }
         let _file = self.lock_file(number);
         let mut txn = self.device.begin_growing()?;
         let mut found = inode::load_file(&txn, number, Moment::Live)?;
+        let offset = match sent == Sent::default() {
+            true => sent_to,
+            false => match self.behind.place(&txn, number, found.size, (sent_to, data.len() as u64), sent)? {
+                Some(offset) => offset,
+                None => return Ok(()),
+            },
+        };
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
+        let bytes = offset..end.ok_or(Error::Posix(Errno::FBIG))?;
         txn.note(number, Note::Written(bytes.clone()));
-        found.touch(Timestamp::now());
+        self.touch(number, &mut found);
         if kill_privileges {
             found.kill_privileges();
         }
@@ -171,7 +202,7 @@ impl Tree {
         let _file = self.lock_file(number);
         let mut txn = self.device.begin()?;
         let mut found = inode::load_file(&txn, number, Moment::Live)?;
-        found.touch(Timestamp::now());
+        self.touch(number, &mut found);
         if kill_privileges {
             found.kill_privileges();
         }
@@ -236,7 +267,7 @@ impl Tree {
         if keep_size || end <= found.size {
             let mut txn = self.device.begin()?;
             let mut found = inode::load_file(&txn, number, Moment::Live)?;
-            found.touch(Timestamp::now());
+            self.touch(number, &mut found);
             if kill_privileges {
                 found.kill_privileges();
             }
@@ -307,6 +338,8 @@ pub(super) struct TrackEdit {
     inline: Before,
     /// Tracks that did not exist before.
     new: Vec<TrackNo>,
+    /// Tracks that take more room, and may not take what is set aside.
+    growth: usize,
 }
 
 impl TrackEdit {
@@ -319,7 +352,7 @@ impl TrackEdit {
         old_size: u64,
         tracks: Range<TrackNo>,
     ) -> Result<TrackEdit> {
-        let mut edit = TrackEdit { number, slots: 0, inline: None, new: Vec::new() };
+        let mut edit = TrackEdit { number, slots: 0, inline: None, new: Vec::new(), growth: 0 };
         if !found.inline.is_empty() {
             edit.inline = Some(Arc::new(std::mem::replace(&mut found.inline, ByteBuf::new()).into_vec()));
             if tracks.start > 0 {
@@ -332,6 +365,9 @@ impl TrackEdit {
             if track >= old_tracks || !txn.has_track(number, track)? {
                 found.tracks += 1;
                 edit.new.push(track);
+                edit.growth += 1;
+            } else {
+                edit.growth += usize::from(txn.keeps_old(number, track)?);
             }
             edit.slots += usize::from(txn.needs_slot(number, track));
         }
@@ -341,7 +377,7 @@ impl TrackEdit {
     /// The last step that can fail.
     pub(super) fn apply_inode(&mut self, txn: &mut Txn<'_>, found: &Inode) -> Result<()> {
         inode::store(txn, self.number, found)?;
-        txn.check_growth(self.new.len())?;
+        txn.check_growth(self.growth)?;
         txn.reserve(self.slots)?;
         if let Some(inline) = self.inline.take() {
             txn.edit_track(self.number, 0, Some(inline), |_| {});

@@ -5,15 +5,14 @@
 //! whole. The cost follows what changed and the size of the directories it changed in.
 
 use super::Tree;
-use super::inode::{Inode, Kind, root_of};
+use super::inode::{Inode, Kind, is_root, root_of};
 use super::names::Entry;
 use super::paths::join;
-use crate::archive::Reader;
 use crate::device::{BaseId, Epoch, InodeNo, Moment, inode_of_key, split_increment};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Increments read under one lock.
 const STEP: usize = 1024;
@@ -94,8 +93,10 @@ impl Tree {
             after,
             removed: BTreeMap::new(),
             added: BTreeMap::new(),
-            seen: BTreeSet::new(),
+            known: Default::default(),
+            seen: HashSet::new(),
         };
+        let mut directories = Directories::at(after);
         let mut found = Vec::new();
         for (&number, touch) in &touched {
             let (old, new) = (self.inode_or_none(number, before)?, self.inode_or_none(number, after)?);
@@ -106,7 +107,7 @@ impl Tree {
             let (Some(old), Some(new)) = (old, new) else { continue };
             let change = self.change_of(number, touch, &old, &new, before, after);
             if let Some(kind) = self.unless_gone(number, after, change)? {
-                for path in self.unless_gone(number, after, self.paths(number, after))? {
+                for path in self.paths_through(&mut directories, number)? {
                     found.push(Difference {
                         kind,
                         path,
@@ -120,6 +121,16 @@ impl Tree {
         }
         names.finish(&mut found)?;
         Ok(found)
+    }
+
+    /// All paths of an inode at the moment of these directories.
+    fn paths_through(&self, directories: &mut Directories, number: InodeNo) -> Result<Vec<Vec<u8>>> {
+        if is_root(number) {
+            return Ok(vec![Vec::new()]);
+        }
+        let names = self.unless_gone(number, directories.moment, self.names(number, directories.moment))?;
+        let paths = names.iter().map(|name| directories.path_of(self, name));
+        Ok(paths.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     /// What programs remove while it is compared is as if it were not there, as long as the moment itself is.
@@ -164,7 +175,7 @@ impl Tree {
         };
         let Some(archive) = archive else { return Ok(()) };
         for increment in archive.increments().iter().filter(|found| (start..end).contains(&found.header.from.epoch)) {
-            for entry in Reader::open(&increment.path)?.entries() {
+            for entry in increment.open()?.entries() {
                 let entry = entry?;
                 let key = [&base.to_be_bytes()[..], &entry.key].concat();
                 if let Some(number) = inode_of_key(&key) {
@@ -265,7 +276,7 @@ impl Tree {
     }
 
     /// What cannot be read is not the same.
-    fn has_same_bytes(&self, old: (InodeNo, Moment), new: (InodeNo, Moment), inode: &Inode) -> bool {
+    pub(super) fn has_same_bytes(&self, old: (InodeNo, Moment), new: (InodeNo, Moment), inode: &Inode) -> bool {
         const STEP: usize = 1 << 20;
         let read = |of: (InodeNo, Moment), offset| self.read(of.0, offset, STEP, of.1);
         let is_same = |offset| matches!((read(old, offset), read(new, offset)), (Ok(old), Ok(new)) if old == new);
@@ -284,15 +295,82 @@ enum Way {
     Came,
 }
 
+/// A name in a directory.
+type Name = (InodeNo, Vec<u8>);
+
+/// Where directories are at one moment. Each is looked up once, however many paths lead through it.
+struct Directories {
+    moment: Moment,
+    above: HashMap<InodeNo, Option<Name>>,
+    /// The path that was made last: names of one directory come together.
+    last: Option<(InodeNo, Option<Vec<u8>>)>,
+}
+
+impl Directories {
+    fn at(moment: Moment) -> Directories {
+        Directories { moment, above: HashMap::new(), last: None }
+    }
+
+    /// `None` for what is not reached from the root.
+    fn path(&mut self, tree: &Tree, directory: InodeNo) -> Result<Option<&[u8]>> {
+        if self.last.as_ref().is_none_or(|(known, _)| *known != directory) {
+            self.last = Some((directory, self.find(tree, directory)?));
+        }
+        Ok(self.last.as_ref().and_then(|(_, path)| path.as_deref()))
+    }
+
+    fn find(&mut self, tree: &Tree, directory: InodeNo) -> Result<Option<Vec<u8>>> {
+        let mut names: Vec<InodeNo> = Vec::new();
+        let mut at = directory;
+        let mut path = Vec::new();
+        while !is_root(at) {
+            // Often the last one is on the way: in a chain of directories each is.
+            if let Some((known, Some(above))) = &self.last
+                && *known == at
+            {
+                path.clone_from(above);
+                break;
+            }
+            if !self.above.contains_key(&at) {
+                let found = tree.inode_or_none(at, self.moment)?;
+                self.above.insert(at, found.map(|found| (found.parent, found.name.into_vec())));
+            }
+            names.push(at);
+            match self.above.get(&at) {
+                // More names than directories are known: damaged records lead in a circle.
+                Some(Some((parent, _))) if names.len() <= self.above.len() => at = *parent,
+                _ => return Ok(None),
+            }
+        }
+        for (_, name) in names.iter().rev().filter_map(|inode| self.above.get(inode)?.as_ref()) {
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+        }
+        Ok(Some(path))
+    }
+
+    /// The path of a name, with what it leads to.
+    fn path_of(&mut self, tree: &Tree, (directory, name): &Name) -> Result<Option<Vec<u8>>> {
+        Ok(self.path(tree, *directory)?.map(|path| join(path, name)))
+    }
+}
+
 /// Names that went and names that came.
 struct Names<'a> {
     tree: &'a Tree,
     before: Moment,
     after: Moment,
-    removed: BTreeMap<InodeNo, Vec<(Vec<u8>, Kind)>>,
-    added: BTreeMap<InodeNo, Vec<(Vec<u8>, Kind)>>,
-    seen: BTreeSet<InodeNo>,
+    removed: BTreeMap<InodeNo, Vec<(Name, Kind)>>,
+    added: BTreeMap<InodeNo, Vec<(Name, Kind)>>,
+    /// The names in each: one is found in its directory, and again with that.
+    known: [HashSet<Name>; 2],
+    seen: HashSet<InodeNo>,
 }
+
+/// Paths of one inode, in order.
+type Paths = BTreeMap<Vec<u8>, Kind>;
 
 impl Names<'_> {
     fn entries(&self, directory: InodeNo, moment: Moment) -> Result<HashMap<Vec<u8>, Entry>> {
@@ -305,66 +383,73 @@ impl Names<'_> {
         Ok(entries)
     }
 
-    fn path(&self, directory: InodeNo, moment: Moment) -> Result<Option<Vec<u8>>> {
-        Ok(self.tree.unless_gone(directory, moment, self.tree.paths(directory, moment))?.pop())
-    }
-
     fn compare_directory(&mut self, directory: InodeNo, was_there: bool, is_there: bool) -> Result<()> {
         let old = if was_there { self.entries(directory, self.before)? } else { HashMap::new() };
         let new = if is_there { self.entries(directory, self.after)? } else { HashMap::new() };
         let is_same = |a: &Entry, b: Option<&Entry>| b.is_some_and(|b| a.inode == b.inode);
-        let old_path = if was_there { self.path(directory, self.before)? } else { None };
         for entry in old.values().filter(|entry| !is_same(entry, new.get(&entry.name))) {
-            if let Some(path) = &old_path {
-                self.note(Way::Went, entry, join(path, &entry.name))?;
-            }
+            self.note(Way::Went, directory, entry)?;
         }
-        let new_path = if is_there { self.path(directory, self.after)? } else { None };
         for entry in new.values().filter(|entry| !is_same(entry, old.get(&entry.name))) {
-            if let Some(path) = &new_path {
-                self.note(Way::Came, entry, join(path, &entry.name))?;
-            }
+            self.note(Way::Came, directory, entry)?;
         }
         Ok(())
     }
 
     /// What went or came with its directory is found in that alone, if a restore that is not settled took or brought
     /// both.
-    fn note(&mut self, way: Way, entry: &Entry, path: Vec<u8>) -> Result<()> {
-        let (names, here, there) = match way {
-            Way::Went => (&mut self.removed, self.before, self.after),
-            Way::Came => (&mut self.added, self.after, self.before),
-        };
-        let paths = names.entry(entry.inode).or_default();
-        if paths.iter().any(|(known, _)| *known == path) {
-            return Ok(());
-        }
-        paths.push((path.clone(), entry.kind));
-        let is_whole_directory =
-            entry.kind == Kind::Directory && self.tree.inode_or_none(entry.inode, there)?.is_none();
-        if is_whole_directory && self.seen.insert(entry.inode) {
-            for child in self.entries(entry.inode, here)?.into_values() {
-                let path = join(&path, &child.name);
-                self.note(way, &child, path)?;
+    fn note(&mut self, way: Way, directory: InodeNo, entry: &Entry) -> Result<()> {
+        let mut pending = vec![(directory, entry.clone())];
+        while let Some((directory, Entry { name, inode, kind, .. })) = pending.pop() {
+            let (names, here, there) = match way {
+                Way::Went => (&mut self.removed, self.before, self.after),
+                Way::Came => (&mut self.added, self.after, self.before),
+            };
+            if !self.known[way as usize].insert((directory, name.clone())) {
+                continue;
+            }
+            names.entry(inode).or_default().push(((directory, name), kind));
+            let is_whole_directory = kind == Kind::Directory && self.tree.inode_or_none(inode, there)?.is_none();
+            if is_whole_directory && self.seen.insert(inode) {
+                pending.extend(self.entries(inode, here)?.into_values().map(|child| (inode, child)));
             }
         }
         Ok(())
+    }
+
+    /// Gives names their paths. What a damaged or half removed directory has in it has none.
+    fn paths(&self, moment: Moment, names: BTreeMap<InodeNo, Vec<(Name, Kind)>>) -> Result<BTreeMap<InodeNo, Paths>> {
+        let mut directories = Directories::at(moment);
+        let mut found: BTreeMap<InodeNo, Paths> = BTreeMap::new();
+        for (number, names) in names {
+            for (name, kind) in names {
+                if let Some(path) = directories.path_of(self.tree, &name)? {
+                    found.entry(number).or_default().insert(path, kind);
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn finish(mut self, found: &mut Vec<Difference>) -> Result<()> {
         let size = |tree: &Tree, number, moment| -> Result<Option<u64>> {
             Ok(tree.inode_or_none(number, moment)?.as_ref().and_then(size_of))
         };
-        for (number, mut added) in std::mem::take(&mut self.added) {
-            let mut removed = self.removed.remove(&number).unwrap_or_default();
-            added.sort();
-            removed.sort_by(|a, b| b.0.cmp(&a.0));
+        let (removed, added) = (std::mem::take(&mut self.removed), std::mem::take(&mut self.added));
+        let (mut removed, mut added) = (self.paths(self.before, removed)?, self.paths(self.after, added)?);
+        keep_what_changed(&mut removed, &mut added);
+        let mut by_path = HashMap::new();
+        for (&number, paths) in &removed {
+            by_path.extend(paths.keys().map(|path| (path.clone(), number)));
+        }
+        for (number, added) in added {
             for (path, kind) in added {
-                let from = removed.pop().map(|(path, _)| path);
-                if from.is_none()
-                    && let Some(old) = self.take_removed(&path)
-                {
+                let from = removed.get_mut(&number).and_then(BTreeMap::pop_first).map(|(from, _)| from);
+                if let Some(from) = &from {
+                    by_path.remove(from);
+                } else if let Some(old) = by_path.remove(&path) {
                     // Another inode in the place of the old one: removed and made again, or renamed over it.
+                    removed.entry(old).or_default().remove(&path);
                     let replaced = self.replaced(path, old, number);
                     found.extend(self.tree.unless_gone(number, self.after, replaced)?);
                     continue;
@@ -378,35 +463,35 @@ impl Names<'_> {
                     from,
                 });
             }
-            if !removed.is_empty() {
-                self.removed.insert(number, removed);
-            }
         }
-        for (number, removed) in std::mem::take(&mut self.removed) {
-            for (path, kind) in removed {
-                found.push(Difference {
-                    kind: DifferenceKind::Removed,
-                    path,
-                    from: None,
-                    is_directory: kind == Kind::Directory,
-                    size_before: size(self.tree, number, self.before)?,
-                    size_after: None,
-                });
+        for (number, removed) in removed {
+            if removed.is_empty() {
+                continue;
             }
+            let size_before = size(self.tree, number, self.before)?;
+            found.extend(removed.into_iter().map(|(path, kind)| Difference {
+                kind: DifferenceKind::Removed,
+                path,
+                from: None,
+                is_directory: kind == Kind::Directory,
+                size_before,
+                size_after: None,
+            }));
         }
         Ok(())
     }
 }
 
-impl Names<'_> {
-    /// The inode that had this path before, if it has lost it.
-    fn take_removed(&mut self, path: &[u8]) -> Option<InodeNo> {
-        let (&number, _) = self.removed.iter().find(|(_, paths)| paths.iter().any(|(known, _)| known == path))?;
-        let paths = self.removed.get_mut(&number)?;
-        paths.retain(|(known, _)| known != path);
-        Some(number)
+/// A path that an inode has lost and got again, in another directory of the same path, is no change.
+fn keep_what_changed(removed: &mut BTreeMap<InodeNo, Paths>, added: &mut BTreeMap<InodeNo, Paths>) {
+    for (number, added) in added {
+        if let Some(removed) = removed.get_mut(number) {
+            added.retain(|path, _| removed.remove(path).is_none());
+        }
     }
+}
 
+impl Names<'_> {
     /// How the inode at a path differs from the one that was there before; `None` where it is the same.
     fn replaced(&self, path: Vec<u8>, old_number: InodeNo, new_number: InodeNo) -> Result<Option<Difference>> {
         let (before, after) = ((old_number, self.before), (new_number, self.after));

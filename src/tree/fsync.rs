@@ -40,6 +40,9 @@ struct Draft {
 /// A range of bytes and the tracks that hold it.
 type Part = (Range<u64>, Vec<(TrackNo, Source)>);
 
+/// New directories above a new file that are journaled with it, at most; with more, a commit is better.
+const NEW_ABOVE_MAX: usize = 64;
+
 /// What fsync finds.
 enum Found {
     /// All is in the journal, or will be when this is.
@@ -102,8 +105,8 @@ impl Tree {
         Ok(Found::Draft(Box::new(Draft { after: state.after(), entry, parts })))
     }
 
-    /// Lists the inode and the directories above it as far as they are new; false if that cannot be
-    /// journaled.
+    /// Lists the inode and the directories above it as far as they are new, the uppermost first; false if that
+    /// cannot be journaled.
     fn list_new(
         &self,
         state: &mut Journaling<'_>,
@@ -112,18 +115,33 @@ impl Tree {
         change: &Change,
         new: &mut Vec<(InodeNo, Inode)>,
     ) -> Result<bool> {
-        if !change.is_new {
-            return Ok(true);
-        }
-        if !state.base_record(base_of(number))?.eras.is_empty() {
-            return Ok(false);
-        }
-        let Some(parent) = inode::find(state, record.parent, Moment::Live)? else { return Ok(false) };
-        let above = state.changes().get(record.parent).unwrap_or_default();
+        let mut chain = Vec::new();
+        let (mut at, mut record, mut is_new) = (number, record.clone(), change.is_new);
         // A directory that is new needs no commit for its entries: they are made one by one.
-        if !self.list_new(state, record.parent, &parent, &above, new)? {
-            return Ok(false);
+        while is_new {
+            if chain.len() == NEW_ABOVE_MAX || !state.base_record(base_of(at))?.eras.is_empty() {
+                return Ok(false);
+            }
+            let Some(parent) = inode::find(state, record.parent, Moment::Live)? else { return Ok(false) };
+            let number = std::mem::replace(&mut at, record.parent);
+            chain.push((number, std::mem::replace(&mut record, parent)));
+            is_new = state.changes().get(at).unwrap_or_default().is_new;
         }
+        for (number, record) in chain.into_iter().rev() {
+            if !self.list_one_new(state, number, &record, new)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn list_one_new(
+        &self,
+        state: &mut Journaling<'_>,
+        number: InodeNo,
+        record: &Inode,
+        new: &mut Vec<(InodeNo, Inode)>,
+    ) -> Result<bool> {
         // The file's own xattrs would have asked for a commit; those of a directory above are looked for.
         if !super::xattr::names(state, number, Moment::Live)?.is_empty() {
             return Ok(false);

@@ -113,10 +113,14 @@ impl Inode {
         self.kind() == Kind::Directory
     }
 
-    /// Bytes allocated, in units of 512, for `st_blocks`.
+    /// Bytes that are data for lseek(2), in units of 512, for `st_blocks`: programs take a file with none for one hole.
     pub fn blocks(&self, track_bytes: u64) -> u64 {
-        let bytes = (self.tracks * track_bytes).min(self.size.next_multiple_of(4096));
-        if self.kind() == Kind::File { bytes.div_ceil(512) } else { 0 }
+        match self.kind() {
+            Kind::File if self.tracks == 0 && self.inline.is_empty() => 0,
+            Kind::File if self.tracks == 0 => self.size.div_ceil(512),
+            Kind::File => self.tracks.saturating_mul(track_bytes).min(self.size.next_multiple_of(4096)).div_ceil(512),
+            _ => 0,
+        }
     }
 
     pub(super) fn touch(&mut self, now: Timestamp) {

@@ -14,9 +14,9 @@ use super::inode::{self, Inode, Kind};
 use super::names::{Dirent, link_key, new_number};
 use super::{Tree, root_of, xattr};
 use crate::clock::Timestamp;
-use crate::device::{Differing, InodeNo, Moment, Note, TrackNo, Txn, base_of};
+use crate::device::{BaseId, Differing, InodeNo, Moment, Note, TrackNo, Txn, base_of};
 use crate::error::{Errno, Error, Result};
-use crate::limits::LINKS_MAX;
+use crate::limits::{BLOCK_BYTES, LINKS_MAX};
 use crate::meta::Table;
 use serde_bytes::ByteBuf;
 
@@ -62,10 +62,15 @@ impl Inode {
 impl Tree {
     /// Makes an inode without a name, with the attributes of another one; of a file, without its bytes. It is
     /// held, and removed with that hold if it gets no name.
-    pub fn make_nameless(&self, (like, moment): Model) -> Result<InodeNo> {
+    pub fn make_nameless(&self, model: Model) -> Result<InodeNo> {
+        self.make_nameless_in(base_of(model.0), model)
+    }
+
+    /// The same in another base.
+    pub fn make_nameless_in(&self, base: BaseId, (like, moment): Model) -> Result<InodeNo> {
         let model = self.inode(like, moment)?;
         let mut txn = self.device.begin_growing()?;
-        let number = new_number(&mut txn, base_of(like))?;
+        let number = new_number(&mut txn, base)?;
         let is_symlink = model.kind() == Kind::Symlink;
         let made = Inode {
             links: 0,
@@ -73,7 +78,7 @@ impl Tree {
             inline: if is_symlink { model.inline } else { ByteBuf::new() },
             tracks: 0,
             ctime: Timestamp::now(),
-            parent: root_of(base_of(like)),
+            parent: root_of(base),
             name: ByteBuf::new(),
             ..model
         };
@@ -155,6 +160,25 @@ impl Tree {
             || self.has_same_tracks((number, Moment::Live), (like, moment))?)
     }
 
+    /// What [`Tree::become_like`] would have to change.
+    pub fn unlikeness(&self, number: InodeNo, (like, moment): Model) -> Result<Likened> {
+        let (now, model) = (self.inode(number, Moment::Live)?, self.inode(like, moment)?);
+        let (attributes, times) = now.clone().take_attributes(&model);
+        let has_other_xattrs = self.xattrs(number, Moment::Live)? != self.xattrs(like, moment)?;
+        let content = model.kind() == Kind::File
+            && ((now.size, &now.inline) != (model.size, &model.inline)
+                || now.tracks + model.tracks > 0 && !self.has_same_content(number, (like, moment), &model)?);
+        Ok(Likened { content, attributes: attributes || has_other_xattrs, times })
+    }
+
+    fn has_same_content(&self, number: InodeNo, model: Model, found: &Inode) -> Result<bool> {
+        match self.has_same_tracks((number, Moment::Live), model) {
+            // What an archive has, or only memory.
+            Err(Error::Posix(Errno::XDEV)) => Ok(self.has_same_bytes((number, Moment::Live), model, found)),
+            result => result,
+        }
+    }
+
     /// Whether the tracks of two files are the same, each shared by both.
     pub(super) fn has_same_tracks(&self, a: Model, b: Model) -> Result<bool> {
         let mut next = Some(0);
@@ -171,7 +195,6 @@ impl Tree {
     /// Makes a live inode like another one of its kind was at a moment, but for its names and, of a directory,
     /// its entries. Interrupted, it goes on where it is called again.
     pub fn become_like(&self, number: InodeNo, model: Model, on_step: OnStep<'_>) -> Result<Likened> {
-        self.check_readable(number, model, on_step)?;
         let mut likened = Likened { attributes: self.liken_xattrs(number, model)?, ..Likened::default() };
         if self.inode(model.0, model.1)?.kind() == Kind::File {
             match self.share_content(number, model, on_step, &mut likened) {
@@ -380,9 +403,9 @@ impl Tree {
         Ok(None)
     }
 
-    /// Reads what would be copied from an archive. A file that cannot be had whole stays as it is; one without a
-    /// name yet needs no such care.
-    fn check_readable(&self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<()> {
+    /// Reads what [`Tree::become_like`] would copy from an archive, and looks whether there is room for it: ENOSPC. A file that
+    /// cannot be had whole stays as it is so; one without a name yet needs no such care.
+    pub fn check_readable(&self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<()> {
         let is_archived = self.device.look()?.is_archived(like, moment)?;
         if !is_archived
             || self.inode(like, moment)?.kind() != Kind::File
@@ -391,10 +414,18 @@ impl Tree {
             return Ok(());
         }
         let track_bytes = self.device.track_bytes();
+        let mut needed = 0;
         self.each_differing(number, (like, moment), &mut |track| {
-            self.read(like, track.saturating_mul(track_bytes), track_bytes as usize, moment)?;
+            let bytes = self.read(like, track.saturating_mul(track_bytes), track_bytes as usize, moment)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                needed += (self.device.log().encode(&bytes).stored().len() as u64).next_multiple_of(BLOCK_BYTES as u64);
+            }
             on_step(0)
-        })
+        })?;
+        match needed > self.space()?.available {
+            true => Err(Error::Posix(Errno::NOSPC)),
+            false => Ok(()),
+        }
     }
 
     /// Visits the tracks of a live file that may differ from those of another one.

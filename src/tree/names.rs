@@ -163,7 +163,7 @@ impl Tree {
         if new.kind == Kind::Directory && directory.links >= LINKS_MAX {
             return Err(Error::Posix(Errno::MLINK));
         }
-        let now = Timestamp::now();
+        let now = self.now();
         let number = new_number(&mut txn, base_of(parent))?;
         let inherited = if new.kind == Kind::Symlink { None } else { acl::inherit(&txn, parent, new.permissions)? };
         let permissions = match &inherited {
@@ -236,7 +236,7 @@ impl Tree {
         if txn.exists(Table::Dirent, &key)? {
             return Err(Error::Posix(Errno::EXIST));
         }
-        let now = Timestamp::now();
+        let now = self.now();
         txn.set(Table::Dirent, &key, &Dirent::new(number, target.kind()))?;
         txn.set(Table::Link, &link_key(number, parent, name), &())?;
         target.links += 1;
@@ -256,7 +256,7 @@ impl Tree {
         if dirent.kind == Kind::Directory as u8 {
             return Err(Error::Posix(Errno::ISDIR));
         }
-        let now = Timestamp::now();
+        let now = self.now();
         let is_gone = self.drop_name(&mut txn, parent, name, dirent, now)?;
         self.count(&mut txn, parent, -1, 0, now)?;
         txn.finish()?;
@@ -273,7 +273,7 @@ impl Tree {
         if dirent.kind != Kind::Directory as u8 {
             return Err(Error::Posix(Errno::NOTDIR));
         }
-        let now = Timestamp::now();
+        let now = self.now();
         self.drop_directory(&mut txn, parent, name, dirent, now)?;
         self.count(&mut txn, parent, -1, -1, now)?;
         txn.finish()?;

@@ -8,16 +8,6 @@ use crate::error::Result;
 use crate::meta::{Table, prefix_end};
 use std::ops::ControlFlow;
 
-/// No path is deeper than this; a longer chain means damaged records.
-const DEPTH_MAX: usize = 4096;
-
-/// Bytes of a file name as text; what would confuse a terminal is escaped.
-pub fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let is_plain = std::str::from_utf8(bytes).is_ok() && !text.chars().any(|c| c.is_control() || c == '\\');
-    if is_plain { text.into_owned() } else { bytes.escape_ascii().to_string() }
-}
-
 impl Tree {
     /// All paths of an inode, relative to the root of its tree; none if it has no name.
     pub fn paths(&self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
@@ -47,7 +37,7 @@ impl Tree {
 }
 
 /// The names that a path consists of.
-pub(super) fn names_of(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn names_of(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".")
 }
 
@@ -81,15 +71,21 @@ pub(super) fn paths_in(tree: &Tree, state: &State, number: InodeNo, moment: Mome
     Ok(paths)
 }
 
+/// `None` for what is not reached from the root: it was removed, or damaged records lead in a circle.
 fn directory_path(state: &State, mut number: InodeNo, moment: Moment) -> Result<Option<Vec<u8>>> {
     let mut names = Vec::new();
+    // Brent's search for a circle: each time as many steps as there were before are looked for the same inode.
+    let mut mark = number;
     while !is_root(number) {
         match inode::find(state, number, moment)? {
-            Some(found) if found.links > 0 && names.len() < DEPTH_MAX => {
+            Some(found) if found.links > 0 && found.parent != mark => {
                 names.push(found.name.into_vec());
                 number = found.parent;
             }
             _ => return Ok(None),
+        }
+        if names.len().is_power_of_two() {
+            mark = number;
         }
     }
     names.reverse();

@@ -48,7 +48,7 @@ impl Tree {
         if inode::load_directory(&txn, new_parent, Moment::Live)?.links == 0 {
             return Err(Error::Posix(Errno::NOENT));
         }
-        let now = Timestamp::now();
+        let now = self.now();
         let mut gone = None;
         match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => return Err(Error::Posix(Errno::EXIST)),

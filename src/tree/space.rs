@@ -2,7 +2,6 @@
 
 use super::Tree;
 use crate::error::Result;
-use crate::limits::{RESERVE_BYTES_MIN, SEGMENT_BYTES};
 use serde::{Deserialize, Serialize};
 
 /// Room in bytes.
@@ -25,13 +24,9 @@ pub struct Space {
 impl Tree {
     pub fn space(&self) -> Result<Space> {
         let usage = self.device.log().usage();
-        let room = self.device.room()?;
         let meta = self.device.meta_bytes()?;
         let log = self.device.log_bytes();
-        // The disk gives room to whole segments only.
-        let new_segments = room.available.saturating_sub(RESERVE_BYTES_MIN) / SEGMENT_BYTES * SEGMENT_BYTES;
-        let reserved = self.device.look()?.reserved_room();
-        let available = (new_segments + usage.segments.saturating_sub(usage.used)).saturating_sub(reserved);
+        let available = self.device.writable(&*self.device.look()?)?;
         Ok(Space {
             total: usage.used + meta + available,
             available,

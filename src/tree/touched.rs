@@ -19,7 +19,7 @@ const STEP: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Touched {
     inodes: HashSet<InodeNo>,
-    below: HashMap<InodeNo, Vec<InodeNo>>,
+    below: HashMap<InodeNo, Vec<(InodeNo, Vec<u8>)>>,
 }
 
 impl Touched {
@@ -27,8 +27,8 @@ impl Touched {
         self.inodes.contains(&inode)
     }
 
-    /// What a directory had in it that changed, or has such things below it.
-    pub fn below(&self, directory: InodeNo) -> &[InodeNo] {
+    /// What a directory had in it that changed, or has such things below it, with the names there.
+    pub fn below(&self, directory: InodeNo) -> &[(InodeNo, Vec<u8>)] {
         self.below.get(&directory).map_or(&[], Vec::as_slice)
     }
 }
@@ -58,11 +58,8 @@ impl Tree {
                 if is_root(inode) || !known.insert(inode) {
                     continue;
                 }
-                for (parent, _) in self.names(inode, Moment::At(since))? {
-                    let below = touched.below.entry(parent).or_default();
-                    if below.last() != Some(&inode) {
-                        below.push(inode);
-                    }
+                for (parent, name) in self.names(inode, Moment::At(since))? {
+                    touched.below.entry(parent).or_default().push((inode, name));
                     at.push(parent);
                 }
             }

@@ -2,7 +2,6 @@
 
 use super::inode::{self, Inode, SETGID};
 use super::{Tree, acl};
-use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment, State, Txn, inode_prefix};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
@@ -141,7 +140,7 @@ impl Tree {
         } else {
             txn.unset(Table::Xattr, &key(number, name))?;
         }
-        found.ctime = Timestamp::now();
+        found.ctime = self.now();
         inode::store(&mut txn, number, &found)?;
         txn.finish()
     }
@@ -153,7 +152,7 @@ impl Tree {
             // A list that says no more than the mode is there without being stored.
             return if is_acl(name) { Ok(()) } else { Err(Error::Posix(Errno::NODATA)) };
         }
-        found.ctime = Timestamp::now();
+        found.ctime = self.now();
         inode::store(&mut txn, number, &found)?;
         txn.finish()
     }

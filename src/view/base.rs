@@ -1,10 +1,14 @@
 //! Bases and clones: making, listing, renaming and deleting them.
 
+use super::copies::Copying;
+use super::filling::{check_filled, is_filling};
 use super::naming::check_free;
 use super::{LIVE_NAME, Views, check_name, refused};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, BaseRecord, LIVE, Point, Settle, Snapshot, State};
 use crate::error::{Errno, Error, Result};
+use crate::id::Id;
+use crate::limits::BLOCK_BYTES;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +24,10 @@ pub enum BaseKind {
 /// What there is to be said of a base.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseInfo {
+    /// Within the store.
     pub id: BaseId,
+    /// No other base has it, in no copy of the store.
+    pub unique_id: Id,
     pub name: String,
     pub time: Timestamp,
     pub kind: BaseKind,
@@ -32,6 +39,52 @@ pub struct BaseInfo {
     /// Blocks settled, and of how many (0: unknown), while something is being settled.
     pub settling: Option<(u64, u64)>,
     pub is_split: bool,
+    /// How far it has come to tracks of its own, while they are being copied.
+    pub copying: Option<Copying>,
+    /// It is being filled from an archive, and nothing shows it before it is whole.
+    pub is_filling: bool,
+    /// The mount does not show it.
+    pub is_offline: bool,
+    /// Bytes of room that it has set aside for itself.
+    pub reserve: u64,
+}
+
+/// How a clone is to be made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CloneOptions {
+    /// Independent of the snapshot in time.
+    pub is_full: bool,
+    /// That, with tracks of its own.
+    pub copies: bool,
+    /// Beside the base of the snapshot; otherwise it is a base in its own right.
+    pub is_shown_beside: bool,
+    pub is_offline: bool,
+    /// Set room aside, so that all of it can be written anew.
+    pub reserve: bool,
+}
+
+impl CloneOptions {
+    /// The command that makes such a clone, for the history.
+    fn command(&self, of: &str, name: &str, group: Option<&str>) -> String {
+        let mut what = match (self.is_shown_beside, group) {
+            (true, Some(group)) => format!("clone --group {group:?}"),
+            (true, None) => "clone".to_string(),
+            (false, _) => "base create".to_string(),
+        };
+        let is_full = self.is_full && !self.copies && self.is_shown_beside;
+        for (is_so, option) in [
+            (is_full, " --full"),
+            (self.copies, " --copy"),
+            (self.is_offline, " --offline"),
+            (self.reserve, " --reserve"),
+        ] {
+            what.push_str(if is_so { option } else { "" });
+        }
+        match self.is_shown_beside {
+            true => format!("{what} {of:?} {name:?}"),
+            false => format!("{what} {name:?} --from {of:?}"),
+        }
+    }
 }
 
 /// Says that a base, or a snapshot of it, is not deleted because others depend on it, and what helps; `of_mirrors`
@@ -81,20 +134,22 @@ pub(super) fn check_base_free(state: &State, name: &str) -> Result<()> {
 }
 
 impl Views {
-    /// The base of a name; `live` in a store with one base is that base.
+    /// The base of a name; `live` in a store with one base is that base. EBUSY while it is being filled.
     pub fn base_named(&self, name: &[u8]) -> Result<BaseId> {
-        let name = String::from_utf8_lossy(name);
-        self.tree.device().look()?.base_named(&name).ok_or_else(|| {
+        let look = self.tree.device().look()?;
+        let base = look.base_named(name).ok_or_else(|| {
+            let name = String::from_utf8_lossy(name);
             refused(Errno::NOENT, format!("there is no base named {name:?}; `pitfs base list` shows those there are"))
-        })
+        })?;
+        check_filled(&look, base)?;
+        Ok(base)
     }
 
     /// All bases, in the order in which they were made.
     pub fn bases(&self) -> Result<Vec<BaseInfo>> {
         let ids: Vec<BaseId> = self.tree.device().look()?.bases().map(|(id, _)| id).collect();
-        let infos = ids.into_iter().map(|id| self.of(id).base_info());
-        // It may have been deleted just now.
-        infos.filter(|info| !matches!(info, Err(Error::Posix(Errno::STALE)))).collect()
+        let info = |id| self.of(id).unless_gone(self.of(id).base_info());
+        ids.into_iter().filter_map(|id| info(id).transpose()).collect()
     }
 
     pub fn base_info(&self) -> Result<BaseInfo> {
@@ -115,14 +170,19 @@ impl Views {
         let elsewhere = record.eras.iter().find(|era| era.source.base != self.base);
         Ok(BaseInfo {
             id: self.base,
+            unique_id: record.id,
             name: record.name.clone(),
             time: record.time,
             kind,
             snapshots: look.snapshots(self.base)?.len() as u64,
-            refers: look.counts(self.base)?.refers * crate::limits::BLOCK_BYTES as u64,
+            refers: look.counts(self.base)?.refers * BLOCK_BYTES as u64,
             needs: elsewhere.map(|era| name_of(era.source)).transpose()?.flatten(),
             settling: look.settling(self.base)?.map(|Settle { done, total, .. }| (done, total)),
             is_split: record.mirror.is_some_and(|mirror| mirror.is_split),
+            copying: look.separating(self.base)?.map(Copying::from),
+            is_filling: is_filling(&look, self.base)?,
+            is_offline: look.is_base_offline(self.base),
+            reserve: look.reserve_of(self.base).map_or(0, |reserve| reserve.bytes),
         })
     }
 
@@ -130,7 +190,7 @@ impl Views {
     pub fn create_base(&self, name: &[u8], uid: u32, gid: u32, mode: u32) -> Result<BaseId> {
         let name = check_base_name(name)?;
         let record = BaseRecord::new(name, Timestamp::now());
-        let id = self.tree.create_base(record, uid, gid, mode, |state| check_base_free(state, name))?;
+        let id = self.tree.create_base(record, uid, gid, mode, |state| check_base_free(state, name), |_, _| ())?;
         self.of(id).change(|_| Ok(format!("base create {name:?}")))?;
         Ok(id)
     }
@@ -158,31 +218,64 @@ impl Views {
         is_full: bool,
         is_shown_beside: bool,
     ) -> Result<BaseId> {
-        let name = check_base_name(name)?;
-        if snapshot.is_archived {
-            let text = format!(
-                "{:?} is in the archive: `pitfs restore {} --to DIR` copies it",
-                snapshot.record.name, snapshot.record.name
-            );
-            return Err(refused(Errno::INVAL, text));
-        }
-        let clone_of = is_shown_beside.then(|| snapshot.point());
-        let mut id = LIVE;
+        let options = CloneOptions { is_full, is_shown_beside, ..CloneOptions::default() };
+        let made = self.clone_all(&[(snapshot.clone(), name.to_vec())], options, None)?;
+        made.first().copied().ok_or(Error::Posix(Errno::NOENT))
+    }
+
+    /// Makes clones of snapshots, each under its name, durably and in one step; of those of a group, if one is named.
+    pub fn clone_all(
+        &self,
+        of: &[(Snapshot, Vec<u8>)],
+        options: CloneOptions,
+        group: Option<&str>,
+    ) -> Result<Vec<BaseId>> {
+        let mut made = Vec::new();
         self.change(|change| {
-            check_base_free(change, name)?;
-            let record = BaseRecord { clone_of, ..BaseRecord::new(name, Timestamp::now()) };
-            id = change.add_clone(record, snapshot.point(), is_full)?;
-            let of = &snapshot.record.name;
-            Ok(match (is_shown_beside, is_full) {
-                (true, true) => format!("clone --full {of:?} {name:?}"),
-                (true, false) => format!("clone {of:?} {name:?}"),
-                (false, _) => format!("base create {name:?} --from {of:?}"),
-            })
+            let mut what = Vec::new();
+            let refers = of.iter().map(|(snapshot, _)| snapshot.record.refers).sum::<u64>();
+            if options.copies {
+                change.check_copyable(refers * BLOCK_BYTES as u64)?;
+            }
+            for (snapshot, name) in of {
+                let name = check_base_name(name)?;
+                if snapshot.is_archived {
+                    return Err(refused(Errno::INVAL, format!("{:?} is in the archive", snapshot.record.name)));
+                }
+                check_base_free(change, name)?;
+                let clone_of = options.is_shown_beside.then(|| snapshot.point());
+                let record = BaseRecord { clone_of, ..BaseRecord::new(name, Timestamp::now()) };
+                let id = change.add_clone(record, snapshot.point(), options.is_full || options.copies)?;
+                if options.copies {
+                    change.separate(id, snapshot.record.refers * BLOCK_BYTES as u64)?;
+                }
+                if options.reserve {
+                    change.reserve_for_base(id)?;
+                }
+                change.show_base(id, !options.is_offline);
+                made.push(id);
+                what.push(options.command(&snapshot.record.name, name, group));
+            }
+            Ok(what.join("; "))
         })?;
-        if is_full {
+        if options.is_full || options.copies {
             self.tree.device().wake();
         }
-        Ok(id)
+        Ok(made)
+    }
+
+    /// Shows a base, clone or mirror in the mount, or does not.
+    pub fn show_base(&self, base: BaseId, is_shown: bool) -> Result<()> {
+        let name = self.of(base).base_name()?;
+        if base == LIVE {
+            let text = format!("{name:?} is the store's first base, which a mount always shows");
+            return Err(refused(Errno::PERM, text));
+        }
+        self.of(base).change(|change| {
+            change.base_record(base)?;
+            change.show_base(base, is_shown);
+            Ok(format!("session {} {name:?}", if is_shown { "online" } else { "offline" }))
+        })
     }
 
     /// Makes a clone a base in its own right: it stands beside the others, and needs no snapshot when all is
@@ -205,7 +298,7 @@ impl Views {
 
     /// Moves a clone that was not written to onto another snapshot.
     pub fn refresh(&self, base: BaseId, snapshot: &Snapshot) -> Result<()> {
-        self.of(base).change(|change| {
+        self.of(base).replace(&[base], |change| {
             let record = change.base_record(base)?;
             let name = record.name.clone();
             let what = if record.clone_of.is_none() || record.eras.is_empty() {
@@ -217,60 +310,15 @@ impl Views {
             } else if change.is_settling(base)? {
                 "it is being made independent"
             } else {
+                let before = record.clone_of;
                 change.move_clone(base, snapshot.point())?;
-                return Ok(format!("clone --refresh {name:?} {:?}", snapshot.record.name));
+                return Ok((format!("clone --refresh {name:?} {:?}", snapshot.record.name), vec![before]));
             };
             Err(refused(Errno::BUSY, format!("{name:?} cannot be moved: {what}; delete it and clone anew")))
         })
     }
 
-    /// What a base's snapshots are needed by.
-    fn dependants_of(&self, base: BaseId) -> Result<Vec<BaseId>> {
-        let look = self.tree.device().look()?;
-        let needs = |record: &BaseRecord| {
-            record.eras.iter().any(|era| era.source.base == base)
-                || record.mirror.is_some_and(|mirror| mirror.of == base)
-        };
-        Ok(look.bases().filter(|(id, record)| *id != base && needs(record)).map(|(id, _)| id).collect())
-    }
-
-    /// Makes a base disappear with its snapshots, durably; with all that depends on it, if `is_recursive`.
-    pub fn delete_base(&self, base: BaseId, is_recursive: bool) -> Result<()> {
-        let name = self.tree.device().look()?.base_record(base)?.name.clone();
-        if base == LIVE {
-            let text = format!("{name:?} is the store's first base and cannot be deleted; delete the store instead");
-            return Err(refused(Errno::PERM, text));
-        }
-        let held = self.of(base).snapshots()?.into_iter().find(|snapshot| snapshot.record.held);
-        if let Some(held) = held {
-            let text = format!("{:?} of {name:?} is held; `pitfs release` ends that", held.record.name);
-            return Err(refused(Errno::BUSY, text));
-        }
-        let dependants = self.dependants_of(base)?;
-        if !is_recursive && !dependants.is_empty() {
-            let of_mirrors = "; a mirror needs its base as long as it is there, also when it is split";
-            let look = self.tree.device().look()?;
-            return Err(refused(Errno::BUSY, needed_by(&look, &name, base, &dependants, of_mirrors)?));
-        }
-        for dependant in dependants {
-            self.delete_base(dependant, true)?;
-        }
-        let (mirror, mut marks) = {
-            let look = self.tree.device().look()?;
-            (look.base_record(base)?.mirror, look.walked(base)?)
-        };
-        self.tree.device().hide_base(base)?;
-        marks.retain(|mark| mark.base != base);
-        marks.extend(mirror.and_then(|mirror| Some(Point { base: mirror.of, epoch: mirror.same?.0 })));
-        for mark in marks {
-            self.tree.device().drop_mark(mark)?;
-        }
-        self.change(|_| Ok(format!("base delete {name:?}")))?;
-        self.tree.device().wake();
-        Ok(())
-    }
-
-    /// The trees shown beside this base: its clones, and theirs.
+    /// The trees shown beside this base: its clones, and theirs, but for those that are offline.
     pub fn beside(&self) -> Result<Vec<(BaseId, String)>> {
         let look = self.tree.device().look()?;
         let mut family = vec![self.base];
@@ -279,14 +327,35 @@ impl Views {
         for (id, record) in look.bases() {
             if record.clone_of.is_some_and(|point| family.contains(&point.base)) {
                 family.push(id);
-                found.push((id, record.name.clone()));
+                if !look.is_base_offline(id) {
+                    found.push((id, record.name.clone()));
+                }
             }
         }
         Ok(found)
     }
 
-    /// Bases that stand for themselves in a mount of the whole store.
+    /// Whether a name leads to a snapshot that is shown, or to a tree, in the directory of this base.
+    pub fn is_shown(&self, name: &[u8]) -> Result<bool> {
+        if let Some(snapshot) = self.find(name)? {
+            return Ok(snapshot.is_readable() && !snapshot.record.offline);
+        }
+        let is_named = |(_, known): &(BaseId, String)| known.as_bytes() == name;
+        Ok(name == LIVE_NAME.as_bytes()
+            || self.beside()?.iter().any(is_named)
+            || self.top_bases()?.iter().any(is_named))
+    }
+
+    /// Bases that stand for themselves in a mount of the whole store, and are shown.
     pub fn top_bases(&self) -> Result<Vec<(BaseId, String)>> {
+        let mut tops = self.all_top_bases()?;
+        let look = self.tree.device().look()?;
+        tops.retain(|(base, _)| !look.is_base_offline(*base));
+        Ok(tops)
+    }
+
+    /// Bases that stand for themselves, shown or not.
+    pub fn all_top_bases(&self) -> Result<Vec<(BaseId, String)>> {
         let look = self.tree.device().look()?;
         let is_shown = |point: Point| look.base_record(point.base).is_ok_and(|record| !record.deleting);
         let mut found = Vec::new();
@@ -307,6 +376,18 @@ impl Views {
         }
     }
 
+    /// What is refused for this base as one of several is said with its name.
+    pub fn as_one_of<T>(&self, several: usize, result: Result<T>) -> Result<T> {
+        match result {
+            Err(Error::Refused(errno, text)) if several > 1 => Err(match self.base_name() {
+                Ok(name) => refused(errno, format!("{name}: {text}")),
+                // It is gone by now.
+                Err(_) => refused(errno, text),
+            }),
+            result => result,
+        }
+    }
+
     /// The name of this base, for messages and paths: `live` where it is the tree beside its snapshots.
     pub fn base_name(&self) -> Result<String> {
         Ok(self.tree.device().look()?.base_record(self.base)?.name.clone())
@@ -315,16 +396,16 @@ impl Views {
     /// A view by name: `live`, a snapshot of this base, a base or clone, or BASE:SNAPSHOT.
     pub fn view(&self, name: &[u8]) -> Result<super::View> {
         if name != LIVE_NAME.as_bytes() && !name.starts_with(b"@") && self.find(name)?.is_none() {
-            let text = String::from_utf8_lossy(name);
             let look = self.tree.device().look()?;
-            if let Some(base) = look.base_named(&text) {
+            if let Some(base) = look.base_named(name) {
+                check_filled(&look, base)?;
                 return Ok(super::View::live(base));
             }
-            if let Some((base, rest)) = text.split_once(':')
-                && let Some(base) = look.base_named(base)
+            if let Some(colon) = name.iter().position(|byte| *byte == b':')
+                && let Some(base) = look.base_named(&name[..colon])
             {
                 drop(look);
-                return self.of(base).view(rest.as_bytes());
+                return self.of(base).view(&name[colon + 1..]);
             }
         }
         Ok(super::View { base: self.base, moment: self.moment(name)? })

@@ -6,7 +6,7 @@
 //!                 └──┘ sync
 //! ```
 //!
-//! A mirror in step is not written to. `same` in its record names the snapshots in which both were the same: what
+//! A mirror in step is not written to; splitting it syncs it in the same moment. `same` in its record names the snapshots in which both were the same: what
 //! either has changed since is told by the increments from there, and nothing else is looked at.
 
 use super::base::{check_base_free, check_base_name};
@@ -14,8 +14,11 @@ use super::naming::free_name;
 use super::session::take;
 use super::{Views, refused};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, BaseRecord, Changing, Epoch, MirrorRecord, Point, Purpose, SnapOptions, Snapshot, Walk};
+use crate::device::{
+    BaseId, BaseRecord, Changing, Epoch, MirrorRecord, Moment, Point, Purpose, Same, SnapOptions, Snapshot, Walk,
+};
 use crate::error::{Errno, Error, Result};
+use crate::limits::BLOCK_BYTES;
 
 /// The snapshots that hold a mirror together, before and after a step.
 const OPTIONS: SnapOptions = SnapOptions { offline: true, held: false, purpose: Purpose::Mirror, reserve: false };
@@ -26,21 +29,42 @@ fn mark(change: &mut Changing<'_>, base: BaseId, what: &str) -> Result<Snapshot>
     take(change, &[base], Some(name), time, OPTIONS)?.pop().ok_or(Error::Posix(Errno::NOENT))
 }
 
+/// What a step of a mirror does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorStep {
+    /// What shows another state from now on.
+    pub base: BaseId,
+    /// Bytes that are to be copied.
+    pub bytes: u64,
+    /// What was there before, if that is kept to be gone back to.
+    pub before: Option<Snapshot>,
+}
+
 impl Views {
     /// Begins a mirror of this base: a clone of it as it is now that takes everything over.
-    pub fn establish_mirror(&self, name: &[u8]) -> Result<BaseId> {
+    pub fn establish_mirror(&self, name: &[u8], is_offline: bool) -> Result<MirrorStep> {
         let name = check_base_name(name)?;
-        let mut id = self.base;
+        let mut step = MirrorStep { base: self.base, bytes: 0, before: None };
         self.change(|change| {
             check_base_free(change, name)?;
             let same = mark(change, self.base, &format!("mirror-{name}"))?;
-            let mirror = MirrorRecord { of: self.base, same: Some((same.epoch, 0)), is_split: false };
+            let mirror =
+                MirrorRecord { of: self.base, same: Some(Same { of: same.as_ref(), own: None }), is_split: false };
             let record = BaseRecord { mirror: Some(mirror), ..BaseRecord::new(name, Timestamp::now()) };
-            id = change.add_clone(record, same.point(), true)?;
-            change.separate(id);
+            let bytes = same.record.refers * BLOCK_BYTES as u64;
+            change.check_copyable(bytes)?;
+            let id = change.add_clone(record, same.point(), true)?;
+            change.separate(id, bytes)?;
+            change.show_base(id, !is_offline);
+            (step.base, step.bytes) = (id, bytes);
             Ok(format!("mirror establish {:?} {name:?}", record_name(change, self.base)))
         })?;
-        Ok(id)
+        Ok(step)
+    }
+
+    /// The base that this is a mirror of.
+    pub fn mirror_of(&self) -> Result<BaseId> {
+        Ok(self.mirror_record()?.1.of)
     }
 
     fn mirror_record(&self) -> Result<(BaseRecord, MirrorRecord)> {
@@ -74,71 +98,118 @@ impl Views {
     }
 
     /// Brings a mirror that is in step up to what its base is now.
-    pub fn sync_mirror(&self) -> Result<()> {
+    pub fn sync_mirror(&self) -> Result<MirrorStep> {
         let (record, mirror) = self.check_split(false)?;
-        let old = mirror.same.map_or(0, |(of, _)| of);
-        self.change(|change| {
-            let new = mark(change, mirror.of, &format!("mirror-{}", record.name))?;
-            let walks = vec![Walk::Changed { base: mirror.of, after: old, to: new.epoch }];
-            self.show(change, new.point(), walks, MirrorRecord { same: Some((new.epoch, 0)), ..mirror })?;
-            Ok(format!("mirror sync {:?}", record.name))
-        })?;
-        self.drop_marks(mirror.of, &[old], &[])
+        self.bring_up(&record, mirror, false)
     }
 
-    /// Lets a base become what another point is, and notes how it stands to its own base.
-    fn show(&self, change: &mut Changing<'_>, source: Point, walks: Vec<Walk>, mirror: MirrorRecord) -> Result<()> {
-        change.begin_restore(self.base, source, walks)?;
+    /// Brings a mirror that is in step up to what its base is now, and splits it in the same moment, if `splits`.
+    fn bring_up(&self, record: &BaseRecord, mirror: MirrorRecord, splits: bool) -> Result<MirrorStep> {
+        let old = mirror.same.map_or(0, |same| same.of.epoch);
+        let before = mirror.same.map(|_| Point { base: mirror.of, epoch: old });
+        let wanted = self.changed(mirror.of, old, mirror.of, Moment::Live)?;
+        self.check_room(wanted)?;
+        self.replace(&[self.base], |change| {
+            let new = mark(change, mirror.of, &format!("mirror-{}", record.name))?;
+            let walks = vec![Walk::Changed { base: mirror.of, after: old, to: new.epoch }];
+            self.show(
+                change,
+                new.point(),
+                walks,
+                MirrorRecord { same: Some(Same { of: new.as_ref(), own: None }), ..mirror },
+                wanted,
+            )?;
+            if splits {
+                self.mark_split(change, &new, mirror)?;
+            }
+            Ok((format!("mirror {} {:?}", if splits { "split" } else { "sync" }, record.name), vec![before]))
+        })?;
+        self.drop_marks(mirror.of, &[old], &[])?;
+        Ok(MirrorStep { base: self.base, bytes: wanted, before: None })
+    }
+
+    /// Notes that a mirror goes its own way from where it is the same as a snapshot of its base.
+    fn mark_split(&self, change: &mut Changing<'_>, of: &Snapshot, mirror: MirrorRecord) -> Result<()> {
+        let own = mark(change, self.base, "split")?;
         let record = change.base_record(self.base)?.clone();
+        let mirror =
+            MirrorRecord { same: Some(Same { of: of.as_ref(), own: Some(own.as_ref()) }), is_split: true, ..mirror };
         change.update_base(self.base, BaseRecord { mirror: Some(mirror), ..record });
-        change.separate(self.base);
         Ok(())
     }
 
-    /// Lets a mirror be written to; its base goes on without it.
-    pub fn split_mirror(&self) -> Result<()> {
+    /// Bytes of the tracks that a base has changed since a snapshot of it, as they are in a base at a moment.
+    fn changed(&self, base: BaseId, since: Epoch, of: BaseId, moment: Moment) -> Result<u64> {
+        match since {
+            0 => Ok(0),
+            since => self.tree.changed_bytes(base, Moment::At(since), Moment::Live, (of, moment)),
+        }
+    }
+
+    /// NOSPC in words where so many bytes would not fit.
+    fn check_room(&self, bytes: u64) -> Result<()> {
+        let device = self.tree.device();
+        device.check_copyable(&*device.look()?, bytes)
+    }
+
+    /// Lets a base become what another point is, and notes how it stands to its own base.
+    fn show(
+        &self,
+        change: &mut Changing<'_>,
+        source: Point,
+        walks: Vec<Walk>,
+        mirror: MirrorRecord,
+        wanted: u64,
+    ) -> Result<()> {
+        change.begin_restore(self.base, source, walks)?;
+        let record = change.base_record(self.base)?.clone();
+        change.update_base(self.base, BaseRecord { mirror: Some(mirror), ..record });
+        change.separate(self.base, wanted)
+    }
+
+    /// Lets a mirror be written to, as its base is now, which goes on without it. A mirror that was never whole is not
+    /// split.
+    pub fn split_mirror(&self) -> Result<MirrorStep> {
         let (record, mirror) = self.mirror_record()?;
         if mirror.is_split {
             return Err(refused(Errno::INVAL, format!("the mirror {:?} is split already", record.name)));
         }
         let (record, mirror) = self.check_split(false)?;
-        self.change(|change| {
-            let own = mark(change, self.base, "split")?;
-            let same = mirror.same.map(|(of, _)| (of, own.epoch));
-            let record = BaseRecord { mirror: Some(MirrorRecord { same, is_split: true, ..mirror }), ..record.clone() };
-            let what = format!("mirror split {:?}", record.name);
-            change.update_base(self.base, record);
-            Ok(what)
-        })
+        self.check_copied(self.base)?;
+        self.bring_up(&record, mirror, true)
     }
 
     /// Brings a split mirror back in step: what it changed is undone, what its base changed is taken over.
-    pub fn resync_mirror(&self) -> Result<()> {
+    pub fn resync_mirror(&self) -> Result<MirrorStep> {
         let (record, mirror) = self.check_split(true)?;
-        let (of, own) = mirror.same.unwrap_or((0, 0));
-        let _files = self.tree.lock_all_files();
-        self.change(|change| {
+        let (of, own) = mirror.same.map_or((0, 0), |same| same.epochs());
+        let wanted = self.changed(mirror.of, of, mirror.of, Moment::Live)?
+            + self.changed(self.base, own, mirror.of, Moment::Live)?;
+        self.check_room(wanted)?;
+        self.replace(&[self.base], |change| {
             let new = mark(change, mirror.of, &format!("mirror-{}", record.name))?;
             let before = mark(change, self.base, "before-resync")?;
             let walks = vec![
                 Walk::Changed { base: mirror.of, after: of, to: new.epoch },
                 Walk::Changed { base: self.base, after: own, to: before.epoch },
             ];
-            let mirror = MirrorRecord { same: Some((new.epoch, 0)), is_split: false, ..mirror };
-            self.show(change, new.point(), walks, mirror)?;
-            Ok(format!("mirror resync {:?}", record.name))
+            let mirror = MirrorRecord { same: Some(Same { of: new.as_ref(), own: None }), is_split: false, ..mirror };
+            self.show(change, new.point(), walks, mirror, wanted)?;
+            Ok((format!("mirror resync {:?}", record.name), vec![Some(before.point())]))
         })?;
-        drop(_files);
-        self.drop_marks(mirror.of, &[of], &[own])
+        self.drop_marks(mirror.of, &[of], &[own])?;
+        Ok(MirrorStep { base: self.base, bytes: wanted, before: None })
     }
 
     /// Lets the base become what its split mirror is; both are in step then.
-    pub fn reverse_mirror(&self) -> Result<BaseId> {
+    pub fn reverse_mirror(&self) -> Result<MirrorStep> {
         let (record, mirror) = self.check_split(true)?;
-        let (of, own) = mirror.same.unwrap_or((0, 0));
-        let base = self.of(mirror.of);
-        let _files = self.tree.lock_all_files();
-        self.change(|change| {
+        let (of, own) = mirror.same.map_or((0, 0), |same| same.epochs());
+        let wanted = self.changed(mirror.of, of, self.base, Moment::Live)?
+            + self.changed(self.base, own, self.base, Moment::Live)?;
+        self.check_room(wanted)?;
+        let mut kept = None;
+        self.replace(&[mirror.of], |change| {
             let new = mark(change, self.base, "mirror")?;
             let time = Timestamp::now();
             let name = free_name(change, &[mirror.of], &format!("before-restore-{}", time.as_name()))?;
@@ -149,47 +220,56 @@ impl Views {
                 Walk::Changed { base: mirror.of, after: of, to: before.epoch },
                 Walk::Changed { base: self.base, after: own, to: new.epoch },
             ];
-            change.begin_restore(base.base, new.point(), walks)?;
-            change.separate(base.base);
+            change.begin_restore(mirror.of, new.point(), walks)?;
+            change.separate(mirror.of, wanted)?;
             let same = mark(change, mirror.of, &format!("mirror-{}", record.name))?;
-            let mirror = MirrorRecord { same: Some((same.epoch, new.epoch)), is_split: false, ..mirror };
+            let mirror = MirrorRecord {
+                same: Some(Same { of: same.as_ref(), own: Some(new.as_ref()) }),
+                is_split: false,
+                ..mirror
+            };
             change.update_base(self.base, BaseRecord { mirror: Some(mirror), ..record.clone() });
-            Ok(format!("mirror restore {:?}", record.name))
+            let point = before.point();
+            kept = Some(before);
+            Ok((format!("mirror restore {:?}", record.name), vec![Some(point)]))
         })?;
-        drop(_files);
         self.drop_marks(mirror.of, &[of], &[own])?;
-        Ok(mirror.of)
+        Ok(MirrorStep { base: mirror.of, bytes: wanted, before: kept })
     }
 
     /// Lets a mirror be what its base was in a snapshot; it is split then.
-    pub fn restore_mirror(&self, to: &Snapshot) -> Result<()> {
+    pub fn restore_mirror(&self, to: &Snapshot) -> Result<MirrorStep> {
         let (record, mirror) = self.mirror_record()?;
         self.check_split(mirror.is_split)?;
         if to.base != mirror.of || to.is_archived {
             let text = format!("{:?} is no snapshot of what {:?} is a mirror of", to.record.name, record.name);
             return Err(refused(Errno::INVAL, text));
         }
-        let (of, own) = mirror.same.unwrap_or((0, 0));
-        let _files = self.tree.lock_all_files();
-        self.change(|change| {
+        let (of, own) = mirror.same.map_or((0, 0), |same| same.epochs());
+        let then = Moment::At(to.epoch);
+        let wanted = self.tree.changed_bytes(mirror.of, Moment::At(of), then, (mirror.of, then))?
+            + self.changed(self.base, own, mirror.of, then)?;
+        self.check_room(wanted)?;
+        self.replace(&[self.base], |change| {
             let before = mark(change, self.base, "before-restore")?;
             let mut walks = vec![Walk::Changed { base: mirror.of, after: of.min(to.epoch), to: of.max(to.epoch) }];
             if own > 0 {
                 walks.push(Walk::Changed { base: self.base, after: own, to: before.epoch });
             }
-            self.show(change, to.point(), walks, MirrorRecord { is_split: true, ..mirror })?;
-            let same = mark(change, self.base, "split")?;
-            let record = change.base_record(self.base)?.clone();
-            let mirror = MirrorRecord { same: Some((to.epoch, same.epoch)), is_split: true, ..mirror };
-            change.update_base(self.base, BaseRecord { mirror: Some(mirror), ..record });
-            Ok(format!("restore --to-mirror {:?} {:?}", record_name(change, self.base), to.record.name))
+            self.show(change, to.point(), walks, MirrorRecord { is_split: true, ..mirror }, wanted)?;
+            self.mark_split(change, to, mirror)?;
+            let what = format!("restore --to-mirror {:?} {:?}", record_name(change, self.base), to.record.name);
+            Ok((what, vec![Some(before.point())]))
         })?;
-        drop(_files);
-        self.drop_marks(mirror.of, &[of], &[own])
+        self.drop_marks(mirror.of, &[of], &[own])?;
+        Ok(MirrorStep { base: self.base, bytes: wanted, before: None })
     }
 
     /// Deletes marks that were taken for the mirror and that nothing needs any more.
     pub(super) fn drop_marks(&self, of: BaseId, bases: &[Epoch], own: &[Epoch]) -> Result<()> {
+        if self.is_rehearsing() {
+            return Ok(());
+        }
         let points = bases.iter().map(|epoch| Point { base: of, epoch: *epoch });
         for point in points.chain(own.iter().map(|epoch| Point { base: self.base, epoch: *epoch })) {
             self.tree.device().drop_mark(point)?;
@@ -201,16 +281,4 @@ impl Views {
 
 fn record_name(change: &Changing<'_>, base: BaseId) -> String {
     change.base_record(base).map_or(String::new(), |record| record.name.clone())
-}
-
-impl Views {
-    /// Gives the tracks of this base places of their own, in the background.
-    pub fn separate(&self) -> Result<()> {
-        self.change(|change| {
-            change.separate(self.base);
-            Ok(format!("clone --copy: {:?} gets tracks of its own", record_name(change, self.base)))
-        })?;
-        self.tree.device().wake();
-        Ok(())
-    }
 }

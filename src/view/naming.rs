@@ -2,11 +2,11 @@
 
 use super::session::SessionRecord;
 use super::{Views, refused};
-use crate::clock::{Timestamp, parse_when};
+use crate::clock::{Timestamp, parse_until};
 use crate::device::{BaseId, Snapshot, State};
 use crate::error::{Errno, Result};
 use crate::limits::NAME_BYTES_MAX;
-use crate::meta::Table;
+use crate::meta::{Table, decode};
 
 /// The name of a base's tree as it is now.
 pub const LIVE_NAME: &str = "live";
@@ -43,10 +43,17 @@ pub fn check_name(name: &[u8]) -> Result<&str> {
     }
 }
 
-/// Whether a session that is not active yet will give a base a snapshot of this name.
-fn is_registered(state: &State, base: BaseId, name: &str) -> Result<bool> {
-    let session: Option<SessionRecord> = state.meta().get(Table::Session, name.as_bytes())?;
-    Ok(session.is_some_and(|session| session.bases.contains(&base)))
+/// The session that is not active yet and will give a base a snapshot of this name.
+fn registered(state: &State, base: BaseId, name: &str) -> Result<Option<String>> {
+    for pair in state.meta().range(Table::Session, &[], &[u8::MAX; 256])? {
+        let (key, value) = pair?;
+        let session: SessionRecord = decode(Table::Session, &key, &value)?;
+        let own = String::from_utf8_lossy(&key);
+        if session.names(&own).any(|(of, known)| of == base && known == name) {
+            return Ok(Some(own.into_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// Checks that no snapshot of a base, session for it or tree shown beside it has this name.
@@ -55,9 +62,9 @@ pub(super) fn check_free(state: &State, base: BaseId, name: &str) -> Result<()> 
         let text = format!("a snapshot named {name:?} exists already; choose another name or delete it first");
         return Err(refused(Errno::EXIST, text));
     }
-    if is_registered(state, base, name)? {
+    if let Some(session) = registered(state, base, name)? {
         let text = format!(
-            "a session named {name:?} is registered; choose another name, or give it up with `pitfs session deactivate {name}`"
+            "a session named {session:?} is registered, which will take {name:?}; choose another name, or give it up with `pitfs session deactivate {session}`"
         );
         return Err(refused(Errno::EXIST, text));
     }
@@ -71,7 +78,7 @@ pub(super) fn check_free(state: &State, base: BaseId, name: &str) -> Result<()> 
 pub(super) fn free_name(state: &State, bases: &[BaseId], plain: &str) -> Result<String> {
     let is_taken = |name: &str| -> Result<bool> {
         for base in bases {
-            if state.snapshot_named(*base, name)?.is_some() || is_registered(state, *base, name)? {
+            if state.snapshot_named(*base, name)?.is_some() || registered(state, *base, name)?.is_some() {
                 return Ok(true);
             }
         }
@@ -89,9 +96,20 @@ pub(super) fn free_name(state: &State, bases: &[BaseId], plain: &str) -> Result<
 impl Views {
     /// The newest snapshot that can be looked into and is not after a time, given as text.
     pub fn at_time(&self, text: &str) -> Result<Snapshot> {
-        let time = parse_when(text, Timestamp::now())?;
-        self.before(time)?
-            .ok_or_else(|| refused(Errno::NOENT, format!("there is no snapshot from before {}", time.as_text())))
+        let time = parse_until(text, Timestamp::now())?;
+        if let Some(found) = self.before(time)? {
+            return Ok(found);
+        }
+        let mut hidden = self.all_snapshots()?;
+        hidden.retain(|snapshot| snapshot.record.time <= time);
+        let why = match hidden.pop() {
+            Some(snapshot) if !snapshot.is_readable() => {
+                format!(" that can be looked into: {:?} was deactivated and has ended", snapshot.record.name)
+            }
+            Some(snapshot) => format!(" that is shown: {:?} is offline", snapshot.record.name),
+            None => String::new(),
+        };
+        Err(refused(Errno::NOENT, format!("there is no snapshot from before {}{why}", time.as_exact_text())))
     }
 
     /// The newest snapshot that can be looked into and is not after a time.
@@ -100,11 +118,7 @@ impl Views {
         for snapshot in self.all_snapshots()? {
             // The clock may have jumped: the time counts, and only then the order.
             let is_later = newest.as_ref().is_none_or(|newest| newest.record.time <= snapshot.record.time);
-            if snapshot.record.time.seconds <= time.seconds
-                && is_later
-                && snapshot.is_readable()
-                && !snapshot.record.offline
-            {
+            if snapshot.record.time <= time && is_later && snapshot.is_readable() && !snapshot.record.offline {
                 newest = Some(snapshot);
             }
         }

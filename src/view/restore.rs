@@ -2,7 +2,7 @@
 
 use super::naming::free_name;
 use super::session::take;
-use super::{View, Views, refused};
+use super::{View, Views, not_kept, refused};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, Changing, Epoch, Moment, Point, Purpose, SnapOptions, Snapshot, Walk};
 use crate::error::{Errno, Error, Result};
@@ -28,41 +28,50 @@ pub struct BringingBack {
 }
 
 const BRINGING_BACK: &[u8] = b"bringing back";
+const BEFORE_RESTORES: &[u8] = b"before restores";
 
-/// Takes the snapshot that undoes a restore.
-fn take_before(change: &mut Changing<'_>, base: BaseId) -> Result<Snapshot> {
+/// Takes the snapshots that undo a restore, of one moment.
+fn take_before(change: &mut Changing<'_>, bases: &[BaseId]) -> Result<Vec<Snapshot>> {
     let time = Timestamp::now();
-    let name = free_name(change, &[base], &format!("before-restore-{}", time.as_name()))?;
+    let name = free_name(change, bases, &format!("before-restore-{}", time.as_name()))?;
     let options = SnapOptions { purpose: Purpose::BeforeRestore, ..SnapOptions::default() };
-    take(change, &[base], Some(name), time, options)?.pop().ok_or(Error::Posix(Errno::NOENT))
+    take(change, bases, Some(name), time, options)
 }
 
 impl Views {
     /// Lets this base be as it was in a snapshot, at once and durably. What was there before is kept as a
     /// snapshot; records are brought up to date in the background.
     pub fn restore(&self, to: &Snapshot) -> Result<Restored> {
-        self.restore_as(to, |before| vec![Walk::Changed { base: self.base, after: to.epoch, to: before }])
+        self.restore_all(std::slice::from_ref(to), None)?.pop().ok_or(Error::Posix(Errno::NOENT))
     }
 
-    /// Like [`Views::restore`], where what can differ is told by `walks`, given the epoch of the snapshot before.
-    pub(super) fn restore_as(&self, to: &Snapshot, walks: impl FnOnce(Epoch) -> Vec<Walk>) -> Result<Restored> {
-        if !to.is_readable() {
-            let text = format!("{:?} was deactivated: what it showed is not kept any more", to.record.name);
-            return Err(refused(Errno::INVAL, text));
+    /// Lets bases be as they were in snapshots of theirs, all of them in one step; those of a group, if one is named.
+    pub fn restore_all(&self, to: &[Snapshot], group: Option<&str>) -> Result<Vec<Restored>> {
+        for snapshot in to {
+            if !snapshot.is_readable() {
+                return Err(not_kept(snapshot));
+            }
+            if snapshot.is_archived {
+                let text = format!("{:?} is in the archive: it is gone back to base by base", snapshot.record.name);
+                return Err(refused(Errno::INVAL, text));
+            }
         }
-        let mut before = None;
-        // What operations have read of files before they change them must still be so when they do.
-        let _files = self.tree.lock_all_files();
-        self.change(|change| {
-            let taken = take_before(change, self.base)?;
-            change.begin_restore(self.base, to.point(), walks(taken.epoch))?;
-            let what = format!("restore {:?}; before it: {:?}", to.record.name, taken.record.name);
-            before = Some(taken);
-            Ok(what)
+        let bases: Vec<BaseId> = to.iter().map(|snapshot| snapshot.base).collect();
+        let mut before = Vec::new();
+        self.replace(&bases, |change| {
+            before = take_before(change, &bases)?;
+            for (to, taken) in to.iter().zip(&before) {
+                let walk = Walk::Changed { base: to.base, after: to.epoch, to: taken.epoch };
+                change.begin_restore(to.base, to.point(), vec![walk])?;
+            }
+            let name = to.first().map_or("", |to| &to.record.name);
+            let of = group.map_or(String::new(), |group| format!("--group {group:?} "));
+            let taken = before.first().map_or("", |taken| &taken.record.name);
+            let what = format!("restore {of}{name:?}; before it: {taken:?}");
+            Ok((what, before.iter().map(|taken| Some(taken.point())).collect()))
         })?;
         self.tree.device().wake();
-        let before = before.ok_or(Error::Posix(Errno::NOENT))?;
-        Ok(Restored { before, to: to.clone() })
+        Ok(before.into_iter().zip(to).map(|(before, to)| Restored { before, to: to.clone() }).collect())
     }
 
     /// Keeps this base as it is before paths of it are brought back, and notes that they are, durably. `what` is for
@@ -70,7 +79,7 @@ impl Views {
     pub fn begin_bringing_back(&self, to: Point, paths: &[ByteBuf], what: &str) -> Result<Snapshot> {
         let mut before = None;
         self.change(|change| {
-            let taken = take_before(change, self.base)?;
+            let taken = take_before(change, &[self.base])?.pop().ok_or(Error::Posix(Errno::NOENT))?;
             let noted = BringingBack { to, before: taken.epoch, paths: paths.to_vec() };
             change.meta_mut().put(Table::State, BRINGING_BACK, &noted);
             before = Some(taken);
@@ -91,15 +100,53 @@ impl Views {
         self.tree.device().look()?.meta().get(Table::State, BRINGING_BACK)
     }
 
-    /// The snapshot of the last `save`.
-    pub fn last_save(&self) -> Result<Snapshot> {
-        let saved = self.snapshots()?.into_iter().rev().find(|snapshot| snapshot.record.purpose == Purpose::Save);
-        saved.ok_or_else(|| refused(Errno::NOENT, "nothing was saved yet; `pitfs save` does that".into()))
-    }
-
     /// What was kept of the state before the last restore, so that it can be undone.
     pub fn last_before_restore(&self) -> Result<Option<Snapshot>> {
         Ok(self.snapshots()?.into_iter().rev().find(|snapshot| snapshot.record.purpose == Purpose::BeforeRestore))
+    }
+
+    /// How many snapshots of what was there before restores each base keeps; `None`: all.
+    pub fn before_restores_kept(&self) -> Result<Option<u64>> {
+        self.tree.device().look()?.meta().get(Table::State, BEFORE_RESTORES)
+    }
+
+    pub fn keep_before_restores(&self, most: Option<u64>) -> Result<()> {
+        self.change(|change| {
+            match most {
+                Some(most) => change.meta_mut().put(Table::State, BEFORE_RESTORES, &most),
+                None => change.meta_mut().remove(Table::State, BEFORE_RESTORES),
+            }
+            Ok(format!("policy --before-restore {}", most.map_or("all".into(), |most| most.to_string())))
+        })
+    }
+
+    /// Snapshots of what was there before restores that are too many, oldest first, if `more` were there besides; none
+    /// that is held, has room set aside or that something depends on.
+    pub fn before_restores_too_many(&self, more: usize) -> Result<Vec<Snapshot>> {
+        let Some(most) = self.before_restores_kept()? else { return Ok(Vec::new()) };
+        let look = self.tree.device().look()?;
+        let mut all = look.snapshots(self.base)?;
+        all.retain(|snapshot| snapshot.record.purpose == Purpose::BeforeRestore);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        all.truncate((all.len() + more).saturating_sub(most));
+        let needed = look.all_dependants()?;
+        all.retain(|snapshot| {
+            let is_wanted = snapshot.record.held || snapshot.record.reserve > 0 || look.is_archiving(snapshot.point());
+            !is_wanted && !needed.contains_key(&snapshot.point())
+        });
+        Ok(all)
+    }
+
+    /// Lets the snapshot go that was taken before a restore that then changed nothing; false if something needs it.
+    pub fn forget_before(&self, before: &Snapshot) -> Result<bool> {
+        match self.tree.device().hide_snapshots(&[before.point()]) {
+            Ok(()) => {
+                self.tree.device().wake();
+                Ok(true)
+            }
+            Err(error) if error.errno() == Errno::BUSY => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The snapshot behind a view, if it is one.

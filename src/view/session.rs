@@ -5,16 +5,19 @@
 //!                          flush, commit        nothing left to do but that commit
 //! ```
 
-use super::base::needed_by;
 use super::naming::{check_free, free_name};
-use super::{LIVE_NAME, Views, check_name, has_free_number, refused};
+use super::save::{newest_save, note_saved};
+use super::{Views, check_name, has_free_number, refused};
+use crate::archive::Mark;
 use crate::clock::Timestamp;
-use crate::device::{ArchiveRecord, BaseId, Changing, Point, Purpose, SnapOptions, Snapshot, State};
+use crate::device::{ArchiveRecord, BaseId, Changing, Purpose, SnapOptions, Snapshot, SnapshotRecord, State};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode};
 use serde::{Deserialize, Serialize};
 
 const DROP_OLDEST: &[u8] = b"drop oldest";
+/// Epochs that snapshots of one moment are apart at most.
+const MOMENT_EPOCHS: u32 = 4096;
 
 /// A snapshot that is wanted.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,27 @@ pub struct SessionRecord {
     pub time: Timestamp,
     pub offline: bool,
     pub is_related: bool,
+    /// Names of the snapshots of the first bases, where they are not the session's: empty, or not given.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// Room is to be set aside for the snapshots.
+    #[serde(default)]
+    pub reserve: bool,
+}
+
+impl SessionRecord {
+    /// The bases, and what the snapshot of each will be called.
+    pub fn names<'a>(&'a self, session: &'a str) -> impl Iterator<Item = (BaseId, &'a str)> {
+        let own = self.names.iter().map(String::as_str).chain(std::iter::repeat(""));
+        self.bases.iter().zip(own).map(move |(base, own)| (*base, if own.is_empty() { session } else { own }))
+    }
+}
+
+/// How a session is to be registered.
+#[derive(Clone, Debug, Default)]
+pub struct RegisterOptions {
+    pub offline: bool,
+    pub reserve: bool,
 }
 
 /// A session that is not active yet.
@@ -73,12 +97,15 @@ impl Views {
             let time = Timestamp::now();
             let name = name.map(str::to_string);
             taken = take(change, bases, name, time, request.options)?;
+            if request.options.purpose == Purpose::Save {
+                taken.iter().for_each(|snapshot| note_saved(change, snapshot));
+            }
             let name = taken.first().map_or("", |snapshot| &snapshot.record.name);
             Ok(match request.options.purpose {
-                Purpose::Save => format!("save {name:?}"),
+                Purpose::Save => format!("save {of}{name:?}"),
                 Purpose::Roll => match &change.base_record(self.base)?.archive {
-                    Some(archive) => format!("roll --archive {:?} --name {name:?}", archive.directory),
-                    None => format!("roll --name {name:?}"),
+                    Some(archive) if of.is_empty() => format!("roll --archive {:?} --name {name:?}", archive.directory),
+                    _ => format!("roll {of}--name {name:?}"),
                 },
                 _ => format!("snap {of}{name:?}"),
             })
@@ -86,148 +113,135 @@ impl Views {
         Ok(taken)
     }
 
-    /// The snapshots of these names, if nothing but what depends on them forbids to delete them.
-    pub fn deletable(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
-        let mut snapshots: Vec<Snapshot> = Vec::new();
-        for name in names {
-            if *name == LIVE_NAME.as_bytes() {
-                return Err(refused(Errno::PERM, "`live` is the tree itself and cannot be deleted".into()));
-            }
-            let snapshot = self.expect_stored(name)?;
-            self.check_not_anchor(&snapshot)?;
-            if snapshot.record.held {
-                let name = &snapshot.record.name;
-                return Err(refused(Errno::BUSY, format!("{name:?} is held; `pitfs release {name}` ends that")));
-            }
-            if !snapshots.contains(&snapshot) {
-                snapshots.push(snapshot);
-            }
-        }
-        Ok(snapshots)
-    }
-
-    /// Makes snapshots disappear, durably; none of them if a name is wrong or something depends on one. Their
-    /// room comes back in the background.
-    pub fn delete(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
-        loop {
-            let snapshots = self.deletable(names)?;
-            for snapshot in &snapshots {
-                self.check_unneeded(snapshot)?;
-            }
-            match self.delete_snapshots(snapshots) {
-                // Somebody came to need one of them: the check says who, if that is not over already.
-                Err(Error::Posix(Errno::BUSY)) => {}
-                result => return result,
-            }
-        }
-    }
-
-    /// Like [`Views::delete`], with all that depends on them.
-    pub fn delete_recursive(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
-        loop {
-            let snapshots = self.deletable(names)?;
-            for snapshot in &snapshots {
-                self.finish_settling_from(snapshot.point())?;
-                let dependants = self.tree.device().look()?.dependants(snapshot.point())?;
-                for base in dependants.into_iter().filter(|base| *base != self.base) {
-                    self.delete_base(base, true)?;
-                }
-                self.check_unneeded(snapshot)?;
-            }
-            match self.delete_snapshots(snapshots) {
-                Err(Error::Posix(Errno::BUSY)) => {}
-                result => return result,
-            }
-        }
-    }
-
     /// The snapshot of this name, which has to be in the store.
     pub fn expect_stored(&self, name: &[u8]) -> Result<Snapshot> {
         let snapshot = self.expect(name)?;
         match snapshot.is_archived {
             true => {
-                let text = format!("{:?} is in the archive, not in the store", snapshot.record.name);
-                Err(refused(Errno::INVAL, text))
+                let text = format!(
+                    "{:?} is in the archive, not in the store, and is only read there; `pitfs archive prune` and `archive merge` let times go",
+                    snapshot.record.name
+                );
+                Err(refused(Errno::ROFS, text))
             }
             false => Ok(snapshot),
         }
     }
 
-    /// The archive cannot be read without the snapshot that its newest increment leads to.
-    fn check_not_anchor(&self, snapshot: &Snapshot) -> Result<()> {
-        let look = self.tree.device().look()?;
-        match &look.base_record(self.base)?.archive {
-            Some(archive) if archive.needs(snapshot.epoch) => Err(refused(
-                Errno::BUSY,
-                format!(
-                    "the archive {} continues from {:?}; `pitfs roll` takes it on from there, `pitfs archive detach` gives it up",
-                    archive.directory.display(),
-                    snapshot.record.name
-                ),
-            )),
-            _ => Ok(()),
-        }
+    /// Changes what is stored of a snapshot: whether it is shown.
+    pub fn update(&self, name: &[u8], what: &str, update: impl Fn(&mut SnapshotRecord)) -> Result<Snapshot> {
+        let update = |record: &mut SnapshotRecord| {
+            update(record);
+            Ok(())
+        };
+        self.update_all(&[name], what, update)?.pop().ok_or(Error::Posix(Errno::STALE))
     }
 
-    fn delete_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<Vec<Snapshot>> {
-        if snapshots.is_empty() {
-            return Ok(snapshots);
-        }
-        let points: Vec<Point> = snapshots.iter().map(Snapshot::point).collect();
-        self.tree.device().hide_snapshots(&points)?;
-        let names: Vec<String> = snapshots.iter().map(|snapshot| format!("{:?}", snapshot.record.name)).collect();
-        self.change(|_| Ok(format!("delete {}", names.join(" "))))?;
-        self.tree.device().wake();
-        Ok(snapshots)
-    }
-
-    /// A restore that is still being settled from a snapshot is settled; EBUSY in words for what else depends on it.
-    fn check_unneeded(&self, snapshot: &Snapshot) -> Result<()> {
-        self.finish_settling_from(snapshot.point())?;
-        let look = self.tree.device().look()?;
-        let dependants = look.dependants(snapshot.point())?;
-        if dependants.is_empty() {
-            return Ok(());
-        }
-        let of_mirrors = "; a mirror releases a snapshot with the next `pitfs mirror sync`, or `resync` if it is split";
-        let name = &snapshot.record.name;
-        Err(refused(Errno::BUSY, needed_by(&look, name, snapshot.base, &dependants, of_mirrors)?))
-    }
-
-    /// Settles to the end what shows this state, as far as settling is under way.
-    fn finish_settling_from(&self, point: Point) -> Result<()> {
-        loop {
-            let is_needed = {
-                let look = self.tree.device().look()?;
-                let settling = |base: &BaseId| look.is_settling(*base).unwrap_or(false);
-                look.dependants(point)?.iter().any(settling)
-            };
-            if !is_needed || !self.tree.settle_step()? {
-                return Ok(());
+    /// Changes what is stored of snapshots in one step; of none of them if one refuses. What others change of them
+    /// meanwhile stays.
+    pub(super) fn update_all(
+        &self,
+        names: &[&[u8]],
+        what: &str,
+        update: impl Fn(&mut SnapshotRecord) -> Result<()>,
+    ) -> Result<Vec<Snapshot>> {
+        let mut found: Vec<Snapshot> = Vec::new();
+        for name in names {
+            let snapshot = self.expect_stored(name)?;
+            if !found.iter().any(|known| known.point() == snapshot.point()) {
+                found.push(snapshot);
             }
         }
+        self.change(|change| {
+            let mut shown = String::new();
+            for snapshot in &mut found {
+                let state: &State = change;
+                let now = state.snapshot(snapshot.base, snapshot.epoch)?.filter(|now| !now.is_archived);
+                *snapshot = now.ok_or(Error::Posix(Errno::STALE))?;
+                update(&mut snapshot.record)?;
+                change.update(snapshot);
+                shown.push_str(&format!(" {:?}", snapshot.record.name));
+            }
+            Ok(format!("{what}{shown}"))
+        })?;
+        Ok(found)
     }
 
-    /// Changes what is stored of a snapshot: whether it is held, or shown.
-    pub fn update(&self, name: &[u8], what: &str, update: impl FnOnce(&mut Snapshot)) -> Result<Snapshot> {
-        let mut snapshot = self.expect_stored(name)?;
-        update(&mut snapshot);
-        self.change(|change| {
-            change.update(&snapshot);
-            Ok(format!("{what} {:?}", snapshot.record.name))
-        })?;
-        Ok(snapshot)
+    /// Ends the protection of these snapshots, as far as they are there and active, in one step.
+    pub fn deactivate_active(&self, snapshots: &[Snapshot]) -> Result<()> {
+        if snapshots.is_empty() {
+            return Ok(());
+        }
+        self.tree.device().committer()?.change(|change| {
+            for snapshot in snapshots {
+                match change.deactivate(snapshot.point()) {
+                    Ok(ended) => self.note(change, &format!("session deactivate {:?}", ended.record.name))?,
+                    // It was deleted, or deactivated, meanwhile.
+                    Err(Error::Posix(Errno::STALE) | Error::Refused(Errno::INVAL, _)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Ends the protection of a snapshot.
     pub fn deactivate(&self, name: &[u8]) -> Result<Snapshot> {
         let snapshot = self.expect_stored(name)?;
-        let mut ended = None;
+        self.deactivate_all(std::slice::from_ref(&snapshot))?.pop().ok_or(Error::Posix(Errno::STALE))
+    }
+
+    /// Ends the protection of snapshots in one step; of none of them if one is deactivated already.
+    pub fn deactivate_all(&self, snapshots: &[Snapshot]) -> Result<Vec<Snapshot>> {
+        let mut ended = Vec::new();
         self.change(|change| {
-            ended = Some(change.deactivate(snapshot.point())?);
-            Ok(format!("session deactivate {:?}", snapshot.record.name))
+            for snapshot in snapshots {
+                ended.push(change.deactivate(snapshot.point())?);
+            }
+            let name = snapshots.first().map_or("", |snapshot| &snapshot.record.name);
+            Ok(format!("session deactivate {name:?}"))
         })?;
-        Ok(ended.unwrap_or(snapshot))
+        Ok(ended)
+    }
+
+    /// The snapshots that were taken at the moment of one, of all bases.
+    pub fn of_one_moment(&self, snapshot: &Snapshot) -> Result<Vec<Snapshot>> {
+        let look = self.tree.device().look()?;
+        let mut found = Vec::new();
+        for (base, _) in look.bases() {
+            // Those of one moment have epochs one behind the other, but for some that cannot be used.
+            let near = snapshot.epoch.saturating_sub(MOMENT_EPOCHS)..=snapshot.epoch.saturating_add(MOMENT_EPOCHS);
+            let after = look.snapshots_after(base, near.start().saturating_sub(1), MOMENT_EPOCHS as usize * 2)?;
+            found.extend(after.into_iter().find(|other| {
+                let is_near = near.contains(&other.epoch) && !other.record.deleting;
+                is_near && other.record.time == snapshot.record.time && other.record.purpose == snapshot.record.purpose
+            }));
+        }
+        Ok(found)
+    }
+
+    /// The snapshots of a name, or `@TIME`, of all bases of a group.
+    pub fn of_group(&self, group: &[u8], name: &[u8]) -> Result<Vec<Snapshot>> {
+        let bases = self.group(group)?;
+        let found = |base: &BaseId| self.of(*base).as_one_of(bases.len(), self.of(*base).expect(name));
+        bases.iter().map(found).collect()
+    }
+
+    /// The last `save` of all bases of a group.
+    pub fn last_save_of_group(&self, group: &[u8]) -> Result<Vec<Snapshot>> {
+        let bases = self.group(group)?;
+        let mut saves = self.of(bases[0]).snapshots()?;
+        saves.retain(|snapshot| snapshot.record.purpose == Purpose::Save);
+        for save in saves.into_iter().rev() {
+            let mut all = self.of_one_moment(&save)?;
+            all.retain(|snapshot| bases.contains(&snapshot.base));
+            if all.len() == bases.len() {
+                return Ok(all);
+            }
+        }
+        let group = String::from_utf8_lossy(group);
+        let text = format!("nothing was saved yet of all bases of {group:?}; `pitfs save --group {group}` does that");
+        Err(refused(Errno::NOENT, text))
     }
 }
 
@@ -240,15 +254,23 @@ pub(super) fn take(
     options: SnapOptions,
 ) -> Result<Vec<Snapshot>> {
     let name = match name {
-        Some(name) => {
-            bases.iter().try_for_each(|base| check_free(change, *base, &name))?;
-            name
-        }
+        Some(name) => name,
         None => free_name(change, bases, &time.as_name())?,
     };
+    take_named(change, bases.iter().map(|base| (*base, name.as_str())), time, options)
+}
+
+/// The same, each under its name.
+fn take_named<'a>(
+    change: &mut Changing<'_>,
+    names: impl Iterator<Item = (BaseId, &'a str)>,
+    time: Timestamp,
+    options: SnapOptions,
+) -> Result<Vec<Snapshot>> {
     let mut taken = Vec::new();
-    for &base in bases {
-        taken.push(change.snapshot(base, name.clone(), time, options, &has_free_number)?);
+    for (base, name) in names {
+        check_free(change, base, name)?;
+        taken.push(change.snapshot(base, name.to_string(), time, options, &has_free_number)?);
     }
     Ok(taken)
 }
@@ -288,18 +310,34 @@ impl Views {
         .collect()
     }
 
-    pub fn register(&self, name: &[u8], bases: &[BaseId], offline: bool) -> Result<Session> {
+    /// Reserves names for snapshots of bases: the session's, or each its own.
+    pub fn register(&self, name: &[u8], bases: &[(BaseId, Vec<u8>)], options: RegisterOptions) -> Result<Session> {
         let name = check_name(name)?;
-        let record = SessionRecord { bases: bases.to_vec(), time: Timestamp::now(), offline, is_related: false };
+        let mut own = Vec::new();
+        for (_, name) in bases {
+            own.push(if name.is_empty() { String::new() } else { check_name(name)?.to_string() });
+        }
+        let bases: Vec<BaseId> = bases.iter().map(|(base, _)| *base).collect();
+        let names = if own.iter().all(String::is_empty) { Vec::new() } else { own };
+        let RegisterOptions { offline, reserve } = options;
+        let time = Timestamp::now();
+        let record = SessionRecord { bases, time, offline, is_related: false, names, reserve };
         self.change(|change| {
             if change.meta().contains(Table::Session, name.as_bytes())? {
                 return Err(refused(Errno::EXIST, format!("a session {name:?} is registered already")));
             }
-            bases.iter().try_for_each(|base| check_free(change, *base, name))?;
+            record.names(name).try_for_each(|(base, name)| check_free(change, base, name))?;
+            if reserve {
+                change.check_reservable(&record.bases)?;
+            }
             change.meta_mut().put(Table::Session, name.as_bytes(), &record);
             let mut what = format!("session register {name:?}");
-            if bases != [self.base] {
-                names_of(change, bases).for_each(|base| what.push_str(&format!(" --base {base:?}")));
+            if record.bases != [self.base] || !record.names.is_empty() {
+                for (base, own) in record.names(name) {
+                    let base = &change.base_record(base)?.name;
+                    let own = if own == name { String::new() } else { format!(":{own}") };
+                    what.push_str(&format!(" --base {:?}", format!("{base}{own}")));
+                }
             }
             Ok(what)
         })?;
@@ -329,7 +367,8 @@ impl Views {
             let text = format!("the session {name:?} is not related; `pitfs session relate {name}` comes first");
             return Err(refused(Errno::INVAL, text));
         }
-        let options = SnapOptions { offline: session.record.offline, ..SnapOptions::default() };
+        let SessionRecord { offline, reserve, .. } = session.record;
+        let options = SnapOptions { offline, reserve, ..SnapOptions::default() };
         let mut taken = Vec::new();
         self.change(|change| {
             if session.record.bases.iter().any(|base| !is_there(change, *base)) {
@@ -341,7 +380,7 @@ impl Views {
             }
             change.meta_mut().remove(Table::Session, name);
             let time = Timestamp::now();
-            taken = take(change, &session.record.bases, Some(session.name.clone()), time, options)?;
+            taken = take_named(change, session.record.names(&session.name), time, options)?;
             Ok(format!("session activate {:?}", session.name))
         })?;
         Ok(taken)
@@ -409,8 +448,8 @@ impl Views {
         .collect()
     }
 
-    /// Notes where this base's increments go, and which snapshots they need.
-    pub fn set_archive(&self, archive: Option<ArchiveRecord>) -> Result<()> {
+    /// Notes where this base's increments go, which snapshots they need, and, if given, which times are there.
+    pub fn set_archive(&self, archive: Option<ArchiveRecord>, times: Option<&[Mark]>) -> Result<()> {
         self.tree.device().committer()?.change(|change| {
             let before = change.base_record(self.base)?.archive.clone();
             let what = match (&archive, before) {
@@ -420,6 +459,9 @@ impl Views {
                 (None, _) => Some("archive detach".into()),
             };
             change.set_archive(self.base, archive)?;
+            if let Some(times) = times {
+                change.note_archived(self.base, times)?;
+            }
             what.map_or(Ok(()), |what| self.note(change, &what))
         })
     }
@@ -452,11 +494,12 @@ impl Views {
             let look = self.tree.device().look()?;
             let mut oldest: Option<Snapshot> = None;
             for (base, _) in look.bases() {
+                let save = newest_save(&look, base)?.map(|save| save.epoch);
                 for snapshot in look.snapshots(base)? {
                     if oldest.as_ref().is_some_and(|oldest| oldest.epoch <= snapshot.epoch) {
                         break;
                     }
-                    if may_be_dropped(&look, &snapshot)? {
+                    if save != Some(snapshot.epoch) && may_be_dropped(&look, &snapshot)? {
                         oldest = Some(snapshot);
                     }
                 }

@@ -157,7 +157,7 @@ impl World {
         if self.random.below(4) == 0 {
             store.back_again(&then, &paths);
         }
-        if self.random.below(3) == 0 {
+        if self.random.below(3) == 0 && !report.before.is_empty() {
             let before = store.views().find(report.before.as_bytes()).unwrap().unwrap();
             store.back(&before, &[b""]);
             assert_same(&old, &store.picture(Moment::Live).part(&|_| true), "undone");
@@ -186,7 +186,7 @@ fn run(seed: u64) {
         world.bring_back(&snapshots);
         if snapshots.len() > 2 && world.random.below(3) == 0 {
             let gone = snapshots.remove(world.random.below(snapshots.len() as u64) as usize);
-            world.store.daemon.delete(world.store.daemon.views(), &[gone.record.name.as_bytes()], &[], false).unwrap();
+            world.store.daemon.views().delete(&[gone.record.name.as_bytes()]).unwrap();
         }
     }
     world.store.check();

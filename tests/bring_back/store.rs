@@ -177,20 +177,27 @@ impl Store {
         self.daemon.bring_back(self.views(), snapshot, &paths, progress)
     }
 
-    /// Brings paths back, and looks at what became of everything.
+    /// Brings paths back, which is told before, and looks at what became of everything.
     pub fn back(&self, snapshot: &Snapshot, paths: &[&[u8]]) -> BringBackReport {
+        let wanted: Vec<ByteBuf> = paths.iter().map(|path| ByteBuf::from(*path)).collect();
+        let told = self.daemon.rehearse_bringing_back(self.views(), snapshot, &wanted, &mut |_| Ok(()));
+        let (told, before) = told.unwrap();
         let report = self.try_back(snapshot, paths).unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
+        let counted = |report: &BringBackReport| (report.files, report.bytes, report.removed);
+        assert_eq!((counted(&told), before.is_some()), (counted(&report), !report.before.is_empty()), "{paths:?}");
         self.check_back(snapshot, &report, paths);
         report
     }
 
     /// What was brought back is as it was in the snapshot, and nothing else has changed.
     pub fn check_back(&self, snapshot: &Snapshot, report: &BringBackReport, paths: &[&[u8]]) {
-        let before = self.views().find(report.before.as_bytes()).unwrap().unwrap();
+        // Without a snapshot of what was there before, nothing differed.
+        let before = self.views().find(report.before.as_bytes()).unwrap();
+        assert_eq!(before.is_some(), !report.before.is_empty());
         let (then, old, new) = (
             self.picture(Moment::At(snapshot.epoch)),
-            self.picture(Moment::At(before.epoch)),
+            self.picture(before.map_or(Moment::Live, |before| Moment::At(before.epoch))),
             self.picture(Moment::Live),
         );
         let is_inside = |path: &[u8]| {
@@ -232,11 +239,13 @@ impl Store {
         }
     }
 
-    /// Brings paths back that do not differ: nothing is touched.
+    /// Brings paths back that do not differ: nothing is touched, and no snapshot stays.
     pub fn back_again(&self, snapshot: &Snapshot, paths: &[&[u8]]) {
+        // What is settled, and what goes of files without a name, in the background is no change.
+        while self.tree().settle_step().unwrap() || self.tree().reap_step().unwrap() {}
+        let before = self.daemon.snapshot(None).unwrap();
         let report = self.try_back(snapshot, paths).unwrap();
-        assert_eq!((report.files, report.bytes, report.removed), (0, 0, 0), "{report:?}");
-        let before = self.views().find(report.before.as_bytes()).unwrap().unwrap();
+        assert_eq!((report.files, report.bytes, report.removed, report.before.as_str()), (0, 0, 0, ""), "{report:?}");
         let after = self.daemon.snapshot(None).unwrap();
         assert_eq!(self.increments(before.epoch, after.epoch), 0);
         let (before, after) = (Moment::At(before.epoch), Moment::At(after.epoch));

@@ -2,7 +2,9 @@
 
 use super::watch::{Target, watched};
 use bolero::TypeGenerator;
-use pitfs::control::{Answer, Base, Mirror, PROTOCOL, Request, Server, Session, Snap, Verb, ask};
+use pitfs::control::{
+    Answer, Base, CloneRequest, Listening, Mirror, PROTOCOL, Request, Server, Session, Snap, Verb, ask,
+};
 use pitfs::daemon::Daemon;
 use pitfs::logstore::Codec;
 use pitfs::tree::CreateOptions;
@@ -31,7 +33,7 @@ fn serve() -> Served {
     let options = CreateOptions { track_bytes: 16 << 10, codec, uid: 0, gid: 0, mode: 0o755, hash_seed: 1 };
     Daemon::create(&store, &options).unwrap();
     let daemon = Arc::new(Daemon::open(&store).unwrap());
-    let server = Server::start(&daemon).unwrap();
+    let server = Listening::begin(&store).unwrap().serve(&daemon).unwrap();
     Served { daemon, server, store, _place: place }
 }
 
@@ -46,8 +48,8 @@ impl Served {
     fn answers(&self) {
         let start = Instant::now();
         let target = pitfs::control::Target { store: self.store.clone(), base: None };
-        let answer = ask(&target, Verb::List, &mut |_| Ok(())).unwrap();
-        assert!(matches!(answer, Answer::Snapshots(_)), "{answer:?}");
+        let answer = ask(&target, Verb::List { all: false }, &mut |_| Ok(())).unwrap();
+        assert!(matches!(answer, Answer::List(_)), "{answer:?}");
         assert!(start.elapsed() < SOON, "the answer took {:?}", start.elapsed());
     }
 }
@@ -102,30 +104,35 @@ impl Message {
             Message::Snap(bytes) => framed(&request(Verb::Snap(Snap { name: Some(name(bytes)), ..Snap::default() }))),
             Message::Delete(names) => {
                 let names = names.iter().map(name).collect();
-                framed(&request(Verb::Delete { names, recursive: true }))
+                framed(&request(Verb::Delete { names, group: None, recursive: true }))
             }
             Message::Rename(old, new) => framed(&request(Verb::Rename { old: name(old), new: name(new) })),
             Message::Diff(before, after) => framed(&request(Verb::Diff { before: name(before), after: name(after) })),
             Message::Clone(snapshot, new) => {
-                let verb = Verb::Clone { snapshot: name(snapshot), name: name(new), full: true, copy: false };
-                framed(&request(verb))
+                let (snapshot, name) = (name(snapshot), name(new));
+                let wanted = CloneRequest { snapshot, name, full: true, ..CloneRequest::default() };
+                framed(&request(Verb::Clone(wanted)))
             }
             Message::Base(new, snapshot) => {
-                let base = Base::Create { name: name(new), snapshot: snapshot.as_ref().map(name), uid: 0, gid: 0 };
+                let (name, snapshot) = (name(new), snapshot.as_ref().map(name));
+                let (uid, gid, copy, offline, reserve) = (0, 0, false, false, false);
+                let base = Base::Create { name, snapshot, uid, gid, copy, offline, reserve };
                 framed(&request(Verb::Base(base)))
             }
             Message::Restore(snapshot, paths) => {
                 let paths = paths.iter().map(name).collect();
-                framed(&request(Verb::Restore { snapshot: snapshot.as_ref().map(name), paths }))
+                framed(&request(Verb::Restore { snapshot: snapshot.as_ref().map(name), paths, group: None }))
             }
             Message::Versions(path) => framed(&request(Verb::Versions { path: name(path) })),
             Message::Register(new, bases) => {
                 let bases = bases.iter().map(name).collect();
-                let session = Session::Register { name: name(new), bases, group: None, offline: false };
+                let (name, group, offline, reserve) = (name(new), None, false, false);
+                let session = Session::Register { name, bases, group, offline, reserve };
                 framed(&request(Verb::Session(session)))
             }
             Message::Mirror(base, new) => {
-                framed(&request(Verb::Mirror(Mirror::Establish { base: name(base), name: name(new) })))
+                let (base, name, offline) = (name(base), name(new), false);
+                framed(&request(Verb::Mirror(Mirror::Establish { base, name, offline })))
             }
             Message::Changed { at, to, len } => {
                 let mut bytes = request(Verb::Rename { old: name(&b"old".into()), new: name(&b"new".into()) });
@@ -157,7 +164,7 @@ fn hostile_requests_get_an_error_and_harm_nobody() {
     });
     served.answers();
     let served = served.into_inner();
-    drop(served.server);
+    served.server.stop();
     served.daemon.close().unwrap();
 }
 
@@ -178,7 +185,7 @@ fn messages_that_announce_too_much_or_nest_too_deep_are_refused() {
         watched(|| format!("{} bytes", bytes.len()), send);
     }
     served.answers();
-    drop(served.server);
+    served.server.stop();
     served.daemon.close().unwrap();
 }
 
@@ -201,7 +208,7 @@ fn silent_clients_hold_up_nobody() {
     deaf.write_all(&framed(&request(Verb::Check))).unwrap();
     served.answers();
     let start = Instant::now();
-    drop(served.server);
+    served.server.stop();
     served.daemon.close().unwrap();
     assert!(start.elapsed() < SOON, "closing took {:?}", start.elapsed());
     drop(silent);

@@ -117,7 +117,7 @@ fn paths_given_to_restore_and_sync_stay_inside() {
             let paths = vec![ByteBuf::from(one.clone()), ByteBuf::from(two.clone())];
             let options = RestoreOptions { snapshot: b"live".into(), paths, to: to.clone(), overwrite: true };
             let _an_error_is_fine = daemon.copy_out(daemon.views(), &options, &mut |_| Ok(()));
-            let exclude = vec![String::from_utf8_lossy(&two).into_owned()];
+            let exclude = vec![ByteBuf::from(two.clone())];
             let options =
                 SyncOptions { source: source.clone(), destination: one.clone(), exclude, ..SyncOptions::default() };
             let _an_error_is_fine = daemon.sync(daemon.views(), &options, &mut |_| Ok(()));

@@ -11,6 +11,8 @@ struct Writer {
     /// Operations since, of which the last may not have returned.
     operations: Vec<Operation>,
     done: usize,
+    /// Those that failed, with how many came before.
+    failed: Vec<(usize, Operation)>,
     /// So many operations survive a crash.
     safe: usize,
     syncs: Vec<Sync>,
@@ -57,13 +59,21 @@ impl Ledger {
         self.lock()[writer].operations.push(operation);
     }
 
-    pub fn finish(&self, writer: usize) {
-        self.lock()[writer].done += 1;
+    /// The operation that was started last has returned, with what it did.
+    pub fn finish(&self, writer: usize, operation: Operation) {
+        let writer = &mut self.lock()[writer];
+        writer.done += 1;
+        if let Some(last) = writer.operations.last_mut() {
+            *last = operation;
+        }
     }
 
     /// The operation that was started last did not take effect.
     pub fn take_back(&self, writer: usize) {
-        self.lock()[writer].operations.pop();
+        let writer = &mut self.lock()[writer];
+        if let Some(operation) = writer.operations.pop() {
+            writer.failed.push((writer.operations.len(), operation));
+        }
     }
 
     /// Operations that have returned.
@@ -99,7 +109,7 @@ impl Ledger {
     /// looks so; an error says how near it came.
     pub fn find(&self, writer: usize, low: usize, high: usize, seen: &Seen) -> Result<usize, String> {
         let writers = self.lock();
-        let Writer { base, operations, .. } = &writers[writer];
+        let Writer { base, operations, failed, .. } = &writers[writer];
         let mut model = base.clone();
         let mut elsewhere = None;
         let mut nearest: Option<(usize, usize, String)> = None;
@@ -122,8 +132,9 @@ impl Ledger {
         Err(match (elsewhere, nearest) {
             (Some(count), _) => format!("it is as after {count} operations, which is not in {low}..={high}"),
             (None, Some((count, differences, first))) => format!(
-                "it is no state of {low}..={high}; after {count} operations {differences} entries differ: {first}; around there: {:?}",
-                &operations[count.saturating_sub(2)..(count + 2).min(operations.len())]
+                "it is no state of {low}..={high}; after {count} operations {differences} entries differ: {first}; around there: {:?}; failed: {:?}",
+                &operations[count.saturating_sub(2)..(count + 2).min(operations.len())],
+                failed.iter().filter(|(at, _)| at.abs_diff(count) < 2).take(20).collect::<Vec<_>>()
             ),
             (None, None) => format!("there is no state in {low}..={high}"),
         })

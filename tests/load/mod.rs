@@ -81,9 +81,11 @@ pub fn work(
         let operation = operation::draw(&model, kind, rng);
         ledger.start(writer, operation.clone());
         match operation.carry_out(&root) {
-            Ok(()) => {
-                model.apply(&operation);
-                ledger.finish(writer);
+            Ok(done) => {
+                // Only where something fails a part is done.
+                assert!(done == operation || on_error != OnError::Stop, "{done:?} instead of {operation:?}");
+                model.apply(&done);
+                ledger.finish(writer, done);
             }
             Err(error) if on_error.stops(&error) => {
                 let shown = look(&root).map(|seen| differences(&model.seen(), &seen));

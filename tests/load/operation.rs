@@ -12,7 +12,7 @@ const PAGE: u64 = 4096;
 /// The track size of the stores that are loaded.
 pub const TRACK: u64 = 16 << 10;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     Create {
         path: String,
@@ -72,10 +72,11 @@ pub fn bytes_of(seed: u64, len: usize) -> Vec<u8> {
 }
 
 impl Operation {
-    pub fn carry_out(&self, root: &Path) -> io::Result<()> {
+    /// What was done: this, or, of a copy, a part.
+    pub fn carry_out(&self, root: &Path) -> io::Result<Operation> {
         use Operation::*;
         let write = |path: &str| File::options().write(true).open(root.join(path));
-        match self {
+        let done: io::Result<()> = match self {
             Create { path, mode } => {
                 File::options().write(true).create_new(true).mode(*mode).open(root.join(path)).map(|_| ())
             }
@@ -95,11 +96,10 @@ impl Operation {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 Ok(rustix::fs::fallocate(write(path)?, flags, *offset, *len)?)
             }
-            Copy { from, to, len } => {
-                let (from, to) = (File::open(root.join(from))?, write(to)?);
-                let copied = rustix::fs::copy_file_range(&from, None, &to, None, *len as usize)?;
-                assert_eq!(copied as u64, *len, "a copy in one piece");
-                Ok(())
+            Copy { from: from_path, to: to_path, len } => {
+                let (from, to) = (File::open(root.join(from_path))?, write(to_path)?);
+                let len = rustix::fs::copy_file_range(&from, None, &to, None, *len as usize)? as u64;
+                return Ok(Copy { from: from_path.clone(), to: to_path.clone(), len });
             }
             Rename { from, to } => fs::rename(root.join(from), root.join(to)),
             Remove(path) => fs::remove_file(root.join(path)),
@@ -109,7 +109,8 @@ impl Operation {
                 let (path, value) = (root.join(path), bytes_of(*seed, *len));
                 Ok(rustix::fs::setxattr(path, name.as_str(), &value, rustix::fs::XattrFlags::empty())?)
             }
-        }
+        };
+        done.map(|()| self.clone())
     }
 }
 

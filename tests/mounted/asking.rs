@@ -3,7 +3,7 @@
 use super::{Mounted, PITFS};
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 impl Mounted {
@@ -33,7 +33,8 @@ impl Mounted {
     pub fn snapshots_of(&self, base: &str) -> Vec<String> {
         let of = self.of(base);
         let list = self.json(&["-s", &of, "list"]);
-        list.as_array().unwrap().iter().map(|found| found["name"].as_str().unwrap().to_string()).collect()
+        let there = list.as_array().unwrap().iter().filter(|found| found["state"] != "missing");
+        there.map(|found| found["name"].as_str().unwrap().to_string()).collect()
     }
 
     /// The one of `base list` with this name.
@@ -65,6 +66,22 @@ pub fn ok_in(directory: &Path, args: &[&str]) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?} in {}: {text}{errors}", directory.display());
     text
+}
+
+/// A C program, compiled beside a test's store; none where there is no compiler, which is said.
+pub fn compiled(mounted: &Mounted, source: &str, options: &[&str]) -> Option<PathBuf> {
+    let (from, to) = (mounted.dir.path().join("program.c"), mounted.dir.path().join("program"));
+    fs::write(&from, source).unwrap();
+    match Command::new("cc").args(["-w", "-o"]).arg(&to).arg(&from).args(options).status() {
+        Ok(status) => {
+            assert!(status.success());
+            Some(to)
+        }
+        Err(_) => {
+            eprintln!("not run: no cc to compile a program with");
+            None
+        }
+    }
 }
 
 /// The names in a directory, sorted.

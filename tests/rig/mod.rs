@@ -3,7 +3,7 @@
 
 use crate::disk::{Disk, Image};
 use crate::load::{self, Ledger, OnError, Rng, Snapshots, directory, is_end, look};
-use crate::mounted::{PITFS, detach, is_mount_point};
+use crate::mounted::{PITFS, detach, detach_below, is_mount_point};
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
@@ -263,7 +263,7 @@ impl Rig {
             })
         });
         let failures = failures.into_inner().unwrap();
-        assert!(failures.is_empty(), "{failures:#?}");
+        assert!(failures.is_empty(), "{failures:#?}\n{}", self.log());
     }
 
     /// From here on the store is as it was found.
@@ -296,7 +296,14 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        self.kill();
+        if let Some(mut daemon) = self.daemon.take() {
+            // A panic in here would leave the rest behind.
+            let _gone_already = daemon.kill();
+            wait(&mut daemon, TIMEOUT);
+        }
+        detach_below(self.dir.path());
+        // Its mount is one of those; it ends when nothing in it is mounted any more.
+        self.disk = None;
     }
 }
 

@@ -5,6 +5,7 @@ use crate::common::rng::Rng;
 use crate::common::world::{TRACK, World};
 use pitfs::device::InodeNo;
 use pitfs::error::{Errno, Error};
+use pitfs::id::Id;
 use pitfs::limits::{BLOCK_BYTES, SEGMENT_BYTES};
 use pitfs::logstore::{Codec, LogStore, Owner};
 use pitfs::media::{MediaDir, TestDir};
@@ -153,8 +154,8 @@ fn every_reserved_slot_can_be_filled() {
         dir.set_capacity(Some(2 * SEGMENT_BYTES));
         let kv = Kv::create(dir.open("meta", true).unwrap(), None).unwrap();
         let mut meta = Meta::new(&kv).unwrap();
-        LogStore::create(&dir, &mut meta).unwrap();
-        let log = LogStore::open(Arc::new(dir), &meta, Codec::None, TRACK as usize).unwrap();
+        LogStore::create(&dir, &mut meta, Id::default()).unwrap();
+        let log = LogStore::open(Arc::new(dir), &meta, Id::default(), Codec::None, TRACK as usize).unwrap();
         let mut track = 0;
         let mut append = |meta: &mut Meta, bytes: u64| {
             track += 1;

@@ -3,6 +3,7 @@
 use crate::common::check::{check, check_all, check_bare};
 use crate::common::compare::compare_tree;
 use crate::common::world::World;
+use pitfs::device::Separated;
 use pitfs::error::Error;
 use pitfs::limits::SEGMENT_BYTES;
 use pitfs::logstore::Codec;
@@ -141,9 +142,14 @@ fn a_mirror_is_in_step_whatever_is_done_first() {
         world.change().unwrap();
     }
     let views = world.views().clone();
-    let settle = || while views.tree().settle_step().unwrap() {};
+    let copy = || while views.tree().separate_step().unwrap() != Separated::Nothing {};
+    let settle = || {
+        while views.tree().settle_step().unwrap() {}
+        // What is not copied yet is not split.
+        copy();
+    };
     let delete = || while views.tree().device().delete_step().unwrap() {};
-    let mirror = views.establish_mirror(b"mirror").unwrap();
+    let mirror = views.establish_mirror(b"mirror", false).unwrap().base;
     settle();
     let check = |what: &str, world: &mut World| {
         settle();
@@ -161,7 +167,10 @@ fn a_mirror_is_in_step_whatever_is_done_first() {
         delete();
         check("synced", &mut world);
     }
+    // It is split as its base is now, which it takes over first.
+    settle();
     views.of(mirror).split_mirror().unwrap();
+    settle();
     views.of(mirror).resync_mirror().unwrap();
     delete();
     check("resynced", &mut world);

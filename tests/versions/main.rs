@@ -3,6 +3,7 @@
 #![allow(clippy::single_range_in_vec_init)]
 
 mod cost;
+mod deleting;
 mod world;
 
 use pitfs::clock::Timestamp;
@@ -10,6 +11,7 @@ use pitfs::device::{InodeNo, LIVE, Moment, SnapshotState, in_base};
 use pitfs::error::{Errno, Error};
 use pitfs::logstore::Codec;
 use pitfs::media::{MediaDir, TestDir};
+use pitfs::meta::Table;
 use pitfs::tree::{
     Caller, Change, ChangedTracks, CreateOptions, DifferenceKind, Kind, New, RenameMode, SetTime, SetXattr, Tree,
     Version, bitmap, root_of,
@@ -221,34 +223,85 @@ fn the_bits_of_a_snapshot_outlive_its_end() {
     tree.write(gone, 0, &vec![1; TRACK as usize], false).unwrap();
     let first = snap(&views, "first");
     tree.write(big, 2 * TRACK, b"x", false).unwrap();
-    // What no snapshot has was never protected.
+    // What no snapshot has was never protected, and has changed.
     tree.write(big, 30 * TRACK, b"x", false).unwrap();
-    let bits = |epoch| tracks(&tree.session_bits(LIVE, epoch).unwrap());
-    let file = |name: &str, track: u64, is_whole| (name.to_string(), vec![track..track + 1], is_whole);
-    assert_eq!(bits(first), [file("big", 2, false)], "in memory");
+    let saved = |epoch| tracks(&tree.saved_tracks(LIVE, epoch, None).unwrap());
+    let bits = |epoch| tracks(&tree.session_bits(LIVE, epoch, None).unwrap());
+    let is = |name: &str, tracks: &[Range<u64>], is_whole| (name.to_string(), tracks.to_vec(), is_whole);
+    assert_eq!(bits(first), [is("big", &[2..3, 30..31], false)], "in memory");
+    assert_eq!(saved(first), [is("big", &[2..3], false)], "in memory");
     let second = snap(&views, "second");
     tree.write(big, 3 * TRACK, b"x", false).unwrap();
+    tree.write(big, 31 * TRACK, b"x", false).unwrap();
     tree.write(small, 0, b"other", false).unwrap();
     tree.change(big, Change { permissions: Some(0o600), ..Change::default() }).unwrap();
     tree.unlink(root_of(LIVE), b"gone").unwrap();
     while tree.reap_step().unwrap() {}
-    assert_eq!(bits(first), [file("big", 2, false)]);
-    assert_eq!(bits(second), [file("big", 3, false), file("gone", 0, true), file("small", 0, false)]);
+    let new = file(tree, "new");
+    tree.write(new, 0, &vec![1; 2 * TRACK as usize], false).unwrap();
+    let little = file(tree, "little");
+    tree.write(little, 0, b"little", false).unwrap();
+    let brief = file(tree, "brief");
+    tree.write(brief, 0, &vec![1; TRACK as usize], false).unwrap();
+    let of_first = [is("big", &[2..3, 30..31], false)];
+    let shown = [
+        is("big", &[3..4, 31..32], false),
+        is("brief", &[0..1], true),
+        is("gone", &[0..1], true),
+        is("little", &[0..1], true),
+        is("new", &[0..2], true),
+        is("small", &[0..1], false),
+    ];
+    let saved_second = [is("big", &[3..4], false), is("gone", &[0..1], true), is("small", &[0..1], false)];
+    assert_eq!((bits(first), bits(second)), (of_first.to_vec(), shown.to_vec()));
+    assert_eq!((saved(first), saved(second)), (vec![is("big", &[2..3], false)], saved_second.to_vec()));
     for name in ["first", "second"] {
         views.deactivate(name.as_bytes()).unwrap();
     }
     assert!(matches!(views.find(b"second").unwrap().unwrap().record.state, SnapshotState::Ended(_)));
-    tree.write(big, 7 * TRACK, b"x", false).unwrap();
+    // Where a file that is gone was is not known any more.
+    let mut ended = [&[is("", &[0..1], true)], &shown[..2], &shown[3..]].concat();
+    assert_eq!((bits(first), bits(second)), (of_first.to_vec(), ended.clone()));
+    // Whatever is done after that is in neither.
+    for track in [7, 30, 31, 40] {
+        tree.write(big, track * TRACK, b"y", false).unwrap();
+    }
+    tree.write(new, 0, &vec![2; 4 * TRACK as usize], false).unwrap();
+    tree.write(little, 0, b"larger", false).unwrap();
+    tree.write(file(tree, "later"), 0, &vec![1; TRACK as usize], false).unwrap();
+    tree.unlink(root_of(LIVE), b"brief").unwrap();
+    while tree.reap_step().unwrap() {}
     tree.change(small, Change { permissions: Some(0o600), ..Change::default() }).unwrap();
     tree.commit().unwrap();
-    assert_eq!(bits(first), [file("big", 2, false)]);
-    // Where a file that is gone was is not known any more.
-    assert_eq!(bits(second), [file("", 0, true), file("big", 3, false), file("small", 0, false)]);
+    ended.remove(2);
+    ended.insert(1, is("", &[0..1], true));
+    assert_eq!((bits(first), bits(second)), (of_first.to_vec(), ended.clone()));
+    // Nor what a snapshot kept that is gone again.
     let third = snap(&views, "third");
     tree.write(big, 8 * TRACK, b"x", false).unwrap();
-    assert_eq!(bits(second).len(), 3);
-    assert_eq!(bits(third), [file("big", 8, false)]);
-    assert!(matches!(tree.session_bits(LIVE, 1000), Err(Error::Posix(Errno::STALE))));
+    tree.write(new, TRACK, &vec![3; TRACK as usize], false).unwrap();
+    assert_eq!((bits(first), bits(second)), (of_first.to_vec(), ended.clone()));
+    assert_eq!(bits(third), [is("big", &[8..9], false), is("new", &[1..2], false)]);
+    views.delete(&[b"third"]).unwrap();
+    while tree.device().delete_step().unwrap() {}
+    assert_eq!((bits(first), bits(second)), (of_first.to_vec(), ended.clone()));
+    // What is read are the old bytes.
+    let second_big = tree.read_saved(second, big, 3 * TRACK..4 * TRACK).unwrap();
+    assert_eq!(second_big, vec![1; TRACK as usize]);
+    assert_eq!(tree.read_saved(second, small, 0..100).unwrap(), b"small");
+    for (inode, track) in [(big, 2), (big, 31), (new, 0), (little, 0)] {
+        let read = tree.read_saved(second, inode, track * TRACK..(track + 1) * TRACK);
+        assert!(matches!(read, Err(Error::Refused(Errno::NODATA, _))), "{inode} {track}: {read:?}");
+    }
+    // With the last of them goes what was remembered for them.
+    views.delete(&[b"second"]).unwrap();
+    while tree.device().delete_step().unwrap() {}
+    views.delete(&[b"first"]).unwrap();
+    while tree.device().delete_step().unwrap() {}
+    let look = tree.device().look().unwrap();
+    assert_eq!(look.meta().range(Table::Passed, &[], &[u8::MAX; 40]).unwrap().count(), 0);
+    drop(look);
+    assert!(matches!(tree.session_bits(LIVE, 1000, None), Err(Error::Posix(Errno::STALE))));
 }
 
 #[test]

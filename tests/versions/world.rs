@@ -1,10 +1,11 @@
 //! Random operations on bases, compared with what reading every moment shows.
 
 use super::{ROOT_USER, TRACK, in_memory, settle, shown, snap};
-use pitfs::archive::Archive;
+use pitfs::archive::{Archive, Label, Mark};
 use pitfs::clock::Timestamp;
 use pitfs::device::{ArchiveRecord, BaseId, InodeNo, LIVE, Moment, Snapshot, index_entry, inode_prefix};
 use pitfs::error::{Errno, Error};
+use pitfs::id::Id;
 use pitfs::meta::Table;
 use pitfs::tree::{Change, Inode, Kind, New, Position, RenameMode, SetTime, SetXattr, Tree, root_of};
 use pitfs::view::Views;
@@ -98,8 +99,13 @@ impl World {
         };
         if seed.is_multiple_of(2) {
             let dir = tempfile::tempdir().unwrap();
-            let number = world.views.tree().device().store_number();
-            let archive = Arc::new(Archive::open(dir.path(), (number, LIVE), index_entry, &mut |_| Ok(())).unwrap());
+            let device = world.views.tree().device();
+            let base = device.look().unwrap().base_record(LIVE).unwrap().id;
+            let label = Label { archive: Id::random(), store: device.settings().id, base };
+            label.create(dir.path()).unwrap();
+            let holds = |mark: &Mark| device.holds(LIVE, mark);
+            let archive = Archive::open(dir.path(), label, LIVE, index_entry, &holds, &mut |_| Ok(()));
+            let archive = Arc::new(archive.unwrap());
             world.views.tree().device().set_archive(LIVE, Some(archive.clone()));
             world.archive = Some((dir, archive));
         }
@@ -247,10 +253,11 @@ impl World {
         all.retain(|snapshot| snapshot.epoch >= from && snapshot.is_readable());
         for pair in all.windows(2) {
             let (directory, pair) = (archive.directory(), (&pair[0], &pair[1]));
-            tree.device().save_increment(directory, pair, 1, &mut |_| Ok(())).unwrap();
-            archive.refresh(&mut |_| Ok(())).unwrap();
-            let (directory, anchor) = (directory.to_path_buf(), Some(pair.1.epoch));
-            self.views.set_archive(Some(ArchiveRecord { directory, anchor, saving: Vec::new() })).unwrap();
+            let saved = tree.device().save_increment(directory, pair, 1, &mut |_| Ok(())).unwrap();
+            archive.append(saved, &mut |_| Ok(())).unwrap();
+            let (directory, anchor) = (directory.to_path_buf(), Some(pair.1.as_ref()));
+            let record = ArchiveRecord { directory, id: archive.id(), anchor, saving: Vec::new() };
+            self.views.set_archive(Some(record), Some(&archive.marks_after(0))).unwrap();
         }
         for snapshot in self.views.snapshots().unwrap() {
             let name = snapshot.record.name.as_bytes();
@@ -462,7 +469,10 @@ impl World {
             for (i, snapshot) in snapshots.iter().enumerate().filter(|(i, _)| readable(*i) && readable(i + 1)) {
                 let next = snapshots.get(i + 1).map_or(Moment::Live, |next| Moment::At(next.epoch));
                 let (old, new) = (self.files(base, Moment::At(snapshot.epoch)), self.files(base, next));
-                let found = tree.session_bits(base, snapshot.epoch).unwrap();
+                let bits = tree.session_bits(base, snapshot.epoch, None).unwrap();
+                let changed = tree.changed_tracks(base, Moment::At(snapshot.epoch), next, None).unwrap();
+                assert_eq!(bits, changed, "{when}: bits of {}", snapshot.record.name);
+                let found = tree.saved_tracks(base, snapshot.epoch, None).unwrap();
                 let got: BTreeMap<InodeNo, BTreeSet<u64>> = found
                     .iter()
                     .map(|file| (file.inode, file.tracks.iter().flat_map(Clone::clone).collect()))

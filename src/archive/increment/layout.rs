@@ -9,8 +9,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 pub(super) const MAGIC: &[u8; 8] = b"pitfsinc";
 const END_MAGIC: &[u8; 8] = b"pitfsend";
-/// The version of the format.
-pub(super) const VERSION: u32 = 1;
+/// The version of the format that is written, and the oldest that is read.
+pub(super) const VERSION: u32 = 2;
+pub(super) const OLDEST: u32 = 1;
 
 /// Magic, version and length of the header: the part of a head that is the same in every version, with the checksum
 /// behind the header.

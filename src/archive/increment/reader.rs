@@ -3,14 +3,16 @@
 use super::cache::Cache;
 use super::cursor::Block;
 use super::entries::Entries;
+use super::header::Header1;
 use super::layout::{
-    BLOCK_START, BlockStart, CHECK, FOOTER, Footer, HEAD_START, KIND_MAX, MAGIC, PLAIN, Seed, TRACKS, VERSION, ZSTD,
-    number_at,
+    BLOCK_START, BlockStart, CHECK, FOOTER, Footer, HEAD_START, KIND_MAX, MAGIC, OLDEST, PLAIN, Seed, TRACKS, VERSION,
+    ZSTD, number_at,
 };
 use super::verify::Verifier;
 use super::{Entry, Header, Place, Summary};
 use crate::error::{Error, Result};
 use crate::limits::{ARCHIVE_BLOCK_BYTES_MAX, ARCHIVE_HEADER_BYTES_MAX};
+use crate::media::open_regular;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -42,7 +44,7 @@ impl Reader {
     /// Opens an increment. Head and footer are verified, and nothing else is read.
     pub fn open(path: &Path) -> Result<Reader> {
         let failed = |source| Error::media(format!("opening {}", path.display()), source);
-        let file = File::open(path).map_err(failed)?;
+        let file = open_regular(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
         let head = read_head(&file, path, len)?;
         if len - head.bytes < FOOTER as u64 {
@@ -255,13 +257,21 @@ fn read_head(file: &File, path: &Path, len: u64) -> Result<Head> {
     if found != expected {
         return Err(damaged(path, format!("its head has the checksum {found:016x} instead of {expected:016x}")));
     }
-    if version != VERSION {
+    if !(OLDEST..=VERSION).contains(&version) {
         return Err(Error::Store(format!(
-            "{} has format {version}, and this program reads format {VERSION}; use a newer version of pitfs",
+            "{} has format {version}, and this program reads formats up to {VERSION}; use a newer version of pitfs",
             path.display()
         )));
     }
-    let header = rmp_serde::from_slice(&bytes[HEAD_START..])
-        .map_err(|error| damaged(path, format!("its header does not decode: {error}")))?;
+    let bytes = &bytes[HEAD_START..];
+    let header = match version {
+        1 => rmp_serde::from_slice::<Header1>(bytes).map(Header::from),
+        _ => rmp_serde::from_slice(bytes),
+    };
+    let header: Header = header.map_err(|error| damaged(path, format!("its header does not decode: {error}")))?;
+    if header.from.epoch >= header.to.epoch {
+        let (from, to) = (header.from.epoch, header.to.epoch);
+        return Err(damaged(path, format!("it is said to lead from epoch {from} to {to}")));
+    }
     Ok(Head { header, seed: Seed(expected), bytes: whole as u64 })
 }

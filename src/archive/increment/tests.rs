@@ -4,7 +4,9 @@ mod damage;
 
 use super::writer::Sizes;
 use super::*;
+use crate::clock::Timestamp;
 use crate::error::Error;
+use crate::id::Id;
 use crate::limits::{ARCHIVE_RECORDS_BYTES, ARCHIVE_TRACKS_BYTES, TRACK_BYTES_MAX};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -23,16 +25,18 @@ const NAME: &str = "increment";
 fn header() -> Header {
     let mark = |epoch, name: &str| {
         let time = Timestamp { seconds: 1_795_000_000 + i64::from(epoch), nanos: 7 };
-        Mark { epoch, name: name.into(), time }
+        Mark { epoch, id: Id::of_parts(name, &[]), name: name.into(), time, is_save: epoch == 7 }
     };
     Header {
-        store: u128::MAX / 3,
+        store: Id::of_parts("store", &[]),
+        base_id: Id::of_parts("base", &[]),
         base: 1,
         base_name: "live".into(),
         from: mark(7, "before"),
         to: mark(8, "after ü"),
         track_bytes: 65_536,
         hash_seed: u64::MAX - 1,
+        merged: Vec::new(),
     }
 }
 

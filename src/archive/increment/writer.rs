@@ -22,6 +22,7 @@ use crate::error::{Errno, Error, Result};
 use crate::limits::{
     ARCHIVE_KEY_BYTES_MAX, ARCHIVE_RECORDS_BYTES, ARCHIVE_TRACKS_BYTES, ARCHIVE_VALUE_BYTES_MAX, TRACK_BYTES_MAX,
 };
+use crate::media::rename_new;
 use crate::meta::hex;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -84,7 +85,7 @@ impl Level {
 
 impl Writer {
     /// Begins a file under a temporary name, `.NAME.new`, in `dir`. A file that is left over under that name is
-    /// replaced; one under the final name only when this one is finished. `level` is that of zstd.
+    /// replaced; one under the final name never is. `level` is that of zstd.
     pub fn create(dir: &Path, name: &str, header: &Header, level: i32) -> Result<Writer> {
         Writer::create_with(dir, name, header, level, Sizes::DEFAULT)
     }
@@ -292,11 +293,10 @@ impl Output {
 
     fn finish(&mut self) -> Result<()> {
         self.file.sync_all().map_err(|error| self.failed("syncing", error))?;
-        std::fs::rename(&self.temporary, &self.path).map_err(|error| self.failed("renaming", error))?;
+        rename_new(&self.temporary, &self.path).map_err(|error| self.failed("renaming", error))?;
         self.is_finished = true;
         let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let sync = || File::open(dir)?.sync_all();
-        sync().map_err(|source| Error::media(format!("syncing {}", dir.display()), source))
+        crate::archive::sync(dir)
     }
 }
 
@@ -314,13 +314,16 @@ impl Drop for Output {
 mod tests {
     use super::*;
     use crate::archive::Mark;
+    use crate::id::Id;
     use tempfile::TempDir;
 
     #[test]
     fn after_a_failed_write_nothing_is_taken_and_nothing_stays() {
-        let mark = || Mark { epoch: 1, name: "m".into(), time: Default::default() };
-        let (from, to, base_name) = (mark(), mark(), "live".into());
-        let header = Header { store: 1, base: 1, base_name, from, to, track_bytes: 65_536, hash_seed: 1 };
+        let id = Id::default();
+        let mark = |epoch| Mark { epoch, id, name: "m".into(), time: Default::default(), is_save: false };
+        let (from, to, base_name) = (mark(1), mark(2), "live".into());
+        let (track_bytes, merged) = (65_536, Vec::new());
+        let header = Header { store: id, base_id: id, base: 1, base_name, from, to, track_bytes, hash_seed: 1, merged };
         let dir = TempDir::new().unwrap();
         let mut writer = Writer::create(dir.path(), "increment", &header, 1).unwrap();
         writer.record(1, b"a", 1, b"x").unwrap();

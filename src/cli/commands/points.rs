@@ -1,16 +1,24 @@
 //! Bases, sessions, groups, clones, mirrors, archives: ask for it to be done, and show the result.
 
 use super::args::{
-    ArchiveVerb, BaseVerb, Clone, GroupVerb, History, MirrorVerb, Policy, Roll, SessionVerb, Versions, WhenFull,
+    ArchiveVerb, BaseVerb, Clone, GroupVerb, History, Hold, MirrorVerb, Policy, Roll, SessionVerb, Versions, WhenFull,
 };
-use super::output::{Display, count, path, print, print_json, size, table};
-use super::{absolute, bytes, headed, snapshot_json, unexpected};
-use crate::control::{Answer, Archive, Base, Group, Mirror, Session, SnapshotInfo, Target, Verb, ask};
-use crate::daemon::{ArchiveInfo, Detached, RollOptions};
-use crate::error::{Error, Result};
+use super::delete::{self, Told};
+use super::json::{self, state_of};
+use super::output::{Display, count, file, path, print, print_json, size, table, write};
+use super::{absolute, bytes, headed, plan, say_done, shown, unexpected};
+use crate::clock::{Timestamp, parse_when};
+use crate::control::{
+    Answer, Archive, Base, ByteRange, CloneRequest, Group, ListInfo, Mirror, Session, Target, Verb, ask,
+};
+use crate::daemon::{ArchiveInfo, Detached, MergeOptions, PruneOptions, RollOptions, RollReport, Shortened, resolved};
+use crate::error::{Errno, Error, Result};
 use crate::view::{BaseInfo, BaseKind};
+use serde_bytes::ByteBuf;
 use serde_json::json;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 fn quietly(target: &Target, verb: Verb) -> Result<Answer> {
     ask(target, verb, &mut |_| Ok(()))
@@ -23,18 +31,40 @@ fn with_display(target: &Target, verb: Verb, what: &'static str) -> Result<Answe
     answer
 }
 
-pub(super) fn base(target: &Target, verb: BaseVerb) -> Result<bool> {
+pub(super) fn base(target: &Target, verb: BaseVerb, as_json: bool) -> Result<bool> {
+    let mut wait = None;
     let (verb, json, is_list) = match verb {
-        BaseVerb::Create { name, from, json } => {
+        BaseVerb::Create { name, from, copy, offline, reserve, wait: waits, dry_run, json } => {
             let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-            (Base::Create { name: bytes(name), snapshot: from.map(bytes), uid, gid }, json, false)
+            if waits {
+                wait = Some(bytes(name.clone()));
+            }
+            let (name, snapshot) = (bytes(name), from.map(bytes));
+            let create = Base::Create { name, snapshot, uid, gid, copy, offline, reserve };
+            if dry_run {
+                return plan::show(target, Verb::Base(create), json);
+            }
+            (create, json, false)
+        }
+        BaseVerb::Wait { name } => {
+            let done = json!({ "name": shown(&name) });
+            waited(target, bytes(name))?;
+            return say_done(as_json, done);
         }
         BaseVerb::List { json } => (Base::List, json, true),
-        BaseVerb::Delete { name, recursive } => (Base::Delete { name: bytes(name), recursive }, false, false),
-        BaseVerb::Rename { old, new } => (Base::Rename { old: bytes(old), new: bytes(new) }, false, false),
+        BaseVerb::Delete { name, recursive, dry_run } => {
+            let verb = Verb::Base(Base::Delete { name: bytes(name), recursive });
+            return delete::delete(target, verb, Told { dry_run, goes: recursive, as_json });
+        }
+        BaseVerb::Rename { old, new } => (Base::Rename { old: bytes(old), new: bytes(new) }, as_json, false),
     };
     let is_new = matches!(verb, Base::Create { .. });
-    let Answer::Bases(bases) = quietly(target, Verb::Base(verb))? else { return Err(unexpected()) };
+    let Answer::Bases(mut bases) = with_display(target, Verb::Base(verb), "copying")? else { return Err(unexpected()) };
+    if let Some(name) = wait {
+        waited(target, name)?;
+        let Answer::Bases(now) = quietly(target, Verb::Base(Base::List))? else { return Err(unexpected()) };
+        bases = now;
+    }
     if is_new
         && let Answer::Mount { mount_point: Some(mount_point) } = quietly(target, Verb::Mount)?
         && crate::control::view_depth(&mount_point) == 1
@@ -45,87 +75,110 @@ pub(super) fn base(target: &Target, verb: BaseVerb) -> Result<bool> {
         );
     }
     if json {
-        print_json(&bases.iter().map(base_json).collect::<Vec<_>>())?;
+        print_json(&json::all(&bases, json::base))?;
     } else if is_list {
         print(&table(&base_rows(&bases)))?;
     }
     Ok(true)
 }
 
+/// Waits until what is copied in the background for a base is done.
+fn waited(target: &Target, name: ByteBuf) -> Result<()> {
+    with_display(target, Verb::Wait { name }, "copying").map(|_| ())
+}
+
+/// Does what begins copies in the background, and waits for their end.
+pub(super) fn copied(target: &Target, verb: Verb, waits: bool, as_json: bool) -> Result<bool> {
+    let Answer::Bases(mut bases) = with_display(target, verb, "copying")? else { return Err(unexpected()) };
+    if waits {
+        bases.iter().try_for_each(|base| waited(target, ByteBuf::from(base.name.clone())))?;
+    }
+    if waits && as_json {
+        let Answer::Bases(now) = quietly(target, Verb::Base(Base::List))? else { return Err(unexpected()) };
+        let is_meant = |base: &BaseInfo| bases.iter().any(|known| known.unique_id == base.unique_id);
+        bases = now.into_iter().filter(is_meant).collect();
+    }
+    say_done(as_json, json::answer(&Answer::Bases(bases)))
+}
+
+/// What a base is, and of what.
+pub(super) fn kind_of(base: &BaseInfo) -> String {
+    match &base.kind {
+        BaseKind::Base => "base".to_string(),
+        BaseKind::Clone(None) if base.copying.is_some() => "clone".to_string(),
+        BaseKind::Clone(None) => "clone, independent".to_string(),
+        BaseKind::Clone(Some(of)) if base.needs.is_none() && base.copying.is_none() => {
+            format!("clone of {of}, independent")
+        }
+        BaseKind::Clone(Some(of)) => format!("clone of {of}"),
+        BaseKind::Mirror(of) if base.is_split => format!("mirror of {of}, split"),
+        BaseKind::Mirror(of) => format!("mirror of {of}"),
+    }
+}
+
 pub(super) fn base_rows(bases: &[BaseInfo]) -> Vec<Vec<String>> {
     let mut rows = vec![["base", "kind", "snapshots", "refers to", "made"].map(str::to_string).to_vec()];
     rows.extend(bases.iter().map(|base| {
-        let kind = match &base.kind {
-            BaseKind::Base => "base".to_string(),
-            BaseKind::Clone(None) => "clone, independent".to_string(),
-            BaseKind::Clone(Some(of)) if base.needs.is_none() => format!("clone of {of}, independent"),
-            BaseKind::Clone(Some(of)) => format!("clone of {of}"),
-            BaseKind::Mirror(of) if base.is_split => format!("mirror of {of}, split"),
-            BaseKind::Mirror(of) => format!("mirror of {of}"),
-        };
+        let kind = kind_of(base);
         let kind = match base.settling {
             Some((done, total)) if total > 0 => format!("{kind}, {} % settled", done * 100 / total),
             Some(_) => format!("{kind}, being settled"),
             None => kind,
         };
+        let kind = match base.copying {
+            Some(copying) if copying.is_stopped => {
+                let (done, total) = (size(copying.done), size(copying.total));
+                format!("{kind}, incomplete: no room, {done} of {total} copied")
+            }
+            Some(copying) => format!("{kind}, {} % copied", copying.percent()),
+            None => kind,
+        };
+        let kind = match (base.is_filling, base.is_offline) {
+            (true, _) => format!("{kind}, being filled"),
+            (false, true) => format!("{kind}, offline"),
+            (false, false) => kind,
+        };
+        let kind = if base.reserve > 0 { format!("{kind}, reserved") } else { kind };
         vec![base.name.clone(), kind, base.snapshots.to_string(), size(base.refers), base.time.as_text()]
     }));
     rows
 }
 
-pub(super) fn base_json(base: &BaseInfo) -> serde_json::Value {
-    let (kind, of) = match &base.kind {
-        BaseKind::Base => ("base", None),
-        BaseKind::Clone(of) => ("clone", of.as_ref()),
-        BaseKind::Mirror(of) => ("mirror", Some(of)),
-    };
-    json!({
-        "name": base.name,
-        "kind": kind,
-        "of": of,
-        "snapshots": base.snapshots,
-        "refers_bytes": base.refers,
-        "time": base.time.as_text(),
-        "needs": base.needs,
-        "settled_blocks": base.settling.map(|settling| settling.0),
-        "blocks_to_settle": base.settling.map(|settling| settling.1),
-        "split": base.is_split,
-    })
-}
-
-pub(super) fn session(target: &Target, verb: SessionVerb) -> Result<bool> {
+pub(super) fn session(target: &Target, verb: SessionVerb, as_json: bool) -> Result<bool> {
     let verb = match verb {
-        SessionVerb::Register { name, base, group, offline } => Session::Register {
+        SessionVerb::Register { name, base, group, offline, reserve } => Session::Register {
             name: bytes(name),
             bases: base.into_iter().map(bytes).collect(),
             group: group.map(bytes),
             offline,
+            reserve,
         },
         SessionVerb::Relate { name } => Session::Relate { name: bytes(name) },
         SessionVerb::Activate { name } => Session::Activate { name: bytes(name) },
         SessionVerb::Deactivate { name } => Session::Deactivate { name: bytes(name) },
         SessionVerb::Online { name } => Session::Show { name: bytes(name), shown: true },
         SessionVerb::Offline { name } => Session::Show { name: bytes(name), shown: false },
+        SessionVerb::Tracks { name, path, range, json } => {
+            let verb = Session::Tracks { name: bytes(name), path: path.map(bytes), range };
+            return print_tracks(quietly(target, Verb::Session(verb))?, json);
+        }
+        SessionVerb::Read { name, path, inode, range } => {
+            return read_saved(target, bytes(name), path, inode, range, as_json);
+        }
         SessionVerb::List { json } => return list_sessions(target, json),
     };
-    quietly(target, Verb::Session(verb)).map(|_| true)
+    let answer = quietly(target, Verb::Session(verb))?;
+    say_done(as_json, json::answer(&answer))
 }
 
 fn list_sessions(target: &Target, as_json: bool) -> Result<bool> {
     let Answer::Sessions(sessions) = quietly(target, Verb::Session(Session::List))? else { return Err(unexpected()) };
-    let Answer::Snapshots(snapshots) = quietly(target, Verb::List)? else { return Err(unexpected()) };
+    let Answer::List(ListInfo { snapshots, .. }) = quietly(target, Verb::List { all: false })? else {
+        return Err(unexpected());
+    };
     if as_json {
-        let mut all: Vec<_> = snapshots.iter().map(snapshot_json).collect();
-        all.extend(sessions.iter().map(|session| {
-            json!({
-                "name": session.name,
-                "bases": session.bases,
-                "state": if session.record.is_related { "related" } else { "registered" },
-                "offline": session.record.offline,
-                "time": session.record.time.as_text(),
-            })
-        }));
-        return print_json(&all).map(|()| true);
+        let all = snapshots.iter().map(json::snapshot).chain(sessions.iter().map(json::session));
+        return print_json(&all.collect::<Vec<_>>()).map(|()| true);
     }
     let mut rows: Vec<Vec<String>> = snapshots
         .iter()
@@ -134,7 +187,7 @@ fn list_sessions(target: &Target, as_json: bool) -> Result<bool> {
             let shown = if snapshot.offline { "offline" } else { "" };
             vec![
                 snapshot.name.clone(),
-                state_of(snapshot),
+                state_of(snapshot).into(),
                 snapshot.base.clone(),
                 shown.into(),
                 snapshot.time.as_text(),
@@ -142,37 +195,30 @@ fn list_sessions(target: &Target, as_json: bool) -> Result<bool> {
         })
         .collect();
     rows.extend(sessions.iter().map(|session| {
-        let state = if session.record.is_related { "related" } else { "registered" };
         let shown = if session.record.offline { "offline" } else { "" };
-        vec![session.name.clone(), state.into(), session.bases.join(","), shown.into(), session.record.time.as_text()]
+        vec![
+            session.name.clone(),
+            session.state().into(),
+            session.bases.join(","),
+            shown.into(),
+            session.record.time.as_text(),
+        ]
     }));
     print(&table(&headed(["snapshot", "state", "base", "", "taken"], rows.into_iter()))).map(|()| true)
 }
 
-/// `active`, `deactivated`, `ended` or `archived`.
-pub(super) fn state_of(snapshot: &SnapshotInfo) -> String {
-    use crate::device::SnapshotState as State;
-    match snapshot.state {
-        _ if snapshot.archived => "archived".into(),
-        State::Active => "active".into(),
-        State::Deactivated => "deactivated".into(),
-        State::Ended(_) => "ended".into(),
-    }
-}
-
-pub(super) fn group(target: &Target, verb: GroupVerb) -> Result<bool> {
+pub(super) fn group(target: &Target, verb: GroupVerb, as_json: bool) -> Result<bool> {
     let (verb, json, is_list) = match verb {
         GroupVerb::Create { name, bases } => {
             let bases = bases.into_iter().map(bytes).collect();
-            (Group::Create { name: bytes(name), bases }, false, false)
+            (Group::Create { name: bytes(name), bases }, as_json, false)
         }
         GroupVerb::List { json } => (Group::List, json, true),
-        GroupVerb::Delete { name } => (Group::Delete { name: bytes(name) }, false, false),
+        GroupVerb::Delete { name } => (Group::Delete { name: bytes(name) }, as_json, false),
     };
     let Answer::Groups(groups) = quietly(target, Verb::Group(verb))? else { return Err(unexpected()) };
     if json {
-        let all: Vec<_> = groups.iter().map(|(name, bases)| json!({ "name": name, "bases": bases })).collect();
-        print_json(&all)?;
+        print_json(&json::all(&groups, json::group))?;
     } else if is_list {
         let rows = groups.into_iter().map(|(name, bases)| vec![name, bases.join(", ")]);
         print(&table(&headed(["group", "bases"], rows)))?;
@@ -180,44 +226,52 @@ pub(super) fn group(target: &Target, verb: GroupVerb) -> Result<bool> {
     Ok(true)
 }
 
-pub(super) fn clone(target: &Target, args: Clone) -> Result<bool> {
-    let verb = match args.refresh {
-        true => Verb::Refresh { name: bytes(args.first), snapshot: bytes(args.second) },
-        false => {
-            Verb::Clone { snapshot: bytes(args.first), name: bytes(args.second), full: args.full, copy: args.copy }
+pub(super) fn clone(target: &Target, args: Clone, as_json: bool) -> Result<bool> {
+    let Clone { first, second, full, copy, group, offline, reserve, wait, refresh, dry_run } = args;
+    let (snapshot, name) = (bytes(first), bytes(second));
+    if refresh {
+        let done = json!({ "name": path(&snapshot), "snapshot": path(&name) });
+        let verb = Verb::Refresh { name: snapshot, snapshot: name };
+        if dry_run {
+            return plan::show(target, verb, as_json);
         }
-    };
-    quietly(target, verb).map(|_| true)
+        quietly(target, verb)?;
+        return say_done(as_json, done);
+    }
+    let verb = Verb::Clone(CloneRequest { snapshot, name, group: group.map(bytes), full, copy, offline, reserve });
+    if dry_run { plan::show(target, verb, as_json) } else { copied(target, verb, wait, as_json) }
 }
 
-pub(super) fn promote(target: &Target, name: OsString) -> Result<bool> {
-    quietly(target, Verb::Promote { name: bytes(name) }).map(|_| true)
+pub(super) fn promote(target: &Target, name: OsString, waits: bool, as_json: bool) -> Result<bool> {
+    copied(target, Verb::Promote { name: bytes(name) }, waits, as_json)
 }
 
-pub(super) fn hold(target: &Target, names: Vec<OsString>, held: bool) -> Result<bool> {
-    let names = names.into_iter().map(bytes).collect();
-    quietly(target, Verb::Hold { names, held }).map(|_| true)
+pub(super) fn hold(target: &Target, args: Hold, held: bool, as_json: bool) -> Result<bool> {
+    let (names, tag) = (args.names.into_iter().map(bytes).collect(), args.tag.map(bytes));
+    let answer = quietly(target, Verb::Hold { names, tag, held })?;
+    say_done(as_json, json::answer(&answer))
 }
 
-pub(super) fn mirror(target: &Target, verb: MirrorVerb) -> Result<bool> {
-    let verb = match verb {
-        MirrorVerb::Establish { base, name } => Mirror::Establish { base: bytes(base), name: bytes(name) },
+pub(super) fn mirror(target: &Target, args: super::args::Mirror, as_json: bool) -> Result<bool> {
+    let verb = match args.verb {
+        MirrorVerb::Establish { base, name, offline } => {
+            Mirror::Establish { base: bytes(base), name: bytes(name), offline }
+        }
         MirrorVerb::Sync { name } => Mirror::Sync { name: bytes(name) },
         MirrorVerb::Split { name } => Mirror::Split { name: bytes(name) },
         MirrorVerb::Resync { name, reverse } => Mirror::Resync { name: bytes(name), reverse },
         MirrorVerb::Restore { name } => Mirror::Resync { name: bytes(name), reverse: true },
     };
-    with_display(target, Verb::Mirror(verb), "copying").map(|_| true)
+    match args.dry_run {
+        true => plan::show(target, Verb::Mirror(verb), as_json),
+        false => copied(target, Verb::Mirror(verb), !args.no_wait, as_json),
+    }
 }
 
 pub(super) fn history(target: &Target, args: &History) -> Result<bool> {
     let Answer::History(entries) = quietly(target, Verb::History)? else { return Err(unexpected()) };
     if args.json {
-        let all: Vec<_> = entries
-            .iter()
-            .map(|(entry, base)| json!({ "time": entry.time.as_text(), "uid": entry.uid, "base": base, "what": entry.what }))
-            .collect();
-        return print_json(&all).map(|()| true);
+        return print_json(&json::all(&entries, json::history)).map(|()| true);
     }
     let rows = entries.into_iter().map(|(entry, base)| {
         let base = base.unwrap_or_else(|| "(deleted)".into());
@@ -235,22 +289,10 @@ fn user_name(uid: u32) -> String {
 }
 
 pub(super) fn versions(target: &Target, path: Vec<u8>, args: &Versions) -> Result<bool> {
-    let verb = Verb::Versions { path: serde_bytes::ByteBuf::from(path) };
+    let verb = Verb::Versions { path: ByteBuf::from(path) };
     let Answer::Versions(versions) = quietly(target, verb)? else { return Err(unexpected()) };
     if args.json {
-        let all: Vec<_> = versions
-            .iter()
-            .map(|version| {
-                json!({
-                    "snapshot": version.snapshot,
-                    "taken": version.taken.map(|time| time.as_text()),
-                    "modified": version.modified.as_text(),
-                    "size": version.size,
-                    "inode": version.inode,
-                })
-            })
-            .collect();
-        return print_json(&all).map(|()| true);
+        return print_json(&json::all(&versions, json::version)).map(|()| true);
     }
     let rows = versions.iter().map(|version| {
         let shown = version.snapshot.clone().unwrap_or_else(|| "live".into());
@@ -260,28 +302,16 @@ pub(super) fn versions(target: &Target, path: Vec<u8>, args: &Versions) -> Resul
 }
 
 pub(super) fn tracks(target: &Target, args: super::args::Diff) -> Result<bool> {
-    let path_given = args.path.map(bytes);
-    let verb = Verb::Tracks { before: bytes(args.before), after: args.after.map(bytes), path: path_given };
-    let Answer::Tracks { track_bytes, files } = quietly(target, verb)? else { return Err(unexpected()) };
-    if args.json {
-        let all: Vec<_> = files
-            .iter()
-            .map(|file| {
-                let ranges: Vec<_> =
-                    file.tracks.iter().map(|(from, to)| std::ops::Range { start: *from, end: *to }).collect();
-                let count = ranges.last().map_or(0, |range| range.end);
-                let bits = crate::tree::bitmap(&ranges, count);
-                json!({
-                    "path": path(&file.path),
-                    "inode": file.inode,
-                    "size_before": file.size_before,
-                    "size_after": file.size_after,
-                    "tracks": file.tracks,
-                    "bitmap": bits.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
-                })
-            })
-            .collect();
-        return print_json(&json!({ "track_bytes": track_bytes, "files": all })).map(|()| true);
+    let path = args.path.or(args.only).map(bytes);
+    let verb = Verb::Tracks { before: bytes(args.before), after: args.after.map(bytes), path, range: args.range };
+    print_tracks(quietly(target, verb)?, args.json)
+}
+
+fn print_tracks(answer: Answer, as_json: bool) -> Result<bool> {
+    let Answer::Tracks { track_bytes, files } = answer else { return Err(unexpected()) };
+    if as_json {
+        let files = json::all(&files, json::tracks);
+        return print_json(&json!({ "track_bytes": track_bytes, "files": files })).map(|()| true);
     }
     let mut text = String::new();
     for file in &files {
@@ -292,32 +322,96 @@ pub(super) fn tracks(target: &Target, args: super::args::Diff) -> Result<bool> {
     print(&text).map(|()| true)
 }
 
+/// Writes what a snapshot's increment has saved of a file: all of it, or a range.
+fn read_saved(
+    target: &Target,
+    name: ByteBuf,
+    path: Option<OsString>,
+    inode: Option<u64>,
+    range: Option<ByteRange>,
+    as_json: bool,
+) -> Result<bool> {
+    let mut saved = Vec::new();
+    let shown =
+        path.as_ref().map_or_else(|| format!("inode {}", inode.unwrap_or_default()), |path| format!("{path:?}"));
+    let verb = Session::Tracks { name: name.clone(), path: path.map(bytes), range: None };
+    let Answer::Tracks { track_bytes, files } = quietly(target, Verb::Session(verb))? else { return Err(unexpected()) };
+    let mut files = files.into_iter().filter(|file| inode.is_none_or(|inode| file.inode == inode));
+    let (Some(file), None) = (files.next(), files.next()) else {
+        let name = String::from_utf8_lossy(&name);
+        let text = format!(
+            "the increment of {name:?} has no tracks of {shown}, or of several files there; `pitfs session tracks {name}` shows what it has"
+        );
+        return Err(Error::Refused(Errno::NOENT, text));
+    };
+    let whole = file.tracks.iter().map(|(from, to)| (from * track_bytes, to * track_bytes)).collect();
+    for (mut from, to) in range.map_or(whole, |range| vec![range]) {
+        loop {
+            let verb = Session::Read { name: name.clone(), inode: file.inode, range: (from, to) };
+            let Answer::Bytes(bytes) = quietly(target, Verb::Session(verb))? else { return Err(unexpected()) };
+            if as_json {
+                saved.extend_from_slice(&bytes);
+            } else {
+                write(&bytes)?;
+            }
+            from += bytes.len() as u64;
+            if bytes.is_empty() || from >= file.size_before.map_or(to, |size| to.min(size)) {
+                break;
+            }
+        }
+    }
+    say_done(as_json, json::saved_bytes(&file, &saved))
+}
+
 pub(super) fn roll(target: &Target, args: Roll) -> Result<bool> {
     let archive = args.archive.as_deref().map(absolute).transpose()?;
     let options = RollOptions { archive, keep: args.keep, name: args.name.map(bytes) };
-    let Answer::Roll(report) = with_display(target, Verb::Roll(options), "rolling")? else { return Err(unexpected()) };
-    if args.json {
-        print_json(&report)?;
-        return Ok(report.problems.is_empty());
+    if args.dry_run {
+        let verb = match args.group.map(bytes) {
+            Some(group) => Verb::RollGroup { group, options },
+            None => Verb::Roll(options),
+        };
+        return plan::show(target, verb, args.json);
     }
+    let Some(group) = args.group else {
+        let Answer::Roll(report) = with_display(target, Verb::Roll(options), "rolling")? else {
+            return Err(unexpected());
+        };
+        if args.json {
+            print_json(&json::rolled(&report))?;
+        } else {
+            print_roll("", &report)?;
+        }
+        return Ok(report.problems.is_empty());
+    };
+    let verb = Verb::RollGroup { group: bytes(group), options };
+    let Answer::RollGroup(reports) = with_display(target, verb, "rolling")? else { return Err(unexpected()) };
+    if args.json {
+        print_json(&json::all(&reports, |(base, report)| json!({ "base": base, "roll": json::rolled(report) })))?;
+    } else {
+        reports.iter().try_for_each(|(base, report)| print_roll(&format!("{base}:"), report))?;
+    }
+    Ok(reports.iter().all(|(_, report)| report.problems.is_empty()))
+}
+
+fn print_roll(base: &str, report: &RollReport) -> Result<()> {
     for problem in &report.problems {
         eprintln!("pitfs: {problem}");
     }
     print(&format!(
-        "{}: {} saved ({}), {} freed\n",
+        "{base}{}: {} saved ({}), {} freed\n",
         report.snapshot,
         count(report.saved, "increment"),
         size(report.saved_bytes),
         count(report.freed, "snapshot")
-    ))?;
-    Ok(report.problems.is_empty())
+    ))
 }
 
-pub(super) fn archive(target: &Target, verb: ArchiveVerb) -> Result<bool> {
+pub(super) fn archive(target: &Target, verb: ArchiveVerb, as_json: bool) -> Result<bool> {
     let (verb, json, shows) = match verb {
-        ArchiveVerb::Attach { directory } => (Archive::Attach { directory: absolute(&directory)? }, false, false),
+        ArchiveVerb::Attach { directory } => (Archive::Attach { directory: absolute(&directory)? }, as_json, false),
         ArchiveVerb::Detach { directory } => {
-            (Archive::Detach { directory: directory.as_deref().map(absolute).transpose()? }, false, false)
+            (Archive::Detach { directory: directory.as_deref().map(absolute).transpose()? }, as_json, false)
         }
         ArchiveVerb::List { directory, json } => {
             (Archive::List { directory: directory.as_deref().map(absolute).transpose()? }, json, true)
@@ -325,15 +419,26 @@ pub(super) fn archive(target: &Target, verb: ArchiveVerb) -> Result<bool> {
         ArchiveVerb::Verify { directory, json } => {
             (Archive::Verify { directory: directory.as_deref().map(absolute).transpose()? }, json, false)
         }
+        ArchiveVerb::Join { directory } => (Archive::Join { directory: absolute(&directory)? }, as_json, false),
+        ArchiveVerb::Prune { keep, before, dry_run, json } => {
+            let before = before.as_deref().map(when).transpose()?;
+            (Archive::Prune(PruneOptions { keep, before, is_dry_run: dry_run }), json, false)
+        }
+        ArchiveVerb::Merge { per, before, dry_run, json } => {
+            let before = before.as_deref().map(when).transpose()?;
+            (Archive::Merge(MergeOptions { per: per.into(), before, is_dry_run: dry_run }), json, false)
+        }
     };
     let is_verify = matches!(verb, Archive::Verify { .. });
     let archives = match with_display(target, Verb::Archive(verb), "reading")? {
         Answer::Archives(archives) => archives,
+        Answer::Detached(detached) if as_json => return print_json(&json::detached(&detached)).map(|()| true),
         Answer::Detached(detached) => return print(&detached_text(&detached)).map(|()| true),
+        Answer::Shortened(shortened) => return show_shortened(&shortened, json),
         _ => return Err(unexpected()),
     };
     if json {
-        print_json(&archives.iter().map(archive_json).collect::<Vec<_>>())?;
+        print_json(&json::all(&archives, json::archive))?;
     }
     for archive in &archives {
         if shows && !json {
@@ -347,11 +452,52 @@ pub(super) fn archive(target: &Target, verb: ArchiveVerb) -> Result<bool> {
             let increments = count(archive.whole, "increment");
             print(&format!("{increments}, {} read: {verdict}\n", size(archive.whole_bytes)))?;
         }
-        for problem in &archive.problems {
+        if (is_verify || shows) && !json {
+            print(&leftovers_text(archive))?;
+        }
+        for problem in archive.problems.iter().filter(|_| !json) {
             eprintln!("pitfs: {problem}");
         }
     }
     Ok(archives.iter().all(|archive| archive.problems.is_empty()))
+}
+
+/// What interrupted merges have left, if they have.
+fn leftovers_text(archive: &ArchiveInfo) -> String {
+    let left: Vec<_> = archive.increments.iter().filter(|increment| increment.merged_into.is_some()).collect();
+    if left.is_empty() {
+        return String::new();
+    }
+    let (number, bytes) = (count(left.len() as u64, "increment"), size(left.iter().map(|one| one.bytes).sum()));
+    format!("{number}, {bytes}, left over of a merge: the next roll, `archive prune` or `archive merge` removes them\n")
+}
+
+fn when(text: &str) -> Result<Timestamp> {
+    parse_when(text, Timestamp::now())
+}
+
+fn show_shortened(shortened: &Shortened, json: bool) -> Result<bool> {
+    if json {
+        print_json(&json::shortened(shortened))?;
+    } else {
+        print(&shortened_text(shortened))?;
+        shortened.problems.iter().for_each(|problem| eprintln!("pitfs: {problem}"));
+    }
+    Ok(shortened.problems.is_empty())
+}
+
+fn shortened_text(shortened: &Shortened) -> String {
+    let Shortened { times, bytes, standing_save, is_dry_run, .. } = shortened;
+    let rows = times.iter().map(|(name, time)| vec![name.clone(), time.as_text()]);
+    let mut text = table(&rows.collect::<Vec<_>>());
+    let goes = if *is_dry_run { "would go" } else { "went" };
+    // What a merge saves is not known before.
+    let less = if *is_dry_run && *bytes == 0 { String::new() } else { format!(", {} less", size(*bytes)) };
+    text.push_str(&format!("{} {goes} from the archive{less}\n", count(times.len() as u64, "time")));
+    if let Some(save) = standing_save {
+        text.push_str(&format!("{save:?} stays: it is the newest save\n"));
+    }
+    text
 }
 
 fn detached_text(detached: &Detached) -> String {
@@ -364,35 +510,13 @@ fn detached_text(detached: &Detached) -> String {
     }
 }
 
-fn archive_json(archive: &ArchiveInfo) -> serde_json::Value {
-    let increments: Vec<_> = archive
-        .increments
-        .iter()
-        .map(|increment| {
-            json!({
-                "name": increment.name,
-                "epoch": increment.epoch,
-                "time": increment.time.as_text(),
-                "seconds": increment.time.seconds,
-                "nanoseconds": increment.time.nanos,
-                "bytes": increment.bytes,
-                "file": increment.file,
-                "reachable": increment.is_reachable,
-            })
-        })
-        .collect();
-    json!({
-        "directory": archive.directory,
-        "base": archive.base,
-        "bytes": archive.bytes,
-        "increments": increments,
-        "problems": archive.problems,
-    })
-}
-
 fn increment_rows(archive: &ArchiveInfo) -> Vec<Vec<String>> {
     let row = |increment: &crate::daemon::IncrementInfo| {
-        let reach = if increment.is_reachable { "" } else { "cannot be reached" };
+        let reach = match &increment.merged_into {
+            Some(_) => "left over of a merge",
+            None if increment.is_reachable => "",
+            None => "cannot be reached",
+        };
         vec![increment.name.clone(), increment.time.as_text(), size(increment.bytes), reach.to_string()]
     };
     headed(["time", "taken", "size", ""], archive.increments.iter().map(row))
@@ -400,42 +524,90 @@ fn increment_rows(archive: &ArchiveInfo) -> Vec<Vec<String>> {
 
 pub(super) fn policy(target: &Target, args: &Policy) -> Result<bool> {
     let drop_oldest = args.when_full.map(|what| what == WhenFull::DropOldest);
-    let Answer::Policy { drop_oldest } = quietly(target, Verb::Policy { drop_oldest })? else {
+    let verb = Verb::Policy { drop_oldest, before_restores: args.before_restore };
+    let Answer::Policy { drop_oldest, before_restores } = quietly(target, verb)? else {
         return Err(unexpected());
     };
+    let when_full = if drop_oldest { "drop-oldest" } else { "refuse" };
     if args.json {
-        print_json(&json!({ "when_full": if drop_oldest { "drop-oldest" } else { "refuse" } }))?;
-    } else if args.when_full.is_none() {
-        print(&format!("when-full {}\n", if drop_oldest { "drop-oldest" } else { "refuse" }))?;
+        print_json(&json!({ "when_full": when_full, "before_restore": before_restores }))?;
+    } else if args.when_full.is_none() && args.before_restore.is_none() {
+        let kept = before_restores.map_or("all".into(), |kept| kept.to_string());
+        print(&format!("when-full {when_full}\nbefore-restore {kept}\n"))?;
     }
     Ok(true)
 }
 
 /// The path below live that a path given by the user means: below the mount, or as it is.
-pub(super) fn path_in_live(target: &Target, given: &std::path::Path) -> Result<Vec<u8>> {
-    use std::os::unix::ffi::OsStrExt;
+pub(super) fn path_in_live(target: &Target, given: &Path) -> Result<Vec<u8>> {
     let Answer::Mount { mount_point } = quietly(target, Verb::Mount)? else { return Err(unexpected()) };
-    let Some(mount_point) = mount_point else { return Ok(given.as_os_str().as_bytes().to_vec()) };
-    // The file itself may be gone; the directory it was in tells where we are.
-    let absolute = std::path::absolute(given).map_err(|error| Error::media("looking at the path", error))?;
-    let here = match (absolute.parent().and_then(|parent| parent.canonicalize().ok()), absolute.file_name()) {
-        (Some(parent), Some(name)) => parent.join(name),
+    let path = path_in_view(target, mount_point.as_deref(), given)?;
+    match mount_point {
+        Some(mount_point) if given.is_absolute() && path == given.as_os_str().as_bytes() => {
+            Err(Error::Refused(Errno::INVAL, format!("{} is not below {}", file(given), file(&mount_point))))
+        }
+        _ => Ok(path),
+    }
+}
+
+/// The paths of what is to be restored; one that means a whole view is `/`.
+pub(super) fn paths_in_view(target: &Target, given: Vec<OsString>) -> Result<Vec<ByteBuf>> {
+    if given.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Answer::Mount { mount_point } = quietly(target, Verb::Mount)? else { return Err(unexpected()) };
+    let paths = given.into_iter().map(|path| match path.is_empty() {
+        true => Ok(ByteBuf::new()),
+        false => match path_in_view(target, mount_point.as_deref(), Path::new(&path))? {
+            whole if whole.is_empty() => Ok(ByteBuf::from("/")),
+            path => Ok(ByteBuf::from(path)),
+        },
+    });
+    paths.collect()
+}
+
+fn path_in_view(target: &Target, mount_point: Option<&Path>, given: &Path) -> Result<Vec<u8>> {
+    let as_given = || given.as_os_str().as_bytes().to_vec();
+    let Some(mount_point) = mount_point else { return Ok(as_given()) };
+    let looking = |error| Error::media("looking at the path", error);
+    let absolute = std::path::absolute(given).map_err(looking)?;
+    // What it leads to may be gone, or a link: the directory it is in tells where we are.
+    let here = match (absolute.parent(), absolute.file_name()) {
+        (Some(parent), Some(name)) => resolved(parent).map_err(looking)?.join(name),
         _ => absolute,
     };
-    let is_relative_name = !given.is_absolute() && !here.starts_with(&mount_point);
-    let Ok(below) = here.strip_prefix(&mount_point) else {
-        return match is_relative_name {
-            true => Ok(given.as_os_str().as_bytes().to_vec()),
-            false => Err(Error::Refused(
-                crate::error::Errno::INVAL,
-                format!("{} is not below {}", given.display(), mount_point.display()),
-            )),
-        };
+    let Ok(below) = here.strip_prefix(mount_point) else {
+        return Ok(as_given());
     };
     // The view's name goes; in a mount of several bases the base's before it as well.
     let mut names = below.components();
-    for _ in 0..crate::control::view_depth(&mount_point) {
-        names.next();
+    let mut view = mount_point.to_path_buf();
+    for _ in 0..crate::control::view_depth(mount_point) {
+        if let Some(name) = names.next() {
+            view.push(name);
+        }
     }
+    if !given.is_absolute() && !is_there(&view) {
+        return Ok(as_given());
+    }
+    check_base(target, mount_point, &view)?;
     Ok(names.as_path().as_os_str().as_bytes().to_vec())
+}
+
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Refuses a path in a view of another base than is meant.
+fn check_base(target: &Target, mount_point: &Path, view: &Path) -> Result<()> {
+    use crate::control::base_shown;
+    let wanted = target.base.clone().or_else(|| base_shown(mount_point));
+    match (base_shown(view), wanted) {
+        (Some(found), Some(wanted)) if found != wanted => {
+            let (found, shown) = (path(&found), file(view));
+            let text = format!("{shown} shows the base {found:?}; -s STORE:{found} says that it is meant");
+            Err(Error::Refused(Errno::INVAL, text))
+        }
+        _ => Ok(()),
+    }
 }

@@ -1,12 +1,10 @@
 //! Bringing one name back: which inode of now gets it.
 
-use super::{BringBack, Place};
+use super::{BringBack, Now, Place};
 use crate::device::{InodeNo, Moment};
 use crate::error::Result;
-use crate::tree::{Inode, Kind, RenameMode, join};
-
-/// What a name leads to now.
-type Now = Option<(InodeNo, Inode)>;
+use crate::tree::{Inode, Kind};
+use std::collections::HashSet;
 
 impl BringBack<'_> {
     /// Lets a name lead to what it led to then. A directory gets its place and is returned, to be entered.
@@ -28,11 +26,8 @@ impl BringBack<'_> {
         if now.as_ref().is_some_and(|(now, _)| *now == then) {
             return Ok(then);
         }
-        if let Some(from) = self.movable(then, place)? {
-            let mode = if now.is_some() { RenameMode::Exchange } else { RenameMode::NoReplace };
-            self.tree.rename(from.parent, &from.name, place.parent, &place.name, mode)?;
-            self.entry_changed(&from);
-            self.entry_changed(place);
+        if let Some(from) = self.movable(then)? {
+            self.move_back(then, &from, place, now)?;
             self.report.files += 1;
             return Ok(then);
         }
@@ -45,15 +40,14 @@ impl BringBack<'_> {
         }
     }
 
-    /// Where a directory is now, if it may be moved from there to a place.
-    fn movable(&self, directory: InodeNo, to: &Place) -> Result<Option<Place>> {
+    /// Where a directory is now, if it may be moved from there to where it was.
+    fn movable(&self, directory: InodeNo) -> Result<Option<Place>> {
         if self.taken.contains(&directory) || self.named(directory, Moment::Live)?.is_none() {
             return Ok(None);
         }
         let from = self.tree.paths(directory, Moment::Live)?.pop();
-        let parent = self.tree.paths(to.parent, Moment::Live)?.pop();
-        let (Some(from), Some(parent)) = (from, parent) else { return Ok(None) };
-        let to = join(&parent, &to.name);
+        // Where it was then is where it is to be.
+        let (Some(from), Some(to)) = (from, self.tree.paths(directory, self.then)?.pop()) else { return Ok(None) };
         let is_below = |path: &[u8], above: &[u8]| path.strip_prefix(above).is_some_and(|rest| rest.starts_with(b"/"));
         if !self.tops.contain(&from) || is_below(&from, &to) || is_below(&to, &from) {
             return Ok(None);
@@ -76,9 +70,6 @@ impl BringBack<'_> {
                 }
                 if likened.content {
                     self.report.bytes += model.size;
-                    // With its writeback cache the kernel believes its own size of a file as long as it knows the
-                    // inode, which it may forget with the name.
-                    self.entry_changed(place);
                 }
                 target
             }
@@ -117,7 +108,8 @@ impl BringBack<'_> {
     /// Whether a live inode can become what it was then, and have all names that it had and that are brought back.
     /// The answer is the same for each of these.
     fn may_stand(&self, inode: InodeNo, is_directory_in_the_way: bool) -> Result<bool> {
-        let (now, then) = (self.tree.paths(inode, Moment::Live)?, self.tree.paths(inode, self.then)?);
+        let now = self.tree.paths(inode, Moment::Live)?;
+        let then: HashSet<Vec<u8>> = self.tree.paths(inode, self.then)?.into_iter().collect();
         let is_inside = |path: &Vec<u8>| self.tops.contain(path);
         if now.iter().any(|path| is_inside(path) && then.contains(path)) {
             let is_closed = now.iter().all(|path| is_inside(path) || then.contains(path));
@@ -128,12 +120,17 @@ impl BringBack<'_> {
     }
 
     /// Lets a name lead to an inode, whatever it led to; whether it did not yet.
-    fn put(&mut self, place: &Place, inode: InodeNo, now: Option<&(InodeNo, Inode)>) -> Result<bool> {
+    pub(super) fn put(&mut self, place: &Place, inode: InodeNo, now: Option<&(InodeNo, Inode)>) -> Result<bool> {
         if now.is_some_and(|(now, _)| *now == inode) {
             return Ok(false);
         }
         if now.is_some_and(|(_, found)| found.is_directory()) {
             self.remove(place)?;
+        }
+        if self.rehearsal.is_some() {
+            self.has_changed.set(true);
+            now.iter().filter(|(_, found)| !found.is_directory()).for_each(|(now, _)| self.lose_name(*now));
+            return Ok(true);
         }
         let replaced = self.tree.place(inode, place.parent, &place.name)?;
         self.entry_changed(place);
@@ -146,8 +143,14 @@ impl BringBack<'_> {
 
     /// Makes a new inode as another one was then, and gives it a name.
     pub(super) fn make(&mut self, place: &Place, then: InodeNo, now: Now) -> Result<InodeNo> {
+        if self.rehearsal.is_some() {
+            return self.make_nothing(place, then, now);
+        }
         let made = self.tree.make_nameless((then, self.then))?;
-        let result = self.liken(made, then).and_then(|_| self.put(place, made, now.as_ref()));
+        // The kernel does not know it yet.
+        let tree = self.tree;
+        let filled = tree.become_like(made, (then, self.then), &mut |bytes| self.tell(bytes));
+        let result = filled.and_then(|_| self.put(place, made, now.as_ref()));
         // Without a name, it goes.
         let released = self.tree.unhold(made, 1);
         result?;

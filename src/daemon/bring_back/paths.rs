@@ -2,7 +2,7 @@
 
 use crate::device::{InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
-use crate::tree::{Kind, Tree, root_of};
+use crate::tree::{Kind, Tree, names_of, root_of};
 use crate::view::Views;
 use serde_bytes::ByteBuf;
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,7 +92,7 @@ pub(super) fn shown_all<'a>(paths: impl IntoIterator<Item = &'a [u8]>, most: usi
 
 /// A path without slashes that say nothing.
 fn normal(path: &[u8]) -> Result<Vec<u8>> {
-    let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
+    let names: Vec<&[u8]> = names_of(path).collect();
     if names.contains(&&b".."[..]) {
         let path = String::from_utf8_lossy(path);
         return Err(refused(Errno::INVAL, format!("{path:?} has to be a path from the root, without `..`")));
@@ -110,7 +110,7 @@ fn find(tree: &Tree, snapshot: &Snapshot, path: &[u8]) -> Result<Option<Top>> {
     let moment = Moment::At(snapshot.epoch);
     let root = root_of(snapshot.base);
     let mut top = Top { path: path.to_vec(), above: Vec::new(), name: None, then: root, kind: Kind::Directory };
-    for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+    for name in names_of(path) {
         match tree.lookup(top.then, name, moment) {
             Ok((inode, found)) => {
                 if let Some(name) = top.name.replace(name.to_vec()) {

@@ -31,6 +31,9 @@ impl BringBack<'_> {
     }
 
     fn remove_directory(&mut self, place: &Place, directory: InodeNo) -> Result<()> {
+        if self.rehearsal.is_some() {
+            return self.count_removed(directory);
+        }
         let mut stack = vec![(place.clone(), directory)];
         while let Some((place, directory)) = stack.last().cloned() {
             let entries = self.some_entries(directory)?;
@@ -60,6 +63,11 @@ impl BringBack<'_> {
     }
 
     fn unlink(&mut self, place: &Place, now: InodeNo) -> Result<()> {
+        if self.rehearsal.is_some() {
+            self.report.removed += 1;
+            self.lose_name(now);
+            return Ok(());
+        }
         self.tree.unlink(place.parent, &place.name)?;
         self.removed(place, now)
     }

@@ -1,6 +1,7 @@
 //! Going through directories: what they had then beside what they have now, in pieces, the deepest finished
 //! first. Directories that did not change are entered only on the way to something that did.
 
+use super::rehearse::UNMADE;
 use super::{BringBack, Place};
 use crate::device::{InodeNo, Moment};
 use crate::error::Result;
@@ -104,6 +105,9 @@ impl BringBack<'_> {
     /// Entries after an offset, and the offset up to which that is all, if there are more.
     fn list(&self, directory: InodeNo, from: u64, moment: Moment) -> Result<(Vec<Entry>, Option<u64>)> {
         let mut entries: Vec<Entry> = Vec::new();
+        if directory == UNMADE {
+            return Ok((entries, None));
+        }
         let mut end = None;
         self.tree.list(directory, from, moment, |entry| {
             // Names of one offset stay together.
@@ -122,13 +126,9 @@ impl BringBack<'_> {
     fn pairs_below(&self, frame: &Frame) -> Result<(Pairs, Option<u64>)> {
         let below = self.touched.as_ref().map_or(&[][..], |touched| touched.below(frame.then));
         let mut pairs = Pairs::new();
-        for (i, &inode) in below.iter().enumerate() {
-            let kind = self.tree.inode(inode, self.then)?.kind();
-            for (parent, name) in self.tree.names(inode, self.then)? {
-                if parent == frame.then {
-                    pairs.insert((i as u64, name), (Some((inode, kind)), Some((inode, kind))));
-                }
-            }
+        for (i, (inode, name)) in below.iter().enumerate() {
+            let found = Some((*inode, self.tree.inode(*inode, self.then)?.kind()));
+            pairs.insert((i as u64, name.clone()), (found, found));
         }
         Ok((pairs, None))
     }

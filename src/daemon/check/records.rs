@@ -7,7 +7,8 @@ use crate::device::{
 };
 use crate::error::Result;
 use crate::meta::{Table, decode, hex};
-use crate::tree::{Inode, Kind, is_root};
+use crate::tree::{Inode, Kind, is_root, shown};
+use serde_bytes::ByteBuf;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
@@ -43,42 +44,47 @@ impl Check<'_> {
 
     /// Bases that show some of another state: what they show has to hold together as well.
     pub(super) fn layered(&mut self) -> Result<()> {
-        const BATCH: usize = 512;
         let whole = self.whole_bases()?;
         let bases: Vec<BaseId> = self.daemon.views.bases()?.iter().map(|base| base.id).collect();
-        let tree = self.daemon.views.tree();
         for base in bases.into_iter().filter(|base| !whole.contains(base)) {
-            let prefix = base.to_be_bytes();
-            let mut from = prefix.to_vec();
-            loop {
-                let mut entries = Vec::new();
-                let end = crate::meta::prefix_end(&prefix);
-                tree.device().look()?.scan(Table::Dirent, &from, &end, Moment::Live, |key, value| {
-                    entries.push((key.to_vec(), value.to_vec()));
-                    Ok(if entries.len() < BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-                })?;
-                let Some((last, _)) = entries.last() else { break };
-                from = last.clone();
-                from.push(0);
-                for (key, value) in entries {
-                    let (target, _) = decode::<(u64, u8)>(Table::Dirent, &key, &value)?;
-                    let (parent, target) = (inode_of_key(&key).unwrap_or_default(), in_base(base, target));
-                    let is_missing = tree.inode(target, Moment::Live).is_err();
-                    // It may have been removed meanwhile.
-                    if is_missing && tree.device().look()?.exists(Table::Dirent, &key)? {
-                        let paths = self.paths(parent, u32::MAX, None);
-                        let text = format!(
-                            "an entry of directory {} names inode {}, which is missing or cannot be read",
-                            number_of(parent),
-                            number_of(target)
-                        );
-                        self.problem(text, paths);
-                    }
-                }
-                self.tell()?;
-            }
+            let views = self.daemon.views.of(base);
+            views.unless_gone(self.layered_base(base))?;
         }
         Ok(())
+    }
+
+    fn layered_base(&mut self, base: BaseId) -> Result<()> {
+        const BATCH: usize = 512;
+        let tree = self.daemon.views.tree();
+        let prefix = base.to_be_bytes();
+        let end = crate::meta::prefix_end(&prefix);
+        let mut from = prefix.to_vec();
+        loop {
+            let mut entries = Vec::new();
+            tree.device().look()?.scan(Table::Dirent, &from, &end, Moment::Live, |key, value| {
+                entries.push((key.to_vec(), value.to_vec()));
+                Ok(if entries.len() < BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            })?;
+            let Some((last, _)) = entries.last() else { return Ok(()) };
+            from = last.clone();
+            from.push(0);
+            for (key, value) in entries {
+                let (target, _) = decode::<(u64, u8)>(Table::Dirent, &key, &value)?;
+                let (parent, target) = (inode_of_key(&key).unwrap_or_default(), in_base(base, target));
+                let is_missing = tree.inode(target, Moment::Live).is_err();
+                // It may have been removed meanwhile.
+                if is_missing && tree.device().look()?.exists(Table::Dirent, &key)? {
+                    let paths = self.paths(parent, u32::MAX, None);
+                    let text = format!(
+                        "an entry of directory {} names inode {}, which is missing or cannot be read",
+                        number_of(parent),
+                        number_of(target)
+                    );
+                    self.problem(text, paths);
+                }
+            }
+            self.tell()?;
+        }
     }
 
     pub(super) fn records(&mut self) -> Result<()> {
@@ -132,7 +138,7 @@ impl Check<'_> {
         let decoded = split_record(Table::Dirent, key, value)
             .and_then(|(_, record)| crate::meta::decode::<(u64, u8)>(Table::Dirent, key, record));
         let parent = inode_of_key(key);
-        let name = String::from_utf8_lossy(key.get(20..).unwrap_or_default()).into_owned();
+        let bytes = key.get(20..).unwrap_or_default();
         let (Ok((target, kind)), Some(parent)) = (decoded, parent) else {
             self.problem(format!("record {} of table dirent makes no sense", hex(key)), Vec::new());
             return;
@@ -154,11 +160,10 @@ impl Check<'_> {
             && self.is_current(Table::Dirent, key, value)
         {
             let above = self.paths(parent, u32::MAX, None);
-            let path = match above.first() {
-                Some(above) => format!("{above}/{name}"),
-                None => format!("live/?/{name}"),
-            };
-            self.problem(format!("entry {name:?} of directory {}: {problem}", number_of(parent)), vec![path]);
+            let above = above.first().map_or(&b"live/?"[..], |above| above.as_slice());
+            let path = ByteBuf::from([above, b"/", bytes].concat());
+            let name = shown(bytes);
+            self.problem(format!("entry \"{name}\" of directory {}: {problem}", number_of(parent)), vec![path]);
         }
     }
 

@@ -1,23 +1,32 @@
 //! Putting one inode, which is no directory, where it belongs.
 
-use super::super::Progress;
+use super::handle::{Handle, Named};
 use super::{RestoreReport, decode_device};
-use crate::clock::Timestamp;
+use crate::daemon::Progress;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::tree::{Inode, Kind, Tree, shown};
+use crate::meta::shown;
+use crate::tree::{Inode, Kind, Tree, join};
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const CHUNK: u64 = 1 << 20;
+
+/// A directory that receives something.
+pub(super) struct Directory {
+    pub open: Arc<OwnedFd>,
+    /// From the one that receives everything.
+    pub path: Vec<u8>,
+}
 
 /// An inode to be copied.
 pub(super) struct Job {
@@ -25,12 +34,21 @@ pub(super) struct Job {
     pub number: u64,
     pub inode: InodeNo,
     pub found: Inode,
-    pub target: PathBuf,
+    pub directory: Arc<Directory>,
+    pub name: Vec<u8>,
+}
+
+impl Job {
+    pub fn target(&self) -> Vec<u8> {
+        join(&self.directory.path, &self.name)
+    }
 }
 
 /// What all threads have done.
 #[derive(Default)]
 pub(super) struct Tally {
+    /// The directory that receives everything, for messages.
+    to: PathBuf,
     files: AtomicU64,
     bytes: AtomicU64,
     is_ended: AtomicBool,
@@ -41,14 +59,19 @@ pub(super) struct Tally {
 struct Failures {
     problems: Vec<(u64, String)>,
     /// Where nothing was put.
-    unmade: HashSet<PathBuf>,
+    unmade: HashSet<Vec<u8>>,
     /// Why nothing more is done.
     reason: Option<Error>,
 }
 
 impl Tally {
+    /// Of what is put in a directory.
+    pub fn of(to: &Path) -> Tally {
+        Tally { to: to.to_path_buf(), ..Tally::default() }
+    }
+
     /// One inode was copied, or was not.
-    pub fn count(&self, number: u64, target: &Path, result: Result<()>) {
+    pub fn count(&self, number: u64, target: &[u8], result: Result<()>) {
         match result {
             Ok(()) => {
                 self.files.fetch_add(1, Ordering::Relaxed);
@@ -63,11 +86,12 @@ impl Tally {
         self.failures.lock().problems.push((number, text));
     }
 
-    pub fn problem(&self, number: u64, target: &Path, error: impl std::fmt::Display) {
-        self.note(number, format!("{}: {error}", shown(target.as_os_str().as_bytes())));
+    pub fn problem(&self, number: u64, target: &[u8], error: impl std::fmt::Display) {
+        let to = self.to.join(std::ffi::OsStr::from_bytes(target));
+        self.note(number, format!("{}: {error}", shown(to.as_os_str().as_bytes())));
     }
 
-    pub fn is_unmade(&self, target: &Path) -> bool {
+    pub fn is_unmade(&self, target: &[u8]) -> bool {
         self.failures.lock().unmade.contains(target)
     }
 
@@ -116,61 +140,78 @@ impl Putter<'_> {
         if self.tally.check().is_err() {
             return;
         }
+        let target = job.target();
         let made = self.make(job);
         if made.is_err() {
-            self.tally.failures.lock().unmade.insert(job.target.clone());
+            self.tally.failures.lock().unmade.insert(target.clone());
         }
-        let put = made.and_then(|()| self.attributes(job.number, job.inode, &job.found, &job.target));
-        self.tally.count(job.number, &job.target, put);
+        let put = made.and_then(|made| {
+            let xattrs = self.tree.xattrs(job.inode, self.moment)?;
+            self.tally.set((job.number, &target), &made.handle(), &job.found, &xattrs, self.is_root)
+        });
+        self.tally.count(job.number, &target, put);
     }
 
     /// Gives what was put under its first name another one.
-    pub fn link(&self, number: u64, target: &Path, first: &Path) {
-        let link = || {
-            self.make_way(target)?;
-            std::fs::hard_link(first, target).map_err(cannot_make)
-        };
-        self.tally.count(number, target, link());
+    pub fn link(&self, first: (&OwnedFd, &[u8]), target: (&OwnedFd, &[u8])) -> Result<()> {
+        let link = || rustix::fs::linkat(first.0, first.1, target.0, target.1, AtFlags::empty());
+        self.made(target.0, target.1, link)
     }
 
-    fn make_way(&self, target: &Path) -> Result<()> {
-        if self.overwrite && target.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
-            std::fs::remove_file(target).map_err(|error| Error::media("replacing it", error))?;
+    /// What `make` makes under a name; what has the name is replaced, if that is wanted and it is no directory. It is looked
+    /// at only then: look-ups of names that are not there hold up everybody who makes files in the directory.
+    fn made<T>(&self, directory: &OwnedFd, name: &[u8], make: impl Fn() -> Result<T, Errno>) -> Result<T> {
+        let making = |errno: Errno| Error::media("making it", errno.into());
+        match make() {
+            Err(Errno::EXIST) => {}
+            result => return result.map_err(making),
         }
-        Ok(())
+        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => return Err(directory_there()),
+            Ok(_) | Err(_) if !self.overwrite => return Err(exists_already()),
+            Ok(_) | Err(_) => {}
+        }
+        rustix::fs::unlinkat(directory, name, AtFlags::empty())
+            .map_err(|errno| Error::media("replacing it", errno.into()))?;
+        make().map_err(making)
     }
 
-    fn make(&self, job: &Job) -> Result<()> {
-        let Job { found, target, .. } = job;
-        self.make_way(target)?;
-        match found.kind() {
-            Kind::File => self.file(job)?,
+    fn make(&self, job: &Job) -> Result<Made> {
+        let (directory, name) = (&*job.directory.open, job.name.as_slice());
+        let file_type = match job.found.kind() {
+            Kind::File => return self.file(job).map(Made::File),
             Kind::Symlink => {
-                std::os::unix::fs::symlink(OsStr::from_bytes(&found.inline), target).map_err(cannot_make)?
+                let link = || rustix::fs::symlinkat(job.found.inline.as_slice(), directory, name);
+                self.made(directory, name, link)?;
+                None
             }
-            kind => {
-                let file_type = match kind {
-                    Kind::Fifo => FileType::Fifo,
-                    Kind::Socket => FileType::Socket,
-                    Kind::CharDevice => FileType::CharacterDevice,
-                    Kind::BlockDevice => FileType::BlockDevice,
-                    Kind::File | Kind::Symlink | Kind::Directory => FileType::RegularFile,
-                };
-                rustix::fs::mknodat(CWD, target, file_type, Mode::from(0o600u32), decode_device(found.rdev))
-                    .map_err(|errno| cannot_make(errno.into()))?;
-            }
+            Kind::Fifo => Some(FileType::Fifo),
+            Kind::Socket => Some(FileType::Socket),
+            Kind::CharDevice => Some(FileType::CharacterDevice),
+            Kind::BlockDevice => Some(FileType::BlockDevice),
+            Kind::Directory => return Err(Error::Posix(Errno::ISDIR)),
+        };
+        if let Some(file_type) = file_type {
+            let mode = Mode::from(0o600u32);
+            let make = || rustix::fs::mknodat(directory, name, file_type, mode, decode_device(job.found.rdev));
+            self.made(directory, name, make)?;
         }
-        Ok(())
+        let named = Named::open(directory, name, job.found.kind());
+        named.map(Made::Named).map_err(|error| Error::media("opening what was made", error))
     }
 
-    fn file(&self, job: &Job) -> Result<()> {
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&job.target).map_err(cannot_make)?;
+    fn file(&self, job: &Job) -> Result<File> {
+        let (directory, name) = (&*job.directory.open, job.name.as_slice());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(directory, name, flags, Mode::from(0o600u32));
+        let file: File = self.made(directory, name, open)?.into();
         // Only what was made here may go again.
-        self.fill(&file, job.inode, &job.found).inspect_err(|_| self.discard(job))
+        self.fill(&file, job.inode, &job.found).inspect_err(|_| self.discard(job))?;
+        Ok(file)
     }
 
     fn fill(&self, file: &File, inode: InodeNo, found: &Inode) -> Result<()> {
-        let mut offset = 0;
+        let (mut offset, mut written) = (0, 0);
         while offset < found.size {
             let data = match self.tree.seek_data(inode, offset, self.moment) {
                 Ok(data) => data,
@@ -184,52 +225,45 @@ impl Putter<'_> {
                 let bytes = self.tree.read(inode, offset, (end - offset).min(CHUNK) as usize, self.moment)?;
                 file.write_all_at(&bytes, offset).map_err(|error| Error::media("writing it", error))?;
                 offset += bytes.len() as u64;
+                written = offset;
                 self.tally.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             }
         }
-        file.set_len(found.size).map_err(|error| Error::media("setting its length", error))
+        match written < found.size {
+            true => file.set_len(found.size).map_err(|error| Error::media("setting its length", error)),
+            false => Ok(()),
+        }
     }
 
     /// Half a file is worse than none.
     fn discard(&self, job: &Job) {
-        if let Err(error) = std::fs::remove_file(&job.target) {
-            self.tally.problem(job.number, &job.target, format!("a part of it stays behind: {error}"));
+        if let Err(errno) = rustix::fs::unlinkat(&*job.directory.open, job.name.as_slice(), AtFlags::empty()) {
+            let error = io::Error::from(errno);
+            self.tally.problem(job.number, &job.target(), format!("a part of it stays behind: {error}"));
         }
-    }
-
-    /// Owner, xattrs, mode and times, in the order in which one does not undo another.
-    pub fn attributes(&self, number: u64, inode: InodeNo, found: &Inode, target: &Path) -> Result<()> {
-        let is_link = found.kind() == Kind::Symlink;
-        if self.is_root {
-            let (uid, gid) = (Uid::from_raw(found.uid), Gid::from_raw(found.gid));
-            rustix::fs::chownat(CWD, target, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|errno| Error::media("setting its owner", errno.into()))?;
-        }
-        for (name, value) in self.tree.xattrs(inode, self.moment)? {
-            match rustix::fs::lsetxattr(target, OsStr::from_bytes(&name), &value, XattrFlags::empty()) {
-                Ok(()) => {}
-                Err(errno) => {
-                    let error = io::Error::from(errno);
-                    self.tally.problem(number, target, format!("the xattr {} could not be set: {error}", shown(&name)));
-                }
-            }
-        }
-        if !is_link {
-            rustix::fs::chmodat(CWD, target, Mode::from(found.permissions()), AtFlags::empty())
-                .map_err(|errno| Error::media("setting its mode", errno.into()))?;
-        }
-        let timespec = |time: Timestamp| Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
-        let times = Timestamps { last_access: timespec(found.atime), last_modification: timespec(found.mtime) };
-        rustix::fs::utimensat(CWD, target, &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|errno| Error::media("setting its times", errno.into()))
     }
 }
 
-fn cannot_make(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            Error::Refused(Errno::EXIST, "it exists already; --overwrite replaces it".into())
+/// What was made, still open.
+enum Made {
+    File(File),
+    Named(Named),
+}
+
+impl Made {
+    fn handle(&self) -> Handle<'_> {
+        match self {
+            Made::File(file) => Handle::File(file),
+            Made::Named(named) => named.handle(),
         }
-        _ => Error::media("making it", error),
     }
+}
+
+/// A directory has what the snapshot may not have, and is not replaced.
+pub(super) fn directory_there() -> Error {
+    Error::Refused(Errno::EXIST, "a directory is there, which is never replaced; move it away".into())
+}
+
+pub(super) fn exists_already() -> Error {
+    Error::Refused(Errno::EXIST, "it exists already; --overwrite replaces it".into())
 }

@@ -1,15 +1,13 @@
 //! Mode, owner, times and xattrs.
 
 use super::Sync;
-use crate::clock::Timestamp;
+use super::facts::Facts;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
+use crate::meta::shown;
 use crate::tree::{Change, Kind, SetTime, SetXattr};
-use std::ffi::OsStr;
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 /// Whose the copies are: root keeps every owner; anybody else could not use files of others.
@@ -30,69 +28,58 @@ impl Owner {
     }
 
     /// The owner and the group that a copy gets.
-    pub fn of(&self, metadata: &Metadata) -> (u32, u32) {
+    pub fn of(&self, uid: u32, gid: u32) -> (u32, u32) {
         match self {
-            Owner::Kept => (metadata.uid(), metadata.gid()),
-            Owner::Ours { uid, groups } if groups.contains(&metadata.gid()) => (*uid, metadata.gid()),
+            Owner::Kept => (uid, gid),
+            Owner::Ours { uid, groups } if groups.contains(&gid) => (*uid, gid),
             Owner::Ours { uid, groups } => (*uid, groups[0]),
         }
     }
 }
 
 impl Sync<'_> {
-    /// Mode, owner, times and xattrs; whether any differed.
-    pub(super) fn attributes(&mut self, path: &Path, metadata: &Metadata, inode: InodeNo) -> Result<bool> {
-        let mut is_changed = self.xattrs(path, inode)?;
+    /// Mode, owner and times; whether any differed.
+    pub(super) fn attributes(&mut self, facts: &Facts, inode: InodeNo) -> Result<bool> {
         let old = self.tree.inode(inode, Moment::Live)?;
-        let time = |seconds, nanos| Timestamp { seconds, nanos: nanos as u32 };
-        let mtime = time(metadata.mtime(), metadata.mtime_nsec());
-        let atime = time(metadata.atime(), metadata.atime_nsec());
-        let (uid, gid) = self.owner.of(metadata);
-        let wanted = (metadata.mode() & 0o7777, uid, gid, mtime);
+        let (uid, gid) = self.owner.of(facts.uid, facts.gid);
+        let wanted = (facts.mode & 0o7777, uid, gid, facts.mtime);
         let is_link = old.kind() == Kind::Symlink;
         let is_same = (if is_link { wanted.0 } else { old.permissions() }, old.uid, old.gid, old.mtime) == wanted;
         if is_same {
-            return Ok(is_changed);
+            return Ok(false);
         }
-        is_changed = true;
         if !self.dry_run {
             let change = Change {
                 permissions: (!is_link).then_some(wanted.0),
                 uid: Some(wanted.1),
                 gid: Some(wanted.2),
-                atime: Some(SetTime::To(atime)),
-                mtime: Some(SetTime::To(mtime)),
+                atime: Some(SetTime::To(facts.atime)),
+                mtime: Some(SetTime::To(facts.mtime)),
                 ..Change::default()
             };
             self.tree.change(inode, change)?;
             self.inode_changed(inode);
         }
-        Ok(is_changed)
+        Ok(true)
     }
 
-    fn xattrs(&mut self, path: &Path, inode: InodeNo) -> Result<bool> {
-        let names = match list_xattrs(path) {
+    /// The xattrs; whether any differed.
+    pub(super) fn xattrs(&mut self, whose: Whose<'_>, inode: InodeNo) -> Result<bool> {
+        let names = match whose.names() {
             Ok(names) => names,
             Err(Errno::OPNOTSUPP) => Vec::new(),
             Err(errno) => {
-                self.problem(path, format!("its xattrs cannot be listed: {}", io::Error::from(errno)));
+                self.problem(format!("its xattrs cannot be listed: {}", io::Error::from(errno)));
                 return Ok(false);
             }
         };
         let mut old = self.tree.xattr_names(inode, Moment::Live)?;
         let mut is_changed = false;
         for name in &names {
-            let value = match get_xattr(path, name) {
+            let value = match whose.value(name) {
                 Ok(value) => value,
                 Err(errno) => {
-                    self.problem(
-                        path,
-                        format!(
-                            "its xattr {} cannot be read: {}",
-                            String::from_utf8_lossy(name),
-                            io::Error::from(errno)
-                        ),
-                    );
+                    self.problem(format!("its xattr {} cannot be read: {}", shown(name), io::Error::from(errno)));
                     continue;
                 }
             };
@@ -108,7 +95,7 @@ impl Sync<'_> {
             match self.tree.set_xattr(inode, name, &value, SetXattr::default()) {
                 Ok(()) => {}
                 Err(Error::Posix(Errno::OPNOTSUPP | Errno::TOOBIG)) => {
-                    self.problem(path, format!("its xattr {} cannot be stored", String::from_utf8_lossy(name)));
+                    self.problem(format!("its xattr {} cannot be stored", shown(name)));
                 }
                 Err(error) => return Err(error),
             }
@@ -128,14 +115,30 @@ impl Sync<'_> {
     }
 }
 
-fn list_xattrs(path: &Path) -> Result<Vec<Vec<u8>>, Errno> {
-    let list = with_growing_buffer(|buffer| rustix::fs::llistxattr(path, buffer))?;
-    let names = list.split(|&byte| byte == 0).filter(|name| !name.is_empty());
-    Ok(names.map(<[u8]>::to_vec).collect())
+/// Whose xattrs are read.
+#[derive(Clone, Copy)]
+pub(super) enum Whose<'a> {
+    Open(BorrowedFd<'a>),
+    /// A link is not followed.
+    Named(&'a Path),
 }
 
-fn get_xattr(path: &Path, name: &[u8]) -> Result<Vec<u8>, Errno> {
-    with_growing_buffer(|buffer| rustix::fs::lgetxattr(path, OsStr::from_bytes(name), buffer))
+impl Whose<'_> {
+    fn names(self) -> Result<Vec<Vec<u8>>, Errno> {
+        let list = with_growing_buffer(|buffer| match self {
+            Whose::Open(file) => rustix::fs::flistxattr(file, buffer),
+            Whose::Named(path) => rustix::fs::llistxattr(path, buffer),
+        })?;
+        let names = list.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+        Ok(names.map(<[u8]>::to_vec).collect())
+    }
+
+    fn value(self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        with_growing_buffer(|buffer| match self {
+            Whose::Open(file) => rustix::fs::fgetxattr(file, name, buffer),
+            Whose::Named(path) => rustix::fs::lgetxattr(path, name, buffer),
+        })
+    }
 }
 
 fn with_growing_buffer(read: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {

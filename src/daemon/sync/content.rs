@@ -1,14 +1,15 @@
 //! The bytes of a file: compared by tracks, and only those written that differ.
 
-use super::{Found, Sync};
+use super::Sync;
+use super::facts::Facts;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::tree::Change;
-use rustix::fs::SeekFrom;
+use rustix::fs::{Mode, OFlags, SeekFrom};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
 /// Marks errors of the source, which concern one file only.
 pub(super) const READING: &str = "reading the source";
@@ -16,9 +17,10 @@ pub(super) const READING: &str = "reading the source";
 const STEP_BYTES: u64 = 1 << 20;
 const _: () = assert!(STEP_BYTES.is_multiple_of(crate::limits::TRACK_BYTES_MAX as u64));
 
-pub(super) fn open(path: &Path) -> io::Result<File> {
-    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
-    File::options().read(true).custom_flags(flags as i32).open(path)
+/// Opens a file for reading. What it is has to be looked at: the name may lead to something else by now.
+pub(super) fn open(directory: &OwnedFd, name: &[u8]) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?.into())
 }
 
 fn read_full(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -54,23 +56,44 @@ fn next_hole(file: &File, offset: u64, size: u64) -> io::Result<u64> {
     }
 }
 
+/// How often a file is read that is written to at the same time.
+const TRIES: usize = 3;
+
 impl Sync<'_> {
-    /// Makes the bytes equal, track by track; whether any differed.
-    pub(super) fn content(&mut self, found: &Found<'_>, inode: InodeNo, is_new: bool) -> Result<bool> {
+    /// Makes the bytes equal, again if the file was written to meanwhile. Whether any differed, what is known of the file
+    /// that was read, and whether it was read at one moment.
+    pub(super) fn settled_content(
+        &mut self,
+        file: &File,
+        mut facts: Facts,
+        inode: InodeNo,
+        is_new: bool,
+    ) -> Result<(bool, Facts, bool)> {
+        let mut is_changed = false;
+        for tried in 0..TRIES {
+            is_changed |= self.content(file, facts.size, inode, is_new && tried == 0)?;
+            let after = Facts::of(file).map_err(|error| Error::media(READING, error))?;
+            if after.has_same_content(&facts) {
+                return Ok((is_changed, facts, true));
+            }
+            facts = after;
+        }
+        Ok((is_changed, facts, false))
+    }
+
+    /// Makes the bytes equal, track by track; whether any differed. `size` is what the file is said to have: what it
+    /// gives counts, less or more.
+    fn content(&mut self, file: &File, size: u64, inode: InodeNo, is_new: bool) -> Result<bool> {
         let reading = |error| Error::media(READING, error);
-        let file = open(&found.path).map_err(reading)?;
-        let size = file.metadata().map_err(reading)?.len();
         let old_size = if is_new { 0 } else { self.tree.inode(inode, Moment::Live)?.size };
         let track_bytes = self.tree.device().track_bytes();
-        let mut buffer = vec![0; STEP_BYTES as usize];
-        let mut is_changed = size != old_size;
-        if size < old_size && !self.dry_run {
-            self.tree.change(inode, Change { size: Some(size), ..Change::default() })?;
-        }
+        let mut buffer = vec![0; STEP_BYTES.min(size.next_multiple_of(track_bytes).max(track_bytes)) as usize];
+        let mut is_changed = false;
+        let mut end = size;
         let (mut offset, mut data_end) = (0, 0);
         while offset < size {
             if offset >= data_end {
-                let data = next_data(&file, offset, size).map_err(reading)?;
+                let data = next_data(file, offset, size).map_err(reading)?;
                 let track_start = data.min(size) / track_bytes * track_bytes;
                 if track_start > offset || data >= size {
                     is_changed |= self.hole(inode, offset, data.min(old_size), is_new)?;
@@ -79,26 +102,48 @@ impl Sync<'_> {
                 if data >= size {
                     break;
                 }
-                data_end = next_hole(&file, data, size).map_err(reading)?.next_multiple_of(track_bytes);
+                data_end = next_hole(file, data, size).map_err(reading)?.next_multiple_of(track_bytes);
             }
-            let len = STEP_BYTES.min(size.min(data_end) - offset) as usize;
+            let len = (buffer.len() as u64).min(size.min(data_end) - offset) as usize;
             let bytes = &mut buffer[..len];
-            let got = read_full(&file, bytes, offset).map_err(reading)?;
+            let got = read_full(file, bytes, offset).map_err(reading)?;
             self.report.read_bytes += got as u64;
             is_changed |= self.tracks(inode, offset, &bytes[..got], old_size)?;
+            offset += got as u64;
             if got < len {
-                // The source has become shorter meanwhile; the next run sees that it changed.
+                end = offset;
                 break;
             }
-            offset += len as u64;
         }
-        if size > self.tree.inode(inode, Moment::Live)?.size && !self.dry_run {
-            self.tree.change(inode, Change { size: Some(size), ..Change::default() })?;
+        if end == size {
+            end = self.beyond(file, size, inode, old_size, &mut buffer)?;
+            is_changed |= end > size;
+        }
+        is_changed |= end != old_size;
+        if end != self.tree.inode(inode, Moment::Live)?.size && !self.dry_run {
+            self.tree.change(inode, Change { size: Some(end), ..Change::default() })?;
         }
         if is_changed {
             self.inode_changed(inode);
         }
         Ok(is_changed)
+    }
+
+    /// Reads what a file gives behind its size, as those of /proc do, and says where it ends. One that grows meanwhile is
+    /// left to the next look.
+    fn beyond(&mut self, file: &File, size: u64, inode: InodeNo, old_size: u64, buffer: &mut [u8]) -> Result<u64> {
+        let reading = |error| Error::media(READING, error);
+        let mut end = size;
+        while read_full(file, &mut buffer[..1], end).map_err(reading)? > 0 {
+            if Facts::of(file).map_err(reading)?.size != size {
+                return Ok(size);
+            }
+            let got = read_full(file, buffer, end).map_err(reading)?;
+            self.report.read_bytes += got as u64;
+            self.tracks(inode, end, &buffer[..got], old_size)?;
+            end += got as u64;
+        }
+        Ok(end)
     }
 
     /// Writes the tracks of a piece that differ from what is there.

@@ -7,7 +7,7 @@ use pitfs::device::{BaseId, Epoch, InodeNo, LIVE, Moment};
 use pitfs::error::{Errno, Error};
 use pitfs::meta::Table;
 use pitfs::tree::{Difference, DifferenceKind, root_of};
-use pitfs::view::SnapRequest;
+use pitfs::view::{Deletion, SnapRequest, ToDelete};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most that there may be at a time, so that comparing all of them stays cheap.
@@ -221,7 +221,7 @@ impl World {
         let Some(name) = self.any_snapshot() else { return Ok(()) };
         let is_held = self.rng.percent(40);
         self.now.snapshots.get_mut(&name).expect("picked from these").is_held = is_held;
-        self.here().update(name.as_bytes(), "hold", |snapshot| snapshot.record.held = is_held)?;
+        self.here().update(name.as_bytes(), "hold", |record| record.held = is_held)?;
         self.durable = self.now.clone();
         Ok(())
     }
@@ -359,7 +359,12 @@ impl World {
             if is_held || family.contains(&base) || family.iter().any(|base| self.is_held(*base)) {
                 return Ok(());
             }
-            self.views().of(base).delete_recursive(&[name.as_bytes()])?;
+            let names = [name.as_bytes()];
+            let what = ToDelete { names: &names, of: &[base], trees: &[], is_recursive: true };
+            let plan = self.views().of(base).plan_deletion(&what)?;
+            let done = self.views().of(base).delete_all(&what)?;
+            let bases = |deletion: &Deletion| deletion.bases.iter().map(|going| going.info.id).collect::<Vec<_>>();
+            assert_eq!((bases(&plan), &plan.marks), (bases(&done), &done.marks), "what goes is known before");
             self.now.shown_mut(base).snapshots.remove(&name);
         }
         let left: BTreeSet<BaseId> = self.views().bases()?.iter().map(|info| info.id).collect();
@@ -423,7 +428,7 @@ impl World {
             self.now.go_to(base);
             for name in self.now.snapshots.keys().cloned().collect::<Vec<_>>() {
                 self.now.snapshots.get_mut(&name).expect("one of these").is_held = false;
-                self.here().update(name.as_bytes(), "release", |snapshot| snapshot.record.held = false)?;
+                self.here().update(name.as_bytes(), "release", |record| record.held = false)?;
             }
         }
         self.now.go_to(LIVE);

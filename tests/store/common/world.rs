@@ -563,6 +563,7 @@ impl World {
             gid: some(5).map(|gid| gid as u32),
             size: None,
             atime: some(1 << 33).map(|seconds| SetTime::To(Timestamp { seconds: seconds as i64, nanos: 5 })),
+            ctime: None,
             mtime: some(1 << 33)
                 .map(|seconds| SetTime::To(Timestamp { seconds: -(seconds as i64), nanos: 999_999_999 })),
             kill_privileges: some(2) == Some(1),

@@ -224,7 +224,7 @@ fn what_opening_refuses_says_what_to_do() {
     let check = xxhash_rust::xxh3::xxh3_64(&head[..end]);
     head[end..].copy_from_slice(&check.to_le_bytes());
     let text = refusal(&head);
-    assert!(text.contains("has format 2") && text.contains("reads format 1; use a newer version"), "{text}");
+    assert!(text.contains("has format 3") && text.contains("reads formats up to 2; use a newer version"), "{text}");
     assert!(matches!(Reader::open(&dir.path().join("nothing")), Err(Error::Media { .. })));
 }
 

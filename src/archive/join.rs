@@ -1,0 +1,91 @@
+//! Taking increments in that lie in another directory: what was saved while the archive's disk was not there.
+
+use super::catalog::{files, rename_into};
+use super::chain::tip;
+use super::{Archive, Header, Holds, Increment, Reader, Tell, explain_no_room, failed, sync};
+use crate::error::{Error, Result};
+use crate::id::Id;
+use std::collections::HashSet;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+impl Archive {
+    /// Copies the whole increments of this base that another directory has and this one has not, up to the newest
+    /// snapshot that the store has; they are taken up by the next look. What is not whole, or of others, is left where it
+    /// is: what a copy of the store saved after they went apart would keep this one from going on here.
+    pub fn take_in(&self, from: &Path, holds: Holds<'_>, tell: Tell<'_>) -> Result<TakenIn> {
+        let mut result = TakenIn::default();
+        let mut found = Vec::new();
+        for (name, bytes) in files(from)? {
+            let path = from.join(&name);
+            let header =
+                Reader::open(&path).and_then(|reader| self.check_origin(&path, &name, reader.header().clone()));
+            match header {
+                Ok(header) => found.push(Increment { header, path, bytes }),
+                Err(error) => result.left.push(error.to_string()),
+            }
+        }
+        let (here, others) = (self.increments(), self.others());
+        let headers: Vec<&Header> = here.iter().chain(&others).chain(&found).map(|one| &one.header).collect();
+        let end = tip(&headers, holds)?.map_or(u32::MAX, |tip| tip.epoch);
+        let known = known_ids(&here);
+        let is_here = |one: &Header| known.contains(&one.from.id) && known.contains(&one.to.id);
+        let broken: HashSet<PathBuf> = self.broken().into_iter().map(|broken| broken.path).collect();
+        for one in &found {
+            let to = self.directory.join(one.name());
+            if broken.contains(&to) && to.is_file() {
+                result.left.push(format!("{} is damaged: remove it, then a whole one can be taken in", to.display()));
+                continue;
+            }
+            if one.header.to.epoch > end
+                || is_here(&one.header)
+                || to.try_exists().map_err(|error| failed("looking at", &to, error))?
+            {
+                continue;
+            }
+            match copy(&one.path, &self.directory, &one.name()) {
+                Ok(()) => result.taken += 1,
+                Err(error @ (Error::Corrupt { .. } | Error::Store(_))) => result.left.push(error.to_string()),
+                Err(error) => return Err(explain_no_room(&self.directory, error)),
+            }
+            tell(one.bytes)?;
+        }
+        Ok(result)
+    }
+}
+
+/// The snapshots that the increments of a chain lead over: what leads from one of them to another is in it, or was merged.
+fn known_ids(chain: &[Increment]) -> HashSet<Id> {
+    let of = |one: &Increment| [&[one.header.from.id, one.header.to.id][..], &one.header.merged].concat();
+    chain.iter().flat_map(of).collect()
+}
+
+/// What became of the increments in another directory.
+#[derive(Debug, Default)]
+pub struct TakenIn {
+    pub taken: u64,
+    /// What is not whole, or of others.
+    pub left: Vec<String>,
+}
+
+/// Copies a file whole, verified, under a name that nothing has.
+fn copy(path: &Path, directory: &Path, name: &str) -> Result<()> {
+    let temporary = directory.join(format!(".{name}.new"));
+    let write = || {
+        let mut source = crate::media::open_regular(path)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        std::io::copy(&mut source, &mut file)?;
+        file.sync_all()
+    };
+    let copied = write().map_err(|error| failed("copying", path, error)).and_then(|()| {
+        Reader::open(&temporary)?.verify(&mut |_| Ok(()))?;
+        rename_into(&temporary, &directory.join(name))?;
+        sync(directory)
+    });
+    if copied.is_err() {
+        // The error says enough.
+        drop(std::fs::remove_file(&temporary));
+    }
+    copied
+}

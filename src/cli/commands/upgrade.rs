@@ -1,0 +1,56 @@
+//! `pitfs upgrade`: works on a store that nobody has open.
+
+use super::super::args::Upgrade;
+use super::super::json;
+use super::super::output::{print, print_json};
+use super::absolute;
+use crate::control::Target;
+use crate::daemon::{Daemon, UpgradeReport};
+use crate::error::Result;
+use std::path::Path;
+
+pub(super) fn run(target: &Target, args: Upgrade, as_json: bool) -> Result<bool> {
+    let store = &target.store;
+    let shown = store.display();
+    if args.undo {
+        let report = Daemon::undo_upgrade(store)?;
+        if as_json {
+            return say(store, &report);
+        }
+        return print(&format!("{shown} has format {} again, with all that was done since\n", report.to))
+            .map(|()| true);
+    }
+    if args.confirm {
+        let report = Daemon::confirm_upgrade(store)?;
+        if as_json {
+            return say(store, &report);
+        }
+        return print(&format!("{shown} stays in format {}\n", report.to)).map(|()| true);
+    }
+    let archive = args.archive.as_deref().map(absolute).transpose()?;
+    let report = Daemon::upgrade(store, archive.as_deref(), &mut |_| Ok(()))?;
+    if as_json {
+        return say(store, &report);
+    }
+    let UpgradeReport { from, to, can_be_undone, archives, problems } = report;
+    let mut text = match from == to {
+        true => format!("{shown} has format {to}\n"),
+        false => format!("{shown} was brought from format {from} to {to}\n"),
+    };
+    for archive in archives {
+        text.push_str(&format!("archive {} is attached\n", archive.display()));
+    }
+    if can_be_undone {
+        text.push_str("`pitfs upgrade --undo` goes back, `pitfs upgrade --confirm` ends that possibility\n");
+    }
+    print(&text)?;
+    for problem in &problems {
+        eprintln!("pitfs: {problem}");
+    }
+    Ok(problems.is_empty())
+}
+
+fn say(store: &Path, report: &UpgradeReport) -> Result<bool> {
+    print_json(&json::upgraded(store, report))?;
+    Ok(report.problems.is_empty())
+}

@@ -1,0 +1,96 @@
+//! Deleting, and what it would free.
+
+use super::{infos, slices};
+use crate::control::{Answer, DeletionInfo, FreedInfo, SnapshotInfo};
+use crate::daemon::Daemon;
+use crate::device::{BaseId, Epoch, LIVE, Moment, Snapshot, base_of, number_of};
+use crate::error::Result;
+use crate::view::{BaseKind, Deletion, GoingBase, ToDelete, Views};
+use serde_bytes::ByteBuf;
+use std::collections::BTreeMap;
+
+/// Paths that are named.
+const PATHS_SHOWN: usize = 20;
+
+/// What was named.
+#[derive(Default)]
+pub(super) struct Named<'a> {
+    snapshots: Vec<&'a [u8]>,
+    of: Vec<BaseId>,
+    trees: Vec<BaseId>,
+}
+
+impl Named<'_> {
+    fn to_delete(&self, is_recursive: bool) -> ToDelete<'_> {
+        ToDelete { names: &self.snapshots, of: &self.of, trees: &self.trees, is_recursive }
+    }
+}
+
+/// Snapshots, of all bases of a group if one is given; or clones and mirrors.
+pub(super) fn named<'a>(views: &Views, names: &'a [ByteBuf], group: Option<&Vec<u8>>) -> Result<Named<'a>> {
+    if let Some(group) = group {
+        return Ok(Named { snapshots: slices(names), of: views.group(group)?, trees: Vec::new() });
+    }
+    let mut named = Named { of: vec![views.base()], ..Named::default() };
+    for name in names {
+        let is_snapshot = name.starts_with(b"@") || views.find(name)?.is_some();
+        let tree = views.tree().device().look()?.base_named(name);
+        match tree {
+            // The name of a base alone is too much to be deleted by a slip.
+            Some(base) if !is_snapshot && base != LIVE && views.of(base).base_info()?.kind != BaseKind::Base => {
+                named.trees.push(base);
+            }
+            _ => named.snapshots.push(name),
+        }
+    }
+    Ok(named)
+}
+
+/// A base, clone or mirror.
+pub(super) fn base<'a>(views: &Views, name: &[u8]) -> Result<Named<'a>> {
+    Ok(Named { trees: vec![views.base_named(name)?], ..Named::default() })
+}
+
+pub(super) fn delete(daemon: &Daemon, views: &Views, named: &Named<'_>, recursive: bool) -> Result<Answer> {
+    let deleted = daemon.delete(views, &named.to_delete(recursive))?;
+    told(views, &deleted).map(Answer::Deletion)
+}
+
+/// The same without doing it, with what would be free then.
+pub(super) fn rehearse(views: &Views, named: &Named<'_>, recursive: bool) -> Result<Answer> {
+    let deletion = views.plan_deletion(&named.to_delete(recursive))?;
+    let freed = Some(freed(views, &deletion)?);
+    Ok(Answer::Deletion(DeletionInfo { freed, ..told(views, &deletion)? }))
+}
+
+fn told(views: &Views, deletion: &Deletion) -> Result<DeletionInfo> {
+    let mut told = DeletionInfo::default();
+    for GoingBase { info, snapshots } in &deletion.bases {
+        let snapshots = snapshots.iter().map(|snapshot| SnapshotInfo::new(&info.name, snapshot, None)).collect();
+        told.bases.push((info.clone(), snapshots));
+    }
+    told.snapshots = infos(views, &deletion.snapshots)?;
+    told.snapshots.extend(infos(views, &deletion.marks)?);
+    Ok(told)
+}
+
+fn freed(views: &Views, deletion: &Deletion) -> Result<FreedInfo> {
+    let mut snapshots: BTreeMap<BaseId, Vec<Epoch>> = BTreeMap::new();
+    for Snapshot { base, epoch, .. } in deletion.snapshots.iter().chain(&deletion.marks) {
+        snapshots.entry(*base).or_default().push(*epoch);
+    }
+    let bases: Vec<BaseId> = deletion.bases.iter().map(|going| going.info.id).collect();
+    let freed = views.tree().device().look()?.freed_by_all(&snapshots, &bases)?;
+    let mut by_size: Vec<(u64, u64)> = freed.iter().map(|(inode, bytes)| (*bytes, *inode)).collect();
+    by_size.sort_unstable_by(|a, b| b.cmp(a));
+    let mut paths = Vec::new();
+    for (bytes, inode) in by_size.into_iter().take(PATHS_SHOWN) {
+        // Where it was last.
+        let newest = snapshots.get(&base_of(inode)).and_then(|epochs| epochs.iter().max());
+        let moment = newest.map_or(Moment::Live, |epoch| Moment::At(*epoch));
+        let found = views.tree().paths(inode, moment).ok().and_then(|paths| paths.into_iter().next());
+        let path = found.unwrap_or_else(|| format!("inode {}", number_of(inode)).into_bytes());
+        paths.push((views.of(base_of(inode)).base_name()?, ByteBuf::from(path), bytes));
+    }
+    Ok(FreedInfo { bytes: freed.values().sum(), paths })
+}

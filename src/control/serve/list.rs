@@ -1,0 +1,57 @@
+//! Snapshots with what there is to be said of each, and the archived times that are missing.
+
+use super::infos;
+use crate::control::{ListInfo, MissingInfo, SnapshotInfo};
+use crate::daemon::Daemon;
+use crate::device::{BaseId, Point, Snapshot};
+use crate::error::{Errno, Error, Result};
+use crate::view::Views;
+use std::collections::BTreeMap;
+
+/// Of a base, or of all of them, in the order in which these were made.
+pub(super) fn list(daemon: &Daemon, views: &Views, all: bool) -> Result<ListInfo> {
+    let bases = match all {
+        true => views.bases()?.into_iter().map(|base| views.of(base.id)).collect(),
+        false => vec![views.of(views.base())],
+    };
+    let mut list = ListInfo::default();
+    let needs = needs(views)?;
+    for views in bases {
+        // First: it notices an archive that went away, whose times are then no snapshots.
+        let archive = views.unless_gone(daemon.attached_info(&views))?.flatten();
+        let found = views.all_snapshots().and_then(|found| counted(&views, &found, &needs));
+        list.snapshots.extend(if all { views.unless_gone(found)?.unwrap_or_default() } else { found? });
+        let missing = archive.filter(|archive| !archive.missing.is_empty());
+        list.missing.extend(missing.map(|archive| MissingInfo {
+            base: archive.base,
+            times: archive.missing,
+            problems: archive.problems,
+        }));
+    }
+    Ok(list)
+}
+
+/// By which bases each snapshot is needed that is.
+type Needs = BTreeMap<Point, Vec<String>>;
+
+pub(super) fn needs(views: &Views) -> Result<Needs> {
+    let look = views.tree().device().look()?;
+    let name = |base: BaseId| Ok(look.base_record(base)?.name.clone());
+    let named = |(point, bases): (Point, Vec<BaseId>)| Ok((point, bases.into_iter().map(name).collect::<Result<_>>()?));
+    look.all_dependants()?.into_iter().map(named).collect()
+}
+
+/// Snapshots with who needs each, and with what only it holds, counted if that is not known.
+pub(super) fn counted(views: &Views, snapshots: &[Snapshot], needs: &Needs) -> Result<Vec<SnapshotInfo>> {
+    let mut all = infos(views, snapshots)?;
+    for (info, snapshot) in all.iter_mut().zip(snapshots).filter(|(info, _)| !info.archived) {
+        info.needed_by = needs.get(&snapshot.point()).cloned().unwrap_or_default();
+        info.is_anchor = views.tree().device().look()?.is_archiving(snapshot.point());
+        info.unique = match views.tree().device().unique_bytes(snapshot.point()) {
+            // It was deleted meanwhile.
+            Err(Error::Posix(Errno::STALE)) => None,
+            counted => Some(counted?),
+        };
+    }
+    Ok(all)
+}

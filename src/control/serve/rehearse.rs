@@ -1,0 +1,160 @@
+//! What a command would do: it is carried out on views that take every step back, and what it came to is told.
+
+use super::{
+    base_options, check_paths, clone_options, cloned, delete, info, infos, restore_group, step_mirror, wanted,
+};
+use crate::control::{Answer, Base, Mirror, PlanInfo, Verb};
+use crate::daemon::{BringBackReport, Daemon, OnProgress, RestoreReport, RollPlan};
+use crate::device::Snapshot;
+use crate::error::{Errno, Error, Result};
+use crate::limits::BLOCK_BYTES;
+use crate::view::{CloneOptions, Restored, Views};
+use serde_bytes::ByteBuf;
+use std::os::unix::ffi::OsStringExt;
+
+pub(super) fn rehearse(daemon: &Daemon, views: &Views, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
+    let plan = match verb {
+        Verb::Restore { snapshot, group: Some(group), .. } => {
+            let restored = restore_group(daemon, views, &group, snapshot)?;
+            whole(daemon, views, &restored, progress)
+        }
+        Verb::Restore { snapshot, paths, group: None } => restore(daemon, views, snapshot, paths, progress),
+        Verb::CopyOut(options) => {
+            check_paths(&options.paths)?;
+            let RestoreReport { files, bytes, problems } = daemon.plan_copy_out(views, &options, progress)?;
+            Ok(PlanInfo { files: Some(files), bytes: Some(bytes), problems, ..PlanInfo::default() })
+        }
+        Verb::Delete { names, group, recursive } => {
+            return delete::rehearse(views, &delete::named(views, &names, group.as_deref())?, recursive);
+        }
+        Verb::Base(Base::Delete { name, recursive }) => {
+            return delete::rehearse(views, &delete::base(views, &name)?, recursive);
+        }
+        Verb::Clone(wanted) => {
+            let (of, options) = (cloned(views, &wanted)?, clone_options(&wanted));
+            clone(daemon, views, of, options, progress)
+        }
+        Verb::Base(Base::Create { name, snapshot: Some(snapshot), copy, offline, reserve, .. }) => {
+            let of = vec![(views.snapshot_of(&snapshot)?, name.into_vec())];
+            clone(daemon, views, of, base_options(copy, offline, reserve), progress)
+        }
+        Verb::Refresh { name, snapshot } => {
+            daemon.refresh(views, &name, &snapshot)?;
+            let restored = vec![info(views, &views.snapshot_of(&snapshot)?)?];
+            Ok(PlanInfo { restored, changed: vec![text(&name)], ..PlanInfo::default() })
+        }
+        Verb::Mirror(wanted) => mirror(daemon, views, wanted),
+        Verb::Roll(options) => roll(views, vec![daemon.plan_roll(views, &options)?]),
+        Verb::RollGroup { group, options } => roll(views, daemon.plan_roll_group(views, &group, &options)?),
+        _ => Err(Error::Refused(Errno::INVAL, "there is no dry run of this".into())),
+    };
+    plan.map(Answer::Plan)
+}
+
+fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+fn restore(
+    daemon: &Daemon,
+    views: &Views,
+    snapshot: Option<ByteBuf>,
+    paths: Vec<ByteBuf>,
+    progress: OnProgress<'_>,
+) -> Result<PlanInfo> {
+    let (snapshot, paths) = wanted(views, snapshot, paths)?;
+    if paths.is_empty() {
+        let restored = daemon.restore(views, &snapshot)?;
+        return whole(daemon, views, restored.as_slice(), progress);
+    }
+    let (report, before) = daemon.rehearse_bringing_back(views, &snapshot, &paths, progress)?;
+    let mut plan = PlanInfo::default();
+    count(&mut plan, &report);
+    if let Some(before) = before {
+        plan.restored.push(info(views, &snapshot)?);
+        note_before(views, &mut plan, &before)?;
+    }
+    Ok(plan)
+}
+
+/// Bases that would go back as a whole; none where nothing differs.
+fn whole(daemon: &Daemon, views: &Views, restored: &[Restored], progress: OnProgress<'_>) -> Result<PlanInfo> {
+    let mut plan = PlanInfo::default();
+    count(&mut plan, &BringBackReport::default());
+    for restored in restored {
+        count(&mut plan, &daemon.count_restored(views, (&restored.to, &restored.before), progress)?);
+        plan.restored.push(info(views, &restored.to)?);
+        note_before(views, &mut plan, &restored.before)?;
+    }
+    Ok(plan)
+}
+
+fn count(plan: &mut PlanInfo, report: &BringBackReport) {
+    let add = |sum: &mut Option<u64>, number| *sum = Some(sum.unwrap_or(0) + number);
+    add(&mut plan.files, report.files);
+    add(&mut plan.bytes, report.bytes);
+    add(&mut plan.removed, report.removed);
+}
+
+/// The snapshot of what is there would be taken, and others might be one too many then.
+fn note_before(views: &Views, plan: &mut PlanInfo, before: &Snapshot) -> Result<()> {
+    plan.taken.push(info(views, before)?);
+    plan.freed.extend(infos(views, &views.of(before.base).before_restores_too_many(1)?)?);
+    Ok(())
+}
+
+fn clone(
+    daemon: &Daemon,
+    views: &Views,
+    of: Vec<(Snapshot, Vec<u8>)>,
+    options: CloneOptions,
+    progress: OnProgress<'_>,
+) -> Result<PlanInfo> {
+    let mut plan = PlanInfo { made: of.iter().map(|(_, name)| text(name)).collect(), ..PlanInfo::default() };
+    let snapshots: Vec<Snapshot> = of.iter().map(|(snapshot, _)| snapshot.clone()).collect();
+    plan.restored = infos(views, &snapshots)?;
+    if let [(snapshot, name)] = of.as_slice()
+        && snapshot.is_archived
+    {
+        let counted = daemon.count_filled(views, snapshot, name)?;
+        (plan.files, plan.bytes, plan.copied) = (Some(counted.files), Some(counted.bytes), Some(counted.bytes));
+        plan.reserved = if options.reserve { counted.bytes } else { 0 };
+        return Ok(plan);
+    }
+    let refers = snapshots.iter().map(|snapshot| snapshot.record.refers).sum::<u64>() * BLOCK_BYTES as u64;
+    daemon.make_clones(views, of, options, None, progress)?;
+    plan.copied = Some(if options.copies { refers } else { 0 });
+    plan.reserved = if options.reserve { refers } else { 0 };
+    Ok(plan)
+}
+
+fn mirror(daemon: &Daemon, views: &Views, mirror: Mirror) -> Result<PlanInfo> {
+    let mut plan = PlanInfo::default();
+    match &mirror {
+        Mirror::Establish { name, .. } => plan.made.push(text(name)),
+        Mirror::RestoreTo { snapshot, .. } => plan.restored.push(info(views, &views.snapshot_of(snapshot)?)?),
+        Mirror::Sync { .. } | Mirror::Split { .. } | Mirror::Resync { .. } => {}
+    }
+    let step = step_mirror(daemon, views, mirror)?;
+    if plan.made.is_empty() {
+        plan.changed.push(views.of(step.base).base_name()?);
+    }
+    if let Some(before) = &step.before {
+        plan.taken.push(info(views, before)?);
+    }
+    plan.copied = Some(step.bytes);
+    Ok(plan)
+}
+
+fn roll(views: &Views, plans: Vec<RollPlan>) -> Result<PlanInfo> {
+    let mut plan = PlanInfo::default();
+    for RollPlan { taken, deactivated, archive, saved, freed, problems } in plans {
+        plan.taken.push(info(views, &taken)?);
+        plan.deactivated.extend(infos(views, &deactivated)?);
+        plan.saved.extend(infos(views, &saved)?);
+        plan.freed.extend(infos(views, &freed)?);
+        plan.problems.extend(problems);
+        plan.archives.extend(archive.map(|archive| ByteBuf::from(archive.into_os_string().into_vec())));
+    }
+    Ok(plan)
+}

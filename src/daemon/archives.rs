@@ -1,0 +1,607 @@
+//! The archives of a store: attaching, looking at them, and what is wrong with them.
+//!
+//! ```text
+//! attach ─▶ open ─▶ (look again) ─▶ detach
+//!             └─ not there, another one, in use: its times are missing, and the reason is told
+//! ```
+//!
+//! The store knows an archive by its id and by the snapshot that its newest increment leads to, never by its path alone:
+//! where a disk is not mounted, an empty directory has the path.
+
+use super::roll::check_continues;
+use super::{Daemon, OnProgress, Progress};
+use crate::archive::{
+    Archive, Broken, Increment, Label, Leftover, Mark, Reach, Survey, before_ids, check_writable, not_there,
+};
+use crate::clock::Timestamp;
+use crate::device::{ArchiveRecord, BaseId, Purpose, Snapshot, index_entry};
+use crate::error::{Errno, Error, Result};
+use crate::id::Id;
+use crate::view::Views;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What there is to be said of an archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveInfo {
+    #[serde(with = "crate::meta::path")]
+    pub directory: PathBuf,
+    pub base: String,
+    pub increments: Vec<IncrementInfo>,
+    pub bytes: u64,
+    /// What is wrong, and which times cannot be reached for it.
+    pub problems: Vec<String>,
+    /// Increments that were verified and are whole, and their bytes.
+    pub whole: u64,
+    pub whole_bytes: u64,
+    /// Times that it had and that cannot be read from it now.
+    pub missing: Vec<MissingTime>,
+}
+
+/// A time that an archive had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingTime {
+    pub name: String,
+    pub time: Timestamp,
+    pub epoch: u32,
+    pub is_save: bool,
+}
+
+impl MissingTime {
+    pub fn purpose(&self) -> Purpose {
+        if self.is_save { Purpose::Save } else { Purpose::Plain }
+    }
+}
+
+/// An archive that is not attached any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detached {
+    #[serde(with = "crate::meta::path")]
+    pub directory: PathBuf,
+    /// The snapshot through which it is read.
+    pub leads_to: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncrementInfo {
+    pub name: String,
+    pub time: Timestamp,
+    pub epoch: u32,
+    pub bytes: u64,
+    #[serde(with = "crate::meta::path")]
+    pub file: PathBuf,
+    pub is_save: bool,
+    /// Whether its time can be reached from the store.
+    pub is_reachable: bool,
+    /// The file into which it was merged: it is left over, and goes with the next roll, prune or merge.
+    #[serde(with = "crate::meta::path::optional")]
+    pub merged_into: Option<PathBuf>,
+}
+
+pub(super) fn refused(errno: Errno, text: String) -> Error {
+    Error::Refused(errno, text)
+}
+
+/// Who an archive's increments have to be of.
+#[derive(Clone, Copy)]
+struct Origin {
+    store: Id,
+    base: Id,
+    hash_seed: u64,
+}
+
+impl Origin {
+    fn is_of(&self, increment: &Increment) -> bool {
+        (increment.header.store, increment.header.base_id) == (self.store, self.base)
+    }
+}
+
+impl Daemon {
+    fn origin(&self, views: &Views) -> Result<Origin> {
+        let look = views.tree().device().look()?;
+        let settings = views.tree().device().settings();
+        let base = look.base_record(views.base())?.id;
+        Ok(Origin { store: settings.id, base, hash_seed: settings.hash_seed })
+    }
+
+    pub(super) fn archive(&self, views: &Views) -> Option<Arc<Archive>> {
+        views.tree().device().look().ok().and_then(|look| look.archive(views.base()))
+    }
+
+    pub(super) fn archive_record(&self, views: &Views) -> Result<Option<ArchiveRecord>> {
+        Ok(views.tree().device().look()?.base_record(views.base())?.archive.clone())
+    }
+
+    /// [`Daemon::attach`] for an archive that is there: one that is not may be on a disk that is not mounted, and a new one in
+    /// its place would let the store go on without it.
+    pub fn attach_existing(&self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
+        if self.archive_record(views)?.is_none() && is_without_archive(directory)? {
+            let what = if directory.exists() { "no archive in" } else { "no directory" };
+            let text = format!(
+                "there is {what} {}; if its disk is not mounted, mount it, and to begin an archive there, \
+                 `pitfs roll --archive` makes it",
+                directory.display()
+            );
+            return Err(refused(Errno::NOENT, text));
+        }
+        self.attach(views, directory, progress)
+    }
+
+    /// Opens an archive for a base and lets its times be seen. One that is attached already is looked at anew, also where
+    /// it lies elsewhere now, and the store goes on from what it leads to.
+    pub(super) fn attach(&self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
+        let attached = self.archive_record(views)?;
+        // One that is attached is somewhere, and not to be made.
+        if let Some(attached) = attached.as_ref().filter(|_| !directory.exists()) {
+            return Err(not_that_one(attached, directory));
+        }
+        let directory = self.archive_directory(directory)?;
+        let label = self.label_of(views, &directory, attached.as_ref())?;
+        if let Some(attached) = attached {
+            if attached.id != label.archive {
+                return Err(attached_already(&attached));
+            }
+            views.tree().device().set_archive(views.base(), None);
+        }
+        let archive = self.open_archive(views, &directory, label, progress)?;
+        check_leads_somewhere(&archive.reach())?;
+        let before = views.all_snapshots()?;
+        let archive = Arc::new(archive);
+        self.note_archive(views, &archive, &[])?;
+        views.tree().device().set_archive(views.base(), Some(archive.clone()));
+        self.tell_of_difference(views, before)?;
+        self.info_of(views, &archive)
+    }
+
+    /// The label of an archive for this base; made where there is none and nothing of others is in the directory.
+    fn label_of(&self, views: &Views, directory: &Path, attached: Option<&ArchiveRecord>) -> Result<Label> {
+        let (label, is_there) = self.label_for(views, directory, attached)?;
+        if !is_there {
+            check_writable(directory)?;
+            label.create(directory)?;
+        }
+        Ok(label)
+    }
+
+    /// The label that a directory has or should have, and whether it has.
+    fn label_for(&self, views: &Views, directory: &Path, attached: Option<&ArchiveRecord>) -> Result<(Label, bool)> {
+        let origin = self.origin(views)?;
+        let shown = directory.display();
+        if let Some(label) = Label::read(directory)? {
+            check_owner(&label, &origin, directory)?;
+            return Ok((label, true));
+        }
+        let Survey { increments, .. } = Survey::of(directory)?;
+        if let Some(foreign) = increments.iter().find(|increment| !origin.is_of(increment)) {
+            let text = format!(
+                "{shown} has increments of another store or base, such as {}; choose another directory",
+                foreign.path.display()
+            );
+            return Err(refused(Errno::INVAL, text));
+        }
+        let archive = match (increments.is_empty(), attached) {
+            // Without a label it is of format 3, or the label was lost.
+            (false, None) => before_ids::archive(origin.hash_seed, views.base()),
+            (false, Some(attached)) => attached.id,
+            (true, None) => Id::random(),
+            // Nothing was saved to it yet.
+            (true, Some(ArchiveRecord { anchor: None, id, .. })) => *id,
+            (true, Some(attached)) => return Err(not_that_one(attached, directory)),
+        };
+        Ok((Label { archive, store: origin.store, base: origin.base }, false))
+    }
+
+    /// What a directory would be to this base as its archive: looked at as [`Daemon::attach`] does, and left as it is.
+    pub(super) fn reach_of(&self, views: &Views, given: &Path) -> Result<Reach> {
+        self.check_outside(given)?;
+        if !given.exists() {
+            return Ok(Reach::of_nothing(given));
+        }
+        let directory =
+            given.canonicalize().map_err(|error| Error::media(format!("looking at {}", given.display()), error))?;
+        let (label, _) = self.label_for(views, &directory, None)?;
+        let device = views.tree().device();
+        let reach = Reach::survey(&directory, &label, &|mark| device.holds(views.base(), mark))?;
+        check_leads_somewhere(&reach).map(|()| reach)
+    }
+
+    /// The directory of an archive, made if it is missing; it has to lie outside the store and its mount.
+    pub(super) fn archive_directory(&self, given: &Path) -> Result<PathBuf> {
+        let failed = |error| Error::media(format!("making {}", given.display()), error);
+        if given.exists() && !given.is_dir() {
+            return Err(refused(
+                Errno::NOTDIR,
+                format!("{} is no directory; an archive needs one of its own", given.display()),
+            ));
+        }
+        // Before anything is made, and asked of the daemon itself, it must not be its own.
+        self.check_outside(given)?;
+        std::fs::create_dir_all(given).map_err(failed)?;
+        given.canonicalize().map_err(failed)
+    }
+
+    fn check_outside(&self, given: &Path) -> Result<()> {
+        let mut above = given;
+        while !above.exists() {
+            above = above.parent().unwrap_or(Path::new("/"));
+        }
+        let inside = |path: &Path| path.canonicalize().is_ok_and(|path| self.is_own(&path));
+        if inside(above) {
+            let text = format!("{} is inside the store or its mount; choose another directory", given.display());
+            return Err(refused(Errno::INVAL, text));
+        }
+        Ok(())
+    }
+
+    fn is_own(&self, path: &Path) -> bool {
+        path.starts_with(&self.path) || self.mount_point().is_some_and(|mounted| path.starts_with(mounted))
+    }
+
+    fn open_archive(&self, views: &Views, directory: &Path, label: Label, progress: OnProgress<'_>) -> Result<Archive> {
+        let device = views.tree().device();
+        let base = views.base();
+        let mut done = 0;
+        let mut tell = |bytes| {
+            done += bytes;
+            progress(&Progress { files: 0, bytes: done, total_bytes: 0 })
+        };
+        Archive::open(directory, label, base, index_entry, &|mark| device.holds(base, mark), &mut tell)
+    }
+
+    /// The archive that is attached, opened if it is not; an error says why that cannot be.
+    pub(super) fn open_attached(&self, views: &Views, record: &ArchiveRecord) -> Result<Arc<Archive>> {
+        if let Some(archive) = self.archive(views) {
+            match archive.check_there() {
+                Ok(()) => return Ok(archive),
+                // What is below the path now may be the archive all the same.
+                Err(_) => views.tree().device().set_archive(views.base(), None),
+            }
+        }
+        let directory = &record.directory;
+        let Ok(Some(label)) = Label::read(directory) else {
+            Label::read(directory).map_or_else(Err, |_| Err(missing_label(directory)))?
+        };
+        check_owner(&label, &self.origin(views)?, directory)?;
+        if label.archive != record.id {
+            let shown = directory.display();
+            let text = format!(
+                "{shown} is another archive than the one that is attached; put that one back, or `pitfs archive detach`"
+            );
+            return Err(refused(Errno::INVAL, text));
+        }
+        let archive = Arc::new(self.open_archive(views, directory, label, &mut |_| Ok(()))?);
+        views.tree().device().set_archive(views.base(), Some(archive.clone()));
+        Ok(archive)
+    }
+
+    /// Opens the archives that were attached; one that is not there is left out until it is looked for again.
+    pub(super) fn attach_known(&self) -> Result<()> {
+        let bases: Vec<BaseId> = self.views.tree().device().look()?.bases().map(|(id, _)| id).collect();
+        for base in bases {
+            let views = self.views.of(base);
+            if let Some(record) = self.archive_record(&views)?
+                && let Err(error) = self.open_attached(&views, &record)
+            {
+                log::warn!("the archive {} is not shown: {error}", record.directory.display());
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks again what the archive that is attached has, also where it could not be opened until now, and shows
+    /// what can be reached again.
+    pub(super) fn look_again(&self, views: &Views) -> Result<()> {
+        let Some(record) = self.archive_record(views)? else { return Ok(()) };
+        let before = views.all_snapshots()?;
+        let device = views.tree().device();
+        let looked = self
+            .open_attached(views, &record)
+            .and_then(|archive| archive.refresh(&|mark| device.holds(views.base(), mark), &mut |_| Ok(())));
+        self.tell_of_difference(views, before)?;
+        looked
+    }
+
+    pub fn detach(&self, views: &Views, directory: Option<&Path>) -> Result<Detached> {
+        let directory = self.check_meant(views, directory)?;
+        let leads_to = {
+            let look = views.tree().device().look()?;
+            let anchor = look.base_record(views.base())?.archive.as_ref().and_then(|archive| archive.anchor);
+            anchor.map(|anchor| look.snapshot(views.base(), anchor.epoch)).transpose()?.flatten()
+        };
+        let shown = views.all_snapshots()?;
+        views.set_archive(None, Some(&[]))?;
+        views.tree().device().set_archive(views.base(), None);
+        self.tell_of_all(views, &shown);
+        Ok(Detached { directory, leads_to: leads_to.map(|snapshot| snapshot.record.name) })
+    }
+
+    /// That the archive given is the one attached.
+    fn check_meant(&self, views: &Views, directory: Option<&Path>) -> Result<PathBuf> {
+        let attached = self.archive_record(views)?.map(|archive| archive.directory);
+        let attached = attached.ok_or_else(|| {
+            refused(Errno::NOENT, "no archive is attached; `pitfs archive attach DIR` does that".into())
+        })?;
+        match directory.map(|directory| directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf())) {
+            Some(given) if given != attached => {
+                let text = format!("{} is attached, not {}", attached.display(), given.display());
+                Err(refused(Errno::INVAL, text))
+            }
+            _ => Ok(attached),
+        }
+    }
+
+    /// What there is to be said of an archive, attached or not.
+    pub fn archive_info(&self, views: &Views, directory: Option<&Path>) -> Result<ArchiveInfo> {
+        if self.check_meant(views, directory).is_ok() {
+            self.look_again(views)?;
+            let archive = self.archive(views).ok_or(Error::Posix(Errno::NOENT))?;
+            return self.info_of(views, &archive);
+        }
+        match directory {
+            Some(directory) if directory.is_dir() => self.survey_info(views, directory),
+            Some(directory) => {
+                let missing = if directory.exists() { "it is no directory" } else { "there is no such directory" };
+                Err(refused(Errno::NOENT, format!("there is no archive at {}: {missing}", directory.display())))
+            }
+            None => self.check_meant(views, None).map(|_| Err(Error::Posix(Errno::NOENT)))?,
+        }
+    }
+
+    /// What there is to be said of the archive that is attached, if one is, also where it is not there.
+    pub fn attached_info(&self, views: &Views) -> Result<Option<ArchiveInfo>> {
+        let Some(record) = self.archive_record(views)? else { return Ok(None) };
+        match self.open_attached(views, &record) {
+            Ok(archive) => self.info_of(views, &archive).map(Some),
+            Err(error) => {
+                let missing = missing_times(views, &[])?;
+                let problems = vec![error.to_string()];
+                Ok(Some(ArchiveInfo { missing, ..info(views, &record.directory, Vec::new(), problems)? }))
+            }
+        }
+    }
+
+    /// Reads and verifies every increment; what is wrong is in the answer, with the times it costs.
+    pub fn verify_archive(
+        &self,
+        views: &Views,
+        directory: Option<&Path>,
+        progress: OnProgress<'_>,
+    ) -> Result<ArchiveInfo> {
+        let mut info = self.archive_info(views, directory)?;
+        let mut done = 0;
+        let read = info.increments.iter().filter(|increment| increment.merged_into.is_none());
+        let total_bytes = read.map(|increment| increment.bytes).sum();
+        for at in 0..info.increments.len() {
+            if info.increments[at].merged_into.is_some() {
+                continue;
+            }
+            let file = info.increments[at].file.clone();
+            let verified = crate::archive::open_named(&file).and_then(|reader| {
+                reader.verify(&mut |bytes| progress(&Progress { files: at as u64, bytes: done + bytes, total_bytes }))
+            });
+            done += info.increments[at].bytes;
+            match verified {
+                Ok(()) => {
+                    info.whole += 1;
+                    info.whole_bytes += info.increments[at].bytes;
+                }
+                Err(error) if error.errno() == Errno::INTR => return Err(error),
+                Err(error) => {
+                    let first = &info.increments[0];
+                    let last = &info.increments[at];
+                    let text = format!(
+                        "{error}; the times from {} to {} cannot be relied on",
+                        first.time.as_text(),
+                        last.time.as_text()
+                    );
+                    info.problems.push(text);
+                }
+            }
+        }
+        Ok(info)
+    }
+
+    pub(super) fn tell_of_all(&self, views: &Views, snapshots: &[Snapshot]) {
+        for snapshot in snapshots {
+            self.tell_of(views.base(), &snapshot.record.name);
+        }
+    }
+
+    /// Tells the kernel which times came and went since `before`.
+    pub(super) fn tell_of_difference(&self, views: &Views, before: Vec<Snapshot>) -> Result<()> {
+        let after = views.all_snapshots()?;
+        let epochs = |all: &[Snapshot]| all.iter().map(|snapshot| snapshot.epoch).collect::<BTreeSet<_>>();
+        let (had, has) = (epochs(&before), epochs(&after));
+        let mut changed = before;
+        changed.retain(|snapshot| !has.contains(&snapshot.epoch));
+        changed.extend(after.into_iter().filter(|snapshot| !had.contains(&snapshot.epoch)));
+        self.tell_of_all(views, &changed);
+        Ok(())
+    }
+
+    /// What is in a directory that is not attached.
+    fn survey_info(&self, views: &Views, directory: &Path) -> Result<ArchiveInfo> {
+        let origin = self.origin(views)?;
+        let Survey { mut increments, leftovers, broken } = Survey::of(directory)?;
+        let mut problems: Vec<String> = broken.iter().map(problem_text).collect();
+        let mut foreign = increments.iter().filter(|increment| increment.header.store != origin.store);
+        if let Some(first) = foreign.next() {
+            let (number, first) = (1 + foreign.count(), first.path.display());
+            problems.push(format!(
+                "of the increments in {}, {number} are of another store, such as {first}: to that store they are an archive, to this one \
+                 they are nothing",
+                directory.display()
+            ));
+        }
+        let left: HashSet<&PathBuf> = leftovers.iter().map(|left| &left.increment.path).collect();
+        increments.retain(|one| !left.contains(&one.path));
+        let whole = increments.into_iter().map(|increment| increment_info(increment, problems.is_empty()));
+        let increments = sorted(whole.chain(leftovers.into_iter().map(leftover_info)));
+        info(views, directory, increments, problems)
+    }
+
+    pub(super) fn info_of(&self, views: &Views, archive: &Archive) -> Result<ArchiveInfo> {
+        let reachable = archive.increments().into_iter().map(|increment| increment_info(increment, true));
+        let others = archive.others().into_iter().map(|increment| increment_info(increment, false));
+        let increments = sorted(reachable.chain(others).chain(archive.leftovers().into_iter().map(leftover_info)));
+        let missing = missing_times(views, &archive.marks_after(0))?;
+        let mut problems = problems_of(&archive.broken());
+        if let (true, Some(last)) = (problems.is_empty(), missing.last()) {
+            let continues = check_continues(&archive.reach(), self.archive_record(views)?.as_ref());
+            problems.push(match continues {
+                Ok(()) => removed(archive.directory(), missing.len(), last),
+                Err(error) => error.to_string(),
+            });
+        }
+        let found = info(views, archive.directory(), increments, problems)?;
+        Ok(ArchiveInfo { missing, ..found })
+    }
+}
+
+pub(super) fn attached_already(attached: &ArchiveRecord) -> Error {
+    let shown = attached.directory.display();
+    refused(Errno::BUSY, format!("{shown} is attached already; `pitfs archive detach` comes first"))
+}
+
+/// Nothing is where the archive that is attached should be, or where another one would be.
+fn not_that_one(attached: &ArchiveRecord, directory: &Path) -> Error {
+    if attached.directory == directory { not_there(directory) } else { attached_already(attached) }
+}
+
+/// Whether a directory is missing, or has nothing of an archive.
+fn is_without_archive(directory: &Path) -> Result<bool> {
+    if !directory.is_dir() {
+        return Ok(!directory.exists());
+    }
+    if Label::read(directory)?.is_some() {
+        return Ok(false);
+    }
+    let Survey { increments, broken, .. } = Survey::of(directory)?;
+    Ok(increments.is_empty() && broken.is_empty())
+}
+
+/// The directory has increments and no label, or nothing at all.
+fn missing_label(directory: &Path) -> Error {
+    match Survey::of(directory) {
+        Ok(found) if !found.increments.is_empty() => {
+            let shown = directory.display();
+            let text = format!(
+                "{shown} has increments and no label: they are of format 3, or it was lost; `pitfs archive attach {shown}` makes one"
+            );
+            refused(Errno::INVAL, text)
+        }
+        _ => not_there(directory),
+    }
+}
+
+fn check_owner(label: &Label, origin: &Origin, directory: &Path) -> Result<()> {
+    let shown = directory.display();
+    let whose = match (label.store == origin.store, label.base == origin.base) {
+        (true, true) => return Ok(()),
+        (true, false) => "another base of this store",
+        (false, _) => "another store",
+    };
+    let text = format!("{shown} is the archive of {whose}; each base of each store needs a directory of its own");
+    Err(refused(Errno::INVAL, text))
+}
+
+/// Increments of which none leads to something that the store has are of no use to it.
+fn check_leads_somewhere(archive: &Reach) -> Result<()> {
+    if archive.tip.is_some() {
+        return Ok(());
+    }
+    let (Some(first), Some(last)) = (archive.others.first(), archive.others.last()) else {
+        return match archive.broken.first() {
+            Some(broken) => Err(refused(Errno::INVAL, broken.problem.clone())),
+            None => Ok(()),
+        };
+    };
+    Err(refused(
+        Errno::INVAL,
+        format!(
+            "the archive leads to the snapshot {:?} ({}), which the store does not hold: its times from {} to {} cannot be reached. Put back what was saved after them, or attach \
+             a directory that has it",
+            last.header.to.name,
+            last.header.to.time.as_text(),
+            first.header.from.time.as_text(),
+            last.header.from.time.as_text()
+        ),
+    ))
+}
+
+/// Of an archive in which nothing is wrong, but for what was taken from it.
+fn removed(directory: &Path, count: usize, last: &MissingTime) -> String {
+    let times = if count == 1 { "a time" } else { "times" };
+    format!(
+        "the archive {} has not any more what it had: {times}, up to {:?} ({}), whose increments were removed; put them back, or the next roll \
+         or `pitfs archive prune` forgets them",
+        directory.display(),
+        last.name,
+        last.time.as_text()
+    )
+}
+
+/// What the store knows the archive had and has not now, nor the store.
+fn missing_times(views: &Views, there: &[Mark]) -> Result<Vec<MissingTime>> {
+    let look = views.tree().device().look()?;
+    let mut known = look.known_archived(views.base())?;
+    let has: BTreeSet<u32> = there.iter().map(|mark| mark.epoch).collect();
+    known.retain(|mark| !has.contains(&mark.epoch));
+    let mut missing = Vec::new();
+    for mark in known {
+        let is_stored = look.snapshot(views.base(), mark.epoch)?.is_some_and(|snapshot| !snapshot.is_archived);
+        if !is_stored {
+            let Mark { epoch, name, time, is_save, id: _ } = mark;
+            missing.push(MissingTime { name, time, epoch, is_save });
+        }
+    }
+    Ok(missing)
+}
+
+fn info(views: &Views, directory: &Path, increments: Vec<IncrementInfo>, problems: Vec<String>) -> Result<ArchiveInfo> {
+    Ok(ArchiveInfo {
+        directory: directory.to_path_buf(),
+        base: views.base_name()?,
+        bytes: increments.iter().map(|increment| increment.bytes).sum(),
+        increments,
+        problems,
+        whole: 0,
+        whole_bytes: 0,
+        missing: Vec::new(),
+    })
+}
+
+fn increment_info(increment: Increment, is_reachable: bool) -> IncrementInfo {
+    IncrementInfo {
+        is_reachable,
+        is_save: increment.header.from.is_save,
+        name: increment.header.from.name,
+        time: increment.header.from.time,
+        epoch: increment.header.from.epoch,
+        bytes: increment.bytes,
+        file: increment.path,
+        merged_into: None,
+    }
+}
+
+fn leftover_info(leftover: Leftover) -> IncrementInfo {
+    IncrementInfo { merged_into: Some(leftover.merged), ..increment_info(leftover.increment, false) }
+}
+
+/// The oldest first, and of several that begin at one time the parts behind the one into which they were merged.
+fn sorted(increments: impl Iterator<Item = IncrementInfo>) -> Vec<IncrementInfo> {
+    let mut increments: Vec<IncrementInfo> = increments.collect();
+    increments.sort_by_key(|increment| (increment.epoch, increment.merged_into.is_some()));
+    increments
+}
+
+fn problem_text(broken: &Broken) -> String {
+    let path = broken.path.display().to_string();
+    if broken.problem.contains(&path) { broken.problem.clone() } else { format!("{path}: {}", broken.problem) }
+}
+
+pub(super) fn problems_of(broken: &[Broken]) -> Vec<String> {
+    broken.iter().map(problem_text).collect()
+}

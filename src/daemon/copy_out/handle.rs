@@ -1,0 +1,172 @@
+//! Attributes of what was put in a directory, in the order in which one does not undo another.
+
+use super::put::Tally;
+use crate::clock::Timestamp;
+use crate::daemon::descent::{path_in, path_of};
+use crate::error::{Error, Result};
+use crate::meta::shown;
+use crate::tree::{Inode, Kind};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+const LISTS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+
+/// A file or directory whose attributes are set.
+pub(super) enum Handle<'a> {
+    /// Open for reading or writing.
+    File(&'a File),
+    /// Open as a path only.
+    Path(PathBuf),
+    /// A symlink, by its name in a directory.
+    Link(PathBuf),
+}
+
+type Answer = std::result::Result<(), Errno>;
+
+impl Handle<'_> {
+    fn set_owner(&self, uid: u32, gid: u32) -> Answer {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        match self {
+            Handle::File(file) => rustix::fs::fchown(file, uid, gid),
+            Handle::Path(path) => rustix::fs::chownat(CWD, path, uid, gid, AtFlags::empty()),
+            Handle::Link(path) => rustix::fs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    }
+
+    fn set_mode(&self, permissions: u32) -> Answer {
+        let mode = Mode::from(permissions);
+        match self {
+            Handle::File(file) => rustix::fs::fchmod(file, mode),
+            Handle::Path(path) => rustix::fs::chmod(path, mode),
+            Handle::Link(_) => Ok(()),
+        }
+    }
+
+    fn set_times(&self, found: &Inode) -> Answer {
+        let timespec = |time: Timestamp| Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
+        let times = Timestamps { last_access: timespec(found.atime), last_modification: timespec(found.mtime) };
+        match self {
+            Handle::File(file) => rustix::fs::futimens(file, &times),
+            Handle::Path(path) => rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()),
+            Handle::Link(path) => rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8]) -> Answer {
+        match self {
+            Handle::File(file) => rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()),
+            Handle::Path(path) => rustix::fs::setxattr(path, name, value, XattrFlags::empty()),
+            Handle::Link(path) => rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()),
+        }
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> Answer {
+        match self {
+            Handle::File(file) => rustix::fs::fremovexattr(file, name),
+            Handle::Path(path) => rustix::fs::removexattr(path, name),
+            Handle::Link(path) => rustix::fs::lremovexattr(path, name),
+        }
+    }
+
+    /// The names of its xattrs; none where there cannot be any.
+    fn xattrs(&self) -> std::result::Result<Vec<Vec<u8>>, Errno> {
+        let mut buffer = vec![0; 1 << 10];
+        let len = loop {
+            let listed = match self {
+                Handle::File(file) => rustix::fs::flistxattr(file, &mut buffer),
+                Handle::Path(path) => rustix::fs::listxattr(path, &mut buffer),
+                Handle::Link(path) => rustix::fs::llistxattr(path, &mut buffer),
+            };
+            match listed {
+                Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 8, 0),
+                Err(Errno::OPNOTSUPP) => break 0,
+                result => break result?,
+            }
+        };
+        let names = buffer[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        Ok(names.map(<[u8]>::to_vec).collect())
+    }
+
+    /// A directory that was just made has the lists of the one above it: nothing that is put in it is to have them.
+    pub fn drop_default_list(&self) {
+        // Where there is none, or there are no lists, nothing has to be done; what stays is seen again at the end.
+        let _there_is_none = self.remove_xattr(LISTS[1]);
+    }
+
+    /// Owner, xattrs, mode and times. Xattrs come after the owner, whose change takes capabilities away, and the mode
+    /// after the lists, which change it. `problem` is told of xattrs that stay as they are.
+    pub fn set(
+        &self,
+        found: &Inode,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+        is_root: bool,
+        mut problem: impl FnMut(String),
+    ) -> Result<()> {
+        let failed = |what: &'static str| move |errno: Errno| Error::media(what, errno.into());
+        if is_root {
+            self.set_owner(found.uid, found.gid).map_err(failed("setting its owner"))?;
+        }
+        let known = self.xattrs().map_err(failed("listing its xattrs"))?;
+        for name in known.iter().filter(|name| is_carried(name) && !xattrs.iter().any(|(other, _)| other == *name)) {
+            if let Err(errno) = self.remove_xattr(name) {
+                let error = io::Error::from(errno);
+                problem(format!("the xattr {}, which it did not have, could not be removed: {error}", shown(name)));
+            }
+        }
+        for (name, value) in xattrs {
+            if let Err(errno) = self.set_xattr(name, value) {
+                problem(format!("the xattr {} could not be set: {}", shown(name), io::Error::from(errno)));
+            }
+        }
+        self.set_mode(found.permissions()).map_err(failed("setting its mode"))?;
+        self.set_times(found).map_err(failed("setting its times"))
+    }
+}
+
+/// Whether an xattr is part of a file and not a label of the system it is on.
+fn is_carried(name: &[u8]) -> bool {
+    LISTS.contains(&name)
+        || name == b"security.capability"
+        || name.starts_with(b"user.")
+        || name.starts_with(b"trusted.")
+}
+
+/// What has a name in a directory and is no regular file, without following it if it is a link.
+pub(super) struct Named(Option<OwnedFd>, PathBuf);
+
+impl Named {
+    pub fn open(directory: &OwnedFd, name: &[u8], kind: Kind) -> io::Result<Named> {
+        if kind == Kind::Symlink {
+            return Ok(Named(None, path_in(directory, name)));
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+        let path = path_of(&file);
+        Ok(Named(Some(file), path))
+    }
+
+    pub fn handle(&self) -> Handle<'static> {
+        match &self.0 {
+            Some(_) => Handle::Path(self.1.clone()),
+            None => Handle::Link(self.1.clone()),
+        }
+    }
+}
+
+impl Tally {
+    /// Sets attributes, and notes what stays as it is.
+    pub(super) fn set(
+        &self,
+        (number, target): (u64, &[u8]),
+        handle: &Handle<'_>,
+        found: &Inode,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+        is_root: bool,
+    ) -> Result<()> {
+        handle.set(found, xattrs, is_root, |text| self.problem(number, target, text))
+    }
+}

@@ -1,0 +1,105 @@
+//! What a roll would do. Nothing is taken, written, attached or freed.
+
+use super::{
+    RollOptions, active_before, attached, check_continues, check_names_are_free, is_done_with, to_free, unsaved,
+};
+use crate::archive::{Reach, check_writable};
+use crate::daemon::Daemon;
+use crate::daemon::archives::problems_of;
+use crate::device::{Purpose, SnapOptions, Snapshot};
+use crate::error::{Errno, Error, Result};
+use crate::view::{SnapRequest, Views};
+use std::path::{Path, PathBuf};
+
+/// What a roll of a base would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollPlan {
+    /// Without a name that was given, its name is that of this moment.
+    pub taken: Snapshot,
+    /// Snapshots that would protect nothing any more.
+    pub deactivated: Vec<Snapshot>,
+    /// Where increments would go.
+    pub archive: Option<PathBuf>,
+    /// Times that the archive would have besides.
+    pub saved: Vec<Snapshot>,
+    /// Snapshots that would go.
+    pub freed: Vec<Snapshot>,
+    /// What is wrong with the archive.
+    pub problems: Vec<String>,
+}
+
+impl Daemon {
+    pub fn plan_roll(&self, views: &Views, options: &RollOptions) -> Result<RollPlan> {
+        let _rolling = self.begin_rolling()?;
+        let archive = self.archive_rolled_to(views, options.archive.as_deref())?;
+        let taken = self.snapshot_all(&views.rehearsing(), &[views.base()], request(options))?;
+        let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
+        plan(views, taken, archive, options.keep)
+    }
+
+    /// The same of all bases of a group.
+    pub fn plan_roll_group(&self, views: &Views, group: &[u8], options: &RollOptions) -> Result<Vec<RollPlan>> {
+        let _rolling = self.begin_rolling()?;
+        let mut archives = Vec::new();
+        let members = views.group(group)?;
+        for base in &members {
+            let views = views.of(*base);
+            let given = self.archive_of_member(&views, options.archive.as_deref())?;
+            let archive = views.as_one_of(members.len(), self.archive_rolled_to(&views, given.as_deref()))?;
+            archives.push((*base, archive));
+        }
+        let taken = self.snapshot_group(&views.rehearsing(), group, request(options))?;
+        let plans = archives.into_iter().filter_map(|(base, archive)| {
+            let taken = taken.iter().find(|taken| taken.base == base)?.clone();
+            Some(plan(&views.of(base), taken, archive, options.keep))
+        });
+        plans.collect()
+    }
+
+    /// What the archive that would be rolled to has; `None` where none is attached or given.
+    fn archive_rolled_to(&self, views: &Views, given: Option<&Path>) -> Result<Option<Reach>> {
+        let record = attached(views, given)?;
+        let reach = match (&record, given) {
+            (None, None) => return Ok(None),
+            (None, Some(directory)) => self.reach_of(views, directory)?,
+            (Some(record), _) => {
+                self.look_again(views)?;
+                self.open_attached(views, record)?.reach()
+            }
+        };
+        if reach.directory.exists() {
+            check_writable(&reach.directory)?;
+        }
+        check_continues(&reach, record.as_ref())?;
+        check_names_are_free(&reach, views.snapshots()?)?;
+        Ok(Some(reach))
+    }
+}
+
+fn request(options: &RollOptions) -> SnapRequest<'_> {
+    let name = options.name.as_ref().map(|name| name.as_slice());
+    SnapRequest { name, options: SnapOptions { purpose: Purpose::Roll, ..SnapOptions::default() } }
+}
+
+fn plan(views: &Views, taken: Snapshot, archive: Option<Reach>, keep: Option<u64>) -> Result<RollPlan> {
+    let mut all = views.snapshots()?;
+    all.push(taken.clone());
+    let mut saved = archive.as_ref().map_or(Vec::new(), |archive| unsaved(archive, all.clone()));
+    // The last is what the newest increment leads to, and stays.
+    saved.pop();
+    let freed = match keep {
+        None => Vec::new(),
+        Some(keep) => to_free(views, all.clone(), keep, |snapshot| match &archive {
+            None => true,
+            Some(archive) => is_done_with(archive, snapshot) || saved.contains(snapshot),
+        })?,
+    };
+    Ok(RollPlan {
+        deactivated: active_before(all, &taken),
+        problems: archive.as_ref().map_or(Vec::new(), |archive| problems_of(&archive.broken)),
+        archive: archive.map(|archive| archive.directory),
+        taken,
+        saved,
+        freed,
+    })
+}

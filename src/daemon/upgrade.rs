@@ -1,0 +1,200 @@
+//! Bringing a store to the present format, and back until that is confirmed.
+//!
+//! ```text
+//! format 3 ──▶ upgrading ──records, one commit──▶ upgraded ──confirm──▶ format 4
+//!    ▲                                               │ undo
+//!    └──────── going back ◀──────────────────────────┘
+//! ```
+//!
+//! The file `store` says where a store is on the way: what was interrupted is done again, or undone. Only this does it, never a
+//! mount. Before anything is touched all of it is tried over the store's files, which tells how much room it takes.
+
+use super::identity::{FORMAT, Identity, OLDEST, Step, explain_missing, read_identity, write_identity};
+use super::{Daemon, Lock, OnProgress, Use};
+use crate::archive::{Label, Survey, remove_index};
+use crate::device::{BaseId, downgrade, upgrade};
+use crate::error::{Errno, Error, Result};
+use crate::media::{DiskDir, MediaDir, ScratchDir};
+use crate::meta::Reserve;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What became of a store and of the archives that it knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpgradeReport {
+    pub from: u32,
+    pub to: u32,
+    /// It can still be undone.
+    pub can_be_undone: bool,
+    pub archives: Vec<PathBuf>,
+    /// What could not be brought over, and what to do.
+    pub problems: Vec<String>,
+}
+
+fn media_of(path: &Path) -> Arc<dyn MediaDir> {
+    Arc::new(DiskDir::new(path))
+}
+
+impl Daemon {
+    /// Brings a store that nobody has open to the present format, with the archives that are attached, where they are
+    /// or in the directory given.
+    pub fn upgrade(path: &Path, archive: Option<&Path>, progress: OnProgress<'_>) -> Result<UpgradeReport> {
+        let path = path.canonicalize().map_err(|error| explain_missing(path, error))?;
+        let lock = Lock::take(&path, &Use::Command)?;
+        let found = read_identity(&path)?;
+        let mut report = UpgradeReport { from: found.format, to: FORMAT, ..UpgradeReport::default() };
+        if found.step == Step::Upgrading || found.format < FORMAT {
+            report.from = OLDEST;
+            if found.step != Step::Upgrading {
+                check_upgrade(&path)?;
+            }
+            write_step(&path, Identity { format: FORMAT, step: Step::Upgrading })?;
+            upgrade(&media_of(&path))?;
+            write_step(&path, Identity { format: FORMAT, step: Step::Upgraded })?;
+        } else if found.step == Step::Undoing {
+            let text = "going back to format 3 was interrupted; `pitfs upgrade --undo` completes it";
+            return Err(Error::Store(text.into()));
+        }
+        report.can_be_undone = read_identity(&path)?.step == Step::Upgraded;
+        let daemon = Daemon::open_locked(lock)?;
+        for (base, directory) in attached(&daemon)? {
+            let directory = archive.map_or(directory, Path::to_path_buf);
+            let views = daemon.views().of(base);
+            match daemon.attach(&views, &directory, progress) {
+                Ok(_) => report.archives.push(directory),
+                Err(error) => report.problems.push(format!(
+                    "the archive {} was not brought over: {error}; `pitfs archive attach DIR` does that when it is there",
+                    directory.display()
+                )),
+            }
+        }
+        daemon.close()?;
+        Ok(report)
+    }
+
+    /// Brings a store back to the format from which it was upgraded, with all that was done since.
+    pub fn undo_upgrade(path: &Path) -> Result<UpgradeReport> {
+        let path = path.canonicalize().map_err(|error| explain_missing(path, error))?;
+        let mut lock = Lock::take(&path, &Use::Command)?;
+        let found = read_identity(&path)?;
+        let mut report = UpgradeReport { from: FORMAT, to: OLDEST, ..UpgradeReport::default() };
+        match found.step {
+            Step::Upgraded => {
+                // What is in the journal is in the tables when it is closed.
+                let daemon = Daemon::open_locked(lock)?;
+                let archives = attached(&daemon)?;
+                daemon.close()?;
+                drop(daemon);
+                lock = Lock::take(&path, &Use::Command)?;
+                if read_identity(&path)? != found {
+                    let text = "the store was upgraded, confirmed or undone by somebody else meanwhile";
+                    return Err(Error::Refused(Errno::BUSY, text.into()));
+                }
+                let archives: Vec<PathBuf> = archives.into_iter().map(|(_, directory)| directory).collect();
+                archives.iter().try_for_each(|directory| check_can_go_back(directory))?;
+                for directory in &archives {
+                    remove_index(directory)?;
+                    Label::remove(directory)?;
+                }
+                report.archives = archives;
+            }
+            Step::Undoing | Step::Upgrading => {}
+            Step::None => {
+                let text = match found.format {
+                    FORMAT => {
+                        "there is no upgrade to be undone: it was confirmed, or the store was made in this format"
+                    }
+                    _ => "the store was not upgraded; there is nothing to be undone",
+                };
+                return Err(Error::Refused(Errno::INVAL, text.into()));
+            }
+        }
+        write_step(&path, Identity { format: FORMAT, step: Step::Undoing })?;
+        downgrade(&media_of(&path))?;
+        write_step(&path, Identity { format: OLDEST, step: Step::None })?;
+        drop(lock);
+        Ok(report)
+    }
+
+    /// Ends the time in which an upgrade can be undone.
+    pub fn confirm_upgrade(path: &Path) -> Result<UpgradeReport> {
+        let path = path.canonicalize().map_err(|error| explain_missing(path, error))?;
+        let _lock = Lock::take(&path, &Use::Command)?;
+        match read_identity(&path)? {
+            Identity { format: FORMAT, step: Step::Upgraded } => {
+                write_step(&path, Identity { format: FORMAT, step: Step::None })?;
+                Ok(UpgradeReport { from: OLDEST, to: FORMAT, ..UpgradeReport::default() })
+            }
+            _ => Err(Error::Refused(Errno::INVAL, "there is no upgrade to be confirmed".into())),
+        }
+    }
+}
+
+/// What else is written than records: the file `store`.
+const STEP_BYTES: u64 = 64 << 10;
+
+/// That a store can be brought over, and back: it is tried, and there is room for both.
+fn check_upgrade(path: &Path) -> Result<()> {
+    let scratch = Arc::new(ScratchDir::over(path));
+    upgrade(&(scratch.clone() as Arc<dyn MediaDir>))?;
+    let failed = |error| Error::media(format!("looking at {}", path.display()), error);
+    let disk = media_of(path);
+    let free = disk.room().map_err(failed)?.available + Reserve::bytes_in(&*disk).map_err(failed)?;
+    let needed = 2 * (scratch.written_bytes() + STEP_BYTES);
+    if free < needed {
+        let text = format!(
+            "bringing the store {} over, and back if that is wanted, takes up to {} KiB of room, and {} are free: nothing was changed; \
+             make room on its disk first",
+            path.display(),
+            needed.div_ceil(1024),
+            free / 1024
+        );
+        return Err(Error::Refused(Errno::NOSPC, text));
+    }
+    Ok(())
+}
+
+/// Notes where the store is on the way, with room of the reserve where the disk is full.
+fn write_step(path: &Path, identity: Identity) -> Result<()> {
+    loop {
+        match write_identity(path, identity) {
+            Err(error) if error.is_no_space() => {
+                let reserve = Reserve::open(media_of(path)).and_then(|reserve| reserve.give_up_some());
+                if !reserve.is_ok_and(|gave| gave) {
+                    return Err(error);
+                }
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The archives that a store knows, by base.
+fn attached(daemon: &Daemon) -> Result<Vec<(BaseId, PathBuf)>> {
+    let look = daemon.views().tree().device().look()?;
+    let directory = |base| Some((base, look.base_record(base).ok()?.archive.as_ref()?.directory.clone()));
+    Ok(look.bases().filter_map(|(base, _)| directory(base)).collect())
+}
+
+/// What was saved since the upgrade is not read by what knows format 3.
+fn check_can_go_back(directory: &Path) -> Result<()> {
+    let shown = directory.display();
+    if directory.to_str().is_none() {
+        let text =
+            format!("format 3 cannot name the archive {shown}, which is not UTF-8; `pitfs archive detach` comes first");
+        return Err(Error::Refused(Errno::INVAL, text));
+    }
+    if !directory.is_dir() {
+        let text = format!("the archive {shown} is not there; make it available, or `pitfs archive detach` it first");
+        return Err(Error::Refused(Errno::NOENT, text));
+    }
+    let Survey { increments, .. } = Survey::of(directory)?;
+    let newer = increments.iter().filter(|increment| !increment.is_of_format_3()).count();
+    if newer > 0 {
+        let text = format!(
+            "{newer} increments were saved to {shown} since, which format 3 could not read; detach the archive to go back without it"
+        );
+        return Err(Error::Refused(Errno::BUSY, text));
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! Small processes beside the daemon, for what may wait for the mount.
+//!
+//! A thread that waits in the kernel for its own mount cannot be killed there, and a process does not let go of
+//! anything before its last thread has ended: a daemon that is killed while one of its threads waits for what the others
+//! can no longer answer would stay for ever, with the store's lock and with all who wait for its mount. So no
+//! thread of the daemon does what can wait for the mount. A companion does, and the daemon waits for that on a socket,
+//! where it can be killed.
+//!
+//! | companion | does | has |
+//! |---|---|---|
+//! | notifier | hands the kernel notifications, which wait for locks of pages and directories | the connection, joined anew |
+//! | visitor | opens and syncs files of the mount, looks at them, sets what they are already (`beside.rs`), and unmounts it | nothing |
+//!
+//! - They are started when the mount is up, beside what it has to do first, and again if they were killed. Each ends with the daemon: the
+//!   socket is closed then.
+//! - The visitor does not have the connection: it is aborted when the daemon is gone, which frees the visitor.
+//! - The notifier has one of its own, through which nothing is read while the daemon lives. What the daemon had read and
+//!   not answered ends when it is gone; what nobody has read the notifier refuses, until its own notification is
+//!   through. Then it ends, and the connection with it.
+//!
+//! Messages: the length (32 bits, in the machine's order) and that many bytes. Answers: [`ANSWER`] bytes for each message.
+
+mod notifier;
+mod visitor;
+
+pub(super) use visitor::Visit;
+
+use crate::error::{Errno, Error, Result};
+use parking_lot::Mutex;
+use rustix::fd::BorrowedFd;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The hidden command that makes a process a companion; what it is follows.
+pub const COMMAND: &str = "companion";
+
+/// An error number, or 0, in 32 bits, then 64 bits that depend on the message.
+const ANSWER: usize = 12;
+/// Messages that are under way at a time: their answers fit into the socket's buffer.
+const WINDOW: usize = 256;
+const MESSAGE_BYTES_MAX: usize = 1 << 16;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Notifier,
+    Visitor,
+}
+
+impl Role {
+    const ALL: [Role; 2] = [Role::Notifier, Role::Visitor];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Notifier => "notifier",
+            Role::Visitor => "visitor",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// The error number, and a number that depends on what was asked.
+pub(super) type Outcome = (Result<(), Errno>, u64);
+
+struct Running {
+    child: Child,
+    socket: UnixStream,
+}
+
+/// The daemon's end.
+pub(super) struct Companion {
+    role: Role,
+    device: Arc<File>,
+    /// Its process number, 0 while there is none.
+    process: Arc<AtomicU32>,
+    running: Mutex<Option<Running>>,
+}
+
+impl Companion {
+    pub(super) fn new(role: Role, device: Arc<File>, process: Arc<AtomicU32>) -> Companion {
+        Companion { role, device, process, running: Mutex::default() }
+    }
+
+    /// Has messages dealt with in their order. An error if there is no companion to be had.
+    pub(super) fn ask(&self, messages: &[Vec<u8>]) -> io::Result<Vec<Outcome>> {
+        let mut running = self.running.lock();
+        if let Some(known) = running.as_mut() {
+            match known.exchange(messages) {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(error) => {
+                    log::warn!("the {} of this daemon is gone ({error}); another one is started", self.role.name())
+                }
+            }
+            if let Some(mut gone) = running.take() {
+                self.process.store(0, Ordering::Release);
+                gone.child.wait()?;
+            }
+        }
+        // What was done in part is done again: each message can be.
+        running.insert(self.start()?).exchange(messages)
+    }
+
+    /// Has it running before it is needed: whoever asks meanwhile waits for the start of this one.
+    pub(super) fn prepare(&self) {
+        let mut running = self.running.lock();
+        if running.is_none() {
+            match self.start() {
+                Ok(started) => *running = Some(started),
+                // Whoever needs it tries again, and says what follows.
+                Err(error) => log::debug!("no {} yet: {error}", self.role.name()),
+            }
+        }
+    }
+
+    /// The process that is a companion now.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.running.lock().as_ref().map(|running| running.child.id())
+    }
+
+    fn start(&self) -> io::Result<Running> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let device = match self.role {
+            Role::Notifier => {
+                let joined = File::options().read(true).write(true).open(super::mount::DEVICE)?;
+                crate::system::join_connection(&joined, &self.device)?;
+                Stdio::from(joined)
+            }
+            Role::Visitor => Stdio::null(),
+        };
+        let mut command = Command::new(program());
+        command.arg(COMMAND).arg(self.role.name()).current_dir("/");
+        command.stdin(OwnedFd::from(theirs)).stdout(device).stderr(Stdio::null());
+        let child = command.spawn()?;
+        self.process.store(child.id(), Ordering::Release);
+        Ok(Running { child, socket: ours })
+    }
+}
+
+/// This program, also if its file was replaced since.
+pub fn program() -> PathBuf {
+    match std::env::current_exe() {
+        Ok(path) if path.exists() => path,
+        _ => PathBuf::from("/proc/self/exe"),
+    }
+}
+
+impl Running {
+    fn exchange(&mut self, messages: &[Vec<u8>]) -> io::Result<Vec<Outcome>> {
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for messages in messages.chunks(WINDOW) {
+            let mut bytes = Vec::new();
+            for message in messages {
+                bytes.extend((message.len() as u32).to_ne_bytes());
+                bytes.extend(message);
+            }
+            self.socket.write_all(&bytes)?;
+            let mut answers = vec![0; messages.len() * ANSWER];
+            self.socket.read_exact(&mut answers)?;
+            outcomes.extend(answers.as_chunks::<ANSWER>().0.iter().map(decode));
+        }
+        Ok(outcomes)
+    }
+}
+
+fn decode(answer: &[u8; ANSWER]) -> Outcome {
+    let [a, b, c, d, number @ ..] = *answer;
+    let result = match i32::from_ne_bytes([a, b, c, d]) {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw_os_error(errno)),
+    };
+    (result, u64::from_ne_bytes(number))
+}
+
+fn encode((result, number): Outcome) -> impl Iterator<Item = u8> {
+    let errno = result.err().map_or(0, Errno::raw_os_error);
+    errno.to_ne_bytes().into_iter().chain(number.to_ne_bytes())
+}
+
+/// What a companion does until the daemon is gone.
+pub fn run(role: Role) -> Result<bool> {
+    let failed = |error| Error::media("beginning as a companion", error);
+    // What ends the daemon, or all of its group, must not end this before the daemon is done with it.
+    rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::default()).map_err(failed)?;
+    }
+    let socket = rustix::stdio::stdin();
+    match role {
+        Role::Notifier => {
+            let device = rustix::stdio::stdout();
+            notifier::watch(socket, device).map_err(failed)?;
+            serve(socket, |message| notifier::tell(device, message))
+        }
+        Role::Visitor => serve(socket, visitor::visit),
+    }
+    Ok(true)
+}
+
+fn serve(socket: BorrowedFd<'_>, mut deal_with: impl FnMut(&[u8]) -> Outcome) {
+    let mut received = Vec::new();
+    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+    loop {
+        let count = match rustix::io::read(socket, &mut *buffer) {
+            Err(Errno::INTR) => continue,
+            Ok(0) | Err(_) => return,
+            Ok(count) => count,
+        };
+        received.extend_from_slice(&buffer[..count]);
+        let mut answers = Vec::new();
+        let mut rest = received.as_slice();
+        while let Some((message, after)) = first(rest) {
+            answers.extend(encode(deal_with(message)));
+            rest = after;
+        }
+        let left = rest.len();
+        received.drain(..received.len() - left);
+        if !write_all(socket, &answers) {
+            return;
+        }
+    }
+}
+
+/// The first whole message, and what follows it.
+fn first(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_ne_bytes(*len) as usize)
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Err(Errno::INTR) => {}
+            Ok(0) | Err(_) => return false,
+            Ok(count) => bytes = &bytes[count..],
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_found_whole_and_answers_come_back_as_they_were() {
+        let mut bytes = Vec::new();
+        for message in [&b"one"[..], b"", b"three"] {
+            bytes.extend((message.len() as u32).to_ne_bytes());
+            bytes.extend(message);
+        }
+        let (one, rest) = first(&bytes).unwrap();
+        let (nothing, rest) = first(rest).unwrap();
+        assert_eq!((one, nothing), (&b"one"[..], &b""[..]));
+        assert!(first(&rest[..rest.len() - 1]).is_none());
+        assert_eq!(first(rest).unwrap(), (&b"three"[..], &b""[..]));
+        for outcome in [(Ok(()), 0), (Err(Errno::NOENT), u64::MAX), (Ok(()), 1 << 40)] {
+            let bytes: Vec<u8> = encode(outcome).collect();
+            assert_eq!(decode(bytes.as_slice().try_into().unwrap()), outcome);
+        }
+    }
+}

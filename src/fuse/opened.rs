@@ -1,0 +1,137 @@
+//! Which files of a base as it is now somebody can change without a request: those that are open for writing,
+//! through a mapping or, with the writeback cache, by write(2). Until a page is written out, only the kernel knows of it.
+//!
+//! A mapping keeps its file open. So what is not counted here has no dirty page.
+
+use super::number::{Node, Place};
+use super::{FileSystem, KEEP};
+use crate::device::{InodeNo, Moment};
+use crate::tree::Kind;
+use fuser::{FileAttr, FileType};
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// Which opens of files the kernel asks for. It asks for all of a mount, or for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Opens {
+    /// Each is a request: what may not be written to is not opened for writing.
+    #[default]
+    All,
+    /// Answered once for all.
+    None,
+}
+
+/// How often each inode is open for writing.
+#[derive(Default)]
+pub(super) struct OpenForWriting(Mutex<HashMap<InodeNo, usize>>);
+
+impl OpenForWriting {
+    pub(super) fn open(&self, inode: InodeNo) {
+        *self.0.lock().entry(inode).or_default() += 1;
+    }
+
+    /// Whether that was the last one.
+    pub(super) fn close(&self, inode: InodeNo) -> bool {
+        let mut open = self.0.lock();
+        let Some(count) = open.get_mut(&inode) else { return false };
+        *count -= 1;
+        let is_last = *count == 0;
+        if is_last {
+            open.remove(&inode);
+        }
+        is_last
+    }
+
+    pub(super) fn has(&self, inode: InodeNo) -> bool {
+        self.0.lock().contains_key(&inode)
+    }
+
+    pub(super) fn all(&self) -> Vec<InodeNo> {
+        self.0.lock().keys().copied().collect()
+    }
+}
+
+/// Live files of which pages that the kernel wrote out could not be stored, and nobody was told yet.
+#[derive(Default)]
+pub(super) struct NotStored(Mutex<HashSet<InodeNo>>);
+
+impl NotStored {
+    pub(super) fn note(&self, inode: InodeNo) {
+        self.0.lock().insert(inode);
+    }
+
+    /// Those of these files of which that is so. They are told by that.
+    pub(super) fn take(&self, inodes: &[InodeNo]) -> Vec<InodeNo> {
+        let mut known = self.0.lock();
+        inodes.iter().copied().filter(|inode| known.remove(inode)).collect()
+    }
+}
+
+impl FileSystem {
+    /// Whether the kernel can have pages of a file that it has not written out.
+    pub(super) fn may_be_dirty(&self, inode: InodeNo) -> bool {
+        self.opens == Opens::None || self.open_for_writing.has(inode)
+    }
+
+    /// All of which it can.
+    pub(super) fn which_may_be_dirty(&self) -> Vec<InodeNo> {
+        match self.opens {
+            Opens::All => self.open_for_writing.all(),
+            Opens::None => self.views.tree().held_inodes(),
+        }
+    }
+
+    /// A file that may have data of which only the kernel knows is never shown without a block: programs take such a one for
+    /// a hole from beginning to end.
+    pub(super) fn show_unseen_data(&self, place: Place, attr: &mut FileAttr) {
+        let is_empty = attr.size == 0 && !self.writeback;
+        if attr.kind == FileType::RegularFile
+            && attr.blocks == 0
+            && !is_empty
+            && place.moment == Moment::Live
+            && self.may_be_dirty(place.inode)
+        {
+            attr.blocks = 1;
+        }
+    }
+
+    /// What `st_blocks` is without data of which only the kernel knows, and whether it is not what is shown while the
+    /// file is open for writing.
+    pub(super) fn stored_blocks(&self, inode: InodeNo) -> (u64, bool) {
+        let tree = self.views.tree();
+        let Ok(found) = tree.inode(inode, Moment::Live) else { return (0, false) };
+        let blocks = found.blocks(tree.device().track_bytes());
+        (blocks, blocks == 0 && found.kind() == Kind::File && (found.size > 0 || self.writeback))
+    }
+
+    /// How long the kernel may keep attributes of an inode, and the name that leads to it. It counts no blocks itself, but
+    /// with the writeback cache it asks at every write(2) for what it may not keep: so it keeps them, and is told when
+    /// blocks are others because a file without any is opened or closed, or because it wrote pages out. While the mount
+    /// ends it is to ask (`mount/end.rs`).
+    pub(super) fn keep_attributes(&self, attr: &FileAttr) -> Duration {
+        match self.numbers.node(attr.ino.0) {
+            Ok(Node::Virtual(node)) if node.is_always_new() => Duration::ZERO,
+            Ok(Node::In(Place { inode, moment: Moment::Live, .. }))
+                if self.is_stopping_writers() && self.open_for_writing.has(inode) =>
+            {
+                Duration::ZERO
+            }
+            _ => KEEP,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_each_file_it_is_told_once_that_something_was_not_stored() {
+        let known = NotStored::default();
+        [1, 2, 3].into_iter().for_each(|inode| known.note(inode));
+        assert_eq!(known.take(&[1, 3, 4]), [1, 3]);
+        assert!(known.take(&[1, 3, 4]).is_empty());
+        assert_eq!(known.take(&[2]), [2]);
+    }
+}

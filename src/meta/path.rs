@@ -1,0 +1,74 @@
+//! Paths in records and messages: bytes as they are, since a name need not be UTF-8; text only for people.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_bytes::{ByteBuf, Bytes};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes of a file name as text; what would confuse a terminal is escaped.
+pub fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let is_plain = std::str::from_utf8(bytes).is_ok() && !text.chars().any(|c| c.is_control() || c == '\\');
+    if is_plain { text.into_owned() } else { bytes.escape_ascii().to_string() }
+}
+
+/// For `#[serde(with = "crate::meta::path")]`. JSON, which people read, gets text.
+pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    let bytes = path.as_os_str().as_bytes();
+    match serializer.is_human_readable() {
+        true => serializer.serialize_str(&shown(bytes)),
+        false => Bytes::new(bytes).serialize(serializer),
+    }
+}
+
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    ByteBuf::deserialize(deserializer).map(of_bytes)
+}
+
+fn of_bytes(bytes: ByteBuf) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes.into_vec()))
+}
+
+/// The same of a path that may be missing.
+pub mod optional {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+        match path {
+            Some(path) if serializer.is_human_readable() => {
+                serializer.serialize_some(&shown(path.as_os_str().as_bytes()))
+            }
+            Some(path) => serializer.serialize_some(Bytes::new(path.as_os_str().as_bytes())),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+        Ok(Option::<ByteBuf>::deserialize(deserializer)?.map(of_bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Message {
+        #[serde(with = "super")]
+        path: PathBuf,
+        #[serde(with = "super::optional")]
+        other: Option<PathBuf>,
+    }
+
+    #[test]
+    fn any_bytes_survive_the_way_there_and_back_and_are_text_in_json() {
+        let path = PathBuf::from(OsString::from_vec(b"/alt\xe9/x".to_vec()));
+        for other in [None, Some(path.clone())] {
+            let message = Message { path: path.clone(), other };
+            let bytes = crate::meta::encode(&message);
+            assert_eq!(rmp_serde::from_slice::<Message>(&bytes).unwrap(), message);
+            assert!(serde_json::to_string(&message).unwrap().contains(r#""path":"/alt\\xe9/x""#));
+        }
+    }
+}

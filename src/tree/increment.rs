@@ -1,0 +1,261 @@
+//! The increment of a snapshot: what changed from its moment to the next one's, or until its protection ended.
+//!
+//! Of a snapshot that can be looked into this is the difference of two moments. One that has ended shows no more,
+//! and what changed while it was active is put together from what is left of it:
+//! - the increments name every record that was replaced or removed;
+//! - what came into being has a birth in these epochs, now or in the snapshots behind;
+//! - of what went since, the table `passed` says so.
+//!
+//! The *saved tracks* are those whose old values were kept.
+
+use super::Tree;
+use super::changed::{ChangedTracks, Touched, note_entries, ranges};
+use super::inode::{self, Inode, Kind};
+use crate::archive::Increment;
+use crate::device::{
+    BaseId, Epoch, InodeNo, Moment, Snapshot, SnapshotState, State, TrackNo, base_of, inode_of_key, split_track_key,
+    track_key,
+};
+use crate::error::{Errno, Error, Result};
+use crate::meta::{Table, decode, prefix_end};
+use std::collections::BTreeSet;
+use std::ops::{ControlFlow, Range};
+
+/// Records read under one lock.
+const STEP: usize = 1024;
+
+/// Which epochs a snapshot's increment covers.
+struct Extent {
+    snapshot: Snapshot,
+    /// The last epoch; that of the next snapshot where there is one.
+    end: Epoch,
+    /// The moment at the end, if that can be looked into.
+    moment: Option<Moment>,
+    /// It goes on.
+    is_open: bool,
+    archived: Option<Increment>,
+}
+
+/// The increment of a snapshot that only an archive has.
+fn archived_increment(state: &State, snapshot: &Snapshot) -> Option<Increment> {
+    let archive = state.archive(snapshot.base).filter(|_| snapshot.is_archived)?;
+    archive.increments().into_iter().find(|increment| increment.header.from.epoch == snapshot.epoch)
+}
+
+fn extent(state: &State, base: BaseId, epoch: Epoch) -> Result<Extent> {
+    let snapshot = state.snapshot(base, epoch)?.ok_or(Error::Posix(Errno::STALE))?;
+    let at = |epoch| -> Result<Option<Moment>> {
+        Ok(state.snapshot(base, epoch)?.filter(Snapshot::is_readable).map(|found| Moment::At(found.epoch)))
+    };
+    if let Some(increment) = archived_increment(state, &snapshot) {
+        let end = increment.header.to.epoch;
+        let (archived, moment) = (Some(increment), at(end)?);
+        return Ok(Extent { snapshot, end, moment, is_open: false, archived });
+    }
+    let mut next = state.snapshot_after(base, epoch)?;
+    while let Some(found) = next.take_if(|found| found.record.deleting) {
+        next = state.snapshot_after(base, found.epoch)?;
+    }
+    let next = next.map(|next| next.epoch);
+    let archived = None;
+    Ok(match (snapshot.record.state, next) {
+        (SnapshotState::Ended(ended), _) => {
+            let end = next.unwrap_or(Epoch::MAX).min(ended.saturating_sub(1));
+            Extent { snapshot, end, moment: None, is_open: false, archived }
+        }
+        (_, Some(end)) => Extent { snapshot, end, moment: at(end)?, is_open: false, archived },
+        (_, None) => Extent { snapshot, end: state.epoch(), moment: Some(Moment::Live), is_open: true, archived },
+    })
+}
+
+impl Tree {
+    /// The tracks that changed while a snapshot was the newest: from its moment to the next one's, to now if there is
+    /// none, or to where its protection ended. It is known of snapshots that have ended as well: then paths are those
+    /// of the base now, a size after is known only if the file has not changed since, and what was written and
+    /// removed again is told. With a path, only of that file or what is below that directory.
+    pub fn session_bits(&self, base: BaseId, epoch: Epoch, path: Option<&[u8]>) -> Result<Vec<ChangedTracks>> {
+        let extent = extent(&*self.device.look()?, base, epoch)?;
+        if let (true, Some(end)) = (extent.snapshot.is_readable(), extent.moment) {
+            return self.changed_tracks(base, Moment::At(epoch), end, path);
+        }
+        let mut touched = self.touched_in(&extent)?;
+        self.note_born(&extent, &mut touched)?;
+        self.increment_of(&extent, touched, path, true, |_, _| Ok(true))
+    }
+
+    /// The tracks of which old values were kept while a snapshot was active: what its increment holds.
+    pub fn saved_tracks(&self, base: BaseId, epoch: Epoch, path: Option<&[u8]>) -> Result<Vec<ChangedTracks>> {
+        let extent = extent(&*self.device.look()?, base, epoch)?;
+        let touched = self.touched_in(&extent)?;
+        let then = Moment::At(epoch);
+        self.increment_of(&extent, touched, path, false, |look, (inode, track)| {
+            Ok(look.track_at(inode, track, then)?.is_some())
+        })
+    }
+
+    /// The old bytes of a range of a file that a snapshot's increment has kept; fewer at the end of the file. ENODATA
+    /// in words if a track of the range is not in the increment.
+    pub fn read_saved(&self, epoch: Epoch, inode: InodeNo, range: Range<u64>) -> Result<Vec<u8>> {
+        let extent = extent(&*self.device.look()?, base_of(inode), epoch)?;
+        let then = Moment::At(epoch);
+        let old = inode::find(&*self.device.look()?, inode, then)?.filter(|old| old.kind() == Kind::File);
+        if let Some(old) = old.as_ref().filter(|old| !old.inline.is_empty() && range.start < old.size) {
+            self.check_saved(&extent, Table::Inode, &inode::key(inode), 0)?;
+            let bytes =
+                [old.inline.as_slice(), &vec![0; (old.size as usize).saturating_sub(old.inline.len())]].concat();
+            let end = (range.end.min(bytes.len() as u64)) as usize;
+            return Ok(bytes.get(range.start as usize..end).unwrap_or_default().to_vec());
+        }
+        let track_bytes = self.device.track_bytes();
+        let end = old.map_or(range.end, |old| range.end.min(old.size));
+        let mut bytes = Vec::new();
+        let mut at = range.start;
+        if at >= end {
+            self.check_saved(&extent, Table::Track, &track_key(inode, at / track_bytes), at / track_bytes)?;
+        }
+        while at < end {
+            let track = at / track_bytes;
+            self.check_saved(&extent, Table::Track, &track_key(inode, track), track)?;
+            let until = end.min((track + 1) * track_bytes);
+            let part = (at % track_bytes) as usize..(until - track * track_bytes) as usize;
+            let source = {
+                let look = self.device.look()?;
+                self.device.source(&look, inode, track, then)?
+            };
+            self.device.read_part(source, (inode, track), then, part, &mut bytes)?;
+            at = until;
+        }
+        Ok(bytes)
+    }
+
+    /// That an increment has the old value of a record, which lies in a track of its file.
+    fn check_saved(&self, extent: &Extent, table: Table, key: &[u8], track: TrackNo) -> Result<()> {
+        if self.device.look()?.is_saved(table, key, extent.snapshot.epoch, extent.end)? {
+            return Ok(());
+        }
+        let (at, len) = (track * self.device.track_bytes(), self.device.track_bytes());
+        let text = format!(
+            "the {len} bytes from {at} on are not in the increment of {:?}: they were not there, or did not change \
+             while it was active",
+            extent.snapshot.record.name
+        );
+        Err(Error::Refused(Errno::NODATA, text))
+    }
+
+    /// Records that were replaced or removed in the epochs of an increment.
+    fn touched_in(&self, extent: &Extent) -> Result<Touched> {
+        let mut touched = Touched::new();
+        let base = extent.snapshot.base;
+        if let Some(increment) = &extent.archived {
+            note_entries(base, increment, &mut touched)?;
+            return Ok(touched);
+        }
+        // First of all: what is flushed after that is in the increments when they are read.
+        if extent.is_open {
+            self.note_memory(base, &mut touched)?;
+        }
+        self.note_increments(Table::Increment, base, extent.snapshot.epoch, extent.end, &mut touched)?;
+        Ok(touched)
+    }
+
+    /// Tracks, and small files, that came into being in the epochs of an increment that has ended.
+    fn note_born(&self, extent: &Extent, touched: &mut Touched) -> Result<()> {
+        let Extent { snapshot: Snapshot { base, epoch, .. }, end, .. } = *extent;
+        self.note_increments(Table::Passed, base, epoch, end, touched)?;
+        for table in [Table::Track, Table::Inode] {
+            let mut from = base.to_be_bytes().to_vec();
+            let to = prefix_end(&from);
+            loop {
+                let look = self.device.look()?;
+                let mut next = None;
+                let mut count = 0;
+                look.records(table, &from, &to, Moment::At(end), |key, birth, value| {
+                    if count == STEP {
+                        next = Some(key.to_vec());
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    count += 1;
+                    let Some(inode) = inode_of_key(key).filter(|_| birth > epoch) else {
+                        return Ok(ControlFlow::Continue(()));
+                    };
+                    match table {
+                        Table::Track => {
+                            touched.entry(inode).or_default().extend(split_track_key(key).map(|(_, track)| track));
+                        }
+                        _ => {
+                            let found: Inode = decode(table, key, value)?;
+                            if found.kind() == Kind::File {
+                                touched.entry(inode).or_default();
+                            }
+                        }
+                    }
+                    Ok(ControlFlow::Continue(()))
+                })?;
+                match next {
+                    Some(next) => from = next,
+                    None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the tracks that were touched those that are wanted, each file's with its path.
+    fn increment_of(
+        &self,
+        extent: &Extent,
+        touched: Touched,
+        path: Option<&[u8]>,
+        with_new: bool,
+        is_wanted: impl Fn(&State, (InodeNo, TrackNo)) -> Result<bool>,
+    ) -> Result<Vec<ChangedTracks>> {
+        let snapshot = &extent.snapshot;
+        let then = Moment::At(snapshot.epoch);
+        let moments = [if snapshot.is_readable() { then } else { Moment::Live }, Moment::Live];
+        let below = path.map(|path| self.check_path(snapshot.base, path, moments)).transpose()?;
+        let mut all = Vec::new();
+        for (inode, tracks) in touched {
+            let (old, new, now) = {
+                let look = self.device.look()?;
+                let find = |moment| inode::find(&look, inode, moment);
+                (find(then)?, find(Moment::At(extent.end))?, find(Moment::Live)?)
+            };
+            let known = [&old, &new, &now].into_iter().flatten().next();
+            if known.is_some_and(|known| known.kind() != Kind::File) {
+                continue;
+            }
+            let mut bits = BTreeSet::new();
+            for piece in tracks.into_iter().collect::<Vec<_>>().chunks(STEP) {
+                let look = self.device.look()?;
+                for &track in piece {
+                    if is_wanted(&look, (inode, track))? {
+                        bits.insert(track);
+                    }
+                }
+            }
+            let last = new.as_ref().or(now.as_ref());
+            let inline = |found: Option<&Inode>| found.map(|found| found.inline.clone()).unwrap_or_default();
+            if inline(old.as_ref()) != inline(last) && (!inline(old.as_ref()).is_empty() || with_new && old.is_none()) {
+                bits.insert(0);
+            }
+            if bits.is_empty() {
+                continue;
+            }
+            let path = self.path_below(inode, moments, below.as_deref())?;
+            if path.is_none() && below.is_some() {
+                continue;
+            }
+            let is_there = |found: &Inode| found.links > 0;
+            all.push(ChangedTracks {
+                inode,
+                path: path.unwrap_or_default(),
+                size_before: old.as_ref().map(|old| old.size),
+                size_after: new.as_ref().filter(|new| is_there(new)).map(|new| new.size),
+                tracks: ranges(&bits),
+                is_whole: old.is_none() || !last.is_some_and(is_there),
+            });
+        }
+        all.sort_by(|a, b| (&a.path, a.inode).cmp(&(&b.path, b.inode)));
+        Ok(all)
+    }
+}

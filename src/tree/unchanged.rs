@@ -1,0 +1,80 @@
+//! Whether a base is what it was.
+
+use super::diff::order;
+use super::{Inode, Tree};
+use crate::device::{BaseId, Epoch, InodeNo, Moment, inode_of_key, split_increment};
+use crate::error::Result;
+use crate::meta::Table;
+use std::collections::{BTreeMap, HashSet};
+
+/// Increments read under one lock: the first thing that differs ends the search.
+const STEP: usize = 64;
+
+impl Tree {
+    /// Whether a base shows now just what it did after an epoch, which a snapshot in the store has: content, names,
+    /// attributes and times. False also where increments do not tell. Takes as long as nothing is found that differs.
+    pub fn is_as_after(&self, base: BaseId, epoch: Epoch) -> Result<bool> {
+        let then = Moment::At(epoch);
+        let spans = self.spans(base, epoch, order(Moment::Live))?;
+        if !spans.is_all || !self.has_increments_since(base, epoch)? {
+            return Ok(false);
+        }
+        let mut known = HashSet::new();
+        for (start, end) in spans.spans {
+            let key = |epoch: Epoch| [base.to_be_bytes(), epoch.to_be_bytes()].concat();
+            let (mut from, to) = (key(start + 1), key(end.saturating_add(1)));
+            while from < to {
+                let (inodes, next) = self.some_touched(&from, &to)?;
+                for inode in inodes {
+                    if known.insert(inode) && !self.is_as_at(inode, then)? {
+                        return Ok(false);
+                    }
+                }
+                from = next;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Inodes that increments in a range of keys name, and where to go on.
+    fn some_touched(&self, from: &[u8], to: &[u8]) -> Result<(Vec<InodeNo>, Vec<u8>)> {
+        let look = self.device.look()?;
+        let mut inodes = Vec::new();
+        for (i, pair) in look.meta().range(Table::Increment, from, to)?.enumerate() {
+            let (full, _) = pair?;
+            if i == STEP {
+                return Ok((inodes, full));
+            }
+            inodes.extend(inode_of_key(&split_increment(&full)?.1));
+        }
+        Ok((inodes, to.to_vec()))
+    }
+
+    fn is_as_at(&self, inode: InodeNo, then: Moment) -> Result<bool> {
+        let (old, now) = (self.inode_or_none(inode, then)?, self.inode_or_none(inode, Moment::Live)?);
+        match (old, now) {
+            (None, None) => Ok(true),
+            (Some(old), Some(now)) if old.is_directory() == now.is_directory() => Ok(self
+                .is_like(inode, (inode, then))?
+                && (!now.is_directory() || self.has_same_entries(inode, then, &old, &now)?)),
+            _ => Ok(false),
+        }
+    }
+
+    fn has_same_entries(&self, directory: InodeNo, then: Moment, old: &Inode, now: &Inode) -> Result<bool> {
+        if old.size != now.size {
+            return Ok(false);
+        }
+        let mut names = BTreeMap::new();
+        self.list(directory, 0, Moment::Live, |entry| {
+            names.insert(entry.name.clone(), entry.inode);
+            Ok(true)
+        })?;
+        let mut is_same = true;
+        self.list(directory, 0, then, |entry| {
+            is_same = names.get(&entry.name) == Some(&entry.inode);
+            Ok(is_same)
+        })?;
+        Ok(is_same)
+    }
+}

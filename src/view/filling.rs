@@ -1,0 +1,93 @@
+//! Bases that are being filled from an archive: noted in the store, and shown by nothing until they are whole.
+
+use super::base::{check_base_free, check_base_name};
+use super::{CloneOptions, Views, refused};
+use crate::clock::Timestamp;
+use crate::device::{BaseId, BaseRecord, Moment, Snapshot, State, Txn, base_of_key};
+use crate::error::{Errno, Error, Result};
+use crate::meta::Table;
+use crate::tree::root_of;
+
+/// Where it is noted of a base that it is being filled.
+const FILLING: &[u8] = b"filling";
+
+fn key(base: BaseId) -> Vec<u8> {
+    [FILLING, &base.to_be_bytes()].concat()
+}
+
+impl Views {
+    /// What [`Views::begin_filling`] would refuse.
+    pub fn check_filling(&self, name: &[u8]) -> Result<()> {
+        let name = check_base_name(name)?;
+        check_base_free(&*self.tree.device().look()?, name)
+    }
+
+    /// Makes an empty base for what an archive has of a time of this one.
+    pub fn begin_filling(&self, snapshot: &Snapshot, name: &[u8], options: CloneOptions) -> Result<BaseId> {
+        let name = check_base_name(name)?;
+        let root = self.tree.inode(root_of(snapshot.base), Moment::At(snapshot.epoch))?;
+        let clone_of = options.is_shown_beside.then(|| snapshot.point());
+        let record = BaseRecord { clone_of, ..BaseRecord::new(name, Timestamp::now()) };
+        let (uid, gid, mode) = (root.uid, root.gid, root.permissions());
+        // In one step: nobody meets it, and no crash leaves it, without the note.
+        let noted = |txn: &mut Txn<'_>, base| {
+            txn.meta_mut().put(Table::State, &key(base), &());
+            txn.show_base(base, false);
+        };
+        self.tree.create_base(record, uid, gid, mode, |state| check_base_free(state, name), noted)
+    }
+
+    /// It is whole: it is shown from now on, durably.
+    pub fn end_filling(&self, base: BaseId, options: CloneOptions) -> Result<()> {
+        self.of(base).change(|change| {
+            let name = change.base_record(base)?.name.clone();
+            change.meta_mut().remove(Table::State, &key(base));
+            if options.reserve {
+                change.reserve_for_base(base)?;
+            }
+            change.show_base(base, !options.is_offline);
+            let command = if options.is_shown_beside { "clone" } else { "base create" };
+            Ok(format!("{command} {name:?}, copied from the archive"))
+        })
+    }
+
+    /// It is deleted.
+    pub fn give_up_filling(&self, base: BaseId) -> Result<()> {
+        let device = self.tree.device();
+        match device.hide_base(base, |txn| txn.meta_mut().remove(Table::State, &key(base))) {
+            // It is being deleted, or gone: the note is what is left.
+            Err(Error::Posix(Errno::STALE)) => device.committer()?.change(|change| {
+                change.meta_mut().remove(Table::State, &key(base));
+                Ok(())
+            })?,
+            result => result?,
+        }
+        device.wake();
+        Ok(())
+    }
+
+    /// Bases that were being filled when the store was last open.
+    pub fn unfinished_fillings(&self) -> Result<Vec<BaseId>> {
+        let look = self.tree.device().look()?;
+        let all = look.meta().range(Table::State, FILLING, &crate::meta::prefix_end(FILLING))?;
+        all.map(|pair| Ok(base_of_key(&pair?.0[FILLING.len()..]))).collect()
+    }
+}
+
+/// Whether a base is not whole yet.
+pub(super) fn is_filling(state: &State, base: BaseId) -> Result<bool> {
+    state.meta().contains(Table::State, &key(base))
+}
+
+/// EBUSY in words of a base that is not whole yet.
+pub(super) fn check_filled(state: &State, base: BaseId) -> Result<()> {
+    match is_filling(state, base)? {
+        true => {
+            let name = &state.base_record(base)?.name;
+            let text =
+                format!("{name:?} is being filled from an archive; wait for the command that does, or interrupt it");
+            Err(refused(Errno::BUSY, text))
+        }
+        false => Ok(()),
+    }
+}

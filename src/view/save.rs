@@ -1,0 +1,63 @@
+//! Saves: snapshots to be gone back to. The newest of a base stands until the next, wherever it is by then.
+
+use super::{Views, refused};
+use crate::archive::Mark;
+use crate::device::{BaseId, Changing, Purpose, Snapshot, State};
+use crate::error::{Errno, Result};
+use crate::meta::Table;
+
+fn last_key(base: BaseId) -> Vec<u8> {
+    [b"last save", &base.to_be_bytes()[..]].concat()
+}
+
+/// Notes what was saved last, so that an older save is never taken for it.
+pub(super) fn note_saved(change: &mut Changing<'_>, snapshot: &Snapshot) {
+    change.meta_mut().put(Table::State, &last_key(snapshot.base), &snapshot.mark());
+}
+
+/// The newest save of a base, in the store or in its archive.
+pub(super) fn newest_save(state: &State, base: BaseId) -> Result<Option<Snapshot>> {
+    let is_save = |snapshot: &Snapshot| snapshot.record.purpose == Purpose::Save && snapshot.is_readable();
+    if let Some(stored) = state.snapshots(base)?.into_iter().rev().find(is_save) {
+        return Ok(Some(stored));
+    }
+    let archived = state.archive(base).and_then(|archive| archive.newest_save());
+    archived.map_or(Ok(None), |mark| state.snapshot(base, mark.epoch))
+}
+
+impl Views {
+    pub fn newest_save(&self) -> Result<Option<Snapshot>> {
+        let look = self.tree.device().look()?;
+        newest_save(&look, self.base)
+    }
+
+    /// The snapshot of the last `save`; refused where it is gone, since an older one is another state.
+    pub fn last_save(&self) -> Result<Snapshot> {
+        let (newest, last) = {
+            let look = self.tree.device().look()?;
+            let last: Option<Mark> = look.meta().get(Table::State, &last_key(self.base))?;
+            (newest_save(&look, self.base)?, last)
+        };
+        match (newest, last) {
+            (Some(newest), Some(last)) if newest.record.id != last.id => {
+                let (name, taken) = (&newest.record.name, newest.record.time.as_text());
+                let text = format!(
+                    "the last save {:?} ({}) is not there any more; the newest that is left is {name:?} ({taken}): `pitfs restore {name}` goes back to that",
+                    last.name,
+                    last.time.as_text()
+                );
+                Err(refused(Errno::NOENT, text))
+            }
+            (Some(newest), _) => Ok(newest),
+            (None, Some(last)) => {
+                let text = format!(
+                    "the last save {:?} ({}) is not there any more: it was deleted, or it is in an archive that cannot be read now; `pitfs status` says more",
+                    last.name,
+                    last.time.as_text()
+                );
+                Err(refused(Errno::NOENT, text))
+            }
+            (None, None) => Err(refused(Errno::NOENT, "nothing was saved yet; `pitfs save` does that".into())),
+        }
+    }
+}

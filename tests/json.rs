@@ -1,0 +1,233 @@
+//! `--json`: of every command, and of errors.
+
+mod mounted;
+
+use mounted::*;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+fn value(text: &str, args: &[&str]) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{args:?}: {error}\n{text}"))
+}
+
+/// Runs one command after the other; the verbs that were tried.
+fn run_all(mounted: &Mounted, steps: &[&[&str]]) -> BTreeSet<String> {
+    let mut tried = BTreeSet::new();
+    for (at, step) in steps.iter().enumerate() {
+        // The option stands before the command or behind it.
+        let args: Vec<&str> =
+            if at % 2 == 0 { [&["--json"], *step].concat() } else { [step, &["--json"][..]].concat() };
+        let output = mounted.run(&args);
+        let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{args:?}: {said}\n{text}");
+        check_spelling(&value(&text, &args), &args);
+        let words = step.iter().take_while(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()));
+        let words: Vec<&str> = words.copied().collect();
+        tried.extend((1..=words.len().min(2)).map(|count| words[..count].join(" ")));
+    }
+    tried
+}
+
+/// A time is never without its numbers, a size is in bytes and says so, and paths are not in lists of text.
+fn check_spelling(value: &Value, args: &[&str]) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                assert!(!name.contains("size") || name.ends_with("_bytes"), "{args:?}: {name}");
+                assert!(!name.starts_with("is_") && (name != "paths" || !field[0].is_string()), "{args:?}: {name}");
+                let is_time = field.as_str().is_some_and(|text| text.ends_with(" UTC") && text.len() == 23);
+                let before = if name == "time" { String::new() } else { format!("{name}_") };
+                for number in ["seconds", "nanoseconds"] {
+                    let found = &fields.get(&format!("{before}{number}"));
+                    assert!(!is_time || found.is_some_and(Value::is_i64), "{args:?}: {name} has no {number}");
+                }
+                check_spelling(field, args);
+            }
+        }
+        Value::Array(all) => all.iter().for_each(|value| check_spelling(value, args)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_command_says_in_json_what_it_did() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let path = |name: &str| mounted.dir.path().join(name).to_str().unwrap().to_string();
+    let (other, at, source, out) = (path("other"), path("at"), path("source"), path("out"));
+    let archive = path("archive");
+    fs::create_dir(&at).unwrap();
+    fs::create_dir(&source).unwrap();
+    fs::write(Path::new(&source).join("f"), [2; 50_000]).unwrap();
+    fs::write(mounted.live().join("f"), [1; 50_000]).unwrap();
+    let mut tried = run_all(
+        &mounted,
+        &[
+            &["create", &other],
+            &["mount", &other, &at],
+            &["umount", &at],
+            &["upgrade", "-s", &other],
+            &["snap", "s"],
+            &["snap", "t"],
+            &["save", "u"],
+            &["rename", "t", "v"],
+            &["hold", "v"],
+            &["release", "v"],
+            &["list"],
+            &["delete", "v", "-n"],
+            &["delete", "v"],
+            &["diff", "s"],
+            &["diff", "s", "live", "--tracks"],
+            &["versions", "f"],
+            &["history"],
+            &["status"],
+            &["check"],
+            &["policy", "--when-full", "refuse"],
+            &["clone", "s", "c"],
+            &["clone", "c", "s", "--refresh"],
+            &["rename", "c", "d"],
+            &["promote", "d", "--wait"],
+            &["base", "create", "b"],
+            &["base", "rename", "b", "bb"],
+            &["base", "wait", "bb"],
+            &["base", "list"],
+            &["group", "create", "g", "live", "bb"],
+            &["group", "list"],
+            &["snap", "both", "--group", "g"],
+            &["group", "delete", "g"],
+            &["base", "delete", "bb"],
+            &["mirror", "establish", "live", "m"],
+            &["mirror", "sync", "m"],
+            &["mirror", "split", "m"],
+            &["mirror", "resync", "m"],
+            &["mirror", "split", "m"],
+            &["mirror", "restore", "m"],
+            &["delete", "m"],
+            &["session", "register", "x"],
+            &["session", "relate", "x"],
+            &["session", "list"],
+            &["session", "activate", "x"],
+            &["session", "offline", "x"],
+            &["session", "online", "x"],
+            &["restore", "s", "--to", &out],
+            &["sync", &source],
+            &["session", "deactivate", "x"],
+            &["session", "tracks", "x"],
+            &["session", "read", "x", "f"],
+            &["restore", "s"],
+            &["restore", "s", "f"],
+            &["roll", "--archive", &archive, "--name", "r1"],
+            &["roll", "--name", "r2"],
+            &["archive", "list"],
+            &["archive", "verify"],
+            &["archive", "prune", "--keep", "1", "-n"],
+            &["archive", "merge", "--per", "day", "-n"],
+            &["archive", "detach"],
+            &["archive", "attach", &archive],
+        ],
+    );
+    // What needs increments elsewhere answers as `archive attach` does.
+    tried.insert("archive join".to_string());
+    let mut command = pitfs::cli::command();
+    command.build();
+    let mut missing = Vec::new();
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        let of_its_own = verb.get_subcommands().map(|part| format!("{} {}", verb.get_name(), part.get_name()));
+        let names: Vec<String> = std::iter::once(verb.get_name().to_string()).chain(of_its_own).collect();
+        missing.extend(names.into_iter().filter(|name| !tried.contains(name)));
+    }
+    assert!(missing.is_empty(), "not tried: {missing:?}");
+}
+
+#[test]
+fn errors_are_json_where_that_is_wanted() {
+    let mounted = Mounted::unmounted();
+    mounted.ok(["snap", "s", "--hold"]);
+    for (status, errno, args) in [
+        (1, "ENOENT", &["--json", "restore", "none"][..]),
+        (1, "EBUSY", &["delete", "s", "--json"]),
+        (1, "EEXIST", &["--json", "snap", "s"]),
+        (1, "ENOENT", &["session", "relate", "none", "--json"]),
+        (1, "ENOENT", &["list", "--json", "-s", "/none/such"]),
+        (1, "ENOENT", &["roll", "--json", "--archive", "/proc/1/none"]),
+        (2, "EINVAL", &["--json", "no-such-command"]),
+        (2, "EINVAL", &["archive", "prune", "--json"]),
+        (2, "EINVAL", &["list", "--json", "--sort", "colour"]),
+    ] {
+        let output = mounted.run(args);
+        assert_eq!(output.status.code(), Some(status), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let error = value(said.lines().last().unwrap_or_default(), args);
+        assert_eq!(error["error"]["errno"], errno, "{said}");
+        assert!(!error["error"]["message"].as_str().unwrap().is_empty() && error["error"]["number"].is_i64());
+    }
+    // Help and the version are what they are.
+    assert!(mounted.ok(["--json", "--version"]).starts_with("pitfs "));
+}
+
+#[test]
+fn paths_that_are_no_text_are_told_with_all_their_bytes() {
+    if !can_mount() {
+        return;
+    }
+    use std::os::unix::ffi::OsStrExt;
+    let mounted = Mounted::new();
+    mounted.ok(["snap", "s"]);
+    for name in [&b"odd \xff"[..], b"plain"] {
+        fs::write(mounted.live().join(std::ffi::OsStr::from_bytes(name)), b"x").unwrap();
+    }
+    let found = mounted.json(&["diff", "s"]);
+    let (odd, plain) = (&found[0], &found[1]);
+    assert_eq!((&odd["path"], &odd["path_hex"]), (&"odd \\xff".into(), &"6f646420ff".into()));
+    assert_eq!((&plain["path"], &plain["path_hex"]), (&"plain".into(), &Value::Null));
+    assert_eq!(plain["size_after_bytes"], 1);
+    assert_eq!(plain["size_before_bytes"], Value::Null);
+
+    // Outside the store as well.
+    let odd_directory = |name: &[u8]| mounted.dir.path().join(std::ffi::OsStr::from_bytes(name));
+    let (source, archive) = (odd_directory(b"from \xfe"), odd_directory(b"to \xfd"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join(std::ffi::OsStr::from_bytes(b"\xfc")), b"new").unwrap();
+    let run = |args: &[&std::ffi::OsStr]| {
+        let output = mounted.run([&[std::ffi::OsStr::new("--json")], args].concat());
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let os = std::ffi::OsStr::new;
+    let planned = &run(&[os("sync"), os("-n"), source.as_os_str()])["planned"];
+    let find = |what: &str| planned.as_array().unwrap().iter().find(|one| one["what"] == what).unwrap().clone();
+    assert_eq!((&find("add")["path"], &find("add")["path_hex"]), (&"\\xfc".into(), &"fc".into()));
+    let hex_of = |path: &Path| path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let rolled = run(&[os("roll"), os("--archive"), archive.as_os_str()]);
+    assert_eq!(rolled["archive_hex"], hex_of(&archive));
+    assert_eq!(run(&[os("status")])["archives"][0]["directory_hex"], hex_of(&archive));
+    let listed = run(&[os("archive"), os("list")]);
+    assert!(listed[0]["increments"][0]["file_hex"].as_str().unwrap().starts_with(&hex_of(&archive)));
+    let out = odd_directory(b"out \xfb");
+    let restored = run(&[os("restore"), os("s"), os("--to"), out.as_os_str()]);
+    assert_eq!(restored["directory_hex"], hex_of(&out));
+    let store = odd_directory(b"store \xfa");
+    assert_eq!(run(&[os("create"), store.as_os_str()])["store_hex"], hex_of(&store));
+    assert_eq!(run(&[os("-s"), store.as_os_str(), os("status")])["store_hex"], hex_of(&store));
+}
+
+#[test]
+fn a_time_that_is_missing_has_the_fields_of_a_snapshot() {
+    let mounted = Mounted::unmounted();
+    let archive = mounted.dir.path().join("archive");
+    for name in ["a", "b"] {
+        mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--keep", "1", "--name", name]);
+    }
+    fs::rename(&archive, archive.with_extension("away")).unwrap();
+    let list = mounted.json(&["list"]);
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    let (missing, there) = (&list[0], &list[1]);
+    assert_eq!((&missing["state"], &there["state"]), (&"missing".into(), &"active".into()));
+    let more: Vec<String> = keys(missing).symmetric_difference(&keys(there)).cloned().collect();
+    assert_eq!(more, ["problems"]);
+}

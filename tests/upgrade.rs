@@ -1,0 +1,287 @@
+//! Stores and archives that earlier versions wrote, brought over and back. `tests/kept/` has one of each released format.
+
+mod mounted;
+
+use mounted::*;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A store of format 3 with its archive, which is not where it was. A daemon was killed on it just after an fsync.
+struct Kept {
+    dir: tempfile::TempDir,
+}
+
+impl Kept {
+    fn new() -> Kept {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kept/format-3.tar.zst");
+        let bytes = zstd::stream::decode_all(fs::File::open(path).unwrap()).unwrap();
+        tar::Archive::new(bytes.as_slice()).unpack(dir.path()).unwrap();
+        Kept { dir }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.dir.path().join("archive")
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        Command::new(PITFS).args(args).env("PITFS_STORE", self.store()).current_dir(self.dir.path()).output().unwrap()
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn fails(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn upgrade(&self) -> String {
+        self.ok(&["upgrade", "--archive", self.archive().to_str().unwrap()])
+    }
+
+    fn format(&self) -> String {
+        fs::read_to_string(self.store().join("store")).unwrap()
+    }
+
+    /// What a time of `live` shows of the file `small`, or of another.
+    fn reads(&self, time: &str, file: &str) -> Option<String> {
+        let to = self.dir.path().join("out");
+        let _not_there = fs::remove_dir_all(&to);
+        self.ok(&["restore", time, "--to", to.to_str().unwrap()]);
+        fs::read_to_string(to.join(file)).ok()
+    }
+
+    /// Everything that the kept store shows.
+    fn compare(&self, what: &str) {
+        for (time, small) in
+            [("r2", "two\n"), ("saved", "two\n"), ("r3", "three\n"), ("plain", "three\n"), ("last", "four\n")]
+        {
+            assert_eq!(self.reads(time, "small").as_deref(), Some(small), "{what}: {time}");
+        }
+        assert_eq!(self.reads("live", "small").as_deref(), Some("three\n"), "{what}");
+        assert_eq!(self.reads("live", "fsynced").as_deref(), Some("on disk"), "{what}");
+        assert_eq!(self.reads("r2", "dir/sub/file").as_deref(), Some("deep\n"), "{what}");
+        assert_eq!(self.reads("saved", "dir/sub/file"), None, "{what}");
+        assert_eq!(self.reads("forclone", "inclone").as_deref(), Some("clone-base\n"), "{what}");
+        let large = self.reads("r3", "large").unwrap();
+        assert_eq!((large.len(), &large[69_999..70_005]), (200_000, "aXXXXa"), "{what}");
+        assert!(self.ok(&["check"]).contains("no problems"), "{what}");
+    }
+
+    fn compare_archived(&self, what: &str) {
+        assert_eq!(self.reads("r1", "small").as_deref(), Some("one\n"), "{what}");
+        let large = self.reads("r1", "large").unwrap();
+        assert!(large.len() == 200_000 && large.bytes().all(|byte| byte == b'a'), "{what}");
+    }
+}
+
+/// Names, lengths and hashes of the files of a directory.
+fn image(directory: &Path) -> BTreeSet<(String, usize, u64)> {
+    let of = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry.unwrap();
+        let bytes = fs::read(entry.path()).unwrap();
+        (entry.file_name().into_string().unwrap(), bytes.len(), xxhash_rust::xxh3::xxh3_64(&bytes))
+    };
+    fs::read_dir(directory).unwrap().map(of).collect()
+}
+
+#[test]
+fn an_older_format_is_refused_in_words_and_left_as_it_is() {
+    let kept = Kept::new();
+    let (store, archive) = (image(&kept.store()), image(&kept.archive()));
+    for args in [&["list"][..], &["status"], &["check"], &["snap"], &["mount", kept.store().to_str().unwrap(), "."]] {
+        let said = kept.fails(args);
+        assert!(said.contains("has format 3") && said.contains("pitfs upgrade"), "{args:?}: {said}");
+    }
+    assert_eq!((image(&kept.store()), image(&kept.archive())), (store, archive));
+}
+
+#[test]
+fn a_store_is_brought_over_with_its_archive() {
+    let kept = Kept::new();
+    let output = kept.run(&["upgrade", "--archive", kept.archive().to_str().unwrap()]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("from format 3 to 4") && said.contains("--undo"), "{said}");
+    let warned = String::from_utf8(output.stderr).unwrap();
+    assert!(!warned.contains("damaged"), "the archive's index of before is no damage: {warned}");
+    kept.compare("upgraded");
+    kept.compare_archived("upgraded");
+    assert_eq!(kept.ok(&["base", "list"]).lines().count(), 1 + 3);
+    assert!(kept.ok(&["session", "list"]).contains("later"));
+    assert!(kept.ok(&["group", "list"]).contains('g'));
+    // It goes on, also the archive, across both forms of increments.
+    fs::create_dir(kept.dir.path().join("src")).unwrap();
+    fs::write(kept.dir.path().join("src/small"), "five\n").unwrap();
+    kept.ok(&["sync", "src"]);
+    kept.ok(&["roll", "--name", "r4"]);
+    fs::write(kept.dir.path().join("src/small"), "six\n").unwrap();
+    kept.ok(&["sync", "src"]);
+    kept.ok(&["roll", "--keep", "1", "--name", "r5"]);
+    for (time, small) in [("r1", "one\n"), ("r2", "two\n"), ("last", "four\n"), ("r4", "five\n"), ("r5", "six\n")] {
+        assert_eq!(kept.reads(time, "small").as_deref(), Some(small), "{time}");
+    }
+    kept.ok(&["mirror", "sync", "amirror"]);
+    assert!(kept.ok(&["archive", "verify"]).contains("no problems"));
+    // Increments that format 3 could not read are in the archive now.
+    let said = kept.fails(&["upgrade", "--undo"]);
+    assert!(said.contains("were saved to") && said.contains("since"), "{said}");
+    kept.ok(&["upgrade", "--confirm"]);
+    assert!(kept.fails(&["upgrade", "--undo"]).contains("no upgrade to be undone"));
+    assert!(kept.fails(&["upgrade", "--confirm"]).contains("no upgrade to be confirmed"));
+    assert!(kept.ok(&["upgrade"]).contains("has format 4"));
+}
+
+#[test]
+fn an_archive_that_is_not_there_is_brought_over_later() {
+    let kept = Kept::new();
+    let output = kept.run(&["upgrade"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("was not brought over") && said.contains("archive attach"), "{said}");
+    kept.compare("without the archive");
+    assert!(kept.fails(&["roll"]).contains("is not there"));
+    kept.ok(&["archive", "attach", kept.archive().to_str().unwrap()]);
+    kept.compare_archived("attached");
+    kept.ok(&["roll", "--keep", "1", "--name", "r9"]);
+    kept.compare_archived("rolled on");
+}
+
+#[test]
+fn an_upgrade_is_undone_with_all_that_was_done_since() {
+    let kept = Kept::new();
+    let archive = image(&kept.archive());
+    kept.upgrade();
+    kept.ok(&["snap", "since"]);
+    kept.ok(&["upgrade", "--undo"]);
+    assert_eq!(kept.format(), "pitfs store\nformat 3\n");
+    let is_increment = |(name, ..): &(String, usize, u64)| name.ends_with(".increment");
+    let increments: BTreeSet<_> = archive.into_iter().filter(is_increment).collect();
+    assert_eq!(image(&kept.archive()), increments);
+    assert!(kept.fails(&["list"]).contains("has format 3"));
+    assert!(kept.fails(&["upgrade", "--undo"]).contains("was not upgraded"));
+    kept.upgrade();
+    kept.compare("there and back");
+    kept.compare_archived("there and back");
+    assert_eq!(kept.reads("since", "small").as_deref(), Some("three\n"));
+}
+
+#[test]
+fn what_format_3_could_not_say_is_refused_before_anything_is_undone() {
+    use std::os::unix::ffi::OsStrExt;
+    let kept = Kept::new();
+    kept.upgrade();
+    kept.ok(&["archive", "detach"]);
+    let archive = kept.dir.path().join(std::ffi::OsStr::from_bytes(b"archive \xff"));
+    let roll = Command::new(PITFS).args(["roll", "--archive"]).arg(&archive).env("PITFS_STORE", kept.store()).output();
+    assert!(roll.unwrap().status.success());
+    assert!(kept.fails(&["upgrade", "--undo"]).contains("not UTF-8"));
+    assert!(kept.format().ends_with("upgraded from 3\n"));
+    kept.compare("refused");
+    kept.ok(&["archive", "detach"]);
+    kept.ok(&["upgrade", "--undo"]);
+}
+
+#[test]
+fn an_interrupted_upgrade_is_completed_or_undone() {
+    let [old, new] = [Kept::new(), Kept::new()];
+    new.upgrade();
+    // The records may be of either format while the file says that they are on the way.
+    for (records, what) in [(&old, "old records"), (&new, "new records")] {
+        for line in ["upgrading from 3", "going back to 3"] {
+            let kept = Kept::new();
+            for name in ["meta.redb", "volume.0", "journal"] {
+                let from = records.store().join(name);
+                if from.exists() {
+                    fs::copy(from, kept.store().join(name)).unwrap();
+                }
+            }
+            fs::write(kept.store().join("store"), format!("pitfs store\nformat 4\n{line}\n")).unwrap();
+            assert!(kept.fails(&["list"]).contains("was interrupted"), "{what}, {line}");
+            if line.starts_with("going") {
+                assert!(kept.fails(&["upgrade"]).contains("--undo"), "{what}");
+            } else {
+                kept.upgrade();
+                kept.compare(&format!("{what}, {line}, completed"));
+                fs::write(kept.store().join("store"), format!("pitfs store\nformat 4\n{line}\n")).unwrap();
+            }
+            kept.ok(&["upgrade", "--undo"]);
+            assert_eq!(kept.format(), "pitfs store\nformat 3\n");
+            kept.upgrade();
+            kept.compare(&format!("{what}, {line}"));
+        }
+    }
+}
+
+/// On a full disk there is the room that a store sets aside, and without that nothing is begun.
+#[test]
+fn an_upgrade_has_the_room_to_go_back_or_is_refused() {
+    for has_reserve in [true, false] {
+        let kept = Kept::new();
+        let path = kept.dir.path().join("disk");
+        fs::create_dir(&path).unwrap();
+        let Some(_disk) = is_root().then(|| Disk::mount(&kept.dir.path().join("image"), &path, 64)).flatten() else {
+            eprintln!("not run: needs root and a loop device");
+            return;
+        };
+        let copied =
+            Command::new("cp").args(["-a", "--sparse=always"]).arg(kept.store()).arg(path.join("store")).status();
+        assert!(copied.unwrap().success());
+        fs::remove_dir_all(kept.store()).unwrap();
+        std::os::unix::fs::symlink(path.join("store"), kept.store()).unwrap();
+        let reserve = fs::File::create(kept.store().join("reserve")).unwrap();
+        let bytes = if has_reserve { 2 << 20 } else { 0 };
+        std::os::unix::fs::FileExt::write_all_at(&reserve, &vec![0; bytes], 0).unwrap();
+        reserve.sync_all().unwrap();
+        fill(&path.join("filler"));
+        // Who has a store is noted in `lock`.
+        let stored = || image(&kept.store()).into_iter().filter(|(name, ..)| name != "lock").collect::<BTreeSet<_>>();
+        let before = stored();
+        if has_reserve {
+            kept.upgrade();
+            fill(&path.join("more"));
+            kept.compare("on a full disk");
+            kept.ok(&["upgrade", "--undo"]);
+            assert_eq!(kept.format(), "pitfs store\nformat 3\n");
+            fs::remove_file(path.join("filler")).unwrap();
+            kept.upgrade();
+            kept.compare("with room again");
+        } else {
+            let said = kept.fails(&["upgrade"]);
+            assert!(said.contains("KiB of room") && said.contains("nothing was changed"), "{said}");
+            assert_eq!(stored(), before);
+        }
+    }
+}
+
+/// Makes a file of all the room that there is.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    while std::io::Write::write(&mut file, &[1; 4096]).is_ok_and(|written| written > 0) {}
+    let _full = file.sync_all();
+}
+
+#[test]
+fn copies_that_were_brought_over_apart_are_one_store_with_two_histories() {
+    let [one, other] = [Kept::new(), Kept::new()];
+    one.upgrade();
+    // The other's archive is that of the first: both know what was before.
+    let output = other.run(&["upgrade", "--archive", one.archive().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    one.ok(&["roll", "--keep", "1", "--name", "o1"]);
+    assert!(other.fails(&["roll", "--keep", "1", "--name", "t1"]).contains("has gone on without this store"));
+    one.compare_archived("the one");
+    other.compare_archived("the other");
+    other.compare("the other");
+}
