@@ -53,7 +53,7 @@ pub use journaling::Journaling;
 pub use pointer::{Patch, Pointer};
 pub use room::BaseReserve;
 pub use separate::{Separate, Separated};
-pub use session::{Changing, HOLD_TAG, Purpose, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
+pub use session::{Changing, HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
 pub use spans::{Span, Timeline, Value};
 pub use tracks::{Source, split_track_key, track_key};
 pub use upgrade::{downgrade, upgrade};

@@ -83,16 +83,23 @@ fn snapshots_are_listed_as_it_is_wanted() {
 fn archived_times_that_are_missing_are_listed_with_the_reason() {
     for (mounted, _) in Mounted::unmounted_and_mounted() {
         let archive = mounted.dir.path().join("archive");
-        for name in ["a", "b", "c"] {
+        mounted.ok(["snap", "a"]);
+        for name in ["b", "c"] {
             mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--keep", "1", "--name", name]);
         }
         assert!(!mounted.ok(["list"]).contains("missing"));
+        let purposes = || -> Vec<String> {
+            let list = mounted.json(&["list"]);
+            list.as_array().unwrap().iter().map(|time| time["purpose"].as_str().unwrap().into()).collect()
+        };
+        assert_eq!(purposes(), ["plain", "roll", "roll"], "archived times are what they were");
         fs::rename(&archive, mounted.dir.path().join("elsewhere")).unwrap();
         let output = mounted.run(["list"]);
         let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{said}");
         let states: Vec<bool> = text.lines().skip(1).map(|line| line.contains("missing")).collect();
         assert_eq!(states, [true, true, false], "{text}");
+        assert_eq!(purposes(), ["plain", "roll", "roll"]);
         assert!(said.contains(archive.to_str().unwrap()), "{said}");
         let list = mounted.json(&["list", "--all"]);
         assert_eq!((&list[0]["state"], &list[0]["name"]), (&"missing".into(), &"a".into()));

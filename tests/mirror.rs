@@ -4,6 +4,7 @@ mod mounted;
 
 use mounted::*;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 fn change(root: &Path, seed: u64) {
@@ -134,6 +135,53 @@ fn damage_of_a_base_does_not_touch_its_mirror() {
     assert_eq!(read("live"), random_bytes(9, 300_000));
 }
 
+/// Writing a part of a damaged track loses nothing of the rest.
+#[test]
+fn a_damaged_track_is_written_in_part_over_what_the_other_has() {
+    if !can_mount() {
+        return;
+    }
+    for which in 0..2 {
+        let mounted = sample();
+        mounted.ok(["mirror", "establish", "live", "copy"]);
+        let mut wanted = random_bytes(1, 300_000);
+        damage_one_copy(&mounted, &wanted, which);
+        let path = mounted.snap().join("live/live/large");
+        let read = |wanted: &[u8]| {
+            mounted.umount();
+            mounted.mount(&[]);
+            assert!(fs::read(&path).unwrap() == wanted, "{which}");
+        };
+        // So many that they are merged on the way, and once more than a mirror has.
+        for turn in 0..30_u8 {
+            let at = usize::from(turn) * 1_777;
+            wanted[at..at + 100].fill(turn);
+            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all_at(&[turn; 100], at as u64).unwrap();
+            drop(file);
+            mounted.ok_of("live", &["snap", &format!("s{turn}")]);
+            if turn % 7 == 0 {
+                read(&wanted);
+            }
+        }
+        read(&wanted);
+        assert_eq!(fs::read(mounted.snap().join("live/s29/large")).unwrap(), wanted);
+        mounted.umount();
+    }
+}
+
+/// Damages the first track of the sample's large file, in its base or in its mirror.
+fn damage_one_copy(mounted: &Mounted, large: &[u8], which: usize) {
+    mounted.umount();
+    let volume = mounted.store().join("volume.0");
+    let mut bytes = fs::read(&volume).unwrap();
+    let places: Vec<usize> = (0..bytes.len() - 64).filter(|at| bytes[*at..at + 64] == large[..64]).collect();
+    assert_eq!(places.len(), 2, "of the base and of its mirror");
+    bytes[places[which]..][..4096].fill(0x55);
+    fs::write(&volume, &bytes).unwrap();
+    mounted.mount(&[]);
+}
+
 /// A roll reads as everybody does.
 #[test]
 fn a_damaged_track_is_rolled_from_the_mirror() {
@@ -148,15 +196,7 @@ fn a_damaged_track_is_rolled_from_the_mirror() {
         let archive = mounted.dir.path().join("archive");
         mounted.ok_of("live", &["roll", "--archive", archive.to_str().unwrap(), "--name", "r1"]);
         let wanted = listing(&live);
-        mounted.umount();
-        let volume = mounted.store().join("volume.0");
-        let mut bytes = fs::read(&volume).unwrap();
-        let large = random_bytes(1, 300_000);
-        let places: Vec<usize> = (0..bytes.len() - 64).filter(|at| bytes[*at..at + 64] == large[..64]).collect();
-        assert_eq!(places.len(), 2, "of the base and of its mirror");
-        bytes[places[which]..][..4096].fill(0x55);
-        fs::write(&volume, &bytes).unwrap();
-        mounted.mount(&[]);
+        damage_one_copy(&mounted, &random_bytes(1, 300_000), which);
         fs::write(live.join("large"), random_bytes(2, 300_000)).unwrap();
         mounted.ok_of("live", &["roll", "--keep", "1", "--name", "r2"]);
         assert_same(&listing(&mounted.snap().join("live/r1")), &wanted, "the archive has it whole");

@@ -249,7 +249,7 @@ impl Archive {
     /// The newest time that can be reached and was taken by `save`.
     pub fn newest_save(&self) -> Option<Mark> {
         let inner = self.inner.read();
-        inner.chain.values().rev().map(|increment| &increment.header.from).find(|mark| mark.is_save).cloned()
+        inner.chain.values().rev().map(|increment| &increment.header.from).find(|mark| mark.purpose.is_save()).cloned()
     }
 
     /// The oldest time of this name that can be reached.

@@ -96,10 +96,11 @@ pub(super) fn chain(headers: &[&Header], tip: Id) -> Vec<usize> {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::purpose::Purpose;
 
     fn mark(epoch: u32, history: &str) -> Mark {
         let id = Id::of_parts(history, &[&epoch.to_le_bytes()]);
-        Mark { epoch, id, name: format!("{history}{epoch}"), time: Timestamp::default(), is_save: false }
+        Mark { epoch, id, name: format!("{history}{epoch}"), time: Timestamp::default(), purpose: Purpose::Plain }
     }
 
     fn increment(from: Mark, to: Mark) -> Header {

@@ -329,10 +329,11 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::id::Id;
+    use crate::purpose::Purpose;
 
     fn mark(epoch: u32) -> Mark {
         let (id, name) = (Id::of_parts("snapshot", &[&epoch.to_le_bytes()]), format!("r{epoch}"));
-        Mark { epoch, id, name, time: Timestamp { seconds: epoch.into(), nanos: 0 }, is_save: false }
+        Mark { epoch, id, name, time: Timestamp { seconds: epoch.into(), nanos: 0 }, purpose: Purpose::Plain }
     }
 
     fn save(directory: &Path, label: &Label, epoch: u32) {

@@ -107,7 +107,7 @@ pub fn missing_of(of: &MissingInfo, time: &MissingTime) -> Value {
         "base": of.base,
         "epoch": time.epoch,
         "state": "missing",
-        "purpose": time.purpose(),
+        "purpose": time.purpose,
         "held": false,
         "tags": [],
         "needed_by": [],
@@ -340,7 +340,7 @@ pub fn archive(archive: &ArchiveInfo) -> Value {
             "name": increment.name,
             "epoch": increment.epoch,
             "bytes": increment.bytes,
-            "save": increment.is_save,
+            "purpose": increment.purpose,
             "reachable": increment.is_reachable,
         });
         put_time(&mut value, "time", increment.time);
@@ -349,7 +349,7 @@ pub fn archive(archive: &ArchiveInfo) -> Value {
         value
     });
     let missing = all(&archive.missing, |missing| {
-        let mut value = json!({ "name": missing.name, "epoch": missing.epoch, "save": missing.is_save });
+        let mut value = json!({ "name": missing.name, "epoch": missing.epoch, "purpose": missing.purpose });
         put_time(&mut value, "time", missing.time);
         value
     });

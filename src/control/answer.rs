@@ -5,8 +5,9 @@ use crate::daemon::{
     ArchiveInfo, BringBackReport, CheckReport, Detached, MissingTime, Progress, RestoreReport, RollReport, Shortened,
     SyncReport,
 };
-use crate::device::{Purpose, Snapshot, SnapshotState};
+use crate::device::{Snapshot, SnapshotState};
 use crate::id::Id;
+use crate::purpose::Purpose;
 use crate::tree::{Difference, Space};
 use crate::view::{BaseInfo, HistoryEntry, SessionRecord};
 use serde::{Deserialize, Serialize};

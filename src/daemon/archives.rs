@@ -14,9 +14,10 @@ use crate::archive::{
     Archive, Broken, Increment, Label, Leftover, Mark, Reach, Survey, before_ids, check_writable, not_there,
 };
 use crate::clock::Timestamp;
-use crate::device::{ArchiveRecord, BaseId, Purpose, Snapshot, index_entry};
+use crate::device::{ArchiveRecord, BaseId, Snapshot, index_entry};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
+use crate::purpose::Purpose;
 use crate::view::Views;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
@@ -46,13 +47,7 @@ pub struct MissingTime {
     pub name: String,
     pub time: Timestamp,
     pub epoch: u32,
-    pub is_save: bool,
-}
-
-impl MissingTime {
-    pub fn purpose(&self) -> Purpose {
-        if self.is_save { Purpose::Save } else { Purpose::Plain }
-    }
+    pub purpose: Purpose,
 }
 
 /// An archive that is not attached any more.
@@ -72,7 +67,7 @@ pub struct IncrementInfo {
     pub bytes: u64,
     #[serde(with = "crate::meta::path")]
     pub file: PathBuf,
-    pub is_save: bool,
+    pub purpose: Purpose,
     /// Whether its time can be reached from the store.
     pub is_reachable: bool,
     /// The file into which it was merged: it is left over, and goes with the next roll, prune or merge.
@@ -553,8 +548,8 @@ fn missing_times(views: &Views, there: &[Mark]) -> Result<Vec<MissingTime>> {
     for mark in known {
         let is_stored = look.snapshot(views.base(), mark.epoch)?.is_some_and(|snapshot| !snapshot.is_archived);
         if !is_stored {
-            let Mark { epoch, name, time, is_save, id: _ } = mark;
-            missing.push(MissingTime { name, time, epoch, is_save });
+            let Mark { epoch, name, time, purpose, id: _ } = mark;
+            missing.push(MissingTime { name, time, epoch, purpose });
         }
     }
     Ok(missing)
@@ -576,7 +571,7 @@ fn info(views: &Views, directory: &Path, increments: Vec<IncrementInfo>, problem
 fn increment_info(increment: Increment, is_reachable: bool) -> IncrementInfo {
     IncrementInfo {
         is_reachable,
-        is_save: increment.header.from.is_save,
+        purpose: increment.header.from.purpose,
         name: increment.header.from.name,
         time: increment.header.from.time,
         epoch: increment.header.from.epoch,

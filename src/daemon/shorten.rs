@@ -193,7 +193,7 @@ fn unreachable_to_go(
     (cut, reachable): (u32, usize),
     options: PruneOptions,
 ) -> Vec<Increment> {
-    let saves = others.iter().map(|one| &one.header.from).filter(|from| from.is_save).map(|from| from.epoch);
+    let saves = others.iter().map(|one| &one.header.from).filter(|from| from.purpose.is_save()).map(|from| from.epoch);
     // One of them is the save that stands.
     let stands = saves.max().filter(|save| newest_save.is_none_or(|newest| newest < *save)).unwrap_or(u32::MAX);
     let mut gone = others;

@@ -8,7 +8,7 @@ use super::history::{preimage_key, split_record, with_birth};
 use super::session::snapshot_key;
 use super::tracks::{Source, split_track_key, track_key};
 use super::{
-    BaseId, Changing, Device, Epoch, InodeNo, Pointer, Purpose, Snapshot, SnapshotRecord, SnapshotState, State, TrackNo,
+    BaseId, Changing, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotRecord, SnapshotState, State, TrackNo,
 };
 use crate::archive::{Archive, Entry, Header, Increment, Mark, Place, Value, Writer};
 use crate::error::{Error, Result};
@@ -158,7 +158,7 @@ fn as_snapshot(base: BaseId, mark: Mark) -> Snapshot {
         name: mark.name,
         time: mark.time,
         state: SnapshotState::Deactivated,
-        purpose: if mark.is_save { Purpose::Save } else { Purpose::Plain },
+        purpose: mark.purpose,
         id: mark.id,
         ..SnapshotRecord::default()
     };

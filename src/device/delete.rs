@@ -10,11 +10,12 @@
 
 use super::base::{Point, base_of, in_base, number_of};
 use super::history::{increment_key, preimage_key, split_increment, split_preimage, split_record};
-use super::{BaseId, Device, Epoch, InodeNo, Pointer, Purpose, Snapshot, SnapshotState, State, Txn};
+use super::{BaseId, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotState, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::logstore::{Holder, Holders, Location};
 use crate::meta::{Table, decode, prefix_end};
+use crate::purpose::Purpose;
 use std::collections::{BTreeMap, HashMap};
 
 /// Increments that one step looks at.

@@ -38,7 +38,7 @@ impl Commit<'_> {
             let plan = |(key, track): &(TrackKey, Dirty)| {
                 // In its own lock: plans with nothing to read need no other.
                 let plan = self.plan(&self.device.state.read(), *key, track, TRACK_PATCHES_MAX)?;
-                self.merge(plan)
+                self.merge(plan, || self.twins(&self.device.state.read(), *key))
             };
             let plans: Result<Vec<Plan>> = tracks.iter().map(plan).collect();
             let plans = plans.inspect_err(|error| self.device.stop(error))?;
@@ -56,7 +56,8 @@ impl Commit<'_> {
         state.flushing = std::mem::take(&mut state.dirty);
         let tracks: Vec<(TrackKey, Dirty)> = state.flushing.iter().map(|(key, track)| (*key, track.clone())).collect();
         for (key, track) in &tracks {
-            let plan = self.plan(state, *key, track, TRACK_PATCHES_HURRIED).and_then(|plan| self.merge(plan));
+            let plan = self.plan(state, *key, track, TRACK_PATCHES_HURRIED);
+            let plan = plan.and_then(|plan| self.merge(plan, || self.twins(state, *key)));
             let placed = plan.and_then(|plan| self.place(state, *key, track, &plan, &self.encode(&plan)));
             placed.inspect_err(|error| self.device.stop(error))?;
         }
@@ -88,19 +89,28 @@ impl Commit<'_> {
         Ok(Plan::Merge(self.device.placed(state, pointer)?, patches.clone()))
     }
 
-    /// Reads what a plan needs.
-    fn merge(&self, plan: Plan) -> Result<Plan> {
+    /// Reads what a plan needs, from a twin where it is damaged.
+    fn merge(&self, plan: Plan, twins: impl FnOnce() -> Result<Vec<Stored>>) -> Result<Plan> {
         let Plan::Merge(stored, patches) = plan else { return Ok(plan) };
         let mut before = Vec::new();
         match self.device.read_stored(&stored, &mut before) {
-            Ok(()) => Ok(Plan::Whole(Arc::new(over(before, &patches)))),
-            // What was written is worth keeping, even over something that cannot be read any more.
-            Err(error @ Error::Corrupt { .. }) => {
-                log::error!("{error}");
-                Ok(Plan::Patches(stored.pointer, patches))
-            }
-            Err(error) => Err(error),
+            Ok(()) => return Ok(Plan::Whole(Arc::new(over(before, &patches)))),
+            Err(error @ Error::Corrupt { .. }) => log::error!("{error}"),
+            Err(error) => return Err(error),
         }
+        for twin in twins()? {
+            before.clear();
+            if self.device.read_stored(&twin, &mut before).is_ok() {
+                return Ok(Plan::Whole(Arc::new(over(before, &patches))));
+            }
+        }
+        // What was written is worth keeping, even over something that cannot be read any more.
+        Ok(Plan::Patches(stored.pointer, patches))
+    }
+
+    fn twins(&self, state: &State, (inode, track): TrackKey) -> Result<Vec<Stored>> {
+        let twins = state.twins(inode, track, Moment::Live)?;
+        twins.into_iter().map(|twin| self.device.placed(state, twin)).collect()
     }
 
     fn encode<'a>(&self, plan: &'a Plan) -> Vec<Piece<'a>> {

@@ -55,6 +55,18 @@ impl Pointer {
         self.patches.retain(|old| old.at < patch.at || old.end() > patch.end());
         self.patches.push(patch);
     }
+
+    /// What has the bytes of this one if `twin` has those of `then`: with the patches that this one has and `then` had not.
+    /// `None` if this one was written anew since.
+    pub fn over(&self, then: &Pointer, mut twin: Pointer) -> Option<Pointer> {
+        if self.whole != then.whole {
+            return None;
+        }
+        // A patch goes only when a later one hides it, which is here then.
+        let later = self.patches.iter().filter(|patch| !then.patches.contains(patch));
+        later.for_each(|patch| twin.lay(*patch));
+        Some(twin)
+    }
 }
 
 /// A plain location as itself, with patches a pair.

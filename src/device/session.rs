@@ -18,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::meta::{Table, decode};
+use crate::purpose::Purpose;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -28,22 +29,6 @@ pub enum SnapshotState {
     Deactivated,
     /// Nothing has been protected for it since this epoch.
     Ended(Epoch),
-}
-
-/// Why a snapshot was taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Purpose {
-    #[default]
-    Plain,
-    /// By `save`, to be gone back to.
-    Save,
-    /// What was there before a restore.
-    BeforeRestore,
-    /// To tell what a mirror lacks.
-    Mirror,
-    /// By `roll`.
-    Roll,
 }
 
 /// What is stored of a snapshot.
@@ -132,7 +117,7 @@ impl Snapshot {
     /// How an archive names it.
     pub fn mark(&self) -> Mark {
         let SnapshotRecord { id, name, time, purpose, .. } = &self.record;
-        Mark { epoch: self.epoch, id: *id, name: name.clone(), time: *time, is_save: *purpose == Purpose::Save }
+        Mark { epoch: self.epoch, id: *id, name: name.clone(), time: *time, purpose: *purpose }
     }
 
     /// How others name it.

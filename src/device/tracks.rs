@@ -280,11 +280,9 @@ impl Device {
                     _ => Vec::new(),
                 };
                 let mut others = Vec::new();
-                for (twin, then) in twins {
-                    if let Some((pointer, _)) = look.pointer(twin, track, then)? {
-                        let below = Below::Stored(self.placed(&look, pointer)?);
-                        others.push(Source { patches: again.patches.clone(), below });
-                    }
+                for twin in twins {
+                    let below = Below::Stored(self.placed(&look, twin)?);
+                    others.push(Source { patches: again.patches.clone(), below });
                 }
                 drop(look);
                 // As it was when it was looked up: one that is gone by now does not match its checksum.

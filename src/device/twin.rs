@@ -1,19 +1,18 @@
 //! Damage in a base that has a mirror, or in the mirror: the other one has the same bytes in another place.
 //!
-//! The two were the same in the snapshots that the mirror's record names, and a mirror in step still is that. What a
-//! record says today is the same there if it was not written since: it is the very record that was there then.
+//! The two were the same in the snapshots that the mirror's record names, and a mirror in step still is that. A track
+//! that was not written anew since is the same there; patches that were laid over it since go over the other as well.
 
-use super::tracks::track_key;
-use super::{BaseId, InodeNo, MirrorRecord, Moment, State, TrackNo, base_of, in_base};
-use crate::error::Result;
-use crate::meta::Table;
+use super::{BaseId, InodeNo, MirrorRecord, Moment, Pointer, State, TrackNo, base_of, in_base};
+use crate::error::{Errno, Error, Result};
 
 impl State {
-    /// The same track in the mirror of its base, or in the base of its mirror, at a moment when it had the same
-    /// bytes, as stored. Several, where a base has several mirrors.
-    pub(super) fn twins(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Vec<(InodeNo, Moment)>> {
+    /// Where else the bytes of a track lie that its base, or its mirror, has at a moment. Several, where a base has
+    /// several mirrors.
+    pub(super) fn twins(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Vec<Pointer>> {
         let base = base_of(inode);
         let mut twins = Vec::new();
+        let Some(now) = self.stored_pointer(inode, track, moment)? else { return Ok(twins) };
         for (id, record) in self.bases() {
             let Some(MirrorRecord { of, same: Some(same), is_split }) = record.mirror else { continue };
             let (of_epoch, own) = same.epochs();
@@ -23,23 +22,20 @@ impl State {
             }
             let in_base_then = (of, Moment::At(of_epoch));
             let in_mirror_then = (id, if is_split { Moment::At(own) } else { Moment::Live });
-            let (mine, other) =
+            let ((_, then), other): (_, (BaseId, Moment)) =
                 if id == base { (in_mirror_then, in_base_then) } else { (in_base_then, in_mirror_then) };
-            if self.is_same_record(inode, track, moment, mine)? {
-                twins.push((in_base(other.0, inode), other.1));
-            }
+            let Some(then) = self.stored_pointer(inode, track, then)? else { continue };
+            let Some(twin) = self.stored_pointer(in_base(other.0, inode), track, other.1)? else { continue };
+            twins.extend(now.over(&then, twin));
         }
         Ok(twins)
     }
 
-    /// Whether a track is, as stored, what it was at another moment of its base.
-    fn is_same_record(&self, inode: InodeNo, track: TrackNo, moment: Moment, then: (BaseId, Moment)) -> Result<bool> {
-        if moment == then.1 {
-            return Ok(true);
+    /// `None` where there is no track, or only an archive has it.
+    fn stored_pointer(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<Pointer>> {
+        match self.pointer(inode, track, moment) {
+            Err(Error::Posix(Errno::XDEV)) => Ok(None),
+            found => Ok(found?.map(|(pointer, _)| pointer)),
         }
-        let key = track_key(inode, track);
-        let find = |moment| -> Result<_> { Ok(self.find(Table::Track, &key, moment)?.map(|found| found.bytes)) };
-        let now = find(moment)?;
-        Ok(now.is_some() && now == find(then.1)?)
     }
 }

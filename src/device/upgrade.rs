@@ -6,8 +6,8 @@
 use super::base::{Era, Point, base_of_key};
 use super::delete::SEPARATE;
 use super::{
-    ArchiveRecord, BaseId, BaseRecord, Counts, Epoch, META_FILE, MirrorRecord, Purpose, SETTINGS, Same, Separate,
-    Settings, SnapshotRecord, SnapshotRef, SnapshotState, commits, missing, take_over,
+    ArchiveRecord, BaseId, BaseRecord, Counts, Epoch, META_FILE, MirrorRecord, SETTINGS, Same, Separate, Settings,
+    SnapshotRecord, SnapshotRef, SnapshotState, commits, missing, take_over,
 };
 use crate::archive::before_ids;
 use crate::clock::Timestamp;
@@ -17,6 +17,7 @@ use crate::journal::Journal;
 use crate::logstore::{Codec, Ids, LogStore};
 use crate::media::MediaDir;
 use crate::meta::{Kv, Meta, Overlay, Reserve, Table, decode};
+use crate::purpose::Purpose;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -7,8 +7,9 @@
 use super::base::needed_by;
 use super::filling::check_filled;
 use super::{BaseInfo, LIVE_NAME, Views, refused};
-use crate::device::{BaseId, BaseRecord, LIVE, Point, Purpose, Snapshot, State};
+use crate::device::{BaseId, BaseRecord, LIVE, Point, Snapshot, State};
 use crate::error::{Errno, Error, Result};
+use crate::purpose::Purpose;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// What is to be deleted.

@@ -15,10 +15,11 @@ use super::session::take;
 use super::{Views, refused};
 use crate::clock::Timestamp;
 use crate::device::{
-    BaseId, BaseRecord, Changing, Epoch, MirrorRecord, Moment, Point, Purpose, Same, SnapOptions, Snapshot, Walk,
+    BaseId, BaseRecord, Changing, Epoch, MirrorRecord, Moment, Point, Same, SnapOptions, Snapshot, Walk,
 };
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
+use crate::purpose::Purpose;
 
 /// The snapshots that hold a mirror together, before and after a step.
 const OPTIONS: SnapOptions = SnapOptions { offline: true, held: false, purpose: Purpose::Mirror, reserve: false };

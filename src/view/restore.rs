@@ -4,9 +4,10 @@ use super::naming::free_name;
 use super::session::take;
 use super::{View, Views, not_kept, refused};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, Changing, Epoch, Moment, Point, Purpose, SnapOptions, Snapshot, Walk};
+use crate::device::{BaseId, Changing, Epoch, Moment, Point, SnapOptions, Snapshot, Walk};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
+use crate::purpose::Purpose;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 

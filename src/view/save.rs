@@ -2,9 +2,10 @@
 
 use super::{Views, refused};
 use crate::archive::Mark;
-use crate::device::{BaseId, Changing, Purpose, Snapshot, State};
+use crate::device::{BaseId, Changing, Snapshot, State};
 use crate::error::{Errno, Result};
 use crate::meta::Table;
+use crate::purpose::Purpose;
 
 fn last_key(base: BaseId) -> Vec<u8> {
     [b"last save", &base.to_be_bytes()[..]].concat()

@@ -10,9 +10,10 @@ use super::save::{newest_save, note_saved};
 use super::{Views, check_name, has_free_number, refused};
 use crate::archive::Mark;
 use crate::clock::Timestamp;
-use crate::device::{ArchiveRecord, BaseId, Changing, Purpose, SnapOptions, Snapshot, SnapshotRecord, State};
+use crate::device::{ArchiveRecord, BaseId, Changing, SnapOptions, Snapshot, SnapshotRecord, State};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode};
+use crate::purpose::Purpose;
 use serde::{Deserialize, Serialize};
 
 const DROP_OLDEST: &[u8] = b"drop oldest";

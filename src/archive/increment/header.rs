@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::id::Id;
+use crate::purpose::Purpose;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::ByteArray;
 
@@ -13,8 +14,8 @@ pub struct Mark {
     pub id: Id,
     pub name: String,
     pub time: Timestamp,
-    /// It was taken by `save`.
-    pub is_save: bool,
+    /// Why it was taken.
+    pub purpose: Purpose,
 }
 
 /// What an increment says of itself.
@@ -113,7 +114,7 @@ impl From<Header1> for Header {
             id: before_ids::snapshot(hash_seed, base, mark.epoch, mark.time),
             name: mark.name,
             time: mark.time,
-            is_save: false,
+            purpose: Purpose::Plain,
         };
         // A store's number was its seed.
         let store = if store == u128::from(hash_seed) { before_ids::store(hash_seed) } else { Id::default() };

@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::Id;
 use crate::limits::{ARCHIVE_RECORDS_BYTES, ARCHIVE_TRACKS_BYTES, TRACK_BYTES_MAX};
+use crate::purpose::Purpose;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +26,13 @@ const NAME: &str = "increment";
 fn header() -> Header {
     let mark = |epoch, name: &str| {
         let time = Timestamp { seconds: 1_795_000_000 + i64::from(epoch), nanos: 7 };
-        Mark { epoch, id: Id::of_parts(name, &[]), name: name.into(), time, is_save: epoch == 7 }
+        Mark {
+            epoch,
+            id: Id::of_parts(name, &[]),
+            name: name.into(),
+            time,
+            purpose: if epoch == 7 { Purpose::Save } else { Purpose::Roll },
+        }
     };
     Header {
         store: Id::of_parts("store", &[]),

@@ -6,8 +6,8 @@ use super::super::output::{print, print_json, size, table};
 use super::{ask, plain, unexpected};
 use crate::control::{Answer, ListInfo, MissingInfo, SnapshotInfo, Target, Verb};
 use crate::daemon::MissingTime;
-use crate::device::Purpose;
 use crate::error::Result;
+use crate::purpose::Purpose;
 use serde_json::Value;
 use std::cmp::Reverse;
 
@@ -121,11 +121,10 @@ impl<'a> Entry<'a> {
                 Column::Time => time.time.as_text(),
                 Column::Epoch => time.epoch.to_string(),
                 Column::State => "missing".into(),
-                Column::Notes => if time.is_save { "missing,save" } else { "missing" }.into(),
-                Column::Purpose if time.is_save => "save".into(),
-                Column::Id | Column::Refers | Column::Frees | Column::Purpose | Column::Held | Column::Needed => {
-                    String::new()
-                }
+                Column::Notes if time.purpose == Purpose::Plain => "missing".into(),
+                Column::Notes => format!("missing,{}", purpose(time.purpose)),
+                Column::Purpose => purpose(time.purpose).into(),
+                Column::Id | Column::Refers | Column::Frees | Column::Held | Column::Needed => String::new(),
             },
         }
     }
@@ -142,15 +141,15 @@ fn cell(snapshot: &SnapshotInfo, column: Column) -> String {
         Column::Refers => unless_archived(size(snapshot.refers)),
         Column::Frees => unless_archived(snapshot.unique.map_or(String::new(), size)),
         Column::State => state_of(snapshot).into(),
-        Column::Purpose => purpose(snapshot).into(),
+        Column::Purpose => purpose(snapshot.purpose).into(),
         Column::Held => snapshot.tags.join(","),
         Column::Needed => needed(snapshot),
         Column::Notes => notes(snapshot),
     }
 }
 
-fn purpose(snapshot: &SnapshotInfo) -> &'static str {
-    match snapshot.purpose {
+fn purpose(purpose: Purpose) -> &'static str {
+    match purpose {
         Purpose::Plain => "",
         Purpose::Save => "save",
         Purpose::BeforeRestore => "before-restore",
@@ -170,7 +169,7 @@ fn notes(snapshot: &SnapshotInfo) -> String {
     if state != "active" {
         notes.push(state.to_string());
     }
-    notes.extend(Some(purpose(snapshot).to_string()).filter(|purpose| !purpose.is_empty()));
+    notes.extend(Some(purpose(snapshot.purpose).to_string()).filter(|purpose| !purpose.is_empty()));
     if snapshot.held {
         let is_plain = snapshot.tags == [crate::device::HOLD_TAG];
         notes.push(if is_plain { "held".into() } else { format!("held:{}", snapshot.tags.join("+")) });

@@ -2,8 +2,9 @@
 
 use super::{RollOptions, RollReport};
 use crate::daemon::{Daemon, OnProgress};
-use crate::device::{Purpose, SnapOptions};
+use crate::device::SnapOptions;
 use crate::error::{Errno, Result};
+use crate::purpose::Purpose;
 use crate::view::{SnapRequest, Views};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

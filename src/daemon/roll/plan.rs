@@ -6,8 +6,9 @@ use super::{
 use crate::archive::{Reach, check_writable};
 use crate::daemon::Daemon;
 use crate::daemon::archives::problems_of;
-use crate::device::{Purpose, SnapOptions, Snapshot};
+use crate::device::{SnapOptions, Snapshot};
 use crate::error::{Errno, Error, Result};
+use crate::purpose::Purpose;
 use crate::view::{SnapRequest, Views};
 use std::path::{Path, PathBuf};
 

@@ -4,11 +4,12 @@ use super::compare::compare_exactly;
 use super::model::{BEFORE_RESTORE, Node, Picture, TO_COME, Times, write};
 use super::rng::Rng;
 use pitfs::clock::Timestamp;
-use pitfs::device::{InodeNo, Moment, Purpose, SnapshotState, base_of};
+use pitfs::device::{InodeNo, Moment, SnapshotState, base_of};
 use pitfs::error::{Errno, Error};
 use pitfs::limits::{FILE_BYTES_MAX, NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use pitfs::logstore::Codec;
 use pitfs::media::MediaDir;
+use pitfs::purpose::Purpose;
 use pitfs::tree::{
     Caller, Change, CreateOptions, Inode, Kind, New, Position, ROOT, RenameMode, SetMode, SetTime, SetXattr, Tree,
     root_of,
