@@ -820,3 +820,29 @@ fn an_increment_that_cannot_be_read_does_not_hide_the_others() {
     assert!(problems.contains(oldest.file_name().unwrap().to_str().unwrap()), "{problems}");
     rolled.mounted.umount();
 }
+
+/// A save that only the archive has is newer than one that the store was told to hold.
+#[test]
+fn the_newest_save_may_be_in_the_archive_while_an_older_one_is_held() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let archive = mounted.dir.path().join("archive");
+    let file = mounted.live().join("f");
+    for (turn, name) in ["s1", "s2"].into_iter().enumerate() {
+        fs::write(&file, format!("{turn}")).unwrap();
+        mounted.ok(["save", name]);
+    }
+    mounted.ok(["hold", "s1"]);
+    fs::write(&file, "later").unwrap();
+    mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--name", "r1"]);
+    mounted.ok(["delete", "s2"]);
+    for name in ["r2", "r3"] {
+        fs::write(&file, name).unwrap();
+        mounted.ok(["roll", "--keep", "1", "--name", name]);
+    }
+    mounted.ok(["archive", "prune", "--keep", "1"]);
+    mounted.ok(["restore", "--last"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "1");
+}

@@ -486,3 +486,30 @@ fn after_every_kind_of_end_the_next_mount_works() {
     }
     mounted.check();
 }
+
+#[test]
+fn umount_unmounts_nothing_but_pitfs() {
+    if !can_mount() || !is_root() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let other = mounted.dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    assert!(sh("mount -t tmpfs none \"$1\"", &[other.as_os_str()]).status.success());
+    for args in [&["umount"][..], &["umount", "--lazy"]] {
+        let mut command = Command::new(PITFS);
+        let here = in_time(command.args(args).current_dir(&other).env_remove("PITFS_STORE"));
+        assert!(said(&here).contains("is tmpfs, not pitfs") && !here.status.success(), "{}", said(&here));
+        let named = in_time(Command::new(PITFS).args(args).arg(&other));
+        assert!(said(&named).contains("is tmpfs, not pitfs") && !named.status.success(), "{}", said(&named));
+    }
+    assert!(is_mount_point(&other));
+    // What hides the mount is not taken for it.
+    let snap = mounted.snap();
+    assert!(sh("mount -t tmpfs none \"$1\"", &[snap.as_os_str()]).status.success());
+    let store = in_time(Command::new(PITFS).arg("umount").arg(mounted.store()));
+    assert!(said(&store).contains("is tmpfs, not pitfs"), "{}", said(&store));
+    for path in [&snap, &other] {
+        assert!(sh("umount \"$1\"", &[path.as_os_str()]).status.success());
+    }
+}

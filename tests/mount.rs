@@ -735,3 +735,20 @@ fn read_only_mounts_change_nothing() {
     assert_eq!(errno(fs::create_dir(mounted.snap().join("s"))), Errno::ROFS);
     assert_eq!(fs::read(mounted.live().join("f")).unwrap(), b"1");
 }
+
+/// `umount DISK` can follow at once.
+#[test]
+fn after_umount_the_daemon_has_nothing_open_any_more() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    for turn in 0..10_u8 {
+        let daemon = mounted.daemon().unwrap().as_raw_nonzero();
+        fs::write(mounted.live().join("f"), vec![turn; 3_000_000]).unwrap();
+        mounted.umount();
+        let stat = fs::read_to_string(format!("/proc/{daemon}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z ") || stat.contains(") X "), "{stat}");
+        mounted.mount(&[]);
+    }
+}

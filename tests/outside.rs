@@ -212,6 +212,34 @@ fn the_destination_of_a_sync_can_be_given_below_the_mount() {
     let said = mounted.fails(1, [OsStr::new("sync"), source.as_os_str(), elsewhere.as_os_str()]);
     assert!(said.contains("is not below"), "{said}");
     assert_eq!(names(&mounted.live()), ["a", "b"]);
+    // Who stands in live means what lies there; what is a snapshot's is not live's.
+    mounted.ok(["snap", "s"]);
+    let within = |directory: &Path, destination: &str| {
+        let args = [OsStr::new("sync"), source.as_os_str(), OsStr::new(destination)];
+        mounted.command(args).current_dir(directory).output().unwrap()
+    };
+    assert!(within(&mounted.live().join("a"), "c").status.success());
+    assert!(within(&mounted.live().join("b"), ".").status.success());
+    assert!(!within(&mounted.snap().join("s/a"), ".").status.success());
+    assert!(!within(&mounted.snap(), "s/a").status.success());
+    assert_eq!(names(&mounted.live()), ["a", "b"]);
+    assert_eq!(names(&mounted.live().join("a")), ["c", "f"]);
+}
+
+/// A variable that is not set is not all of live.
+#[test]
+fn a_sync_to_nowhere_is_refused() {
+    for (mounted, is_mounted) in Mounted::unmounted_and_mounted() {
+        let source = mounted.dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        let before = mounted.json(&["check"])["inodes"].clone();
+        let to =
+            |destination: &str| mounted.fails(1, [OsStr::new("sync"), source.as_os_str(), OsStr::new(destination)]);
+        assert!(to("").contains("names no directory"));
+        let said = to("/a");
+        assert!(said.contains(if is_mounted { "is not below" } else { "no mount of the store" }), "{said}");
+        assert_eq!(mounted.json(&["check"])["inodes"], before);
+    }
 }
 
 #[test]

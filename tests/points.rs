@@ -452,6 +452,77 @@ fn a_deactivated_snapshot_shows_what_it_did_as_long_as_a_later_one_protects_it()
     mounted.check();
 }
 
+/// Whoever deletes one snapshot loses no other.
+#[test]
+fn what_a_deleted_snapshot_protected_is_shown_as_before() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let (root, live) = (mounted.snap(), mounted.live());
+    let write = |seed: u64| {
+        for i in 0..6 {
+            if seed.is_multiple_of(i + 1) {
+                fs::write(live.join(format!("f{i}")), random_bytes(seed * 10 + i, 30_000)).unwrap();
+            }
+        }
+    };
+    let mut shown = Vec::new();
+    for turn in 1..=4 {
+        write(turn);
+        mounted.ok(["roll", "--name", &format!("r{turn}")]);
+        shown.push((format!("r{turn}"), listing(&root.join(format!("r{turn}")))));
+    }
+    mounted.ok(["hold", "r1"]);
+    for turn in (2..=4).rev() {
+        write(10 + turn);
+        match turn {
+            3 => fs::remove_dir(root.join("r3")).unwrap(),
+            _ => drop(mounted.ok(["delete", &format!("r{turn}")])),
+        }
+        shown.pop();
+        write(20 + turn);
+        for (name, wanted) in &shown {
+            assert_same(&listing(&root.join(name)), wanted, name);
+        }
+        mounted.remount();
+        for (name, wanted) in &shown {
+            assert_same(&listing(&root.join(name)), wanted, name);
+        }
+    }
+    assert_eq!(mounted.json(&["list"])[0]["state"], "active");
+    mounted.check();
+}
+
+#[test]
+fn what_is_held_does_not_end() {
+    for (mounted, _) in Mounted::unmounted_and_mounted() {
+        mounted.ok(["base", "create", "b"]);
+        mounted.ok(["group", "create", "g", "live", "b"]);
+        mounted.ok(["snap", "--group", "g", "s"]);
+        mounted.ok_of("b", &["hold", "s"]);
+        let states = || {
+            let list = mounted.json(&["list", "--all"]);
+            list.as_array()
+                .unwrap()
+                .iter()
+                .map(|found| found["state"].as_str().unwrap().to_string())
+                .collect::<Vec<_>>()
+        };
+        let said = mounted.fails(1, ["session", "deactivate", "s"]);
+        assert!(said.contains("is held and would end"), "{said}");
+        assert_eq!(states(), ["active", "active"], "all of a moment or none");
+        // Deactivated it may be while a later one protects it, which may not be deactivated then.
+        mounted.ok_of("b", &["snap", "t"]);
+        mounted.ok(["session", "deactivate", "s"]);
+        assert!(mounted.ok_of("b", &["list"]).contains("deactivated"));
+        let said = mounted.fails(1, ["-s", &mounted.of("b"), "session", "deactivate", "t"]);
+        assert!(said.contains("\"s\" is held"), "{said}");
+        mounted.ok_of("b", &["release", "s"]);
+        mounted.ok_of("b", &["session", "deactivate", "t"]);
+    }
+}
+
 const BASES: [&str; 3] = ["live", "b", "c"];
 
 #[test]

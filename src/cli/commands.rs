@@ -519,10 +519,7 @@ fn sync(store: &Target, args: args::Sync) -> Result<bool> {
         .source
         .canonicalize()
         .map_err(|error| Error::media(format!("looking at {}", args.source.display()), error))?;
-    let destination = match args.destination {
-        Some(path) if path.as_encoded_bytes().starts_with(b"/") => points::path_in_live(store, Path::new(&path))?,
-        path => path.map(OsString::into_vec).unwrap_or_default(),
-    };
+    let destination = args.destination.map_or(Ok(Vec::new()), |path| points::destination(store, Path::new(&path)))?;
     let options = SyncOptions {
         source,
         destination,

@@ -10,10 +10,13 @@
 
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Device, MountInfo, mounts, unescape};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -165,6 +168,22 @@ pub fn holder(store: &Path) -> Result<Option<Holder>> {
         }
         Err(error) => Err(failed(error.into())),
     }
+}
+
+/// The process that has a store open, where it can be seen here, to wait for its end.
+pub fn holding(store: &Path) -> Option<OwnedFd> {
+    let file = File::open(store.join(LOCK)).ok()?;
+    let number = read_note(&file).ok()?.0?;
+    let process = pidfd_open(Pid::from_raw(i32::try_from(number).ok()?)?, PidfdFlags::empty()).ok()?;
+    // Looked at last, so that it is no other with the same number.
+    has_open(number, &file).then_some(process)
+}
+
+/// Waits until a process has ended, with all that it had open; not longer than this.
+pub fn wait_for(process: &OwnedFd, longest: Duration) {
+    let ended = &mut [PollFd::new(process, PollFlags::IN)];
+    let longest = Timespec { tv_sec: longest.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: 0 };
+    while rustix::event::poll(ended, Some(&longest)) == Err(Errno::INTR) {}
 }
 
 /// Whether a process, by its number here, has a file open. Of one that was killed that is not known.

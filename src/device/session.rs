@@ -333,8 +333,26 @@ impl State {
         }
         snapshot.record.state = SnapshotState::Deactivated;
         self.put_snapshot(&snapshot);
+        self.check_held_are_protected(point.base)?;
         self.protection_changed(point.base)?;
         Ok(self.stored_snapshot(point.base, point.epoch)?.unwrap_or(snapshot))
+    }
+
+    /// EBUSY where a snapshot that somebody holds would end.
+    fn check_held_are_protected(&self, base: BaseId) -> Result<()> {
+        let newest = self.newest_protecting(base, Epoch::MAX)?;
+        let unprotected = self.snapshots_after(base, newest, usize::MAX)?;
+        let ends = |later: &&Snapshot| later.record.state == SnapshotState::Deactivated && !later.record.deleting;
+        match unprotected.iter().filter(ends).find(|later| later.record.held) {
+            None => Ok(()),
+            Some(held) => {
+                let name = &held.record.name;
+                let text = format!(
+                    "{name:?} is held and would end, since nothing protected it any more; `pitfs release {name}` ends that"
+                );
+                Err(Error::Refused(Errno::BUSY, text))
+            }
+        }
     }
 
     pub(super) fn rename(&mut self, snapshot: &Snapshot, name: &str) {
@@ -367,7 +385,22 @@ impl State {
             };
             before.into_iter().chain(after).try_for_each(|neighbour| self.forget_alone(neighbour))?;
         }
+        self.hand_over_protection(base)?;
         self.protection_changed(base)
+    }
+
+    /// Whoever deletes a snapshot means no other: the last deactivated one that it protected is active from now on.
+    fn hand_over_protection(&mut self, base: BaseId) -> Result<()> {
+        let newest = self.newest_protecting(base, Epoch::MAX)?;
+        let unprotected = self.snapshots_after(base, newest, usize::MAX)?;
+        let last = unprotected
+            .into_iter()
+            .rfind(|later| later.record.state == SnapshotState::Deactivated && !later.record.deleting);
+        if let Some(mut last) = last {
+            last.record.state = SnapshotState::Active;
+            self.put_snapshot(&last);
+        }
+        Ok(())
     }
 
     pub(super) fn forget_alone(&mut self, mut snapshot: Snapshot) -> Result<()> {

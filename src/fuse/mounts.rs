@@ -43,6 +43,11 @@ impl MountInfo {
         self.kind == b"fuse.pitfs"
     }
 
+    /// The type of file system.
+    pub fn kind(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.kind)
+    }
+
     /// Whether it shows this store, as far as its source says so.
     pub fn shows(&self, store: &Path) -> bool {
         let (source, store) = (self.source.as_os_str().as_bytes(), store.as_os_str().as_bytes());

@@ -18,7 +18,7 @@ use serde_bytes::ByteBuf;
 use serde_json::json;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn quietly(target: &Target, verb: Verb) -> Result<Answer> {
     ask(target, verb, &mut |_| Ok(()))
@@ -541,13 +541,39 @@ pub(super) fn policy(target: &Target, args: &Policy) -> Result<bool> {
 /// The path below live that a path given by the user means: below the mount, or as it is.
 pub(super) fn path_in_live(target: &Target, given: &Path) -> Result<Vec<u8>> {
     let Answer::Mount { mount_point } = quietly(target, Verb::Mount)? else { return Err(unexpected()) };
-    let path = path_in_view(target, mount_point.as_deref(), given)?;
-    match mount_point {
-        Some(mount_point) if given.is_absolute() && path == given.as_os_str().as_bytes() => {
-            Err(Error::Refused(Errno::INVAL, format!("{} is not below {}", file(given), file(&mount_point))))
-        }
-        _ => Ok(path),
+    match below_mount(target, mount_point.as_deref(), given)? {
+        Some((_, path)) => Ok(path),
+        None => relative(mount_point.as_deref(), given),
     }
+}
+
+/// The same of what is to be written to, which is in live and in no other view.
+pub(super) fn destination(target: &Target, given: &Path) -> Result<Vec<u8>> {
+    if given.as_os_str().is_empty() {
+        let text = "an empty path names no directory; without a destination all of live is meant";
+        return Err(Error::Refused(Errno::INVAL, text.into()));
+    }
+    let Answer::Mount { mount_point } = quietly(target, Verb::Mount)? else { return Err(unexpected()) };
+    match below_mount(target, mount_point.as_deref(), given)? {
+        Some((view, _)) if view.file_name() != Some(crate::view::LIVE_NAME.as_ref()) => {
+            Err(Error::Refused(Errno::INVAL, format!("{} is not in live", file(given))))
+        }
+        Some((_, path)) => Ok(path),
+        None => relative(mount_point.as_deref(), given),
+    }
+}
+
+/// A path as it was given, from the root of a view.
+fn relative(mount_point: Option<&Path>, given: &Path) -> Result<Vec<u8>> {
+    if !given.is_absolute() {
+        return Ok(given.as_os_str().as_bytes().to_vec());
+    }
+    let given = file(given);
+    let text = match mount_point {
+        Some(mount_point) => format!("{given} is not below {}", file(mount_point)),
+        None => format!("{given} lies in no mount of the store; paths are relative to the root of live"),
+    };
+    Err(Error::Refused(Errno::INVAL, text))
 }
 
 /// The paths of what is to be restored; one that means a whole view is `/`.
@@ -567,8 +593,13 @@ pub(super) fn paths_in_view(target: &Target, given: Vec<OsString>) -> Result<Vec
 }
 
 fn path_in_view(target: &Target, mount_point: Option<&Path>, given: &Path) -> Result<Vec<u8>> {
-    let as_given = || given.as_os_str().as_bytes().to_vec();
-    let Some(mount_point) = mount_point else { return Ok(as_given()) };
+    let below = below_mount(target, mount_point, given)?;
+    Ok(below.map_or_else(|| given.as_os_str().as_bytes().to_vec(), |(_, path)| path))
+}
+
+/// The view that a path lies in, and the path from its root; `None` if it is not one below the mount.
+fn below_mount(target: &Target, mount_point: Option<&Path>, given: &Path) -> Result<Option<(PathBuf, Vec<u8>)>> {
+    let Some(mount_point) = mount_point else { return Ok(None) };
     let looking = |error| Error::media("looking at the path", error);
     let absolute = std::path::absolute(given).map_err(looking)?;
     // What it leads to may be gone, or a link: the directory it is in tells where we are.
@@ -576,9 +607,7 @@ fn path_in_view(target: &Target, mount_point: Option<&Path>, given: &Path) -> Re
         (Some(parent), Some(name)) => resolved(parent).map_err(looking)?.join(name),
         _ => absolute,
     };
-    let Ok(below) = here.strip_prefix(mount_point) else {
-        return Ok(as_given());
-    };
+    let Ok(below) = here.strip_prefix(mount_point) else { return Ok(None) };
     // The view's name goes; in a mount of several bases the base's before it as well.
     let mut names = below.components();
     let mut view = mount_point.to_path_buf();
@@ -588,10 +617,10 @@ fn path_in_view(target: &Target, mount_point: Option<&Path>, given: &Path) -> Re
         }
     }
     if !given.is_absolute() && !is_there(&view) {
-        return Ok(as_given());
+        return Ok(None);
     }
     check_base(target, mount_point, &view)?;
-    Ok(names.as_path().as_os_str().as_bytes().to_vec())
+    Ok(Some((view, names.as_path().as_os_str().as_bytes().to_vec())))
 }
 
 fn is_there(path: &Path) -> bool {

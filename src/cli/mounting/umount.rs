@@ -3,7 +3,7 @@
 use super::super::args::Umount;
 use super::super::json::put_file;
 use crate::control::{Answer, Target, Verb, ask, locate_store};
-use crate::daemon::{Use, holder, is_dead, last_use, wait_a_moment};
+use crate::daemon::{Use, holder, holding, is_dead, last_use, wait_a_moment, wait_for};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Device, MountInfo, free, mount_around, mount_at, mounts, unmount_path, users};
 use serde_json::json;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// After this it is said what is waited for.
 const SILENCE: Duration = Duration::from_secs(3);
-/// How long a daemon may take to notice that it was unmounted.
+/// How long a daemon may take to notice that it was unmounted, and to end when it has closed the store.
 const NOTICE: Duration = Duration::from_secs(5);
 /// How long `umount` waits for the daemon's last commit.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -43,7 +43,7 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
     }
     let store = match locate_store(&target) {
         // The daemon is gone; what is left of its mount can go.
-        Err(error) if error.errno() == Errno::NOTCONN => return unmount_path(&target, true).map(|()| true),
+        Err(error) if error.errno() == Errno::NOTCONN => return unmount(&target, true).map(|()| true),
         target => target?,
     };
     let mount_point = match ask_mount_point(&store) {
@@ -60,8 +60,30 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
     {
         return Err(mounted_elsewhere(&store.store, &mount_point, process));
     }
-    unmount_path(&mount_point, args.lazy)?;
-    wait_for_end(&store.store, args.lazy, device)
+    let daemon = holding(&store.store);
+    unmount(&mount_point, args.lazy)?;
+    let is_done = wait_for_end(&store.store, args.lazy, device)?;
+    // So that what the store lies on can be unmounted next.
+    if let Some(daemon) = daemon
+        && holder(&store.store).is_ok_and(|holder| holder.is_none())
+    {
+        wait_for(&daemon, NOTICE);
+    }
+    Ok(is_done)
+}
+
+/// Unmounts what is pitfs's own, and nothing else.
+fn unmount(at: &Path, is_lazy: bool) -> Result<()> {
+    let shown = at.display();
+    match mount_at(at) {
+        Some(mount) if mount.is_pitfs() => unmount_path(at, is_lazy),
+        Some(mount) => {
+            let text =
+                format!("what is mounted at {shown} is {}, not pitfs; `umount {shown}` unmounts it", mount.kind());
+            Err(Error::Refused(Errno::INVAL, text))
+        }
+        None => Err(Error::Refused(Errno::INVAL, format!("{shown} is not mounted"))),
+    }
 }
 
 /// The mount that is meant, if its daemon is gone: at this place, around it, or of this store.

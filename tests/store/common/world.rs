@@ -740,6 +740,15 @@ pub fn complete(views: &Views, picture: &mut Picture) -> Result<(), Error> {
         if is_fresh && let Ok(root) = views.tree().inode(root_of(base), Moment::Live) {
             picture.shown_mut(base).live.nodes.insert(root_of(base), node_of(&root));
         }
+        // What was deleted hands its protection to the last one that it protected.
+        let shown = picture.shown_mut(base);
+        let last_active = shown.snapshots.values().filter(|kept| kept.is_active).map(|kept| kept.epoch).max();
+        for snapshot in found.iter().filter(|snapshot| Some(snapshot.epoch) > last_active) {
+            let kept = shown.snapshots.get_mut(&snapshot.record.name).filter(|kept| !kept.has_ended);
+            if let Some(kept) = kept.filter(|_| snapshot.record.state == SnapshotState::Active) {
+                kept.is_active = true;
+            }
+        }
         // What nothing protects has ended; what somebody needs is known to the store.
         let mut ended = Vec::new();
         for (name, kept) in picture.shown(base).in_order().into_iter().rev() {
