@@ -572,3 +572,69 @@ fn many_names_of_one_file_and_many_files_made_again_are_compared() {
     assert_eq!(again.lines().filter(|line| line.starts_with("M files/")).count(), NAMES);
     assert_eq!(again.lines().filter(|line| line.starts_with("- links")).count(), NAMES + 1);
 }
+
+/// Neither a file of which one of two names is gone, nor a directory with a file in its place.
+#[test]
+fn what_cannot_be_read_takes_nothings_place() {
+    const NOBODY: u32 = 65534;
+    if !is_root() {
+        return eprintln!("not run: needs root, to become somebody else");
+    }
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (source, own, program) = (dir.path().join("source"), dir.path().join("own"), dir.path().join("pitfs"));
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(dir.path(), 0o755);
+    assert!(Command::new("cp").arg(PITFS).arg(&program).status().unwrap().success());
+    fs::create_dir(&own).unwrap();
+    chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
+    let run = |args: &[&OsStr]| {
+        let mut command = Command::new(&program);
+        command.arg("-s").arg(own.join("store")).args(args).uid(NOBODY).gid(NOBODY).output().unwrap()
+    };
+    let os = |text: &'static str| OsStr::new(text);
+
+    fs::create_dir_all(source.join("d")).unwrap();
+    fs::write(source.join("f"), "precious").unwrap();
+    fs::hard_link(source.join("f"), source.join("g")).unwrap();
+    fs::write(source.join("d/work"), "much").unwrap();
+    let store = own.join("store");
+    assert!(run(&[os("create"), store.as_os_str(), os("--from"), source.as_os_str()]).status.success());
+    fs::remove_file(source.join("g")).unwrap();
+    fs::remove_dir_all(source.join("d")).unwrap();
+    fs::write(source.join("d"), "secret").unwrap();
+    mode(&source.join("f"), 0);
+    mode(&source.join("d"), 0);
+    let synced = run(&[os("sync"), source.as_os_str()]);
+    assert_eq!(synced.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&synced.stderr).into_owned();
+    assert_eq!(said.matches("Permission denied").count(), 2, "{said}");
+    let to = own.join("to");
+    assert!(run(&[os("restore"), os("live"), os("--to"), to.as_os_str()]).status.success());
+    assert_eq!(names(&to), ["d", "f"]);
+    assert_eq!(fs::read_to_string(to.join("f")).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(to.join("d/work")).unwrap(), "much");
+}
+
+/// Data need not begin where a track does.
+#[test]
+fn an_equal_file_with_holes_is_unchanged_when_it_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let file = fs::File::create(source.join("f")).unwrap();
+    file.set_len(1 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"data", (128 << 10) + 8192).unwrap();
+    let mounted = store_of(&source, &[]);
+    // Another inode of the same bytes and times.
+    let copy = dir.path().join("copy");
+    assert!(Command::new("cp").args(["-a", "--sparse=always"]).arg(&source).arg(&copy).status().unwrap().success());
+    for args in [&["sync", "-n"][..], &["sync"]] {
+        let mut args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+        args.push(copy.as_os_str());
+        args.push(OsStr::new("--json"));
+        let report: serde_json::Value = serde_json::from_str(&mounted.ok(args)).unwrap();
+        assert_eq!((report["changed"].as_u64(), report["unchanged"].as_u64()), (Some(0), Some(1)), "{report}");
+    }
+}

@@ -102,3 +102,73 @@ fn what_was_made_later_is_never_older() {
         }
     }
 }
+
+/// What fetches the bytes of a file that is open fetches its time as well. No process is started here: closing a
+/// descriptor that it inherited would do that.
+#[test]
+fn a_snapshot_has_the_times_that_open_files_had() {
+    if !can_mount() {
+        return;
+    }
+    for options in [&[][..], &["writeback"]] {
+        let mounted = Mounted::with_options(options);
+        let path = mounted.live().join("f");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.write_all_at(b"first.", 0).unwrap();
+        let shown = |path: &Path| {
+            let found = fs::symlink_metadata(path).unwrap();
+            (found.mtime(), found.mtime_nsec())
+        };
+        let mut then = Vec::new();
+        for name in ["one", "two", "three"] {
+            pause();
+            file.write_all_at(name.as_bytes(), 0).unwrap();
+            then.push((name, shown(&path)));
+            fs::create_dir(mounted.snap().join(name)).unwrap();
+            assert_eq!(shown(&path), then.last().unwrap().1, "a snapshot changes no time");
+        }
+        let differ = then.windows(2).all(|two| two[0].1 != two[1].1);
+        assert!(differ, "{then:?}");
+        for (name, time) in then {
+            assert_eq!(shown(&mounted.snap().join(name).join("f")), time, "{name}, with {options:?}");
+        }
+    }
+}
+
+/// The kernel takes them from a file that it truncates, and asking it for nothing but to take the size anew is that to it.
+#[test]
+fn capabilities_stay_when_the_kernel_is_told_of_a_change() {
+    // cap_net_raw+ep, version 2.
+    const VALUE: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const NAME: &str = "security.capability";
+    if !can_mount() || !is_root() {
+        return;
+    }
+    let set = |path: &Path| rustix::fs::setxattr(path, NAME, &VALUE, rustix::fs::XattrFlags::empty()).unwrap();
+    let has = |path: &Path| {
+        let mut value = [0; 64];
+        rustix::fs::getxattr(path, NAME, &mut value[..]).is_ok_and(|len| value[..len] == VALUE)
+    };
+    for options in [&[][..], &["writeback"]] {
+        let mounted = Mounted::with_options(options);
+        let source = mounted.dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        let (given, file) = (source.join("f"), mounted.live().join("f"));
+        let sync = |bytes: usize| {
+            fs::write(&given, random_bytes(bytes as u64, bytes)).unwrap();
+            set(&given);
+            mounted.ok(["sync", source.to_str().unwrap()]);
+            assert!(has(&file), "after sync, with {options:?}");
+            fs::read(&file).unwrap();
+        };
+        sync(5000);
+        mounted.ok(["snap", "one"]);
+        sync(300);
+        mounted.ok(["restore", "one"]);
+        assert!(has(&file), "after restore, with {options:?}");
+        fs::write(&file, "more").unwrap();
+        assert!(!has(&file), "who writes takes it");
+        mounted.ok(["restore", "one", "f"]);
+        assert!(has(&file), "after the restore of the path, with {options:?}");
+    }
+}

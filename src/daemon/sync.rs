@@ -522,9 +522,17 @@ impl Sync<'_> {
             },
             _ => Vec::new(),
         };
+        let mut opened = None;
         if let (Some((inode, old)), Some(parent)) = (&before, parent)
             && !self.is_same_object(found, &link_target, *inode, old)
         {
+            // What cannot be read takes nothing's place.
+            if found.kind == Kind::File {
+                opened = self.opened(directory, found);
+                if opened.is_none() {
+                    return Ok(());
+                }
+            }
             if !self.remove_here(parent, &found.name, *inode, old)? {
                 self.problem("a directory of that name holds excluded files and stays");
                 return Ok(());
@@ -541,7 +549,7 @@ impl Sync<'_> {
             return Ok(());
         }
         let target = match found.kind {
-            Kind::File => self.file(directory, found, parent, before)?,
+            Kind::File => self.file((directory, opened), found, parent, before)?,
             _ => self.other(directory, found, parent, before, &link_target)?,
         };
         if let (Some(inode), true) = (target, is_linked) {
@@ -606,10 +614,20 @@ impl Sync<'_> {
         Ok(inode)
     }
 
-    /// Makes a regular file what the source has; nothing happens to it if that cannot be opened.
+    /// A file of the source; `None`, and said, if it cannot be opened or is none any more.
+    fn opened(&mut self, directory: &OwnedFd, found: &Found) -> Option<(Facts, File)> {
+        match content::open(directory, &found.name).and_then(|file| Ok((Facts::of(&file)?, file))) {
+            Ok((facts, file)) if facts.is_file() => return Some((facts, file)),
+            Ok(_) => self.problem("it was replaced while it was looked at"),
+            Err(error) => self.problem(error),
+        }
+        None
+    }
+
+    /// Makes a regular file what the source has; nothing happens to it if that cannot be opened, if it is not already.
     fn file(
         &mut self,
-        directory: &OwnedFd,
+        (directory, opened): (&OwnedFd, Option<(Facts, File)>),
         found: &Found,
         parent: Option<InodeNo>,
         before: Option<(InodeNo, Inode)>,
@@ -629,18 +647,7 @@ impl Sync<'_> {
             self.report.unchanged += 1;
             return Ok(Some(inode));
         }
-        let opened = content::open(directory, &found.name).and_then(|file| Ok((Facts::of(&file)?, file)));
-        let (facts, file) = match opened {
-            Ok((facts, file)) if facts.is_file() => (facts, file),
-            Ok(_) => {
-                self.problem("it was replaced while it was looked at");
-                return Ok(None);
-            }
-            Err(error) => {
-                self.problem(error);
-                return Ok(None);
-            }
-        };
+        let Some((facts, file)) = opened.or_else(|| self.opened(directory, found)) else { return Ok(None) };
         let inode = match (inode, parent) {
             (Some(inode), _) => inode,
             (None, Some(parent)) if !self.dry_run => self.make(found, parent, &[])?,

@@ -23,7 +23,8 @@ const PREFIX: &str = ".pitfs-beside-";
 /// Programs that write at the same time can make the kernel pass over an answer.
 const TRIES: usize = 20;
 
-/// Who asks from beside: the process number of the visitor, 0 for nobody.
+/// Who asks from beside now: the process number of the visitor, 0 for nobody. It has other errands as well, in which
+/// what the kernel sends in its name is what programs did.
 #[derive(Default)]
 pub(super) struct Beside(Arc<AtomicU32>);
 
@@ -106,7 +107,7 @@ impl Notify {
         if messages.is_empty() {
             return Vec::new();
         }
-        self.visitor.ask(messages).unwrap_or_else(|error| {
+        self.visitor.ask_from_beside(messages).unwrap_or_else(|error| {
             log::warn!("no visitor can be started: {error}");
             messages.iter().map(|_| (Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)), 0)).collect()
         })

@@ -80,33 +80,47 @@ struct Running {
 pub(super) struct Companion {
     role: Role,
     device: Arc<File>,
-    /// Its process number, 0 while there is none.
-    process: Arc<AtomicU32>,
+    /// Its process number while it asks from beside, else 0.
+    beside: Arc<AtomicU32>,
     running: Mutex<Option<Running>>,
 }
 
 impl Companion {
-    pub(super) fn new(role: Role, device: Arc<File>, process: Arc<AtomicU32>) -> Companion {
-        Companion { role, device, process, running: Mutex::default() }
+    pub(super) fn new(role: Role, device: Arc<File>, beside: Arc<AtomicU32>) -> Companion {
+        Companion { role, device, beside, running: Mutex::default() }
     }
 
     /// Has messages dealt with in their order. An error if there is no companion to be had.
     pub(super) fn ask(&self, messages: &[Vec<u8>]) -> io::Result<Vec<Outcome>> {
+        self.exchange(messages, false)
+    }
+
+    /// The same of messages that ask from beside: what the kernel sends in its name meanwhile changes nothing.
+    pub(super) fn ask_from_beside(&self, messages: &[Vec<u8>]) -> io::Result<Vec<Outcome>> {
+        self.exchange(messages, true)
+    }
+
+    fn exchange(&self, messages: &[Vec<u8>], is_beside: bool) -> io::Result<Vec<Outcome>> {
+        let exchange = |running: &mut Running| {
+            self.beside.store(if is_beside { running.child.id() } else { 0 }, Ordering::Release);
+            let outcomes = running.exchange(messages);
+            self.beside.store(0, Ordering::Release);
+            outcomes
+        };
         let mut running = self.running.lock();
         if let Some(known) = running.as_mut() {
-            match known.exchange(messages) {
+            match exchange(known) {
                 Ok(outcomes) => return Ok(outcomes),
                 Err(error) => {
                     log::warn!("the {} of this daemon is gone ({error}); another one is started", self.role.name())
                 }
             }
             if let Some(mut gone) = running.take() {
-                self.process.store(0, Ordering::Release);
                 gone.child.wait()?;
             }
         }
         // What was done in part is done again: each message can be.
-        running.insert(self.start()?).exchange(messages)
+        exchange(running.insert(self.start()?))
     }
 
     /// Has it running before it is needed: whoever asks meanwhile waits for the start of this one.
@@ -139,9 +153,7 @@ impl Companion {
         let mut command = Command::new(program());
         command.arg(COMMAND).arg(self.role.name()).current_dir("/");
         command.stdin(OwnedFd::from(theirs)).stdout(device).stderr(Stdio::null());
-        let child = command.spawn()?;
-        self.process.store(child.id(), Ordering::Release);
-        Ok(Running { child, socket: ours })
+        Ok(Running { child: command.spawn()?, socket: ours })
     }
 }
 

@@ -96,7 +96,8 @@ impl Sync<'_> {
                 let data = next_data(file, offset, size).map_err(reading)?;
                 let track_start = data.min(size) / track_bytes * track_bytes;
                 if track_start > offset || data >= size {
-                    is_changed |= self.hole(inode, offset, data.min(old_size), is_new)?;
+                    let end = if data >= size { size } else { track_start };
+                    is_changed |= self.hole(inode, offset, end.min(old_size), is_new)?;
                     offset = offset.max(track_start);
                 }
                 if data >= size {
