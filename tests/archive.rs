@@ -846,3 +846,86 @@ fn the_newest_save_may_be_in_the_archive_while_an_older_one_is_held() {
     mounted.ok(["restore", "--last"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "1");
 }
+
+/// Neither do they become leftovers that the next roll removes.
+#[test]
+fn joining_what_was_merged_elsewhere_hides_no_time() {
+    if !can_mount() {
+        return;
+    }
+    // Times went from the archive, or one of its increments is somewhere else for a while.
+    for is_lost in [false, true] {
+        let mounted = Mounted::new();
+        let path = |name: &str| mounted.dir.path().join(name);
+        let text = |name: &str| path(name).to_str().unwrap().to_string();
+        let state = |name: &str| fs::read_to_string(mounted.snap().join(name).join("f")).ok();
+        let roll = |turn: u32| {
+            fs::write(mounted.live().join("f"), format!("{turn}")).unwrap();
+            // What is missing from the archive is a problem, said each time.
+            let roll = ["roll", "--archive", &text("archive"), "--keep", "1", "--name", &format!("t{turn}")];
+            assert!(String::from_utf8_lossy(&mounted.run(roll).stdout).contains("saved"));
+        };
+        (1..=6).for_each(roll);
+        mounted.ok(["archive", "detach"]);
+        assert!(Command::new("cp").arg("-a").args([path("archive"), path("backup")]).status().unwrap().success());
+        mounted.ok(["archive", "attach", &text("backup")]);
+        mounted.ok(["archive", "merge", "--per", "year"]);
+        mounted.ok(["archive", "detach"]);
+        mounted.ok(["archive", "attach", &text("archive")]);
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(path("archive")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "increment"));
+        files.sort();
+        let lost = is_lost.then(|| files[3].clone());
+        match &lost {
+            Some(lost) => fs::rename(lost, path("lost")).unwrap(),
+            None => drop(mounted.ok(["archive", "prune", "--keep", "3"])),
+        }
+        mounted.run(["archive", "list"]);
+        let shown: Vec<Option<String>> = (1..=6).map(|turn| state(&format!("t{turn}"))).collect();
+        let said = mounted.fails(1, ["archive", "join", &text("backup")]);
+        assert!(said.contains("was merged over"), "{said}");
+        roll(7);
+        assert_eq!((1..=6).map(|turn| state(&format!("t{turn}"))).collect::<Vec<_>>(), shown);
+        if let Some(lost) = lost {
+            fs::rename(path("lost"), lost).unwrap();
+            mounted.ok(["archive", "list"]);
+            for turn in 1..=7 {
+                assert_eq!(state(&format!("t{turn}")), Some(turn.to_string()), "all can be reached again");
+            }
+        }
+    }
+}
+
+/// What may be the last save stays, with all that leads to it, while the way to it is interrupted.
+#[test]
+fn a_save_behind_a_gap_can_be_reached_when_the_gap_is_closed() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let archive = mounted.dir.path().join("archive");
+    let write = |turn: u32| fs::write(mounted.live().join("f"), format!("{turn}")).unwrap();
+    let roll = |turn: u32| {
+        write(turn);
+        let roll = ["roll", "--archive", archive.to_str().unwrap(), "--keep", "1", "--name", &format!("t{turn}")];
+        assert!(String::from_utf8_lossy(&mounted.run(roll).stdout).contains("saved"));
+    };
+    (1..=2).for_each(roll);
+    write(3);
+    mounted.ok(["save", "s3"]);
+    (4..=7).for_each(roll);
+    mounted.ok(["delete", "s3"]);
+    let mut files: Vec<PathBuf> = fs::read_dir(&archive).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "increment"));
+    files.sort();
+    let away = mounted.dir.path().join("away");
+    fs::rename(&files[4], &away).unwrap();
+    roll(8);
+    let pruned = mounted.run(["archive", "prune", "--keep", "1"]);
+    assert!(String::from_utf8_lossy(&pruned.stdout).contains("s3"), "{pruned:?}");
+    fs::rename(&away, &files[4]).unwrap();
+    mounted.ok(["archive", "verify"]);
+    mounted.ok(["restore", "--last"]);
+    assert_eq!(fs::read_to_string(mounted.live().join("f")).unwrap(), "3");
+}

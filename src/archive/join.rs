@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 impl Archive {
     /// Copies the whole increments of this base that another directory has and this one has not, up to the newest
     /// snapshot that the store has; they are taken up by the next look. What is not whole, or of others, is left where it
-    /// is: what a copy of the store saved after they went apart would keep this one from going on here.
+    /// is: what a copy of the store saved after they went apart would keep this one from going on here, and what was merged
+    /// over times that are here would hide these.
     pub fn take_in(&self, from: &Path, holds: Holds<'_>, tell: Tell<'_>) -> Result<TakenIn> {
         let mut result = TakenIn::default();
         let mut found = Vec::new();
@@ -44,6 +45,11 @@ impl Archive {
             {
                 continue;
             }
+            if let Some(part) = here.iter().chain(&others).find(|part| would_hide(&one.header, &part.header)) {
+                let (path, name) = (one.path.display(), &part.header.from.name);
+                result.left.push(format!("{path} was merged over {name:?}, which the archive has and would lose"));
+                continue;
+            }
             match copy(&one.path, &self.directory, &one.name()) {
                 Ok(()) => result.taken += 1,
                 Err(error @ (Error::Corrupt { .. } | Error::Store(_))) => result.left.push(error.to_string()),
@@ -59,6 +65,13 @@ impl Archive {
 fn known_ids(chain: &[Increment]) -> HashSet<Id> {
     let of = |one: &Increment| [&[one.header.from.id, one.header.to.id][..], &one.header.merged].concat();
     chain.iter().flat_map(of).collect()
+}
+
+/// Whether the time of one increment lies within another that was merged. That names only those which the last merge put
+/// together.
+fn would_hide(merged: &Header, part: &Header) -> bool {
+    let is_within = merged.from.epoch < part.from.epoch && part.from.epoch < merged.to.epoch;
+    is_within && !merged.merged.is_empty()
 }
 
 /// What became of the increments in another directory.

@@ -75,12 +75,14 @@ impl Daemon {
         let archive = self.archive_to_shorten(views)?;
         let all = archive.increments();
         let mut cut = first_to_stay(&all, options)?;
-        let save = self.standing_save(views)?.filter(|(epoch, _)| *epoch < cut);
+        let newest_save = views.newest_save()?.map(|save| save.epoch);
+        // One that cannot be reached now stays with all that leads to it once what is missing is back.
+        let unreachable = save_behind(&archive.others(), newest_save);
+        let save = unreachable.or(self.standing_save(views)?).filter(|(epoch, _)| *epoch < cut);
         if let Some((epoch, _)) = &save {
             cut = *epoch;
         }
-        let newest_save = views.newest_save()?.map(|save| save.epoch);
-        let mut gone = unreachable_to_go(archive.others(), newest_save, (cut, all.len()), options);
+        let mut gone = unreachable_to_go(archive.others(), (cut, all.len()), options);
         gone.extend(all.into_iter().filter(|one| one.header.from.epoch < cut));
         let mut shortened = shortened(&archive, &gone, save.map(|(_, name)| name), options.is_dry_run);
         if options.is_dry_run {
@@ -185,19 +187,18 @@ fn first_to_stay(all: &[Increment], options: PruneOptions) -> Result<u32> {
         .ok_or_else(|| Error::Refused(Errno::NOENT, "the archive has no times that can be reached".into()))
 }
 
+/// The newest save among increments that cannot be reached, if it may be the one that stands.
+fn save_behind(others: &[Increment], newest_save: Option<u32>) -> Option<(u32, String)> {
+    let saves = others.iter().map(|one| &one.header.from).filter(|from| from.purpose.is_save());
+    let newest = saves.max_by_key(|save| save.epoch).map(|save| (save.epoch, save.name.clone()));
+    newest.filter(|(save, _)| newest_save.is_none_or(|newest| newest < *save))
+}
+
 /// What goes of the increments that cannot be reached: only what would go if they could, since what is missing after them
 /// may be put back. `cut` is the epoch of the oldest time that stays, and how many there are that can be reached.
-fn unreachable_to_go(
-    others: Vec<Increment>,
-    newest_save: Option<u32>,
-    (cut, reachable): (u32, usize),
-    options: PruneOptions,
-) -> Vec<Increment> {
-    let saves = others.iter().map(|one| &one.header.from).filter(|from| from.purpose.is_save()).map(|from| from.epoch);
-    // One of them is the save that stands.
-    let stands = saves.max().filter(|save| newest_save.is_none_or(|newest| newest < *save)).unwrap_or(u32::MAX);
+fn unreachable_to_go(others: Vec<Increment>, (cut, reachable): (u32, usize), options: PruneOptions) -> Vec<Increment> {
     let mut gone = others;
-    gone.retain(|one| one.header.to.epoch <= cut && one.header.from.epoch < stands);
+    gone.retain(|one| one.header.to.epoch <= cut);
     gone.retain(|one| options.before.is_none_or(|before| one.header.from.time < before));
     let kept = options.keep.map_or(0, |keep| usize::try_from(keep).unwrap_or(usize::MAX).saturating_sub(reachable));
     gone.truncate(gone.len().saturating_sub(kept));
