@@ -274,6 +274,7 @@ impl Views {
         }
         self.change(|change| {
             naming::check_free(change, self.base, new)?;
+            naming::check_not_saved(change, &snapshot)?;
             change.rename(&snapshot, new);
             Ok(format!("rename {:?} {new:?}", snapshot.record.name))
         })?;

@@ -929,3 +929,87 @@ fn a_save_behind_a_gap_can_be_reached_when_the_gap_is_closed() {
     mounted.ok(["restore", "--last"]);
     assert_eq!(fs::read_to_string(mounted.live().join("f")).unwrap(), "3");
 }
+
+/// No name stands for two, whatever was given the name of an archived time while its archive was not attached.
+#[test]
+fn no_two_times_have_one_name() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let archive = mounted.dir.path().join("archive");
+    let read = |name: &str| fs::read_to_string(mounted.snap().join(name).join("f")).unwrap();
+    let roll = |turn: u32| {
+        fs::write(mounted.live().join("f"), format!("{turn}")).unwrap();
+        mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--keep", "1", "--name", &format!("t{turn}")]);
+    };
+    (1..=4).for_each(roll);
+    mounted.ok(["archive", "detach"]);
+    fs::write(mounted.live().join("f"), "mine").unwrap();
+    mounted.ok(["snap", "t1"]);
+    mounted.ok(["clone", "t4", "t2"]);
+    mounted.ok(["archive", "attach", archive.to_str().unwrap()]);
+    let shown = names(&mounted.snap());
+    assert_eq!(shown.iter().collect::<std::collections::BTreeSet<_>>().len(), shown.len(), "{shown:?}");
+    let other = |of: &str| shown.iter().find(|name| name.starts_with(&format!("{of}~"))).unwrap().clone();
+    for is_again in [false, true] {
+        assert_eq!([read("t1"), read("t2"), read("t3")], ["mine", "4", "3"], "{is_again}");
+        assert_eq!([read(&other("t1")), read(&other("t2"))], ["1", "2"], "{is_again}");
+        for (name, wanted) in [("t1", "mine"), (&other("t1"), "1"), (&other("t2"), "2"), ("t3", "3")] {
+            mounted.ok(["restore", name]);
+            assert_eq!(read("live"), wanted, "{name} is the same to commands");
+        }
+        mounted.remount();
+    }
+    mounted.ok(["base", "delete", "t2"]);
+    assert_eq!(read("t2"), "2", "the name is free");
+}
+
+/// It would be shown under its old name once it is freed.
+#[test]
+fn what_the_archive_has_keeps_its_name() {
+    for (mounted, is_mounted) in Mounted::unmounted_and_mounted() {
+        let archive = mounted.dir.path().join("archive");
+        mounted.ok(["snap", "a"]);
+        mounted.ok(["snap", "--offline", "hidden"]);
+        mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--name", "b"]);
+        assert!(mounted.fails(1, ["rename", "a", "c"]).contains("the archive has \"a\""));
+        mounted.ok(["rename", "b", "c"]);
+        mounted.ok(["roll", "--keep", "1", "--name", "d"]);
+        assert!(mounted.ok(["list"]).contains("hidden"));
+        if is_mounted {
+            assert_eq!(names(&mounted.snap()), ["a", "c", "d", "live"], "what is offline stays so in the archive");
+        }
+    }
+}
+
+#[test]
+fn an_archive_that_is_attached_anew_is_read_meanwhile() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let archive = mounted.dir.path().join("archive");
+    let wanted = random_bytes(1, 1_000_000);
+    fs::write(mounted.live().join("f"), &wanted).unwrap();
+    for name in ["t1", "t2"] {
+        mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--keep", "1", "--name", name]);
+        fs::write(mounted.live().join("f"), name).unwrap();
+    }
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers = [0, 1].map(|_| {
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert!(fs::read(mounted.snap().join("t1/f")).unwrap() == wanted);
+                    assert_eq!(names(&mounted.snap()), ["live", "t1", "t2"]);
+                }
+            })
+        });
+        for _ in 0..15 {
+            mounted.ok(["archive", "attach", archive.to_str().unwrap()]);
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}

@@ -100,7 +100,8 @@ mod tests {
 
     fn mark(epoch: u32, history: &str) -> Mark {
         let id = Id::of_parts(history, &[&epoch.to_le_bytes()]);
-        Mark { epoch, id, name: format!("{history}{epoch}"), time: Timestamp::default(), purpose: Purpose::Plain }
+        let (name, time) = (format!("{history}{epoch}"), Timestamp::default());
+        Mark { epoch, id, name, time, purpose: Purpose::Plain, offline: false }
     }
 
     fn increment(from: Mark, to: Mark) -> Header {

@@ -333,7 +333,8 @@ mod tests {
 
     fn mark(epoch: u32) -> Mark {
         let (id, name) = (Id::of_parts("snapshot", &[&epoch.to_le_bytes()]), format!("r{epoch}"));
-        Mark { epoch, id, name, time: Timestamp { seconds: epoch.into(), nanos: 0 }, purpose: Purpose::Plain }
+        let time = Timestamp { seconds: epoch.into(), nanos: 0 };
+        Mark { epoch, id, name, time, purpose: Purpose::Plain, offline: false }
     }
 
     fn save(directory: &Path, label: &Label, epoch: u32) {

@@ -134,16 +134,23 @@ impl Daemon {
         }
         let directory = self.archive_directory(directory)?;
         let label = self.label_of(views, &directory, attached.as_ref())?;
-        if let Some(attached) = attached {
-            if attached.id != label.archive {
-                return Err(attached_already(&attached));
-            }
-            views.tree().device().set_archive(views.base(), None);
-        }
-        let archive = self.open_archive(views, &directory, label, progress)?;
-        check_leads_somewhere(&archive.reach())?;
         let before = views.all_snapshots()?;
-        let archive = Arc::new(archive);
+        let archive = match attached {
+            Some(attached) if attached.id != label.archive => return Err(attached_already(&attached)),
+            // Whoever reads in it goes on, and has it open.
+            Some(attached) if attached.directory == directory => {
+                let archive = self.open_attached(views, &attached)?;
+                let device = views.tree().device();
+                archive.refresh(&|mark| device.holds(views.base(), mark), &mut |_| Ok(()))?;
+                archive
+            }
+            Some(_) => {
+                views.tree().device().set_archive(views.base(), None);
+                Arc::new(self.open_archive(views, &directory, label, progress)?)
+            }
+            None => Arc::new(self.open_archive(views, &directory, label, progress)?),
+        };
+        check_leads_somewhere(&archive.reach())?;
         self.note_archive(views, &archive, &[])?;
         views.tree().device().set_archive(views.base(), Some(archive.clone()));
         self.tell_of_difference(views, before)?;
@@ -548,7 +555,7 @@ fn missing_times(views: &Views, there: &[Mark]) -> Result<Vec<MissingTime>> {
     for mark in known {
         let is_stored = look.snapshot(views.base(), mark.epoch)?.is_some_and(|snapshot| !snapshot.is_archived);
         if !is_stored {
-            let Mark { epoch, name, time, purpose, id: _ } = mark;
+            let Mark { epoch, name, time, purpose, id: _, offline: _ } = mark;
             missing.push(MissingTime { name, time, epoch, purpose });
         }
     }

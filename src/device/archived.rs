@@ -5,7 +5,7 @@
 //! is in the snapshot that the newest increment leads to, if that was born by *e*.
 
 use super::history::{preimage_key, split_record, with_birth};
-use super::session::snapshot_key;
+use super::session::{name_key, snapshot_key};
 use super::tracks::{Source, split_track_key, track_key};
 use super::{
     BaseId, Changing, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotRecord, SnapshotState, State, TrackNo,
@@ -15,8 +15,11 @@ use crate::error::{Error, Result};
 use crate::logstore::Holder;
 use crate::meta::{Pair, Table, decode, encode, hex};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+
+/// Between the name of an archived time and its epoch, where the name alone stands for something else.
+const NUMBERED: char = '~';
 
 /// Where an archive has the bytes of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,9 +80,32 @@ impl State {
     pub(super) fn archived_snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
         let mark = self.base(base)?.archive.as_ref().and_then(|archive| archive.mark(epoch));
         match mark {
-            Some(mark) if !self.is_stored(base, epoch)? => Ok(Some(as_snapshot(base, mark))),
+            Some(mark) if !self.is_stored(base, epoch)? => {
+                let is_base = self.base_named(&mark.name).is_some();
+                self.as_snapshot(base, mark, is_base).map(Some)
+            }
             _ => Ok(None),
         }
+    }
+
+    /// A time that only the archive has. Where its name has been given to something else while the archive was not
+    /// attached, it is called `NAME~EPOCH`: no name stands for two, and what is stored keeps its own.
+    fn as_snapshot(&self, base: BaseId, mark: Mark, is_base: bool) -> Result<Snapshot> {
+        let named = self.base(base)?.archive.as_ref().and_then(|archive| archive.named(&mark.name));
+        let stored: Option<Epoch> = self.meta.get(Table::Name, &name_key(base, &mark.name))?;
+        let is_other = |epoch: Epoch| epoch != mark.epoch;
+        let is_taken = is_base || stored.is_some_and(is_other) || named.is_some_and(|first| is_other(first.epoch));
+        let name = if is_taken { format!("{}{NUMBERED}{}", mark.name, mark.epoch) } else { mark.name };
+        let record = SnapshotRecord {
+            name,
+            time: mark.time,
+            offline: mark.offline,
+            state: SnapshotState::Deactivated,
+            purpose: mark.purpose,
+            id: mark.id,
+            ..SnapshotRecord::default()
+        };
+        Ok(Snapshot { base, epoch: mark.epoch, record, is_archived: true })
     }
 
     /// Snapshots that can be seen after an epoch, in the store and in the archive, oldest first.
@@ -90,8 +116,14 @@ impl State {
             let kept = found.iter().filter(|snapshot| !snapshot.record.deleting);
             let stored: std::collections::BTreeSet<Epoch> = kept.map(|snapshot| snapshot.epoch).collect();
             let marks = archive.marks_after(epoch).into_iter().filter(|mark| mark.epoch <= end);
-            let archived: Vec<Snapshot> =
-                marks.filter(|mark| !stored.contains(&mark.epoch)).map(|mark| as_snapshot(base, mark)).collect();
+            let bases: HashSet<&str> = self.bases().map(|(_, record)| record.name.as_str()).collect();
+            let archived: Vec<Snapshot> = marks
+                .filter(|mark| !stored.contains(&mark.epoch))
+                .map(|mark| {
+                    let is_base = bases.contains(mark.name.as_str());
+                    self.as_snapshot(base, mark, is_base)
+                })
+                .collect::<Result<_>>()?;
             found.retain(|snapshot| {
                 let is_in_archive = |archived: &Snapshot| archived.epoch == snapshot.epoch;
                 !snapshot.record.deleting || !archived.iter().any(is_in_archive)
@@ -106,10 +138,10 @@ impl State {
     /// A time of the archive by name.
     pub(super) fn archived_named(&self, base: BaseId, name: &str) -> Result<Option<Snapshot>> {
         let Some(archive) = &self.base(base)?.archive else { return Ok(None) };
-        match archive.named(name) {
-            Some(mark) => self.archived_snapshot(base, mark.epoch),
-            None => Ok(None),
-        }
+        let numbered = || name.rsplit_once(NUMBERED)?.1.parse().ok();
+        let mut epochs = archive.named(name).map(|mark| mark.epoch).into_iter().chain(numbered());
+        let found = epochs.find_map(|epoch| self.archived_snapshot(base, epoch).transpose());
+        Ok(found.transpose()?.filter(|found| found.record.name == name))
     }
 
     /// The archive's entry that decides what a key is in an archived epoch.
@@ -151,18 +183,6 @@ impl State {
 
 fn no_track_key(key: &[u8]) -> Error {
     Error::corrupt(format!("record {} of table track", hex(key)), "its key makes no sense")
-}
-
-fn as_snapshot(base: BaseId, mark: Mark) -> Snapshot {
-    let record = SnapshotRecord {
-        name: mark.name,
-        time: mark.time,
-        state: SnapshotState::Deactivated,
-        purpose: mark.purpose,
-        id: mark.id,
-        ..SnapshotRecord::default()
-    };
-    Snapshot { base, epoch: mark.epoch, record, is_archived: true }
 }
 
 impl Device {

@@ -116,8 +116,9 @@ impl Snapshot {
 
     /// How an archive names it.
     pub fn mark(&self) -> Mark {
-        let SnapshotRecord { id, name, time, purpose, .. } = &self.record;
-        Mark { epoch: self.epoch, id: *id, name: name.clone(), time: *time, purpose: *purpose }
+        let SnapshotRecord { id, name, time, purpose, offline, .. } = &self.record;
+        let (name, offline) = (name.clone(), *offline);
+        Mark { epoch: self.epoch, id: *id, name, time: *time, purpose: *purpose, offline }
     }
 
     /// How others name it.
@@ -139,7 +140,7 @@ pub(super) fn snapshot_key(base: BaseId, epoch: Epoch) -> [u8; 8] {
     key
 }
 
-fn name_key(base: BaseId, name: &str) -> Vec<u8> {
+pub(super) fn name_key(base: BaseId, name: &str) -> Vec<u8> {
     [&base.to_be_bytes()[..], name.as_bytes()].concat()
 }
 

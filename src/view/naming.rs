@@ -74,6 +74,22 @@ pub(super) fn check_free(state: &State, base: BaseId, name: &str) -> Result<()> 
     }
 }
 
+/// That no archive has a snapshot: there it keeps its name, by which it is shown when the store has freed it.
+pub(super) fn check_not_saved(state: &State, snapshot: &Snapshot) -> Result<()> {
+    let known = state.known_archived(snapshot.base)?;
+    let attached = state.archive(snapshot.base).and_then(|archive| archive.mark(snapshot.epoch));
+    match known.iter().chain(&attached).any(|mark| mark.id == snapshot.record.id) {
+        false => Ok(()),
+        true => {
+            let name = &snapshot.record.name;
+            let text = format!(
+                "the archive has {name:?} under this name already; a snapshot can be renamed until `pitfs roll` saves it"
+            );
+            Err(refused(Errno::BUSY, text))
+        }
+    }
+}
+
 /// A name that begins like this and is free; with a number behind it where that is taken.
 pub(super) fn free_name(state: &State, bases: &[BaseId], plain: &str) -> Result<String> {
     let is_taken = |name: &str| -> Result<bool> {

@@ -496,7 +496,10 @@ impl Views {
             let mut oldest: Option<Snapshot> = None;
             for (base, _) in look.bases() {
                 let save = newest_save(&look, base)?.map(|save| save.epoch);
-                for snapshot in look.snapshots(base)? {
+                let mut snapshots = look.snapshots(base)?;
+                // A roll that is under way, or the next one, goes on from what it has just taken.
+                snapshots.pop_if(|newest| newest.record.purpose == Purpose::Roll);
+                for snapshot in snapshots {
                     if oldest.as_ref().is_some_and(|oldest| oldest.epoch <= snapshot.epoch) {
                         break;
                     }

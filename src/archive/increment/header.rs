@@ -16,6 +16,8 @@ pub struct Mark {
     pub time: Timestamp,
     /// Why it was taken.
     pub purpose: Purpose,
+    /// The mount does not show it.
+    pub offline: bool,
 }
 
 /// What an increment says of itself.
@@ -115,6 +117,7 @@ impl From<Header1> for Header {
             name: mark.name,
             time: mark.time,
             purpose: Purpose::Plain,
+            offline: false,
         };
         // A store's number was its seed.
         let store = if store == u128::from(hash_seed) { before_ids::store(hash_seed) } else { Id::default() };

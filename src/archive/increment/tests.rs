@@ -32,6 +32,7 @@ fn header() -> Header {
             name: name.into(),
             time,
             purpose: if epoch == 7 { Purpose::Save } else { Purpose::Roll },
+            offline: epoch == 8,
         }
     };
     Header {

@@ -321,7 +321,8 @@ mod tests {
     #[test]
     fn after_a_failed_write_nothing_is_taken_and_nothing_stays() {
         let id = Id::default();
-        let mark = |epoch| Mark { epoch, id, name: "m".into(), time: Default::default(), purpose: Purpose::Plain };
+        let time = Default::default();
+        let mark = |epoch| Mark { epoch, id, name: "m".into(), time, purpose: Purpose::Plain, offline: false };
         let (from, to, base_name) = (mark(1), mark(2), "live".into());
         let (track_bytes, merged) = (65_536, Vec::new());
         let header = Header { store: id, base_id: id, base: 1, base_name, from, to, track_bytes, hash_seed: 1, merged };
