@@ -13,7 +13,7 @@ mod leftover;
 mod reach;
 mod shorten;
 
-pub use catalog::{Archive, Broken, Holds, Survey, file_name, not_there};
+pub use catalog::{Archive, Broken, Holds, Survey, file_name, lock, not_there};
 pub use increment::{Entries, Entry, Header, LEVEL, Mark, Place, Reader, Summary, Value, Writer, before_ids};
 pub use index::{IndexEntry, Tell, remove_index};
 pub use join::TakenIn;

@@ -51,6 +51,31 @@ impl Kept {
         self.ok(&["upgrade", "--archive", self.archive().to_str().unwrap()])
     }
 
+    /// Makes `small` say something in `live`.
+    fn put(&self, small: &str) {
+        let source = self.dir.path().join("src");
+        fs::create_dir_all(&source).unwrap();
+        fs::write(source.join("small"), small).unwrap();
+        self.ok(&["sync", "src"]);
+    }
+
+    /// Saves increments of the present format to the archive.
+    fn save_since(&self) {
+        for (small, name) in [("five\n", "r4"), ("six\n", "r5")] {
+            self.put(small);
+            self.ok(&["roll", "--keep", "1", "--name", name]);
+        }
+    }
+
+    /// Another store with an archive of its own.
+    fn another(&self) -> PathBuf {
+        let (store, archive) = (self.dir.path().join("another"), self.dir.path().join("another-archive"));
+        let there = store.to_str().unwrap();
+        self.ok(&["create", there]);
+        self.ok(&["-s", there, "roll", "--archive", archive.to_str().unwrap()]);
+        archive
+    }
+
     fn format(&self) -> String {
         fs::read_to_string(self.store().join("store")).unwrap()
     }
@@ -122,13 +147,7 @@ fn a_store_is_brought_over_with_its_archive() {
     assert!(kept.ok(&["session", "list"]).contains("later"));
     assert!(kept.ok(&["group", "list"]).contains('g'));
     // It goes on, also the archive, across both forms of increments.
-    fs::create_dir(kept.dir.path().join("src")).unwrap();
-    fs::write(kept.dir.path().join("src/small"), "five\n").unwrap();
-    kept.ok(&["sync", "src"]);
-    kept.ok(&["roll", "--name", "r4"]);
-    fs::write(kept.dir.path().join("src/small"), "six\n").unwrap();
-    kept.ok(&["sync", "src"]);
-    kept.ok(&["roll", "--keep", "1", "--name", "r5"]);
+    kept.save_since();
     for (time, small) in [("r1", "one\n"), ("r2", "two\n"), ("last", "four\n"), ("r4", "five\n"), ("r5", "six\n")] {
         assert_eq!(kept.reads(time, "small").as_deref(), Some(small), "{time}");
     }
@@ -191,6 +210,70 @@ fn what_format_3_could_not_say_is_refused_before_anything_is_undone() {
     kept.compare("refused");
     kept.ok(&["archive", "detach"]);
     kept.ok(&["upgrade", "--undo"]);
+}
+
+#[test]
+fn nothing_is_undone_while_the_archive_is_not_there_or_another_is_in_its_place() {
+    let kept = Kept::new();
+    let another = kept.another();
+    let (archive, away) = (kept.archive(), kept.dir.path().join("away"));
+    for saves in [false, true] {
+        kept.upgrade();
+        if saves {
+            kept.save_since();
+        }
+        let whole = image(&archive);
+        let refused = |what: &str| {
+            let said = kept.fails(&["upgrade", "--undo"]);
+            assert!(said.contains(what) && said.contains("archive detach"), "{said}");
+            assert!(kept.format().ends_with("upgraded from 3\n"));
+        };
+        // Its disk is not mounted.
+        fs::rename(&archive, &away).unwrap();
+        refused("is not there");
+        fs::create_dir(&archive).unwrap();
+        refused("is not there");
+        assert_eq!(image(&archive).len(), 0);
+        // Another one is.
+        fs::remove_dir(&archive).unwrap();
+        fs::rename(&another, &archive).unwrap();
+        let others = image(&archive);
+        refused("is another archive");
+        assert_eq!(image(&archive), others);
+        fs::rename(&archive, &another).unwrap();
+        // Somebody, such as a mounted copy of the store, works with it.
+        fs::rename(&away, &archive).unwrap();
+        let held = fs::File::open(&archive).unwrap();
+        rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let said = kept.fails(&["upgrade", "--undo"]);
+        assert!(said.contains("is in use by a copy") && said.contains("unmount"), "{said}");
+        assert_eq!(image(&archive), whole);
+        drop(held);
+        match saves {
+            true => refused("were saved to"),
+            false => drop(kept.ok(&["upgrade", "--undo"])),
+        }
+    }
+    kept.compare_archived("refused");
+    assert_eq!(kept.reads("r4", "small").as_deref(), Some("five\n"));
+}
+
+/// As after an undo that was interrupted, or where the archive was never there since the upgrade.
+#[test]
+fn an_archive_without_a_label_is_told_by_its_increments() {
+    let kept = Kept::new();
+    kept.upgrade();
+    for name in ["archive", "index"] {
+        fs::remove_file(kept.archive().join(name)).unwrap();
+    }
+    kept.ok(&["upgrade", "--undo"]);
+    kept.upgrade();
+    // With its label, but without what format 3 would go on with, it is refused.
+    let increments = || fs::read_dir(kept.archive()).unwrap().map(|entry| entry.unwrap().path());
+    for path in increments().filter(|path| path.extension().is_some_and(|suffix| suffix == "increment")) {
+        fs::rename(&path, kept.dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    assert!(kept.fails(&["upgrade", "--undo"]).contains("lost its newest increments"));
 }
 
 #[test]

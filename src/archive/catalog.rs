@@ -338,13 +338,17 @@ pub fn not_there(directory: &Path) -> Error {
     Error::Refused(Errno::NOENT, text)
 }
 
-fn lock(directory: &Path) -> Result<File> {
+/// Takes an archive, which then nobody else can open, for as long as the file is open.
+pub fn lock(directory: &Path) -> Result<File> {
     let file = File::open(directory).map_err(|error| failed("opening", directory, error))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(Error::Refused(
             Errno::BUSY,
-            format!("the archive {} is in use by a copy of this store", directory.display()),
+            format!(
+                "the archive {} is in use by a copy of this store; unmount that one first, or end what it does",
+                directory.display()
+            ),
         )),
         Err(errno) => Err(failed("locking", directory, errno.into())),
     }

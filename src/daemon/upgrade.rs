@@ -11,11 +11,12 @@
 
 use super::identity::{FORMAT, Identity, OLDEST, Step, explain_missing, read_identity, write_identity};
 use super::{Daemon, Lock, OnProgress, Use};
-use crate::archive::{Label, Survey, remove_index};
-use crate::device::{BaseId, downgrade, upgrade};
+use crate::archive::{Label, Survey, check_writable, lock, not_there, remove_index};
+use crate::device::{BaseId, BaseRecord, SnapshotRef, downgrade, upgrade};
 use crate::error::{Errno, Error, Result};
 use crate::media::{DiskDir, MediaDir, ScratchDir};
 use crate::meta::Reserve;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,7 +58,7 @@ impl Daemon {
         }
         report.can_be_undone = read_identity(&path)?.step == Step::Upgraded;
         let daemon = Daemon::open_locked(lock)?;
-        for (base, directory) in attached(&daemon)? {
+        for Attached { base, directory, .. } in attached(&daemon)? {
             let directory = archive.map_or(directory, Path::to_path_buf);
             let views = daemon.views().of(base);
             match daemon.attach(&views, &directory, progress) {
@@ -90,13 +91,13 @@ impl Daemon {
                     let text = "the store was upgraded, confirmed or undone by somebody else meanwhile";
                     return Err(Error::Refused(Errno::BUSY, text.into()));
                 }
-                let archives: Vec<PathBuf> = archives.into_iter().map(|(_, directory)| directory).collect();
-                archives.iter().try_for_each(|directory| check_can_go_back(directory))?;
-                for directory in &archives {
+                // All of them are there, and nobody else's, before anything is changed in one.
+                let _held = archives.iter().map(Attached::hold_to_go_back).collect::<Result<Vec<File>>>()?;
+                for Attached { directory, .. } in &archives {
                     remove_index(directory)?;
                     Label::remove(directory)?;
                 }
-                report.archives = archives;
+                report.archives = archives.into_iter().map(|archive| archive.directory).collect();
             }
             Step::Undoing | Step::Upgrading => {}
             Step::None => {
@@ -169,32 +170,78 @@ fn write_step(path: &Path, identity: Identity) -> Result<()> {
     }
 }
 
-/// The archives that a store knows, by base.
-fn attached(daemon: &Daemon) -> Result<Vec<(BaseId, PathBuf)>> {
-    let look = daemon.views().tree().device().look()?;
-    let directory = |base| Some((base, look.base_record(base).ok()?.archive.as_ref()?.directory.clone()));
-    Ok(look.bases().filter_map(|(base, _)| directory(base)).collect())
+/// An archive that a store knows.
+struct Attached {
+    base: BaseId,
+    directory: PathBuf,
+    /// What its directory has to say of itself.
+    label: Label,
+    /// The snapshot that its newest increment leads to.
+    anchor: Option<SnapshotRef>,
 }
 
-/// What was saved since the upgrade is not read by what knows format 3.
-fn check_can_go_back(directory: &Path) -> Result<()> {
-    let shown = directory.display();
-    if directory.to_str().is_none() {
-        let text =
-            format!("format 3 cannot name the archive {shown}, which is not UTF-8; `pitfs archive detach` comes first");
-        return Err(Error::Refused(Errno::INVAL, text));
+fn attached(daemon: &Daemon) -> Result<Vec<Attached>> {
+    let device = daemon.views().tree().device();
+    let (look, store) = (device.look()?, device.settings().id);
+    let of = |(base, record): (BaseId, &BaseRecord)| {
+        let archive = record.archive.as_ref()?;
+        let label = Label { archive: archive.id, store, base: record.id };
+        Some(Attached { base, directory: archive.directory.clone(), label, anchor: archive.anchor })
+    };
+    Ok(look.bases().filter_map(of).collect())
+}
+
+impl Attached {
+    /// Takes the archive, for as long as the file is open, if format 3 can go on with it: it is there, no other one, in use by
+    /// nobody, and has nothing that format 3 does not read.
+    fn hold_to_go_back(&self) -> Result<File> {
+        let directory = &self.directory;
+        let shown = directory.display();
+        if directory.to_str().is_none() {
+            let text = format!(
+                "format 3 cannot name the archive {shown}, which is not UTF-8; `pitfs archive detach` comes first"
+            );
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
+        if !directory.is_dir() {
+            return Err(not_there(directory));
+        }
+        let held = lock(directory)?;
+        let label = Label::read(directory)?;
+        if label.is_some_and(|label| label != self.label) {
+            let text = format!(
+                "{shown} is another archive than the one that is attached. Nothing was changed. Put that one back, mount its disk \
+                 there, or give it up with `pitfs archive detach`"
+            );
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
+        let Survey { mut increments, .. } = Survey::of(directory)?;
+        let newer = increments.iter().filter(|increment| !increment.is_of_format_3()).count();
+        if newer > 0 {
+            let text = format!(
+                "{newer} increments were saved to {shown} since, which format 3 could not read; `pitfs archive detach` lets the \
+                 store go back without them"
+            );
+            return Err(Error::Refused(Errno::BUSY, text));
+        }
+        let Label { store, base, .. } = self.label;
+        increments.retain(|increment| (increment.header.store, increment.header.base_id) == (store, base));
+        let has = |anchor: SnapshotRef| increments.iter().any(|increment| increment.header.to.id == anchor.id);
+        match (self.anchor, label) {
+            (Some(anchor), _) if has(anchor) => {}
+            // Nothing was saved to it yet: only the label says which it is.
+            (None, Some(_)) => {}
+            (Some(_), Some(_)) => {
+                let text = format!(
+                    "the archive {shown} has lost its newest increments, with which format 3 would go on. Nothing was changed. Put them \
+                     back, or give the archive up with `pitfs archive detach`"
+                );
+                return Err(Error::Refused(Errno::NOENT, text));
+            }
+            // One that was never there since the upgrade has no label, and is told by its increments.
+            (_, None) => return Err(not_there(directory)),
+        }
+        check_writable(directory)?;
+        Ok(held)
     }
-    if !directory.is_dir() {
-        let text = format!("the archive {shown} is not there; make it available, or `pitfs archive detach` it first");
-        return Err(Error::Refused(Errno::NOENT, text));
-    }
-    let Survey { increments, .. } = Survey::of(directory)?;
-    let newer = increments.iter().filter(|increment| !increment.is_of_format_3()).count();
-    if newer > 0 {
-        let text = format!(
-            "{newer} increments were saved to {shown} since, which format 3 could not read; detach the archive to go back without it"
-        );
-        return Err(Error::Refused(Errno::BUSY, text));
-    }
-    Ok(())
 }
