@@ -258,6 +258,36 @@ fn nothing_is_undone_while_the_archive_is_not_there_or_another_is_in_its_place()
     assert_eq!(kept.reads("r4", "small").as_deref(), Some("five\n"));
 }
 
+/// Increments name what was made since the upgrade by its id.
+#[test]
+fn an_archive_with_newer_increments_is_read_again_after_a_second_upgrade() {
+    let kept = Kept::new();
+    let archive = kept.archive();
+    let other = kept.dir.path().join("of-other");
+    let (archive, other) = (archive.to_str().unwrap(), other.to_str().unwrap());
+    let of_other = |args: &[&str]| kept.ok(&[&["-s", &format!("{}:other", kept.store().display())], args].concat());
+    kept.upgrade();
+    kept.save_since();
+    kept.ok(&["base", "create", "other"]);
+    for name in ["b1", "b2", "b3"] {
+        of_other(&["roll", "--archive", other, "--keep", "1", "--name", name]);
+    }
+    assert!(kept.fails(&["upgrade", "--undo"]).contains("brought over again"));
+    kept.ok(&["archive", "detach"]);
+    of_other(&["archive", "detach"]);
+    kept.ok(&["upgrade", "--undo"]);
+    kept.ok(&["upgrade"]);
+    kept.ok(&["archive", "attach", archive]);
+    kept.compare_archived("attached again");
+    assert_eq!(kept.reads("r4", "small").as_deref(), Some("five\n"));
+    kept.put("seven\n");
+    kept.ok(&["roll", "--keep", "1", "--name", "r6"]);
+    assert!(kept.ok(&["archive", "verify"]).contains("no problems"));
+    of_other(&["archive", "attach", other]);
+    assert!(of_other(&["list"]).contains("b1"));
+    assert!(kept.ok(&["check"]).contains("no problems"));
+}
+
 /// As after an undo that was interrupted, or where the archive was never there since the upgrade.
 #[test]
 fn an_archive_without_a_label_is_told_by_its_increments() {

@@ -219,8 +219,9 @@ impl Attached {
         let newer = increments.iter().filter(|increment| !increment.is_of_format_3()).count();
         if newer > 0 {
             let text = format!(
-                "{newer} increments were saved to {shown} since, which format 3 could not read; `pitfs archive detach` lets the \
-                 store go back without them"
+                "{newer} increments were saved to {shown} since, which format 3 could not read. Nothing was changed. `pitfs archive detach` \
+                 lets the store go back without the archive; brought over again, it can attach it, as long as it has the snapshot to \
+                 which the archive leads"
             );
             return Err(Error::Refused(Errno::BUSY, text));
         }

@@ -2,6 +2,9 @@
 //!
 //! Format 3 had no ids. What it had gets some that follow from what it was: two copies of one store give the same thing
 //! the same id, and what they did after they parted different ones. All records change in one commit.
+//!
+//! What the present format gave an id keeps it on the way back and over another upgrade, in records that format 3 leaves alone:
+//! increments that were saved in between name it.
 
 use super::base::{Era, Point, base_of_key};
 use super::delete::SEPARATE;
@@ -25,6 +28,9 @@ use std::sync::Arc;
 
 /// How the keys of what is counted of a base begin.
 const COUNTS: &[u8] = b"counts";
+/// How the keys begin under which ids are kept while a store is of format 3 again.
+const SNAPSHOT_ID: &[u8] = b"snapshot id";
+const BASE_ID: &[u8] = b"base id";
 
 #[derive(Serialize, Deserialize)]
 struct Settings3 {
@@ -92,6 +98,14 @@ struct Session4 {
     _reserve: bool,
 }
 
+/// The ids of what was made in the present format before the store was brought back to format 3.
+#[derive(Default)]
+struct KeptIds {
+    /// With the times of the snapshots, which tell that they are the very ones.
+    snapshots: BTreeMap<(BaseId, Epoch), (Timestamp, Id)>,
+    bases: BTreeMap<BaseId, Id>,
+}
+
 /// The metadata of a store that is not open, with what its journal has of commits.
 struct Records {
     kv: Kv,
@@ -125,6 +139,23 @@ impl Records {
         Ok(decode::<Settings>(Table::State, SETTINGS, &settings).is_ok())
     }
 
+    /// Takes the ids out that were kept of what was there before.
+    fn take_kept_ids(&mut self) -> Result<KeptIds> {
+        let mut kept = KeptIds::default();
+        for (key, value) in self.all(Table::State)? {
+            if let Some(snapshot) = key.strip_prefix(SNAPSHOT_ID) {
+                let point = super::session::split_snapshot_key(snapshot)?;
+                kept.snapshots.insert(point, decode(Table::State, &key, &value)?);
+            } else if let Some(base) = key.strip_prefix(BASE_ID) {
+                kept.bases.insert(base_of_key(base), decode(Table::State, &key, &value)?);
+            } else {
+                continue;
+            }
+            self.meta.remove(Table::State, &key);
+        }
+        Ok(kept)
+    }
+
     fn commit(mut self) -> Result<()> {
         self.kv.commit(&self.meta.freeze())
     }
@@ -139,11 +170,13 @@ pub fn upgrade(dir: &Arc<dyn MediaDir>) -> Result<()> {
     let old: Settings3 = records.meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
     let seed = old.hash_seed;
     let id = before_ids::store(seed);
+    let kept = records.take_kept_ids()?;
     let mut ids: BTreeMap<(BaseId, Epoch), Id> = BTreeMap::new();
     for (key, value) in records.all(Table::Snapshot)? {
         let old: SnapshotRecord3 = decode(Table::Snapshot, &key, &value)?;
         let (base, epoch) = super::session::split_snapshot_key(&key)?;
-        let id = before_ids::snapshot(seed, base, epoch, old.time);
+        let kept = kept.snapshots.get(&(base, epoch)).filter(|(time, _)| *time == old.time);
+        let id = kept.map_or_else(|| before_ids::snapshot(seed, base, epoch, old.time), |(_, id)| *id);
         ids.insert((base, epoch), id);
         records.meta.put(Table::Snapshot, &key, &new_snapshot(old, id));
     }
@@ -152,7 +185,8 @@ pub fn upgrade(dir: &Arc<dyn MediaDir>) -> Result<()> {
     for (key, value) in records.all(Table::Base)? {
         let base = base_of_key(&key);
         let old: BaseRecord3 = decode(Table::Base, &key, &value)?;
-        records.meta.put(Table::Base, &key, &new_base(old, seed, base, &reference));
+        let id = kept.bases.get(&base).copied().unwrap_or_else(|| before_ids::base(seed, base));
+        records.meta.put(Table::Base, &key, &new_base(old, id, seed, base, &reference));
     }
     let Settings3 { track_bytes, codec, hash_seed } = old;
     records.meta.put(Table::State, SETTINGS, &Settings { track_bytes, codec, hash_seed, id });
@@ -167,16 +201,24 @@ pub fn downgrade(dir: &Arc<dyn MediaDir>) -> Result<()> {
     if !records.is_present()? {
         return Ok(());
     }
+    let new: Settings = records.meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
+    let seed = new.hash_seed;
     for (key, value) in records.all(Table::Snapshot)? {
         let new: SnapshotRecord = decode(Table::Snapshot, &key, &value)?;
+        let (base, epoch) = super::session::split_snapshot_key(&key)?;
+        if new.id != before_ids::snapshot(seed, base, epoch, new.time) {
+            records.meta.put(Table::State, &[SNAPSHOT_ID, &key].concat(), &(new.time, new.id));
+        }
         records.meta.put(Table::Snapshot, &key, &old_snapshot(new));
     }
     for (key, value) in records.all(Table::Base)? {
         let new: BaseRecord = decode(Table::Base, &key, &value)?;
+        if new.id != before_ids::base(seed, base_of_key(&key)) {
+            records.meta.put(Table::State, &[BASE_ID, &key].concat(), &new.id);
+        }
         records.meta.put(Table::Base, &key, &old_base(new)?);
     }
     shorten_the_rest(&mut records)?;
-    let new: Settings = records.meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
     let Settings { track_bytes, codec, hash_seed, id: _ } = new;
     records.meta.put(Table::State, SETTINGS, &Settings3 { track_bytes, codec, hash_seed });
     LogStore::relabel(&**dir, &mut records.meta, None)?;
@@ -215,6 +257,7 @@ fn old_snapshot(new: SnapshotRecord) -> SnapshotRecord3 {
 
 fn new_base(
     old: BaseRecord3,
+    id: Id,
     seed: u64,
     base: BaseId,
     reference: &dyn Fn(BaseId, Epoch) -> Option<SnapshotRef>,
@@ -230,7 +273,7 @@ fn new_base(
         anchor: anchor.and_then(|anchor| reference(base, anchor)),
         saving: saving.into_iter().filter_map(|epoch| reference(base, epoch)).collect(),
     });
-    BaseRecord { name, time, clone_of, mirror, eras, archive, deleting, id: before_ids::base(seed, base) }
+    BaseRecord { name, time, clone_of, mirror, eras, archive, deleting, id }
 }
 
 /// Refused where format 3 could not say it.
