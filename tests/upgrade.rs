@@ -288,6 +288,31 @@ fn an_archive_with_newer_increments_is_read_again_after_a_second_upgrade() {
     assert!(kept.ok(&["check"]).contains("no problems"));
 }
 
+/// It takes an index of the present format for damage.
+#[test]
+fn an_archive_that_was_detached_before_an_undo_is_left_as_format_3_knows_it() {
+    let kept = Kept::new();
+    let (archive, away) = (kept.archive(), kept.dir.path().join("away"));
+    kept.upgrade();
+    assert!(archive.join("index").exists());
+    let said = kept.ok(&["archive", "detach"]);
+    assert!(!archive.join("index").exists() && !said.contains("index"), "{said}");
+    kept.ok(&["archive", "attach", archive.to_str().unwrap()]);
+    // What cannot be done is said.
+    kept.save_since();
+    fs::rename(&archive, &away).unwrap();
+    let said = kept.ok(&["archive", "detach"]);
+    assert!(said.contains("archive/index is of format 4"), "{said}");
+    fs::rename(&away, &archive).unwrap();
+    kept.ok(&["archive", "attach", archive.to_str().unwrap()]);
+    let said = kept.ok(&["archive", "detach"]);
+    assert!(said.contains("were saved since the upgrade") && !said.contains("index"), "{said}");
+    kept.ok(&["archive", "attach", archive.to_str().unwrap()]);
+    kept.ok(&["upgrade", "--confirm"]);
+    let said = kept.ok(&["archive", "detach"]);
+    assert!(archive.join("index").exists() && !said.contains("--undo"), "{said}");
+}
+
 /// As after an undo that was interrupted, or where the archive was never there since the upgrade.
 #[test]
 fn an_archive_without_a_label_is_told_by_its_increments() {

@@ -178,7 +178,7 @@ pub fn answer(answer: &Answer) -> Value {
 }
 
 pub fn detached(detached: &Detached) -> Value {
-    let mut value = json!({ "leads_to": detached.leads_to });
+    let mut value = json!({ "leads_to": detached.leads_to, "notes": detached.notes });
     put_file(&mut value, "directory", &detached.directory);
     value
 }

@@ -12,6 +12,7 @@ use super::roll::check_continues;
 use super::{Daemon, OnProgress, Progress};
 use crate::archive::{
     Archive, Broken, Increment, Label, Leftover, Mark, Reach, Survey, before_ids, check_writable, not_there,
+    remove_index,
 };
 use crate::clock::Timestamp;
 use crate::device::{ArchiveRecord, BaseId, Snapshot, index_entry};
@@ -57,6 +58,8 @@ pub struct Detached {
     pub directory: PathBuf,
     /// The snapshot through which it is read.
     pub leads_to: Option<String>,
+    /// What there is to be known before the store goes back to format 3.
+    pub notes: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -314,9 +317,37 @@ impl Daemon {
         };
         let shown = views.all_snapshots()?;
         views.set_archive(None, Some(&[]))?;
+        let notes = self.leave_to_format_3(&directory, self.archive(views).as_deref())?;
         views.tree().device().set_archive(views.base(), None);
         self.tell_of_all(views, &shown);
-        Ok(Detached { directory, leads_to: leads_to.map(|snapshot| snapshot.record.name) })
+        Ok(Detached { directory, leads_to: leads_to.map(|snapshot| snapshot.record.name), notes })
+    }
+
+    /// Removes the index of an archive that is given up while the store can still go back to format 3, which takes an index of
+    /// format 4 for damage. What is left in its way is said.
+    fn leave_to_format_3(&self, directory: &Path, archive: Option<&Archive>) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        if !self.can_be_undone()? {
+            return Ok(notes);
+        }
+        let shown = directory.display();
+        // Another one in its place is nobody's to change.
+        let archive = archive.filter(|archive| archive.check_there().is_ok());
+        if archive.is_none_or(|_| remove_index(directory).is_err()) {
+            notes.push(format!(
+                "should `pitfs upgrade --undo` follow: the file {shown}/index is of format 4 and has to be removed before \
+                 format 3 attaches the archive"
+            ));
+        }
+        let all = archive.map_or(Vec::new(), |archive| [archive.increments(), archive.others()].concat());
+        let newer = all.iter().filter(|increment| !increment.is_of_format_3()).count();
+        if newer > 0 {
+            notes.push(format!(
+                "should `pitfs upgrade --undo` follow: {newer} of its increments were saved since the upgrade, and are read again only \
+                 when the store has been brought over once more"
+            ));
+        }
+        Ok(notes)
     }
 
     /// That the archive given is the one attached.

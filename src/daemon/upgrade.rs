@@ -117,6 +117,11 @@ impl Daemon {
         Ok(report)
     }
 
+    /// Whether the store was brought over and can still go back.
+    pub(super) fn can_be_undone(&self) -> Result<bool> {
+        Ok(read_identity(self.path())?.step == Step::Upgraded)
+    }
+
     /// Ends the time in which an upgrade can be undone.
     pub fn confirm_upgrade(path: &Path) -> Result<UpgradeReport> {
         let path = path.canonicalize().map_err(|error| explain_missing(path, error))?;

@@ -502,12 +502,14 @@ fn shortened_text(shortened: &Shortened) -> String {
 
 fn detached_text(detached: &Detached) -> String {
     let directory = detached.directory.display();
-    match &detached.leads_to {
+    let mut text = match &detached.leads_to {
         Some(name) => format!(
             "{directory}: detached; it leads to the snapshot {name:?}, which has to stay in the store for the archive to be attached again\n"
         ),
         None => format!("{directory}: detached; it has no increments\n"),
-    }
+    };
+    detached.notes.iter().for_each(|note| text.push_str(&format!("{note}\n")));
+    text
 }
 
 fn increment_rows(archive: &ArchiveInfo) -> Vec<Vec<String>> {
