@@ -42,7 +42,7 @@ mod upgrade;
 pub use archived::{ArchivedTrack, TrackRecord, index_entry};
 pub use base::{
     ArchiveRecord, BaseId, BaseRecord, Counts, Era, InodeNo, LIVE, MirrorRecord, Point, Same, SnapshotRef, base_of,
-    base_of_key, in_base, inode_of_key, inode_prefix, number_of,
+    base_of_key, in_base, inode_of_key, inode_prefix, last_save_key, number_of,
 };
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;

@@ -288,6 +288,24 @@ fn an_archive_with_newer_increments_is_read_again_after_a_second_upgrade() {
     assert!(kept.ok(&["check"]).contains("no problems"));
 }
 
+/// Format 3 has no record of which save was the last.
+#[test]
+fn the_last_save_of_before_an_undo_is_not_looked_for_after_it() {
+    let kept = Kept::new();
+    kept.upgrade();
+    kept.put("first\n");
+    kept.ok(&["save", "first"]);
+    kept.put("second\n");
+    kept.ok(&["save", "second"]);
+    // As format 3 lets it go, and saves another.
+    kept.ok(&["delete", "second"]);
+    assert!(kept.fails(&["restore", "--last"]).contains("is not there any more"));
+    kept.ok(&["upgrade", "--undo"]);
+    kept.upgrade();
+    kept.ok(&["restore", "--last"]);
+    assert_eq!(kept.reads("live", "small").as_deref(), Some("first\n"));
+}
+
 /// It takes an index of the present format for damage.
 #[test]
 fn an_archive_that_was_detached_before_an_undo_is_left_as_format_3_knows_it() {

@@ -207,8 +207,13 @@ fn ended_key(base: BaseId) -> Vec<u8> {
 }
 
 /// Where it is noted of a base that the mount does not show it.
-fn offline_key(base: BaseId) -> Vec<u8> {
+pub(super) fn offline_key(base: BaseId) -> Vec<u8> {
     [b"offline", &base.to_be_bytes()[..]].concat()
+}
+
+/// Where it is kept of a base which of its snapshots was saved last.
+pub fn last_save_key(base: BaseId) -> Vec<u8> {
+    [b"last save", &base.to_be_bytes()[..]].concat()
 }
 
 impl Base {

@@ -6,7 +6,7 @@
 //! What the present format gave an id keeps it on the way back and over another upgrade, in records that format 3 leaves alone:
 //! increments that were saved in between name it.
 
-use super::base::{Era, Point, base_of_key};
+use super::base::{Era, Point, base_of_key, last_save_key};
 use super::delete::SEPARATE;
 use super::{
     ArchiveRecord, BaseId, BaseRecord, Counts, Epoch, META_FILE, MirrorRecord, SETTINGS, Same, Separate, Settings,
@@ -187,6 +187,12 @@ pub fn upgrade(dir: &Arc<dyn MediaDir>) -> Result<()> {
         let old: BaseRecord3 = decode(Table::Base, &key, &value)?;
         let id = kept.bases.get(&base).copied().unwrap_or_else(|| before_ids::base(seed, base));
         records.meta.put(Table::Base, &key, &new_base(old, id, seed, base, &reference));
+        // Format 3 has gone on without it.
+        records.meta.remove(Table::State, &last_save_key(base));
+    }
+    // Of before the store went back to format 3; what there is now is noted when the archives are attached.
+    for (key, _) in records.all(Table::Archived)? {
+        records.meta.remove(Table::Archived, &key);
     }
     let Settings3 { track_bytes, codec, hash_seed } = old;
     records.meta.put(Table::State, SETTINGS, &Settings { track_bytes, codec, hash_seed, id });

@@ -2,18 +2,14 @@
 
 use super::{Views, refused};
 use crate::archive::Mark;
-use crate::device::{BaseId, Changing, Snapshot, State};
+use crate::device::{BaseId, Changing, Snapshot, State, last_save_key};
 use crate::error::{Errno, Result};
 use crate::meta::Table;
 use crate::purpose::Purpose;
 
-fn last_key(base: BaseId) -> Vec<u8> {
-    [b"last save", &base.to_be_bytes()[..]].concat()
-}
-
 /// Notes what was saved last, so that an older save is never taken for it.
 pub(super) fn note_saved(change: &mut Changing<'_>, snapshot: &Snapshot) {
-    change.meta_mut().put(Table::State, &last_key(snapshot.base), &snapshot.mark());
+    change.meta_mut().put(Table::State, &last_save_key(snapshot.base), &snapshot.mark());
 }
 
 /// The newest save of a base, in the store or in its archive.
@@ -40,7 +36,7 @@ impl Views {
     pub fn last_save(&self) -> Result<Snapshot> {
         let (newest, last) = {
             let look = self.tree.device().look()?;
-            let last: Option<Mark> = look.meta().get(Table::State, &last_key(self.base))?;
+            let last: Option<Mark> = look.meta().get(Table::State, &last_save_key(self.base))?;
             (newest_save(&look, self.base)?, last)
         };
         match (newest, last) {
