@@ -306,6 +306,32 @@ fn the_last_save_of_before_an_undo_is_not_looked_for_after_it() {
     assert_eq!(kept.reads("live", "small").as_deref(), Some("first\n"));
 }
 
+#[test]
+fn what_an_undo_cannot_keep_is_said() {
+    let kept = Kept::new();
+    kept.upgrade();
+    let reserved = || {
+        let status: serde_json::Value = serde_json::from_str(&kept.ok(&["status", "--json"])).unwrap();
+        status["reserved_bytes"].as_u64().unwrap()
+    };
+    let before = reserved();
+    kept.ok(&["hold", "r3", "--tag", "backup"]);
+    kept.ok(&["session", "register", "own", "--base", "live:other-name", "--reserve"]);
+    kept.ok(&["base", "create", "away", "--from", "r3", "--offline", "--reserve", "--wait"]);
+    let output = kept.run(&["upgrade", "--undo"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    let has = |words: &[&str]| said.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    assert!(has(&["snapshot \"r3\" of \"live\"", "\"backup\""]), "{said}");
+    assert!(has(&["session \"own\"", "\"other-name\""]) && has(&["session \"own\"", "no room"]), "{said}");
+    assert!(has(&["base \"away\"", "no room"]) && has(&["base \"away\"", "offline"]), "{said}");
+    assert_eq!(said.lines().count(), 5, "{said}");
+    kept.upgrade();
+    assert_eq!(reserved(), before, "nobody would ever give it back");
+    let output = kept.run(&["upgrade", "--undo", "--json"]);
+    assert!(String::from_utf8(output.stdout).unwrap().contains("\"dropped\""));
+}
+
 /// It takes an index of the present format for damage.
 #[test]
 fn an_archive_that_was_detached_before_an_undo_is_left_as_format_3_knows_it() {

@@ -388,6 +388,7 @@ pub fn upgraded(store: &Path, report: &UpgradeReport) -> Value {
         "can_be_undone": report.can_be_undone,
         "archives": all(&report.archives, |archive| of_file("directory", archive)),
         "problems": report.problems,
+        "dropped": report.dropped,
     });
     put_file(&mut value, "store", store);
     value

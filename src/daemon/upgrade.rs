@@ -30,6 +30,8 @@ pub struct UpgradeReport {
     pub archives: Vec<PathBuf>,
     /// What could not be brought over, and what to do.
     pub problems: Vec<String>,
+    /// What was done in the present format that the older one has no words for.
+    pub dropped: Vec<String>,
 }
 
 fn media_of(path: &Path) -> Arc<dyn MediaDir> {
@@ -73,7 +75,7 @@ impl Daemon {
         Ok(report)
     }
 
-    /// Brings a store back to the format from which it was upgraded, with all that was done since.
+    /// Brings a store back to the format from which it was upgraded, with what was done since.
     pub fn undo_upgrade(path: &Path) -> Result<UpgradeReport> {
         let path = path.canonicalize().map_err(|error| explain_missing(path, error))?;
         let mut lock = Lock::take(&path, &Use::Command)?;
@@ -111,7 +113,7 @@ impl Daemon {
             }
         }
         write_step(&path, Identity { format: FORMAT, step: Step::Undoing })?;
-        downgrade(&media_of(&path))?;
+        report.dropped = downgrade(&media_of(&path))?;
         write_step(&path, Identity { format: OLDEST, step: Step::None })?;
         drop(lock);
         Ok(report)

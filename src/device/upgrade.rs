@@ -6,11 +6,13 @@
 //! What the present format gave an id keeps it on the way back and over another upgrade, in records that format 3 leaves alone:
 //! increments that were saved in between name it.
 
-use super::base::{Era, Point, base_of_key, last_save_key};
+use super::base::{Era, Point, base_of_key, last_save_key, offline_key};
 use super::delete::SEPARATE;
+use super::room::reserve_key;
 use super::{
-    ArchiveRecord, BaseId, BaseRecord, Counts, Epoch, META_FILE, MirrorRecord, SETTINGS, Same, Separate, Settings,
-    SnapshotRecord, SnapshotRef, SnapshotState, commits, missing, take_over,
+    ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Epoch, HISTORY, HOLD_TAG, HistoryRecord, META_FILE,
+    MirrorRecord, SETTINGS, Same, Separate, Settings, SnapshotRecord, SnapshotRef, SnapshotState, commits, missing,
+    take_over,
 };
 use crate::archive::before_ids;
 use crate::clock::Timestamp;
@@ -92,10 +94,10 @@ struct Session4 {
     time: Timestamp,
     is_offline: bool,
     is_related: bool,
-    #[serde(default, rename = "names")]
-    _names: Vec<String>,
-    #[serde(default, rename = "reserve")]
-    _reserve: bool,
+    #[serde(default)]
+    names: Vec<String>,
+    #[serde(default)]
+    has_reserve: bool,
 }
 
 /// The ids of what was made in the present format before the store was brought back to format 3.
@@ -201,19 +203,31 @@ pub fn upgrade(dir: &Arc<dyn MediaDir>) -> Result<()> {
     records.commit()
 }
 
-/// Brings the records of a store back to format 3; what was changed since it was upgraded stays.
-pub fn downgrade(dir: &Arc<dyn MediaDir>) -> Result<()> {
+/// Brings the records of a store back to format 3; what was changed since it was upgraded stays, but for what is in the answer:
+/// what format 3 has no words for.
+pub fn downgrade(dir: &Arc<dyn MediaDir>) -> Result<Vec<String>> {
     let mut records = Records::open(dir)?;
+    let mut dropped = Vec::new();
     if !records.is_present()? {
-        return Ok(());
+        return Ok(dropped);
     }
     let new: Settings = records.meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
     let seed = new.hash_seed;
+    let mut names = BTreeMap::new();
+    for (key, value) in records.all(Table::Base)? {
+        names.insert(base_of_key(&key), decode::<BaseRecord>(Table::Base, &key, &value)?.name);
+    }
     for (key, value) in records.all(Table::Snapshot)? {
         let new: SnapshotRecord = decode(Table::Snapshot, &key, &value)?;
         let (base, epoch) = super::session::split_snapshot_key(&key)?;
         if new.id != before_ids::snapshot(seed, base, epoch, new.time) {
             records.meta.put(Table::State, &[SNAPSHOT_ID, &key].concat(), &(new.time, new.id));
+        }
+        if !new.deleting && new.tags.iter().any(|tag| tag != HOLD_TAG) {
+            let (name, of) = (&new.name, names.get(&base));
+            let of = of.map_or(String::new(), |base| format!(" of {base:?}"));
+            let tags = quoted(&new.tags);
+            dropped.push(format!("the snapshot {name:?}{of} stays held, and who holds it is forgotten: {tags}"));
         }
         records.meta.put(Table::Snapshot, &key, &old_snapshot(new));
     }
@@ -222,21 +236,58 @@ pub fn downgrade(dir: &Arc<dyn MediaDir>) -> Result<()> {
         if new.id != before_ids::base(seed, base_of_key(&key)) {
             records.meta.put(Table::State, &[BASE_ID, &key].concat(), &new.id);
         }
+        dropped.extend(drop_reserve(&mut records, base_of_key(&key), &new)?);
+        if !new.deleting && records.meta.contains(Table::State, &offline_key(base_of_key(&key)))? {
+            dropped.push(format!("the base {:?} is offline, and format 3 shows it all the same", new.name));
+        }
         records.meta.put(Table::Base, &key, &old_base(new)?);
     }
+    shorten_sessions(&mut records, &mut dropped)?;
     shorten_the_rest(&mut records)?;
     let Settings { track_bytes, codec, hash_seed, id: _ } = new;
     records.meta.put(Table::State, SETTINGS, &Settings3 { track_bytes, codec, hash_seed });
     LogStore::relabel(&**dir, &mut records.meta, None)?;
-    records.commit()
+    records.commit().map(|()| dropped)
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Format 3 would count the room as set aside for good. What is to be said of it.
+fn drop_reserve(records: &mut Records, base: BaseId, record: &BaseRecord) -> Result<Option<String>> {
+    let key = reserve_key(base);
+    let Some(reserve) = records.meta.get::<BaseReserve>(Table::State, &key)? else { return Ok(None) };
+    records.meta.remove(Table::State, &key);
+    let history: Option<HistoryRecord> = records.meta.get(Table::State, HISTORY)?;
+    let history = history.ok_or_else(|| missing("record of its history"))?;
+    let reserved = history.reserved.saturating_sub(reserve.bytes);
+    records.meta.put(Table::State, HISTORY, &HistoryRecord { reserved, ..history });
+    Ok(Some(format!("no room is set aside for the base {:?} any more", record.name)))
+}
+
+fn shorten_sessions(records: &mut Records, dropped: &mut Vec<String>) -> Result<()> {
+    for (key, value) in records.all(Table::Session)? {
+        let Session4 { bases, time, is_offline, is_related, mut names, has_reserve } =
+            decode(Table::Session, &key, &value)?;
+        records.meta.put(Table::Session, &key, &(bases, time, is_offline, is_related));
+        let session = String::from_utf8_lossy(&key);
+        names.retain(|name| !name.is_empty());
+        if !names.is_empty() {
+            let names = quoted(&names);
+            dropped.push(format!(
+                "all snapshots of the session {session:?} will have its name, none will be called {names}"
+            ));
+        }
+        if has_reserve {
+            dropped.push(format!("the session {session:?} will set no room aside"));
+        }
+    }
+    Ok(())
 }
 
 /// What has fields more than format 3 reads.
 fn shorten_the_rest(records: &mut Records) -> Result<()> {
-    for (key, value) in records.all(Table::Session)? {
-        let Session4 { bases, time, is_offline, is_related, .. } = decode(Table::Session, &key, &value)?;
-        records.meta.put(Table::Session, &key, &(bases, time, is_offline, is_related));
-    }
     for (key, value) in records.all(Table::State)? {
         if key.starts_with(COUNTS) && key.len() == COUNTS.len() + 4 {
             let Counts { refers, newest_alone, .. } = decode(Table::State, &key, &value)?;

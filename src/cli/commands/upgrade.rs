@@ -17,8 +17,10 @@ pub(super) fn run(target: &Target, args: Upgrade, as_json: bool) -> Result<bool>
         if as_json {
             return say(store, &report);
         }
-        return print(&format!("{shown} has format {} again, with all that was done since\n", report.to))
-            .map(|()| true);
+        let but = if report.dropped.is_empty() { "" } else { ", as far as that format knows it" };
+        print(&format!("{shown} has format {} again, with all that was done since{but}\n", report.to))?;
+        report.dropped.iter().for_each(|dropped| eprintln!("pitfs: {dropped}"));
+        return Ok(true);
     }
     if args.confirm {
         let report = Daemon::confirm_upgrade(store)?;
@@ -32,7 +34,7 @@ pub(super) fn run(target: &Target, args: Upgrade, as_json: bool) -> Result<bool>
     if as_json {
         return say(store, &report);
     }
-    let UpgradeReport { from, to, can_be_undone, archives, problems } = report;
+    let UpgradeReport { from, to, can_be_undone, archives, problems, dropped: _ } = report;
     let mut text = match from == to {
         true => format!("{shown} has format {to}\n"),
         false => format!("{shown} was brought from format {from} to {to}\n"),
