@@ -101,6 +101,14 @@ impl Daemon {
 
     /// Opens a store whose lock was taken.
     pub fn open_locked(lock: Lock) -> Result<Daemon> {
+        let daemon = Daemon::open_without_archives(lock)?;
+        daemon.attach_known()?;
+        daemon.complete_what_was_begun();
+        Ok(daemon)
+    }
+
+    /// The same, but that its archives are still to be attached, and what was begun is to be completed then.
+    fn open_without_archives(lock: Lock) -> Result<Daemon> {
         let path = lock.store().to_path_buf();
         let views = Arc::new(Views::new(Tree::open(Arc::new(DiskDir::new(&path)))?));
         let stop = Arc::new(AtomicBool::new(false));
@@ -111,7 +119,7 @@ impl Daemon {
                 .spawn(move || work_in_background(&views, &stop))
                 .map_err(|error| Error::media("starting the background thread", error))?
         };
-        let daemon = Daemon {
+        Ok(Daemon {
             path,
             views,
             mounted: Mutex::default(),
@@ -120,15 +128,16 @@ impl Daemon {
             stop,
             background: Mutex::new(Some(background)),
             lock,
-        };
-        daemon.attach_known()?;
-        if let Err(error) = daemon.give_up_fillings() {
+        })
+    }
+
+    fn complete_what_was_begun(&self) {
+        if let Err(error) = self.give_up_fillings() {
             log::error!("what was being filled is not deleted: {error}");
         }
-        if let Err(error) = daemon.complete_bringing_back() {
+        if let Err(error) = self.complete_bringing_back() {
             log::error!("what was being brought back is not complete: {error}");
         }
-        Ok(daemon)
     }
 
     pub fn path(&self) -> &Path {

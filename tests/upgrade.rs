@@ -140,7 +140,7 @@ fn a_store_is_brought_over_with_its_archive() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("from format 3 to 4") && said.contains("--undo"), "{said}");
     let warned = String::from_utf8(output.stderr).unwrap();
-    assert!(!warned.contains("damaged"), "the archive's index of before is no damage: {warned}");
+    assert_eq!(warned, "", "neither is its index of before damage, nor is it missed where it was");
     kept.compare("upgraded");
     kept.compare_archived("upgraded");
     assert_eq!(kept.ok(&["base", "list"]).lines().count(), 1 + 3);
@@ -330,6 +330,47 @@ fn what_an_undo_cannot_keep_is_said() {
     assert_eq!(reserved(), before, "nobody would ever give it back");
     let output = kept.run(&["upgrade", "--undo", "--json"]);
     assert!(String::from_utf8(output.stdout).unwrap().contains("\"dropped\""));
+}
+
+#[test]
+fn the_archives_of_several_bases_are_found_below_the_directory_given() {
+    let kept = Kept::new();
+    let path = |name: &str| kept.dir.path().join(name);
+    let run = |of: &str, args: &[&str]| kept.ok(&[&["-s", &format!("{}:{of}", kept.store().display())], args].concat());
+    kept.upgrade();
+    kept.save_since();
+    kept.ok(&["base", "create", "other"]);
+    for name in ["b1", "b2", "b3"] {
+        run("other", &["roll", "--archive", path("all/other").to_str().unwrap(), "--keep", "1", "--name", name]);
+    }
+    fs::create_dir(path("moved")).unwrap();
+    fs::rename(kept.archive(), path("moved/live")).unwrap();
+    fs::rename(path("all/other"), path("moved/other")).unwrap();
+    let output = kept.run(&["upgrade", "--archive", "moved"]);
+    let (said, warned) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!((said.matches("is attached").count(), warned.as_str()), (2, ""));
+    kept.compare_archived("found");
+    assert!(run("other", &["list"]).contains("b1"));
+    // Of one base it is what was given, and the others are where they were.
+    fs::rename(path("moved/live"), path("elsewhere")).unwrap();
+    assert_eq!(kept.ok(&["upgrade", "--archive", "elsewhere"]).matches("is attached").count(), 2);
+    kept.compare_archived("found elsewhere");
+    // Another store's is not taken, and what is no archive is refused.
+    let output = kept.run(&["upgrade", "--archive", kept.another().to_str().unwrap()]);
+    let warned = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && warned.contains("no base of this store has its archive in"), "{warned}");
+}
+
+#[test]
+fn what_is_no_archive_is_refused_before_anything_is_changed() {
+    let kept = Kept::new();
+    fs::create_dir_all(kept.dir.path().join("src/dir")).unwrap();
+    fs::write(kept.dir.path().join("src/dir/file"), "no archive").unwrap();
+    for given in ["src", "none"] {
+        let said = kept.fails(&["upgrade", "--archive", given]);
+        assert!(said.contains("there is no archive in") && said.contains("Nothing was changed"), "{said}");
+    }
+    assert_eq!(kept.format(), "pitfs store\nformat 3\n");
 }
 
 /// It takes an index of the present format for damage.

@@ -198,6 +198,16 @@ impl Daemon {
         Ok((Label { archive, store: origin.store, base: origin.base }, false))
     }
 
+    /// Whether a directory has the archive that is attached to a base, as far as that can be told without opening it.
+    pub(super) fn is_archive_of(&self, views: &Views, directory: &Path) -> bool {
+        let is = || -> Result<bool> {
+            let attached = self.archive_record(views)?;
+            let (label, _) = self.label_for(views, directory, attached.as_ref())?;
+            Ok(!is_without_archive(directory)? && attached.is_some_and(|attached| label.archive == attached.id))
+        };
+        is().unwrap_or(false)
+    }
+
     /// What a directory would be to this base as its archive: looked at as [`Daemon::attach`] does, and left as it is.
     pub(super) fn reach_of(&self, views: &Views, given: &Path) -> Result<Reach> {
         self.check_outside(given)?;
@@ -504,7 +514,7 @@ fn not_that_one(attached: &ArchiveRecord, directory: &Path) -> Error {
 }
 
 /// Whether a directory is missing, or has nothing of an archive.
-fn is_without_archive(directory: &Path) -> Result<bool> {
+pub(super) fn is_without_archive(directory: &Path) -> Result<bool> {
     if !directory.is_dir() {
         return Ok(!directory.exists());
     }

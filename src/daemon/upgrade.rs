@@ -9,6 +9,7 @@
 //! The file `store` says where a store is on the way: what was interrupted is done again, or undone. Only this does it, never a
 //! mount. Before anything is touched all of it is tried over the store's files, which tells how much room it takes.
 
+use super::archives::is_without_archive;
 use super::identity::{FORMAT, Identity, OLDEST, Step, explain_missing, read_identity, write_identity};
 use super::{Daemon, Lock, OnProgress, Use};
 use crate::archive::{Label, Survey, check_writable, lock, not_there, remove_index};
@@ -40,11 +41,12 @@ fn media_of(path: &Path) -> Arc<dyn MediaDir> {
 
 impl Daemon {
     /// Brings a store that nobody has open to the present format, with the archives that are attached, where they are
-    /// or in the directory given.
+    /// or in the directory given: that of the only archive, or one that has the archive of each base under the base's name.
     pub fn upgrade(path: &Path, archive: Option<&Path>, progress: OnProgress<'_>) -> Result<UpgradeReport> {
         let path = path.canonicalize().map_err(|error| explain_missing(path, error))?;
         let lock = Lock::take(&path, &Use::Command)?;
         let found = read_identity(&path)?;
+        archive.map_or(Ok(()), check_has_archives)?;
         let mut report = UpgradeReport { from: found.format, to: FORMAT, ..UpgradeReport::default() };
         if found.step == Step::Upgrading || found.format < FORMAT {
             report.from = OLDEST;
@@ -59,10 +61,13 @@ impl Daemon {
             return Err(Error::Store(text.into()));
         }
         report.can_be_undone = read_identity(&path)?.step == Step::Upgraded;
-        let daemon = Daemon::open_locked(lock)?;
-        for Attached { base, directory, .. } in attached(&daemon)? {
-            let directory = archive.map_or(directory, Path::to_path_buf);
-            let views = daemon.views().of(base);
+        // What is not where it was would be missed twice.
+        let daemon = Daemon::open_without_archives(lock)?;
+        let mut is_used = false;
+        for attached in attached(&daemon)? {
+            let views = daemon.views().of(attached.base);
+            let directory = daemon.place_of(&attached, archive)?;
+            is_used |= archive.is_some_and(|given| directory.starts_with(given));
             match daemon.attach(&views, &directory, progress) {
                 Ok(_) => report.archives.push(directory),
                 Err(error) => report.problems.push(format!(
@@ -71,8 +76,28 @@ impl Daemon {
                 )),
             }
         }
+        if let Some(given) = archive.filter(|_| !is_used) {
+            let given = given.display();
+            report.problems.push(format!("no base of this store has its archive in {given}, or in a directory there"));
+        }
+        daemon.complete_what_was_begun();
         daemon.close()?;
         Ok(report)
+    }
+
+    /// Where an archive is: in the directory given or, where that is none of this base, below it as `roll --group` lays them
+    /// out, or else where it was.
+    fn place_of(&self, attached: &Attached, given: Option<&Path>) -> Result<PathBuf> {
+        let Some(given) = given else { return Ok(attached.directory.clone()) };
+        let views = self.views().of(attached.base);
+        let below = given.join(views.base_name()?);
+        for place in [given, &below, &attached.directory] {
+            if self.is_archive_of(&views, place) {
+                return Ok(place.to_path_buf());
+            }
+        }
+        // What is wrong with it is said when it is attached.
+        Ok(if is_without_archive(given).unwrap_or(true) { below } else { given.to_path_buf() })
     }
 
     /// Brings a store back to the format from which it was upgraded, with what was done since.
@@ -136,6 +161,26 @@ impl Daemon {
             _ => Err(Error::Refused(Errno::INVAL, "there is no upgrade to be confirmed".into())),
         }
     }
+}
+
+/// That a directory has an archive, or has directories that have.
+fn check_has_archives(given: &Path) -> Result<()> {
+    let failed = |error| Error::media(format!("listing {}", given.display()), error);
+    // What cannot be read as one may be a damaged one: that is said when it is attached.
+    let may_be = |path: &Path| path.is_dir() && !is_without_archive(path).is_ok_and(|without| without);
+    if may_be(given) {
+        return Ok(());
+    }
+    for entry in given.is_dir().then(|| std::fs::read_dir(given).map_err(failed)).transpose()?.into_iter().flatten() {
+        if may_be(&entry.map_err(failed)?.path()) {
+            return Ok(());
+        }
+    }
+    let text = format!(
+        "there is no archive in {}, nor in a directory there that has the name of a base. Nothing was changed; is its disk mounted?",
+        given.display()
+    );
+    Err(Error::Refused(Errno::NOENT, text))
 }
 
 /// What else is written than records: the file `store`.
