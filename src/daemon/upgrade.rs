@@ -258,7 +258,6 @@ impl Attached {
         if !directory.is_dir() {
             return Err(not_there(directory));
         }
-        let held = lock(directory)?;
         let label = Label::read(directory)?;
         if label.is_some_and(|label| label != self.label) {
             let text = format!(
@@ -267,6 +266,7 @@ impl Attached {
             );
             return Err(Error::Refused(Errno::INVAL, text));
         }
+        let held = lock(directory)?;
         let Survey { mut increments, .. } = Survey::of(directory)?;
         let newer = increments.iter().filter(|increment| !increment.is_of_format_3()).count();
         if newer > 0 {
