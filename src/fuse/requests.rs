@@ -381,12 +381,11 @@ impl Filesystem for super::mount::Served {
     ) {
         if self.beside.is_asking(request.pid()) {
             // To learn what the file is.
-            if size.is_some()
-                && let Ok(Node::In(place)) = self.numbers.node(ino.0)
-            {
-                self.views.tree().end_given(place.inode);
+            let attr = self.attr_of(ino.0);
+            if let (Some(_), Ok(attr), Ok(Node::In(place))) = (size, &attr, self.numbers.node(ino.0)) {
+                self.views.tree().end_given(place.inode, attr.size);
             }
-            reply_or_error!(reply, self.attr_of(ino.0), attr => reply.attr(&self.keep_attributes(&attr), &attr));
+            reply_or_error!(reply, attr, attr => reply.attr(&self.keep_attributes(&attr), &attr));
             return;
         }
         placement::serving(request.pid());

@@ -11,7 +11,7 @@
 //! Invariants:
 //! - from the change until the kernel was told of a file, no page that it had before is written to the file;
 //! - what is passed over was stored before the change was reported as done, and counts as stored before it;
-//! - a page behind the end that the kernel was given is new: it had let go of what it knew there, and goes on from that end;
+//! - what lies behind the end that the kernel was given is new: it had let go of what it knew there, and goes on from that end;
 //! - a file of which something was passed over or moved is astray: the kernel shows what is not there, and is told again;
 //! - without somebody who will tell the kernel nothing is passed over.
 
@@ -58,8 +58,8 @@ struct Known {
 struct File {
     /// The size that the kernel believes in.
     size: Option<u64>,
-    /// The kernel was given the size, and lets go of the pages behind it. Others may still be old.
-    has_end: bool,
+    /// The size that the kernel was given: it lets go of the pages behind it. Others may still be old.
+    end: Option<u64>,
     /// The kernel has let go of old pages.
     is_told: bool,
     /// It knows where the file ends.
@@ -73,8 +73,8 @@ impl Known {
 }
 
 impl Behind {
-    /// Where `len` bytes that a kernel sent belong, in a file of this size; `None` where they are passed over. The caller
-    /// holds the file's lock.
+    /// Where `len` bytes that a kernel sent belong, in a file of this size, and how many of them are passed over before that;
+    /// `None` where all are. The caller holds the file's lock.
     pub(super) fn place(
         &self,
         state: &State,
@@ -82,24 +82,27 @@ impl Behind {
         size: u64,
         (offset, len): (u64, u64),
         sent: Sent,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<(u64, usize)>> {
         if !self.is_any.load(Ordering::Acquire) {
-            return Ok(Some(offset));
+            return Ok(Some((offset, 0)));
         }
         let mut known = self.known.lock();
         let tree = known.trees.get(&base_of(number)).copied();
         let file = known.files.get(&number).copied();
         if tree.is_none() && file.is_none() {
-            return Ok(Some(offset));
+            return Ok(Some((offset, 0)));
         }
-        let File { has_end, is_told, is_sized, .. } = file.unwrap_or_default();
-        let is_behind_the_end = has_end && offset.saturating_add(len) > size;
-        if sent.from_cache && !is_told && !is_behind_the_end {
-            known.astray.insert(number);
-            return Ok(None);
+        let File { end, is_told, is_sized, .. } = file.unwrap_or_default();
+        if sent.from_cache && !is_told {
+            // Behind what it was then: pages come in any order, and may come again.
+            let old = end.map_or(len, |end| end.saturating_sub(offset).min(len));
+            if old > 0 {
+                known.astray.insert(number);
+                return Ok((old < len).then_some((offset + old, old as usize)));
+            }
         }
         if is_sized {
-            return Ok(Some(offset));
+            return Ok(Some((offset, 0)));
         }
         let believed = match (file.and_then(|file| file.size), tree) {
             (Some(size), _) => Some(size),
@@ -108,10 +111,10 @@ impl Behind {
         };
         known.files.entry(number).or_default().size = believed;
         if !sent.appended || believed != Some(offset) || offset == size {
-            return Ok(Some(offset));
+            return Ok(Some((offset, 0)));
         }
         known.moved.insert(number);
-        Ok(Some(size))
+        Ok(Some((size, 0)))
     }
 
     /// Bytes that a kernel sent were written: it believes that the file ends behind them, wherever they are.
@@ -240,14 +243,15 @@ impl Tree {
     }
 
     /// The kernel, which keeps sizes itself, is about to be given that of a file, and sends no page meanwhile: what it sends
-    /// from behind that end is new.
-    pub fn end_given(&self, number: InodeNo) {
+    /// from behind that end is new, also when it is given a greater one later.
+    pub fn end_given(&self, number: InodeNo, end: u64) {
         if !self.behind.is_any.load(Ordering::Acquire) {
             return;
         }
         self.behind.change(|known| {
             if known.trees.contains_key(&base_of(number)) || known.files.contains_key(&number) {
-                known.files.entry(number).or_default().has_end = true;
+                let file = known.files.entry(number).or_default();
+                file.end = Some(file.end.map_or(end, |given| given.min(end)));
             }
         });
     }
@@ -327,11 +331,16 @@ mod tests {
         let (tree, inode) = tree_with_file();
         tree.begin_behind(inode).unwrap();
         tree.write_sent(inode, 10, b"old", false, PAGE).unwrap();
-        tree.end_given(inode);
+        tree.end_given(inode, 10);
         tree.write_sent(inode, 8, b"89", false, PAGE).unwrap();
-        tree.write_sent(inode, 8, b"89new", false, PAGE).unwrap();
-        tree.write_sent(inode, 13, b"er", false, PAGE).unwrap();
-        assert_eq!(content(&tree, inode), b"0123456789newer");
+        // A page has old bytes before the end all the same.
+        tree.write_sent(inode, 8, b"--new", false, PAGE).unwrap();
+        // They come in any order, and again, and the kernel is given the size anew.
+        tree.write_sent(inode, 16, b"st", false, PAGE).unwrap();
+        tree.end_given(inode, 18);
+        tree.write_sent(inode, 13, b"eee", false, PAGE).unwrap();
+        assert_eq!(content(&tree, inode), b"0123456789neweeest");
+        assert!(tree.told(inode), "the kernel shows old bytes");
     }
 
     #[test]

@@ -99,10 +99,10 @@ impl Tree {
         let _file = self.lock_file(number);
         let mut txn = self.device.begin_growing()?;
         let mut found = inode::load_file(&txn, number, Moment::Live)?;
-        let offset = match sent == Sent::default() {
-            true => sent_to,
+        let (offset, data) = match sent == Sent::default() {
+            true => (sent_to, data),
             false => match self.behind.place(&txn, number, found.size, (sent_to, data.len() as u64), sent)? {
-                Some(offset) => offset,
+                Some((offset, old)) => (offset, &data[old..]),
                 None => return Ok(()),
             },
         };
