@@ -2,7 +2,7 @@
 //!
 //! | form | means |
 //! |---|---|
-//! | `90s` `30m` `2h` `3d` `2w` `6mo` `1y` `1d12h` `3 weeks ago` | that long before now |
+//! | `90s` `30m` `2h` `1.5h` `3d` `2w` `6mo` `1y` `1d12h` `3 weeks ago` | that long before now |
 //! | `now` `today` `yesterday` | now, the last midnight, `1d` |
 //! | `10:00` `9:30:15` | today's, or yesterday's where today's is still to come |
 //! | `2026-11-20` | that day's midnight |
@@ -10,7 +10,7 @@
 //! | `2026-11-20T22-42-10Z` | the name that a snapshot gets by itself |
 //! | `2026-11-20 22:42:10 UTC` | as pitfs prints times |
 //! | `GMT-2026.11.20-10.00.00` | as Samba names versions, in UTC |
-//! | `1795000000` | seconds since 1970, nine digits at least |
+//! | `1795000000` `1795000000.5` | seconds since 1970, nine digits at least |
 //!
 //! Rules:
 //! - no text is two of these forms;
@@ -38,6 +38,11 @@ const GMT_NAME: &str = "GMT-%Y.%m.%d-%H.%M.%S";
 
 /// With fewer, digits are more likely a year or a day.
 const SECONDS_DIGITS_MIN: usize = 9;
+const NANOS_DIGITS: usize = 9;
+
+/// To jiff a leap second is the one before it, and an offset may be longer than a day.
+const LEAP_SECOND: &str = ":60";
+const DAY_SECONDS: i32 = 24 * 60 * 60;
 
 /// The time that a text means, as the table above has it. INVAL where it means none, or one that is too far away.
 pub fn parse_when(text: &str, now: Timestamp) -> Result<Timestamp> {
@@ -103,8 +108,12 @@ fn parse_in(text: &str, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
 }
 
 fn seconds(text: &str) -> Option<jiff::Timestamp> {
-    let is_number = text.len() >= SECONDS_DIGITS_MIN && text.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number { jiff::Timestamp::from_second(text.parse().ok()?).ok() } else { None }
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.len() < SECONDS_DIGITS_MIN || !is_number(whole) || !is_number(fraction) || fraction.len() > NANOS_DIGITS {
+        return None;
+    }
+    jiff::Timestamp::new(whole.parse().ok()?, format!("{fraction:0<NANOS_DIGITS$}").parse().ok()?).ok()
 }
 
 /// A time that is written in just this way; jiff reads more than it writes.
@@ -120,7 +129,7 @@ fn at(time: DateTime, zone: &TimeZone) -> Option<jiff::Timestamp> {
 /// `10:00`: today's, or yesterday's where today's is still to come.
 fn clock_time(text: &str, now: &Zoned) -> Option<jiff::Timestamp> {
     // jiff would take an offset and pay no heed to it.
-    if !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':' || byte == b'.') {
+    if text.contains(LEAP_SECOND) || !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':' || byte == b'.') {
         return None;
     }
     let hour = text.find(':')?;
@@ -150,7 +159,7 @@ fn date(text: &str, zone: &TimeZone) -> Option<jiff::Timestamp> {
     // of which T10-05 looks like five past ten and is ten o'clock at an offset.
     let (day, rest) = text.split_at_checked(DATE)?;
     let has_colon = rest.is_empty() || rest.as_bytes().get(HOUR) == Some(&b':');
-    if day.as_bytes().get(4) != Some(&b'-') || rest.contains('[') || !has_colon {
+    if day.as_bytes().get(4) != Some(&b'-') || rest.contains('[') || rest.contains(LEAP_SECOND) || !has_colon {
         return None;
     }
     let rest = rest.strip_prefix('_').map_or(rest.into(), |time| format!("T{time}"));
@@ -159,6 +168,7 @@ fn date(text: &str, zone: &TimeZone) -> Option<jiff::Timestamp> {
     let pieces = Pieces::parse(&whole).ok()?;
     let time = pieces.date().to_datetime(pieces.time().unwrap_or(Time::midnight()));
     match pieces.to_numeric_offset() {
+        Some(offset) if offset.seconds().abs() >= DAY_SECONDS => None,
         Some(offset) => offset.to_timestamp(time).ok(),
         None => at(time, zone),
     }
@@ -251,6 +261,7 @@ mod tests {
             ("2026-11-20 22:42:10 UTC", "2026-11-20T22:42:10Z"),
             ("1969-12-31T23:59:59.75Z", "1969-12-31T23:59:59.75Z"),
             ("2126-11-20T10:00Z", "2126-11-20T10:00:00Z"),
+            ("2026-11-20T10:00+23:59", "2026-11-19T10:01:00Z"),
         ]);
     }
 
@@ -261,6 +272,8 @@ mod tests {
             ("GMT-2026.11.20-10.00.00", "2026-11-20T10:00:00Z"),
             ("1795000000", "2026-11-18T11:06:40Z"),
             ("100000000", "1973-03-03T09:46:40Z"),
+            ("1795000000.5", "2026-11-18T11:06:40.5Z"),
+            ("1795000000.000000001", "2026-11-18T11:06:40.000000001Z"),
         ]);
     }
 
@@ -308,6 +321,19 @@ mod tests {
             "2026-1-20T22-42-10Z",
             "2026-11-20T10:00[Europe/Berlin]",
             "2026-11-20T10:00+99:00",
+            "2026-11-20T10:00+24:00",
+            "2026-11-20T10:00-25:00",
+            "2026-11-20T10:00:60",
+            "2026-11-20T10:00:60Z",
+            "2026-11-20T10:00:60.5+01:00",
+            "2026-11-20 10:00:60 UTC",
+            "2026-11-20T22-42-60Z",
+            "GMT-2026.11.20-10.00.60",
+            "10:00:60",
+            "1795000000.",
+            "1795000000.5s",
+            "1795000000.0000000001",
+            "17950000.5",
             "26-11-20",
             "10:00Z",
             "10:00+01:00",
@@ -350,6 +376,7 @@ mod tests {
             "2026-11-20_10:00:00.5+01:00",
             "2026-11-20 10:00:00.0",
             "10:00:00.5",
+            "1795000000.5",
             "now",
             "2h",
             "90s",
