@@ -193,7 +193,7 @@ fn snap(daemon: &Daemon, views: &Views, wanted: Snap) -> Result<Answer> {
     let purpose = if wanted.save { Purpose::Save } else { Purpose::Plain };
     let options = SnapOptions { offline: wanted.offline, held: wanted.hold, purpose, reserve: wanted.reserve };
     let name = wanted.name.as_ref().map(|name| name.as_slice());
-    let request = SnapRequest { name, options };
+    let request = SnapRequest { name, options, keep: None };
     let taken = match &wanted.group {
         Some(group) => daemon.snapshot_group(views, group, request)?,
         None => daemon.snapshot_all(views, &[views.base()], request)?,

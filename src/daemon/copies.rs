@@ -42,7 +42,9 @@ impl Daemon {
         let base = views.begin_filling(snapshot, name, options)?;
         let mut filling =
             Filling { tree: views.tree(), moment: Moment::At(snapshot.epoch), base, progress, files: 0, bytes: 0 };
-        if let Err(error) = filling.fill(root_of(snapshot.base)).and_then(|()| views.end_filling(base, options)) {
+        if let Err(error) =
+            filling.fill(root_of(snapshot.base)).and_then(|()| views.end_filling(base, snapshot, options))
+        {
             views.give_up_filling(base)?;
             let name = String::from_utf8_lossy(name);
             return Err(match error.is_no_space() {

@@ -64,7 +64,8 @@ impl Daemon {
         let archive = self.prepare_roll(views, options, progress)?;
         let snapshot = SnapOptions { purpose: Purpose::Roll, ..SnapOptions::default() };
         let name = options.name.as_ref().map(|name| name.as_slice());
-        let taken = self.snapshot_all(views, &[views.base()], SnapRequest { name, options: snapshot })?;
+        let taken =
+            self.snapshot_all(views, &[views.base()], SnapRequest { name, options: snapshot, keep: options.keep })?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
         self.roll_taken(views, (&taken, archive), options, progress)
     }

@@ -29,6 +29,25 @@ pub struct MergeOptions {
     pub is_dry_run: bool,
 }
 
+impl PruneOptions {
+    /// In the words of the command line.
+    fn what(&self) -> String {
+        let keep = self.keep.map_or(String::new(), |keep| format!(" --keep {keep}"));
+        format!("archive prune{keep}{}", before(self.before))
+    }
+}
+
+impl MergeOptions {
+    /// In the words of the command line.
+    fn what(&self) -> String {
+        format!("archive merge --per {}{}", format!("{:?}", self.per).to_lowercase(), before(self.before))
+    }
+}
+
+fn before(time: Option<Timestamp>) -> String {
+    time.map_or(String::new(), |time| format!(" --before {:?}", time.as_exact_text()))
+}
+
 /// What went from an archive, or would.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortened {
@@ -104,7 +123,7 @@ impl Daemon {
         }
         self.note_archive(views, &archive, &[])?;
         pruned?;
-        views.note_done(&format!("archive prune: {} times", shortened.times.len()))?;
+        views.note_done(&format!("{}; times gone: {}", options.what(), shortened.times.len()))?;
         self.tell_of_difference(views, before)?;
         Ok(shortened)
     }
@@ -133,7 +152,7 @@ impl Daemon {
         self.note_archive(views, &archive, &[])?;
         merged?;
         shortened.bytes = had.saturating_sub(bytes_of(&archive));
-        views.note_done(&format!("archive merge: {} times", shortened.times.len()))?;
+        views.note_done(&format!("{}; times gone: {}", options.what(), shortened.times.len()))?;
         self.tell_of_difference(views, before)?;
         Ok(shortened)
     }
@@ -163,7 +182,7 @@ impl Daemon {
         }
         archive.refresh(&holds, &mut |_| Ok(()))?;
         self.note_archive(views, &archive, &[])?;
-        views.note_done(&format!("archive join: {taken} increments"))?;
+        views.note_done(&format!("archive join {from:?}; increments that came: {taken}"))?;
         self.tell_of_difference(views, before)?;
         let mut info = self.info_of(views, &archive)?;
         info.problems.extend(left);

@@ -63,10 +63,15 @@ impl SyncOptions {
     /// In the words of the command line.
     fn what(&self) -> String {
         let source = &self.source;
+        let exclude = self.exclude.iter().map(|pattern| format!("--exclude {:?} ", String::from_utf8_lossy(pattern)));
+        let mut options: String = exclude.collect();
+        if self.one_file_system {
+            options.push_str("--one-file-system ");
+        }
         match (self.is_new_store, self.destination.as_slice()) {
-            (true, _) => format!("create --from {source:?}"),
-            (false, []) => format!("sync {source:?}"),
-            (false, destination) => format!("sync {source:?} {:?}", String::from_utf8_lossy(destination)),
+            (true, _) => format!("create {options}--from {source:?}"),
+            (false, []) => format!("sync {options}{source:?}"),
+            (false, destination) => format!("sync {options}{source:?} {:?}", String::from_utf8_lossy(destination)),
         }
     }
 }

@@ -65,7 +65,7 @@ pub struct CloneOptions {
 
 impl CloneOptions {
     /// The command that makes such a clone, for the history.
-    fn command(&self, of: &str, name: &str, group: Option<&str>) -> String {
+    pub(super) fn command(&self, of: &str, name: &str, group: Option<&str>) -> String {
         let mut what = match (self.is_shown_beside, group) {
             (true, Some(group)) => format!("clone --group {group:?}"),
             (true, None) => "clone".to_string(),

@@ -38,7 +38,7 @@ impl Views {
     }
 
     /// It is whole: it is shown from now on, durably.
-    pub fn end_filling(&self, base: BaseId, options: CloneOptions) -> Result<()> {
+    pub fn end_filling(&self, base: BaseId, snapshot: &Snapshot, options: CloneOptions) -> Result<()> {
         self.of(base).change(|change| {
             let name = change.base_record(base)?.name.clone();
             change.meta_mut().remove(Table::State, &key(base));
@@ -46,8 +46,7 @@ impl Views {
                 change.reserve_for_base(base)?;
             }
             change.show_base(base, !options.is_offline);
-            let command = if options.is_shown_beside { "clone" } else { "base create" };
-            Ok(format!("{command} {name:?}, copied from the archive"))
+            Ok(options.command(&snapshot.record.name, &name, None))
         })
     }
 

@@ -26,6 +26,15 @@ pub struct SnapRequest<'a> {
     /// Without one it gets the time, in UTC.
     pub name: Option<&'a [u8]>,
     pub options: SnapOptions,
+    /// How many snapshots a roll leaves in the store, for the history.
+    pub keep: Option<u64>,
+}
+
+/// The options of a snapshot in the words of the command line.
+fn words(options: SnapOptions) -> String {
+    let SnapOptions { offline, held, reserve, .. } = options;
+    let all = [(offline, "--offline "), (held, "--hold "), (reserve, "--reserve ")];
+    all.iter().filter(|(is_so, _)| *is_so).map(|(_, option)| *option).collect()
 }
 
 /// What is stored of a session before it is activated.
@@ -102,13 +111,16 @@ impl Views {
                 taken.iter().for_each(|snapshot| note_saved(change, snapshot));
             }
             let name = taken.first().map_or("", |snapshot| &snapshot.record.name);
+            let keep = request.keep.map_or(String::new(), |keep| format!("--keep {keep} "));
             Ok(match request.options.purpose {
                 Purpose::Save => format!("save {of}{name:?}"),
                 Purpose::Roll => match &change.base_record(self.base)?.archive {
-                    Some(archive) if of.is_empty() => format!("roll --archive {:?} --name {name:?}", archive.directory),
-                    _ => format!("roll {of}--name {name:?}"),
+                    Some(archive) if of.is_empty() => {
+                        format!("roll --archive {:?} {keep}--name {name:?}", archive.directory)
+                    }
+                    _ => format!("roll {of}{keep}--name {name:?}"),
                 },
-                _ => format!("snap {of}{name:?}"),
+                _ => format!("snap {of}{}{name:?}", words(request.options)),
             })
         })?;
         Ok(taken)
@@ -332,7 +344,8 @@ impl Views {
                 change.check_reservable(&record.bases)?;
             }
             change.meta_mut().put(Table::Session, name.as_bytes(), &record);
-            let mut what = format!("session register {name:?}");
+            let options = words(SnapOptions { offline, reserve, ..SnapOptions::default() });
+            let mut what = format!("session register {options}{name:?}");
             if record.bases != [self.base] || !record.names.is_empty() {
                 for (base, own) in record.names(name) {
                     let base = &change.base_record(base)?.name;

@@ -37,7 +37,7 @@ impl Daemon {
         }
         let snapshot = SnapOptions { purpose: Purpose::Roll, ..SnapOptions::default() };
         let name = options.name.as_ref().map(|name| name.as_slice());
-        let taken = self.snapshot_group(views, group, SnapRequest { name, options: snapshot })?;
+        let taken = self.snapshot_group(views, group, SnapRequest { name, options: snapshot, keep: options.keep })?;
         let mut reports = Vec::new();
         for (views, name, options, archive) in bases {
             // A base that came into the group meanwhile has not been prepared, and one that went was not taken.

@@ -79,7 +79,8 @@ impl Daemon {
 
 fn request(options: &RollOptions) -> SnapRequest<'_> {
     let name = options.name.as_ref().map(|name| name.as_slice());
-    SnapRequest { name, options: SnapOptions { purpose: Purpose::Roll, ..SnapOptions::default() } }
+    let snapshot = SnapOptions { purpose: Purpose::Roll, ..SnapOptions::default() };
+    SnapRequest { name, options: snapshot, keep: options.keep }
 }
 
 fn plan(views: &Views, taken: Snapshot, archive: Option<Reach>, keep: Option<u64>) -> Result<RollPlan> {
