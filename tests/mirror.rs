@@ -205,6 +205,19 @@ fn a_damaged_track_is_rolled_from_the_mirror() {
     }
 }
 
+#[test]
+fn a_time_of_an_archive_is_not_what_a_mirror_becomes() {
+    let mounted = Mounted::unmounted();
+    mounted.ok(["mirror", "establish", "live", "copy"]);
+    let archive = mounted.dir.path().join("archive");
+    for name in ["t1", "t2"] {
+        mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--keep", "1", "--name", name]);
+    }
+    let said = mounted.fails(1, ["restore", "--to-mirror", "copy", "t1"]);
+    assert!(said.contains("is in the archive, not in the store") && said.contains("--from t1"), "{said}");
+    mounted.ok(["restore", "--to-mirror", "copy", "t2"]);
+}
+
 /// Splitting is of the moment in which it is done.
 #[test]
 fn a_mirror_is_split_as_its_base_is_then() {

@@ -100,7 +100,8 @@ impl Daemon {
         Ok(tally.report())
     }
 
-    /// Where a directory is, or would be, without links on the way; refused where that is in the store or its mount.
+    /// Where a directory is, or would be, without links on the way; refused where that is in the store or its mount, or no
+    /// directory.
     fn outside(&self, given: &Path) -> Result<PathBuf> {
         let refused = |what: &str| {
             let given = shown(given.as_os_str().as_bytes());
@@ -117,7 +118,15 @@ impl Daemon {
         check(given)?;
         let found = resolved(given)
             .map_err(|error| Error::media(format!("looking at {}", shown(given.as_os_str().as_bytes())), error))?;
-        check(&found).map(|()| found)
+        check(&found)?;
+        if found.symlink_metadata().is_ok_and(|there| !there.is_dir()) {
+            let text = format!(
+                "{} is no directory; name one to copy to, or one to be made",
+                shown(given.as_os_str().as_bytes())
+            );
+            return Err(Error::Refused(Errno::NOTDIR, text));
+        }
+        Ok(found)
     }
 }
 

@@ -41,17 +41,16 @@ impl Made {
 pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
     let shown = path.display();
     match std::fs::read_dir(path) {
+        // Before what else is there, such as the log of a daemon.
+        Ok(_) if path.join(IDENTITY).symlink_metadata().is_ok() => Err(Error::Refused(
+            Errno::EXIST,
+            format!(
+                "{shown} is a store already; choose another directory, or bring files into it with `pitfs -s {shown} sync SRC`"
+            ),
+        )),
         Ok(entries) => {
             for entry in entries {
                 let name = entry.map_err(|error| Error::media(format!("listing {shown}"), error))?.file_name();
-                if name == IDENTITY {
-                    return Err(Error::Refused(
-                        Errno::EXIST,
-                        format!(
-                            "{shown} is a store already; choose another directory, or bring files into it with `pitfs -s {shown} sync SRC`"
-                        ),
-                    ));
-                }
                 if !OWN_FILES.iter().any(|own| name == *own) {
                     return Err(Error::Refused(
                         Errno::NOTEMPTY,

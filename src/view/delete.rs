@@ -107,6 +107,16 @@ impl Views {
         if name == LIVE_NAME.as_bytes() {
             return Err(refused(Errno::PERM, "`live` is the tree itself and cannot be deleted".into()));
         }
+        if !name.starts_with(b"@")
+            && self.find(name)?.is_none()
+            && self.tree.device().look()?.base_named(name).is_some()
+        {
+            let name = String::from_utf8_lossy(name);
+            let text = format!(
+                "there is no snapshot named {name:?}; a base, clone or mirror is: `pitfs base delete {name}` deletes that with all its snapshots"
+            );
+            return Err(refused(Errno::NOENT, text));
+        }
         let snapshot = self.expect_stored(name)?;
         self.check_not_anchor(&snapshot)?;
         check_not_held(&*self.tree.device().look()?, &snapshot)?;

@@ -58,7 +58,8 @@ impl Views {
             change.separate(id, bytes)?;
             change.show_base(id, !is_offline);
             (step.base, step.bytes) = (id, bytes);
-            Ok(format!("mirror establish {:?} {name:?}", record_name(change, self.base)))
+            let offline = if is_offline { "--offline " } else { "" };
+            Ok(format!("mirror establish {offline}{:?} {name:?}", record_name(change, self.base)))
         })?;
         Ok(step)
     }
@@ -242,7 +243,14 @@ impl Views {
     pub fn restore_mirror(&self, to: &Snapshot) -> Result<MirrorStep> {
         let (record, mirror) = self.mirror_record()?;
         self.check_split(mirror.is_split)?;
-        if to.base != mirror.of || to.is_archived {
+        if to.base == mirror.of && to.is_archived {
+            let name = &to.record.name;
+            let text = format!(
+                "{name:?} is in the archive, not in the store: a mirror becomes what the store has; `pitfs base create NAME --from {name}` copies it into a base of its own, `pitfs restore {name}` lets the mirror's base be it"
+            );
+            return Err(refused(Errno::INVAL, text));
+        }
+        if to.base != mirror.of {
             let text = format!("{:?} is no snapshot of what {:?} is a mirror of", to.record.name, record.name);
             return Err(refused(Errno::INVAL, text));
         }

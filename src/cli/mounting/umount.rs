@@ -42,6 +42,10 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
         return wait_for_end(&mount.source, args.lazy, None);
     }
     let store = match locate_store(&target) {
+        Err(error) if error.errno() == Errno::NOENT => {
+            let text = format!("{} does not exist; give the mount point, or the store", target.display());
+            return Err(Error::Refused(Errno::NOENT, text));
+        }
         // The daemon is gone; what is left of its mount can go.
         Err(error) if error.errno() == Errno::NOTCONN => return unmount(&target, true).map(|()| true),
         target => target?,

@@ -286,5 +286,5 @@ fn making_directory(error: std::io::Error) -> Error {
 
 /// Something that is no directory has the name of one.
 pub(super) fn in_the_way() -> Error {
-    making_directory(std::io::ErrorKind::AlreadyExists.into())
+    Error::Refused(Errno::EXIST, "a directory belongs here, and something else has its name; it is left alone".into())
 }
