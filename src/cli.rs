@@ -9,7 +9,7 @@ mod output;
 
 pub use args::command;
 
-use crate::error::Errno;
+use crate::error::{Errno, Error};
 use args::Args;
 use clap::Parser;
 use std::process::ExitCode;
@@ -33,13 +33,12 @@ pub fn main() -> ExitCode {
         .init();
     match commands::run(args) {
         Ok(is_all_well) => ExitCode::from(if is_all_well { 0 } else { FAILED }),
-        Err(error) if as_json => {
-            output::print_error_json(error.cause(), &error.to_string());
-            ExitCode::from(FAILED)
-        }
         Err(error) => {
-            eprintln!("pitfs: {error}");
-            ExitCode::from(FAILED)
+            match as_json {
+                true => output::print_error_json(error.cause(), &error.to_string()),
+                false => eprintln!("pitfs: {error}"),
+            }
+            ExitCode::from(if matches!(error, Error::Usage(_)) { WRONG_USAGE } else { FAILED })
         }
     }
 }

@@ -22,6 +22,8 @@ pub enum Error {
     Posix(Errno),
     /// A request of the user that cannot be carried out, in words.
     Refused(Errno, String),
+    /// A command that makes no sense, whatever there is, in words.
+    Usage(String),
     /// An earlier failure stopped all writing until the store is reopened.
     Stopped(String),
 }
@@ -33,6 +35,14 @@ impl Error {
 
     pub fn corrupt(object: impl Into<String>, problem: impl Into<String>) -> Error {
         Error::Corrupt { object: object.into(), problem: problem.into() }
+    }
+
+    /// What a refusal is where only the words of the command are to blame.
+    pub fn as_usage(self) -> Error {
+        match self {
+            Error::Refused(_, text) => Error::Usage(text),
+            error => error,
+        }
     }
 
     /// The one table from error to errno.
@@ -47,6 +57,7 @@ impl Error {
             Error::Store(_) => Errno::IO,
             Error::Posix(errno) => *errno,
             Error::Refused(errno, _) => *errno,
+            Error::Usage(_) => Errno::INVAL,
             Error::Stopped(_) => Errno::IO,
         }
     }
@@ -78,7 +89,7 @@ impl fmt::Display for Error {
         match self {
             Error::Media { what, source } => write!(f, "{what}: {source}"),
             Error::Corrupt { object, problem } => write!(f, "{object} is damaged: {problem}"),
-            Error::Store(text) | Error::Refused(_, text) => f.write_str(text),
+            Error::Store(text) | Error::Refused(_, text) | Error::Usage(text) => f.write_str(text),
             Error::Posix(errno) => write!(f, "{}", io::Error::from(*errno)),
             Error::Stopped(why) => write!(
                 f,
@@ -92,7 +103,12 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Media { source, .. } => Some(source),
-            Error::Corrupt { .. } | Error::Store(_) | Error::Posix(_) | Error::Refused(..) | Error::Stopped(_) => None,
+            Error::Corrupt { .. }
+            | Error::Store(_)
+            | Error::Posix(_)
+            | Error::Refused(..)
+            | Error::Usage(_)
+            | Error::Stopped(_) => None,
         }
     }
 }

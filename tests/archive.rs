@@ -474,9 +474,27 @@ fn what_is_repaired_is_shown_again() {
         }
         rolled.compare(&format!("{repair:?}"));
     }
-    // One that was read in part is not counted.
-    let file = File::options().write(true).open(&middle).unwrap();
+    let file = File::options().read(true).write(true).open(&middle).unwrap();
     let len = file.metadata().unwrap().len();
+    // The index has what a damaged head says: its time is shown all the same, and it is told.
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 20).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 20).unwrap();
+    for command in ["list", "verify"] {
+        let output = rolled.mounted.run(["archive", command, "--json"]);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let problem = told[0]["problems"][0].as_str().unwrap();
+        assert!(problem.contains(middle.to_str().unwrap()) && problem.contains("cannot be relied on"), "{problem}");
+        let damaged = |at: usize| told[0]["increments"][at]["damaged"].as_bool().unwrap();
+        assert_eq!((damaged(1), damaged(2), damaged(3)), (false, true, false), "{command}");
+        assert_eq!(told[0]["increments"][2]["reachable"], true);
+        assert!(rolled.mounted.snap().join("v2").exists());
+    }
+    let said = rolled.mounted.run(["archive", "list"]).stdout;
+    assert_eq!(String::from_utf8(said).unwrap().lines().filter(|line| line.ends_with("  damaged")).count(), 1);
+    file.write_all_at(&byte, 20).unwrap();
+    // One that was read in part is not counted.
     file.write_all_at(&[0; 8], len - 8).unwrap();
     let output = rolled.mounted.run(["archive", "verify"]);
     let (said, problems) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());

@@ -77,6 +77,18 @@ fn every_verb_works_mounted_and_unmounted() {
         let again = mounted.fails(1, ["restore", "one", "link", "--to", some.to_str().unwrap()]);
         assert!(again.contains("exists already; --overwrite"), "{again}");
         mounted.ok(["restore", "one", "link", "--overwrite", "--to", some.to_str().unwrap()]);
+        // What has the name of a directory is left alone.
+        let taken = mounted.dir.path().join("taken");
+        fs::create_dir_all(&taken).unwrap();
+        let _there_already = std::os::unix::fs::symlink("elsewhere", taken.join("a"));
+        for more in [&[][..], &["-n"]] {
+            let said = mounted.fails(1, ["restore", "one", "a/b", "--to", taken.to_str().unwrap()].iter().chain(more));
+            let wanted = format!("{}/a: a directory belongs here", taken.display());
+            assert!(said.contains(&wanted), "{said}");
+            let said =
+                mounted.fails(1, ["restore", "one", "--to", source.join("new").to_str().unwrap()].iter().chain(more));
+            assert!(said.contains("new is no directory") && !said.contains("os error"), "{said}");
+        }
         mounted.ok(["rename", "one", "first"]);
         let list = mounted.ok(["list"]);
         assert!(list.lines().nth(1).unwrap().starts_with("first ") && list.lines().count() == 3, "{list}");
@@ -211,7 +223,9 @@ fn mount_points_that_cannot_be_used_say_why() {
     assert!(mount(&dir.join("file"), &[]).contains("is not a directory"));
     fs::create_dir_all(dir.join("full/of")).unwrap();
     assert!(mount(&dir.join("full"), &[]).contains("is not empty"));
-    assert!(mount(&mounted.snap(), &["-o", "bogus"]).contains("-o bogus is not an option"));
+    let missing = dir.join("missing");
+    let said = mounted.fails(1, ["umount", missing.to_str().unwrap()]);
+    assert!(said.contains("missing does not exist") && !said.contains("pitfs create"), "{said}");
     mounted.mount(&[]);
     let said = mount(&mounted.snap(), &[]);
     assert!(said.contains("is in use by process") && said.contains("mounted at"), "{said}");
@@ -283,6 +297,10 @@ fn snapshot_names_that_cannot_be_used_say_why() {
         let said = mounted.fails(1, args);
         assert!(said.contains("there is no snapshot named \"nope\"") && said.contains("pitfs list"), "{said}");
     }
+    // Of a store that was mounted, and has the log of its daemon.
+    fs::write(mounted.store().join("log"), b"").unwrap();
+    let said = mounted.fails(1, ["create", mounted.store().to_str().unwrap()]);
+    assert!(said.contains("is a store already"), "{said}");
     let said = mounted.fails(1, ["delete", "taken", "nope"]);
     assert!(said.contains("nope"), "{said}");
     assert!(mounted.ok(["list"]).contains("taken"), "nothing is deleted when a name is wrong");
@@ -435,33 +453,79 @@ fn history_has_the_words_of_the_command_line() {
     tells(&["sync", source], &[&synced]);
     tells(&["sync", source], &[]);
     tells(&["sync", source, "in/here"], &[&format!("{synced} \"in/here\"")]);
+    fs::write(Path::new(source).join("more.o"), b"").unwrap();
+    fs::write(Path::new(source).join("more"), b"").unwrap();
+    let options = ["--exclude", "*.o", "--exclude", "c d", "-x"];
+    tells(
+        &[&["sync", source], &options[..]].concat(),
+        &[&format!("sync --exclude \"*.o\" --exclude \"c d\" --one-file-system {source:?}")],
+    );
+    tells(&["snap", "three", "--hold", "--offline", "--reserve"], &["snap --offline --hold --reserve \"three\""]);
+    mounted.ok(["release", "three"]);
+    mounted.ok(["delete", "three"]);
     tells(&["snap", "one"], &["snap \"one\""]);
     tells(&["base", "create", "b"], &["base create \"b\""]);
     tells(&["group", "create", "all", "live", "b"], &["group create \"all\" \"live\" \"b\""]);
     tells(&["snap", "--group", "all", "two"], &["snap --group \"all\" \"two\""]);
     tells(&["rename", "two", "zwei"], &["rename \"two\" \"zwei\""]);
     tells(&["session", "register", "s", "--group", "all"], &["session register \"s\" --base \"live\" --base \"b\""]);
-    tells(&["mirror", "establish", "b", "m"], &["mirror establish \"b\" \"m\""]);
+    tells(&["session", "register", "o", "--offline"], &["session register --offline \"o\""]);
+    tells(&["mirror", "establish", "b", "m", "--offline"], &["mirror establish --offline \"b\" \"m\""]);
     let archive = archive.to_str().unwrap();
     tells(
         &["roll", "--archive", archive, "--name", "r", "--keep", "1"],
         &[
             &format!("archive attach {archive:?}"),
-            &format!("roll --archive {archive:?} --name \"r\""),
+            &format!("roll --archive {archive:?} --keep 1 --name \"r\""),
             "session deactivate \"one\"",
             "session deactivate \"zwei\"",
             "delete \"one\" \"zwei\"",
         ],
     );
+    tells(&["clone", "one", "cc", "--full", "--offline"], &["clone --full --offline \"one\" \"cc\""]);
+    tells(
+        &["archive", "merge", "--per", "year", "--before", "2100-01-01T00:00Z"],
+        &["archive merge --per year --before \"2100-01-01 00:00:00 UTC\"; times gone: 1"],
+    );
+    mounted.ok(["roll", "--name", "r2"]);
+    tells(&["archive", "prune", "--keep", "1"], &["archive prune --keep 1; times gone: 1"]);
     tells(&["archive", "detach"], &["archive detach"]);
-    tells(&["roll", "--name", "q"], &["roll --name \"q\"", "session deactivate \"r\""]);
+    tells(&["roll", "--name", "q"], &["roll --name \"q\"", "session deactivate \"r2\""]);
 
     let store = dir.join("of source");
-    let status =
-        mounted.run([OsStr::new("create"), store.as_os_str(), OsStr::new("--from"), OsStr::new(source)]).status;
+    let status = mounted.run(["create", store.to_str().unwrap(), "--from", source, "--exclude", "*.o"]).status;
     assert!(status.success());
     let history = mounted.ok([OsStr::new("-s"), store.as_os_str(), OsStr::new("history")]);
-    assert!(history.contains(&format!("create --from {source:?}")) && history.lines().count() == 2, "{history}");
+    assert!(
+        history.contains(&format!("create --exclude \"*.o\" --from {source:?}")) && history.lines().count() == 2,
+        "{history}"
+    );
+}
+
+#[test]
+fn the_mount_helper_says_how_it_is_used() {
+    let helper = Path::new(env!("CARGO_MANIFEST_DIR")).join("mount-helper/mount.pitfs");
+    for args in [&["store"][..], &["store", "dir", "more"], &["-q", "store", "dir"]] {
+        let output = Command::new(&helper).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("usage: "), "{args:?}");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let mounted = Mounted::unmounted();
+    let run = |args: &[&str]| {
+        let output = mounted.command(args).env_remove("PITFS_STORE").output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (store, at) = (mounted.store(), mounted.snap());
+    let (store, at) = (store.to_str().unwrap(), at.to_str().unwrap());
+    assert!(run(&["mount", store]).contains("`pitfs mount STORE DIR`"));
+    for options in ["bogus", "threads=0", "open=some"] {
+        assert!(run(&["mount", store, at, "-o", options]).contains(&format!("-o {options}")), "{options}");
+    }
 }
 
 #[test]

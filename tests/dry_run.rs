@@ -107,13 +107,14 @@ fn a_restore_that_is_tried_says_what_the_restore_does() {
         // The same is nothing to do now.
         let plan = planned(&mounted, &args);
         assert_eq!((plan["files"].as_u64(), plan["taken"].as_array().unwrap().len()), (Some(0), 0), "{args:?}: {plan}");
-        mounted.ok(["restore", done["before"].as_str().unwrap()]);
+        mounted.ok(["restore", done["before"]["name"].as_str().unwrap()]);
     }
     // As a whole.
     mounted.ok(["policy", "--before-restore", "1"]);
     let plan = planned(&mounted, &["restore", "s"]);
     assert_eq!((names(&plan["restored"]), plan["taken"].as_array().unwrap().len()), (vec!["s".into()], 1));
     assert_eq!(plan["taken"][0]["purpose"], "before-restore");
+    assert!(plan["taken"][0]["id"].is_null() && plan["restored"][0]["id"].is_string(), "it gets one when it is taken");
     let before = mounted.snapshots_of("live");
     mounted.ok(["restore", "s"]);
     let after = mounted.snapshots_of("live");
@@ -121,7 +122,8 @@ fn a_restore_that_is_tried_says_what_the_restore_does() {
     assert_eq!(names(&plan["freed"]).iter().collect::<Vec<_>>(), gone, "what the policy lets go is said");
     assert!(!gone.is_empty());
     let plan = planned(&mounted, &["restore", "s"]);
-    assert_eq!((&plan["restored"], &plan["files"]), (&Value::Array(Vec::new()), &0.into()));
+    assert_eq!((names(&plan["restored"]), &plan["files"]), (vec!["s".into()], &0.into()));
+    assert_eq!(names(&plan["taken"]), [""; 0], "nothing differs");
     for args in [&["restore", "none"][..], &["restore", "s", "none"], &["restore", "--last"], &["restore", "s", ""]] {
         refused(&mounted, args);
     }

@@ -3,6 +3,7 @@
 mod mounted;
 
 use mounted::*;
+use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
@@ -45,13 +46,22 @@ fn a_group_goes_back_in_one_step() {
     assert!(names[0] == names[1] && names[0].starts_with("before-restore-"), "{names:?}");
     mounted.ok(["restore", "--group", "g", &names[0]]);
     assert_is(&mounted, "live", "second");
+    // Where nothing differs, that is said of each.
+    mounted.ok(["snap", "--group", "g", "same"]);
+    let told = mounted.json(&["restore", "--group", "g", "same"]);
+    let of = |at: usize| (told[at]["restored"]["base"].clone(), told[at]["before"].clone());
+    assert_eq!((of(0), of(1)), (("live".into(), Value::Null), ("b".into(), Value::Null)), "{told}");
+    let plan = mounted.json(&["restore", "--group", "g", "same", "-n"]);
+    assert_eq!((plan["restored"].as_array().unwrap().len(), plan["taken"].as_array().unwrap().len()), (2, 0), "{plan}");
+    assert!(mounted.ok(["restore", "--group", "g", "same"]).contains("nothing differs"));
+    assert!(mounted.ok(["restore", "--group", "g", "same", "-n"]).contains("nothing differs"));
     // Where one base lacks the snapshot, nothing is done.
     mounted.ok(["snap", "only live"]);
     write(&mounted, "third");
     let said = mounted.fails(1, ["restore", "--group", "g", "only live"]);
     assert!(said.contains("there is no snapshot named \"only live\""), "{said}");
     assert_is(&mounted, "live", "third");
-    mounted.fails(1, ["restore", "--group", "g", "s", "f"]);
+    mounted.fails(2, ["restore", "--group", "g", "s", "f"]);
     mounted.check();
 }
 

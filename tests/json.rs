@@ -147,6 +147,11 @@ fn every_command_says_in_json_what_it_did() {
 fn errors_are_json_where_that_is_wanted() {
     let mounted = Mounted::unmounted();
     mounted.ok(["snap", "s", "--hold"]);
+    let store = mounted.store();
+    let (store, at) = (store.to_str().unwrap(), mounted.dir.path().to_str().unwrap());
+    fs::create_dir_all(mounted.snap().join("full/of")).unwrap();
+    let (full, file) = (format!("{at}/snap/full"), format!("{store}/meta.redb"));
+    let (full, file) = (full.as_str(), file.as_str());
     for (status, errno, args) in [
         (1, "ENOENT", &["--json", "restore", "none"][..]),
         (1, "EBUSY", &["delete", "s", "--json"]),
@@ -157,6 +162,11 @@ fn errors_are_json_where_that_is_wanted() {
         (2, "EINVAL", &["--json", "no-such-command"]),
         (2, "EINVAL", &["archive", "prune", "--json"]),
         (2, "EINVAL", &["list", "--json", "--sort", "colour"]),
+        (2, "EINVAL", &["mount", "--json", "-o", "bogus", store, at]),
+        (1, "ENOENT", &["mount", "--json", store, "/none/such"]),
+        (1, "ENOTEMPTY", &["mount", "--json", store, full]),
+        (1, "ENOTDIR", &["mount", "--json", store, file]),
+        (1, "ENOENT", &["mount", "--json", "/none/such", at]),
     ] {
         let output = mounted.run(args);
         assert_eq!(output.status.code(), Some(status), "{args:?}");
@@ -214,6 +224,58 @@ fn paths_that_are_no_text_are_told_with_all_their_bytes() {
     let store = odd_directory(b"store \xfa");
     assert_eq!(run(&[os("create"), store.as_os_str()])["store_hex"], hex_of(&store));
     assert_eq!(run(&[os("-s"), store.as_os_str(), os("status")])["store_hex"], hex_of(&store));
+}
+
+/// JSON can say all that is text.
+#[test]
+fn paths_that_are_text_are_told_as_they_are() {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("so\\urce\n");
+    fs::create_dir(&source).unwrap();
+    let odd = ["a\\b", "tab\t", "line\n\"quoted\"", "\u{7f}\u{1}", "plain ä"];
+    for name in odd {
+        fs::write(source.join(name), b"x").unwrap();
+    }
+    let planned = mounted.json(&["sync", "-n", source.to_str().unwrap()]);
+    let mut found = BTreeSet::new();
+    for one in planned["planned"].as_array().unwrap() {
+        assert!(one["path_hex"].is_null(), "{one}");
+        found.insert(one["path"].as_str().unwrap());
+    }
+    assert_eq!(found, BTreeSet::from(odd));
+    mounted.ok(["snap", "back\\slash"]);
+    let renamed = mounted.json(&["rename", "back\\slash", "other\\"]);
+    assert_eq!((&renamed["was"], &renamed["name"]), (&"back\\slash".into(), &"other\\".into()));
+    // In text they have escapes.
+    assert!(mounted.ok(["sync", "-n", source.to_str().unwrap()]).contains("add a\\\\b\n"));
+}
+
+#[test]
+fn a_restore_is_told_in_one_form() {
+    let Some(_) = can_mount().then_some(()) else { return };
+    let mounted = Mounted::new();
+    let archive = mounted.dir.path().join("archive");
+    fs::write(mounted.live().join("f"), [1; 50_000]).unwrap();
+    for name in ["archived", "stored"] {
+        mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--keep", "1", "--name", name]);
+        fs::write(mounted.live().join("f"), name).unwrap();
+    }
+    let list = mounted.json(&["list"]);
+    assert_eq!((&list[0]["state"], &list[0]["refers_bytes"]), (&"archived".into(), &Value::Null));
+    assert!(list[1]["refers_bytes"].is_u64());
+    let mut keys = BTreeSet::new();
+    for (args, is_counted) in [(&["stored"][..], false), (&["archived"], true), (&["stored", "f"], true)] {
+        let args = [&["restore"], args].concat();
+        let (done, again) = (mounted.json(&args), mounted.json(&args));
+        for told in [&done, &again] {
+            keys.insert(told.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
+            assert_eq!((&told["restored"]["name"], &told["problems"]), (&args[1].into(), &Value::Array(Vec::new())));
+            assert_eq!(told["files"].is_u64(), is_counted, "{told}");
+        }
+        assert_eq!(done["before"]["purpose"], "before-restore", "{args:?}");
+        assert_eq!(again["before"], Value::Null, "{args:?}");
+    }
+    assert_eq!(keys.len(), 1, "{keys:?}");
 }
 
 #[test]

@@ -108,6 +108,21 @@ fn archived_times_that_are_missing_are_listed_with_the_reason() {
 }
 
 #[test]
+fn sessions_are_listed_with_archived_snapshots() {
+    let mounted = Mounted::unmounted();
+    let archive = mounted.dir.path().join("archive");
+    for name in ["a", "b"] {
+        mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--keep", "1", "--name", name]);
+    }
+    mounted.ok(["session", "register", "c"]);
+    let listed = mounted.json(&["session", "list"]);
+    let in_json: Vec<&str> = listed.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    let text = mounted.ok(["session", "list"]);
+    let in_text: Vec<&str> = text.lines().skip(1).map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!((&in_json, &in_text), (&vec!["a", "b", "c"], &vec!["a", "b", "c"]));
+}
+
+#[test]
 fn what_is_archived_is_only_read() {
     if !can_mount() {
         return;

@@ -136,7 +136,7 @@ fn without_open_requests_a_snapshot_is_opened_and_not_written_to() {
     }
     mounted.umount();
     mounted.check();
-    let said = mounted.fails(1, ["mount", "-o", "open=none,writeback", "s", "t"]);
+    let said = mounted.fails(2, ["mount", "-o", "open=none,writeback", "s", "t"]);
     assert!(said.contains("open=none"), "{said}");
 }
 

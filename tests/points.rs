@@ -136,11 +136,20 @@ fn what_cannot_be_done_to_bases_is_said() {
             (&["base", "rename", "none", "x"], "no base named \"none\""),
             (&["base", "delete", "live"], "first base"),
             (&["base", "delete", "none"], "no base named \"none\""),
-            (&["delete", "b"], "no snapshot named \"b\""),
+            (&["delete", "b"], "no snapshot named \"b\"; a base, clone or mirror is: `pitfs base delete b`"),
             (&["snap", "b"], "\"b\""),
         ] {
             let said = mounted.fails(1, args);
             assert!(said.contains(says), "{args:?}: {said}");
+        }
+        // A base that is given twice, with two names for its snapshot or none.
+        for args in [
+            &["session", "register", "--base", "live:q", "--base", "live:r", "z"][..],
+            &["session", "register", "--base", "b", "--base", "live", "--base", "b:z", "z"],
+            &["group", "create", "g", "b", "live", "b"],
+        ] {
+            let said = mounted.fails(2, args);
+            assert!(said.contains("is given twice"), "{args:?}: {said}");
         }
         let said = mounted.fails_of("none", &["list"]);
         assert!(said.contains("no base named \"none\""), "{said}");

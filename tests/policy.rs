@@ -177,3 +177,22 @@ fn room_that_is_set_aside_is_there_when_it_is_needed() {
     mounted.umount();
     mounted.check();
 }
+
+#[test]
+fn the_policy_tells_what_it_let_go() {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    mounted.ok(["snap", "s"]);
+    for text in ["1", "2", "3"] {
+        fs::write(source.join("f"), text).unwrap();
+        mounted.ok(["sync", source.to_str().unwrap()]);
+        mounted.ok(["restore", "s"]);
+    }
+    assert_eq!(mounted.ok(["policy", "--before-restore", "2"]), "1 snapshot deleted\n");
+    assert_eq!(mounted.ok(["policy", "--before-restore", "2"]), "");
+    let told = mounted.json(&["policy", "--before-restore", "1"]);
+    let deleted = told["deleted"].as_array().unwrap();
+    assert_eq!((deleted.len(), &deleted[0]["purpose"]), (1, &"before-restore".into()), "{told}");
+    assert_eq!(mounted.json(&["policy"])["deleted"], serde_json::json!([]));
+}

@@ -262,7 +262,18 @@ fn only_a_roll_begins_an_archive() {
     fs::create_dir(&empty).unwrap();
     let said = mounted.fails(1, ["archive", "attach", empty.to_str().unwrap()]);
     assert!(said.contains("there is no archive in") && names(&empty).is_empty(), "{said}");
+    // Nor is that an archive without problems.
+    for (command, directory) in [("list", &empty), ("verify", &empty), ("list", &missing), ("verify", &missing)] {
+        let said = mounted.fails(1, ["archive", command, directory.to_str().unwrap()]);
+        assert!(said.contains("no archive"), "{said}");
+    }
     mounted.ok(["roll", "--archive", missing.to_str().unwrap()]);
+    // One that was just begun has no increment yet.
+    for command in ["list", "verify"] {
+        mounted.ok(["archive", command, missing.to_str().unwrap()]);
+    }
+    mounted.ok(["archive", "detach"]);
+    mounted.ok(["archive", "verify", missing.to_str().unwrap()]);
 }
 
 #[test]
@@ -270,9 +281,11 @@ fn a_pattern_that_makes_no_sense_is_refused_before_a_store_is_made() {
     let mounted = Mounted::unmounted();
     let (store, source) = (mounted.dir.path().join("new"), mounted.dir.path().join("source"));
     fs::create_dir(&source).unwrap();
-    for pattern in ["[", "/", "../x", "a**"] {
-        mounted.fails(1, ["create", store.to_str().unwrap(), "--from", source.to_str().unwrap(), "--exclude", pattern]);
+    let source = source.to_str().unwrap();
+    for pattern in ["", "[", "/", "../x", "a**"] {
+        mounted.fails(2, ["create", store.to_str().unwrap(), "--from", source, "--exclude", pattern]);
         assert!(!store.exists(), "{pattern}");
+        mounted.fails(2, ["sync", source, "--exclude", pattern]);
     }
 }
 

@@ -36,7 +36,7 @@ pub fn run(args: Args) -> Result<bool> {
         Args_::List(args) => list::list(&target()?, &args),
         Args_::Delete(args) => delete(&target()?, args),
         Args_::Rename(args) => {
-            let done = json!({ "was": shown(&args.old), "name": shown(&args.new) });
+            let done = json!({ "was": name_of(&args.old), "name": name_of(&args.new) });
             let verb = Verb::Rename { old: bytes(args.old), new: bytes(args.new) };
             ask(&target()?, verb, &mut |_| Ok(()))?;
             say_done(as_json, done)
@@ -87,8 +87,9 @@ fn say_done(as_json: bool, done: serde_json::Value) -> Result<bool> {
     Ok(true)
 }
 
-fn shown(name: &OsString) -> String {
-    path(name.as_encoded_bytes())
+/// A name that was given, and was taken: so it is UTF-8.
+fn name_of(name: &OsString) -> String {
+    name.to_string_lossy().into_owned()
 }
 
 fn bytes(text: OsString) -> ByteBuf {
@@ -156,7 +157,7 @@ fn create(args: &args::Create) -> Result<bool> {
         ..SyncOptions::default()
     });
     // Before anything is made.
-    bring_in.iter().try_for_each(SyncOptions::check)?;
+    bring_in.iter().try_for_each(SyncOptions::check).map_err(Error::as_usage)?;
     let directory = absolute(&args.directory)?;
     Daemon::create(&directory, &options)?;
     let Some(options) = bring_in else {
@@ -277,7 +278,7 @@ fn restore(target: &Target, args: args::Restore) -> Result<bool> {
             let group = args.group.map(bytes);
             if group.is_some() && !paths.is_empty() {
                 let text = "a group is gone back with as a whole; give no paths with --group".into();
-                return Err(Error::Refused(Errno::INVAL, text));
+                return Err(Error::Usage(text));
             }
             let verb = Verb::Restore { snapshot, paths, group };
             if args.dry_run { plan::show(target, verb, args.json) } else { in_place(target, verb, args.json) }
@@ -301,7 +302,7 @@ fn in_place(target: &Target, verb: Verb, as_json: bool) -> Result<bool> {
     match answer? {
         Answer::Restored { before, to } => {
             if as_json {
-                return print_json(&json::restored(before.as_ref(), &to)).map(|()| true);
+                return print_json(&json::restored(before.as_ref(), &to, None)).map(|()| true);
             }
             let text = match before {
                 Some(before) => format!("{}: restored; what was there before is {}\n", to.name, before.name),
@@ -311,20 +312,21 @@ fn in_place(target: &Target, verb: Verb, as_json: bool) -> Result<bool> {
         }
         Answer::RestoredAll(all) => {
             if as_json {
-                let pairs = json::all(&all, |(before, to)| json::restored(Some(before), to));
+                let pairs = json::all(&all, |(before, to)| json::restored(before.as_ref(), to, None));
                 return print_json(&pairs).map(|()| true);
             }
-            if all.is_empty() {
+            if all.iter().all(|(before, _)| before.is_none()) {
                 return print("nothing differs and nothing was changed\n").map(|()| true);
             }
-            let lines = all.iter().map(|(before, to)| {
-                format!("{}:{}: restored; what was there before is {}\n", to.base, to.name, before.name)
+            let lines = all.iter().filter_map(|(before, to)| {
+                let before = &before.as_ref()?.name;
+                Some(format!("{}:{}: restored; what was there before is {before}\n", to.base, to.name))
             });
             print(&lines.collect::<String>()).map(|()| true)
         }
-        Answer::BroughtBack(report) => {
+        Answer::BroughtBack { before, to, report } => {
             if as_json {
-                print_json(&json::brought_back(&report))?;
+                print_json(&json::restored(before.as_ref(), &to, Some(&report)))?;
                 return Ok(report.problems.is_empty());
             }
             let done =
@@ -528,6 +530,7 @@ fn sync(store: &Target, args: args::Sync) -> Result<bool> {
         dry_run: args.dry_run,
         is_new_store: false,
     };
+    options.check().map_err(Error::as_usage)?;
     run_sync(store, options, "syncing", args.json)
 }
 

@@ -32,11 +32,14 @@ fn put_time(object: &mut Value, name: &str, time: Timestamp) {
     object[format!("{before}nanoseconds")] = time.nanos.into();
 }
 
-/// The same of a path: text, and its bytes in hexadecimal where they are not UTF-8.
+/// The same of a path: itself, which JSON can say of any text, or with escapes and all its bytes in hexadecimal where it is none.
 pub fn put_path(object: &mut Value, name: &str, bytes: &[u8]) {
-    object[name] = path(bytes).into();
-    if std::str::from_utf8(bytes).is_err() {
-        object[format!("{name}_hex")] = hex(bytes).into();
+    match std::str::from_utf8(bytes) {
+        Ok(text) => object[name] = text.into(),
+        Err(_) => {
+            object[name] = path(bytes).into();
+            object[format!("{name}_hex")] = hex(bytes).into();
+        }
     }
 }
 
@@ -87,7 +90,8 @@ pub fn snapshot(snapshot: &SnapshotInfo) -> Value {
         "needed_by_archive": snapshot.is_anchor,
         "offline": snapshot.offline,
         "archived": snapshot.archived,
-        "refers_bytes": snapshot.refers,
+        // What only an archive has is not counted.
+        "refers_bytes": (!snapshot.archived).then_some(snapshot.refers),
         "unique_bytes": snapshot.unique,
         "reserved_bytes": snapshot.reserve,
     });
@@ -97,6 +101,13 @@ pub fn snapshot(snapshot: &SnapshotInfo) -> Value {
 
 pub fn snapshots<'a>(all: impl IntoIterator<Item = &'a SnapshotInfo>) -> Value {
     self::all(all, snapshot)
+}
+
+/// A snapshot that would be taken: its id is given when it is.
+fn not_taken(snapshot: &SnapshotInfo) -> Value {
+    let mut value = self::snapshot(snapshot);
+    value["id"] = Value::Null;
+    value
 }
 
 /// A time that an archive had, with the fields of a snapshot and the reasons why it cannot be read.
@@ -202,7 +213,7 @@ pub fn plan(plan: &PlanInfo) -> Value {
     json!({
         "dry_run": true,
         "restored": snapshots(&plan.restored),
-        "taken": snapshots(&plan.taken),
+        "taken": all(&plan.taken, not_taken),
         "deactivated": snapshots(&plan.deactivated),
         "saved": snapshots(&plan.saved),
         "freed": snapshots(&plan.freed),
@@ -218,19 +229,15 @@ pub fn plan(plan: &PlanInfo) -> Value {
     })
 }
 
-/// Gone back to in place; without what was before, nothing differed.
-pub fn restored(before: Option<&SnapshotInfo>, to: &SnapshotInfo) -> Value {
-    json!({ "restored": snapshot(to), "before": before.map(snapshot) })
-}
-
-/// Paths brought back in place.
-pub fn brought_back(report: &BringBackReport) -> Value {
+/// Gone back to in place; without what was before, nothing differed. What is done in one step is not counted.
+pub fn restored(before: Option<&SnapshotInfo>, to: &SnapshotInfo, counted: Option<&BringBackReport>) -> Value {
     json!({
-        "before": Some(&report.before).filter(|before| !before.is_empty()),
-        "files": report.files,
-        "bytes": report.bytes,
-        "removed": report.removed,
-        "problems": report.problems,
+        "restored": snapshot(to),
+        "before": before.map(snapshot),
+        "files": counted.map(|report| report.files),
+        "bytes": counted.map(|report| report.bytes),
+        "removed": counted.map(|report| report.removed),
+        "problems": counted.map_or(&[][..], |report| &report.problems),
     })
 }
 
@@ -342,6 +349,7 @@ pub fn archive(archive: &ArchiveInfo) -> Value {
             "bytes": increment.bytes,
             "purpose": increment.purpose,
             "reachable": increment.is_reachable,
+            "damaged": increment.is_damaged,
         });
         put_time(&mut value, "time", increment.time);
         put_file(&mut value, "file", &increment.file);

@@ -27,6 +27,8 @@ use std::sync::mpsc::{Receiver, Sender};
 /// Set for a daemon that was started in the background: it says on standard output when it works.
 const READY_VARIABLE: &str = "PITFS_SAY_READY";
 const READY: &str = "ready";
+/// What it says where it cannot begin, with the number of the error behind it; standard error has the words.
+const FAILED: &str = "failed ";
 const LOG: &str = "log";
 const OLD_LOG: &str = "log.old";
 const LOG_BYTES_MAX: u64 = 1 << 20;
@@ -39,19 +41,16 @@ pub fn mount(store: Option<PathBuf>, args: &Mount, as_json: bool) -> Result<bool
         (Some(mount_point), _) => (args.first.clone(), mount_point.clone()),
         (None, Some(store)) => (store, args.first.clone()),
         (None, None) => {
-            return Err(Error::Refused(
-                Errno::INVAL,
-                "give the store and the mount point: `pitfs mount STORE DIR`".into(),
-            ));
+            return Err(Error::Usage("give the store and the mount point: `pitfs mount STORE DIR`".into()));
         }
     };
-    let options = parse_options(&args.options)?;
+    let options = parse_options(&args.options).map_err(Error::as_usage)?;
     let mut done = json!({});
     put_file(&mut done, "store", &std::path::absolute(&store).unwrap_or(store.clone()));
     let at = std::path::absolute(&mount_point).unwrap_or(mount_point.clone());
     put_file(&mut done, "mount_point", &at);
     let is_done = match args.foreground {
-        true => in_front(&store, &mount_point, &options),
+        true => in_front(&store, &mount_point, &options).inspect_err(say_failed),
         false => in_background(&store, &mount_point, args),
     }?;
     say(as_json, &done)?;
@@ -104,6 +103,15 @@ impl Background {
         let mut out = std::io::stdout();
         out.write_all(format!("{READY}\n").as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
         rustix::stdio::dup2_stdout(&self.null).map_err(|errno| failed(errno.into()))
+    }
+}
+
+/// Tells whoever started this daemon why it does not work. From the moment on at which it did, nobody hears this.
+fn say_failed(error: &Error) {
+    if std::env::var_os(READY_VARIABLE).is_some()
+        && let Err(gone) = writeln!(std::io::stdout(), "{FAILED}{}", error.cause().raw_os_error())
+    {
+        log::debug!("nobody hears what failed: {gone}");
     }
 }
 
@@ -248,5 +256,9 @@ fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool>
     }
     child.wait().map_err(failed)?;
     let said = said.trim().trim_start_matches("pitfs: ").to_string();
-    Err(Error::Store(if said.is_empty() { "the daemon ended without a word".into() } else { said }))
+    if said.is_empty() {
+        return Err(Error::Store("the daemon ended without a word".into()));
+    }
+    let number = line.trim_end().strip_prefix(FAILED).and_then(|number| number.parse().ok());
+    Err(Error::Refused(number.map_or(Errno::IO, Errno::from_raw_os_error), said))
 }

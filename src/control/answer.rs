@@ -45,8 +45,13 @@ pub enum Answer {
         to: SnapshotInfo,
     },
     /// The same of several bases.
-    RestoredAll(Vec<(SnapshotInfo, SnapshotInfo)>),
-    BroughtBack(BringBackReport),
+    RestoredAll(Vec<(Option<SnapshotInfo>, SnapshotInfo)>),
+    /// The same in steps, path by path.
+    BroughtBack {
+        before: Option<SnapshotInfo>,
+        to: SnapshotInfo,
+        report: BringBackReport,
+    },
     CopyOut(RestoreReport),
     /// With the name of the base, where that is still there.
     History(Vec<(HistoryEntry, Option<String>)>),
@@ -67,6 +72,8 @@ pub enum Answer {
         drop_oldest: bool,
         /// Snapshots before restores that a base keeps; nothing: all.
         before_restores: Option<u64>,
+        /// Those that went, since they were more.
+        deleted: Vec<SnapshotInfo>,
     },
     Status(StatusInfo),
     Check(CheckReport),

@@ -91,9 +91,13 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         }
         Verb::Mirror(mirror) => base_answer(&views, step_mirror(daemon, &views, mirror)?.base),
         Verb::Restore { snapshot, group: Some(group), .. } => {
-            let restored = restore_group(daemon, &views, &group, snapshot)?;
-            let pair = |one: &Restored| Ok((info(&views, &one.before)?, info(&views, &one.to)?));
-            restored.iter().map(pair).collect::<Result<_>>().map(Answer::RestoredAll)
+            let (to, restored) = restore_group(daemon, &views, &group, snapshot)?;
+            // All of them go back or, where nothing differs, none.
+            let before = restored.iter().map(|one| Some(&one.before)).chain(std::iter::repeat(None));
+            let pair = |(before, to): (Option<&Snapshot>, &Snapshot)| {
+                Ok((before.map(|before| info(&views, before)).transpose()?, info(&views, to)?))
+            };
+            before.zip(&to).map(pair).collect::<Result<_>>().map(Answer::RestoredAll)
         }
         Verb::Restore { snapshot, paths, group: None } => restore(daemon, &views, snapshot, paths, progress),
         Verb::CopyOut(options) => {
@@ -136,6 +140,7 @@ fn policy(daemon: &Daemon, views: &Views, drop_oldest: Option<bool>, kept: Optio
     if let Some(drop_oldest) = drop_oldest {
         views.set_drop_oldest(drop_oldest)?;
     }
+    let mut deleted = Vec::new();
     if let Some(kept) = kept {
         let most = match kept {
             Keep::All => None,
@@ -144,10 +149,12 @@ fn policy(daemon: &Daemon, views: &Views, drop_oldest: Option<bool>, kept: Optio
         views.keep_before_restores(most)?;
         for base in views.bases()? {
             let views = views.of(base.id);
-            views.unless_gone(daemon.drop_before_restores(&views))?;
+            let gone = views.unless_gone(daemon.drop_before_restores(&views))?.unwrap_or_default();
+            deleted.extend(gone.iter().map(|snapshot| SnapshotInfo::new(&base.name, snapshot, None)));
         }
     }
-    Ok(Answer::Policy { drop_oldest: views.drops_oldest()?, before_restores: views.before_restores_kept()? })
+    let (drop_oldest, before_restores) = (views.drops_oldest()?, views.before_restores_kept()?);
+    Ok(Answer::Policy { drop_oldest, before_restores, deleted })
 }
 
 fn slices(names: &[ByteBuf]) -> Vec<&[u8]> {
@@ -425,16 +432,24 @@ fn restore(
         let before = restored.map(|restored| info(views, &restored.before)).transpose()?;
         return Ok(Answer::Restored { before, to: info(views, &snapshot)? });
     }
-    Ok(Answer::BroughtBack(daemon.bring_back(views, &snapshot, &paths, progress)?))
+    let (report, before) = daemon.bring_back(views, &snapshot, &paths, progress)?;
+    let before = before.map(|before| info(views, &before)).transpose()?;
+    Ok(Answer::BroughtBack { before, to: info(views, &snapshot)?, report })
 }
 
-/// All bases of a group, in one step.
-fn restore_group(daemon: &Daemon, views: &Views, group: &[u8], snapshot: Option<ByteBuf>) -> Result<Vec<Restored>> {
+/// All bases of a group, in one step: what was to be gone back to, and what was done, nothing where nothing differs.
+fn restore_group(
+    daemon: &Daemon,
+    views: &Views,
+    group: &[u8],
+    snapshot: Option<ByteBuf>,
+) -> Result<(Vec<Snapshot>, Vec<Restored>)> {
     let to = match snapshot {
         Some(name) => views.of_group(group, &name)?,
         None => views.last_save_of_group(group)?,
     };
-    daemon.restore_all(views, &to, Some(&String::from_utf8_lossy(group)))
+    let restored = daemon.restore_all(views, &to, Some(&String::from_utf8_lossy(group)))?;
+    Ok((to, restored))
 }
 
 /// Of what clones are to be made, and under which names.
@@ -526,7 +541,7 @@ fn serve_archive(daemon: &Daemon, views: &Views, archive: Archive, progress: OnP
     Ok(Answer::Archives(match archive {
         Archive::Attach { directory } => vec![daemon.attach_existing(views, &directory, progress)?],
         Archive::Detach { directory } => return Ok(Answer::Detached(daemon.detach(views, directory.as_deref())?)),
-        Archive::List { directory } => vec![daemon.archive_info(views, directory.as_deref())?],
+        Archive::List { directory } => vec![daemon.list_archive(views, directory.as_deref())?],
         Archive::Verify { directory } => vec![daemon.verify_archive(views, directory.as_deref(), progress)?],
         Archive::Join { directory } => vec![daemon.join_archive(views, &directory, progress)?],
         Archive::Prune(options) => return Ok(Answer::Shortened(daemon.prune_archive(views, options, progress)?)),

@@ -73,6 +73,8 @@ pub struct IncrementInfo {
     pub purpose: Purpose,
     /// Whether its time can be reached from the store.
     pub is_reachable: bool,
+    /// Whether it was found to be damaged: what its time showed cannot be relied on, as far as that is in it.
+    pub is_damaged: bool,
     /// The file into which it was merged: it is left over, and goes with the next roll, prune or merge.
     #[serde(with = "crate::meta::path::optional")]
     pub merged_into: Option<PathBuf>,
@@ -93,6 +95,16 @@ struct Origin {
 impl Origin {
     fn is_of(&self, increment: &Increment) -> bool {
         (increment.header.store, increment.header.base_id) == (self.store, self.base)
+    }
+}
+
+impl ArchiveInfo {
+    /// Notes what is wrong with an increment, and the times that it costs.
+    fn note_damage(&mut self, at: usize, error: &Error) {
+        let (first, damaged) = (self.increments[0].time.as_text(), &mut self.increments[at]);
+        damaged.is_damaged = true;
+        let last = damaged.time.as_text();
+        self.problems.push(format!("{error}; the times from {first} to {last} cannot be relied on"));
     }
 }
 
@@ -405,6 +417,20 @@ impl Daemon {
         }
     }
 
+    /// [`Daemon::archive_info`] after a look at the beginning and the end of each increment, which the index does not need.
+    pub fn list_archive(&self, views: &Views, directory: Option<&Path>) -> Result<ArchiveInfo> {
+        let mut info = self.archive_info(views, directory)?;
+        for at in 0..info.increments.len() {
+            if info.increments[at].merged_into.is_some() {
+                continue;
+            }
+            if let Err(error) = crate::archive::open_named(&info.increments[at].file) {
+                info.note_damage(at, &error);
+            }
+        }
+        Ok(info)
+    }
+
     /// Reads and verifies every increment; what is wrong is in the answer, with the times it costs.
     pub fn verify_archive(
         &self,
@@ -431,16 +457,7 @@ impl Daemon {
                     info.whole_bytes += info.increments[at].bytes;
                 }
                 Err(error) if error.errno() == Errno::INTR => return Err(error),
-                Err(error) => {
-                    let first = &info.increments[0];
-                    let last = &info.increments[at];
-                    let text = format!(
-                        "{error}; the times from {} to {} cannot be relied on",
-                        first.time.as_text(),
-                        last.time.as_text()
-                    );
-                    info.problems.push(text);
-                }
+                Err(error) => info.note_damage(at, &error),
             }
         }
         Ok(info)
@@ -468,6 +485,10 @@ impl Daemon {
     fn survey_info(&self, views: &Views, directory: &Path) -> Result<ArchiveInfo> {
         let origin = self.origin(views)?;
         let Survey { mut increments, leftovers, broken } = Survey::of(directory)?;
+        if increments.is_empty() && broken.is_empty() && Label::read(directory)?.is_none() {
+            let text = format!("{} is no archive, or its disk is not mounted", directory.display());
+            return Err(refused(Errno::NOENT, text));
+        }
         let mut problems: Vec<String> = broken.iter().map(problem_text).collect();
         let mut foreign = increments.iter().filter(|increment| increment.header.store != origin.store);
         if let Some(first) = foreign.next() {
@@ -619,6 +640,7 @@ fn info(views: &Views, directory: &Path, increments: Vec<IncrementInfo>, problem
 fn increment_info(increment: Increment, is_reachable: bool) -> IncrementInfo {
     IncrementInfo {
         is_reachable,
+        is_damaged: false,
         purpose: increment.header.from.purpose,
         name: increment.header.from.name,
         time: increment.header.from.time,

@@ -147,18 +147,22 @@ impl Daemon {
         Ok(true)
     }
 
-    /// Deletes what the policy says is too much of what was kept before restores.
-    pub fn drop_before_restores(&self, views: &Views) -> Result<()> {
+    /// Deletes what the policy says is too much of what was kept before restores, and returns what went.
+    pub fn drop_before_restores(&self, views: &Views) -> Result<Vec<Snapshot>> {
+        let mut gone = Vec::new();
         for snapshot in views.before_restores_too_many(0)? {
             let names = [snapshot.record.name.as_bytes()];
             let what = ToDelete { names: &names, of: &[snapshot.base], ..ToDelete::default() };
             match self.delete(views, &what) {
                 // Somebody came to need it, or has deleted it.
                 Err(error) if matches!(error.errno(), Errno::BUSY | Errno::NOENT | Errno::PERM) => {}
-                result => drop(result?),
+                result => {
+                    result?;
+                    gone.push(snapshot);
+                }
             }
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// Something that the mount shows under a name came, went or leads elsewhere.

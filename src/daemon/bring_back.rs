@@ -71,19 +71,22 @@ const STEPS_TO_LOOK: u64 = 32;
 
 impl Daemon {
     /// Makes each path of a base what it is in a snapshot of it, after another snapshot was taken of what is there
-    /// now. Nothing happens if a path is not in the snapshot.
+    /// now; with that one, if anything differed. Nothing happens if a path is not in the snapshot.
     pub fn bring_back(
         &self,
         views: &Views,
         snapshot: &Snapshot,
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
-    ) -> Result<BringBackReport> {
+    ) -> Result<(BringBackReport, Option<Snapshot>)> {
         let Begun { tops, unseen, before, _syncing } = self.begin_bringing_back(views, snapshot, paths)?;
         self.tell_of(views.base(), &before.record.name);
         let report = self.work((views, &unseen), &tops, (snapshot, &before), true, progress);
         self.drop_before_restores(views)?;
-        report
+        report.map(|report| {
+            let is_kept = !report.before.is_empty();
+            (report, is_kept.then_some(before))
+        })
     }
 
     /// Looks whether it can be done, and keeps what is there now.
@@ -385,7 +388,7 @@ impl<'a> BringBack<'a> {
     fn problem(&mut self, error: Error, path: &str) -> Result<()> {
         let concerns_all = match &error {
             Error::Media { .. } | Error::Store(_) | Error::Stopped(_) => true,
-            Error::Corrupt { .. } | Error::Posix(_) | Error::Refused(..) => error.is_no_space(),
+            Error::Corrupt { .. } | Error::Posix(_) | Error::Refused(..) | Error::Usage(_) => error.is_no_space(),
         };
         if concerns_all || self.is_interrupted {
             return Err(error);

@@ -438,7 +438,7 @@ fn in_a_clone() {
     let (dir, _) = store.tree().lookup(top, b"dir", Moment::Live).unwrap();
     store.tree().unlink(dir, b"file").unwrap();
     let paths = [serde_bytes::ByteBuf::from("top")];
-    let report = store.daemon.bring_back(&clone, &mine, &paths, &mut |_| Ok(())).unwrap();
+    let (report, _) = store.daemon.bring_back(&clone, &mine, &paths, &mut |_| Ok(())).unwrap();
     assert_eq!((report.files, report.removed, report.problems.len()), (2, 0, 0), "{report:?}");
     assert_eq!(store.tree().read(file, 0, 1 << 20, Moment::Live).unwrap(), noise(1, 100_000));
     let (file, _) = store.tree().lookup(dir, b"file", Moment::Live).unwrap();

@@ -174,7 +174,7 @@ impl Store {
         progress: &mut dyn FnMut(&Progress) -> Result<()>,
     ) -> Result<BringBackReport> {
         let paths: Vec<ByteBuf> = paths.iter().map(|path| ByteBuf::from(*path)).collect();
-        self.daemon.bring_back(self.views(), snapshot, &paths, progress)
+        self.daemon.bring_back(self.views(), snapshot, &paths, progress).map(|(report, _)| report)
     }
 
     /// Brings paths back, which is told before, and looks at what became of everything.

@@ -29,8 +29,11 @@ fn plan_text(plan: &PlanInfo) -> String {
         snapshots.iter().map(name).collect::<Vec<_>>().join(", ")
     };
     let mut lines = Vec::new();
+    // Whatever restores something in place keeps what was there before.
+    let is_nothing = plan.removed.is_some() && plan.taken.is_empty();
     let targets = [&plan.made[..], &plan.changed].concat().join(", ");
     match (plan.restored.is_empty(), targets.is_empty()) {
+        _ if is_nothing => lines.push("nothing differs and nothing would be changed".into()),
         (false, true) => {
             for one in &plan.restored {
                 let base = if plan.restored.len() > 1 { format!("{}:", one.base) } else { String::new() };
@@ -43,11 +46,9 @@ fn plan_text(plan: &PlanInfo) -> String {
         (false, false) => lines.push(format!("{targets} would be made of {}", named(&plan.restored))),
         (true, false) if plan.made.is_empty() => lines.push(format!("{targets} would be changed")),
         (true, false) => lines.push(format!("{targets} would be made")),
-        (true, true) if plan.removed.is_some() => lines.push("nothing differs and nothing would be changed".into()),
         (true, true) => {}
     }
-    let has_more = !plan.restored.is_empty() || plan.removed.is_none();
-    if let (Some(files), true) = (plan.files, has_more) {
+    if let (Some(files), false) = (plan.files, is_nothing) {
         let removed = plan.removed.map_or(String::new(), |removed| format!(", {removed} removed"));
         lines.push(format!("{}, {} would be restored{removed}", count(files, "file"), size(plan.bytes.unwrap_or(0))));
     }

@@ -6,7 +6,7 @@ use super::args::{
 use super::delete::{self, Told};
 use super::json::{self, state_of};
 use super::output::{Display, count, file, path, print, print_json, size, table, write};
-use super::{absolute, bytes, headed, plan, say_done, shown, unexpected};
+use super::{absolute, bytes, headed, name_of, plan, say_done, unexpected};
 use crate::clock::{Timestamp, parse_when};
 use crate::control::{
     Answer, Archive, Base, ByteRange, CloneRequest, Group, ListInfo, Mirror, Session, Target, Verb, ask,
@@ -16,6 +16,7 @@ use crate::error::{Errno, Error, Result};
 use crate::view::{BaseInfo, BaseKind};
 use serde_bytes::ByteBuf;
 use serde_json::json;
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ pub(super) fn base(target: &Target, verb: BaseVerb, as_json: bool) -> Result<boo
             (create, json, false)
         }
         BaseVerb::Wait { name } => {
-            let done = json!({ "name": shown(&name) });
+            let done = json!({ "name": name_of(&name) });
             waited(target, bytes(name))?;
             return say_done(as_json, done);
         }
@@ -146,13 +147,9 @@ pub(super) fn base_rows(bases: &[BaseInfo]) -> Vec<Vec<String>> {
 
 pub(super) fn session(target: &Target, verb: SessionVerb, as_json: bool) -> Result<bool> {
     let verb = match verb {
-        SessionVerb::Register { name, base, group, offline, reserve } => Session::Register {
-            name: bytes(name),
-            bases: base.into_iter().map(bytes).collect(),
-            group: group.map(bytes),
-            offline,
-            reserve,
-        },
+        SessionVerb::Register { name, base, group, offline, reserve } => {
+            Session::Register { name: bytes(name), bases: distinct(base)?, group: group.map(bytes), offline, reserve }
+        }
         SessionVerb::Relate { name } => Session::Relate { name: bytes(name) },
         SessionVerb::Activate { name } => Session::Activate { name: bytes(name) },
         SessionVerb::Deactivate { name } => Session::Deactivate { name: bytes(name) },
@@ -171,6 +168,19 @@ pub(super) fn session(target: &Target, verb: SessionVerb, as_json: bool) -> Resu
     say_done(as_json, json::answer(&answer))
 }
 
+/// Bases, perhaps with a name behind a colon; wrong usage where one is given twice.
+fn distinct(given: Vec<OsString>) -> Result<Vec<ByteBuf>> {
+    let given: Vec<ByteBuf> = given.into_iter().map(bytes).collect();
+    let mut known = HashSet::new();
+    for one in &given {
+        let base = one.split(|byte| *byte == b':').next().unwrap_or_default();
+        if !known.insert(base) {
+            return Err(Error::Usage(format!("the base {:?} is given twice", path(base))));
+        }
+    }
+    Ok(given)
+}
+
 fn list_sessions(target: &Target, as_json: bool) -> Result<bool> {
     let Answer::Sessions(sessions) = quietly(target, Verb::Session(Session::List))? else { return Err(unexpected()) };
     let Answer::List(ListInfo { snapshots, .. }) = quietly(target, Verb::List { all: false })? else {
@@ -182,7 +192,6 @@ fn list_sessions(target: &Target, as_json: bool) -> Result<bool> {
     }
     let mut rows: Vec<Vec<String>> = snapshots
         .iter()
-        .filter(|snapshot| !snapshot.archived)
         .map(|snapshot| {
             let shown = if snapshot.offline { "offline" } else { "" };
             vec![
@@ -210,8 +219,7 @@ fn list_sessions(target: &Target, as_json: bool) -> Result<bool> {
 pub(super) fn group(target: &Target, verb: GroupVerb, as_json: bool) -> Result<bool> {
     let (verb, json, is_list) = match verb {
         GroupVerb::Create { name, bases } => {
-            let bases = bases.into_iter().map(bytes).collect();
-            (Group::Create { name: bytes(name), bases }, as_json, false)
+            (Group::Create { name: bytes(name), bases: distinct(bases)? }, as_json, false)
         }
         GroupVerb::List { json } => (Group::List, json, true),
         GroupVerb::Delete { name } => (Group::Delete { name: bytes(name) }, as_json, false),
@@ -228,15 +236,15 @@ pub(super) fn group(target: &Target, verb: GroupVerb, as_json: bool) -> Result<b
 
 pub(super) fn clone(target: &Target, args: Clone, as_json: bool) -> Result<bool> {
     let Clone { first, second, full, copy, group, offline, reserve, wait, refresh, dry_run } = args;
+    let moved = json!({ "name": name_of(&first), "snapshot": name_of(&second) });
     let (snapshot, name) = (bytes(first), bytes(second));
     if refresh {
-        let done = json!({ "name": path(&snapshot), "snapshot": path(&name) });
         let verb = Verb::Refresh { name: snapshot, snapshot: name };
         if dry_run {
             return plan::show(target, verb, as_json);
         }
         quietly(target, verb)?;
-        return say_done(as_json, done);
+        return say_done(as_json, moved);
     }
     let verb = Verb::Clone(CloneRequest { snapshot, name, group: group.map(bytes), full, copy, offline, reserve });
     if dry_run { plan::show(target, verb, as_json) } else { copied(target, verb, wait, as_json) }
@@ -516,6 +524,7 @@ fn increment_rows(archive: &ArchiveInfo) -> Vec<Vec<String>> {
     let row = |increment: &crate::daemon::IncrementInfo| {
         let reach = match &increment.merged_into {
             Some(_) => "left over of a merge",
+            None if increment.is_damaged => "damaged",
             None if increment.is_reachable => "",
             None => "cannot be reached",
         };
@@ -527,12 +536,15 @@ fn increment_rows(archive: &ArchiveInfo) -> Vec<Vec<String>> {
 pub(super) fn policy(target: &Target, args: &Policy) -> Result<bool> {
     let drop_oldest = args.when_full.map(|what| what == WhenFull::DropOldest);
     let verb = Verb::Policy { drop_oldest, before_restores: args.before_restore };
-    let Answer::Policy { drop_oldest, before_restores } = quietly(target, verb)? else {
+    let Answer::Policy { drop_oldest, before_restores, deleted } = quietly(target, verb)? else {
         return Err(unexpected());
     };
     let when_full = if drop_oldest { "drop-oldest" } else { "refuse" };
     if args.json {
-        print_json(&json!({ "when_full": when_full, "before_restore": before_restores }))?;
+        let deleted = json::snapshots(&deleted);
+        print_json(&json!({ "when_full": when_full, "before_restore": before_restores, "deleted": deleted }))?;
+    } else if !deleted.is_empty() {
+        print(&format!("{} deleted\n", count(deleted.len() as u64, "snapshot")))?;
     } else if args.when_full.is_none() && args.before_restore.is_none() {
         let kept = before_restores.map_or("all".into(), |kept| kept.to_string());
         print(&format!("when-full {when_full}\nbefore-restore {kept}\n"))?;

@@ -15,8 +15,8 @@ use std::os::unix::ffi::OsStringExt;
 pub(super) fn rehearse(daemon: &Daemon, views: &Views, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
     let plan = match verb {
         Verb::Restore { snapshot, group: Some(group), .. } => {
-            let restored = restore_group(daemon, views, &group, snapshot)?;
-            whole(daemon, views, &restored, progress)
+            let (to, restored) = restore_group(daemon, views, &group, snapshot)?;
+            whole(daemon, views, (&to, &restored), progress)
         }
         Verb::Restore { snapshot, paths, group: None } => restore(daemon, views, snapshot, paths, progress),
         Verb::CopyOut(options) => {
@@ -65,25 +65,28 @@ fn restore(
     let (snapshot, paths) = wanted(views, snapshot, paths)?;
     if paths.is_empty() {
         let restored = daemon.restore(views, &snapshot)?;
-        return whole(daemon, views, restored.as_slice(), progress);
+        return whole(daemon, views, (&[snapshot], restored.as_slice()), progress);
     }
     let (report, before) = daemon.rehearse_bringing_back(views, &snapshot, &paths, progress)?;
-    let mut plan = PlanInfo::default();
+    let mut plan = PlanInfo { restored: vec![info(views, &snapshot)?], ..PlanInfo::default() };
     count(&mut plan, &report);
     if let Some(before) = before {
-        plan.restored.push(info(views, &snapshot)?);
         note_before(views, &mut plan, &before)?;
     }
     Ok(plan)
 }
 
-/// Bases that would go back as a whole; none where nothing differs.
-fn whole(daemon: &Daemon, views: &Views, restored: &[Restored], progress: OnProgress<'_>) -> Result<PlanInfo> {
-    let mut plan = PlanInfo::default();
+/// Bases that would go back to snapshots as a whole; nothing would be done where nothing differs.
+fn whole(
+    daemon: &Daemon,
+    views: &Views,
+    (to, restored): (&[Snapshot], &[Restored]),
+    progress: OnProgress<'_>,
+) -> Result<PlanInfo> {
+    let mut plan = PlanInfo { restored: infos(views, to)?, ..PlanInfo::default() };
     count(&mut plan, &BringBackReport::default());
     for restored in restored {
         count(&mut plan, &daemon.count_restored(views, (&restored.to, &restored.before), progress)?);
-        plan.restored.push(info(views, &restored.to)?);
         note_before(views, &mut plan, &restored.before)?;
     }
     Ok(plan)
