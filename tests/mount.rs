@@ -686,6 +686,20 @@ fn a_normal_user_mounts_through_fusermount3() {
     command.args(["mount", "store", "snap"]).current_dir(&home).env("PATH", "/nonexistent");
     let text = String::from_utf8_lossy(&command.uid(NOBODY).gid(NOBODY).output().unwrap().stderr).into_owned();
     assert!(text.contains("fusermount3") && text.contains("install"), "{text}");
+    // What is root's is not unmounted, in words.
+    let as_root = |args: &[&str]| {
+        let output = Command::new(&program).args(args).current_dir(dir.path()).env_remove("PITFS_STORE").output();
+        assert!(output.unwrap().status.success(), "{args:?}");
+    };
+    fs::create_dir(dir.path().join("roots-snap")).unwrap();
+    as_root(&["create", "roots"]);
+    as_root(&["mount", "roots", "roots-snap"]);
+    let said = ["snap", "../roots-snap", "../roots"].map(|at| run(&["umount", at]));
+    as_root(&["umount", "roots-snap"]);
+    let wanted = ["snap is not mounted", "roots-snap was mounted by another user", "roots belongs to another user"];
+    for ((ok, said), wanted) in said.iter().zip(wanted) {
+        assert!(!ok && said.contains(wanted), "{said}");
+    }
 }
 
 #[test]

@@ -452,8 +452,18 @@ pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
                 return Ok(());
             }
             let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
-            let errno = if said.contains("busy") { Errno::BUSY } else { Errno::PERM };
-            Err(Error::Refused(errno, format!("{shown} could not be unmounted: {said}")))
+            if said.contains("busy") {
+                return Err(Error::Refused(Errno::BUSY, format!("{shown} could not be unmounted: {said}")));
+            }
+            // It only says that it does not know it.
+            match super::mounts::mount_at(mount_point) {
+                None => Err(Error::Refused(Errno::INVAL, format!("{shown} is not mounted"))),
+                Some(_) if said.contains("not found") => {
+                    let text = format!("{shown} was mounted by another user, who, like root, can unmount it");
+                    Err(Error::Refused(Errno::PERM, text))
+                }
+                Some(_) => Err(Error::Refused(Errno::PERM, format!("{shown} could not be unmounted: {said}"))),
+            }
         }
         Err(Errno::BUSY) => Err(Error::Refused(Errno::BUSY, in_use(mount_point))),
         Err(Errno::INVAL) => Err(Error::Refused(Errno::INVAL, format!("{shown} is not mounted"))),

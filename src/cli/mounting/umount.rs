@@ -55,6 +55,8 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
         Ok(None) => {
             return Err(Error::Refused(Errno::INVAL, format!("{} is not mounted", target.display())));
         }
+        // It is of another user, and where it is mounted is not told.
+        Err(error) if error.errno() == Errno::PERM && mount_at(&target).is_none() => return Err(error),
         // The daemon may be gone and the mount still there.
         Err(_) => target.clone(),
     };
