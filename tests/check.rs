@@ -92,6 +92,25 @@ fn a_damaged_track_is_named_in_every_view_that_shows_it() {
     }
 }
 
+/// Clones that look through to the snapshot, and those that share its tracks.
+#[test]
+fn a_damaged_track_is_named_in_clones_and_bases_as_well() {
+    let (mounted, _) = sample();
+    mounted.ok(["clone", "two", "through"]);
+    mounted.ok(["clone", "--full", "--wait", "two", "sharing"]);
+    mounted.ok(["base", "create", "--from", "two", "--wait", "based"]);
+    mounted.ok_of("through", &["snap", "inside"]);
+    let volume = mounted.store().join("volume.0");
+    let bytes = fs::read(&volume).unwrap();
+    flip(&volume, find(&bytes, &noise(30, 60_000)[50_000..50_100]));
+    let output = mounted.run(["check"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for view in ["live", "two", "through:live", "through:inside", "sharing:live", "based:live"] {
+        assert!(text.contains(&format!("damaged: {view}/directory/deep/file 30\n")), "{view}: {text}");
+    }
+    assert!(!text.contains("file 38"), "{text}");
+}
+
 fn listing_of_names(root: &std::path::Path) -> Vec<PathBuf> {
     listing(root).into_iter().filter(|shown| shown.kind == 'f').map(|shown| shown.path).collect()
 }

@@ -83,33 +83,30 @@ impl Check<'_> {
     /// Where an inode is found in every view that shows what was born at `birth` and ended at `end`.
     fn paths(&self, inode: InodeNo, birth: Epoch, end: Option<Epoch>) -> Vec<ByteBuf> {
         let mut paths = Vec::new();
-        let tree = self.daemon.views.tree();
-        let (base, number) = (base_of(inode), number_of(inode));
-        let prefix = match base {
-            LIVE => String::new(),
-            _ => self.daemon.views.of(base).base_name().map_or("?:".into(), |name| format!("{name}:")),
-        };
-        let mut add = |name: &str, moment| match tree.paths(inode, moment) {
-            Ok(found) if found.is_empty() => {
-                paths.push(format!("{prefix}{name}/? (inode {number}, which has no name there)").into_bytes().into());
-            }
-            Ok(found) => {
-                let view = format!("{prefix}{name}/");
-                paths.extend(found.iter().map(|path| ByteBuf::from([view.as_bytes(), path].concat())));
-            }
-            Err(_) => {
-                paths.push(format!("{prefix}{name}/? (inode {number}, whose name is damaged)").into_bytes().into());
-            }
-        };
         if end.is_none() {
-            add(LIVE_NAME, Moment::Live);
+            paths.extend(self.paths_at(inode, LIVE_NAME, Moment::Live));
         }
-        for snapshot in self.snapshots.iter().filter(|snapshot| snapshot.base == base) {
+        for snapshot in self.snapshots.iter().filter(|snapshot| snapshot.base == base_of(inode)) {
             if birth <= snapshot.epoch && end.is_none_or(|end| snapshot.epoch < end) {
-                add(&snapshot.record.name, Moment::At(snapshot.epoch));
+                paths.extend(self.paths_at(inode, &snapshot.record.name, Moment::At(snapshot.epoch)));
             }
         }
         paths
+    }
+
+    /// Where an inode is found in one view.
+    fn paths_at(&self, inode: InodeNo, name: &str, moment: Moment) -> Vec<ByteBuf> {
+        let number = number_of(inode);
+        let view = match base_of(inode) {
+            LIVE => format!("{name}/"),
+            base => self.daemon.views.of(base).base_name().map_or("?:".into(), |base| format!("{base}:{name}/")),
+        };
+        let without = |why: &str| vec![format!("{view}? (inode {number}, {why})").into_bytes().into()];
+        match self.daemon.views.tree().paths(inode, moment) {
+            Ok(found) if found.is_empty() => without("which has no name there"),
+            Ok(found) => found.iter().map(|path| ByteBuf::from([view.as_bytes(), path].concat())).collect(),
+            Err(_) => without("whose name is damaged"),
+        }
     }
 
     /// Calls `each` with all pairs of a table. Where a page is damaged, reports which keys cannot be read

@@ -1,11 +1,15 @@
 //! Tracks: every location's bytes, its room in its segment, its holders and its owner in the summary.
 
 use super::Check;
-use crate::device::{InodeNo, Pointer, TrackNo, number_of, split_preimage, split_record, split_track_key};
+use crate::device::{
+    InodeNo, Moment, Pointer, TrackNo, base_of, in_base, number_of, split_preimage, split_record, split_track_key,
+};
 use crate::error::Result;
 use crate::limits::{SEGMENT_BLOCKS, TRACK_BYTES_MAX};
 use crate::logstore::{Descriptor, Holders, Location};
 use crate::meta::{Pair, Table, decode, hex};
+use crate::view::LIVE_NAME;
+use serde_bytes::ByteBuf;
 use std::collections::{HashMap, HashSet};
 
 /// What is known of one segment.
@@ -30,11 +34,13 @@ struct Known {
     segments: HashMap<u64, Segment>,
     /// Who holds each location.
     holders: HashMap<(u64, u16), Holders>,
+    /// What is wrong with the bytes at a location, for all that hold it.
+    damaged: HashMap<(u64, u16), String>,
 }
 
 impl Check<'_> {
     pub(super) fn tracks(&mut self) -> Result<()> {
-        let mut known = Known { segments: HashMap::new(), holders: HashMap::new() };
+        let mut known = Known { segments: HashMap::new(), holders: HashMap::new(), damaged: HashMap::new() };
         self.each(Table::Segment, |check, (key, value)| check.segment(&mut known, &key, &value))?;
         self.each(Table::Track, |check, pair| {
             let Some((inode, track)) = split_track_key(&pair.0) else {
@@ -122,7 +128,8 @@ impl Check<'_> {
             if let Some(problem) = self.location(known, &record, location)
                 && self.is_current(record.table, &record.key, &record.value)
             {
-                let paths = self.paths(inode, birth, end);
+                let mut paths = self.paths(inode, birth, end);
+                paths.extend(self.paths_through(inode, track, location));
                 self.problem(format!("inode {} track {track}: {problem}", number_of(inode)), paths);
             }
         }
@@ -132,6 +139,25 @@ impl Check<'_> {
             self.problem(text, paths);
         }
         Ok(())
+    }
+
+    /// Where other bases show a location of this track, which have no record of it of their own yet.
+    fn paths_through(&self, inode: InodeNo, track: TrackNo, location: &Location) -> Vec<ByteBuf> {
+        let Ok(look) = self.daemon.views.tree().device().look() else { return Vec::new() };
+        let mut shown = Vec::new();
+        for (base, _) in look.bases().filter(|(base, record)| *base != base_of(inode) && !record.eras.is_empty()) {
+            let inode = in_base(base, number_of(inode));
+            let has = |moment| {
+                let found = look.pointer(inode, track, moment).ok().flatten();
+                found.is_some_and(|(pointer, _)| pointer.locations().any(|one| one == location))
+            };
+            let own = self.snapshots.iter().filter(|snapshot| snapshot.base == base && !snapshot.is_archived);
+            let views = own.map(|snapshot| (snapshot.record.name.as_str(), Moment::At(snapshot.epoch)));
+            let views = std::iter::once((LIVE_NAME, Moment::Live)).chain(views);
+            shown.extend(views.filter(|(_, moment)| has(*moment)).map(|(name, moment)| (inode, name, moment)));
+        }
+        drop(look);
+        shown.into_iter().flat_map(|(inode, name, moment)| self.paths_at(inode, name, moment)).collect()
     }
 
     /// What is wrong with one location.
@@ -150,8 +176,8 @@ impl Check<'_> {
             _ => holders.log += 1,
         }
         if holders.all() > 1 {
-            // The bytes were checked with the first holder.
-            return None;
+            // The bytes were read with the first holder.
+            return known.damaged.get(&(location.segment, location.block)).cloned();
         }
         let used = &mut segment.used[range.clone()];
         if used.iter().any(|used| *used) {
@@ -164,7 +190,10 @@ impl Check<'_> {
         let read = device.log().placed(&self.meta, *location).and_then(|placed| device.log().read(&placed));
         self.report.read_bytes += u64::from(location.stored);
         match read {
-            Err(error) => Some(error.to_string()),
+            Err(error) => {
+                known.damaged.insert((location.segment, location.block), error.to_string());
+                Some(error.to_string())
+            }
             Ok(_) if !is_taken => Some(format!("its blocks at {place} are not marked as taken")),
             Ok(_) if !is_summarized => Some(format!(
                 "the summary of segment {} does not name it (inode {}, track {})",
