@@ -382,3 +382,23 @@ fn a_deletion_that_is_tried_is_refused_as_the_real_one_is() {
     }
     mounted.check();
 }
+
+#[test]
+fn what_a_sync_would_read_and_write_is_what_it_does() {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let sync = |args: &[&str]| {
+        let report = mounted.json(&[&["sync", source.to_str().unwrap()], args].concat());
+        ["added", "changed", "removed", "unchanged", "read_bytes", "written_bytes"].map(|field| report[field].clone())
+    };
+    for turn in 0..3 {
+        fs::write(source.join(format!("new {turn}")), random_bytes(turn, 100_000)).unwrap();
+        fs::write(source.join("changes"), random_bytes(turn, 70_000)).unwrap();
+        let sparse = fs::File::create(source.join(format!("sparse {turn}"))).unwrap();
+        sparse.set_len(10 << 20).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&sparse, b"data", (5 << 20) + 5000).unwrap();
+        let planned = sync(&["-n"]);
+        assert_eq!(planned, sync(&[]), "{turn}");
+    }
+}

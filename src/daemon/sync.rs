@@ -657,6 +657,13 @@ impl Sync<'_> {
             (Some(inode), _) => inode,
             (None, Some(parent)) if !self.dry_run => self.make(found, parent, &[])?,
             (None, _) => {
+                match content::data_bytes(&file, facts.size, self.tree.device().track_bytes()) {
+                    Ok(bytes) => {
+                        self.report.read_bytes += bytes;
+                        self.report.written_bytes += bytes;
+                    }
+                    Err(error) => self.problem(error),
+                }
                 self.added();
                 return Ok(None);
             }

@@ -56,6 +56,21 @@ fn next_hole(file: &File, offset: u64, size: u64) -> io::Result<u64> {
     }
 }
 
+/// The bytes of a file that are read when it is brought in: the tracks in which it has data.
+pub(super) fn data_bytes(file: &File, size: u64, track_bytes: u64) -> io::Result<u64> {
+    let (mut bytes, mut offset) = (0, 0);
+    while offset < size {
+        let data = next_data(file, offset, size)?;
+        if data >= size {
+            break;
+        }
+        let start = (data / track_bytes * track_bytes).max(offset);
+        offset = next_hole(file, data, size)?.next_multiple_of(track_bytes).min(size);
+        bytes += offset - start;
+    }
+    Ok(bytes)
+}
+
 /// How often a file is read that is written to at the same time.
 const TRIES: usize = 3;
 
