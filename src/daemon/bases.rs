@@ -140,7 +140,12 @@ impl Daemon {
             views.of(snapshot.base).check_writable()?;
             // What programs have stored in mappings is fetched.
             drop(self.unseen(snapshot.base)?);
-            if !snapshot.is_readable() || !views.tree().is_as_after(snapshot.base, snapshot.epoch)? {
+            let is_same = || match views.tree().is_as_after(snapshot.base, snapshot.epoch) {
+                // What was being looked at went meanwhile, as in another restore.
+                Err(Error::Posix(Errno::STALE)) => Ok(false),
+                result => result,
+            };
+            if !snapshot.is_readable() || !is_same()? {
                 return Ok(false);
             }
         }
