@@ -212,10 +212,13 @@ impl Views {
                 others.push(record.name.as_str());
             }
         }
-        let hint = match others.as_slice() {
-            [] => "`pitfs list` shows those there are".to_string(),
-            [other] => format!("the base {other:?} has one: `-s STORE:{other}` says that it is meant"),
-            _ => format!("the bases {} have one: `-s STORE:BASE` says which is meant", others.join(", ")),
+        // As `status` and dry runs name those of other bases.
+        let named = name.split_once(':').filter(|(base, _)| look.base_named(base).is_some());
+        let hint = match (named, others.as_slice()) {
+            (Some((base, name)), _) => format!("`-s STORE:{base}` says that {name:?} of {base:?} is meant"),
+            (None, []) => "`pitfs list` shows those there are".to_string(),
+            (None, [other]) => format!("the base {other:?} has one: `-s STORE:{other}` says that it is meant"),
+            (None, _) => format!("the bases {} have one: `-s STORE:BASE` says which is meant", others.join(", ")),
         };
         Ok(refused(Errno::NOENT, format!("there is no snapshot named {name:?}; {hint}")))
     }

@@ -1031,3 +1031,31 @@ fn an_archive_that_is_attached_anew_is_read_meanwhile() {
         readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
 }
+
+/// Nothing else can be rolled until something is done about it, so that has to be said.
+#[test]
+fn what_a_roll_cannot_read_is_named_with_what_helps() {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let wanted = random_bytes(1, 40_000);
+    fs::write(source.join("f"), &wanted).unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "a"]);
+    fs::write(source.join("f"), "new").unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    let volume = mounted.store().join("volume.0");
+    let mut bytes = fs::read(&volume).unwrap();
+    let at = bytes.windows(64).position(|found| found == &wanted[..64]).expect("it is stored as it is");
+    bytes[at] ^= 1;
+    fs::write(&volume, bytes).unwrap();
+    let archive = mounted.dir.path().join("archive");
+    let roll = ["roll", "--archive", archive.to_str().unwrap(), "--name", "b"];
+    let said = mounted.fails(1, roll);
+    for part in ["is damaged", "what \"a\" showed", "\"b\" was taken and stays", "pitfs check"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    mounted.ok(["delete", "a"]);
+    mounted.ok(["roll", "--name", "c"]);
+    assert!(mounted.ok(["archive", "verify"]).contains("no problems"));
+}

@@ -156,5 +156,7 @@ fn a_session_that_is_active_is_said_to_be() {
             assert!(mounted.fails(1, ["session", step, "x"]).contains("deactivated"));
         }
         assert!(mounted.fails(1, ["session", "relate", "none"]).contains("no session"));
+        // By the names that `status` and dry runs give.
+        assert!(mounted.fails(1, ["delete", "live:x"]).contains("-s STORE:live"));
     }
 }

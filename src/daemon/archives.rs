@@ -526,7 +526,11 @@ impl Daemon {
 
 pub(super) fn attached_already(attached: &ArchiveRecord) -> Error {
     let shown = attached.directory.display();
-    refused(Errno::BUSY, format!("{shown} is attached already; `pitfs archive detach` comes first"))
+    let text = format!(
+        "{shown} is attached already; if it was moved, `pitfs archive attach` with where it is now takes it on, and for \
+         another one `pitfs archive detach` comes first"
+    );
+    refused(Errno::BUSY, text)
 }
 
 /// Nothing is where the archive that is attached should be, or where another one would be.

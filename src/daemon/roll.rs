@@ -194,7 +194,8 @@ impl Daemon {
             archive.check_there()?;
             let ends = (&pair[0], &pair[1]);
             let saved = views.tree().device().save_increment(archive.directory(), ends, LEVEL, &mut tell);
-            let saved = saved.map_err(|error| explain_no_room(archive.directory(), error))?;
+            let saved =
+                saved.map_err(|error| not_saved(saving, &pair[0], explain_no_room(archive.directory(), error)))?;
             report.saved += 1;
             report.saved_bytes += saved.bytes;
             archive.append(saved, &mut |_| Ok(()))
@@ -247,6 +248,18 @@ impl Daemon {
         }
         Ok(names.len() as u64)
     }
+}
+
+/// What is damaged in words, since nothing can be rolled until something is done about it.
+fn not_saved(saving: &[Snapshot], from: &Snapshot, error: Error) -> Error {
+    let Error::Corrupt { .. } = error else { return error };
+    let name = &from.record.name;
+    let taken = saving.last().map_or("", |taken| taken.record.name.as_str());
+    let text = format!(
+        "{error}; so what {name:?} showed cannot be saved, nor what is newer than it. `pitfs check` names the files; when the \
+         snapshots that show them are deleted, such as {name:?}, `pitfs roll` goes on. {taken:?} was taken and stays"
+    );
+    refused(Errno::IO, text)
 }
 
 /// The archive that is attached to a base that can be rolled; refused where another one is given.

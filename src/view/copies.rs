@@ -53,8 +53,9 @@ impl Views {
                     0 if !separate.has_stopped => return Ok(true),
                     0 => (base, "all is copied".to_string()),
                     damaged => {
+                        let tracks = if damaged == 1 { "track" } else { "tracks" };
                         let text = format!(
-                            "copied but for {damaged} damaged tracks, which stay shared; `pitfs check` names them"
+                            "copied but for {damaged} damaged {tracks}, still shared; `pitfs check` names it all"
                         );
                         (base, text)
                     }
