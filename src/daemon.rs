@@ -23,7 +23,7 @@ pub use bring_back::BringBackReport;
 pub use check::{CheckReport, Problem};
 pub use copy_out::{RestoreOptions, RestoreReport, resolved};
 pub use identity::{FORMAT, is_store};
-pub use lock::{Holder, Lock, Patience, Use, holder, holding, is_dead, last_use, wait_a_moment, wait_for};
+pub use lock::{Holder, Lock, Patience, Use, holder, holding, is_dead, last_use, store_of, wait_a_moment, wait_for};
 pub use roll::{RollOptions, RollPlan, RollReport};
 pub use shorten::{MergeOptions, PruneOptions, Shortened};
 pub use sync::{Owner, Planned, SyncOptions, SyncReport};

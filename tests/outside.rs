@@ -573,7 +573,7 @@ fn many_names_of_one_file_and_many_files_made_again_are_compared() {
     assert_eq!(again.lines().filter(|line| line.starts_with("- links")).count(), NAMES + 1);
 }
 
-/// Neither a file of which one of two names is gone, nor a directory with a file in its place.
+/// Neither a file of which one of two names is gone, nor a directory with a file in its place, or a file with a directory.
 #[test]
 fn what_cannot_be_read_takes_nothings_place() {
     const NOBODY: u32 = 65534;
@@ -599,6 +599,7 @@ fn what_cannot_be_read_takes_nothings_place() {
     fs::write(source.join("f"), "precious").unwrap();
     fs::hard_link(source.join("f"), source.join("g")).unwrap();
     fs::write(source.join("d/work"), "much").unwrap();
+    fs::write(source.join("closed"), "open once").unwrap();
     let store = own.join("store");
     assert!(run(&[os("create"), store.as_os_str(), os("--from"), source.as_os_str()]).status.success());
     fs::remove_file(source.join("g")).unwrap();
@@ -606,14 +607,18 @@ fn what_cannot_be_read_takes_nothings_place() {
     fs::write(source.join("d"), "secret").unwrap();
     mode(&source.join("f"), 0);
     mode(&source.join("d"), 0);
+    fs::remove_file(source.join("closed")).unwrap();
+    fs::create_dir(source.join("closed")).unwrap();
+    mode(&source.join("closed"), 0o700);
     let synced = run(&[os("sync"), source.as_os_str()]);
     assert_eq!(synced.status.code(), Some(1));
     let said = String::from_utf8_lossy(&synced.stderr).into_owned();
-    assert_eq!(said.matches("Permission denied").count(), 2, "{said}");
+    assert_eq!(said.matches("Permission denied").count(), 3, "{said}");
     let to = own.join("to");
     assert!(run(&[os("restore"), os("live"), os("--to"), to.as_os_str()]).status.success());
-    assert_eq!(names(&to), ["d", "f"]);
+    assert_eq!(names(&to), ["closed", "d", "f"]);
     assert_eq!(fs::read_to_string(to.join("f")).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(to.join("closed")).unwrap(), "open once");
     assert_eq!(fs::read_to_string(to.join("d/work")).unwrap(), "much");
 }
 
@@ -637,4 +642,31 @@ fn an_equal_file_with_holes_is_unchanged_when_it_is_read_again() {
         let report: serde_json::Value = serde_json::from_str(&mounted.ok(args)).unwrap();
         assert_eq!((report["changed"].as_u64(), report["unchanged"].as_u64()), (Some(0), Some(1)), "{report}");
     }
+}
+
+/// Each either arrives or is said not to have.
+#[test]
+fn a_file_that_gets_shorter_while_it_is_copied_out_does_not_hold_it_up() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let path = mounted.live().join("f");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                fs::write(&path, random_bytes(1, 6_000_000)).unwrap();
+                fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100).unwrap();
+            }
+        });
+        for turn in 0..15 {
+            let to = mounted.dir.path().join(format!("to {turn}"));
+            let output = mounted.run([OsStr::new("restore"), OsStr::new("live"), OsStr::new("--to"), to.as_os_str()]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let is_said = said.contains("made shorter") || said.contains("removed it meanwhile");
+            assert!(output.status.success() || is_said, "{said}");
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }

@@ -503,6 +503,59 @@ fn what_a_deleted_snapshot_protected_is_shown_as_before() {
     mounted.check();
 }
 
+/// Nor does whoever deletes or moves what needed it, or gives that up.
+#[test]
+fn what_a_clone_or_an_archive_protected_is_shown_as_before() {
+    if !can_mount() {
+        return;
+    }
+    let archive = |mounted: &Mounted| mounted.dir.path().join("archive").to_str().unwrap().to_string();
+    type Way<'a> = (&'a str, &'a dyn Fn(&Mounted), &'a dyn Fn(&Mounted));
+    let clone = |mounted: &Mounted| drop(mounted.ok(["clone", "b", "c"]));
+    let ways: [Way<'_>; 4] = [
+        ("a clone is deleted", &clone, &|mounted| drop(mounted.ok(["base", "delete", "c"]))),
+        ("a clone is moved", &clone, &|mounted| drop(mounted.ok(["clone", "--refresh", "c", "a"]))),
+        ("a clone is promoted", &clone, &|mounted| drop(mounted.ok(["promote", "--wait", "c"]))),
+        (
+            "an archive is given up",
+            &|mounted| drop(mounted.ok(["roll", "--archive", &archive(mounted), "--name", "r"])),
+            &|mounted| {
+                mounted.ok(["session", "deactivate", "r"]);
+                mounted.ok(["archive", "detach"]);
+            },
+        ),
+    ];
+    for (what, protect, end) in ways {
+        let mounted = Mounted::new();
+        let (root, file) = (mounted.snap(), mounted.live().join("f"));
+        let write = |text: &str| fs::write(&file, text).unwrap();
+        for name in ["a", "b"] {
+            write(name);
+            mounted.ok(["snap", name]);
+        }
+        mounted.ok(["hold", "a"]);
+        write("then");
+        protect(&mounted);
+        for name in ["a", "b"] {
+            // A roll has deactivated what is not held.
+            mounted.run(["session", "deactivate", name]);
+        }
+        write("now");
+        end(&mounted);
+        write("later");
+        for _ in 0..2 {
+            for name in ["a", "b"] {
+                // Mounted again, a store of two bases has a directory for each.
+                let places = [root.join(name), root.join("live").join(name)];
+                let read = fs::read_to_string(places.into_iter().find(|place| place.is_dir()).unwrap().join("f"));
+                assert!(read.as_ref().is_ok_and(|read| read == name), "{what}: {name}: {read:?}");
+            }
+            mounted.remount();
+        }
+        mounted.check();
+    }
+}
+
 #[test]
 fn what_is_held_does_not_end() {
     for (mounted, _) in Mounted::unmounted_and_mounted() {

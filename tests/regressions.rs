@@ -754,3 +754,36 @@ fn a_store_that_was_closed_needs_no_recovery_whoever_still_has_it() {
     let (_third, with_nobody) = syncs_to_open();
     assert_eq!(with_others_alive, with_nobody, "it was recovered");
 }
+
+/// A base that is being deleted has set nothing aside any more, and takes nothing of what others have.
+#[test]
+fn a_base_that_goes_leaves_what_others_have_set_aside() {
+    use pitfs::device::{BaseId, LIVE, SnapOptions};
+    use pitfs::view::SnapRequest;
+    const BYTES: usize = 1 << 20;
+    let (_dir, tree) = tree_in_memory();
+    let views = Views::new(tree);
+    let caller = pitfs::tree::Caller { uid: 0, gid: 0, umask: 0 };
+    let new = pitfs::tree::New { kind: pitfs::tree::Kind::File, permissions: 0o644, rdev: 0, target: b"" };
+    let reserving = |base: BaseId| {
+        let root = pitfs::tree::root_of(base);
+        let (file, _) = views.tree().make(caller, root, b"f", new).unwrap();
+        views.tree().write(file, 0, &noise(BYTES), false).unwrap();
+        let options = SnapOptions { reserve: true, ..SnapOptions::default() };
+        views.of(base).snapshot_all(&[base], SnapRequest { options, ..SnapRequest::default() }).unwrap();
+        file
+    };
+    let reserved = || views.tree().device().look().unwrap().reserved_room();
+    reserving(LIVE);
+    let of_live = reserved();
+    assert!(of_live >= BYTES as u64);
+    let base = views.create_base(b"b", 0, 0, 0o755).unwrap();
+    let file = reserving(base);
+    assert!(reserved() >= of_live + BYTES as u64);
+    // What the snapshot has kept by now came out of its reserve.
+    views.tree().write(file, 0, &vec![7; BYTES], false).unwrap();
+    views.tree().commit().unwrap();
+    assert!(reserved() < of_live + BYTES as u64);
+    views.delete_base(base, false).unwrap();
+    assert_eq!(reserved(), of_live, "while its room comes back in the background");
+}

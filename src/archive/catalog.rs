@@ -246,6 +246,11 @@ impl Archive {
         self.inner.read().chain.get(&epoch).map(|increment| increment.header.from.clone())
     }
 
+    /// The increment that begins with the time of an epoch, if that can be reached.
+    pub fn increment_from(&self, epoch: u32) -> Option<Increment> {
+        self.inner.read().chain.get(&epoch).cloned()
+    }
+
     /// The newest time that can be reached and was taken by `save`.
     pub fn newest_save(&self) -> Option<Mark> {
         let inner = self.inner.read();
@@ -366,20 +371,26 @@ pub struct Survey {
 
 impl Survey {
     pub fn of(directory: &Path) -> Result<Survey> {
-        let (mut increments, mut broken) = (Vec::new(), Vec::new());
-        for (name, bytes) in files(directory)? {
-            let path = directory.join(name);
-            match Reader::open(&path) {
-                Ok(reader) => increments.push(Increment { header: reader.header().clone(), path, bytes }),
-                Err(error) => broken.push(Broken { path, problem: error.to_string() }),
-            }
-        }
-        increments.sort_by_key(|increment| increment.header.from.epoch);
+        let (increments, mut broken) = read_all(directory)?;
         let newest = increments.last().map(|newest| newest.header.to.clone());
         let Joined { chain, leftovers, others } = Joined::of(increments.clone(), newest.as_ref());
         note_gaps(directory, &chain, &others, newest.as_ref(), &mut broken);
         Ok(Survey { increments, leftovers, broken })
     }
+}
+
+/// All increments in a directory, the oldest first, and what cannot be read as one.
+pub(super) fn read_all(directory: &Path) -> Result<(Vec<Increment>, Vec<Broken>)> {
+    let (mut increments, mut broken) = (Vec::new(), Vec::new());
+    for (name, bytes) in files(directory)? {
+        let path = directory.join(name);
+        match Reader::open(&path) {
+            Ok(reader) => increments.push(Increment { header: reader.header().clone(), path, bytes }),
+            Err(error) => broken.push(Broken { path, problem: error.to_string() }),
+        }
+    }
+    increments.sort_by_key(|increment| increment.header.from.epoch);
+    Ok((increments, broken))
 }
 
 /// Names and lengths of the files that are increments by name.
@@ -410,7 +421,7 @@ pub(super) fn rename_into(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Says which times cannot be reached because an increment after them is not there.
-fn note_gaps(
+pub(super) fn note_gaps(
     directory: &Path,
     chain: &[Increment],
     others: &[Increment],

@@ -1,6 +1,6 @@
 //! What of a directory of increments a store can reach, and what else lies there.
 
-use super::catalog::{Broken, Holds, Survey};
+use super::catalog::{Broken, Holds, note_gaps, read_all};
 use super::chain::{Joined, tip};
 use super::{Header, Increment, Label, Mark};
 use crate::error::Result;
@@ -42,11 +42,12 @@ impl Reach {
 
     /// Of a directory that is not opened as an archive: nothing is written.
     pub fn survey(directory: &Path, label: &Label, holds: Holds<'_>) -> Result<Reach> {
-        let Survey { increments: mut found, broken, .. } = Survey::of(directory)?;
+        let (mut found, mut broken) = read_all(directory)?;
         found.retain(|one| (one.header.store, one.header.base_id) == (label.store, label.base));
         let headers: Vec<&Header> = found.iter().map(|one| &one.header).collect();
         let tip = tip(&headers, holds)?;
         let Joined { chain, others, .. } = Joined::of(found, tip.as_ref());
+        note_gaps(directory, &chain, &others, tip.as_ref(), &mut broken);
         Ok(Reach { others, broken, ..Reach::of_chain(directory, tip, &chain) })
     }
 

@@ -127,6 +127,7 @@ impl Daemon {
     /// [`Daemon::attach`] for an archive that is there: one that is not may be on a disk that is not mounted, and a new one in
     /// its place would let the store go on without it.
     pub fn attach_existing(&self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
+        let _changing = self.begin_rolling()?;
         if self.archive_record(views)?.is_none() && is_without_archive(directory)? {
             let what = if directory.exists() { "no archive in" } else { "no directory" };
             let text = format!(
@@ -331,6 +332,7 @@ impl Daemon {
     }
 
     pub fn detach(&self, views: &Views, directory: Option<&Path>) -> Result<Detached> {
+        let _changing = self.begin_rolling()?;
         let directory = self.check_meant(views, directory)?;
         let leads_to = {
             let look = views.tree().device().look()?;

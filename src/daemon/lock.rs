@@ -200,14 +200,19 @@ fn has_open(process: u32, file: &File) -> bool {
 /// The process that has a file locked, by its number here, as far as the kernel tells. That takes the kernel some
 /// milliseconds, in which nobody else gets a lock.
 fn holding_process(file: &File) -> Option<u32> {
-    let inode = file.metadata().ok()?.ino();
+    let number = file.metadata().ok()?.ino().to_string();
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     // `1: FLOCK  ADVISORY  WRITE 4711 fe:01:131 0 EOF`
-    locks.lines().find_map(|line| {
+    let mut found = locks.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, "FLOCK", _, "WRITE", process, file, ..] = words.as_slice() else { return None };
-        (file.rsplit(':').next()? == inode.to_string()).then(|| process.parse().ok()).flatten()
-    })
+        (file.rsplit(':').next()? == number).then(|| process.parse().ok())
+    });
+    // Another file system may have a locked file of that number, and its device is not told alike everywhere.
+    match (found.next(), found.next()) {
+        (Some(process), None) => process,
+        _ => None,
+    }
 }
 
 /// Whether the first thread of a process has ended while others have not: it was killed, and they wait for something.
@@ -262,18 +267,22 @@ impl<'a> Patience<'a> {
     }
 }
 
+/// The store that a mount shows, as far as its source says so: with the base behind a colon, where it shows one.
+pub fn store_of(mount: &MountInfo) -> Option<PathBuf> {
+    let source = mount.source.as_os_str().as_bytes();
+    let before_base = source.iter().rposition(|byte| *byte == b':').map(|at| &source[..at]);
+    let mut stores =
+        [Some(source), before_base].into_iter().flatten().map(|path| Path::new(std::ffi::OsStr::from_bytes(path)));
+    stores.find(|path| super::is_store(path)).map(Path::to_path_buf)
+}
+
 /// Whether nobody serves a mount any more; nothing where its source is no store, as `-o fsname=` can have it. Asks
 /// nothing of the mount.
 pub fn is_dead(mount: &MountInfo) -> Option<bool> {
     if !mount.is_pitfs() {
         return Some(false);
     }
-    let source = mount.source.as_os_str().as_bytes();
-    let before_base = source.iter().rposition(|byte| *byte == b':').map(|at| &source[..at]);
-    let stores =
-        [Some(source), before_base].into_iter().flatten().map(|path| Path::new(std::ffi::OsStr::from_bytes(path)));
-    let store = stores.into_iter().find(|path| super::is_store(path))?;
-    match holder(store).ok()? {
+    match holder(&store_of(mount)?).ok()? {
         None => Some(true),
         Some(Holder { is_ending: Some(_), .. }) => Some(true),
         Some(Holder { uses: Use::Mounted { device: Some(device), .. }, .. }) => Some(device != mount.device),

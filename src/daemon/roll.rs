@@ -62,10 +62,7 @@ impl Daemon {
     pub fn roll(&self, views: &Views, options: &RollOptions, progress: OnProgress<'_>) -> Result<RollReport> {
         let _rolling = self.begin_rolling()?;
         let archive = self.prepare_roll(views, options, progress)?;
-        let snapshot = SnapOptions { purpose: Purpose::Roll, ..SnapOptions::default() };
-        let name = options.name.as_ref().map(|name| name.as_slice());
-        let taken =
-            self.snapshot_all(views, &[views.base()], SnapRequest { name, options: snapshot, keep: options.keep })?;
+        let taken = self.snapshot_all(views, &[views.base()], request(options))?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
         self.roll_taken(views, (&taken, archive), options, progress)
     }
@@ -275,6 +272,13 @@ fn attached(views: &Views, given: Option<&Path>) -> Result<Option<ArchiveRecord>
         (Some(attached), Some(given)) if same(given) != same(&attached.directory) => Err(attached_already(attached)),
         _ => Ok(record.archive),
     }
+}
+
+/// The snapshot that a roll takes.
+fn request(options: &RollOptions) -> SnapRequest<'_> {
+    let name = options.name.as_ref().map(|name| name.as_slice());
+    let snapshot = SnapOptions { purpose: Purpose::Roll, ..SnapOptions::default() };
+    SnapRequest { name, options: snapshot, keep: options.keep }
 }
 
 /// The snapshots before one that a roll deactivates.

@@ -20,11 +20,12 @@ use super::{Daemon, OnProgress, Progress};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
+use crate::fuse::mounts;
 use crate::meta::shown;
 use crate::tree::{Caller, Inode, Kind, New, Origin, Tree, names_of, root_of};
 use crate::view::Views;
 use attributes::Whose;
-use content::READING;
+use content::{READING, Runs};
 use exclude::Pattern;
 use facts::Facts;
 use parking_lot::MutexGuard;
@@ -33,7 +34,7 @@ use serde_bytes::ByteBuf;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -224,34 +225,10 @@ fn looking_at(path: &Path, error: std::io::Error) -> Error {
 
 /// All places at which the file system is mounted that is mounted at one; that one if it cannot be told.
 fn mounts_of_same(mount_point: &Path) -> Vec<PathBuf> {
-    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let mounts: Vec<(&[u8], PathBuf)> = mounts
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| {
-            let mut fields = line.split(|byte| *byte == b' ').skip(2);
-            Some((fields.next()?, unescaped(fields.nth(1)?)))
-        })
-        .collect();
-    let device = mounts.iter().rev().find(|(_, path)| path == mount_point).map(|(device, _)| *device);
-    let same = mounts.iter().filter(|(known, _)| Some(*known) == device).map(|(_, path)| path.clone());
+    let mounts = mounts();
+    let device = mounts.iter().rev().find(|mount| mount.at == mount_point).map(|mount| mount.device);
+    let same = mounts.into_iter().filter(|mount| Some(mount.device) == device).map(|mount| mount.at);
     same.chain([mount_point.to_path_buf()]).collect()
-}
-
-/// A path of mountinfo, in which blanks, line ends and backslashes are written in octal.
-fn unescaped(field: &[u8]) -> PathBuf {
-    const DIGITS: usize = 3;
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let octal = after
-            .split_at_checked(DIGITS)
-            .filter(|_| first == b'\\')
-            .and_then(|(digits, after)| Some((u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()?, after)));
-        let (byte, after) = octal.unwrap_or((first, after));
-        bytes.push(byte);
-        rest = after;
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 struct Sync<'a> {
@@ -303,14 +280,24 @@ impl Sync<'_> {
 
     fn compare(&mut self, facts: Facts, target: Option<InodeNo>) -> Result<()> {
         let root = Frame { facts, target, is_new: target.is_none(), is_changed: false, pending: VecDeque::new() };
-        self.enter(root)?;
+        let listing = self.listing()?;
+        self.enter(root, listing)?;
         while let Some(frame) = self.stack.last_mut() {
             match frame.pending.pop_front() {
                 Some((found, before)) => {
                     let parent = frame.target;
                     push(&mut self.path, &found.name);
+                    let listing = self.listing()?;
+                    // What cannot be read takes nothing's place.
+                    if let (Err(error), Some((_, old))) = (&listing, &before)
+                        && !old.is_directory()
+                    {
+                        self.problem(error);
+                        pop(&mut self.path);
+                        continue;
+                    }
                     let frame = self.directory(found, parent, before)?;
-                    self.enter(frame)?;
+                    self.enter(frame, listing)?;
                 }
                 None => self.leave()?,
             }
@@ -318,11 +305,14 @@ impl Sync<'_> {
         Ok(())
     }
 
+    /// What is in the directory that comes next, or why that is not known.
+    fn listing(&self) -> Result<Listing> {
+        let ended = |_| Error::media(format!("reading {}", self.shown()), std::io::Error::other("it cannot be read"));
+        self.listings.recv().map_err(ended)
+    }
+
     /// Compares the content of a directory, but for the directories in it.
-    fn enter(&mut self, mut frame: Frame) -> Result<()> {
-        let Ok(listing) = self.listings.recv() else {
-            return Err(Error::media(format!("reading {}", self.shown()), std::io::Error::other("it cannot be read")));
-        };
+    fn enter(&mut self, mut frame: Frame, listing: Listing) -> Result<()> {
         match listing {
             Ok((directory, entries)) => {
                 if let Some(target) = frame.target {
@@ -657,7 +647,9 @@ impl Sync<'_> {
             (Some(inode), _) => inode,
             (None, Some(parent)) if !self.dry_run => self.make(found, parent, &[])?,
             (None, _) => {
-                match content::data_bytes(&file, facts.size, self.tree.device().track_bytes()) {
+                let track_bytes = self.tree.device().track_bytes();
+                let bytes = Runs::of(&file, facts.size, track_bytes).map(|run| run.map(|run| run.end - run.start));
+                match bytes.sum::<std::io::Result<u64>>() {
                     Ok(bytes) => {
                         self.report.read_bytes += bytes;
                         self.report.written_bytes += bytes;

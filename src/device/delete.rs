@@ -131,10 +131,15 @@ impl Device {
         self.wake();
     }
 
+    /// Whether no room comes back from snapshots of a base now.
+    pub fn is_kept(&self, base: BaseId) -> bool {
+        self.kept.lock().iter().any(|kept| kept.base == base)
+    }
+
     fn delete_snapshot_step(&self, base: BaseId) -> Result<bool> {
         let mut txn = self.begin()?;
         // What one snapshot shows, those after it hold as well.
-        if self.kept.lock().iter().any(|kept| kept.base == base) {
+        if self.is_kept(base) {
             return Ok(false);
         }
         let (from, to) = work_range(base, SNAPSHOT);

@@ -34,7 +34,7 @@ impl State {
             return 0;
         }
         let mut reserved = self.reserved;
-        for base in self.bases.values() {
+        for base in self.bases.values().filter(|base| !base.record.deleting) {
             let own = base.reserve.unwrap_or_default();
             reserved = reserved.saturating_sub(own.used.min(own.bytes));
             // What the newest snapshot has kept has come out of its reserve, if it has one.

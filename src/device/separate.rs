@@ -121,6 +121,7 @@ impl Device {
             return Ok(Separated::Nothing);
         }
         let mut separate = separate;
+        let damaged_before = separate.damaged;
         for (inode, track) in piece.shared {
             let _file = lock(inode);
             match self.write_again(inode, track) {
@@ -129,7 +130,9 @@ impl Device {
                 Ok(Copied::Left) => separate.again = true,
                 // Somebody else was faster.
                 Err(error) if error.is_no_space() => {
-                    let changed = Separate { is_stopped: true, has_stopped: true, ..separate };
+                    // It begins here again.
+                    let damaged = damaged_before;
+                    let changed = Separate { is_stopped: true, has_stopped: true, damaged, ..separate };
                     self.note_separating(base, Some(&changed))?;
                     return Ok(Separated::Stopped(base, changed));
                 }
@@ -141,7 +144,9 @@ impl Device {
         separate.total = separate.total.max(separate.done);
         match piece.next {
             Some(next) => separate.cursor = ByteBuf::from(next),
-            None if separate.again => separate = Separate { cursor: ByteBuf::new(), done: 0, again: false, ..separate },
+            None if separate.again => {
+                separate = Separate { cursor: ByteBuf::new(), done: 0, damaged: 0, again: false, ..separate };
+            }
             None => {
                 self.note_separating(base, None)?;
                 return Ok(Separated::Done(base, separate));

@@ -300,8 +300,29 @@ impl State {
         Ok(snapshot)
     }
 
-    /// What the snapshots still need must be protected, and what is no longer protected has ended.
+    /// Something that protected snapshots may be gone: it was deleted, settled or given up, which means no other snapshot. So
+    /// the last deactivated one that it protected is active from now on.
     pub(super) fn protection_changed(&mut self, base: BaseId) -> Result<()> {
+        if self.base(base).is_err() {
+            return Ok(());
+        }
+        if let Some(mut last) = self.unprotected(base)?.into_iter().rfind(|last| !last.record.deleting) {
+            last.record.state = SnapshotState::Active;
+            self.put_snapshot(&last);
+        }
+        self.end_unprotected(base)
+    }
+
+    /// Deactivated snapshots that nothing protects.
+    fn unprotected(&self, base: BaseId) -> Result<Vec<Snapshot>> {
+        let newest = self.newest_protecting(base, Epoch::MAX)?;
+        let mut later = self.snapshots_after(base, newest, usize::MAX)?;
+        later.retain(|later| later.record.state == SnapshotState::Deactivated);
+        Ok(later)
+    }
+
+    /// What the snapshots still need must be protected, and what is no longer protected has ended.
+    fn end_unprotected(&mut self, base: BaseId) -> Result<()> {
         let neighbours = |base: &super::base::Base| (base.newest, base.before_newest);
         let Ok(before) = self.base(base).map(neighbours) else { return Ok(()) };
         self.find_newest(base)?;
@@ -309,14 +330,11 @@ impl State {
         if before != after {
             self.count(base, |counts| (counts.newest_alone, counts.kept) = (None, 0));
         }
-        let newest = after.0;
         let now = self.epoch;
-        for mut later in self.snapshots_after(base, newest, usize::MAX)? {
-            if later.record.state == SnapshotState::Deactivated {
-                later.record.state = SnapshotState::Ended(now);
-                self.put_snapshot(&later);
-                self.note_ended(base, now);
-            }
+        for mut later in self.unprotected(base)? {
+            later.record.state = SnapshotState::Ended(now);
+            self.put_snapshot(&later);
+            self.note_ended(base, now);
         }
         Ok(())
     }
@@ -335,16 +353,13 @@ impl State {
         snapshot.record.state = SnapshotState::Deactivated;
         self.put_snapshot(&snapshot);
         self.check_held_are_protected(point.base)?;
-        self.protection_changed(point.base)?;
+        self.end_unprotected(point.base)?;
         Ok(self.stored_snapshot(point.base, point.epoch)?.unwrap_or(snapshot))
     }
 
     /// EBUSY where a snapshot that somebody holds would end.
     fn check_held_are_protected(&self, base: BaseId) -> Result<()> {
-        let newest = self.newest_protecting(base, Epoch::MAX)?;
-        let unprotected = self.snapshots_after(base, newest, usize::MAX)?;
-        let ends = |later: &&Snapshot| later.record.state == SnapshotState::Deactivated && !later.record.deleting;
-        match unprotected.iter().filter(ends).find(|later| later.record.held) {
+        match self.unprotected(base)?.iter().find(|later| later.record.held && !later.record.deleting) {
             None => Ok(()),
             Some(held) => {
                 let name = &held.record.name;
@@ -386,22 +401,7 @@ impl State {
             };
             before.into_iter().chain(after).try_for_each(|neighbour| self.forget_alone(neighbour))?;
         }
-        self.hand_over_protection(base)?;
         self.protection_changed(base)
-    }
-
-    /// Whoever deletes a snapshot means no other: the last deactivated one that it protected is active from now on.
-    fn hand_over_protection(&mut self, base: BaseId) -> Result<()> {
-        let newest = self.newest_protecting(base, Epoch::MAX)?;
-        let unprotected = self.snapshots_after(base, newest, usize::MAX)?;
-        let last = unprotected
-            .into_iter()
-            .rfind(|later| later.record.state == SnapshotState::Deactivated && !later.record.deleting);
-        if let Some(mut last) = last {
-            last.record.state = SnapshotState::Active;
-            self.put_snapshot(&last);
-        }
-        Ok(())
     }
 
     pub(super) fn forget_alone(&mut self, mut snapshot: Snapshot) -> Result<()> {

@@ -3,7 +3,7 @@
 mod end;
 mod helper;
 
-use super::number::{Node, Place, Virtual, live_number};
+use super::number::{Node, Place, Virtual};
 use super::{FileSystem, Notify, Opens};
 use crate::device::BaseId;
 use crate::error::{Errno, Error, Result};
@@ -324,7 +324,7 @@ impl FileSystem {
                 Err(error) => return Err(error),
             };
             for path in self.views.tree().paths(inode, crate::device::Moment::Live)?.into_iter().take(1) {
-                notify.fetch_written(live_number(inode), &shown.join(std::ffi::OsStr::from_bytes(&path)))?;
+                notify.fetch_written(inode, &shown.join(std::ffi::OsStr::from_bytes(&path)))?;
             }
         }
         Ok(())

@@ -104,16 +104,7 @@ pub fn has_mounts_inside(path: &Path) -> bool {
 
 /// Whether a line of a `mountinfo` has a mount point below a path.
 fn lies_inside(mounts: &[u8], path: &Path) -> bool {
-    let mut escaped = Vec::new();
-    for &byte in path.as_os_str().as_bytes() {
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\\' => escaped.extend(format!("\\{byte:03o}").bytes()),
-            byte => escaped.push(byte),
-        }
-    }
-    escaped.push(b'/');
-    let point = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).is_some_and(|point| point.starts_with(&escaped));
-    mounts.split(|byte| *byte == b'\n').any(point)
+    parse(mounts).iter().any(|mount| mount.at != path && mount.at.starts_with(path))
 }
 
 /// Undoes `\040` and its like.

@@ -82,7 +82,7 @@ impl Notify {
 
     /// Has what programs wrote to a file, and the kernel still keeps, written to the daemon. `path` is below the mount
     /// point.
-    pub(super) fn fetch_written(&self, number: u64, path: &Path) -> Result<()> {
+    pub(super) fn fetch_written(&self, inode: InodeNo, path: &Path) -> Result<()> {
         let path = self.mount_point.join(path);
         let failed =
             |errno: Errno| Error::media(format!("fetching what was written to {}", path.display()), errno.into());
@@ -92,7 +92,7 @@ impl Notify {
             .map_err(|error| Error::media("starting the process that fetches what was written", error))?;
         match visited.as_slice() {
             // It had not been opened, or another file has the name by now.
-            [(_, found)] if *found != number => self.drop_pages(number, 0, 0),
+            [(_, found)] if *found != live_number(inode) => self.fetch_files(&[inode])?,
             [(result, _)] => result.map_err(failed)?,
             _ => {}
         }

@@ -38,8 +38,7 @@ struct Extent {
 
 /// The increment of a snapshot that only an archive has.
 fn archived_increment(state: &State, snapshot: &Snapshot) -> Option<Increment> {
-    let archive = state.archive(snapshot.base).filter(|_| snapshot.is_archived)?;
-    archive.increments().into_iter().find(|increment| increment.header.from.epoch == snapshot.epoch)
+    state.archive(snapshot.base).filter(|_| snapshot.is_archived)?.increment_from(snapshot.epoch)
 }
 
 fn extent(state: &State, base: BaseId, epoch: Epoch) -> Result<Extent> {

@@ -83,9 +83,8 @@ impl Views {
                     tell(done * BLOCK_BYTES as u64, total * BLOCK_BYTES as u64)?;
                 }
                 (None, Some(separate)) if separate.is_stopped => {
-                    // There may be room again.
-                    self.copy_step()?;
-                    if self.copying()?.is_some_and(|copying| copying.is_stopped) {
+                    // There may be room again; it goes to one base after the other.
+                    if !self.copy_step()? {
                         return Err(self.not_copied(&Copying::from(separate))?);
                     }
                 }

@@ -11,6 +11,7 @@
 
 use super::base::{check_base_free, check_base_name};
 use super::naming::free_name;
+use super::restore::take_before;
 use super::session::take;
 use super::{Views, refused};
 use crate::clock::Timestamp;
@@ -213,11 +214,7 @@ impl Views {
         let mut kept = None;
         self.replace(&[mirror.of], |change| {
             let new = mark(change, self.base, "mirror")?;
-            let time = Timestamp::now();
-            let name = free_name(change, &[mirror.of], &format!("before-restore-{}", time.as_name()))?;
-            let options = SnapOptions { purpose: Purpose::BeforeRestore, ..SnapOptions::default() };
-            let before = take(change, &[mirror.of], Some(name), time, options)?.pop();
-            let before = before.ok_or(Error::Posix(Errno::NOENT))?;
+            let before = take_before(change, &[mirror.of])?.pop().ok_or(Error::Posix(Errno::NOENT))?;
             let walks = vec![
                 Walk::Changed { base: mirror.of, after: of, to: before.epoch },
                 Walk::Changed { base: self.base, after: own, to: new.epoch },

@@ -1,7 +1,7 @@
 //! Going back: a base shows an older state from one moment to the next.
 
 use super::naming::free_name;
-use super::session::take;
+use super::session::{may_be_dropped, take};
 use super::{View, Views, not_kept, refused};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, Changing, Epoch, Moment, Point, SnapOptions, Snapshot, Walk};
@@ -32,7 +32,7 @@ const BRINGING_BACK: &[u8] = b"bringing back";
 const BEFORE_RESTORES: &[u8] = b"before restores";
 
 /// Takes the snapshots that undo a restore, of one moment.
-fn take_before(change: &mut Changing<'_>, bases: &[BaseId]) -> Result<Vec<Snapshot>> {
+pub(super) fn take_before(change: &mut Changing<'_>, bases: &[BaseId]) -> Result<Vec<Snapshot>> {
     let time = Timestamp::now();
     let name = free_name(change, bases, &format!("before-restore-{}", time.as_name()))?;
     let options = SnapOptions { purpose: Purpose::BeforeRestore, ..SnapOptions::default() };
@@ -131,10 +131,7 @@ impl Views {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         all.truncate((all.len() + more).saturating_sub(most));
         let needed = look.all_dependants()?;
-        all.retain(|snapshot| {
-            let is_wanted = snapshot.record.held || snapshot.record.reserve > 0 || look.is_archiving(snapshot.point());
-            !is_wanted && !needed.contains_key(&snapshot.point())
-        });
+        all.retain(|snapshot| may_be_dropped(&look, &needed, snapshot));
         Ok(all)
     }
 

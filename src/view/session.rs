@@ -10,11 +10,12 @@ use super::save::{newest_save, note_saved};
 use super::{Views, check_name, has_free_number, refused};
 use crate::archive::Mark;
 use crate::clock::Timestamp;
-use crate::device::{ArchiveRecord, BaseId, Changing, SnapOptions, Snapshot, SnapshotRecord, State};
+use crate::device::{ArchiveRecord, BaseId, Changing, Point, SnapOptions, Snapshot, SnapshotRecord, State};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode};
 use crate::purpose::Purpose;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 const DROP_OLDEST: &[u8] = b"drop oldest";
 /// Epochs that snapshots of one moment are apart at most.
@@ -74,10 +75,13 @@ pub struct Session {
     pub record: SessionRecord,
 }
 
-/// Whether a snapshot may go for want of room.
-fn may_be_dropped(state: &State, snapshot: &Snapshot) -> Result<bool> {
+/// What needs each snapshot that something needs.
+pub(super) type Needed = BTreeMap<Point, Vec<BaseId>>;
+
+/// Whether a snapshot may go by rule, or for want of room.
+pub(super) fn may_be_dropped(state: &State, needed: &Needed, snapshot: &Snapshot) -> bool {
     let is_wanted = snapshot.record.held || snapshot.record.reserve > 0 || state.is_archiving(snapshot.point());
-    Ok(!is_wanted && state.dependants(snapshot.point())?.is_empty())
+    !is_wanted && !needed.contains_key(&snapshot.point())
 }
 
 impl Views {
@@ -506,8 +510,10 @@ impl Views {
     pub fn drop_oldest(&self) -> Result<Option<Snapshot>> {
         let oldest = {
             let look = self.tree.device().look()?;
+            let needed = look.all_dependants()?;
             let mut oldest: Option<Snapshot> = None;
-            for (base, _) in look.bases() {
+            // Nothing would come of it where they are kept.
+            for (base, _) in look.bases().filter(|(base, _)| !self.tree.device().is_kept(*base)) {
                 let save = newest_save(&look, base)?.map(|save| save.epoch);
                 let mut snapshots = look.snapshots(base)?;
                 // A roll that is under way, or the next one, goes on from what it has just taken.
@@ -516,7 +522,7 @@ impl Views {
                     if oldest.as_ref().is_some_and(|oldest| oldest.epoch <= snapshot.epoch) {
                         break;
                     }
-                    if save != Some(snapshot.epoch) && may_be_dropped(&look, &snapshot)? {
+                    if save != Some(snapshot.epoch) && may_be_dropped(&look, &needed, &snapshot) {
                         oldest = Some(snapshot);
                     }
                 }

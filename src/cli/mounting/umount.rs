@@ -3,7 +3,7 @@
 use super::super::args::Umount;
 use super::super::json::put_file;
 use crate::control::{Answer, Target, Verb, ask, locate_store};
-use crate::daemon::{Use, holder, holding, is_dead, last_use, wait_a_moment, wait_for};
+use crate::daemon::{Use, holder, holding, is_dead, last_use, store_of, wait_a_moment, wait_for};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Device, MountInfo, free, mount_around, mount_at, mounts, unmount_path, users};
 use serde_json::json;
@@ -39,7 +39,7 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
             mount.source.display(),
             mount.at.display()
         );
-        return wait_for_end(&mount.source, args.lazy, None);
+        return store_of(&mount).map_or(Ok(true), |store| wait_for_end(&store, args.lazy, None));
     }
     let store = match locate_store(&target) {
         Err(error) if error.errno() == Errno::NOENT => {

@@ -223,6 +223,10 @@ impl Putter<'_> {
             while offset < end {
                 self.tally.check()?;
                 let bytes = self.tree.read(inode, offset, (end - offset).min(CHUNK) as usize, self.moment)?;
+                if bytes.is_empty() {
+                    let text = "it was made shorter while it was read; restore it again";
+                    return Err(Error::Refused(Errno::AGAIN, text.into()));
+                }
                 file.write_all_at(&bytes, offset).map_err(|error| Error::media("writing it", error))?;
                 offset += bytes.len() as u64;
                 written = offset;

@@ -1,11 +1,9 @@
 //! Rolling all bases of a group: one moment of all of them, then saved base by base.
 
-use super::{RollOptions, RollReport};
+use super::{RollOptions, RollReport, request};
 use crate::daemon::{Daemon, OnProgress};
-use crate::device::SnapOptions;
 use crate::error::{Errno, Result};
-use crate::purpose::Purpose;
-use crate::view::{SnapRequest, Views};
+use crate::view::Views;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -35,9 +33,7 @@ impl Daemon {
             let archive = views.as_one_of(members.len(), self.prepare_roll(&views, &options, progress))?;
             bases.push((views, name, options, archive));
         }
-        let snapshot = SnapOptions { purpose: Purpose::Roll, ..SnapOptions::default() };
-        let name = options.name.as_ref().map(|name| name.as_slice());
-        let taken = self.snapshot_group(views, group, SnapRequest { name, options: snapshot, keep: options.keep })?;
+        let taken = self.snapshot_group(views, group, request(options))?;
         let mut reports = Vec::new();
         for (views, name, options, archive) in bases {
             // A base that came into the group meanwhile has not been prepared, and one that went was not taken.

@@ -1,15 +1,15 @@
 //! What a roll would do. Nothing is taken, written, attached or freed.
 
 use super::{
-    RollOptions, active_before, attached, check_continues, check_names_are_free, is_done_with, to_free, unsaved,
+    RollOptions, active_before, attached, check_continues, check_names_are_free, is_done_with, request, to_free,
+    unsaved,
 };
 use crate::archive::{Reach, check_writable};
 use crate::daemon::Daemon;
 use crate::daemon::archives::problems_of;
-use crate::device::{SnapOptions, Snapshot};
+use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
-use crate::purpose::Purpose;
-use crate::view::{SnapRequest, Views};
+use crate::view::Views;
 use std::path::{Path, PathBuf};
 
 /// What a roll of a base would do.
@@ -75,12 +75,6 @@ impl Daemon {
         check_names_are_free(&reach, views.snapshots()?)?;
         Ok(Some(reach))
     }
-}
-
-fn request(options: &RollOptions) -> SnapRequest<'_> {
-    let name = options.name.as_ref().map(|name| name.as_slice());
-    let snapshot = SnapOptions { purpose: Purpose::Roll, ..SnapOptions::default() };
-    SnapRequest { name, options: snapshot, keep: options.keep }
 }
 
 fn plan(views: &Views, taken: Snapshot, archive: Option<Reach>, keep: Option<u64>) -> Result<RollPlan> {

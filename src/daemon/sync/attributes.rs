@@ -76,6 +76,9 @@ impl Sync<'_> {
         let mut old = self.tree.xattr_names(inode, Moment::Live)?;
         let mut is_changed = false;
         for name in &names {
+            // What cannot be read is not known to be gone.
+            let was_there = old.contains(name);
+            old.retain(|known| known != name);
             let value = match whose.value(name) {
                 Ok(value) => value,
                 Err(errno) => {
@@ -83,9 +86,7 @@ impl Sync<'_> {
                     continue;
                 }
             };
-            let is_same = old.contains(name) && self.tree.xattr(inode, name, Moment::Live)? == value;
-            old.retain(|known| known != name);
-            if is_same {
+            if was_there && self.tree.xattr(inode, name, Moment::Live)? == value {
                 continue;
             }
             is_changed = true;

@@ -8,6 +8,7 @@ use crate::tree::Change;
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
@@ -56,19 +57,36 @@ fn next_hole(file: &File, offset: u64, size: u64) -> io::Result<u64> {
     }
 }
 
-/// The bytes of a file that are read when it is brought in: the tracks in which it has data.
-pub(super) fn data_bytes(file: &File, size: u64, track_bytes: u64) -> io::Result<u64> {
-    let (mut bytes, mut offset) = (0, 0);
-    while offset < size {
-        let data = next_data(file, offset, size)?;
-        if data >= size {
-            break;
-        }
-        let start = (data / track_bytes * track_bytes).max(offset);
-        offset = next_hole(file, data, size)?.next_multiple_of(track_bytes).min(size);
-        bytes += offset - start;
+/// The tracks in which a file has data, in runs.
+pub(super) struct Runs<'a> {
+    file: &'a File,
+    size: u64,
+    track_bytes: u64,
+    at: u64,
+}
+
+impl Runs<'_> {
+    pub(super) fn of(file: &File, size: u64, track_bytes: u64) -> Runs<'_> {
+        Runs { file, size, track_bytes, at: 0 }
     }
-    Ok(bytes)
+
+    fn find(&mut self) -> io::Result<Option<Range<u64>>> {
+        let data = if self.at < self.size { next_data(self.file, self.at, self.size)? } else { self.size };
+        if data >= self.size {
+            return Ok(None);
+        }
+        let start = (data / self.track_bytes * self.track_bytes).max(self.at);
+        self.at = next_hole(self.file, data, self.size)?.next_multiple_of(self.track_bytes).min(self.size);
+        Ok(Some(start..self.at))
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = io::Result<Range<u64>>;
+
+    fn next(&mut self) -> Option<io::Result<Range<u64>>> {
+        self.find().transpose()
+    }
 }
 
 /// How often a file is read that is written to at the same time.
@@ -105,33 +123,26 @@ impl Sync<'_> {
         let mut buffer = vec![0; STEP_BYTES.min(size.next_multiple_of(track_bytes).max(track_bytes)) as usize];
         let mut is_changed = false;
         let mut end = size;
-        let (mut offset, mut data_end) = (0, 0);
-        while offset < size {
-            if offset >= data_end {
-                let data = next_data(file, offset, size).map_err(reading)?;
-                let track_start = data.min(size) / track_bytes * track_bytes;
-                if track_start > offset || data >= size {
-                    let end = if data >= size { size } else { track_start };
-                    is_changed |= self.hole(inode, offset, end.min(old_size), is_new)?;
-                    offset = offset.max(track_start);
+        let mut offset = 0;
+        'runs: for run in Runs::of(file, size, track_bytes) {
+            let run = run.map_err(reading)?;
+            is_changed |= self.hole(inode, offset, run.start.min(old_size), is_new)?;
+            offset = run.start;
+            while offset < run.end {
+                let len = (buffer.len() as u64).min(run.end - offset) as usize;
+                let bytes = &mut buffer[..len];
+                let got = read_full(file, bytes, offset).map_err(reading)?;
+                self.report.read_bytes += got as u64;
+                is_changed |= self.tracks(inode, offset, &bytes[..got], old_size)?;
+                offset += got as u64;
+                if got < len {
+                    end = offset;
+                    break 'runs;
                 }
-                if data >= size {
-                    break;
-                }
-                data_end = next_hole(file, data, size).map_err(reading)?.next_multiple_of(track_bytes);
-            }
-            let len = (buffer.len() as u64).min(size.min(data_end) - offset) as usize;
-            let bytes = &mut buffer[..len];
-            let got = read_full(file, bytes, offset).map_err(reading)?;
-            self.report.read_bytes += got as u64;
-            is_changed |= self.tracks(inode, offset, &bytes[..got], old_size)?;
-            offset += got as u64;
-            if got < len {
-                end = offset;
-                break;
             }
         }
         if end == size {
+            is_changed |= self.hole(inode, offset, size.min(old_size), is_new)?;
             end = self.beyond(file, size, inode, old_size, &mut buffer)?;
             is_changed |= end > size;
         }
