@@ -13,6 +13,7 @@ mod descent;
 mod identity;
 mod kernel;
 mod lock;
+mod outside;
 mod roll;
 mod shorten;
 mod sync;
@@ -157,10 +158,7 @@ impl Daemon {
         options: &Options,
         on_end: impl FnOnce() + Send + 'static,
     ) -> Result<()> {
-        if mount_point.canonicalize().is_ok_and(|path| path.starts_with(&self.path)) {
-            let text = "a store cannot be mounted over itself; choose another directory".into();
-            return Err(Error::Refused(Errno::INVAL, text));
-        }
+        self.check_hides_nothing(mount_point)?;
         let only = match base {
             Some(name) => {
                 let base = self.views.base_named(name)?;

@@ -109,6 +109,8 @@ fn a_damaged_track_is_named_in_clones_and_bases_as_well() {
         assert!(text.contains(&format!("damaged: {view}/directory/deep/file 30\n")), "{view}: {text}");
     }
     assert!(!text.contains("file 38"), "{text}");
+    let said = mounted.fails(1, ["clone", "--copy", "--wait", "two", "copied"]);
+    assert!(said.contains("\"copied\" is copied but for 1 damaged track"), "{said}");
 }
 
 fn listing_of_names(root: &std::path::Path) -> Vec<PathBuf> {

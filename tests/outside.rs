@@ -315,7 +315,7 @@ fn real_names_can_be_made_where_hidden_directories_are() {
 }
 
 #[test]
-fn nothing_is_copied_into_the_store_or_its_mount() {
+fn nothing_outside_is_in_the_store_or_its_mount() {
     for (mounted, is_mounted) in Mounted::unmounted_and_mounted() {
         mounted.ok(["snap", "a"]);
         let link = mounted.dir.path().join("link");
@@ -326,9 +326,26 @@ fn nothing_is_copied_into_the_store_or_its_mount() {
             symlink(mounted.live(), &through).unwrap();
             targets.extend([mounted.live().join("x"), through.join("x")]);
         }
+        let _bound = is_root().then(|| {
+            let bound = mounted.dir.path().join("bound");
+            fs::create_dir(&bound).unwrap();
+            targets.push(bound.join("y"));
+            Bind::new(&mounted.store(), &bound)
+        });
         for to in targets {
-            let said = mounted.fails(1, [OsStr::new("restore"), OsStr::new("a"), OsStr::new("--to"), to.as_os_str()]);
-            assert!(said.contains("is inside") && !to.exists(), "{to:?}: {said}");
+            for command in [
+                &["restore", "a", "--to"][..],
+                &["roll", "-n", "--archive"],
+                &["archive", "attach"],
+                &["archive", "list"],
+                &["roll", "--archive"],
+            ] {
+                let said = mounted.fails(1, command.iter().map(OsStr::new).chain([to.as_os_str()]));
+                assert!(said.contains(" lies in the ") && !to.exists(), "{command:?} {to:?}: {said}");
+            }
+            let there = to.ancestors().find(|above| above.exists()).unwrap();
+            let said = mounted.fails(1, [OsStr::new("sync"), there.as_os_str()]);
+            assert!(said.contains(" lies in the "), "{there:?}: {said}");
         }
     }
 }

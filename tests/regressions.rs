@@ -469,6 +469,15 @@ fn commands_with_wrong_places_say_so() {
             ],
         );
         assert!(said.contains("cannot be mounted over itself"), "{said}");
+        let archive = mounted.dir.path().join("disk/archive");
+        mounted.ok([OsStr::new("roll"), OsStr::new("--archive"), archive.as_os_str()]);
+        for (at, what) in [(mounted.dir.path(), "the store"), (archive.parent().unwrap(), "the archive")] {
+            let said = mounted.fails(
+                1,
+                ["mount".as_ref(), "-o".as_ref(), "nonempty".as_ref(), mounted.store().as_os_str(), at.as_os_str()],
+            );
+            assert!(said.contains("would hide") && said.contains(what), "{said}");
+        }
     }
 }
 

@@ -128,6 +128,7 @@ impl Daemon {
     /// its place would let the store go on without it.
     pub fn attach_existing(&self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
         let _changing = self.begin_rolling()?;
+        let directory = &self.outside(directory)?;
         if self.archive_record(views)?.is_none() && is_without_archive(directory)? {
             let what = if directory.exists() { "no archive in" } else { "no directory" };
             let text = format!(
@@ -148,8 +149,8 @@ impl Daemon {
         if let Some(attached) = attached.as_ref().filter(|_| !directory.exists()) {
             return Err(not_that_one(attached, directory));
         }
-        let directory = self.archive_directory(directory)?;
-        let label = self.label_of(views, &directory, attached.as_ref())?;
+        make_directory(directory)?;
+        let label = self.label_of(views, directory, attached.as_ref())?;
         let before = views.all_snapshots()?;
         let archive = match attached {
             Some(attached) if attached.id != label.archive => return Err(attached_already(&attached)),
@@ -162,9 +163,9 @@ impl Daemon {
             }
             Some(_) => {
                 views.tree().device().set_archive(views.base(), None);
-                Arc::new(self.open_archive(views, &directory, label, progress)?)
+                Arc::new(self.open_archive(views, directory, label, progress)?)
             }
-            None => Arc::new(self.open_archive(views, &directory, label, progress)?),
+            None => Arc::new(self.open_archive(views, directory, label, progress)?),
         };
         check_leads_somewhere(&archive.reach())?;
         self.note_archive(views, &archive, &[])?;
@@ -222,49 +223,14 @@ impl Daemon {
     }
 
     /// What a directory would be to this base as its archive: looked at as [`Daemon::attach`] does, and left as it is.
-    pub(super) fn reach_of(&self, views: &Views, given: &Path) -> Result<Reach> {
-        self.check_outside(given)?;
-        if !given.exists() {
-            return Ok(Reach::of_nothing(given));
+    pub(super) fn reach_of(&self, views: &Views, directory: &Path) -> Result<Reach> {
+        if !directory.exists() {
+            return Ok(Reach::of_nothing(directory));
         }
-        let directory =
-            given.canonicalize().map_err(|error| Error::media(format!("looking at {}", given.display()), error))?;
-        let (label, _) = self.label_for(views, &directory, None)?;
+        let (label, _) = self.label_for(views, directory, None)?;
         let device = views.tree().device();
-        let reach = Reach::survey(&directory, &label, &|mark| device.holds(views.base(), mark))?;
+        let reach = Reach::survey(directory, &label, &|mark| device.holds(views.base(), mark))?;
         check_leads_somewhere(&reach).map(|()| reach)
-    }
-
-    /// The directory of an archive, made if it is missing; it has to lie outside the store and its mount.
-    pub(super) fn archive_directory(&self, given: &Path) -> Result<PathBuf> {
-        let failed = |error| Error::media(format!("making {}", given.display()), error);
-        if given.exists() && !given.is_dir() {
-            return Err(refused(
-                Errno::NOTDIR,
-                format!("{} is no directory; an archive needs one of its own", given.display()),
-            ));
-        }
-        // Before anything is made, and asked of the daemon itself, it must not be its own.
-        self.check_outside(given)?;
-        std::fs::create_dir_all(given).map_err(failed)?;
-        given.canonicalize().map_err(failed)
-    }
-
-    fn check_outside(&self, given: &Path) -> Result<()> {
-        let mut above = given;
-        while !above.exists() {
-            above = above.parent().unwrap_or(Path::new("/"));
-        }
-        let inside = |path: &Path| path.canonicalize().is_ok_and(|path| self.is_own(&path));
-        if inside(above) {
-            let text = format!("{} is inside the store or its mount; choose another directory", given.display());
-            return Err(refused(Errno::INVAL, text));
-        }
-        Ok(())
-    }
-
-    fn is_own(&self, path: &Path) -> bool {
-        path.starts_with(&self.path) || self.mount_point().is_some_and(|mounted| path.starts_with(mounted))
     }
 
     fn open_archive(&self, views: &Views, directory: &Path, label: Label, progress: OnProgress<'_>) -> Result<Archive> {
@@ -380,7 +346,7 @@ impl Daemon {
         let attached = attached.ok_or_else(|| {
             refused(Errno::NOENT, "no archive is attached; `pitfs archive attach DIR` does that".into())
         })?;
-        match directory.map(|directory| directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf())) {
+        match directory.map(|given| self.outside(given)).transpose()? {
             Some(given) if given != attached => {
                 let text = format!("{} is attached, not {}", attached.display(), given.display());
                 Err(refused(Errno::INVAL, text))
@@ -391,13 +357,14 @@ impl Daemon {
 
     /// What there is to be said of an archive, attached or not.
     pub fn archive_info(&self, views: &Views, directory: Option<&Path>) -> Result<ArchiveInfo> {
-        if self.check_meant(views, directory).is_ok() {
+        let directory = directory.map(|given| self.outside(given)).transpose()?;
+        if self.check_meant(views, directory.as_deref()).is_ok() {
             self.look_again(views)?;
             let archive = self.archive(views).ok_or(Error::Posix(Errno::NOENT))?;
             return self.info_of(views, &archive);
         }
         match directory {
-            Some(directory) if directory.is_dir() => self.survey_info(views, directory),
+            Some(directory) if directory.is_dir() => self.survey_info(views, &directory),
             Some(directory) => {
                 let missing = if directory.exists() { "it is no directory" } else { "there is no such directory" };
                 Err(refused(Errno::NOENT, format!("there is no archive at {}: {missing}", directory.display())))
@@ -524,6 +491,15 @@ impl Daemon {
         let found = info(views, archive.directory(), increments, problems)?;
         Ok(ArchiveInfo { missing, ..found })
     }
+}
+
+/// Makes the directory of an archive if it is missing.
+pub(super) fn make_directory(directory: &Path) -> Result<()> {
+    let shown = directory.display();
+    if directory.exists() && !directory.is_dir() {
+        return Err(refused(Errno::NOTDIR, format!("{shown} is no directory; an archive needs one of its own")));
+    }
+    std::fs::create_dir_all(directory).map_err(|error| Error::media(format!("making {shown}"), error))
 }
 
 pub(super) fn attached_already(attached: &ArchiveRecord) -> Error {

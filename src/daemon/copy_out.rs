@@ -63,7 +63,7 @@ impl Daemon {
     pub fn copy_out(&self, views: &Views, options: &RestoreOptions, progress: OnProgress<'_>) -> Result<RestoreReport> {
         let View { base, moment } = self.view_to_copy(views, options)?;
         let root = root_of(base);
-        let to = self.outside(&options.to)?;
+        let to = self.target(&options.to)?;
         let making = |error| Error::media(format!("making {}", shown(to.as_os_str().as_bytes())), error);
         let is_new = to.symlink_metadata().is_err();
         std::fs::create_dir_all(&to).map_err(making)?;
@@ -110,25 +110,9 @@ impl Daemon {
         Ok(tally.report())
     }
 
-    /// Where a directory is, or would be, without links on the way; refused where that is in the store or its mount, or no
-    /// directory.
-    fn outside(&self, given: &Path) -> Result<PathBuf> {
-        let refused = |what: &str| {
-            let given = shown(given.as_os_str().as_bytes());
-            Error::Refused(Errno::INVAL, format!("{given} is inside {what}; choose another directory"))
-        };
-        let check = |path: &Path| match () {
-            () if path.starts_with(&self.path) => Err(refused("the store's own directory")),
-            () if self.mount_point().is_some_and(|mounted| path.starts_with(mounted)) => {
-                Err(refused("the mount of this store, where cp copies without copying data"))
-            }
-            () => Ok(()),
-        };
-        // Before it is looked at: in its own mount this process would be asked itself.
-        check(given)?;
-        let found = resolved(given)
-            .map_err(|error| Error::media(format!("looking at {}", shown(given.as_os_str().as_bytes())), error))?;
-        check(&found)?;
+    /// Where a directory is, or would be; refused where that is no directory.
+    fn target(&self, given: &Path) -> Result<PathBuf> {
+        let found = self.outside(given)?;
         if found.symlink_metadata().is_ok_and(|there| !there.is_dir()) {
             let text = format!(
                 "{} is no directory; name one to copy to, or one to be made",

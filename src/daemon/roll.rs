@@ -61,6 +61,7 @@ impl Daemon {
     /// Takes a snapshot, saves what changed since the ones before to the archive, and frees these when asked.
     pub fn roll(&self, views: &Views, options: &RollOptions, progress: OnProgress<'_>) -> Result<RollReport> {
         let _rolling = self.begin_rolling()?;
+        let options = &self.located(options)?;
         let archive = self.prepare_roll(views, options, progress)?;
         let taken = self.snapshot_all(views, &[views.base()], request(options))?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
@@ -72,6 +73,12 @@ impl Daemon {
         let text = "a roll, or another change of an archive, of this store is running; wait for its end";
         let busy = || refused(Errno::BUSY, text.into());
         self.rolling.try_lock().ok_or_else(busy)
+    }
+
+    /// With the path of the archive as it is found outside the store.
+    fn located(&self, options: &RollOptions) -> Result<RollOptions> {
+        let archive = options.archive.as_deref().map(|given| self.outside(given)).transpose()?;
+        Ok(RollOptions { archive, ..options.clone() })
     }
 
     /// What can fail is done, and what takes time, before a snapshot is taken; the archive to roll to, if there is one.
@@ -267,9 +274,8 @@ fn attached(views: &Views, given: Option<&Path>) -> Result<Option<ArchiveRecord>
         let text = format!("{name:?} depends on a snapshot of another base; `pitfs promote {name}` comes first");
         return Err(refused(Errno::INVAL, text));
     }
-    let same = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     match (&record.archive, given) {
-        (Some(attached), Some(given)) if same(given) != same(&attached.directory) => Err(attached_already(attached)),
+        (Some(attached), Some(given)) if given != attached.directory => Err(attached_already(attached)),
         _ => Ok(record.archive),
     }
 }

@@ -161,6 +161,7 @@ impl Daemon {
     pub fn join_archive(&self, views: &Views, from: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
         let _changing = self.begin_rolling()?;
         let archive = self.archive_to_change(views)?;
+        let from = &self.outside(from)?;
         if !from.is_dir() {
             return Err(refused(Errno::NOENT, format!("{} is no directory", from.display())));
         }

@@ -16,11 +16,11 @@ pub use attributes::Owner;
 use super::copy_out::encode_device;
 use super::descent::{Identity, identity, path_in};
 use super::kernel::Unseen;
+use super::outside::mounts_of_same;
 use super::{Daemon, OnProgress, Progress};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::fuse::mounts;
 use crate::meta::shown;
 use crate::tree::{Caller, Inode, Kind, New, Origin, Tree, names_of, root_of};
 use crate::view::Views;
@@ -124,6 +124,7 @@ impl Daemon {
     /// Makes a base equal to a directory outside the store.
     pub fn sync(&self, views: &Views, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
         views.check_writable()?;
+        let options = &SyncOptions { source: self.outside(&options.source)?, ..options.clone() };
         let _syncing = self.alone_with_files()?;
         let root = self.open_source(&options.source)?;
         let facts = Facts::of(&root).map_err(|error| looking_at(&options.source, error))?;
@@ -168,16 +169,10 @@ impl Daemon {
         Ok(report)
     }
 
-    /// Opens the directory to bring in, unless it lies in what this store consists of or shows.
+    /// Opens the directory to bring in.
     fn open_source(&self, source: &Path) -> Result<OwnedFd> {
         let given = shown(source.as_os_str().as_bytes());
         let refused = |errno, what: &str| Err(Error::Refused(errno, format!("{given} {what}")));
-        if source.starts_with(&self.path) {
-            return refused(Errno::INVAL, "is the store itself or lies in it");
-        }
-        if self.mount_point().is_some_and(|mounted| source.starts_with(mounted)) {
-            return refused(Errno::INVAL, "lies in the mount of this store; cp copies within it, without copying data");
-        }
         let root = File::open(source).map_err(|error| looking_at(source, error))?;
         let metadata = root.metadata().map_err(|error| looking_at(source, error))?;
         match metadata.is_dir() {
@@ -210,25 +205,10 @@ impl Daemon {
             ..Skipped::default()
         })
     }
-
-    /// The archives that are attached to bases of this store.
-    fn archive_directories(&self) -> Result<Vec<PathBuf>> {
-        let look = self.views.tree().device().look()?;
-        let archives = look.bases().filter_map(|(_, record)| record.archive.as_ref());
-        Ok(archives.map(|archive| archive.directory.clone()).collect())
-    }
 }
 
 fn looking_at(path: &Path, error: std::io::Error) -> Error {
     Error::media(format!("looking at {}", shown(path.as_os_str().as_bytes())), error)
-}
-
-/// All places at which the file system is mounted that is mounted at one; that one if it cannot be told.
-fn mounts_of_same(mount_point: &Path) -> Vec<PathBuf> {
-    let mounts = mounts();
-    let device = mounts.iter().rev().find(|mount| mount.at == mount_point).map(|mount| mount.device);
-    let same = mounts.into_iter().filter(|mount| Some(mount.device) == device).map(|mount| mount.at);
-    same.chain([mount_point.to_path_buf()]).collect()
 }
 
 struct Sync<'a> {

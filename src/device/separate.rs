@@ -5,7 +5,7 @@
 //! when there is room again. It is over when a walk over all tracks has found none that is shared.
 
 use super::base::inode_of_key;
-use super::delete::{SEPARATE, work_key, work_range};
+use super::delete::{SEPARATE, work_key};
 use super::{BaseId, Device, InodeNo, Moment, Pointer, TrackKey, TrackNo, split_track_key};
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_BYTES;
@@ -13,6 +13,8 @@ use crate::meta::{Table, decode, prefix_end};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+/// The number under which is noted what a copy has left shared; under 0 is how far it has come.
+pub(super) const LEFT: u64 = 1;
 /// Tracks that one step looks at.
 const STEP: usize = 256;
 
@@ -70,6 +72,11 @@ impl super::State {
     pub fn separating(&self, base: BaseId) -> Result<Option<Separate>> {
         self.meta.get(Table::Orphan, &work_key(base, SEPARATE, 0))
     }
+
+    /// Damaged tracks that the last copy of a base has left shared.
+    pub fn left_shared(&self, base: BaseId) -> Result<u64> {
+        Ok(self.meta.get(Table::Orphan, &work_key(base, SEPARATE, LEFT))?.unwrap_or(0))
+    }
 }
 
 impl super::Changing<'_> {
@@ -79,6 +86,7 @@ impl super::Changing<'_> {
         let total = self.state.counts(base)?.refers * BLOCK_BYTES as u64;
         let begun = Separate { total, wanted, ..Separate::default() };
         self.state.meta.put(Table::Orphan, &work_key(base, SEPARATE, 0), &begun);
+        self.state.meta.remove(Table::Orphan, &work_key(base, SEPARATE, LEFT));
         Ok(())
     }
 }
@@ -101,9 +109,9 @@ impl Device {
             let look = self.look()?;
             let mut found = None;
             for (base, record) in look.bases() {
-                let (from, to) = work_range(base, SEPARATE);
-                if record.eras.is_empty() && look.meta.last(Table::Orphan, &from, &to)?.is_some() {
-                    found = look.separating(base)?.map(|separate| (base, separate));
+                let Some(separate) = look.separating(base)? else { continue };
+                if record.eras.is_empty() {
+                    found = Some((base, separate));
                     break;
                 }
             }
@@ -114,7 +122,7 @@ impl Device {
         let has_room = piece.shared_bytes == 0 || self.has_room_for_copy(&*self.look()?, piece.shared_bytes)?;
         if has_room == separate.is_stopped {
             let changed = Separate { is_stopped: !has_room, has_stopped: true, ..separate };
-            self.note_separating(base, Some(&changed))?;
+            self.note_separating(base, &changed)?;
             return Ok(if has_room { Separated::Resumed(base) } else { Separated::Stopped(base, changed) });
         }
         if !has_room {
@@ -133,7 +141,7 @@ impl Device {
                     // It begins here again.
                     let damaged = damaged_before;
                     let changed = Separate { is_stopped: true, has_stopped: true, damaged, ..separate };
-                    self.note_separating(base, Some(&changed))?;
+                    self.note_separating(base, &changed)?;
                     return Ok(Separated::Stopped(base, changed));
                 }
                 Err(error) => return Err(error),
@@ -148,22 +156,31 @@ impl Device {
                 separate = Separate { cursor: ByteBuf::new(), done: 0, damaged: 0, again: false, ..separate };
             }
             None => {
-                self.note_separating(base, None)?;
+                self.note_separated(base, &separate)?;
                 return Ok(Separated::Done(base, separate));
             }
         }
-        self.note_separating(base, Some(&separate))?;
+        self.note_separating(base, &separate)?;
         Ok(Separated::Some)
     }
 
-    fn note_separating(&self, base: BaseId, separate: Option<&Separate>) -> Result<()> {
+    fn note_separating(&self, base: BaseId, separate: &Separate) -> Result<()> {
         let mut txn = self.begin_unthrottled()?;
         let key = work_key(base, SEPARATE, 0);
         // The base may be gone.
         if txn.meta().contains(Table::Orphan, &key)? {
-            match separate {
-                Some(separate) => txn.state.meta.put(Table::Orphan, &key, separate),
-                None => txn.state.meta.remove(Table::Orphan, &key),
+            txn.state.meta.put(Table::Orphan, &key, separate);
+        }
+        txn.finish()
+    }
+
+    fn note_separated(&self, base: BaseId, separate: &Separate) -> Result<()> {
+        let mut txn = self.begin_unthrottled()?;
+        let key = work_key(base, SEPARATE, 0);
+        if txn.meta().contains(Table::Orphan, &key)? {
+            txn.state.meta.remove(Table::Orphan, &key);
+            if separate.damaged > 0 {
+                txn.state.meta.put(Table::Orphan, &work_key(base, SEPARATE, LEFT), &separate.damaged);
             }
         }
         txn.finish()

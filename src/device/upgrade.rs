@@ -9,6 +9,7 @@
 use super::base::{Era, Point, base_of_key, last_save_key, offline_key};
 use super::delete::SEPARATE;
 use super::room::reserve_key;
+use super::separate::LEFT;
 use super::{
     ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Epoch, HISTORY, HOLD_TAG, HistoryRecord, META_FILE,
     MirrorRecord, SETTINGS, Same, Separate, Settings, SnapshotRecord, SnapshotRef, SnapshotState, commits, missing,
@@ -295,6 +296,10 @@ fn shorten_the_rest(records: &mut Records) -> Result<()> {
         }
     }
     for (key, value) in records.all(Table::Orphan)?.into_iter().filter(|(key, _)| key.get(4) == Some(&SEPARATE)) {
+        if key.get(5..) == Some(&LEFT.to_be_bytes()[..]) {
+            records.meta.remove(Table::Orphan, &key);
+            continue;
+        }
         let work: Separate = decode(Table::Orphan, &key, &value)?;
         records.meta.put(Table::Orphan, &key, &(&work.cursor, work.done));
     }

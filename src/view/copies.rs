@@ -29,6 +29,11 @@ impl Copying {
     }
 }
 
+fn left_shared(damaged: u64) -> String {
+    let tracks = if damaged == 1 { "track" } else { "tracks" };
+    format!("copied but for {damaged} damaged {tracks}, still shared; `pitfs check` names it all")
+}
+
 impl Views {
     /// How far this base has come to tracks of its own; nothing when it has them, or is to have none.
     pub fn copying(&self) -> Result<Option<Copying>> {
@@ -52,13 +57,7 @@ impl Views {
                     // Nobody was told that it would take longer.
                     0 if !separate.has_stopped => return Ok(true),
                     0 => (base, "all is copied".to_string()),
-                    damaged => {
-                        let tracks = if damaged == 1 { "track" } else { "tracks" };
-                        let text = format!(
-                            "copied but for {damaged} damaged {tracks}, still shared; `pitfs check` names it all"
-                        );
-                        (base, text)
-                    }
+                    damaged => (base, left_shared(damaged)),
                 }
             }
         };
@@ -70,7 +69,8 @@ impl Views {
     }
 
     /// Does what the background would do for this base, and shows how far it is: bytes done, and in all (0 where
-    /// that is not known). Interrupted, the background goes on. NOSPC in words where room ends.
+    /// that is not known). Interrupted, the background goes on. NOSPC in words where room ends, EIO where what is damaged
+    /// stays shared.
     pub fn finish_copy(&self, tell: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<()> {
         loop {
             let (settling, separating) = {
@@ -89,7 +89,14 @@ impl Views {
                     }
                 }
                 (None, Some(separate)) => tell(separate.done, separate.total)?,
-                (None, None) => return self.tree.commit(),
+                (None, None) => {
+                    self.tree.commit()?;
+                    let left = self.tree.device().look()?.left_shared(self.base)?;
+                    return match left {
+                        0 => Ok(()),
+                        damaged => Err(self.not_copied_whole(damaged)?),
+                    };
+                }
             }
             if !self.tree.settle_step()? {
                 self.copy_step()?;
@@ -105,6 +112,10 @@ impl Views {
             self.base_name()?
         );
         Ok(refused(Errno::NOSPC, text))
+    }
+
+    fn not_copied_whole(&self, damaged: u64) -> Result<Error> {
+        Ok(refused(Errno::IO, format!("{:?} is {}", self.base_name()?, left_shared(damaged))))
     }
 
     /// EBUSY in words where tracks are still to be copied.

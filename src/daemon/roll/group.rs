@@ -20,9 +20,7 @@ impl Daemon {
         progress: OnProgress<'_>,
     ) -> Result<Vec<(String, RollReport)>> {
         let _rolling = self.begin_rolling()?;
-        if let Some(directory) = &options.archive {
-            self.archive_directory(directory)?;
-        }
+        let options = &self.located(options)?;
         let mut bases = Vec::new();
         let members = views.group(group)?;
         for base in &members {
@@ -57,9 +55,7 @@ impl Daemon {
     pub(super) fn archive_of_member(&self, views: &Views, there: Option<&Path>) -> Result<Option<PathBuf>> {
         let Some(there) = there else { return Ok(None) };
         let attached = self.archive_record(views)?.map(|record| record.directory);
-        let is_there =
-            |directory: PathBuf| there.canonicalize().is_ok_and(|there| directory.parent() == Some(there.as_path()));
-        match attached.is_some_and(is_there) {
+        match attached.is_some_and(|directory| directory.parent() == Some(there)) {
             true => Ok(None),
             false => Ok(Some(there.join(OsStr::from_bytes(views.base_name()?.as_bytes())))),
         }

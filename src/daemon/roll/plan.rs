@@ -32,6 +32,7 @@ pub struct RollPlan {
 impl Daemon {
     pub fn plan_roll(&self, views: &Views, options: &RollOptions) -> Result<RollPlan> {
         let _rolling = self.begin_rolling()?;
+        let options = &self.located(options)?;
         let archive = self.archive_rolled_to(views, options.archive.as_deref())?;
         let taken = self.snapshot_all(&views.rehearsing(), &[views.base()], request(options))?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
@@ -41,6 +42,7 @@ impl Daemon {
     /// The same of all bases of a group.
     pub fn plan_roll_group(&self, views: &Views, group: &[u8], options: &RollOptions) -> Result<Vec<RollPlan>> {
         let _rolling = self.begin_rolling()?;
+        let options = &self.located(options)?;
         let mut archives = Vec::new();
         let members = views.group(group)?;
         for base in &members {

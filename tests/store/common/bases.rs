@@ -228,14 +228,35 @@ impl World {
 
     fn deactivate(&mut self) -> Result<(), Error> {
         let Some(name) = self.any_snapshot() else { return Ok(()) };
-        let kept = self.now.snapshots.get_mut(&name).expect("picked from these");
-        let wanted = if kept.is_active { Ok(()) } else { Err(Errno::INVAL) };
-        kept.is_active = false;
+        let wanted = match self.now.snapshots[&name].is_active {
+            false => Err(Errno::INVAL),
+            true if self.would_end_what_is_held(&name)? => Err(Errno::BUSY),
+            true => Ok(()),
+        };
+        if wanted.is_ok() {
+            self.now.snapshots.get_mut(&name).expect("picked from these").is_active = false;
+        }
         if agreed("deactivate", self.here().deactivate(name.as_bytes()), wanted)?.is_some() {
             self.look_at_protection()?;
             self.durable = self.now.clone();
         }
         Ok(())
+    }
+
+    /// Whether something is held among what nothing protects once a snapshot is deactivated.
+    fn would_end_what_is_held(&self, name: &str) -> Result<bool, Error> {
+        let found = self.here().snapshots()?;
+        for (other, kept) in self.now.in_order().into_iter().rev() {
+            let Some(snapshot) = found.iter().find(|found| found.epoch == kept.epoch) else { continue };
+            let is_needed = !self.tree().device().look()?.dependants(snapshot.point())?.is_empty();
+            if (kept.is_active && other != name) || is_needed {
+                return Ok(false);
+            }
+            if kept.is_held && !kept.has_ended {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn snapshot_all(&mut self) -> Result<(), Error> {
