@@ -481,11 +481,13 @@ impl Daemon {
         let increments = sorted(reachable.chain(others).chain(archive.leftovers().into_iter().map(leftover_info)));
         let missing = missing_times(views, &archive.marks_after(0))?;
         let mut problems = problems_of(&archive.broken());
-        if let (true, Some(last)) = (problems.is_empty(), missing.last()) {
+        if problems.is_empty() {
             let continues = check_continues(&archive.reach(), self.archive_record(views)?.as_ref());
-            problems.push(match continues {
-                Ok(()) => removed(archive.directory(), missing.len(), last),
-                Err(error) => error.to_string(),
+            problems.extend(match (continues, missing.last()) {
+                (Ok(()), None) => None,
+                (Ok(()), Some(last)) => Some(removed(archive.directory(), missing.len(), last)),
+                // Also where the store still has the times that it lost.
+                (Err(error), _) => Some(error.to_string()),
             });
         }
         let found = info(views, archive.directory(), increments, problems)?;

@@ -210,7 +210,10 @@ fn what_the_store_still_holds_is_saved_again_when_asked() {
         fs::remove_file(newest).unwrap();
     }
     refusal(stand.store.roll(None, None, "r6"), &["has lost its newest increments", "r3"]);
+    let problems = listed(&stand.store).problems;
+    assert!(problems.len() == 1 && problems[0].contains("has lost its newest increments"), "{problems:?}");
     stand.store.attach(&stand.archive()).unwrap();
+    assert!(listed(&stand.store).problems.is_empty());
     stand.store.roll(None, Some(1), "r6").unwrap();
     assert_eq!(stand.store.shown("saved again"), ["r1", "r2", "r3", "r4", "r5", "r6"]);
 }
