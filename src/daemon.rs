@@ -23,7 +23,7 @@ pub use archives::{ArchiveInfo, Detached, IncrementInfo, MissingTime};
 pub use bring_back::BringBackReport;
 pub use check::{CheckReport, Problem};
 pub use copy_out::{RestoreOptions, RestoreReport, resolved};
-pub use identity::{FORMAT, is_store};
+pub use identity::{FORMAT, is_store, trust_owners, trusts_owners};
 pub use lock::{Holder, Lock, Patience, Use, holder, holding, is_dead, last_use, store_of, wait_a_moment, wait_for};
 pub use roll::{RollOptions, RollPlan, RollReport};
 pub use shorten::{MergeOptions, PruneOptions, Shortened};
@@ -33,7 +33,7 @@ pub use upgrade::UpgradeReport;
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{FileSystem, Mounted, Notify, Options};
 use crate::limits::COMMIT_INTERVAL;
-use crate::media::DiskDir;
+use crate::media::{Directory, DiskDir};
 use crate::tree::{CreateOptions, Tree};
 use crate::view::Views;
 use parking_lot::Mutex;
@@ -75,13 +75,12 @@ impl Daemon {
     /// Lays out a new store in a directory that does not exist or is empty.
     pub fn create(path: &Path, options: &CreateOptions) -> Result<()> {
         let made = identity::prepare_directory(path)?;
-        let result = Lock::take(path, &Use::Command).and_then(|lock| {
-            Tree::create(Arc::new(DiskDir::new(path)), options)?;
-            identity::write(path)?;
-            drop(lock);
-            Ok(())
-        });
-        result.inspect_err(|_| made.undo())
+        let make = || {
+            let lock = Lock::take(&identity::open_directory(path)?, &Use::Command)?;
+            Tree::create(Arc::new(DiskDir::of(lock.directory().clone())), options)?;
+            identity::write(lock.directory())
+        };
+        make().inspect_err(|_| made.undo())
     }
 
     /// Takes the lock of a store, for as long as it is not of another process, so that it can be opened.
@@ -111,7 +110,7 @@ impl Daemon {
     /// The same, but that its archives are still to be attached, and what was begun is to be completed then.
     fn open_without_archives(lock: Lock) -> Result<Daemon> {
         let path = lock.store().to_path_buf();
-        let views = Arc::new(Views::new(Tree::open(Arc::new(DiskDir::new(&path)))?));
+        let views = Arc::new(Views::new(Tree::open(Arc::new(DiskDir::of(lock.directory().clone())))?));
         let stop = Arc::new(AtomicBool::new(false));
         let background = {
             let (views, stop) = (views.clone(), stop.clone());
@@ -143,6 +142,11 @@ impl Daemon {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The user to whom the store's directory belongs.
+    pub fn owner(&self) -> u32 {
+        self.lock.directory().owner()
     }
 
     pub fn views(&self) -> &Arc<Views> {
@@ -254,11 +258,11 @@ impl Daemon {
     }
 }
 
-/// The path of a store as it is, after a look at what makes it one.
-fn checked(path: &Path) -> Result<PathBuf> {
-    let path = path.canonicalize().map_err(|error| identity::explain_missing(path, error))?;
-    identity::check(&path)?;
-    Ok(path)
+/// The directory of a store, after a look at what makes it one.
+fn checked(path: &Path) -> Result<Arc<Directory>> {
+    let directory = identity::open_directory(path)?;
+    identity::check(&directory)?;
+    Ok(directory)
 }
 
 impl Drop for Daemon {

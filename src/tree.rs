@@ -10,6 +10,7 @@
 //! - a file has inline bytes only while it is at most [`INLINE_BYTES_MAX`] long, and then no tracks;
 //! - no track lies past the end of its file, and no track holds bytes past it.
 
+mod access;
 mod acl;
 mod attributes;
 mod base;
@@ -18,6 +19,7 @@ mod changed;
 mod copy;
 mod data;
 mod diff;
+mod disarm;
 mod fsync;
 mod increment;
 mod inode;
@@ -35,11 +37,13 @@ mod versions;
 mod xattr;
 
 pub use crate::meta::shown;
+pub use access::Asker;
 pub use attributes::{Change, SetTime};
 pub use behind::Sent;
 pub use changed::{ChangedTracks, bitmap};
 pub use copy::Position;
 pub use diff::{Difference, DifferenceKind};
+pub use disarm::Rights;
 pub use inode::{Inode, Kind, ROOT, is_root, root_of};
 pub use likeness::{Likened, OnStep};
 pub use names::{Caller, Entry, New};

@@ -24,6 +24,9 @@ pub struct Args {
     /// Print what was done, or found, as JSON, and errors too
     #[arg(long, global = true)]
     pub json: bool,
+    /// As root, work on the store of another user, who could have root read or change by it what is not his
+    #[arg(long, global = true)]
+    pub trust_owner: bool,
     #[command(subcommand)]
     pub verb: Verb,
 }

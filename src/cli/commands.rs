@@ -14,7 +14,9 @@ use super::output::{Display, count, file, path, print, print_json, size, table};
 use super::{args, output};
 use super::{command, mounting};
 use crate::control::{Answer, Snap, Target, Verb, ask, locate_store};
-use crate::daemon::{CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, is_store, resolved};
+use crate::daemon::{
+    CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, is_store, resolved, trust_owners,
+};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{CreateOptions, Difference, DifferenceKind};
 use serde_bytes::ByteBuf;
@@ -27,6 +29,9 @@ use std::path::{Path, PathBuf};
 /// Runs a command; false when it was done and found something wrong.
 pub fn run(args: Args) -> Result<bool> {
     let (store, as_json) = (args.store, args.json);
+    if args.trust_owner {
+        trust_owners();
+    }
     let target = || find_store(store.clone());
     match args.verb {
         Args_::Create(args) => create(&args),

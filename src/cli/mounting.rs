@@ -8,9 +8,10 @@ use super::args::Mount;
 use super::json::put_file;
 use super::output::print_json;
 use crate::control::{Listening, Server};
-use crate::daemon::{Daemon, Use, is_dead};
+use crate::daemon::{Daemon, Use, is_dead, trust_owners, trusts_owners};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Options, check_mount_point, free, mount_at, parse_options};
+use crate::media::{Access, Directory};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -18,7 +19,6 @@ use signal_hook::iterator::Signals;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -45,6 +45,9 @@ pub fn mount(store: Option<PathBuf>, args: &Mount, as_json: bool) -> Result<bool
         }
     };
     let options = parse_options(&args.options).map_err(Error::as_usage)?;
+    if options.trust_owner {
+        trust_owners();
+    }
     let mut done = json!({});
     put_file(&mut done, "store", &std::path::absolute(&store).unwrap_or(store.clone()));
     let at = std::path::absolute(&mount_point).unwrap_or(mount_point.clone());
@@ -79,16 +82,14 @@ struct Background {
 
 impl Background {
     /// Where the daemon was started in the background.
-    fn prepare(store: &Path) -> Result<Option<Background>> {
+    fn prepare(store: &Directory) -> Result<Option<Background>> {
         if std::env::var_os(READY_VARIABLE).is_none() {
             return Ok(None);
         }
-        let path = store.join(LOG);
-        let failed = |error| Error::media(format!("opening the daemon's log {}", path.display()), error);
-        if path.metadata().is_ok_and(|found| found.is_file() && found.len() > LOG_BYTES_MAX) {
-            std::fs::rename(&path, store.join(OLD_LOG)).map_err(failed)?;
-        }
-        let log = File::options().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
+        let log = open_log(store);
+        let path = store.path().join(LOG);
+        let log = log.map_err(|error| Error::media(format!("opening the daemon's log {}", path.display()), error))?;
+        let failed = |error| Error::media("opening /dev/null", error);
         let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
         // Out of the caller's session: its end, or a Ctrl-C there, is not ours.
         rustix::process::setsid().map_err(|errno| Error::media("leaving the caller's session", errno.into()))?;
@@ -104,6 +105,15 @@ impl Background {
         out.write_all(format!("{READY}\n").as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
         rustix::stdio::dup2_stdout(&self.null).map_err(|errno| failed(errno.into()))
     }
+}
+
+fn open_log(store: &Directory) -> std::io::Result<File> {
+    let (log, is_new) = store.open_or_make(LOG, Access::Append)?;
+    if is_new || log.metadata()?.len() <= LOG_BYTES_MAX {
+        return Ok(log);
+    }
+    store.rename(LOG, OLD_LOG)?;
+    Ok(store.open_or_make(LOG, Access::Append)?.0)
 }
 
 /// Tells whoever started this daemon why it does not work. From the moment on at which it did, nobody hears this.
@@ -128,8 +138,8 @@ fn in_front(store: &Path, mount_point: &Path, options: &Options) -> Result<bool>
     std::env::set_current_dir("/").map_err(|error| Error::media("leaving the directory", error))?;
     clear_dead(&mount_point, lock.store())?;
     check_mount_point(&mount_point, lock.store(), options)?;
-    let background = Background::prepare(lock.store())?;
-    let listening = Listening::begin(lock.store())?;
+    let background = Background::prepare(lock.directory())?;
+    let listening = Listening::begin(lock.directory())?;
     let daemon = Arc::new(Daemon::open_locked(lock)?);
     let ended = daemon.mount(base.as_deref(), &mount_point, options, move || {
         if tell.send(()).is_err() {
@@ -236,6 +246,9 @@ fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool>
     command.arg("mount").arg("--foreground");
     for options in &args.options {
         command.arg("-o").arg(options);
+    }
+    if trusts_owners() {
+        command.arg("--trust-owner");
     }
     command.arg("--").arg(absolute(store)?).arg(absolute(mount_point)?);
     command.env(READY_VARIABLE, "1").env_remove("PITFS_STORE").current_dir("/");

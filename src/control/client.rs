@@ -1,13 +1,15 @@
 //! The command's side of the control socket, and finding the store that is meant.
 
-use super::server::short_path;
+use super::server::socket_in;
 use super::{Answer, PROTOCOL, REPLY_BYTES_MAX, Reply, Request, SOCKET, Verb, receive, send, serve};
 use crate::daemon::{Daemon, OnProgress, Patience, is_dead};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{BASE_XATTR, STORE_XATTR};
+use crate::media::Directory;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use rustix::fs::FileType;
 use serde_bytes::ByteBuf;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -118,12 +120,17 @@ pub fn ask(target: &Target, verb: Verb, progress: OnProgress<'_>) -> Result<Answ
 
 /// The daemon's socket, or `None` where no daemon has the store open.
 fn connect(store: &Path) -> Result<Option<UnixStream>> {
-    if !store.join(SOCKET).exists() {
+    let opening = |error| Error::media(format!("opening {}", store.display()), error);
+    let directory = match Directory::open(store) {
+        // What is wrong with it is said by whoever works on the closed store.
+        Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => return Ok(None),
+        directory => directory.map_err(opening)?,
+    };
+    if directory.kind(SOCKET).map_err(opening)? != Some(FileType::Socket) {
         return Ok(None);
     }
-    let directory = File::open(store).map_err(|error| Error::media(format!("opening {}", store.display()), error))?;
-    match UnixStream::connect(short_path(store, &directory)) {
-        Ok(stream) => Ok(Some(stream)),
+    match UnixStream::connect(socket_in(&directory)) {
+        Ok(stream) => check_daemon(&directory, &stream).map(|()| Some(stream)),
         // Left over from a daemon that was killed.
         Err(error) if matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound) => {
             Ok(None)
@@ -134,6 +141,20 @@ fn connect(store: &Path) -> Result<Option<UnixStream>> {
         )),
         Err(error) => Err(Error::media("connecting to the daemon", error)),
     }
+}
+
+/// Who answers has to be root, this user, or the store's owner: anybody may have made a socket in a directory that he may
+/// write to.
+fn check_daemon(directory: &Directory, stream: &UnixStream) -> Result<()> {
+    let daemon = getsockopt(stream, PeerCredentials).map_err(std::io::Error::from)?.uid();
+    if [0, rustix::process::geteuid().as_raw(), directory.owner()].contains(&daemon) {
+        return Ok(());
+    }
+    let text = format!(
+        "user {daemon}, to whom the store {} does not belong, answers at its control socket",
+        directory.path().display()
+    );
+    Err(Error::Refused(Errno::PERM, text))
 }
 
 /// Whether the other side is gone.

@@ -6,13 +6,17 @@
 use super::{PROTOCOL, REQUEST_BYTES_MAX, Reply, Request, SOCKET, receive, send, serve};
 use crate::daemon::{Daemon, Progress};
 use crate::error::{Errno, Error, Result};
+use crate::media::Directory;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use parking_lot::{Condvar, Mutex};
-use std::fs::{File, Permissions};
+use rustix::fs::{AtFlags, Mode, OFlags, Uid};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen as listen_on, socket_with};
+use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -25,44 +29,45 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// After a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
-/// What the system call has for the path of a socket, in bytes.
-const SOCKET_PATH_MAX: usize = 107;
+/// Connections that one user may have at a time.
+const CONNECTIONS_MAX: usize = 128;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
 
-/// A path to a socket that fits into the few bytes the system call has for it, however long the store's is.
-pub(super) fn short_path(store: &Path, directory: &File) -> PathBuf {
-    let path = store.join(SOCKET);
-    match path.as_os_str().len() {
-        0..=SOCKET_PATH_MAX => path,
-        _ => PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd())),
-    }
+/// A path to the socket in an open directory that fits into the few bytes the system call has for it, however long the
+/// store's is.
+pub(super) fn socket_in(directory: &Directory) -> PathBuf {
+    let by_number = PathBuf::from(format!("/proc/self/fd/{}", directory.as_file().as_raw_fd()));
+    // Without /proc the path has to do.
+    if by_number.exists() { by_number } else { directory.path().to_path_buf() }.join(SOCKET)
 }
 
 /// A socket that takes connections, and answers none yet.
 pub struct Listening {
-    path: PathBuf,
+    directory: Arc<Directory>,
     listener: UnixListener,
 }
 
 impl Listening {
     /// For a store whose lock this process has.
-    pub fn begin(store: &Path) -> Result<Listening> {
-        let path = store.join(SOCKET);
-        let failed = |error| Error::media(format!("opening the control socket {}", path.display()), error);
-        // Whatever is there is left over.
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        let directory = File::open(store).map_err(failed)?;
-        let listener = UnixListener::bind(short_path(store, &directory)).map_err(failed)?;
-        let listening = Listening { path: path.clone(), listener };
-        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
-        if rustix::process::geteuid().is_root() {
-            // The store's owner may ask as well; `check_peer` says for what.
-            let owner = directory.metadata().map_err(failed)?.uid();
-            std::os::unix::fs::chown(&path, Some(owner), None).map_err(failed)?;
-        }
-        Ok(listening)
+    pub fn begin(directory: &Arc<Directory>) -> Result<Listening> {
+        let listen = || -> std::io::Result<Listening> {
+            // Whatever is there is left over.
+            directory.remove(SOCKET)?;
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            // What is bound gets the mode that it has then, less what the process masks: at no time is it another's.
+            rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600))?;
+            bind(&socket, &SocketAddrUnix::new(socket_in(directory))?)?;
+            let listening = Listening { directory: directory.clone(), listener: socket.into() };
+            if rustix::process::geteuid().is_root() && directory.owner() != 0 {
+                // The store's owner may ask as well; `check_peer` says for what.
+                give_socket(directory)?;
+            }
+            listen_on(&listening.listener, BACKLOG)?;
+            Ok(listening)
+        };
+        let path = directory.path().join(SOCKET);
+        listen().map_err(|error| Error::media(format!("opening the control socket {}", path.display()), error))
     }
 
     /// Answers from now on.
@@ -81,10 +86,21 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            log::warn!("{} stays behind: {error}", self.path.display());
+        if let Err(error) = self.directory.remove(SOCKET) {
+            log::warn!("{} stays behind: {error}", self.directory.path().join(SOCKET).display());
         }
     }
+}
+
+/// Makes the socket that was just bound its directory's owner's: that one and no other, which he may have put there.
+fn give_socket(directory: &Directory) -> std::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let socket = File::from(rustix::fs::openat(directory.as_file(), SOCKET, flags, Mode::empty())?);
+    let found = socket.metadata()?;
+    if !found.file_type().is_socket() || found.nlink() != 1 || found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(std::io::Error::other("something else has its name"));
+    }
+    Ok(rustix::fs::chownat(&socket, "", Some(Uid::from_raw(directory.owner())), None, AtFlags::EMPTY_PATH)?)
 }
 
 /// What is being carried out.
@@ -93,6 +109,37 @@ struct Work {
     ends: AtomicBool,
     requests: Mutex<usize>,
     less: Condvar,
+    /// Connections of each user.
+    connections: Mutex<HashMap<u32, usize>>,
+}
+
+/// A connection of a user, counted for as long as it lives.
+struct Connected<'a>(&'a Work, u32);
+
+impl Work {
+    /// Refused where that user has very many already: nobody else could connect.
+    fn connected(&self, user: u32) -> Result<Connected<'_>> {
+        let mut connections = self.connections.lock();
+        let count = connections.entry(user).or_default();
+        if *count >= CONNECTIONS_MAX {
+            let text = "this user has too many connections to the daemon; wait for the commands that are running";
+            return Err(Error::Refused(Errno::AGAIN, text.into()));
+        }
+        *count += 1;
+        Ok(Connected(self, user))
+    }
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        let mut connections = self.0.connections.lock();
+        if let Some(count) = connections.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                connections.remove(&self.1);
+            }
+        }
+    }
 }
 
 /// Counts a request for as long as it lives.
@@ -187,7 +234,8 @@ fn carry_out(
     work: &Arc<Work>,
     counted: &mut Option<Counted>,
 ) -> Result<Option<Reply>> {
-    let (uid, may_reach_outside) = check_peer(daemon.path(), stream)?;
+    let (uid, may_reach_outside) = check_peer(daemon.owner(), stream)?;
+    let _connected = work.connected(uid)?;
     stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     let request: Request = receive(stream, REQUEST_BYTES_MAX)?;
     if request.protocol != PROTOCOL {
@@ -236,13 +284,12 @@ fn carry_out(
 
 /// Lets in root, the daemon's own user and the store's owner; the latter may not let the daemon touch
 /// files outside the store. Returns who this peer is and whether it may.
-fn check_peer(store: &Path, stream: &UnixStream) -> Result<(u32, bool)> {
+fn check_peer(owner: u32, stream: &UnixStream) -> Result<(u32, bool)> {
     // The process has no number here if it is in a PID namespace that this one does not see.
     let peer = getsockopt(stream, PeerCredentials).map_err(std::io::Error::from)?.uid();
     if peer == 0 || peer == rustix::process::geteuid().as_raw() {
         return Ok((peer, true));
     }
-    let owner = std::fs::metadata(store)?.uid();
     if peer == owner {
         return Ok((peer, false));
     }

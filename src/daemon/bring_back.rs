@@ -199,6 +199,8 @@ struct BringBack<'a> {
     taken: HashSet<InodeNo>,
     /// Names that the snapshot does not have, and that something may still be moved from.
     extras: Vec<Place>,
+    /// Directories whose attributes have begun to change.
+    disarmed: HashSet<InodeNo>,
     /// Directories whose times will change once more.
     unfinished: Vec<(InodeNo, InodeNo)>,
     report: BringBackReport,
@@ -240,6 +242,7 @@ impl<'a> BringBack<'a> {
             taken: HashSet::new(),
             extras: Vec::new(),
             unfinished: Vec::new(),
+            disarmed: HashSet::new(),
             report: BringBackReport::default(),
             progress,
             is_interrupted: false,
@@ -302,7 +305,8 @@ impl<'a> BringBack<'a> {
     fn attributes(&mut self, then: InodeNo, now: InodeNo) -> Result<()> {
         match self.liken(now, then) {
             Ok(likened) => {
-                self.report.files += u64::from(likened.attributes);
+                let was_disarmed = self.disarmed.remove(&now);
+                self.report.files += u64::from(likened.attributes || was_disarmed);
                 Ok(())
             }
             Err(error) => {

@@ -1,8 +1,12 @@
 //! What makes a directory a store: a file that says so, with the format's version.
 
 use crate::error::{Errno, Error, Result};
+use crate::media::{Directory, DiskDir, MediaDir};
+use rustix::fs::FileType;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The version of everything that is stored.
 pub const FORMAT: u32 = 4;
@@ -10,6 +14,8 @@ pub const FORMAT: u32 = 4;
 pub(super) const OLDEST: u32 = 3;
 
 const IDENTITY: &str = "store";
+/// Far more than it says.
+const IDENTITY_BYTES_MAX: u64 = 4096;
 const FIRST_LINE: &str = "pitfs store";
 /// Files that an interrupted `create` can leave behind.
 const OWN_FILES: &[&str] = &["lock", "meta.redb", "volume.0", "journal", "reserve", "store.new"];
@@ -77,8 +83,8 @@ pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
 }
 
 /// Makes the directory a store. The last step of `create`.
-pub(super) fn write(path: &Path) -> Result<()> {
-    write_identity(path, Identity { format: FORMAT, step: Step::None })
+pub(super) fn write(directory: &Arc<Directory>) -> Result<()> {
+    write_identity(directory, Identity { format: FORMAT, step: Step::None })
 }
 
 /// What a store's directory says of itself.
@@ -112,18 +118,61 @@ impl Step {
     }
 }
 
-pub(super) fn write_identity(path: &Path, identity: Identity) -> Result<()> {
-    use crate::media::{DiskDir, MediaDir};
+pub(super) fn write_identity(directory: &Arc<Directory>, identity: Identity) -> Result<()> {
     let mut content = format!("{FIRST_LINE}\nformat {}\n", identity.format);
     content.extend(identity.step.line().into_iter().flat_map(|line| [line, "\n"]));
-    DiskDir::new(path)
+    DiskDir::of(directory.clone())
         .replace(IDENTITY, content.as_bytes())
         .map_err(|error| Error::media(format!("writing {IDENTITY}"), error))
 }
 
-pub(super) fn explain_missing(path: &Path, error: io::Error) -> Error {
+fn no_store(path: &Path) -> Error {
+    let text = format!(
+        "{} is not a pitfs store (it has no file `{IDENTITY}`), and none is mounted there; `pitfs create` makes one, `pitfs \
+         mount` shows one",
+        path.display()
+    );
+    Error::Refused(Errno::INVAL, text)
+}
+
+/// Whether root opens stores of other users, by which these can have it read and change what is not theirs. Of the whole
+/// process, as its user is.
+static TRUSTS_OWNERS: AtomicBool = AtomicBool::new(false);
+
+/// From now on root opens stores of other users as well: whoever runs this has asked for it.
+pub fn trust_owners() {
+    TRUSTS_OWNERS.store(true, Ordering::Relaxed);
+}
+
+/// Whether that was asked for.
+pub fn trusts_owners() -> bool {
+    TRUSTS_OWNERS.load(Ordering::Relaxed)
+}
+
+/// Opens the directory of a store, or of one that is to be made. EPERM to root where the store is another user's.
+pub(super) fn open_directory(path: &Path) -> Result<Arc<Directory>> {
+    let opened = path.canonicalize().and_then(|path| Directory::open(&path));
+    let directory = opened.map_err(|error| explain_missing(path, error))?;
+    if !rustix::process::geteuid().is_root() || trusts_owners() {
+        return Ok(Arc::new(directory));
+    }
+    match directory.look(IDENTITY) {
+        Ok(Some((_, owner))) if owner != 0 => {
+            let shown = path.display();
+            let text = format!(
+                "the store {shown} belongs to user {owner}, who could have root read or change by it what is not his: work on it as                  that user or, if you trust him as yourself, with --trust-owner (`-o trust_owner` to mount it)"
+            );
+            Err(Error::Refused(Errno::PERM, text))
+        }
+        // Others may have the directory, but none of the files in it.
+        _ => Ok(Arc::new(directory.only_of(0))),
+    }
+}
+
+fn explain_missing(path: &Path, error: io::Error) -> Error {
     let shown = path.display();
     match error.kind() {
+        io::ErrorKind::NotADirectory => no_store(path),
         io::ErrorKind::NotFound => {
             let text = format!("there is no store at {shown}; make one with `pitfs create {shown}`");
             Error::Refused(Errno::NOENT, text)
@@ -134,13 +183,14 @@ pub(super) fn explain_missing(path: &Path, error: io::Error) -> Error {
 
 /// Whether a directory says of itself that it is a store.
 pub fn is_store(path: &Path) -> bool {
-    std::fs::read(path.join(IDENTITY)).is_ok_and(|content| content.starts_with(FIRST_LINE.as_bytes()))
+    let content = Directory::open(path).and_then(|directory| directory.read_file(IDENTITY, IDENTITY_BYTES_MAX));
+    content.is_ok_and(|content| content.starts_with(FIRST_LINE.as_bytes()))
 }
 
 /// Checks that the directory is a store of the format that this program works with.
-pub(super) fn check(path: &Path) -> Result<()> {
-    let shown = path.display();
-    match read_identity(path)? {
+pub(super) fn check(directory: &Directory) -> Result<()> {
+    let shown = directory.path().display();
+    match read_identity(directory)? {
         Identity { format: FORMAT, step: Step::None | Step::Upgraded } => Ok(()),
         Identity { format: FORMAT, step: Step::Upgrading | Step::Undoing } => Err(Error::Store(format!(
             "bringing the store {shown} to another format was interrupted; `pitfs upgrade -s {shown}` (or with --undo, back) \
@@ -154,22 +204,16 @@ pub(super) fn check(path: &Path) -> Result<()> {
 }
 
 /// What the directory says of itself, if it is a store of a format that this program knows.
-pub(super) fn read_identity(path: &Path) -> Result<Identity> {
-    let shown = path.display();
-    let file = path.join(IDENTITY);
-    let text = match std::fs::read(&file) {
+pub(super) fn read_identity(directory: &Directory) -> Result<Identity> {
+    let shown = directory.path().display();
+    let file = directory.path().join(IDENTITY);
+    let text = match directory.read_file(IDENTITY, IDENTITY_BYTES_MAX) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
-            ) =>
+            if error.kind() == io::ErrorKind::NotFound
+                || directory.kind(IDENTITY).is_ok_and(|kind| kind == Some(FileType::Directory)) =>
         {
-            let text = format!(
-                "{shown} is not a pitfs store (it has no file `{IDENTITY}`), and none is mounted there; `pitfs create` makes one, \
-                 `pitfs mount` shows one"
-            );
-            return Err(Error::Refused(Errno::INVAL, text));
+            return Err(no_store(directory.path()));
         }
         Err(error) => return Err(Error::media(format!("reading {}", file.display()), error)),
     };

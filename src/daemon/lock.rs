@@ -10,6 +10,7 @@
 
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Device, MountInfo, mounts, unescape};
+use crate::media::{Access, Directory};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -18,11 +19,12 @@ use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(super) const LOCK: &str = "lock";
+const LOCK: &str = "lock";
 
 /// How long a command, or somebody who shows the store nowhere, is waited for.
 const WAIT: Duration = Duration::from_secs(10);
@@ -30,6 +32,8 @@ const WAIT: Duration = Duration::from_secs(10);
 const WAIT_FOR_MOUNT: Duration = Duration::from_secs(1);
 /// After this it is said what is waited for.
 const SILENCE: Duration = Duration::from_secs(3);
+/// A path, and a few words.
+const NOTE_BYTES_MAX: u64 = 16 << 10;
 const POLL: Duration = Duration::from_millis(20);
 const POLL_FIRST: Duration = Duration::from_millis(1);
 
@@ -133,7 +137,7 @@ fn escape(path: &[u8]) -> Vec<u8> {
 fn read_note(mut file: &File) -> std::io::Result<(Option<u32>, Use)> {
     let mut note = Vec::new();
     file.seek(SeekFrom::Start(0))?;
-    file.read_to_end(&mut note)?;
+    file.take(NOTE_BYTES_MAX).read_to_end(&mut note)?;
     let lines: Vec<&[u8]> = note.split(|byte| *byte == b'\n').collect();
     let process = lines.iter().find_map(|line| line.strip_prefix(PROCESS.as_bytes()));
     let process = process.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
@@ -142,17 +146,21 @@ fn read_note(mut file: &File) -> std::io::Result<(Option<u32>, Use)> {
 
 /// What the last note says, whether whoever wrote it is there or not.
 pub fn last_use(store: &Path) -> Result<Use> {
-    let name = store.join(LOCK);
-    let failed = |error| Error::media(format!("reading {}", name.display()), error);
-    let file = File::open(&name).map_err(failed)?;
+    let failed = |error| Error::media(format!("reading {}", store.join(LOCK).display()), error);
+    let file = open_to_look(store).map_err(failed)?;
     Ok(read_note(&file).map_err(failed)?.1)
+}
+
+/// The lock of a store, not taken.
+fn open_to_look(store: &Path) -> std::io::Result<File> {
+    Directory::open(store)?.open_file(LOCK, Access::Read)
 }
 
 /// Who has a store open now.
 pub fn holder(store: &Path) -> Result<Option<Holder>> {
     let name = store.join(LOCK);
     let failed = |error| Error::media(format!("looking at {}", name.display()), error);
-    let file = match File::open(&name) {
+    let file = match open_to_look(store) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(failed)?,
     };
@@ -172,7 +180,7 @@ pub fn holder(store: &Path) -> Result<Option<Holder>> {
 
 /// The process that has a store open, where it can be seen here, to wait for its end.
 pub fn holding(store: &Path) -> Option<OwnedFd> {
-    let file = File::open(store.join(LOCK)).ok()?;
+    let file = open_to_look(store).ok()?;
     let number = read_note(&file).ok()?.0?;
     let process = pidfd_open(Pid::from_raw(i32::try_from(number).ok()?)?, PidfdFlags::empty()).ok()?;
     // Looked at last, so that it is no other with the same number.
@@ -299,31 +307,25 @@ fn is_shown(at: &Path) -> bool {
 /// The right to open a store; one holder at a time.
 pub struct Lock {
     file: File,
-    store: PathBuf,
+    directory: Arc<Directory>,
 }
 
 impl Lock {
-    /// Takes the lock if nobody has it. The directory has to be there.
-    pub fn try_take(store: &Path, uses: &Use) -> Result<Option<Lock>> {
-        let name = store.join(LOCK);
-        let failed = |error| Error::media(format!("locking {}", name.display()), error);
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&name).map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(failed(error.into())),
-        }
-        let lock = Lock { file, store: store.to_path_buf() };
+    /// Takes the lock if nobody has it.
+    pub fn try_take(directory: &Arc<Directory>, uses: &Use) -> Result<Option<Lock>> {
+        let name = directory.path().join(LOCK);
+        let locked = directory.try_lock(LOCK);
+        let locked = locked.map_err(|error| Error::media(format!("locking {}", name.display()), error))?;
+        let Some(file) = locked else { return Ok(None) };
+        let lock = Lock { file, directory: directory.clone() };
         lock.note(uses);
         Ok(Some(lock))
     }
 
-    pub fn take(store: &Path, uses: &Use) -> Result<Lock> {
-        let mut patience = Patience::new(store);
+    pub fn take(directory: &Arc<Directory>, uses: &Use) -> Result<Lock> {
+        let mut patience = Patience::new(directory.path());
         loop {
-            if let Some(lock) = Lock::try_take(store, uses)? {
+            if let Some(lock) = Lock::try_take(directory, uses)? {
                 return Ok(lock);
             }
             patience.pause()?;
@@ -331,7 +333,12 @@ impl Lock {
     }
 
     pub fn store(&self) -> &Path {
-        &self.store
+        self.directory.path()
+    }
+
+    /// The store's directory, which stays that whatever its path leads to meanwhile.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
     }
 
     /// Says what the store is open for.
@@ -356,7 +363,8 @@ mod tests {
     #[test]
     fn notes_come_back_as_they_were() {
         let dir = tempfile::tempdir().unwrap();
-        let lock = Lock::take(dir.path(), &Use::Starting).unwrap();
+        let directory = Arc::new(Directory::open(dir.path()).unwrap());
+        let lock = Lock::take(&directory, &Use::Starting).unwrap();
         let at = PathBuf::from(OsString::from_vec(b"/a b/\xff\n\\040".to_vec()));
         let device = Device::parse("0:45");
         for uses in [
@@ -373,7 +381,7 @@ mod tests {
             let found = holder(dir.path()).unwrap().unwrap();
             assert_eq!((found.process, found.uses), (Some(std::process::id()), uses));
         }
-        assert!(Lock::try_take(dir.path(), &Use::Command).unwrap().is_none());
+        assert!(Lock::try_take(&directory, &Use::Command).unwrap().is_none());
         assert_eq!(holding_process(&lock.file), Some(std::process::id()));
         drop(lock);
         assert_eq!(holder(dir.path()).unwrap(), None);

@@ -22,7 +22,7 @@ use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::meta::shown;
-use crate::tree::{Caller, Inode, Kind, New, Origin, Tree, names_of, root_of};
+use crate::tree::{Caller, Inode, Kind, New, Origin, Rights, Tree, names_of, root_of};
 use crate::view::Views;
 use attributes::Whose;
 use content::{READING, Runs};
@@ -145,6 +145,7 @@ impl Daemon {
             owner: Owner::of_this_process(),
             names: HashMap::new(),
             named: HashSet::new(),
+            arms: None,
             report: SyncReport::default(),
             progress,
         };
@@ -227,6 +228,8 @@ struct Sync<'a> {
     names: HashMap<Identity, InodeNo>,
     /// Where they went.
     named: HashSet<InodeNo>,
+    /// A file that was there, and what it must not have while its content changes, as long as nothing of it has.
+    arms: Option<(InodeNo, Rights)>,
     report: SyncReport,
     progress: OnProgress<'a>,
 }
@@ -248,8 +251,6 @@ struct Frame {
     /// Directories in it that are still to be entered, with what has their names now.
     pending: VecDeque<(Found, Option<(InodeNo, Inode)>)>,
 }
-
-const MAKER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 
 impl Sync<'_> {
     /// What was done, and how it ended.
@@ -296,7 +297,11 @@ impl Sync<'_> {
         match listing {
             Ok((directory, entries)) => {
                 if let Some(target) = frame.target {
-                    frame.is_changed = self.xattrs(Whose::Open(directory.as_fd()), target)?;
+                    if !frame.is_new {
+                        let wanted = self.rights(&frame.facts, Whose::Open(directory.as_fd()));
+                        frame.is_changed = self.disarm(target, &wanted)?;
+                    }
+                    frame.is_changed |= self.xattrs(Whose::Open(directory.as_fd()), target)?;
                 }
                 self.content_of(&directory, entries, &mut frame)?;
             }
@@ -426,7 +431,8 @@ impl Sync<'_> {
                 Err(Error::Posix(Errno::NOENT)) if self.dry_run => return Ok(None),
                 Err(Error::Posix(Errno::NOENT)) => {
                     let new = New { kind: Kind::Directory, permissions: 0o755, rdev: 0, target: b"" };
-                    let (inode, _) = self.tree.make(MAKER, at, name, new)?;
+                    let maker = Caller { uid: 0, gid: 0, umask: 0 };
+                    let (inode, _) = self.tree.make(maker, at, name, new)?;
                     self.entry_changed(at, name);
                     inode
                 }
@@ -583,8 +589,11 @@ impl Sync<'_> {
             Kind::CharDevice | Kind::BlockDevice => encode_device(found.facts.rdev),
             _ => 0,
         };
-        let new = New { kind: found.kind, permissions: found.facts.mode & 0o7777, rdev, target };
-        let (inode, _) = self.tree.make(MAKER, parent, &found.name, new)?;
+        // It is its owner's from the beginning, and nobody else's until all of it is there.
+        let (uid, gid) = self.owner.of(found.facts.uid, found.facts.gid);
+        let permissions = if found.kind == Kind::Directory { 0o700 } else { 0o600 };
+        let new = New { kind: found.kind, permissions, rdev, target };
+        let (inode, _) = self.tree.make(Caller { uid, gid, umask: 0 }, parent, &found.name, new)?;
         self.entry_changed(parent, &found.name);
         Ok(inode)
     }
@@ -659,6 +668,7 @@ impl Sync<'_> {
     /// Bytes and attributes of a file; false if it could not be read.
     fn fill(&mut self, file: &File, facts: Facts, inode: InodeNo, is_new: bool) -> Result<bool> {
         let unseen = self.unseen;
+        self.arms = (!is_new).then(|| (inode, self.rights(&facts, Whose::Open(file.as_fd()))));
         let change = || {
             let (is_changed, facts, is_settled) = self.settled_content(file, facts, inode, is_new)?;
             let has_xattrs = self.xattrs(Whose::Open(file.as_fd()), inode)?;

@@ -10,12 +10,12 @@
 //! mount. Before anything is touched all of it is tried over the store's files, which tells how much room it takes.
 
 use super::archives::is_without_archive;
-use super::identity::{FORMAT, Identity, OLDEST, Step, explain_missing, read_identity, write_identity};
+use super::identity::{FORMAT, Identity, OLDEST, Step, open_directory, read_identity, write_identity};
 use super::{Daemon, Lock, OnProgress, Use};
 use crate::archive::{Label, Survey, check_writable, lock, not_there, remove_index};
 use crate::device::{BaseId, BaseRecord, SnapshotRef, downgrade, upgrade};
 use crate::error::{Errno, Error, Result};
-use crate::media::{DiskDir, MediaDir, ScratchDir};
+use crate::media::{Directory, DiskDir, MediaDir, ScratchDir};
 use crate::meta::Reserve;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -35,32 +35,32 @@ pub struct UpgradeReport {
     pub dropped: Vec<String>,
 }
 
-fn media_of(path: &Path) -> Arc<dyn MediaDir> {
-    Arc::new(DiskDir::new(path))
+fn media_of(directory: &Arc<Directory>) -> Arc<dyn MediaDir> {
+    Arc::new(DiskDir::of(directory.clone()))
 }
 
 impl Daemon {
     /// Brings a store that nobody has open to the present format, with the archives that are attached, where they are
     /// or in the directory given: that of the only archive, or one that has the archive of each base under the base's name.
     pub fn upgrade(path: &Path, archive: Option<&Path>, progress: OnProgress<'_>) -> Result<UpgradeReport> {
-        let path = path.canonicalize().map_err(|error| explain_missing(path, error))?;
-        let lock = Lock::take(&path, &Use::Command)?;
-        let found = read_identity(&path)?;
+        let directory = open_directory(path)?;
+        let lock = Lock::take(&directory, &Use::Command)?;
+        let found = read_identity(&directory)?;
         archive.map_or(Ok(()), check_has_archives)?;
         let mut report = UpgradeReport { from: found.format, to: FORMAT, ..UpgradeReport::default() };
         if found.step == Step::Upgrading || found.format < FORMAT {
             report.from = OLDEST;
             if found.step != Step::Upgrading {
-                check_upgrade(&path)?;
+                check_upgrade(&directory)?;
             }
-            write_step(&path, Identity { format: FORMAT, step: Step::Upgrading })?;
-            upgrade(&media_of(&path))?;
-            write_step(&path, Identity { format: FORMAT, step: Step::Upgraded })?;
+            write_step(&directory, Identity { format: FORMAT, step: Step::Upgrading })?;
+            upgrade(&media_of(&directory))?;
+            write_step(&directory, Identity { format: FORMAT, step: Step::Upgraded })?;
         } else if found.step == Step::Undoing {
             let text = "going back to format 3 was interrupted; `pitfs upgrade --undo` completes it";
             return Err(Error::Store(text.into()));
         }
-        report.can_be_undone = read_identity(&path)?.step == Step::Upgraded;
+        report.can_be_undone = read_identity(&directory)?.step == Step::Upgraded;
         // What is not where it was would be missed twice.
         let daemon = Daemon::open_without_archives(lock)?;
         let mut is_used = false;
@@ -102,9 +102,9 @@ impl Daemon {
 
     /// Brings a store back to the format from which it was upgraded, with what was done since.
     pub fn undo_upgrade(path: &Path) -> Result<UpgradeReport> {
-        let path = path.canonicalize().map_err(|error| explain_missing(path, error))?;
-        let mut lock = Lock::take(&path, &Use::Command)?;
-        let found = read_identity(&path)?;
+        let directory = open_directory(path)?;
+        let mut lock = Lock::take(&directory, &Use::Command)?;
+        let found = read_identity(&directory)?;
         let mut report = UpgradeReport { from: FORMAT, to: OLDEST, ..UpgradeReport::default() };
         match found.step {
             Step::Upgraded => {
@@ -113,8 +113,8 @@ impl Daemon {
                 let archives = attached(&daemon)?;
                 daemon.close()?;
                 drop(daemon);
-                lock = Lock::take(&path, &Use::Command)?;
-                if read_identity(&path)? != found {
+                lock = Lock::take(&directory, &Use::Command)?;
+                if read_identity(&directory)? != found {
                     let text = "the store was upgraded, confirmed or undone by somebody else meanwhile";
                     return Err(Error::Refused(Errno::BUSY, text.into()));
                 }
@@ -137,25 +137,25 @@ impl Daemon {
                 return Err(Error::Refused(Errno::INVAL, text.into()));
             }
         }
-        write_step(&path, Identity { format: FORMAT, step: Step::Undoing })?;
-        report.dropped = downgrade(&media_of(&path))?;
-        write_step(&path, Identity { format: OLDEST, step: Step::None })?;
+        write_step(&directory, Identity { format: FORMAT, step: Step::Undoing })?;
+        report.dropped = downgrade(&media_of(&directory))?;
+        write_step(&directory, Identity { format: OLDEST, step: Step::None })?;
         drop(lock);
         Ok(report)
     }
 
     /// Whether the store was brought over and can still go back.
     pub(super) fn can_be_undone(&self) -> Result<bool> {
-        Ok(read_identity(self.path())?.step == Step::Upgraded)
+        Ok(read_identity(self.lock.directory())?.step == Step::Upgraded)
     }
 
     /// Ends the time in which an upgrade can be undone.
     pub fn confirm_upgrade(path: &Path) -> Result<UpgradeReport> {
-        let path = path.canonicalize().map_err(|error| explain_missing(path, error))?;
-        let _lock = Lock::take(&path, &Use::Command)?;
-        match read_identity(&path)? {
+        let directory = open_directory(path)?;
+        let _lock = Lock::take(&directory, &Use::Command)?;
+        match read_identity(&directory)? {
             Identity { format: FORMAT, step: Step::Upgraded } => {
-                write_step(&path, Identity { format: FORMAT, step: Step::None })?;
+                write_step(&directory, Identity { format: FORMAT, step: Step::None })?;
                 Ok(UpgradeReport { from: OLDEST, to: FORMAT, ..UpgradeReport::default() })
             }
             _ => Err(Error::Refused(Errno::INVAL, "there is no upgrade to be confirmed".into())),
@@ -187,11 +187,12 @@ fn check_has_archives(given: &Path) -> Result<()> {
 const STEP_BYTES: u64 = 64 << 10;
 
 /// That a store can be brought over, and back: it is tried, and there is room for both.
-fn check_upgrade(path: &Path) -> Result<()> {
-    let scratch = Arc::new(ScratchDir::over(path));
+fn check_upgrade(directory: &Arc<Directory>) -> Result<()> {
+    let path = directory.path();
+    let scratch = Arc::new(ScratchDir::over(directory.clone()));
     upgrade(&(scratch.clone() as Arc<dyn MediaDir>))?;
     let failed = |error| Error::media(format!("looking at {}", path.display()), error);
-    let disk = media_of(path);
+    let disk = media_of(directory);
     let free = disk.room().map_err(failed)?.available + Reserve::bytes_in(&*disk).map_err(failed)?;
     let needed = 2 * (scratch.written_bytes() + STEP_BYTES);
     if free < needed {
@@ -208,11 +209,11 @@ fn check_upgrade(path: &Path) -> Result<()> {
 }
 
 /// Notes where the store is on the way, with room of the reserve where the disk is full.
-fn write_step(path: &Path, identity: Identity) -> Result<()> {
+fn write_step(directory: &Arc<Directory>, identity: Identity) -> Result<()> {
     loop {
-        match write_identity(path, identity) {
+        match write_identity(directory, identity) {
             Err(error) if error.is_no_space() => {
-                let reserve = Reserve::open(media_of(path)).and_then(|reserve| reserve.give_up_some());
+                let reserve = Reserve::open(media_of(directory)).and_then(|reserve| reserve.give_up_some());
                 if !reserve.is_ok_and(|gave| gave) {
                     return Err(error);
                 }

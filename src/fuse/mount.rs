@@ -48,6 +48,8 @@ pub struct Options {
     /// Which opens of files are requests.
     pub opens: Opens,
     pub threads: Option<usize>,
+    /// Root may show a store of another user.
+    pub trust_owner: bool,
     pub fsname: Option<String>,
 }
 
@@ -73,6 +75,10 @@ pub const OPTION_HELP: &[(&str, &str)] = &[
     ("writeback", "let the kernel collect small writes"),
     ("open=all", "each open of a file is a request, so that none in a snapshot is opened for writing (default)"),
     ("open=none", "none is: reading many small files is faster, and a mapping can show changes of a snapshot"),
+    (
+        "trust_owner",
+        "as root, show the store of another user, who could have root read or change by it what is not his",
+    ),
     ("threads=N", "threads that serve requests"),
     ("fsname=NAME", "what the list of mounts shows as the source"),
 ];
@@ -100,6 +106,7 @@ pub fn parse_options(given: &[String]) -> Result<Options> {
             ("dirsync", None) => options.dirsync = true,
             ("nonempty", None) => options.nonempty = true,
             ("writeback", None) => options.writeback = true,
+            ("trust_owner", None) => options.trust_owner = true,
             ("open", Some("all")) => options.opens = Opens::All,
             ("open", Some("none")) => options.opens = Opens::None,
             ("threads", Some(count)) => {

@@ -22,6 +22,9 @@ pub enum Opens {
     None,
 }
 
+/// Mode bits by which a program is run as somebody else.
+const SUID_OR_SGID: u16 = 0o6000;
+
 /// How often each inode is open for writing.
 #[derive(Default)]
 pub(super) struct OpenForWriting(Mutex<HashMap<InodeNo, usize>>);
@@ -108,12 +111,18 @@ impl FileSystem {
     /// How long the kernel may keep attributes of an inode, and the name that leads to it. It counts no blocks itself, but
     /// with the writeback cache it asks at every write(2) for what it may not keep: so it keeps them, and is told when
     /// blocks are others because a file without any is opened or closed, or because it wrote pages out. While the mount
-    /// ends it is to ask (`mount/end.rs`).
+    /// ends it is to ask (`mount/end.rs`). Of programs that are run as somebody else it asks each time: a write takes that
+    /// from them, and the kernel, which does not look what has become of the mode, must not go on with it.
     pub(super) fn keep_attributes(&self, attr: &FileAttr) -> Duration {
         match self.numbers.node(attr.ino.0) {
             Ok(Node::Virtual(node)) if node.is_always_new() => Duration::ZERO,
             Ok(Node::In(Place { inode, moment: Moment::Live, .. }))
                 if self.is_stopping_writers() && self.open_for_writing.has(inode) =>
+            {
+                Duration::ZERO
+            }
+            Ok(Node::In(Place { moment: Moment::Live, .. }))
+                if attr.kind == FileType::RegularFile && attr.perm & SUID_OR_SGID != 0 =>
             {
                 Duration::ZERO
             }

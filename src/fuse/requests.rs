@@ -6,7 +6,7 @@ use super::number::{Node, Place, ROOT};
 use super::{BASE_XATTR, FileSystem, KEEP, Opens, REQUEST_BYTES, STORE_XATTR, beside, placement};
 use crate::device::{InodeNo, Moment, base_of};
 use crate::error::{Errno, Error, Result};
-use crate::tree::{Caller, Change, Kind, New, Position, RenameMode, Sent, SetMode, SetXattr};
+use crate::tree::{Asker, Caller, Change, Kind, New, Position, RenameMode, Sent, SetMode, SetXattr};
 use fuser::*;
 use std::ffi::OsStr;
 use std::io;
@@ -64,7 +64,10 @@ impl FileSystem {
         }
         let place = match self.numbers.node(parent)? {
             Node::In(place) => place,
-            node => return self.virtual_lookup(&node, name),
+            node => {
+                let is_in = |group| is_in_group(request, group);
+                return self.virtual_lookup(&Asker { uid: request.uid(), is_in: &is_in }, &node, name);
+            }
         };
         match self.views.tree().lookup(place.inode, name, place.moment) {
             Ok((inode, found)) => {

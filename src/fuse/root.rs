@@ -16,7 +16,7 @@ use super::{FileSystem, KEEP};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, Moment, Snapshot, base_of};
 use crate::error::{Errno, Error, Result};
-use crate::tree::{self, Inode};
+use crate::tree::{self, Asker, Inode};
 use crate::view::{LIVE_NAME, View, Views};
 use fuser::{FileAttr, FileType, INodeNo};
 use std::collections::BTreeMap;
@@ -124,7 +124,7 @@ impl FileSystem {
     }
 
     /// A name in a directory that is in no tree, and how long that may be remembered.
-    pub(super) fn virtual_lookup(&self, node: &Node, name: &[u8]) -> Result<(FileAttr, Duration)> {
+    pub(super) fn virtual_lookup(&self, asker: &Asker<'_>, node: &Node, name: &[u8]) -> Result<(FileAttr, Duration)> {
         if let Some(base) = self.base_shown(node) {
             return self.base_lookup(&self.views.of(base), name);
         }
@@ -136,7 +136,7 @@ impl FileSystem {
                 let (base, _) = found.ok_or(Error::Posix(Errno::NOENT))?;
                 Ok((self.attributes_of_virtual(&Virtual::Base(base))?, KEEP))
             }
-            Node::Virtual(Virtual::Snap(directory)) => self.snap_lookup(*directory, name),
+            Node::Virtual(Virtual::Snap(directory)) => self.snap_lookup(asker, *directory, name),
             Node::Virtual(Virtual::Shadow(base)) => {
                 let snapshot = by_time(&self.views.of(*base), name)?;
                 let place = self.numbers.aside(View::live(*base).root(), snapshot.epoch, Door::Shadow)?;
@@ -239,13 +239,15 @@ impl FileSystem {
         Ok((self.attributes_of_virtual(&Virtual::Link(snapshot.record.name))?, Duration::ZERO))
     }
 
-    fn snap_lookup(&self, directory: u64, name: &[u8]) -> Result<(FileAttr, Duration)> {
+    /// The way that leads there is not the snapshot's: nobody gets where he could not have gone in that.
+    fn snap_lookup(&self, asker: &Asker<'_>, directory: u64, name: &[u8]) -> Result<(FileAttr, Duration)> {
         let views = self.views.of(base_of(directory));
         if name.starts_with(b"@") {
             return self.time_link(&views, name);
         }
         let snapshot = views.find(name)?.filter(is_shown).ok_or(Error::Posix(Errno::NOENT))?;
         let place = self.in_snapshot(directory, &snapshot)?.ok_or(Error::Posix(Errno::NOENT))?;
+        self.views.tree().check_way(place.inode, place.moment, asker)?;
         Ok((self.attributes(place)?, Duration::ZERO))
     }
 

@@ -1,61 +1,77 @@
 //! Real files in a real directory.
 
-use super::{Media, MediaDir, Room, replacement_of};
+use super::{Access, Directory, Media, MediaDir, Room, replacement_of};
 use crate::limits::BLOCK_BYTES;
 use rustix::fs::{CWD, FallocateFlags, OFlags, RenameFlags, fallocate, renameat_with};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+/// The files of a store, in a directory that is opened at the first use if it is not given.
 #[derive(Debug)]
 pub struct DiskDir {
     path: PathBuf,
+    directory: OnceLock<Arc<Directory>>,
 }
 
 impl DiskDir {
     pub fn new(path: &Path) -> DiskDir {
-        DiskDir { path: path.to_path_buf() }
+        DiskDir { path: path.to_path_buf(), directory: OnceLock::new() }
+    }
+
+    pub fn of(directory: Arc<Directory>) -> DiskDir {
+        DiskDir { path: directory.path().to_path_buf(), directory: OnceLock::from(directory) }
+    }
+
+    fn directory(&self) -> io::Result<&Directory> {
+        if let Some(directory) = self.directory.get() {
+            return Ok(directory);
+        }
+        let opened = Arc::new(Directory::open(&self.path)?);
+        Ok(self.directory.get_or_init(|| opened))
     }
 }
 
 impl MediaDir for DiskDir {
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn Media>> {
-        let path = self.path.join(name);
-        let is_new = create && !path.try_exists()?;
-        let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(&path)?;
+        let directory = self.directory()?;
+        let (file, is_new) = match create {
+            true => directory.open_or_make(name, Access::ReadWrite)?,
+            false => (directory.open_file(name, Access::ReadWrite)?, false),
+        };
         if is_new {
             file.sync_all()?;
-            sync_directory(&self.path)?;
+            directory.sync()?;
         }
         Ok(Arc::new(DiskFile { file }))
     }
 
     fn exists(&self, name: &str) -> io::Result<bool> {
-        self.path.join(name).try_exists()
+        Ok(self.directory()?.kind(name)?.is_some())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        match std::fs::remove_file(self.path.join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        }
+        self.directory()?.remove(name)
     }
 
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let (path, temporary) = (self.path.join(name), self.path.join(replacement_of(name)));
-        let replaced = write_whole(&temporary, content, &path).and_then(|()| std::fs::rename(&temporary, &path));
+        let (directory, temporary) = (self.directory()?, replacement_of(name));
+        // What is left of one that was interrupted, or was put there.
+        directory.remove(&temporary)?;
+        let replaced =
+            write_whole(directory, &temporary, content, name).and_then(|()| directory.rename(&temporary, name));
         if replaced.is_err() {
             // It would take room, and the error says enough.
-            drop(std::fs::remove_file(&temporary));
+            drop(directory.remove(&temporary));
         }
         replaced?;
-        sync_directory(&self.path)
+        directory.sync()
     }
 
     fn room(&self) -> io::Result<Room> {
-        let stat = rustix::fs::statvfs(&self.path)?;
+        let stat = rustix::fs::fstatvfs(self.directory()?.as_file())?;
         Ok(Room { total: stat.f_blocks * stat.f_frsize, available: stat.f_bavail * stat.f_frsize })
     }
 
@@ -65,14 +81,14 @@ impl MediaDir for DiskDir {
 }
 
 /// Makes a file, durably, with the owner and mode of the one that it is to replace.
-fn write_whole(path: &Path, content: &[u8], model: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    if let Ok(model) = std::fs::metadata(model) {
-        file.set_permissions(model.permissions())?;
+fn write_whole(directory: &Directory, name: &str, content: &[u8], model: &str) -> io::Result<()> {
+    let file = directory.make_file(name)?;
+    if let Ok(model) = directory.open_file(model, Access::Read).and_then(|model| model.metadata()) {
         let made = file.metadata()?;
         if (made.uid(), made.gid()) != (model.uid(), model.gid()) {
             std::os::unix::fs::fchown(&file, Some(model.uid()), Some(model.gid()))?;
         }
+        file.set_permissions(Permissions::from_mode(model.mode() & 0o666))?;
     }
     file.set_len(content.len() as u64)?;
     let mut offset = 0;

@@ -1,6 +1,6 @@
 //! Files that are not to be changed, with what is written over them kept aside, for as long as they are open.
 
-use super::{DiskDir, Media, MediaDir, Room, open_regular};
+use super::{Access, Directory, DiskDir, Media, MediaDir, Room, open_regular};
 use crate::limits::BLOCK_BYTES;
 use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What is written goes to a file without a name in the directory for temporary files, or in memory where that takes none.
@@ -31,9 +31,12 @@ struct State {
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
 impl ScratchMedia {
-    /// Over a file, or over nothing.
+    /// Over a file at a path, or over nothing.
     pub fn over(below: Option<&Path>) -> io::Result<ScratchMedia> {
-        let below = below.map(open_regular).transpose()?;
+        ScratchMedia::over_file(below.map(open_regular).transpose()?)
+    }
+
+    fn over_file(below: Option<File>) -> io::Result<ScratchMedia> {
         let len = below.as_ref().map_or(Ok(0), |below| below.metadata().map(|found| found.len()))?;
         let state = State { len, below_len: len, written: BTreeSet::new() };
         Ok(ScratchMedia { below, above: temporary()?, state: Mutex::new(state) })
@@ -150,13 +153,13 @@ impl Media for ScratchMedia {
 /// A directory in which something is tried: what is in it stays as it is.
 #[derive(Debug)]
 pub struct ScratchDir {
-    path: PathBuf,
+    below: Arc<Directory>,
     open: Mutex<BTreeMap<String, Arc<ScratchMedia>>>,
 }
 
 impl ScratchDir {
-    pub fn over(path: &Path) -> ScratchDir {
-        ScratchDir { path: path.to_path_buf(), open: Mutex::default() }
+    pub fn over(below: Arc<Directory>) -> ScratchDir {
+        ScratchDir { below, open: Mutex::default() }
     }
 
     /// The room that what was tried takes at most, as it would be done.
@@ -171,15 +174,17 @@ impl MediaDir for ScratchDir {
         if let Some(media) = open.get(name) {
             return Ok(media.clone());
         }
-        let path = self.path.join(name);
-        let below = (!create || path.try_exists()?).then_some(path.as_path());
-        let media = Arc::new(ScratchMedia::over(below)?);
+        let below = match self.below.open_file(name, Access::Read) {
+            Err(error) if create && error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened?),
+        };
+        let media = Arc::new(ScratchMedia::over_file(below)?);
         open.insert(name.to_string(), media.clone());
         Ok(media)
     }
 
     fn exists(&self, name: &str) -> io::Result<bool> {
-        Ok(self.open.lock().contains_key(name) || self.path.join(name).try_exists()?)
+        Ok(self.open.lock().contains_key(name) || self.below.kind(name)?.is_some())
     }
 
     /// What is there already stays.
@@ -196,11 +201,11 @@ impl MediaDir for ScratchDir {
     }
 
     fn room(&self) -> io::Result<Room> {
-        DiskDir::new(&self.path).room()
+        DiskDir::of(self.below.clone()).room()
     }
 
     fn describe(&self) -> String {
-        self.path.display().to_string()
+        self.below.path().display().to_string()
     }
 }
 

@@ -3,6 +3,7 @@
 //! The kernel checks permissions; here lists are inherited by new files and kept in step with the mode,
 //! as acl(5) describes.
 
+use super::access::Asker;
 use super::xattr;
 use crate::device::{InodeNo, Moment, State, Txn};
 use crate::error::{Errno, Error, Result};
@@ -13,6 +14,9 @@ pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
 const VERSION: u32 = 2;
 const HEADER: usize = 4;
 const ENTRY: usize = 8;
+
+/// Search permission of one class.
+const SEARCH: u16 = 1;
 
 const USER_OBJ: u16 = 0x01;
 const USER: u16 = 0x02;
@@ -97,6 +101,24 @@ impl Acl {
         of(USER_OBJ) << 6 | u32::from(group) << 3 | of(OTHER)
     }
 
+    /// Whether somebody who is not the owner may search a directory of a group.
+    pub(super) fn lets_search(&self, group: u32, asker: &Asker<'_>) -> bool {
+        let mask = self.get(MASK).unwrap_or(7);
+        let lets = |entry: &AclEntry| entry.permissions & mask & SEARCH != 0;
+        if let Some(user) = self.0.iter().find(|entry| entry.tag == USER && entry.id == asker.uid) {
+            return lets(user);
+        }
+        let mut of_groups = self.0.iter().filter(|entry| match entry.tag {
+            GROUP_OBJ => (asker.is_in)(group),
+            GROUP => (asker.is_in)(entry.id),
+            _ => false,
+        });
+        match of_groups.next() {
+            Some(first) => lets(first) || of_groups.any(lets),
+            None => self.get(OTHER).is_some_and(|other| other & SEARCH != 0),
+        }
+    }
+
     /// Whether the nine permission bits say everything.
     pub(super) fn is_minimal(&self) -> bool {
         self.0.len() == 3
@@ -117,14 +139,14 @@ impl Acl {
     }
 }
 
-fn load(state: &State, inode: InodeNo, name: &[u8]) -> Result<Option<Acl>> {
-    let value = xattr::load(state, inode, name, Moment::Live)?;
+pub(super) fn load(state: &State, inode: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Acl>> {
+    let value = xattr::load(state, inode, name, moment)?;
     value.map(|bytes| Acl::decode(&bytes)).transpose()
 }
 
 /// What a new inode in this directory inherits; `None` without a default list, when the umask counts.
 pub(super) fn inherit(state: &State, parent: InodeNo, permissions: u32) -> Result<Option<Inherited>> {
-    let Some(default) = load(state, parent, DEFAULT)? else { return Ok(None) };
+    let Some(default) = load(state, parent, DEFAULT, Moment::Live)? else { return Ok(None) };
     let mut access = default.clone();
     access.restrict(permissions & 0o777);
     let permissions = permissions & 0o7000 | access.permissions();
@@ -146,7 +168,7 @@ impl Inherited {
 
 /// Brings an access list in line with a new mode.
 pub(super) fn follow_mode(txn: &mut Txn<'_>, inode: InodeNo, permissions: u32) -> Result<()> {
-    if let Some(mut acl) = load(txn, inode, ACCESS)? {
+    if let Some(mut acl) = load(txn, inode, ACCESS, Moment::Live)? {
         acl.follow(permissions & 0o777);
         xattr::store(txn, inode, ACCESS, &acl.encode())?;
     }

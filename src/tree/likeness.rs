@@ -10,6 +10,7 @@
 //! ```
 
 use super::copy::{Shared, share_track};
+use super::disarm::{Rights, disarm};
 use super::inode::{self, Inode, Kind};
 use super::names::{Dirent, link_key, new_number};
 use super::{Tree, root_of, xattr};
@@ -195,7 +196,7 @@ impl Tree {
     /// Makes a live inode like another one of its kind was at a moment, but for its names and, of a directory,
     /// its entries. Interrupted, it goes on where it is called again.
     pub fn become_like(&self, number: InodeNo, model: Model, on_step: OnStep<'_>) -> Result<Likened> {
-        let mut likened = Likened { attributes: self.liken_xattrs(number, model)?, ..Likened::default() };
+        let mut likened = Likened::default();
         if self.inode(model.0, model.1)?.kind() == Kind::File {
             match self.share_content(number, model, on_step, &mut likened) {
                 // What an archive has, or only memory, cannot be shared.
@@ -203,6 +204,8 @@ impl Tree {
                 result => result?,
             }
         }
+        // What gives rights comes behind the content.
+        likened.attributes |= self.liken_xattrs(number, model)?;
         self.liken_record(number, model, &mut likened)?;
         Ok(likened)
     }
@@ -322,6 +325,8 @@ impl Tree {
         txn.check_moment(like, moment)?;
         let mut target = inode::load_file(&txn, number, Moment::Live)?;
         if self.share_in(&mut txn, number, (like, moment), tracks, &mut target)? {
+            let rights = Rights::of(&txn, like, moment, model)?;
+            likened.attributes |= disarm(&mut txn, number, &mut target, &rights)?;
             let end = tracks.iter().max().map_or(0, |last| (last + 1).saturating_mul(self.device.track_bytes()));
             target.size = target.size.max(model.size.min(end));
             inode::store(&mut txn, number, &target)?;
@@ -394,6 +399,9 @@ impl Tree {
         self.share_in(&mut txn, number, (like, moment), &tracks, &mut target)?;
         target.size = model.size;
         target.inline = model.inline.clone();
+        // Its mode comes in the same step, its xattrs do not.
+        let rights = Rights::of(&txn, like, moment, &model)?;
+        disarm(&mut txn, number, &mut target.clone(), &rights)?;
         let (attributes, times) = target.take_attributes(&model);
         inode::store(&mut txn, number, &target)?;
         txn.finish()?;
@@ -448,6 +456,8 @@ impl Tree {
     fn copy_content(&self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<bool> {
         let (model, old) = (self.inode(like, moment)?, self.inode(number, Moment::Live)?);
         let size = model.size;
+        let rights = self.rights(like, moment)?;
+        self.disarm(number, &rights)?;
         let mut is_changed = false;
         if old.size > size || old.inline != model.inline {
             // Bytes in the record would become a track.

@@ -7,6 +7,7 @@ use pitfs::control::{
 };
 use pitfs::daemon::Daemon;
 use pitfs::logstore::Codec;
+use pitfs::media::Directory;
 use pitfs::tree::CreateOptions;
 use serde_bytes::ByteBuf;
 use std::io::{Read, Write};
@@ -33,7 +34,7 @@ fn serve() -> Served {
     let options = CreateOptions { track_bytes: 16 << 10, codec, uid: 0, gid: 0, mode: 0o755, hash_seed: 1 };
     Daemon::create(&store, &options).unwrap();
     let daemon = Arc::new(Daemon::open(&store).unwrap());
-    let server = Listening::begin(&store).unwrap().serve(&daemon).unwrap();
+    let server = Listening::begin(&Arc::new(Directory::open(&store).unwrap())).unwrap().serve(&daemon).unwrap();
     Served { daemon, server, store, _place: place }
 }
 

@@ -34,10 +34,11 @@ type Pairs = BTreeMap<(u64, Vec<u8>), Pair>;
 impl BringBack<'_> {
     /// Makes a directory what it was then, with all below it.
     pub(super) fn walk(&mut self, then: InodeNo, now: InodeNo) -> Result<()> {
-        let mut stack = vec![self.frame(then, now)];
+        let mut stack = vec![self.frame(then, now)?];
         while let Some(frame) = stack.last_mut() {
             if let Some((then, now)) = frame.pending.pop() {
-                stack.push(self.frame(then, now));
+                let frame = self.frame(then, now)?;
+                stack.push(frame);
             } else if frame.next.is_some() {
                 self.piece(frame)?;
             } else if let Some(Frame { then, now, has_extras, .. }) = stack.pop() {
@@ -51,9 +52,23 @@ impl BringBack<'_> {
         Ok(())
     }
 
-    fn frame(&self, then: InodeNo, now: InodeNo) -> Frame {
+    fn frame(&mut self, then: InodeNo, now: InodeNo) -> Result<Frame> {
         let is_unchanged = then == now && self.touched.as_ref().is_some_and(|touched| !touched.has(then));
-        Frame { then, now, next: Some(0), is_unchanged, pending: Vec::new(), has_extras: false }
+        if self.rehearsal.is_none() && !is_unchanged {
+            self.disarm(then, now)?;
+        }
+        Ok(Frame { then, now, next: Some(0), is_unchanged, pending: Vec::new(), has_extras: false })
+    }
+
+    /// What comes into a directory is not for those who could enter it only as it is now.
+    fn disarm(&mut self, then: InodeNo, now: InodeNo) -> Result<()> {
+        let rights = self.tree.rights(then, self.then)?;
+        if self.tree.disarm(now, &rights)? {
+            self.unseen.inode_changed(now);
+            self.has_changed.set(true);
+            self.disarmed.insert(now);
+        }
+        Ok(())
     }
 
     /// Whether an inode is as it was then, with all below it.

@@ -5,10 +5,12 @@ use super::facts::Facts;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::meta::shown;
-use crate::tree::{Change, Kind, SetTime, SetXattr};
+use crate::tree::{Change, Kind, Rights, SetTime, SetXattr};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+
+const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
 /// Whose the copies are: root keeps every owner; anybody else could not use files of others.
 pub enum Owner {
@@ -38,6 +40,29 @@ impl Owner {
 }
 
 impl Sync<'_> {
+    /// What a copy of something in the source is to have in the end.
+    pub(super) fn rights(&self, facts: &Facts, whose: Whose<'_>) -> Rights {
+        let (uid, gid) = self.owner.of(facts.uid, facts.gid);
+        Rights { uid, gid, permissions: facts.mode & 0o7777, list: whose.value(ACCESS_LIST).ok() }
+    }
+
+    /// Takes from what is there what it must not have while it becomes what is wanted; whether it had any of that.
+    pub(super) fn disarm(&mut self, inode: InodeNo, wanted: &Rights) -> Result<bool> {
+        let had_any = !self.dry_run && self.tree.disarm(inode, wanted)?;
+        if had_any {
+            self.inode_changed(inode);
+        }
+        Ok(had_any)
+    }
+
+    /// The same of the file that is being filled, before the first change of its content.
+    pub(super) fn before_change(&mut self) -> Result<()> {
+        match self.arms.take() {
+            Some((inode, wanted)) => self.disarm(inode, &wanted).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
     /// Mode, owner and times; whether any differed.
     pub(super) fn attributes(&mut self, facts: &Facts, inode: InodeNo) -> Result<bool> {
         let old = self.tree.inode(inode, Moment::Live)?;

@@ -148,6 +148,7 @@ impl Sync<'_> {
         }
         is_changed |= end != old_size;
         if end != self.tree.inode(inode, Moment::Live)?.size && !self.dry_run {
+            self.before_change()?;
             self.tree.change(inode, Change { size: Some(end), ..Change::default() })?;
         }
         if is_changed {
@@ -193,6 +194,7 @@ impl Sync<'_> {
 
     fn write(&mut self, inode: InodeNo, offset: u64, bytes: &[u8]) -> Result<()> {
         self.report.written_bytes += bytes.len() as u64;
+        self.before_change()?;
         if self.dry_run { Ok(()) } else { self.tree.write(inode, offset, bytes, false) }
     }
 
@@ -203,6 +205,7 @@ impl Sync<'_> {
         }
         match self.tree.seek_data(inode, from, Moment::Live) {
             Ok(data) if data < to => {
+                self.before_change()?;
                 if !self.dry_run {
                     self.tree.zero(inode, from, to - from, true, false)?;
                 }

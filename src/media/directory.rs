@@ -1,0 +1,267 @@
+//! A directory of ours, opened once, and the files in it by their names.
+//!
+//! Whoever may write to the directory can put anything in a file's place. So no link is followed, what is opened is a plain
+//! file with one name that belongs to somebody who may have made it, and what is made is made new.
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode, RenameFlags, flock, openat, renameat_with};
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    ReadWrite,
+    /// Whatever is written goes behind what is there.
+    Append,
+}
+
+impl Access {
+    fn flags(self) -> OFlags {
+        match self {
+            Access::Read => OFlags::RDONLY,
+            Access::ReadWrite => OFlags::RDWR,
+            Access::Append => OFlags::WRONLY | OFlags::APPEND,
+        }
+    }
+}
+
+/// Mode of what is made.
+const MODE: RawMode = 0o600;
+
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    file: File,
+    owner: u32,
+    /// The only user whose files are opened, if it is to be one.
+    only: Option<u32>,
+}
+
+impl Directory {
+    /// `path` may lead through links; what it leads to stays this directory's, wherever it is moved.
+    pub fn open(path: &Path) -> io::Result<Directory> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let owner = file.metadata()?.uid();
+        Ok(Directory { path: path.to_path_buf(), file, owner, only: None })
+    }
+
+    /// Opens and makes files of one user only, whoever the directory belongs to. Else they may be its owner's, root's, or of
+    /// whoever runs this.
+    pub fn only_of(self, user: u32) -> Directory {
+        Directory { only: Some(user), ..self }
+    }
+
+    /// Where it was opened, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn as_file(&self) -> &File {
+        &self.file
+    }
+
+    /// The user whose it was when it was opened.
+    pub fn owner(&self) -> u32 {
+        self.owner
+    }
+
+    /// Opens a file that is there.
+    pub fn open_file(&self, name: &str, access: Access) -> io::Result<File> {
+        // A pipe or a device must not make anybody wait.
+        let flags = access.flags() | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match openat(&self.file, name, flags, Mode::empty()) {
+            Err(rustix::io::Errno::LOOP) => return Err(not_ours("it is a symbolic link")),
+            // What a pipe without a reader says, or a socket.
+            Err(rustix::io::Errno::NXIO) => return Err(not_ours("it is no plain file")),
+            opened => File::from(opened?),
+        };
+        self.check(&file.metadata()?)?;
+        Ok(file)
+    }
+
+    /// Makes a file; an error where anything has the name.
+    pub fn make_file(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.file, name, flags, Mode::from_raw_mode(MODE))?);
+        if rustix::process::geteuid().is_root() && self.owner != 0 && self.only.is_none() {
+            // Its owner is to be able to go on with it.
+            std::os::unix::fs::fchown(&file, Some(self.owner), None)?;
+        }
+        Ok(file)
+    }
+
+    /// Opens a file, or makes it; true where it was made.
+    pub fn open_or_make(&self, name: &str, access: Access) -> io::Result<(File, bool)> {
+        match self.open_file(name, access) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened.map(|file| (file, false)),
+        }
+        match self.make_file(name) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.open_file(name, access).map(|file| (file, false))
+            }
+            Err(error) => Err(error),
+            Ok(_) => self.open_file(name, access).map(|file| (file, true)),
+        }
+    }
+
+    /// All of a file that is not longer than `most` bytes.
+    pub fn read_file(&self, name: &str, most: u64) -> io::Result<Vec<u8>> {
+        use std::io::Read;
+        let mut bytes = Vec::new();
+        self.open_file(name, Access::Read)?.take(most + 1).read_to_end(&mut bytes)?;
+        match bytes.len() as u64 > most {
+            true => Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is longer than {most} bytes"))),
+            false => Ok(bytes),
+        }
+    }
+
+    fn check(&self, found: &Metadata) -> io::Result<()> {
+        if !found.is_file() {
+            return Err(not_ours("it is no plain file"));
+        }
+        // Of a file that was removed meanwhile, nobody can have made another name.
+        if found.nlink() > 1 {
+            return Err(not_ours(&format!("it has {} names (hard links)", found.nlink())));
+        }
+        let owner = found.uid();
+        let may_be = match self.only {
+            Some(only) => owner == only,
+            None => [self.owner, 0, rustix::process::geteuid().as_raw()].contains(&owner),
+        };
+        match may_be {
+            true => Ok(()),
+            false => Err(not_ours(&format!("it belongs to user {owner}"))),
+        }
+    }
+
+    /// What is at a name, without following it if it is a link, and whose it is.
+    pub fn look(&self, name: &str) -> io::Result<Option<(FileType, u32)>> {
+        match rustix::fs::statat(&self.file, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some((FileType::from_raw_mode(found.st_mode), found.st_uid))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub fn kind(&self, name: &str) -> io::Result<Option<FileType>> {
+        Ok(self.look(name)?.map(|(kind, _)| kind))
+    }
+
+    /// Removes a name, if it is there.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.file, name, AtFlags::empty()) {
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Gives a file another name, in place of whatever has that.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(renameat_with(&self.file, from, &self.file, to, RenameFlags::empty())?)
+    }
+
+    /// Returns once the names would survive a power cut.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    /// Locks a file of it for this process, if nobody has it locked.
+    pub fn try_lock(&self, name: &str) -> io::Result<Option<File>> {
+        let (file, _) = self.open_or_make(name, Access::ReadWrite)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn not_ours(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{why}, and pitfs works with plain files of its own only"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn refused(directory: &Directory, name: &str) -> String {
+        for access in [Access::Read, Access::ReadWrite, Access::Append] {
+            assert_eq!(directory.open_file(name, access).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name}");
+        }
+        directory.open_or_make(name, Access::ReadWrite).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_no_file_of_its_own_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let directory = Directory::open(dir.path()).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let victim = elsewhere.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        symlink(&victim, at("link")).unwrap();
+        symlink(elsewhere.path().join("none"), at("dangling")).unwrap();
+        std::fs::hard_link(&victim, at("hard")).unwrap_or_else(|_| std::fs::write(at("hard"), "").unwrap());
+        std::fs::create_dir(at("directory")).unwrap();
+        rustix::fs::mkfifoat(directory.as_file(), "pipe", Mode::from_raw_mode(0o600)).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        assert!(refused(&directory, "link").contains("symbolic link"));
+        assert!(refused(&directory, "dangling").contains("symbolic link"));
+        assert!(refused(&directory, "pipe").contains("no plain file"));
+        assert!(refused(&directory, "socket").contains("no plain file"));
+        if victim.metadata().unwrap().nlink() == 2 {
+            assert!(refused(&directory, "hard").contains("2 names"));
+        }
+        assert!(directory.open_file("directory", Access::Read).is_err());
+        assert!(directory.open_file("directory", Access::ReadWrite).is_err());
+        for name in ["link", "dangling", "pipe", "socket", "directory"] {
+            assert_eq!(directory.make_file(name).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        }
+        assert!(!elsewhere.path().join("none").exists());
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn what_belongs_to_a_stranger_is_not_opened() {
+        if !rustix::process::geteuid().is_root() {
+            return eprintln!("not run: needs root");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::open(dir.path()).unwrap();
+        directory.make_file("f").unwrap();
+        std::os::unix::fs::chown(dir.path().join("f"), Some(65534), None).unwrap();
+        assert!(refused(&directory, "f").contains("belongs to user 65534"));
+        // Its own owner's are, and what is made there is his.
+        std::os::unix::fs::chown(dir.path(), Some(65534), None).unwrap();
+        let of_owner = Directory::open(dir.path()).unwrap();
+        of_owner.open_file("f", Access::ReadWrite).unwrap();
+        assert_eq!(of_owner.make_file("new").unwrap().metadata().unwrap().uid(), 65534);
+        let of_root = Directory::open(dir.path()).unwrap().only_of(0);
+        assert!(refused(&of_root, "new").contains("belongs to user 65534"));
+        assert_eq!(of_root.make_file("newer").unwrap().metadata().unwrap().uid(), 0);
+        of_root.open_file("newer", Access::ReadWrite).unwrap();
+    }
+
+    #[test]
+    fn files_are_made_for_nobody_else_and_read_up_to_a_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::open(dir.path()).unwrap();
+        let (file, is_new) = directory.open_or_make("f", Access::ReadWrite).unwrap();
+        assert!(is_new && file.metadata().unwrap().permissions().mode() & 0o7777 == 0o600);
+        assert!(!directory.open_or_make("f", Access::ReadWrite).unwrap().1);
+        std::fs::write(dir.path().join("f"), "12345").unwrap();
+        assert_eq!(directory.read_file("f", 5).unwrap(), b"12345");
+        assert_eq!(directory.read_file("f", 4).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        directory.rename("f", "g").unwrap();
+        assert_eq!((directory.kind("f").unwrap(), directory.kind("g").unwrap()), (None, Some(FileType::RegularFile)));
+        directory.remove("g").and_then(|()| directory.remove("g")).unwrap();
+        assert_eq!(directory.kind("g").unwrap(), None);
+    }
+}

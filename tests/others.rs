@@ -1,0 +1,364 @@
+//! Other users: those of a mount that root has made, and the owners of stores that root works on.
+
+mod mounted;
+
+use mounted::*;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const STRANGER: u32 = 65534;
+const OWNER: u32 = 1234;
+const GROUP: u32 = 4321;
+
+fn is_possible() -> bool {
+    let is_possible = can_mount() && is_root();
+    if !is_possible {
+        eprintln!("not run: needs root and /dev/fuse");
+    }
+    is_possible
+}
+
+/// A store that root has mounted for all, in directories that all may enter.
+fn mounted(options: &str) -> Mounted {
+    let mounted = Mounted::unmounted();
+    fs::set_permissions(mounted.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    mounted.mount(&[options]);
+    mounted
+}
+
+/// Runs a shell's commands as somebody else.
+fn as_user(uid: u32, gid: u32, commands: &str) -> Output {
+    Command::new("sh").arg("-c").arg(commands).uid(uid).gid(gid).stdin(Stdio::null()).output().unwrap()
+}
+
+fn does(uid: u32, commands: &str) {
+    let output = as_user(uid, uid, commands);
+    assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What a user reads there, if he may.
+fn reads(uid: u32, gid: u32, path: &Path) -> Option<String> {
+    let output = as_user(uid, gid, &format!("cat '{}'", path.display()));
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+/// Through `.snap`, nobody gets to what lay below a directory that was closed to him.
+#[test]
+fn dot_snap_leads_nobody_where_he_could_not_have_gone() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = mounted("allow_other");
+    let (live, snap) = (mounted.live(), mounted.snap());
+    let common = live.join("tmp");
+    fs::create_dir(&common).unwrap();
+    fs::set_permissions(&common, fs::Permissions::from_mode(0o1777)).unwrap();
+    let at = |path: &str| common.join(path).display().to_string();
+    does(
+        OWNER,
+        &format!(
+            "umask 022; mkdir -p {0}/sub/deep; chmod 710 {0}; chgrp {OWNER} {0}; echo key > {0}/sub/deep/key",
+            at("work")
+        ),
+    );
+    chown(common.join("work"), None, Some(GROUP)).unwrap();
+    mounted.ok(["snap", "one"]);
+    mounted.ok([OsStr::new("clone"), OsStr::new("one"), OsStr::new("other")]);
+    mounted.ok_of("other", &["snap", "in-clone"]);
+    let archive = mounted.dir.path().join("archive");
+    mounted.ok([
+        OsStr::new("roll"),
+        OsStr::new("--archive"),
+        archive.as_os_str(),
+        OsStr::new("--name"),
+        OsStr::new("two"),
+    ]);
+    let inside = common.join("work/sub/deep");
+    let times: Vec<PathBuf> =
+        ["one", "two", "@now"].iter().map(|time| inside.join(".snap").join(time).join("key")).collect();
+    // To whom it is open, as it was, it is open that way as well; also a member of the group.
+    for time in &times {
+        assert_eq!(reads(OWNER, OWNER, time).as_deref(), Some("key\n"), "{time:?}");
+        assert_eq!(reads(STRANGER, GROUP, time).as_deref(), Some("key\n"), "{time:?}");
+        assert_eq!(reads(STRANGER, STRANGER, time), None, "{time:?}");
+    }
+    // A stranger has directories of the same path now, in live and in a clone.
+    does(OWNER, &format!("rm -r {}", at("work")));
+    does(STRANGER, &format!("mkdir -p {}", at("work/sub/deep")));
+    for time in &times {
+        assert_eq!(reads(STRANGER, STRANGER, time), None, "{time:?}");
+        // Whoever asked before him changes nothing.
+        assert_eq!(reads(OWNER, OWNER, time).as_deref(), Some("key\n"), "{time:?}");
+        assert_eq!(reads(STRANGER, STRANGER, time), None, "{time:?}");
+        assert_eq!(fs::read_to_string(time).unwrap(), "key\n");
+    }
+    let in_clone = snap.join("other/tmp/work/sub/deep/.snap/in-clone/key");
+    assert_eq!(
+        (reads(OWNER, OWNER, &in_clone).as_deref(), reads(STRANGER, STRANGER, &in_clone)),
+        (Some("key\n"), None)
+    );
+    // What is open all the way down is open to all.
+    does(OWNER, &format!("mkdir -p {0}; echo open > {0}/file", at("free/sub")));
+    mounted.ok(["snap", "three"]);
+    assert_eq!(reads(STRANGER, STRANGER, &common.join("free/sub/.snap/three/file")).as_deref(), Some("open\n"));
+}
+
+/// Whoever writes to a suid file takes the bit away, and the kernel hears of it before he can run it.
+#[test]
+fn what_was_written_to_is_run_as_nobody_else() {
+    if !is_possible() {
+        return;
+    }
+    for options in ["allow_other,suid", "allow_other,suid,writeback", "allow_other,suid,open=none"] {
+        let mounted = mounted(options);
+        let file = mounted.live().join("program");
+        let path = file.display();
+        for write in [
+            format!("cat /bin/sh 1<> '{path}'"),
+            format!("dd if=/bin/sh of='{path}' bs=64k conv=notrunc oflag=direct"),
+            format!("dd if=/bin/sh of='{path}' conv=notrunc"),
+            format!("cp /bin/sh '{path}'"),
+            format!("truncate -s 10 '{path}'"),
+            format!("fallocate -l 300000 '{path}'"),
+        ] {
+            for mode in [0o4777, 0o2777, 0o6777] {
+                fs::write(&file, vec![0; 100_000]).unwrap();
+                fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+                assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, mode);
+                does(STRANGER, &write);
+                let found = fs::metadata(&file).unwrap().mode() & 0o7777;
+                assert_eq!(found, 0o777, "-o {options}: {mode:o} after {write}");
+            }
+        }
+    }
+}
+
+/// What is brought in is its owner's from the beginning, and has its mode last.
+#[test]
+fn a_suid_file_is_nobody_elses_while_it_is_brought_in() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = mounted("allow_other,suid");
+    let source = mounted.dir.path().join("source");
+    fs::create_dir_all(source.join("private")).unwrap();
+    let program = source.join("program");
+    let content: Vec<u8> = (0..96 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    for round in 0..2 {
+        // In the second one it takes the place of root's, which is there and has the bit.
+        if round == 1 {
+            fs::write(mounted.live().join("program"), "root's own").unwrap();
+            fs::set_permissions(mounted.live().join("program"), fs::Permissions::from_mode(0o6755)).unwrap();
+        }
+        fs::write(&program, &content).unwrap();
+        chown(&program, Some(OWNER), Some(GROUP)).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o6755)).unwrap();
+        let mut sync = mounted.command([OsStr::new("sync"), source.as_os_str()]).stdout(Stdio::null()).spawn().unwrap();
+        let (mut seen, mut taken) = (Vec::new(), 0);
+        while sync.try_wait().unwrap().is_none() {
+            let Ok(found) = fs::metadata(mounted.live().join("program")) else { continue };
+            let is_whole = found.len() == content.len() as u64;
+            let now = (found.uid(), found.gid(), found.mode() & 0o7777);
+            assert!(found.len() <= 10 || now.0 == OWNER || now.2 & 0o6000 == 0, "{now:?}");
+            if !seen.contains(&now) {
+                seen.push(now);
+                if found.len() > 10 && !is_whole {
+                    mounted.run(["snap", &format!("during-{round}-{taken}")]);
+                    taken += 1;
+                }
+            }
+        }
+        assert!(sync.wait().unwrap().success());
+        let last = fs::metadata(mounted.live().join("program")).unwrap();
+        assert_eq!((last.uid(), last.gid(), last.mode() & 0o7777), (OWNER, GROUP, 0o6755));
+        for shown in fs::read_dir(mounted.snap()).unwrap() {
+            let Ok(mut file) = fs::File::open(shown.unwrap().path().join("program")) else { continue };
+            let found = file.metadata().unwrap();
+            let mut start = [0; 10];
+            file.read_exact(&mut start).unwrap();
+            if found.mode() & 0o6000 != 0 && start != *b"root's own" {
+                assert_eq!((found.uid(), found.gid(), found.len()), (OWNER, GROUP, content.len() as u64));
+            }
+        }
+    }
+    // The same where files are brought back, and of directories.
+    mounted.ok(["snap", "whole"]);
+    fs::write(mounted.live().join("program"), vec![7; 1 << 20]).unwrap();
+    chown(mounted.live().join("program"), Some(0), Some(0)).unwrap();
+    fs::set_permissions(mounted.live().join("program"), fs::Permissions::from_mode(0o4755)).unwrap();
+    mounted.ok(["restore", "whole", "program"]);
+    let last = fs::metadata(mounted.live().join("program")).unwrap();
+    assert_eq!(
+        (last.uid(), last.gid(), last.mode() & 0o7777, last.len()),
+        (OWNER, GROUP, 0o6755, content.len() as u64)
+    );
+}
+
+/// Files of a store's directory: names that every command touches.
+const FILES: [&str; 7] = ["store", "lock", "meta.redb", "volume.0", "journal", "reserve", "log"];
+
+/// Whatever lies in the place of a store's file, nothing outside is read, changed or made by it, and nobody waits.
+#[test]
+fn a_stores_files_are_plain_files_of_its_own() {
+    let mounted = Mounted::unmounted();
+    mounted.ok(["snap", "a"]);
+    if can_mount() {
+        mounted.mount(&[]);
+        mounted.umount();
+    }
+    let aside = mounted.dir.path().join("aside");
+    let victim = mounted.dir.path().join("victim");
+    for name in FILES {
+        let file = mounted.store().join(name);
+        if !file.exists() {
+            continue;
+        }
+        fs::rename(&file, &aside).unwrap();
+        fs::copy(&aside, &victim).unwrap();
+        let before = fs::read(&victim).unwrap();
+        let none = mounted.dir.path().join("none");
+        type Put<'a> = (&'a str, Box<dyn Fn() + 'a>);
+        let puts: [Put<'_>; 4] = [
+            ("a link", Box::new(|| symlink(&victim, &file).unwrap())),
+            ("a link to nothing", Box::new(|| symlink(&none, &file).unwrap())),
+            ("another name of a file", Box::new(|| fs::hard_link(&victim, &file).unwrap())),
+            ("a pipe", Box::new(|| rustix::fs::mkfifoat(rustix::fs::CWD, &file, 0o600.into()).unwrap())),
+        ];
+        for (what, put) in puts {
+            put();
+            let mut commands = vec![vec!["list"], vec!["snap"], vec!["check"]];
+            let (store, snap) = (mounted.store(), mounted.snap());
+            commands.push(vec!["mount", store.to_str().unwrap(), snap.to_str().unwrap()]);
+            for command in commands {
+                if command[0] == "mount" && !can_mount() {
+                    continue;
+                }
+                let output = Command::new("timeout")
+                    .args(["20", PITFS])
+                    .args(&command)
+                    .env("PITFS_STORE", &store)
+                    .output()
+                    .unwrap();
+                let said = String::from_utf8_lossy(&output.stderr);
+                // Only a daemon has a log.
+                let is_refused = output.status.code() == Some(1);
+                let is_needless = name == "log" && command[0] != "mount" && output.status.success();
+                assert!(is_refused || is_needless, "{name} is {what}: {command:?}: {:?} {said}", output.status);
+                assert!(!said.contains("panicked"), "{said}");
+            }
+            fs::remove_file(&file).unwrap();
+            assert!(!none.exists(), "{name} is {what}");
+            assert_eq!(fs::read(&victim).unwrap(), before, "{name} is {what}");
+        }
+        fs::rename(&aside, &file).unwrap();
+    }
+    mounted.check();
+}
+
+#[test]
+fn what_is_left_of_replacing_a_file_is_not_followed() {
+    let mounted = Mounted::unmounted();
+    mounted.ok(["snap", "a"]);
+    let victim = mounted.dir.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    for name in ["meta.redb.new", "store.new", "journal.new", "reserve.new"] {
+        symlink(&victim, mounted.store().join(name)).unwrap();
+    }
+    mounted.check();
+    mounted.ok(["snap", "b"]);
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+}
+
+/// Root works on nobody's store without having been asked to, and then makes nothing that its owner cannot use.
+#[test]
+fn root_works_on_the_store_of_another_user_when_asked() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = Mounted::unmounted();
+    let store = mounted.store();
+    fs::set_permissions(mounted.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::remove_dir_all(&store).unwrap();
+    does(OWNER, &format!("'{PITFS}' create '{}'", store.display()));
+    let owners = || -> Vec<u32> {
+        fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().metadata().unwrap().uid()).collect()
+    };
+    for command in [&["list"][..], &["snap"], &["check"], &["status"]] {
+        let said = mounted.fails(1, command);
+        assert!(said.contains("belongs to user 1234") && said.contains("--trust-owner"), "{command:?}: {said}");
+    }
+    let mount = |options: &[&str]| {
+        let mut args = vec![OsStr::new("mount")];
+        options.iter().for_each(|option| args.push(OsStr::new(option)));
+        let (store, snap) = (mounted.store(), mounted.snap());
+        mounted.run(args.into_iter().chain([store.as_os_str(), snap.as_os_str()]))
+    };
+    assert!(!mount(&[]).status.success());
+    mounted.ok(["snap", "--trust-owner", "a"]);
+    assert!(mount(&["--trust-owner"]).status.success());
+    // Its owner works on it all the same.
+    does(OWNER, &format!("'{PITFS}' -s '{}' snap b", store.display()));
+    let socket = fs::metadata(store.join("control")).unwrap();
+    assert!(socket.file_type().is_socket());
+    assert_eq!((socket.uid(), socket.mode() & 0o7777), (OWNER, 0o600));
+    mounted.umount();
+    assert!(mount(&["-o", "trust_owner"]).status.success());
+    mounted.umount();
+    assert!(owners().iter().all(|owner| *owner == OWNER), "{:?}", owners());
+    does(OWNER, &format!("'{PITFS}' -s '{}' check", store.display()));
+    // What belongs to a third one is nobody's.
+    chown(store.join("journal"), Some(STRANGER), None).unwrap();
+    let said = mounted.fails(1, ["--trust-owner", "list"]);
+    assert!(said.contains("belongs to user 65534"), "{said}");
+}
+
+/// A directory in which others may make files: theirs are not taken for the store's.
+#[test]
+fn files_of_others_in_roots_store_are_refused() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = Mounted::unmounted();
+    mounted.ok(["snap", "a"]);
+    chown(mounted.store(), Some(OWNER), None).unwrap();
+    // The directory may be another's, if root has made all that is in it.
+    mounted.ok(["list"]);
+    mounted.mount(&[]);
+    mounted.umount();
+    let journal = mounted.store().join("journal");
+    chown(&journal, Some(OWNER), None).unwrap();
+    let said = mounted.fails(1, ["list"]);
+    assert!(said.contains("journal") && said.contains("belongs to user 1234"), "{said}");
+    chown(&journal, Some(0), None).unwrap();
+    mounted.check();
+}
+
+/// In a directory that anybody may write to, anybody can have a socket.
+#[test]
+fn nobody_else_answers_for_a_daemon() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = Mounted::unmounted();
+    fs::set_permissions(mounted.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(mounted.store(), fs::Permissions::from_mode(0o777)).unwrap();
+    let socket = mounted.store().join("control");
+    let script = format!(
+        "exec python3 -c 'import socket; s=socket.socket(socket.AF_UNIX); s.bind(\"{0}\"); s.listen(); c=s.accept()[0]; \
+         c.recv(1000)'",
+        socket.display()
+    );
+    let mut other = Command::new("sh").arg("-c").arg(script).uid(STRANGER).gid(STRANGER).spawn().unwrap();
+    wait_for("the socket of another user", || socket.exists());
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let said = mounted.fails(1, ["list"]);
+    assert!(said.contains("user 65534") && said.contains("answers"), "{said}");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    mounted.ok(["list"]);
+}
