@@ -79,7 +79,7 @@ fn the_man_page_has_every_verb_with_its_options_and_no_others() {
     let page = read("man/pitfs.8");
     let commands = section(&page, ".Sh COMMANDS");
     let common: BTreeSet<String> =
-        ["-s", "--store", "-h", "--help", "--json"].into_iter().map(str::to_string).collect();
+        ["-s", "--store", "-h", "--help", "--json", "--trust-owner"].into_iter().map(str::to_string).collect();
     let top = options(&{
         let mut command = command();
         command.build();

@@ -160,7 +160,8 @@ pub(super) fn open_directory(path: &Path) -> Result<Arc<Directory>> {
         Ok(Some((_, owner))) if owner != 0 => {
             let shown = path.display();
             let text = format!(
-                "the store {shown} belongs to user {owner}, who could have root read or change by it what is not his: work on it as                  that user or, if you trust him as yourself, with --trust-owner (`-o trust_owner` to mount it)"
+                "the store {shown} belongs to user {owner}, who could have root read or change by it what is not his: work on it as \
+                 that user or, if you trust him as yourself, with --trust-owner (`-o trust_owner` to mount it)"
             );
             Err(Error::Refused(Errno::PERM, text))
         }
