@@ -10,6 +10,7 @@ mod check;
 mod copies;
 mod copy_out;
 mod descent;
+mod host;
 mod identity;
 mod kernel;
 mod lock;
@@ -147,6 +148,11 @@ impl Daemon {
     /// The user to whom the store's directory belongs.
     pub fn owner(&self) -> u32 {
         self.lock.directory().owner()
+    }
+
+    /// Whether the store is that of whoever runs this, or of somebody who is trusted like him.
+    fn is_own(&self) -> bool {
+        identity::is_own(self.lock.directory())
     }
 
     pub fn views(&self) -> &Arc<Views> {

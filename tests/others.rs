@@ -362,3 +362,34 @@ fn nobody_else_answers_for_a_daemon() {
     other.wait().unwrap();
     mounted.ok(["list"]);
 }
+
+/// A store says where its archive is. That counts for its owner, and for nobody who only looks into it.
+#[test]
+fn a_store_has_nobody_else_look_where_it_says() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = Mounted::unmounted();
+    let (place, store) = (mounted.dir.path().display().to_string(), mounted.store().display().to_string());
+    fs::set_permissions(mounted.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::remove_dir_all(mounted.store()).unwrap();
+    does(OWNER, &format!("'{PITFS}' create '{store}'; '{PITFS}' -s '{store}' roll --archive '{place}/archive'"));
+    does(OWNER, &format!("'{PITFS}' -s '{store}' roll; chmod -R a+rwX '{store}' '{place}/archive'"));
+    let archive = mounted.dir.path().join("archive");
+    let names = || -> Vec<_> {
+        let mut names: Vec<_> = fs::read_dir(&archive).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    fs::remove_file(archive.join("index.redb")).unwrap_or_default();
+    let before = names();
+    let said = as_user(STRANGER, STRANGER, &format!("'{PITFS}' -s '{store}' status"));
+    let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    assert!(said.contains("has been elsewhere") && said.contains("archive attach"), "{said}");
+    assert_eq!(names(), before);
+    let roll = as_user(STRANGER, STRANGER, &format!("'{PITFS}' -s '{store}' roll"));
+    assert!(!roll.status.success() && names() == before);
+    // Asked for, it is looked at.
+    does(STRANGER, &format!("'{PITFS}' -s '{store}' archive attach '{place}/archive'"));
+    does(OWNER, &format!("'{PITFS}' -s '{store}' archive verify"));
+}

@@ -87,7 +87,12 @@ fn copy(path: &Path, directory: &Path, name: &str) -> Result<()> {
     let temporary = directory.join(format!(".{name}.new"));
     let write = || {
         let mut source = crate::media::open_regular(path)?;
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        // What is left of one that was interrupted, or was put there.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         std::io::copy(&mut source, &mut file)?;
         file.sync_all()
     };

@@ -9,7 +9,7 @@
 //! where a disk is not mounted, an empty directory has the path.
 
 use super::roll::check_continues;
-use super::{Daemon, OnProgress, Progress};
+use super::{Daemon, OnProgress, Progress, host};
 use crate::archive::{
     Archive, Broken, Increment, Label, Leftover, Mark, Reach, Survey, before_ids, check_writable, not_there,
     remove_index,
@@ -156,7 +156,7 @@ impl Daemon {
             Some(attached) if attached.id != label.archive => return Err(attached_already(&attached)),
             // Whoever reads in it goes on, and has it open.
             Some(attached) if attached.directory == directory => {
-                let archive = self.open_attached(views, &attached)?;
+                let archive = self.open_told(views, &attached)?;
                 let device = views.tree().device();
                 archive.refresh(&|mark| device.holds(views.base(), mark), &mut |_| Ok(()))?;
                 archive
@@ -244,8 +244,22 @@ impl Daemon {
         Archive::open(directory, label, base, index_entry, &|mark| device.holds(base, mark), &mut tell)
     }
 
-    /// The archive that is attached, opened if it is not; an error says why that cannot be.
+    /// The archive that is attached, opened if it is not; an error says why that cannot be. Where it is, the store says: that
+    /// counts for whom it is his own, on a machine on which somebody has said so.
     pub(super) fn open_attached(&self, views: &Views, record: &ArchiveRecord) -> Result<Arc<Archive>> {
+        if self.archive(views).is_none() && !(self.is_own() && host::is_among(&record.hosts)) {
+            let shown = record.directory.display();
+            let text = format!(
+                "this store has been elsewhere, and so nothing is read at {shown} only because it says that its archive is there: if it \
+                 is, `pitfs archive attach {shown}`"
+            );
+            return Err(refused(Errno::PERM, text));
+        }
+        self.open_told(views, record)
+    }
+
+    /// The same where whoever asks has said where the archive is.
+    fn open_told(&self, views: &Views, record: &ArchiveRecord) -> Result<Arc<Archive>> {
         if let Some(archive) = self.archive(views) {
             match archive.check_there() {
                 Ok(()) => return Ok(archive),

@@ -149,6 +149,12 @@ pub fn trusts_owners() -> bool {
     TRUSTS_OWNERS.load(Ordering::Relaxed)
 }
 
+/// Whether a store is that of whoever runs this, or of somebody who is trusted like him.
+pub(super) fn is_own(directory: &Directory) -> bool {
+    let us = rustix::process::geteuid().as_raw();
+    trusts_owners() || directory.look(IDENTITY).is_ok_and(|found| found.is_some_and(|(_, owner)| owner == us))
+}
+
 /// Opens the directory of a store, or of one that is to be made. EPERM to root where the store is another user's.
 pub(super) fn open_directory(path: &Path) -> Result<Arc<Directory>> {
     let opened = path.canonicalize().and_then(|path| Directory::open(&path));

@@ -14,7 +14,7 @@ mod plan;
 pub use plan::RollPlan;
 
 use super::archives::{attached_already, refused};
-use super::{Daemon, OnProgress, Progress};
+use super::{Daemon, OnProgress, Progress, host};
 use crate::archive::{Archive, LEVEL, Reach, check_writable, explain_no_room, file_name};
 use crate::device::{ArchiveRecord, SnapOptions, Snapshot, SnapshotRef, SnapshotState};
 use crate::error::{Errno, Error, Result};
@@ -174,7 +174,9 @@ impl Daemon {
 
     /// Notes how far the archive leads, and what is being saved to it or, if that is nothing, which times it has.
     pub(super) fn note_archive(&self, views: &Views, archive: &Archive, saving: &[Snapshot]) -> Result<()> {
+        let before = self.archive_record(views)?.filter(|before| before.id == archive.id());
         let record = ArchiveRecord {
+            hosts: host::with_this(before.map(|before| before.hosts).unwrap_or_default()),
             directory: archive.directory().to_path_buf(),
             id: archive.id(),
             anchor: archive.tip().map(|tip| SnapshotRef { epoch: tip.epoch, id: tip.id }),

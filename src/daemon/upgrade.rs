@@ -11,9 +11,9 @@
 
 use super::archives::is_without_archive;
 use super::identity::{FORMAT, Identity, OLDEST, Step, open_directory, read_identity, write_identity};
-use super::{Daemon, Lock, OnProgress, Use};
+use super::{Daemon, Lock, OnProgress, Use, host};
 use crate::archive::{Label, Survey, check_writable, lock, not_there, remove_index};
-use crate::device::{BaseId, BaseRecord, SnapshotRef, downgrade, upgrade};
+use crate::device::{ArchiveRecord, BaseId, BaseRecord, SnapshotRef, downgrade, upgrade};
 use crate::error::{Errno, Error, Result};
 use crate::media::{Directory, DiskDir, MediaDir, ScratchDir};
 use crate::meta::Reserve;
@@ -70,10 +70,17 @@ impl Daemon {
             is_used |= archive.is_some_and(|given| directory.starts_with(given));
             match daemon.attach(&views, &directory, progress) {
                 Ok(_) => report.archives.push(directory),
-                Err(error) => report.problems.push(format!(
-                    "the archive {} was not brought over: {error}; `pitfs archive attach DIR` does that when it is there",
-                    directory.display()
-                )),
+                Err(error) => {
+                    report.problems.push(format!(
+                        "the archive {} was not brought over: {error}; `pitfs archive attach DIR` does that when it is there",
+                        directory.display()
+                    ));
+                    // Whoever upgrades here has said where it is.
+                    if let Some(record) = daemon.archive_record(&views)? {
+                        let hosts = host::with_this(record.hosts.clone());
+                        views.set_archive(Some(ArchiveRecord { hosts, ..record }), None)?;
+                    }
+                }
             }
         }
         if let Some(given) = archive.filter(|_| !is_used) {

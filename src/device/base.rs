@@ -125,6 +125,9 @@ pub struct ArchiveRecord {
     pub anchor: Option<SnapshotRef>,
     /// Snapshots whose increments are being saved.
     pub saving: Vec<SnapshotRef>,
+    /// The machines on which somebody has said that the archive is there, the last one behind.
+    #[serde(default)]
+    pub hosts: Vec<Id>,
 }
 
 impl ArchiveRecord {

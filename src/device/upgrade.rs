@@ -334,6 +334,7 @@ fn new_base(
         id: before_ids::archive(seed, base),
         anchor: anchor.and_then(|anchor| reference(base, anchor)),
         saving: saving.into_iter().filter_map(|epoch| reference(base, epoch)).collect(),
+        hosts: Vec::new(),
     });
     BaseRecord { name, time, clone_of, mirror, eras, archive, deleting, id }
 }
@@ -352,7 +353,7 @@ fn old_base(new: BaseRecord) -> Result<BaseRecord3> {
             format!("format 3 cannot name the archive {shown}, which is not UTF-8; `pitfs archive detach` comes first");
         return Err(Error::Refused(Errno::INVAL, text));
     }
-    let archive = archive.map(|ArchiveRecord { directory, id: _, anchor, saving }| ArchiveRecord3 {
+    let archive = archive.map(|ArchiveRecord { directory, id: _, anchor, saving, hosts: _ }| ArchiveRecord3 {
         directory,
         anchor: anchor.map(|anchor| anchor.epoch),
         saving: saving.into_iter().map(|saving| saving.epoch).collect(),

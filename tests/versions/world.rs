@@ -256,7 +256,7 @@ impl World {
             let saved = tree.device().save_increment(directory, pair, 1, &mut |_| Ok(())).unwrap();
             archive.append(saved, &mut |_| Ok(())).unwrap();
             let (directory, anchor) = (directory.to_path_buf(), Some(pair.1.as_ref()));
-            let record = ArchiveRecord { directory, id: archive.id(), anchor, saving: Vec::new() };
+            let record = ArchiveRecord { directory, id: archive.id(), anchor, saving: Vec::new(), hosts: Vec::new() };
             self.views.set_archive(Some(record), Some(&archive.marks_after(0))).unwrap();
         }
         for snapshot in self.views.snapshots().unwrap() {
