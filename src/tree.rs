@@ -34,7 +34,6 @@ mod unchanged;
 mod versions;
 mod xattr;
 
-pub use crate::meta::shown;
 pub use attributes::{Change, SetTime};
 pub use behind::Sent;
 pub use changed::{ChangedTracks, bitmap};

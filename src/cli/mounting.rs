@@ -6,11 +6,12 @@ pub use umount::umount;
 
 use super::args::Mount;
 use super::json::put_file;
-use super::output::print_json;
+use super::output::{print_json, tell_as_it_is};
 use crate::control::{Listening, Server};
 use crate::daemon::{Daemon, Use, is_dead};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Options, check_mount_point, free, mount_at, parse_options};
+use crate::shown::shown_file;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -84,7 +85,7 @@ impl Background {
             return Ok(None);
         }
         let path = store.join(LOG);
-        let failed = |error| Error::media(format!("opening the daemon's log {}", path.display()), error);
+        let failed = |error| Error::media(format!("opening the daemon's log {}", shown_file(&path)), error);
         if path.metadata().is_ok_and(|found| found.is_file() && found.len() > LOG_BYTES_MAX) {
             std::fs::rename(&path, store.join(OLD_LOG)).map_err(failed)?;
         }
@@ -214,7 +215,7 @@ fn widen_limits() -> Result<()> {
 /// What is left at the mount point of a daemon of this store, whose lock we have: it can only be dead.
 fn clear_dead(mount_point: &Path, store: &Path) -> Result<()> {
     while let Some(mount) = mount_at(mount_point).filter(|mount| mount.is_pitfs()) {
-        let shown = mount_point.display();
+        let shown = shown_file(mount_point);
         if mount.shows(store) {
             log::warn!("the daemon that had this store mounted at {shown} was killed; that mount is taken away");
             free(&mount)?;
@@ -229,7 +230,7 @@ fn clear_dead(mount_point: &Path, store: &Path) -> Result<()> {
 
 fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool> {
     let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|error| Error::media(format!("looking at {}", path.display()), error))
+        std::path::absolute(path).map_err(|error| Error::media(format!("looking at {}", shown_file(path)), error))
     };
     let failed = |error| Error::media("starting the daemon", error);
     let mut command = Command::new(crate::fuse::program());
@@ -251,7 +252,7 @@ fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool>
     }
     if line.trim() == READY {
         // Warnings of the beginning; the rest is in its log.
-        eprint!("{said}");
+        tell_as_it_is(&said);
         return Ok(true);
     }
     child.wait().map_err(failed)?;

@@ -6,6 +6,7 @@
 use super::{PROTOCOL, REQUEST_BYTES_MAX, Reply, Request, SOCKET, receive, send, serve};
 use crate::daemon::{Daemon, Progress};
 use crate::error::{Errno, Error, Result};
+use crate::shown::shown_file;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use parking_lot::{Condvar, Mutex};
 use std::fs::{File, Permissions};
@@ -47,7 +48,7 @@ impl Listening {
     /// For a store whose lock this process has.
     pub fn begin(store: &Path) -> Result<Listening> {
         let path = store.join(SOCKET);
-        let failed = |error| Error::media(format!("opening the control socket {}", path.display()), error);
+        let failed = |error| Error::media(format!("opening the control socket {}", shown_file(&path)), error);
         // Whatever is there is left over.
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
@@ -82,7 +83,7 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
-            log::warn!("{} stays behind: {error}", self.path.display());
+            log::warn!("{} stays behind: {error}", shown_file(&self.path));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What makes a directory a store: a file that says so, with the format's version.
 
 use crate::error::{Errno, Error, Result};
+use crate::shown::shown_file;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -26,20 +27,20 @@ impl Made {
             if let Err(error) = std::fs::remove_file(self.path.join(name))
                 && error.kind() != io::ErrorKind::NotFound
             {
-                log::warn!("{} stays behind: {error}", self.path.join(name).display());
+                log::warn!("{} stays behind: {error}", shown_file(&self.path.join(name)));
             }
         }
         if self.directory
             && let Err(error) = std::fs::remove_dir(&self.path)
         {
-            log::warn!("{} stays behind: {error}", self.path.display());
+            log::warn!("{} stays behind: {error}", shown_file(&self.path));
         }
     }
 }
 
 /// Makes sure that the directory is there and has nothing in it that is not ours.
 pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
-    let shown = path.display();
+    let shown = shown_file(path);
     match std::fs::read_dir(path) {
         // Before what else is there, such as the log of a daemon.
         Ok(_) if path.join(IDENTITY).symlink_metadata().is_ok() => Err(Error::Refused(
@@ -56,7 +57,7 @@ pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
                         Errno::NOTEMPTY,
                         format!(
                             "{shown} is not empty (it has {}); a store needs a directory of its own",
-                            name.to_string_lossy()
+                            shown_file(name.as_ref())
                         ),
                     ));
                 }
@@ -122,7 +123,7 @@ pub(super) fn write_identity(path: &Path, identity: Identity) -> Result<()> {
 }
 
 pub(super) fn explain_missing(path: &Path, error: io::Error) -> Error {
-    let shown = path.display();
+    let shown = shown_file(path);
     match error.kind() {
         io::ErrorKind::NotFound => {
             let text = format!("there is no store at {shown}; make one with `pitfs create {shown}`");
@@ -139,7 +140,7 @@ pub fn is_store(path: &Path) -> bool {
 
 /// Checks that the directory is a store of the format that this program works with.
 pub(super) fn check(path: &Path) -> Result<()> {
-    let shown = path.display();
+    let shown = shown_file(path);
     match read_identity(path)? {
         Identity { format: FORMAT, step: Step::None | Step::Upgraded } => Ok(()),
         Identity { format: FORMAT, step: Step::Upgrading | Step::Undoing } => Err(Error::Store(format!(
@@ -155,7 +156,7 @@ pub(super) fn check(path: &Path) -> Result<()> {
 
 /// What the directory says of itself, if it is a store of a format that this program knows.
 pub(super) fn read_identity(path: &Path) -> Result<Identity> {
-    let shown = path.display();
+    let shown = shown_file(path);
     let file = path.join(IDENTITY);
     let text = match std::fs::read(&file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -171,13 +172,13 @@ pub(super) fn read_identity(path: &Path) -> Result<Identity> {
             );
             return Err(Error::Refused(Errno::INVAL, text));
         }
-        Err(error) => return Err(Error::media(format!("reading {}", file.display()), error)),
+        Err(error) => return Err(Error::media(format!("reading {}", shown_file(&file)), error)),
     };
     let mut lines = text.lines();
     let damaged = || {
         Error::Store(format!(
             "{} is damaged: it should begin with `{FIRST_LINE}` and the format's number",
-            file.display()
+            shown_file(&file)
         ))
     };
     if lines.next() != Some(FIRST_LINE) {

@@ -10,6 +10,7 @@
 
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Device, MountInfo, mounts, unescape};
+use crate::shown::shown_file;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -67,7 +68,7 @@ impl std::fmt::Display for Holder {
         match &self.uses {
             Use::Command | Use::Closed | Use::Failed(_) => Ok(()),
             Use::Starting => write!(f, ", which opens it to mount it"),
-            Use::Mounted { at, .. } => write!(f, ", mounted at {}", at.display()),
+            Use::Mounted { at, .. } => write!(f, ", mounted at {}", shown_file(at)),
             Use::Closing => write!(f, ", which writes what is left and closes it"),
         }
     }
@@ -143,7 +144,7 @@ fn read_note(mut file: &File) -> std::io::Result<(Option<u32>, Use)> {
 /// What the last note says, whether whoever wrote it is there or not.
 pub fn last_use(store: &Path) -> Result<Use> {
     let name = store.join(LOCK);
-    let failed = |error| Error::media(format!("reading {}", name.display()), error);
+    let failed = |error| Error::media(format!("reading {}", shown_file(&name)), error);
     let file = File::open(&name).map_err(failed)?;
     Ok(read_note(&file).map_err(failed)?.1)
 }
@@ -151,7 +152,7 @@ pub fn last_use(store: &Path) -> Result<Use> {
 /// Who has a store open now.
 pub fn holder(store: &Path) -> Result<Option<Holder>> {
     let name = store.join(LOCK);
-    let failed = |error| Error::media(format!("looking at {}", name.display()), error);
+    let failed = |error| Error::media(format!("looking at {}", shown_file(&name)), error);
     let file = match File::open(&name) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(failed)?,
@@ -245,7 +246,7 @@ impl<'a> Patience<'a> {
         wait_a_moment(self.start.elapsed());
         let Some(holder) = holder(self.store)? else { return Ok(()) };
         let waited = self.start.elapsed();
-        let shown = self.store.display();
+        let shown = shown_file(self.store);
         if holder.is_ending.is_some() && waited > WAIT_FOR_MOUNT {
             let text = format!(
                 "the store {shown} is in use by {holder}, which was killed and cannot end; `pitfs umount {shown}` frees it"
@@ -306,7 +307,7 @@ impl Lock {
     /// Takes the lock if nobody has it. The directory has to be there.
     pub fn try_take(store: &Path, uses: &Use) -> Result<Option<Lock>> {
         let name = store.join(LOCK);
-        let failed = |error| Error::media(format!("locking {}", name.display()), error);
+        let failed = |error| Error::media(format!("locking {}", shown_file(&name)), error);
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&name).map_err(failed)?;

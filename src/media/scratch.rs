@@ -2,6 +2,7 @@
 
 use super::{DiskDir, Media, MediaDir, Room, open_regular};
 use crate::limits::BLOCK_BYTES;
+use crate::shown::shown_file;
 use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use std::collections::{BTreeMap, BTreeSet};
@@ -200,7 +201,7 @@ impl MediaDir for ScratchDir {
     }
 
     fn describe(&self) -> String {
-        self.path.display().to_string()
+        shown_file(&self.path).to_string()
     }
 }
 
