@@ -30,7 +30,7 @@ pub fn main() -> ExitCode {
         }
         // The name that this program was called by.
         Err(wrong) if plain(&wrong.to_string()) != wrong.to_string() => {
-            output::tell_as_it_is(&wrong.to_string());
+            output::tell_lines(&wrong.to_string());
             return ExitCode::from(WRONG_USAGE);
         }
         Err(wrong) => wrong.exit(),

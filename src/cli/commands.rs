@@ -16,7 +16,7 @@ use super::{command, mounting};
 use crate::control::{Answer, Snap, Target, Verb, ask, locate_store};
 use crate::daemon::{CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, is_store, resolved};
 use crate::error::{Errno, Error, Result};
-use crate::shown::shown_file;
+use crate::shown::{line, shown_file};
 use crate::tree::{CreateOptions, Difference, DifferenceKind};
 use serde_bytes::ByteBuf;
 use serde_json::json;
@@ -435,7 +435,7 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
         let increments = count(archive.increments.len() as u64, "increment");
         print(&format!("archive    {}, {increments}, {}\n", shown_file(&archive.directory), size(archive.bytes)))?;
         for problem in &archive.problems {
-            print(&format!("           {problem}\n"))?;
+            print(&format!("           {}\n", line(problem)))?;
         }
         if let (Some(first), Some(last)) = (archive.missing.first(), archive.missing.last()) {
             print(&format!(
@@ -489,7 +489,7 @@ fn check(store: &Target, args: &args::Check) -> Result<bool> {
     }
     let CheckReport { inodes, names, tracks, read_bytes, snapshots, problems } = &report;
     for problem in problems {
-        print(&format!("{}\n", problem.text))?;
+        print(&format!("{}\n", line(&problem.text)))?;
         for damaged in problem.paths.iter().take(PATHS_SHOWN) {
             print(&format!("    damaged: {}\n", path(damaged)))?;
         }

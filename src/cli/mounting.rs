@@ -6,7 +6,7 @@ pub use umount::umount;
 
 use super::args::Mount;
 use super::json::put_file;
-use super::output::{print_json, tell_as_it_is};
+use super::output::{print_json, tell_lines};
 use crate::control::{Listening, Server};
 use crate::daemon::{Daemon, Use, is_dead};
 use crate::error::{Errno, Error, Result};
@@ -252,11 +252,17 @@ fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool>
     }
     if line.trim() == READY {
         // Warnings of the beginning; the rest is in its log.
-        tell_as_it_is(&said);
+        tell_lines(&said);
         return Ok(true);
     }
     child.wait().map_err(failed)?;
-    let said = said.trim().trim_start_matches("pitfs: ").to_string();
+    // What it has to say of itself is its last line; those before it are warnings.
+    let (before, said) =
+        said.trim_end().rsplit_once('\n').map_or((None, said.trim()), |(before, said)| (Some(before), said));
+    if let Some(before) = before {
+        tell_lines(&format!("{before}\n"));
+    }
+    let said = said.trim_start_matches("pitfs: ").to_string();
     if said.is_empty() {
         return Err(Error::Store("the daemon ended without a word".into()));
     }

@@ -16,18 +16,17 @@ pub fn print(text: &str) -> Result<()> {
     write(plain(text).as_bytes())
 }
 
-/// Says something beside the answer, to standard error.
+/// Says something beside the answer, in one line of standard error.
 pub fn tell(text: impl fmt::Display) {
-    tell_as_it_is(&format!("pitfs: {text}\n"));
+    tell_lines(&format!("pitfs: {}\n", line(&text.to_string())));
 }
 
-/// Tells each problem, in a line of its own.
 pub fn tell_all<'a>(problems: impl IntoIterator<Item = &'a String>) {
-    problems.into_iter().for_each(|problem| tell(line(problem)));
+    problems.into_iter().for_each(tell);
 }
 
-/// Tells whole lines.
-pub fn tell_as_it_is(text: &str) {
+/// Passes whole lines on to standard error.
+pub fn tell_lines(text: &str) {
     eprint!("{}", plain(text));
 }
 
@@ -55,7 +54,7 @@ pub fn print_error_json(errno: Errno, message: &str) {
     let number = errno.raw_os_error();
     let name = format!("{:?}", nix::errno::Errno::from_raw(number));
     let value = serde_json::json!({ "error": { "errno": name, "number": number, "message": message } });
-    tell_as_it_is(&format!("{}\n", json_plain(&value.to_string())));
+    tell_lines(&format!("{}\n", json_plain(&value.to_string())));
 }
 
 /// A path inside the store as text.
@@ -151,7 +150,7 @@ impl Display {
             Some(bar) => bar.set_message(text()),
             None if self.last_line.elapsed() >= LINE_INTERVAL => {
                 self.last_line = Instant::now();
-                tell_as_it_is(&format!("{}: {}\n", self.what, text()));
+                tell_lines(&format!("{}: {}\n", self.what, text()));
             }
             None => {}
         }

@@ -306,13 +306,13 @@ fn is_there(state: &State, base: BaseId) -> bool {
 impl Views {
     pub fn session(&self, name: &[u8]) -> Result<Session> {
         let record: Option<SessionRecord> = self.tree.device().look()?.meta().get(Table::Session, name)?;
-        let name = String::from_utf8_lossy(name).into_owned();
         match record {
-            Some(record) => Ok(Session { name, record }),
-            None => Err(refused(
-                Errno::NOENT,
-                format!("no session {name:?} is registered; `pitfs session register {name}` does that"),
-            )),
+            Some(record) => Ok(Session { name: String::from_utf8_lossy(name).into_owned(), record }),
+            None => {
+                let name = shown(name);
+                let text = format!("no session {name:?} is registered; `pitfs session register {name}` does that");
+                Err(refused(Errno::NOENT, text))
+            }
         }
     }
 
