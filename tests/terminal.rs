@@ -58,7 +58,7 @@ fn run(mounted: &Mounted, args: &[&OsStr]) -> Option<Value> {
 /// The bytes of a path in JSON.
 fn bytes_of(value: &Value, name: &str) -> Vec<u8> {
     match value[format!("{name}_hex")].as_str() {
-        Some(hex) => hex.as_bytes().chunks(2).map(|two| digits(two)).collect(),
+        Some(hex) => hex.as_bytes().chunks(2).map(digits).collect(),
         None => value[name].as_str().unwrap_or_else(|| panic!("{name} of {value}")).as_bytes().to_vec(),
     }
 }

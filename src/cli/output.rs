@@ -45,8 +45,15 @@ pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
 
 /// JSON that says the same with nothing hidden in it: outside of its texts there is no such character but the ends of lines.
 fn json_plain(json: &str) -> String {
-    let escaped = |c: char| if is_hidden(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    json.chars().map(escaped).collect()
+    let mut text = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        match is_hidden(c) && c != '\n' {
+            // All of them have four digits.
+            true => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => text.push(c),
+        }
+    }
+    text
 }
 
 /// Prints what failed as one line of JSON to standard error.

@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn many_paths_are_counted() {
         let paths = [&b""[..], b"a b", b"\xff"];
-        assert_eq!(shown_all(paths, 3), "\"/\" \"a b\" \"\u{fffd}\"");
+        assert_eq!(shown_all(paths, 3), "\"/\" \"a b\" \"\\xff\"");
         assert_eq!(shown_all(paths, 1), "\"/\" and 2 more");
     }
 }
