@@ -23,6 +23,7 @@ pub use reach::Reach;
 pub use shorten::Merged;
 
 use crate::error::{Errno, Error, Result};
+use crate::shown::shown_file;
 use std::path::{Path, PathBuf};
 
 /// One increment of an archive.
@@ -42,7 +43,7 @@ pub fn open_named(path: &Path) -> Result<Reader> {
     let name = path.file_name().unwrap_or_default();
     match name == is.as_str() || name == catalog::old_file_name(&header.from).as_str() {
         true => Ok(reader),
-        false => Err(Error::corrupt(path.display().to_string(), format!("it is not what its name says, but {is}"))),
+        false => Err(Error::corrupt(shown_file(path).to_string(), format!("it is not what its name says, but {is}"))),
     }
 }
 
@@ -59,7 +60,7 @@ impl Increment {
             return Ok(reader);
         }
         let is = file_name(&reader.header().from, &reader.header().to);
-        Err(Error::corrupt(self.path.display().to_string(), format!("it is not what its name says, but {is}")))
+        Err(Error::corrupt(shown_file(&self.path).to_string(), format!("it is not what its name says, but {is}")))
     }
 
     /// Whether it was saved before there were ids.
@@ -69,7 +70,7 @@ impl Increment {
 }
 
 fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
-    Error::media(format!("{doing} {}", path.display()), error)
+    Error::media(format!("{doing} {}", shown_file(path)), error)
 }
 
 /// What a full disk met while something was written to an archive, in words: not the store's disk is full.
@@ -80,7 +81,7 @@ pub fn explain_no_room(directory: &Path, error: Error) -> Error {
     let text = format!(
         "there is no room in the archive {}: {error}. What was saved before is whole, and nothing was freed for this. Make room on \
          its disk, or let its oldest times go (`pitfs archive prune`), and run this again",
-        directory.display()
+        shown_file(directory)
     );
     Error::Refused(error.errno(), text)
 }
@@ -88,7 +89,7 @@ pub fn explain_no_room(directory: &Path, error: Error) -> Error {
 /// That increments can be saved to a directory, and removed from it.
 pub fn check_writable(directory: &Path) -> Result<()> {
     use rustix::fs::{Access, AtFlags, CWD, accessat};
-    let (shown, wanted) = (directory.display(), Access::WRITE_OK | Access::EXEC_OK);
+    let (shown, wanted) = (shown_file(directory), Access::WRITE_OK | Access::EXEC_OK);
     let why = match accessat(CWD, directory, wanted, AtFlags::EACCESS) {
         Ok(()) => return Ok(()),
         Err(Errno::ROFS) => "its file system is mounted read-only",

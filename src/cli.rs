@@ -10,8 +10,11 @@ mod output;
 pub use args::command;
 
 use crate::error::{Errno, Error};
+use crate::shown::{line, plain};
 use args::Args;
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
+use std::io::Write;
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
@@ -19,26 +22,56 @@ const WRONG_USAGE: u8 = 2;
 
 pub fn main() -> ExitCode {
     // A reader that has seen enough, like `head`, ends us quietly.
-    let args = match Args::try_parse() {
+    let args = match Args::try_parse().map_err(shown_wrong) {
         Ok(args) => args,
         Err(wrong) if wrong.use_stderr() && std::env::args_os().any(|arg| arg == "--json") => {
             output::print_error_json(Errno::INVAL, wrong.to_string().trim());
+            return ExitCode::from(WRONG_USAGE);
+        }
+        // The name that this program was called by.
+        Err(wrong) if plain(&wrong.to_string()) != wrong.to_string() => {
+            output::tell_lines(&wrong.to_string());
             return ExitCode::from(WRONG_USAGE);
         }
         Err(wrong) => wrong.exit(),
     };
     let as_json = args.json;
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("PITFS_LOG", "warn,fuser=error"))
-        .format_target(false)
+        .format(|out, record| writeln!(out, "[{:<5}] {}", record.level(), line(&record.args().to_string())))
         .init();
     match commands::run(args) {
         Ok(is_all_well) => ExitCode::from(if is_all_well { 0 } else { FAILED }),
         Err(error) => {
             match as_json {
                 true => output::print_error_json(error.cause(), &error.to_string()),
-                false => eprintln!("pitfs: {error}"),
+                false => output::tell(&error),
             }
             ExitCode::from(if matches!(error, Error::Usage(_)) { WRONG_USAGE } else { FAILED })
         }
+    }
+}
+
+/// What is wrong with a command line, whose words it repeats.
+fn shown_wrong(mut wrong: clap::Error) -> clap::Error {
+    let kept = wrong.context().filter_map(|(kind, value)| Some((kind, shown_value(value)?)));
+    for (kind, value) in kept.collect::<Vec<(ContextKind, ContextValue)>>() {
+        wrong.insert(kind, value);
+    }
+    wrong
+}
+
+/// `None` where it can stay.
+fn shown_value(value: &ContextValue) -> Option<ContextValue> {
+    match value {
+        ContextValue::String(text) => Some(ContextValue::String(line(text).into_owned())),
+        ContextValue::Strings(texts) => {
+            Some(ContextValue::Strings(texts.iter().map(|text| line(text).into_owned()).collect()))
+        }
+        // Advice that cannot be typed is none.
+        ContextValue::StyledStrs(texts) => {
+            let typed = texts.iter().filter(|text| line(&text.to_string()) == text.to_string());
+            Some(ContextValue::StyledStrs(typed.cloned().collect()))
+        }
+        _ => None,
     }
 }

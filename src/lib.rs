@@ -2,7 +2,7 @@
 //!
 //! Layers, from the top; calls go down this list and never up:
 //! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `archive`, `journal`,
-//! `meta`, `media`. Below all of them are `clock`, `error`, `id`, `limits`, `purpose` and `system`.
+//! `meta`, `media`. Below all of them are `clock`, `error`, `id`, `limits`, `purpose`, `shown` and `system`.
 //! `docs/design.md` says what each knows and what it does not.
 
 pub mod archive;
@@ -20,6 +20,7 @@ pub mod logstore;
 pub mod media;
 pub mod meta;
 pub mod purpose;
+pub mod shown;
 pub(crate) mod system;
 pub mod tree;
 pub mod view;

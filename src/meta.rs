@@ -25,7 +25,6 @@ pub use kv::{Kv, Stored};
 #[cfg(debug_assertions)]
 pub use lookups::lookups;
 pub use overlay::Overlay;
-pub use path::shown;
 pub use reserve::Reserve;
 
 use crate::error::{Error, Result};

@@ -36,7 +36,6 @@ mod unchanged;
 mod versions;
 mod xattr;
 
-pub use crate::meta::shown;
 pub use access::Asker;
 pub use attributes::{Change, SetTime};
 pub use behind::Sent;

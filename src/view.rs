@@ -27,6 +27,7 @@ pub use session::{RegisterOptions, Session, SessionRecord, SnapRequest};
 use crate::device::{BaseId, Changing, Epoch, InodeNo, LIVE, Moment, Point, Snapshot, State, in_base};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BASES_MAX, VIEW_BITS, VIEWS_PASSING};
+use crate::shown::shown;
 use crate::tree::{ROOT, Tree};
 use std::sync::{Arc, OnceLock};
 
@@ -204,7 +205,7 @@ impl Views {
 
     /// Says that there is no snapshot of this name, and which other bases have one.
     fn no_snapshot(&self, name: &[u8]) -> Result<Error> {
-        let name = String::from_utf8_lossy(name);
+        let (name, shown) = (String::from_utf8_lossy(name), shown(name));
         let look = self.tree.device().look()?;
         let mut others = Vec::new();
         for (base, record) in look.bases() {
@@ -220,7 +221,7 @@ impl Views {
             (None, [other]) => format!("the base {other:?} has one: `-s STORE:{other}` says that it is meant"),
             (None, _) => format!("the bases {} have one: `-s STORE:BASE` says which is meant", others.join(", ")),
         };
-        Ok(refused(Errno::NOENT, format!("there is no snapshot named {name:?}; {hint}")))
+        Ok(refused(Errno::NOENT, format!("there is no snapshot named {shown:?}; {hint}")))
     }
 
     /// The moment of `live` or of a snapshot, by name.

@@ -10,6 +10,7 @@ use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::ARCHIVE_READERS_MAX;
 use crate::meta::{Pair, Stored, Table};
+use crate::shown::shown_file;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -117,7 +118,7 @@ impl Archive {
     pub fn close(&self) {
         self.index.close();
         if let Err(errno) = rustix::fs::flock(&self.lock, rustix::fs::FlockOperation::Unlock) {
-            log::warn!("unlocking the archive {}: {errno}", self.directory.display());
+            log::warn!("unlocking the archive {}: {errno}", shown_file(&self.directory));
         }
     }
 
@@ -194,15 +195,15 @@ impl Archive {
     /// Whether an increment is of this base, and the one that its name says.
     pub(super) fn check_origin(&self, path: &Path, name: &str, header: Header) -> Result<Header> {
         if header.store != self.label.store {
-            return Err(Error::Store(format!("{} is an increment of another store", path.display())));
+            return Err(Error::Store(format!("{} is an increment of another store", shown_file(path))));
         }
         if header.base_id != self.label.base || header.base != self.base {
-            let text = format!("{} is an increment of another base, {:?}", path.display(), header.base_name);
+            let text = format!("{} is an increment of another base, {:?}", shown_file(path), header.base_name);
             return Err(Error::Store(text));
         }
         let is = file_name(&header.from, &header.to);
         if name != is && name != old_file_name(&header.from) {
-            return Err(Error::Store(format!("{} is not what its name says, but {is}", path.display())));
+            return Err(Error::Store(format!("{} is not what its name says, but {is}", shown_file(path))));
         }
         Ok(header)
     }
@@ -336,7 +337,7 @@ impl Archive {
 
 /// The error for a directory in which the archive that was there is not.
 pub fn not_there(directory: &Path) -> Error {
-    let shown = directory.display();
+    let shown = shown_file(directory);
     let text = format!(
         "the archive {shown} is not there: the directory is missing or has no such archive; is its disk mounted? Make it available, or give it up with `pitfs archive detach`"
     );
@@ -352,7 +353,7 @@ pub fn lock(directory: &Path) -> Result<File> {
             Errno::BUSY,
             format!(
                 "the archive {} is in use by a copy of this store; unmount that one first, or end what it does",
-                directory.display()
+                shown_file(directory)
             ),
         )),
         Err(errno) => Err(failed("locking", directory, errno.into())),

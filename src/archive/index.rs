@@ -13,6 +13,7 @@ use super::{Entry, Header, Increment, failed};
 use crate::error::{Error, Result};
 use crate::media::{DiskDir, MediaDir, ScratchMedia};
 use crate::meta::{Kv, Overlay, Pair, Stored, Table, decode, encode, prefix_end};
+use crate::shown::shown_file;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -263,7 +264,7 @@ impl Index {
         if !self.is_aside()
             && let Err(error) = kv.trim(&DiskDir::new(&self.directory), FILE)
         {
-            log::warn!("{}: {error}", self.directory.join(FILE).display());
+            log::warn!("{}: {error}", shown_file(&self.directory.join(FILE)));
         }
         if kv.met_damage() { kv.reopen() } else { Ok(()) }
     }
@@ -279,7 +280,7 @@ fn open_or_create(directory: &Path) -> Result<Kv> {
         match media.open(FILE, false).map_err(opening).and_then(|file| with_tables(Kv::open(file, None)?)) {
             Ok(kv) => return Ok(kv),
             Err(Error::Corrupt { problem, .. }) => {
-                log::warn!("the index {} is damaged ({problem}); it is made anew", path.display());
+                log::warn!("the index {} is damaged ({problem}); it is made anew", shown_file(&path));
             }
             Err(error) => return Err(error),
         }

@@ -5,6 +5,7 @@ use super::chain::tip;
 use super::{Archive, Header, Holds, Increment, Reader, Tell, explain_no_room, failed, sync};
 use crate::error::{Error, Result};
 use crate::id::Id;
+use crate::shown::shown_file;
 use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -36,7 +37,9 @@ impl Archive {
         for one in &found {
             let to = self.directory.join(one.name());
             if broken.contains(&to) && to.is_file() {
-                result.left.push(format!("{} is damaged: remove it, then a whole one can be taken in", to.display()));
+                result
+                    .left
+                    .push(format!("{} is damaged: remove it, then a whole one can be taken in", shown_file(&to)));
                 continue;
             }
             if one.header.to.epoch > end
@@ -46,7 +49,7 @@ impl Archive {
                 continue;
             }
             if let Some(part) = here.iter().chain(&others).find(|part| would_hide(&one.header, &part.header)) {
-                let (path, name) = (one.path.display(), &part.header.from.name);
+                let (path, name) = (shown_file(&one.path), &part.header.from.name);
                 result.left.push(format!("{path} was merged over {name:?}, which the archive has and would lose"));
                 continue;
             }

@@ -4,6 +4,7 @@ use super::{failed, sync};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::media::{open_regular, rename_new, sync_directory};
+use crate::shown::shown_file;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -39,12 +40,12 @@ impl Label {
         }
         parse(&text).map(Some).map_err(|problem| match problem {
             Problem::Damaged => Error::corrupt(
-                path.display().to_string(),
+                shown_file(&path).to_string(),
                 "it is no label of an archive; remove it, and `pitfs archive attach` makes one anew",
             ),
             Problem::Newer(format) => Error::Store(format!(
                 "the archive {} has format {format}, and this pitfs knows formats up to {FORMAT}; use a newer pitfs",
-                directory.display()
+                shown_file(directory)
             )),
         })
     }

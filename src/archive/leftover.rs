@@ -6,6 +6,7 @@
 use super::catalog::SUFFIX;
 use super::{Archive, Increment, sync};
 use crate::error::Result;
+use crate::shown::shown_file;
 use std::path::{Path, PathBuf};
 
 /// A part of what was merged, which is still there. Nothing reads it.
@@ -52,8 +53,8 @@ impl Archive {
         let path = &leftover.increment.path;
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let merged = leftover.merged.display();
-                Some(format!("{}, which was merged into {merged}, cannot be removed: {error}", path.display()))
+                let merged = shown_file(&leftover.merged);
+                Some(format!("{}, which was merged into {merged}, cannot be removed: {error}", shown_file(path)))
             }
             _ => {
                 self.inner.write().leftovers.retain(|one| one.increment.path != *path);
@@ -71,7 +72,7 @@ fn remove_unfinished(directory: &Path, problems: &mut Vec<String>) -> usize {
     for entry in entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(unfinished)) {
         match std::fs::remove_file(entry.path()) {
             Ok(()) => removed += 1,
-            Err(error) => problems.push(format!("{} cannot be removed: {error}", entry.path().display())),
+            Err(error) => problems.push(format!("{} cannot be removed: {error}", shown_file(&entry.path()))),
         }
     }
     removed

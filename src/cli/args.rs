@@ -19,7 +19,8 @@ use std::path::PathBuf;
 PITFS_STORE it is the mount you stand in. See pitfs(8) for each command and pitfs(7) for the ideas.")]
 pub struct Args {
     /// The store, or a directory inside its mount; STORE:BASE means one base of several
-    #[arg(short, long, global = true, env = "PITFS_STORE", value_name = "STORE", value_hint = ValueHint::DirPath)]
+    #[arg(short, long, global = true, value_name = "STORE", value_hint = ValueHint::DirPath)]
+    #[arg(env = "PITFS_STORE", hide_env_values = true)]
     pub store: Option<PathBuf>,
     /// Print what was done, or found, as JSON, and errors too
     #[arg(long, global = true)]
@@ -102,7 +103,7 @@ pub struct Companion {
 }
 
 fn parse_role(name: &str) -> Result<Role, String> {
-    Role::named(name).ok_or_else(|| format!("{name} is no companion of a daemon"))
+    Role::named(name).ok_or_else(|| format!("{name:?} is no companion of a daemon"))
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

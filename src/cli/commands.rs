@@ -10,7 +10,7 @@ use self::delete::Told;
 use self::list::snapshot_row;
 use super::args::{Args, Verb as Args_};
 use super::json;
-use super::output::{Display, count, file, path, print, print_json, size, table};
+use super::output::{Display, count, file, path, print, print_json, size, table, tell, tell_all, write};
 use super::{args, output};
 use super::{command, mounting};
 use crate::control::{Answer, Snap, Target, Verb, ask, locate_store};
@@ -18,6 +18,7 @@ use crate::daemon::{
     CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, is_store, resolved, trust_owners,
 };
 use crate::error::{Errno, Error, Result};
+use crate::shown::{line, shown_file};
 use crate::tree::{CreateOptions, Difference, DifferenceKind};
 use serde_bytes::ByteBuf;
 use serde_json::json;
@@ -79,7 +80,7 @@ pub fn run(args: Args) -> Result<bool> {
         Args_::Completions(args) => {
             let mut text = Vec::new();
             clap_complete::generate(args.shell, &mut command(), "pitfs", &mut text);
-            print(&String::from_utf8_lossy(&text)).map(|()| true)
+            write(&text).map(|()| true)
         }
     }
 }
@@ -122,7 +123,7 @@ fn unexpected() -> Error {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|error| Error::media(format!("looking at {}", path.display()), error))
+    std::path::absolute(path).map_err(|error| Error::media(format!("looking at {}", shown_file(path)), error))
 }
 
 fn create(args: &args::Create) -> Result<bool> {
@@ -130,9 +131,9 @@ fn create(args: &args::Create) -> Result<bool> {
         Some(source) => {
             let source = source
                 .canonicalize()
-                .map_err(|error| Error::media(format!("looking at {}", source.display()), error))?;
+                .map_err(|error| Error::media(format!("looking at {}", shown_file(source)), error))?;
             if !source.is_dir() {
-                return Err(Error::Refused(Errno::NOTDIR, format!("{} is not a directory", source.display())));
+                return Err(Error::Refused(Errno::NOTDIR, format!("{} is not a directory", shown_file(&source))));
             }
             Some(source)
         }
@@ -172,10 +173,10 @@ fn create(args: &args::Create) -> Result<bool> {
         return Ok(true);
     };
     run_sync(&Target { store: directory.clone(), base: None }, options, "importing", args.json).inspect_err(|_| {
-        let shown = directory.display();
-        eprintln!(
-            "pitfs: the store {shown} was made and not all was brought in; `pitfs -s {shown} sync` goes on from here"
-        );
+        let shown = shown_file(&directory);
+        tell(format_args!(
+            "the store {shown} was made and not all was brought in; `pitfs -s {shown} sync` goes on from here"
+        ));
     })
 }
 
@@ -363,18 +364,10 @@ fn copy_out(target: &Target, options: RestoreOptions, as_json: bool) -> Result<b
 }
 
 fn warn(problems: &[String]) {
-    for problem in problems.iter().take(PROBLEMS_SHOWN) {
-        eprintln!("pitfs: {}", plain(problem));
-    }
+    tell_all(problems.iter().take(PROBLEMS_SHOWN));
     if problems.len() > PROBLEMS_SHOWN {
-        eprintln!("pitfs: and {} more; --json shows all", problems.len() - PROBLEMS_SHOWN);
+        tell(format_args!("and {} more; --json shows all", problems.len() - PROBLEMS_SHOWN));
     }
-}
-
-/// Text without what would confuse a terminal.
-fn plain(text: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escaped).collect()
 }
 
 /// Problems that are shown in text; JSON has them all.
@@ -420,10 +413,10 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
         return print_json(&json::status(&status)).map(|()| status.stopped.is_none());
     }
     let mounted =
-        status.mount_point.as_ref().map_or("not mounted".into(), |path| format!("mounted at {}", path.display()));
+        status.mount_point.as_ref().map_or("not mounted".into(), |path| format!("mounted at {}", shown_file(path)));
     print(&format!(
         "store      {}, {mounted}\ntracks     {}, {}\n",
-        status.store.display(),
+        shown_file(&status.store),
         size(status.track_bytes),
         match status.compression.as_str() {
             "none" => "not compressed".to_string(),
@@ -445,9 +438,9 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
     }
     for archive in &status.archives {
         let increments = count(archive.increments.len() as u64, "increment");
-        print(&format!("archive    {}, {increments}, {}\n", archive.directory.display(), size(archive.bytes)))?;
+        print(&format!("archive    {}, {increments}, {}\n", shown_file(&archive.directory), size(archive.bytes)))?;
         for problem in &archive.problems {
-            print(&format!("           {problem}\n"))?;
+            print(&format!("           {}\n", line(problem)))?;
         }
         if let (Some(first), Some(last)) = (archive.missing.first(), archive.missing.last()) {
             print(&format!(
@@ -482,7 +475,7 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
         print(&format!("\n{}", table(&rows)))?;
     }
     if let Some(stopped) = &status.stopped {
-        eprintln!("pitfs: {stopped}");
+        tell(stopped);
     }
     Ok(status.stopped.is_none())
 }
@@ -501,7 +494,7 @@ fn check(store: &Target, args: &args::Check) -> Result<bool> {
     }
     let CheckReport { inodes, names, tracks, read_bytes, snapshots, problems } = &report;
     for problem in problems {
-        print(&format!("{}\n", problem.text))?;
+        print(&format!("{}\n", line(&problem.text)))?;
         for damaged in problem.paths.iter().take(PATHS_SHOWN) {
             print(&format!("    damaged: {}\n", path(damaged)))?;
         }
@@ -525,7 +518,7 @@ fn sync(store: &Target, args: args::Sync) -> Result<bool> {
     let source = args
         .source
         .canonicalize()
-        .map_err(|error| Error::media(format!("looking at {}", args.source.display()), error))?;
+        .map_err(|error| Error::media(format!("looking at {}", shown_file(&args.source)), error))?;
     let destination = args.destination.map_or(Ok(Vec::new()), |path| points::destination(store, Path::new(&path)))?;
     let options = SyncOptions {
         source,

@@ -6,12 +6,13 @@ pub use umount::umount;
 
 use super::args::Mount;
 use super::json::put_file;
-use super::output::print_json;
+use super::output::{print_json, tell_lines};
 use crate::control::{Listening, Server};
 use crate::daemon::{Daemon, Use, is_dead, trust_owners, trusts_owners};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Options, check_mount_point, free, mount_at, parse_options};
 use crate::media::{Access, Directory};
+use crate::shown::shown_file;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -88,7 +89,8 @@ impl Background {
         }
         let log = open_log(store);
         let path = store.path().join(LOG);
-        let log = log.map_err(|error| Error::media(format!("opening the daemon's log {}", path.display()), error))?;
+        let log =
+            log.map_err(|error| Error::media(format!("opening the daemon's log {}", shown_file(&path)), error))?;
         let failed = |error| Error::media("opening /dev/null", error);
         let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
         // Out of the caller's session: its end, or a Ctrl-C there, is not ours.
@@ -224,7 +226,7 @@ fn widen_limits() -> Result<()> {
 /// What is left at the mount point of a daemon of this store, whose lock we have: it can only be dead.
 fn clear_dead(mount_point: &Path, store: &Path) -> Result<()> {
     while let Some(mount) = mount_at(mount_point).filter(|mount| mount.is_pitfs()) {
-        let shown = mount_point.display();
+        let shown = shown_file(mount_point);
         if mount.shows(store) {
             log::warn!("the daemon that had this store mounted at {shown} was killed; that mount is taken away");
             free(&mount)?;
@@ -239,7 +241,7 @@ fn clear_dead(mount_point: &Path, store: &Path) -> Result<()> {
 
 fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool> {
     let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|error| Error::media(format!("looking at {}", path.display()), error))
+        std::path::absolute(path).map_err(|error| Error::media(format!("looking at {}", shown_file(path)), error))
     };
     let failed = |error| Error::media("starting the daemon", error);
     let mut command = Command::new(crate::fuse::program());
@@ -264,11 +266,17 @@ fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool>
     }
     if line.trim() == READY {
         // Warnings of the beginning; the rest is in its log.
-        eprint!("{said}");
+        tell_lines(&said);
         return Ok(true);
     }
     child.wait().map_err(failed)?;
-    let said = said.trim().trim_start_matches("pitfs: ").to_string();
+    // What it has to say of itself is its last line; those before it are warnings.
+    let (before, said) =
+        said.trim_end().rsplit_once('\n').map_or((None, said.trim()), |(before, said)| (Some(before), said));
+    if let Some(before) = before {
+        tell_lines(&format!("{before}\n"));
+    }
+    let said = said.trim_start_matches("pitfs: ").to_string();
     if said.is_empty() {
         return Err(Error::Store("the daemon ended without a word".into()));
     }

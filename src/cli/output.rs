@@ -3,19 +3,34 @@
 use crate::daemon::Progress;
 use crate::error::{Errno, Error, Result};
 pub use crate::meta::hex;
-pub use crate::tree::shown as path;
+use crate::shown::{is_hidden, line, plain, shown, shown_file};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Prints text; a reader that has gone, like `head`, is no failure.
 pub fn print(text: &str) -> Result<()> {
-    write(text.as_bytes())
+    write(plain(text).as_bytes())
 }
 
+/// Says something beside the answer, in one line of standard error.
+pub fn tell(text: impl fmt::Display) {
+    tell_lines(&format!("pitfs: {}\n", line(&text.to_string())));
+}
+
+pub fn tell_all<'a>(problems: impl IntoIterator<Item = &'a String>) {
+    problems.into_iter().for_each(tell);
+}
+
+/// Passes whole lines on to standard error.
+pub fn tell_lines(text: &str) {
+    eprint!("{}", plain(text));
+}
+
+/// Bytes of a file, for another program.
 pub fn write(bytes: &[u8]) -> Result<()> {
     match io::stdout().lock().write_all(bytes) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -25,7 +40,20 @@ pub fn write(bytes: &[u8]) -> Result<()> {
 
 pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Error::media("making JSON", error.into()))?;
-    print(&format!("{text}\n"))
+    print(&format!("{}\n", json_plain(&text)))
+}
+
+/// JSON that says the same with nothing hidden in it: outside of its texts there is no such character but the ends of lines.
+fn json_plain(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        match is_hidden(c) && c != '\n' {
+            // All of them have four digits.
+            true => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => text.push(c),
+        }
+    }
+    text
 }
 
 /// Prints what failed as one line of JSON to standard error.
@@ -33,12 +61,17 @@ pub fn print_error_json(errno: Errno, message: &str) {
     let number = errno.raw_os_error();
     let name = format!("{:?}", nix::errno::Errno::from_raw(number));
     let value = serde_json::json!({ "error": { "errno": name, "number": number, "message": message } });
-    eprintln!("{value}");
+    tell_lines(&format!("{}\n", json_plain(&value.to_string())));
+}
+
+/// A path inside the store as text.
+pub fn path(bytes: &[u8]) -> String {
+    shown(bytes).to_string()
 }
 
 /// A path outside the store as text.
 pub fn file(name: &Path) -> String {
-    path(name.as_os_str().as_bytes())
+    shown_file(name).to_string()
 }
 
 /// `1.5 GiB`; exact below one KiB.
@@ -68,6 +101,7 @@ fn is_amount(cell: &str) -> bool {
 
 /// Lines up columns; those with numbers to the right.
 pub fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -123,7 +157,7 @@ impl Display {
             Some(bar) => bar.set_message(text()),
             None if self.last_line.elapsed() >= LINE_INTERVAL => {
                 self.last_line = Instant::now();
-                eprintln!("{}: {}", self.what, text());
+                tell_lines(&format!("{}: {}\n", self.what, text()));
             }
             None => {}
         }
@@ -165,9 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn odd_names_are_shown_escaped() {
-        assert_eq!(path(b"a\xff\n"), "a\\xff\\n");
-        assert_eq!(path("ä".as_bytes()), "ä");
-        assert_ne!(path(b"a\\xff"), path(b"a\xff"));
+    fn json_says_the_same_with_nothing_hidden_in_it() {
+        let hidden: String = (0..=u32::from(char::MAX)).filter_map(char::from_u32).filter(|c| is_hidden(*c)).collect();
+        let value = serde_json::json!({ "name": format!("a\\{hidden}ä") });
+        let text = json_plain(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!text.chars().any(|c| is_hidden(c) && c != '\n'), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

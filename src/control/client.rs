@@ -6,6 +6,7 @@ use crate::daemon::{Daemon, OnProgress, Patience, is_dead};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{BASE_XATTR, STORE_XATTR};
 use crate::media::Directory;
+use crate::shown::shown_file;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::fs::FileType;
 use serde_bytes::ByteBuf;
@@ -45,11 +46,11 @@ pub fn locate_store(path: &Path) -> Result<Target> {
                 let found = locate_store(Path::new(OsStr::from_bytes(&bytes[..colon])))?;
                 return Ok(Target { base: Some(base), ..found });
             }
-            let shown = path.display();
+            let shown = shown_file(path);
             let text = format!("there is no store at {shown}; make one with `pitfs create {shown}`");
             return Err(Error::Refused(Errno::NOENT, text));
         }
-        Err(error) => return Err(Error::media(format!("looking at {}", path.display()), error)),
+        Err(error) => return Err(Error::media(format!("looking at {}", shown_file(path)), error)),
     };
     if crate::daemon::is_store(&absolute) {
         return Ok(Target { store: absolute, base: None });
@@ -120,7 +121,7 @@ pub fn ask(target: &Target, verb: Verb, progress: OnProgress<'_>) -> Result<Answ
 
 /// The daemon's socket, or `None` where no daemon has the store open.
 fn connect(store: &Path) -> Result<Option<UnixStream>> {
-    let opening = |error| Error::media(format!("opening {}", store.display()), error);
+    let opening = |error| Error::media(format!("opening {}", shown_file(store)), error);
     let directory = match Directory::open(store) {
         // What is wrong with it is said by whoever works on the closed store.
         Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => return Ok(None),
@@ -137,7 +138,7 @@ fn connect(store: &Path) -> Result<Option<UnixStream>> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Error::Refused(
             Errno::PERM,
-            format!("the store {} belongs to another user; only its owner and root may use it", store.display()),
+            format!("the store {} belongs to another user; only its owner and root may use it", shown_file(store)),
         )),
         Err(error) => Err(Error::media("connecting to the daemon", error)),
     }
@@ -152,7 +153,7 @@ fn check_daemon(directory: &Directory, stream: &UnixStream) -> Result<()> {
     }
     let text = format!(
         "user {daemon}, to whom the store {} does not belong, answers at its control socket",
-        directory.path().display()
+        shown_file(directory.path())
     );
     Err(Error::Refused(Errno::PERM, text))
 }
@@ -166,7 +167,7 @@ fn is_end(error: &Error) -> bool {
 fn daemon_ended(store: &Path) -> Error {
     Error::Store(format!(
         "the daemon that has {} mounted ended before it answered: what was asked for may be done in part; `pitfs mount` mounts the store again, `pitfs history` and `pitfs list` show what was done",
-        store.display()
+        shown_file(store)
     ))
 }
 
@@ -195,7 +196,7 @@ fn ask_daemon(
             Ok(Reply::Closing) => return Ok(None),
             Ok(Reply::Failed { errno, text }) => return Err(Error::Refused(known_errno(errno), text)),
             Err(error) if is_silence(&error) && !has_begun => {
-                log::warn!("waiting for the daemon of {}, which opens it or has much to do", store.display());
+                log::warn!("waiting for the daemon of {}, which opens it or has much to do", shown_file(store));
                 stream.set_read_timeout(None)?;
             }
             Err(error) if is_end(&error) && !has_begun => return Ok(None),

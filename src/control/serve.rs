@@ -10,6 +10,7 @@ use crate::daemon::{Daemon, OnProgress};
 use crate::device::{BaseId, Moment, SnapOptions, Snapshot, SnapshotState};
 use crate::error::{Errno, Error, Result};
 use crate::purpose::Purpose;
+use crate::shown::shown_file;
 use crate::tree::ChangedTracks;
 use crate::view::{BaseInfo, CloneOptions, HistoryEntry, MirrorStep, RegisterOptions, Restored, SnapRequest, Views};
 use serde_bytes::ByteBuf;
@@ -39,7 +40,7 @@ const ROOM_ENOUGH: u64 = 4 << 20;
 
 /// What failed may have been to take room elsewhere, as on an archive's disk, and then it says so itself.
 fn no_room(daemon: &Daemon, error: &Error) -> Error {
-    let store = daemon.path().display();
+    let store = shown_file(daemon.path());
     // Where that cannot be told either, it is too little.
     let free = daemon.views().tree().space().ok().map(|space| space.available);
     let shown = free.map_or_else(|| "too little".to_string(), |free| format!("{} KiB", free / 1024));

@@ -7,6 +7,7 @@ use super::{PROTOCOL, REQUEST_BYTES_MAX, Reply, Request, SOCKET, receive, send, 
 use crate::daemon::{Daemon, Progress};
 use crate::error::{Errno, Error, Result};
 use crate::media::Directory;
+use crate::shown::shown_file;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags, Uid};
@@ -67,7 +68,7 @@ impl Listening {
             Ok(listening)
         };
         let path = directory.path().join(SOCKET);
-        listen().map_err(|error| Error::media(format!("opening the control socket {}", path.display()), error))
+        listen().map_err(|error| Error::media(format!("opening the control socket {}", shown_file(&path)), error))
     }
 
     /// Answers from now on.
@@ -87,7 +88,7 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         if let Err(error) = self.directory.remove(SOCKET) {
-            log::warn!("{} stays behind: {error}", self.directory.path().join(SOCKET).display());
+            log::warn!("{} stays behind: {error}", shown_file(&self.directory.path().join(SOCKET)));
         }
     }
 }

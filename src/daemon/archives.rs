@@ -19,6 +19,7 @@ use crate::device::{ArchiveRecord, BaseId, Snapshot, index_entry};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::purpose::Purpose;
+use crate::shown::shown_file;
 use crate::view::Views;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
@@ -134,7 +135,7 @@ impl Daemon {
             let text = format!(
                 "there is {what} {}; if its disk is not mounted, mount it, and to begin an archive there, \
                  `pitfs roll --archive` makes it",
-                directory.display()
+                shown_file(directory)
             );
             return Err(refused(Errno::NOENT, text));
         }
@@ -187,7 +188,7 @@ impl Daemon {
     /// The label that a directory has or should have, and whether it has.
     fn label_for(&self, views: &Views, directory: &Path, attached: Option<&ArchiveRecord>) -> Result<(Label, bool)> {
         let origin = self.origin(views)?;
-        let shown = directory.display();
+        let shown = shown_file(directory);
         if let Some(label) = Label::read(directory)? {
             check_owner(&label, &origin, directory)?;
             return Ok((label, true));
@@ -196,7 +197,7 @@ impl Daemon {
         if let Some(foreign) = increments.iter().find(|increment| !origin.is_of(increment)) {
             let text = format!(
                 "{shown} has increments of another store or base, such as {}; choose another directory",
-                foreign.path.display()
+                shown_file(&foreign.path)
             );
             return Err(refused(Errno::INVAL, text));
         }
@@ -248,7 +249,7 @@ impl Daemon {
     /// counts for whom it is his own, on a machine on which somebody has said so.
     pub(super) fn open_attached(&self, views: &Views, record: &ArchiveRecord) -> Result<Arc<Archive>> {
         if self.archive(views).is_none() && !(self.is_own() && host::is_among(&record.hosts)) {
-            let shown = record.directory.display();
+            let shown = shown_file(&record.directory);
             let text = format!(
                 "this store has been elsewhere, and so nothing is read at {shown} only because it says that its archive is there: if it \
                  is, `pitfs archive attach {shown}`"
@@ -273,7 +274,7 @@ impl Daemon {
         };
         check_owner(&label, &self.origin(views)?, directory)?;
         if label.archive != record.id {
-            let shown = directory.display();
+            let shown = shown_file(directory);
             let text = format!(
                 "{shown} is another archive than the one that is attached; put that one back, or `pitfs archive detach`"
             );
@@ -292,7 +293,7 @@ impl Daemon {
             if let Some(record) = self.archive_record(&views)?
                 && let Err(error) = self.open_attached(&views, &record)
             {
-                log::warn!("the archive {} is not shown: {error}", record.directory.display());
+                log::warn!("the archive {} is not shown: {error}", shown_file(&record.directory));
             }
         }
         Ok(())
@@ -334,7 +335,7 @@ impl Daemon {
         if !self.can_be_undone()? {
             return Ok(notes);
         }
-        let shown = directory.display();
+        let shown = shown_file(directory);
         // Another one in its place is nobody's to change.
         let archive = archive.filter(|archive| archive.check_there().is_ok());
         if archive.is_none_or(|_| remove_index(directory).is_err()) {
@@ -362,7 +363,7 @@ impl Daemon {
         })?;
         match directory.map(|given| self.outside(given)).transpose()? {
             Some(given) if given != attached => {
-                let text = format!("{} is attached, not {}", attached.display(), given.display());
+                let text = format!("{} is attached, not {}", shown_file(&attached), shown_file(&given));
                 Err(refused(Errno::INVAL, text))
             }
             _ => Ok(attached),
@@ -381,7 +382,7 @@ impl Daemon {
             Some(directory) if directory.is_dir() => self.survey_info(views, &directory),
             Some(directory) => {
                 let missing = if directory.exists() { "it is no directory" } else { "there is no such directory" };
-                Err(refused(Errno::NOENT, format!("there is no archive at {}: {missing}", directory.display())))
+                Err(refused(Errno::NOENT, format!("there is no archive at {}: {missing}", shown_file(&directory))))
             }
             None => self.check_meant(views, None).map(|_| Err(Error::Posix(Errno::NOENT)))?,
         }
@@ -469,17 +470,17 @@ impl Daemon {
         let origin = self.origin(views)?;
         let Survey { mut increments, leftovers, broken } = Survey::of(directory)?;
         if increments.is_empty() && broken.is_empty() && Label::read(directory)?.is_none() {
-            let text = format!("{} is no archive, or its disk is not mounted", directory.display());
+            let text = format!("{} is no archive, or its disk is not mounted", shown_file(directory));
             return Err(refused(Errno::NOENT, text));
         }
         let mut problems: Vec<String> = broken.iter().map(problem_text).collect();
         let mut foreign = increments.iter().filter(|increment| increment.header.store != origin.store);
         if let Some(first) = foreign.next() {
-            let (number, first) = (1 + foreign.count(), first.path.display());
+            let (number, first) = (1 + foreign.count(), shown_file(&first.path));
             problems.push(format!(
                 "of the increments in {}, {number} are of another store, such as {first}: to that store they are an archive, to this one \
                  they are nothing",
-                directory.display()
+                shown_file(directory)
             ));
         }
         let left: HashSet<&PathBuf> = leftovers.iter().map(|left| &left.increment.path).collect();
@@ -511,7 +512,7 @@ impl Daemon {
 
 /// Makes the directory of an archive if it is missing.
 pub(super) fn make_directory(directory: &Path) -> Result<()> {
-    let shown = directory.display();
+    let shown = shown_file(directory);
     if directory.exists() && !directory.is_dir() {
         return Err(refused(Errno::NOTDIR, format!("{shown} is no directory; an archive needs one of its own")));
     }
@@ -519,7 +520,7 @@ pub(super) fn make_directory(directory: &Path) -> Result<()> {
 }
 
 pub(super) fn attached_already(attached: &ArchiveRecord) -> Error {
-    let shown = attached.directory.display();
+    let shown = shown_file(&attached.directory);
     let text = format!(
         "{shown} is attached already; if it was moved, `pitfs archive attach` with where it is now takes it on, and for \
          another one `pitfs archive detach` comes first"
@@ -548,7 +549,7 @@ pub(super) fn is_without_archive(directory: &Path) -> Result<bool> {
 fn missing_label(directory: &Path) -> Error {
     match Survey::of(directory) {
         Ok(found) if !found.increments.is_empty() => {
-            let shown = directory.display();
+            let shown = shown_file(directory);
             let text = format!(
                 "{shown} has increments and no label: they are of format 3, or it was lost; `pitfs archive attach {shown}` makes one"
             );
@@ -559,7 +560,7 @@ fn missing_label(directory: &Path) -> Error {
 }
 
 fn check_owner(label: &Label, origin: &Origin, directory: &Path) -> Result<()> {
-    let shown = directory.display();
+    let shown = shown_file(directory);
     let whose = match (label.store == origin.store, label.base == origin.base) {
         (true, true) => return Ok(()),
         (true, false) => "another base of this store",
@@ -599,7 +600,7 @@ fn removed(directory: &Path, count: usize, last: &MissingTime) -> String {
     format!(
         "the archive {} has not any more what it had: {times}, up to {:?} ({}), whose increments were removed; put them back, or the next roll \
          or `pitfs archive prune` forgets them",
-        directory.display(),
+        shown_file(directory),
         last.name,
         last.time.as_text()
     )
@@ -661,7 +662,7 @@ fn sorted(increments: impl Iterator<Item = IncrementInfo>) -> Vec<IncrementInfo>
 }
 
 fn problem_text(broken: &Broken) -> String {
-    let path = broken.path.display().to_string();
+    let path = shown_file(&broken.path).to_string();
     if broken.problem.contains(&path) { broken.problem.clone() } else { format!("{path}: {}", broken.problem) }
 }
 

@@ -28,6 +28,7 @@ use super::kernel::Unseen;
 use super::{Daemon, OnProgress, Progress};
 use crate::device::{InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
+use crate::shown::shown;
 use crate::tree::{Inode, Likened, Touched, Tree, root_of};
 use crate::view::{BringingBack, Views};
 use parking_lot::MutexGuard;
@@ -264,7 +265,7 @@ impl<'a> BringBack<'a> {
         let tops = self.tops;
         for top in tops.iter() {
             if let Err(error) = self.top(self.root, top) {
-                self.problem(error, &String::from_utf8_lossy(&top.path))?;
+                self.problem(error, &top.path)?;
             }
         }
         for place in std::mem::take(&mut self.extras) {
@@ -311,7 +312,7 @@ impl<'a> BringBack<'a> {
             }
             Err(error) => {
                 let path = self.tree.paths(now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
-                self.problem(error, &String::from_utf8_lossy(&path))
+                self.problem(error, &path)
             }
         }
     }
@@ -386,10 +387,10 @@ impl<'a> BringBack<'a> {
         let Err(error) = result else { return Ok(()) };
         let directory = self.tree.paths(place.parent, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
         let path = crate::tree::join(&directory, &place.name);
-        self.problem(error, &String::from_utf8_lossy(&path))
+        self.problem(error, &path)
     }
 
-    fn problem(&mut self, error: Error, path: &str) -> Result<()> {
+    fn problem(&mut self, error: Error, path: &[u8]) -> Result<()> {
         let concerns_all = match &error {
             Error::Media { .. } | Error::Store(_) | Error::Stopped(_) => true,
             Error::Corrupt { .. } | Error::Posix(_) | Error::Refused(..) | Error::Usage(_) => error.is_no_space(),
@@ -397,6 +398,7 @@ impl<'a> BringBack<'a> {
         if concerns_all || self.is_interrupted {
             return Err(error);
         }
+        let path = shown(path);
         let problem = match error {
             Error::Posix(Errno::STALE) => {
                 self.check_snapshot()?;

@@ -7,6 +7,7 @@
 use super::{Daemon, OnProgress, Progress};
 use crate::device::{BaseId, InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
+use crate::shown::shown;
 use crate::tree::{Kind, Tree, root_of};
 use crate::view::{CloneOptions, Views};
 use std::collections::{HashMap, HashSet};
@@ -46,7 +47,7 @@ impl Daemon {
             filling.fill(root_of(snapshot.base)).and_then(|()| views.end_filling(base, snapshot, options))
         {
             views.give_up_filling(base)?;
-            let name = String::from_utf8_lossy(name);
+            let name = shown(name);
             return Err(match error.is_no_space() {
                 true => {
                     Error::Refused(Errno::NOSPC, format!("there is no room for all of {name:?}; nothing of it is kept"))

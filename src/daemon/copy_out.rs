@@ -14,7 +14,7 @@ use super::descent::Descent;
 use super::{Daemon, OnProgress};
 use crate::device::Moment;
 use crate::error::{Errno, Error, Result};
-use crate::meta::shown;
+use crate::shown::{shown, shown_file};
 use crate::tree::{names_of, root_of};
 use crate::view::{View, Views};
 use put::{Putter, Tally};
@@ -22,7 +22,6 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use walk::Walk;
@@ -64,7 +63,7 @@ impl Daemon {
         let View { base, moment } = self.view_to_copy(views, options)?;
         let root = root_of(base);
         let to = self.target(&options.to)?;
-        let making = |error| Error::media(format!("making {}", shown(to.as_os_str().as_bytes())), error);
+        let making = |error| Error::media(format!("making {}", shown_file(&to)), error);
         let is_new = to.symlink_metadata().is_err();
         std::fs::create_dir_all(&to).map_err(making)?;
         let open = || -> std::io::Result<OwnedFd> {
@@ -114,10 +113,7 @@ impl Daemon {
     fn target(&self, given: &Path) -> Result<PathBuf> {
         let found = self.outside(given)?;
         if found.symlink_metadata().is_ok_and(|there| !there.is_dir()) {
-            let text = format!(
-                "{} is no directory; name one to copy to, or one to be made",
-                shown(given.as_os_str().as_bytes())
-            );
+            let text = format!("{} is no directory; name one to copy to, or one to be made", shown_file(given));
             return Err(Error::Refused(Errno::NOTDIR, text));
         }
         Ok(found)

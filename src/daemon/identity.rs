@@ -2,6 +2,7 @@
 
 use crate::error::{Errno, Error, Result};
 use crate::media::{Directory, DiskDir, MediaDir};
+use crate::shown::shown_file;
 use rustix::fs::FileType;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,20 +33,20 @@ impl Made {
             if let Err(error) = std::fs::remove_file(self.path.join(name))
                 && error.kind() != io::ErrorKind::NotFound
             {
-                log::warn!("{} stays behind: {error}", self.path.join(name).display());
+                log::warn!("{} stays behind: {error}", shown_file(&self.path.join(name)));
             }
         }
         if self.directory
             && let Err(error) = std::fs::remove_dir(&self.path)
         {
-            log::warn!("{} stays behind: {error}", self.path.display());
+            log::warn!("{} stays behind: {error}", shown_file(&self.path));
         }
     }
 }
 
 /// Makes sure that the directory is there and has nothing in it that is not ours.
 pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
-    let shown = path.display();
+    let shown = shown_file(path);
     match std::fs::read_dir(path) {
         // Before what else is there, such as the log of a daemon.
         Ok(_) if path.join(IDENTITY).symlink_metadata().is_ok() => Err(Error::Refused(
@@ -62,7 +63,7 @@ pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
                         Errno::NOTEMPTY,
                         format!(
                             "{shown} is not empty (it has {}); a store needs a directory of its own",
-                            name.to_string_lossy()
+                            shown_file(name.as_ref())
                         ),
                     ));
                 }
@@ -130,7 +131,7 @@ fn no_store(path: &Path) -> Error {
     let text = format!(
         "{} is not a pitfs store (it has no file `{IDENTITY}`), and none is mounted there; `pitfs create` makes one, `pitfs \
          mount` shows one",
-        path.display()
+        shown_file(path)
     );
     Error::Refused(Errno::INVAL, text)
 }
@@ -164,7 +165,7 @@ pub(super) fn open_directory(path: &Path) -> Result<Arc<Directory>> {
     }
     match directory.look(IDENTITY) {
         Ok(Some((_, owner))) if owner != 0 => {
-            let shown = path.display();
+            let shown = shown_file(path);
             let text = format!(
                 "the store {shown} belongs to user {owner}, who could have root read or change by it what is not his: work on it as \
                  that user or, if you trust him as yourself, with --trust-owner (`-o trust_owner` to mount it)"
@@ -177,7 +178,7 @@ pub(super) fn open_directory(path: &Path) -> Result<Arc<Directory>> {
 }
 
 fn explain_missing(path: &Path, error: io::Error) -> Error {
-    let shown = path.display();
+    let shown = shown_file(path);
     match error.kind() {
         io::ErrorKind::NotADirectory => no_store(path),
         io::ErrorKind::NotFound => {
@@ -196,7 +197,7 @@ pub fn is_store(path: &Path) -> bool {
 
 /// Checks that the directory is a store of the format that this program works with.
 pub(super) fn check(directory: &Directory) -> Result<()> {
-    let shown = directory.path().display();
+    let shown = shown_file(directory.path());
     match read_identity(directory)? {
         Identity { format: FORMAT, step: Step::None | Step::Upgraded } => Ok(()),
         Identity { format: FORMAT, step: Step::Upgrading | Step::Undoing } => Err(Error::Store(format!(
@@ -212,7 +213,7 @@ pub(super) fn check(directory: &Directory) -> Result<()> {
 
 /// What the directory says of itself, if it is a store of a format that this program knows.
 pub(super) fn read_identity(directory: &Directory) -> Result<Identity> {
-    let shown = directory.path().display();
+    let shown = shown_file(directory.path());
     let file = directory.path().join(IDENTITY);
     let text = match directory.read_file(IDENTITY, IDENTITY_BYTES_MAX) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -222,13 +223,13 @@ pub(super) fn read_identity(directory: &Directory) -> Result<Identity> {
         {
             return Err(no_store(directory.path()));
         }
-        Err(error) => return Err(Error::media(format!("reading {}", file.display()), error)),
+        Err(error) => return Err(Error::media(format!("reading {}", shown_file(&file)), error)),
     };
     let mut lines = text.lines();
     let damaged = || {
         Error::Store(format!(
             "{} is damaged: it should begin with `{FIRST_LINE}` and the format's number",
-            file.display()
+            shown_file(&file)
         ))
     };
     if lines.next() != Some(FIRST_LINE) {

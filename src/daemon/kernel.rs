@@ -17,6 +17,7 @@ use crate::device::{BaseId, InodeNo, Moment, base_of};
 use crate::error::Result;
 use crate::fuse::{Notify, has_mounts_inside};
 use crate::limits::NAMES_AT_ONCE;
+use crate::shown::shown;
 use crate::tree::{Inode, Kind, Tree};
 use crate::view::{LIVE_NAME, Views};
 use std::collections::{BTreeMap, BTreeSet};
@@ -223,7 +224,7 @@ impl Unseen<'_> {
         };
         for (inode, errno) in notify.renew(inodes, &facts) {
             let path = self.tree.paths(inode, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
-            let path = String::from_utf8_lossy(&path).into_owned();
+            let path = shown(&path);
             let error = std::io::Error::from(errno);
             if notify.keeps_times() {
                 // Better an error than a size that is not that of the file.

@@ -11,6 +11,7 @@
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Device, MountInfo, mounts, unescape};
 use crate::media::{Access, Directory};
+use crate::shown::shown_file;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -71,7 +72,7 @@ impl std::fmt::Display for Holder {
         match &self.uses {
             Use::Command | Use::Closed | Use::Failed(_) => Ok(()),
             Use::Starting => write!(f, ", which opens it to mount it"),
-            Use::Mounted { at, .. } => write!(f, ", mounted at {}", at.display()),
+            Use::Mounted { at, .. } => write!(f, ", mounted at {}", shown_file(at)),
             Use::Closing => write!(f, ", which writes what is left and closes it"),
         }
     }
@@ -146,7 +147,7 @@ fn read_note(mut file: &File) -> std::io::Result<(Option<u32>, Use)> {
 
 /// What the last note says, whether whoever wrote it is there or not.
 pub fn last_use(store: &Path) -> Result<Use> {
-    let failed = |error| Error::media(format!("reading {}", store.join(LOCK).display()), error);
+    let failed = |error| Error::media(format!("reading {}", shown_file(&store.join(LOCK))), error);
     let file = open_to_look(store).map_err(failed)?;
     Ok(read_note(&file).map_err(failed)?.1)
 }
@@ -159,7 +160,7 @@ fn open_to_look(store: &Path) -> std::io::Result<File> {
 /// Who has a store open now.
 pub fn holder(store: &Path) -> Result<Option<Holder>> {
     let name = store.join(LOCK);
-    let failed = |error| Error::media(format!("looking at {}", name.display()), error);
+    let failed = |error| Error::media(format!("looking at {}", shown_file(&name)), error);
     let file = match open_to_look(store) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(failed)?,
@@ -253,7 +254,7 @@ impl<'a> Patience<'a> {
         wait_a_moment(self.start.elapsed());
         let Some(holder) = holder(self.store)? else { return Ok(()) };
         let waited = self.start.elapsed();
-        let shown = self.store.display();
+        let shown = shown_file(self.store);
         if holder.is_ending.is_some() && waited > WAIT_FOR_MOUNT {
             let text = format!(
                 "the store {shown} is in use by {holder}, which was killed and cannot end; `pitfs umount {shown}` frees it"
@@ -315,7 +316,7 @@ impl Lock {
     pub fn try_take(directory: &Arc<Directory>, uses: &Use) -> Result<Option<Lock>> {
         let name = directory.path().join(LOCK);
         let locked = directory.try_lock(LOCK);
-        let locked = locked.map_err(|error| Error::media(format!("locking {}", name.display()), error))?;
+        let locked = locked.map_err(|error| Error::media(format!("locking {}", shown_file(&name)), error))?;
         let Some(file) = locked else { return Ok(None) };
         let lock = Lock { file, directory: directory.clone() };
         lock.note(uses);

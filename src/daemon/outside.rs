@@ -4,11 +4,10 @@
 use super::Daemon;
 use crate::error::{Errno, Error, Result};
 use crate::fuse::mounts;
-use crate::meta::shown;
+use crate::shown::shown_file;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::Metadata;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -31,7 +30,7 @@ impl Own {
 
     /// What is at a place that may be looked at, if anything is.
     fn look_at(&self, at: &Path, given: &Path) -> Result<Option<Metadata>> {
-        let shown = || shown(given.as_os_str().as_bytes());
+        let shown = || shown_file(given);
         let refused = |why| Err(Error::Refused(Errno::INVAL, format!("{} {why}; choose another directory", shown())));
         if self.mount_points.iter().any(|mount_point| mount_point == at) {
             return refused("lies in the mount of this store, where cp copies without copying data");
@@ -49,7 +48,7 @@ impl Own {
 
     /// Where a path leads to, without links, as far as it is there.
     fn resolve(&self, given: &Path) -> Result<PathBuf> {
-        let of_given = |error| Error::media(format!("looking at {}", shown(given.as_os_str().as_bytes())), error);
+        let of_given = |error| Error::media(format!("looking at {}", shown_file(given)), error);
         let mut at = PathBuf::from("/");
         let mut is_there = true;
         let mut links = 0;
@@ -111,8 +110,8 @@ impl Daemon {
         match self.archive_directories()?.into_iter().find(|archive| archive.starts_with(&mount_point)) {
             Some(archive) => refused(format!(
                 "a mount at {} would hide the archive {}; choose another directory",
-                mount_point.display(),
-                archive.display()
+                shown_file(&mount_point),
+                shown_file(&archive)
             )),
             None => Ok(()),
         }

@@ -19,6 +19,7 @@ use crate::archive::{Archive, LEVEL, Reach, check_writable, explain_no_room, fil
 use crate::device::{ArchiveRecord, SnapOptions, Snapshot, SnapshotRef, SnapshotState};
 use crate::error::{Errno, Error, Result};
 use crate::purpose::Purpose;
+use crate::shown::shown_file;
 use crate::view::{SnapRequest, Views};
 use parking_lot::MutexGuard;
 use serde::{Deserialize, Serialize};
@@ -334,7 +335,7 @@ fn check_names_are_free(archive: &Reach, all: Vec<Snapshot>) -> Result<()> {
             let text = format!(
                 "{} exists and cannot be read as the increment that it should be. Nothing was changed. Put a whole one in its \
                  place, or remove it: what the store has of it is saved again then",
-                path.display()
+                shown_file(&path)
             );
             return Err(refused(Errno::EXIST, text));
         }
@@ -344,7 +345,7 @@ fn check_names_are_free(archive: &Reach, all: Vec<Snapshot>) -> Result<()> {
 
 /// That the archive leads to where the store left it, and no further.
 pub(super) fn check_continues(archive: &Reach, record: Option<&ArchiveRecord>) -> Result<()> {
-    let shown = archive.directory.display();
+    let shown = shown_file(&archive.directory);
     let tip = &archive.tip;
     let leads_to = |tip: &Option<crate::archive::Mark>| match tip {
         Some(tip) => format!("leads to {:?} ({})", tip.name, tip.time.as_text()),

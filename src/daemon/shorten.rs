@@ -8,6 +8,7 @@ use crate::archive::{Archive, Increment, Merged, TakenIn, check_writable};
 use crate::clock::{Period, Timestamp};
 use crate::error::{Errno, Error, Result};
 use crate::limits::ARCHIVE_MERGE_MAX;
+use crate::shown::shown_file;
 use crate::view::Views;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -163,7 +164,7 @@ impl Daemon {
         let archive = self.archive_to_change(views)?;
         let from = &self.outside(from)?;
         if !from.is_dir() {
-            return Err(refused(Errno::NOENT, format!("{} is no directory", from.display())));
+            return Err(refused(Errno::NOENT, format!("{} is no directory", shown_file(from))));
         }
         let before = views.all_snapshots()?;
         let mut done = 0;
@@ -176,7 +177,7 @@ impl Daemon {
         if taken == 0 {
             let mut text = format!(
                 "{} has no whole increments of this base that the archive lacks and that lead to what the store has",
-                from.display()
+                shown_file(from)
             );
             left.iter().for_each(|problem| text.extend(["; ", problem]));
             return Err(refused(Errno::NOENT, text));

@@ -21,7 +21,7 @@ use super::{Daemon, OnProgress, Progress};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::meta::shown;
+use crate::shown::{shown, shown_file};
 use crate::tree::{Caller, Inode, Kind, New, Origin, Rights, Tree, names_of, root_of};
 use crate::view::Views;
 use attributes::Whose;
@@ -64,7 +64,7 @@ impl SyncOptions {
     /// In the words of the command line.
     fn what(&self) -> String {
         let source = &self.source;
-        let exclude = self.exclude.iter().map(|pattern| format!("--exclude {:?} ", String::from_utf8_lossy(pattern)));
+        let exclude = self.exclude.iter().map(|pattern| format!("--exclude {:?} ", shown(pattern)));
         let mut options: String = exclude.collect();
         if self.one_file_system {
             options.push_str("--one-file-system ");
@@ -72,7 +72,7 @@ impl SyncOptions {
         match (self.is_new_store, self.destination.as_slice()) {
             (true, _) => format!("create {options}--from {source:?}"),
             (false, []) => format!("sync {options}{source:?}"),
-            (false, destination) => format!("sync {options}{source:?} {:?}", String::from_utf8_lossy(destination)),
+            (false, destination) => format!("sync {options}{source:?} {:?}", shown(destination)),
         }
     }
 }
@@ -172,7 +172,7 @@ impl Daemon {
 
     /// Opens the directory to bring in.
     fn open_source(&self, source: &Path) -> Result<OwnedFd> {
-        let given = shown(source.as_os_str().as_bytes());
+        let given = shown_file(source);
         let refused = |errno, what: &str| Err(Error::Refused(errno, format!("{given} {what}")));
         let root = File::open(source).map_err(|error| looking_at(source, error))?;
         let metadata = root.metadata().map_err(|error| looking_at(source, error))?;
@@ -193,7 +193,7 @@ impl Daemon {
             add(&archive, "an archive of this store");
         }
         if let Some(what) = own.get(&root.identity()) {
-            let text = format!("{} is {what}", shown(options.source.as_os_str().as_bytes()));
+            let text = format!("{} is {what}", shown_file(&options.source));
             return Err(Error::Refused(Errno::INVAL, text));
         }
         let mounted = self.mount_point().map_or_else(Vec::new, |mount_point| mounts_of_same(&mount_point));
@@ -209,7 +209,7 @@ impl Daemon {
 }
 
 fn looking_at(path: &Path, error: std::io::Error) -> Error {
-    Error::media(format!("looking at {}", shown(path.as_os_str().as_bytes())), error)
+    Error::media(format!("looking at {}", shown_file(path)), error)
 }
 
 struct Sync<'a> {
@@ -416,7 +416,7 @@ impl Sync<'_> {
     /// The directory of `live` to fill, made where it is missing; `None` if a dry run would make it.
     fn destination(&mut self, path: &[u8]) -> Result<Option<InodeNo>> {
         if names_of(path).any(|name| name == b"..") {
-            let path = String::from_utf8_lossy(path).into_owned();
+            let path = shown(path);
             let text = format!("the destination {path:?} has to be a path below live, without `..`");
             return Err(Error::Refused(Errno::INVAL, text));
         }
@@ -425,7 +425,7 @@ impl Sync<'_> {
             at = match self.tree.lookup(at, name, Moment::Live) {
                 Ok((inode, found)) if found.is_directory() => inode,
                 Ok(_) => {
-                    let path = String::from_utf8_lossy(path).into_owned();
+                    let path = shown(path);
                     return Err(Error::Refused(Errno::NOTDIR, format!("{path:?} in live is not a directory")));
                 }
                 Err(Error::Posix(Errno::NOENT)) if self.dry_run => return Ok(None),
@@ -454,7 +454,7 @@ impl Sync<'_> {
     fn shown(&self) -> String {
         let source = self.source.as_os_str().as_bytes();
         let slash: &[u8] = if self.path.is_empty() || source.ends_with(b"/") { b"" } else { b"/" };
-        shown(&[source, slash, &self.path].concat())
+        shown(&[source, slash, &self.path].concat()).to_string()
     }
 
     /// Notes what is wrong with what is being compared.

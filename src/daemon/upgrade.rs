@@ -17,6 +17,7 @@ use crate::device::{ArchiveRecord, BaseId, BaseRecord, SnapshotRef, downgrade, u
 use crate::error::{Errno, Error, Result};
 use crate::media::{Directory, DiskDir, MediaDir, ScratchDir};
 use crate::meta::Reserve;
+use crate::shown::shown_file;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,7 +74,7 @@ impl Daemon {
                 Err(error) => {
                     report.problems.push(format!(
                         "the archive {} was not brought over: {error}; `pitfs archive attach DIR` does that when it is there",
-                        directory.display()
+                        shown_file(&directory)
                     ));
                     // Whoever upgrades here has said where it is.
                     if let Some(record) = daemon.archive_record(&views)? {
@@ -84,7 +85,7 @@ impl Daemon {
             }
         }
         if let Some(given) = archive.filter(|_| !is_used) {
-            let given = given.display();
+            let given = shown_file(given);
             report.problems.push(format!("no base of this store has its archive in {given}, or in a directory there"));
         }
         daemon.complete_what_was_begun();
@@ -172,7 +173,7 @@ impl Daemon {
 
 /// That a directory has an archive, or has directories that have.
 fn check_has_archives(given: &Path) -> Result<()> {
-    let failed = |error| Error::media(format!("listing {}", given.display()), error);
+    let failed = |error| Error::media(format!("listing {}", shown_file(given)), error);
     // What cannot be read as one may be a damaged one: that is said when it is attached.
     let may_be = |path: &Path| path.is_dir() && !is_without_archive(path).is_ok_and(|without| without);
     if may_be(given) {
@@ -185,7 +186,7 @@ fn check_has_archives(given: &Path) -> Result<()> {
     }
     let text = format!(
         "there is no archive in {}, nor in a directory there that has the name of a base. Nothing was changed; is its disk mounted?",
-        given.display()
+        shown_file(given)
     );
     Err(Error::Refused(Errno::NOENT, text))
 }
@@ -198,7 +199,7 @@ fn check_upgrade(directory: &Arc<Directory>) -> Result<()> {
     let path = directory.path();
     let scratch = Arc::new(ScratchDir::over(directory.clone()));
     upgrade(&(scratch.clone() as Arc<dyn MediaDir>))?;
-    let failed = |error| Error::media(format!("looking at {}", path.display()), error);
+    let failed = |error| Error::media(format!("looking at {}", shown_file(path)), error);
     let disk = media_of(directory);
     let free = disk.room().map_err(failed)?.available + Reserve::bytes_in(&*disk).map_err(failed)?;
     let needed = 2 * (scratch.written_bytes() + STEP_BYTES);
@@ -206,7 +207,7 @@ fn check_upgrade(directory: &Arc<Directory>) -> Result<()> {
         let text = format!(
             "bringing the store {} over, and back if that is wanted, takes up to {} KiB of room, and {} are free: nothing was changed; \
              make room on its disk first",
-            path.display(),
+            shown_file(path),
             needed.div_ceil(1024),
             free / 1024
         );
@@ -256,7 +257,7 @@ impl Attached {
     /// nobody, and has nothing that format 3 does not read.
     fn hold_to_go_back(&self) -> Result<File> {
         let directory = &self.directory;
-        let shown = directory.display();
+        let shown = shown_file(directory);
         if directory.to_str().is_none() {
             let text = format!(
                 "format 3 cannot name the archive {shown}, which is not UTF-8; `pitfs archive detach` comes first"

@@ -24,6 +24,7 @@ use crate::logstore::{Codec, Ids, LogStore};
 use crate::media::MediaDir;
 use crate::meta::{Kv, Meta, Overlay, Reserve, Table, decode};
 use crate::purpose::Purpose;
+use crate::shown::{shown, shown_file};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -272,7 +273,7 @@ fn shorten_sessions(records: &mut Records, dropped: &mut Vec<String>) -> Result<
         let Session4 { bases, time, is_offline, is_related, mut names, has_reserve } =
             decode(Table::Session, &key, &value)?;
         records.meta.put(Table::Session, &key, &(bases, time, is_offline, is_related));
-        let session = String::from_utf8_lossy(&key);
+        let session = shown(&key);
         names.retain(|name| !name.is_empty());
         if !names.is_empty() {
             let names = quoted(&names);
@@ -348,7 +349,7 @@ fn old_base(new: BaseRecord) -> Result<BaseRecord3> {
         is_split,
     });
     if let Some(archive) = archive.as_ref().filter(|archive| archive.directory.to_str().is_none()) {
-        let shown = archive.directory.display();
+        let shown = shown_file(&archive.directory);
         let text =
             format!("format 3 cannot name the archive {shown}, which is not UTF-8; `pitfs archive detach` comes first");
         return Err(Error::Refused(Errno::INVAL, text));

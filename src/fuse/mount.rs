@@ -7,6 +7,7 @@ use super::number::{Node, Place, Virtual};
 use super::{FileSystem, Notify, Opens};
 use crate::device::BaseId;
 use crate::error::{Errno, Error, Result};
+use crate::shown::shown_file;
 use fuser::{Config, Generation, ReplyEntry, Request, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::CString;
@@ -147,7 +148,7 @@ pub fn parse_options(given: &[String]) -> Result<Options> {
 
 /// What to do where a daemon was killed and its mount is left.
 pub fn dead_mount(path: &Path) -> Error {
-    let shown = path.display();
+    let shown = shown_file(path);
     Error::Refused(
         Errno::NOTCONN,
         format!(
@@ -159,9 +160,9 @@ pub fn dead_mount(path: &Path) -> Error {
 /// Says what is wrong with a directory as a mount point of a store, before anything is started.
 pub fn check_mount_point(path: &Path, store: &Path, options: &Options) -> Result<()> {
     let refused = |errno, text: String| Err(Error::Refused(errno, text));
-    let shown = path.display();
+    let shown = shown_file(path);
     if end::hides(path, store) {
-        let text = format!("a mount at {shown} would hide the store {}; choose another directory", store.display());
+        let text = format!("a mount at {shown} would hide the store {}; choose another directory", shown_file(store));
         return refused(Errno::INVAL, text);
     }
     // The kernel may know attributes of a mount whose daemon is gone; its room it has to ask for.
@@ -378,7 +379,7 @@ impl Mounted {
     ) -> Result<Mounted> {
         let mount_point = mount_point
             .canonicalize()
-            .map_err(|error| Error::media(format!("looking at {}", mount_point.display()), error))?;
+            .map_err(|error| Error::media(format!("looking at {}", shown_file(mount_point)), error))?;
         if options.writeback {
             fs.views.tree().stamp_like_kernel()?;
         }
@@ -448,7 +449,7 @@ impl Mounted {
 /// Unmounts. With `lazy` also while it is in use: it disappears now and ends with its last user.
 pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
     let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-    let shown = mount_point.display();
+    let shown = shown_file(mount_point);
     match unmount(mount_point, flags) {
         Ok(()) => Ok(()),
         Err(Errno::PERM) => {
@@ -458,7 +459,7 @@ pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
             if output.status.success() {
                 return Ok(());
             }
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
+            let said = crate::shown::shown(output.stderr.trim_ascii()).to_string();
             if said.contains("busy") {
                 return Err(Error::Refused(Errno::BUSY, format!("{shown} could not be unmounted: {said}")));
             }
@@ -482,7 +483,7 @@ pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
 
 /// What to do about a mount that is in use, and by whom.
 fn in_use(mount_point: &Path) -> String {
-    let shown = mount_point.display();
+    let shown = shown_file(mount_point);
     let users =
         super::mounts::mount_at(mount_point).map(|mount| super::mounts::users(mount.device)).unwrap_or_default();
     // Those in other mount namespaces are not in its way.
@@ -497,10 +498,10 @@ fn explain(error: std::io::Error, mount_point: &Path) -> Error {
     if let Some(Errno::ACCESS | Errno::PERM) = Errno::from_io_error(&error) {
         return Error::Refused(
             Errno::PERM,
-            format!("{DEVICE} or {} may not be used by this user: {}", mount_point.display(), text.trim()),
+            format!("{DEVICE} or {} may not be used by this user: {}", shown_file(mount_point), text.trim()),
         );
     }
-    Error::Refused(Errno::IO, format!("mounting at {} failed: {}", mount_point.display(), text.trim()))
+    Error::Refused(Errno::IO, format!("mounting at {} failed: {}", shown_file(mount_point), text.trim()))
 }
 
 fn mount_as_root(mount_point: &Path, source: &str, options: &Options) -> Result<OwnedFd> {

@@ -2,6 +2,7 @@
 
 use super::mount::unmount_path;
 use crate::error::{Errno, Error, Result};
+use crate::shown::{Shown, shown, shown_file};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -44,8 +45,8 @@ impl MountInfo {
     }
 
     /// The type of file system.
-    pub fn kind(&self) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(&self.kind)
+    pub fn kind(&self) -> Shown<'_> {
+        shown(&self.kind)
     }
 
     /// Whether it shows this store, as far as its source says so.
@@ -132,7 +133,7 @@ pub fn free(mount: &MountInfo) -> Result<()> {
     if !abort(mount) {
         let text = format!(
             "what waits for the dead mount at {0} cannot be freed by this user; root can do so with `umount -f {0}`",
-            mount.at.display()
+            shown_file(&mount.at)
         );
         return Err(Error::Refused(Errno::PERM, text));
     }
@@ -186,7 +187,7 @@ impl fmt::Display for User {
         let User { process, name, .. } = self;
         match &self.sees_at {
             Some(at) => {
-                write!(f, "process {process} ({name}) has it mounted at {} in its mount namespace", at.display())
+                write!(f, "process {process} ({name}) has it mounted at {} in its mount namespace", shown_file(at))
             }
             None => write!(f, "process {process} ({name}) stands in it or has something of it open"),
         }
@@ -200,7 +201,7 @@ pub fn users(device: Device) -> Vec<User> {
     let mut known: BTreeSet<_> = namespace("self").into_iter().collect();
     let mut found = Vec::new();
     for process in processes() {
-        let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default().trim().to_string();
+        let name = shown(std::fs::read(format!("/proc/{process}/comm")).unwrap_or_default().trim_ascii()).to_string();
         if let Some(other) = namespace(&process.to_string())
             && known.insert(other)
         {

@@ -9,6 +9,7 @@ use super::number::{ROOT, base_number, live_number};
 use super::{FileSystem, unmount_path};
 use crate::device::{BaseId, InodeNo, Moment, base_of};
 use crate::error::{Errno, Error, Result};
+use crate::shown::{shown, shown_file};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -85,7 +86,7 @@ impl Notify {
     pub(super) fn fetch_written(&self, inode: InodeNo, path: &Path) -> Result<()> {
         let path = self.mount_point.join(path);
         let failed =
-            |errno: Errno| Error::media(format!("fetching what was written to {}", path.display()), errno.into());
+            |errno: Errno| Error::media(format!("fetching what was written to {}", shown_file(&path)), errno.into());
         let visited = self
             .visitor
             .ask(&[Visit::Sync.message(&path)])
@@ -110,7 +111,8 @@ impl Notify {
         match self.visitor.ask(&[errand.message(&self.mount_point)]).as_deref() {
             Ok([(Ok(()), _)]) => Ok(()),
             Ok([(Err(errno), _)]) => {
-                let text = format!("{} could not be unmounted: {}", self.mount_point.display(), Error::Posix(*errno));
+                let text =
+                    format!("{} could not be unmounted: {}", shown_file(&self.mount_point), Error::Posix(*errno));
                 Err(Error::Refused(*errno, text))
             }
             _ => unmount_path(&self.mount_point, lazy),
@@ -239,7 +241,7 @@ impl Notify {
         }
         let Some(inode) = not_stored.first() else { return Ok(()) };
         let path = self.fs.views.tree().paths(*inode, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
-        let path = String::from_utf8_lossy(&path).into_owned();
+        let path = shown(&path);
         let more = match not_stored.len() {
             1 => String::new(),
             many => format!(" and of {} others", many - 1),

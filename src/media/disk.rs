@@ -2,6 +2,7 @@
 
 use super::{Access, Directory, Media, MediaDir, Room, replacement_of};
 use crate::limits::BLOCK_BYTES;
+use crate::shown::shown_file;
 use rustix::fs::{CWD, FallocateFlags, OFlags, RenameFlags, fallocate, renameat_with};
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
@@ -76,7 +77,7 @@ impl MediaDir for DiskDir {
     }
 
     fn describe(&self) -> String {
-        self.path.display().to_string()
+        shown_file(&self.path).to_string()
     }
 }
 

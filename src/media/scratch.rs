@@ -2,6 +2,7 @@
 
 use super::{Access, Directory, DiskDir, Media, MediaDir, Room, open_regular};
 use crate::limits::BLOCK_BYTES;
+use crate::shown::shown_file;
 use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use std::collections::{BTreeMap, BTreeSet};
@@ -205,7 +206,7 @@ impl MediaDir for ScratchDir {
     }
 
     fn describe(&self) -> String {
-        self.below.path().display().to_string()
+        shown_file(self.below.path()).to_string()
     }
 }
 

@@ -1,23 +1,17 @@
 //! Paths in records and messages: bytes as they are, since a name need not be UTF-8; text only for people.
 
+use crate::shown::shown_file;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a file name as text; what would confuse a terminal is escaped.
-pub fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let is_plain = std::str::from_utf8(bytes).is_ok() && !text.chars().any(|c| c.is_control() || c == '\\');
-    if is_plain { text.into_owned() } else { bytes.escape_ascii().to_string() }
-}
-
 /// For `#[serde(with = "crate::meta::path")]`. JSON, which people read, gets text.
 pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     let bytes = path.as_os_str().as_bytes();
     match serializer.is_human_readable() {
-        true => serializer.serialize_str(&shown(bytes)),
+        true => serializer.serialize_str(&shown_file(path).to_string()),
         false => Bytes::new(bytes).serialize(serializer),
     }
 }
@@ -36,9 +30,7 @@ pub mod optional {
 
     pub fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
         match path {
-            Some(path) if serializer.is_human_readable() => {
-                serializer.serialize_some(&shown(path.as_os_str().as_bytes()))
-            }
+            Some(path) if serializer.is_human_readable() => serializer.serialize_some(&shown_file(path).to_string()),
             Some(path) => serializer.serialize_some(Bytes::new(path.as_os_str().as_bytes())),
             None => serializer.serialize_none(),
         }

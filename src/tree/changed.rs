@@ -14,6 +14,7 @@ use crate::device::{BaseId, Epoch, InodeNo, Moment, TrackNo, in_base, inode_of_k
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, prefix_end};
+use crate::shown::shown;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
@@ -155,7 +156,7 @@ impl Tree {
                 Err(error) => return Err(error),
             }
         }
-        let text = format!("there is no {:?} in either of the moments", String::from_utf8_lossy(path));
+        let text = format!("there is no {:?} in either of the moments", shown(path));
         Err(Error::Refused(Errno::NOENT, text))
     }
 

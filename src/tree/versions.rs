@@ -71,7 +71,7 @@ impl Tree {
         };
         let shown = self.shown_at(base, &timeline, path)?;
         if shown.is_empty() {
-            let path = String::from_utf8_lossy(path);
+            let path = crate::shown::shown(path);
             let text = format!("there is no {path:?}, neither now nor in a snapshot");
             return Err(Error::Refused(Errno::NOENT, text));
         }

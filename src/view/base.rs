@@ -9,6 +9,7 @@ use crate::device::{BaseId, BaseRecord, LIVE, Point, Settle, Snapshot, State};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::BLOCK_BYTES;
+use crate::shown::shown;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +139,7 @@ impl Views {
     pub fn base_named(&self, name: &[u8]) -> Result<BaseId> {
         let look = self.tree.device().look()?;
         let base = look.base_named(name).ok_or_else(|| {
-            let name = String::from_utf8_lossy(name);
+            let name = shown(name);
             refused(Errno::NOENT, format!("there is no base named {name:?}; `pitfs base list` shows those there are"))
         })?;
         check_filled(&look, base)?;
@@ -418,7 +419,7 @@ impl Views {
                 self.tree.device().look()?.snapshot(base, epoch)?.ok_or(Error::Posix(Errno::STALE))
             }
             _ => {
-                let name = String::from_utf8_lossy(name);
+                let name = shown(name);
                 Err(refused(Errno::INVAL, format!("{name:?} is a tree as it is now; give one of its snapshots")))
             }
         }

@@ -10,6 +10,7 @@ use super::{BaseInfo, LIVE_NAME, Views, refused};
 use crate::device::{BaseId, BaseRecord, LIVE, Point, Snapshot, State};
 use crate::error::{Errno, Error, Result};
 use crate::purpose::Purpose;
+use crate::shown::{shown, shown_file};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// What is to be deleted.
@@ -111,7 +112,7 @@ impl Views {
             && self.find(name)?.is_none()
             && self.tree.device().look()?.base_named(name).is_some()
         {
-            let name = String::from_utf8_lossy(name);
+            let name = shown(name);
             let text = format!(
                 "there is no snapshot named {name:?}; a base, clone or mirror is: `pitfs base delete {name}` deletes that with all its snapshots"
             );
@@ -131,7 +132,7 @@ impl Views {
                 Errno::BUSY,
                 format!(
                     "the archive {} continues from {:?}; `pitfs roll` takes it on from there, `pitfs archive detach` gives it up",
-                    archive.directory.display(),
+                    shown_file(&archive.directory),
                     snapshot.record.name
                 ),
             )),

@@ -4,6 +4,7 @@ use super::{Views, refused};
 use crate::device::{HOLD_TAG, Snapshot};
 use crate::error::{Errno, Result};
 use crate::limits::{HOLD_TAGS_MAX, NAME_BYTES_MAX};
+use crate::shown::shown;
 
 impl Views {
     /// Holds snapshots for a reason, in one step; none of them if one cannot be.
@@ -53,7 +54,7 @@ fn check_tag(tag: &[u8]) -> Result<&str> {
     let text = std::str::from_utf8(tag).ok();
     let fits = |text: &&str| !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control);
     text.filter(fits).ok_or_else(|| {
-        let shown = String::from_utf8_lossy(tag);
+        let shown = shown(tag);
         let text = format!(
             "{shown:?} cannot be a tag: it has to be text of 1 to {NAME_BYTES_MAX} bytes without control characters"
         );

@@ -7,6 +7,7 @@ use crate::device::{BaseId, Snapshot, State};
 use crate::error::{Errno, Result};
 use crate::limits::NAME_BYTES_MAX;
 use crate::meta::{Table, decode};
+use crate::shown::shown;
 
 /// The name of a base's tree as it is now.
 pub const LIVE_NAME: &str = "live";
@@ -18,7 +19,7 @@ pub fn is_virtual_name(name: &[u8]) -> bool {
 
 /// Checks that a snapshot or a base could have this name.
 pub fn check_name(name: &[u8]) -> Result<&str> {
-    let shown = String::from_utf8_lossy(name);
+    let shown = shown(name);
     let name_text = std::str::from_utf8(name)
         .map_err(|_| refused(Errno::ILSEQ, format!("the name {shown:?} is not UTF-8; use a name that is")))?;
     match name_text {

@@ -14,6 +14,7 @@ use crate::device::{ArchiveRecord, BaseId, Changing, Point, SnapOptions, Snapsho
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode};
 use crate::purpose::Purpose;
+use crate::shown::shown;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -100,7 +101,7 @@ impl Views {
     /// Takes snapshots of the bases of a group, like [`Views::snapshot_all`].
     pub fn snapshot_group(&self, group: &[u8], request: SnapRequest<'_>) -> Result<Vec<Snapshot>> {
         let bases = self.group(group)?;
-        self.snapshot_noted(&bases, request, &format!("--group {:?} ", String::from_utf8_lossy(group)))
+        self.snapshot_noted(&bases, request, &format!("--group {:?} ", shown(group)))
     }
 
     /// `of` says in the history of what.
@@ -256,7 +257,7 @@ impl Views {
                 return Ok(all);
             }
         }
-        let group = String::from_utf8_lossy(group);
+        let group = shown(group);
         let text = format!("nothing was saved yet of all bases of {group:?}; `pitfs save --group {group}` does that");
         Err(refused(Errno::NOENT, text))
     }
@@ -305,13 +306,13 @@ fn is_there(state: &State, base: BaseId) -> bool {
 impl Views {
     pub fn session(&self, name: &[u8]) -> Result<Session> {
         let record: Option<SessionRecord> = self.tree.device().look()?.meta().get(Table::Session, name)?;
-        let name = String::from_utf8_lossy(name).into_owned();
         match record {
-            Some(record) => Ok(Session { name, record }),
-            None => Err(refused(
-                Errno::NOENT,
-                format!("no session {name:?} is registered; `pitfs session register {name}` does that"),
-            )),
+            Some(record) => Ok(Session { name: String::from_utf8_lossy(name).into_owned(), record }),
+            None => {
+                let name = shown(name);
+                let text = format!("no session {name:?} is registered; `pitfs session register {name}` does that");
+                Err(refused(Errno::NOENT, text))
+            }
         }
     }
 
@@ -428,14 +429,14 @@ impl Views {
     pub fn delete_group(&self, name: &[u8]) -> Result<()> {
         self.change(|change| {
             if !change.meta().contains(Table::Group, name)? {
-                let name = String::from_utf8_lossy(name);
+                let name = shown(name);
                 return Err(refused(
                     Errno::NOENT,
                     format!("there is no group {name:?}; `pitfs group list` shows those there are"),
                 ));
             }
             change.meta_mut().remove(Table::Group, name);
-            Ok(format!("group delete {:?}", String::from_utf8_lossy(name)))
+            Ok(format!("group delete {:?}", shown(name)))
         })
     }
 
@@ -443,7 +444,7 @@ impl Views {
     pub fn group(&self, name: &[u8]) -> Result<Vec<BaseId>> {
         let look = self.tree.device().look()?;
         let found: Option<Vec<BaseId>> = look.meta().get(Table::Group, name)?;
-        let name = String::from_utf8_lossy(name);
+        let name = shown(name);
         let mut bases = found.ok_or_else(|| {
             refused(Errno::NOENT, format!("there is no group {name:?}; `pitfs group create {name} BASE…` makes one"))
         })?;

@@ -209,9 +209,8 @@ impl Drop for Mounted {
 
 /// Takes away whatever is mounted below a directory, what is on top first.
 pub fn detach_below(directory: &Path) {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let below = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4));
-    below.map(Path::new).filter(|at| at.starts_with(directory)).for_each(detach);
+    let mounts = pitfs::fuse::mounts();
+    mounts.iter().rev().map(|mount| &*mount.at).filter(|at| at.starts_with(directory)).for_each(detach);
 }
 
 pub fn detach(path: &Path) {
@@ -223,8 +222,7 @@ pub fn detach(path: &Path) {
 }
 
 pub fn is_mount_point(path: &Path) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().any(|line| line.split(' ').nth(4) == path.to_str())
+    pitfs::fuse::mounts().iter().any(|mount| mount.at == path)
 }
 
 pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -4,6 +4,7 @@ use super::Header;
 use crate::error::{Errno, Error, Result};
 use crate::limits::{ARCHIVE_HEADER_BYTES_MAX, ARCHIVE_LEVELS_MAX};
 use crate::meta::encode;
+use crate::shown::shown_file;
 use std::path::Path;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -36,7 +37,7 @@ pub(super) fn encode_head(path: &Path, header: &Header) -> Result<Vec<u8>> {
     if header.len() > ARCHIVE_HEADER_BYTES_MAX {
         let text = format!(
             "{}: its header would have {} bytes, and {ARCHIVE_HEADER_BYTES_MAX} are allowed; use shorter names",
-            path.display(),
+            shown_file(path),
             header.len()
         );
         return Err(Error::Refused(Errno::NAMETOOLONG, text));

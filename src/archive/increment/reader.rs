@@ -13,6 +13,7 @@ use super::{Entry, Header, Place, Summary};
 use crate::error::{Error, Result};
 use crate::limits::{ARCHIVE_BLOCK_BYTES_MAX, ARCHIVE_HEADER_BYTES_MAX};
 use crate::media::open_regular;
+use crate::shown::shown_file;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -43,7 +44,7 @@ struct Head {
 impl Reader {
     /// Opens an increment. Head and footer are verified, and nothing else is read.
     pub fn open(path: &Path) -> Result<Reader> {
-        let failed = |source| Error::media(format!("opening {}", path.display()), source);
+        let failed = |source| Error::media(format!("opening {}", shown_file(path)), source);
         let file = open_regular(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
         let head = read_head(&file, path, len)?;
@@ -179,7 +180,7 @@ impl Reader {
 
     /// The error for a block that is not what it should be.
     pub(super) fn damaged(&self, offset: u64, problem: String) -> Error {
-        Error::corrupt(format!("the block at {offset} of {}", self.path().display()), problem)
+        Error::corrupt(format!("the block at {offset} of {}", shown_file(self.path())), problem)
     }
 }
 
@@ -221,12 +222,12 @@ fn full_key(table: u8, key: &[u8]) -> Vec<u8> {
 }
 
 fn damaged(path: &Path, problem: String) -> Error {
-    Error::corrupt(path.display().to_string(), problem)
+    Error::corrupt(shown_file(path).to_string(), problem)
 }
 
 fn read_at(file: &File, path: &Path, offset: u64, out: &mut [u8]) -> Result<()> {
     file.read_exact_at(out, offset)
-        .map_err(|source| Error::media(format!("reading {} at {offset}", path.display()), source))
+        .map_err(|source| Error::media(format!("reading {} at {offset}", shown_file(path)), source))
 }
 
 fn read_head(file: &File, path: &Path, len: u64) -> Result<Head> {
@@ -235,7 +236,7 @@ fn read_head(file: &File, path: &Path, len: u64) -> Result<Head> {
     read_at(file, path, 0, found)?;
     let magic = &found[..found.len().min(MAGIC.len())];
     if magic != MAGIC {
-        let path = path.display();
+        let path = shown_file(path);
         return Err(Error::Store(format!("{path} is no increment of an archive, or its beginning was overwritten")));
     }
     if found.len() < HEAD_START {
@@ -260,7 +261,7 @@ fn read_head(file: &File, path: &Path, len: u64) -> Result<Head> {
     if !(OLDEST..=VERSION).contains(&version) {
         return Err(Error::Store(format!(
             "{} has format {version}, and this program reads formats up to {VERSION}; use a newer version of pitfs",
-            path.display()
+            shown_file(path)
         )));
     }
     let bytes = &bytes[HEAD_START..];

@@ -6,6 +6,7 @@ use super::reader::Reader;
 use super::{Entry, Value};
 use crate::error::{Error, Result};
 use crate::meta::hex;
+use crate::shown::shown_file;
 
 /// What has been seen so far. Memory: some 16 bytes for each block of tracks.
 pub(super) struct Verifier<'a> {
@@ -112,7 +113,7 @@ impl<'a> Verifier<'a> {
         }
         if found != *footer {
             let problem = format!("its footer says {footer:?}, and found was {found:?}");
-            return Err(Error::corrupt(self.reader.path().display().to_string(), problem));
+            return Err(Error::corrupt(shown_file(self.reader.path()).to_string(), problem));
         }
         Ok(())
     }

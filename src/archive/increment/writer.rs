@@ -24,6 +24,7 @@ use crate::limits::{
 };
 use crate::media::rename_new;
 use crate::meta::hex;
+use crate::shown::shown_file;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -145,7 +146,7 @@ impl Writer {
     fn begin_entry(&mut self, table: u8, key: &[u8], birth: u32, len: usize, len_max: usize) -> Result<()> {
         self.out.refuse_after_failure()?;
         let refused = |problem| {
-            let text = format!("{}: record {} of table {table} {problem}", self.out.path.display(), hex(key));
+            let text = format!("{}: record {} of table {table} {problem}", shown_file(&self.out.path), hex(key));
             Err(Error::Refused(Errno::INVAL, text))
         };
         if key.len() > ARCHIVE_KEY_BYTES_MAX {
@@ -231,7 +232,7 @@ impl Output {
     fn create(dir: &Path, name: &str, header: &Header, level: i32) -> Result<Output> {
         let (path, temporary) = (dir.join(name), dir.join(format!(".{name}.new")));
         let head = encode_head(&path, header)?;
-        let failed = |source| Error::media(format!("making {}", temporary.display()), source);
+        let failed = |source| Error::media(format!("making {}", shown_file(&temporary)), source);
         let compressor = Compressor::new(level).map_err(failed)?;
         match std::fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -254,7 +255,7 @@ impl Output {
     }
 
     fn failed(&self, doing: &str, source: io::Error) -> Error {
-        Error::media(format!("{doing} {}", self.temporary.display()), source)
+        Error::media(format!("{doing} {}", shown_file(&self.temporary)), source)
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
@@ -305,7 +306,7 @@ impl Drop for Output {
         if !self.is_finished
             && let Err(error) = std::fs::remove_file(&self.temporary)
         {
-            log::warn!("{} stays behind: {error}", self.temporary.display());
+            log::warn!("{} stays behind: {error}", shown_file(&self.temporary));
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::super::args::{Column, List, Sort};
 use super::super::json::{self, state_of};
-use super::super::output::{print, print_json, size, table};
-use super::{ask, plain, unexpected};
+use super::super::output::{print, print_json, size, table, tell_all};
+use super::{ask, unexpected};
 use crate::control::{Answer, ListInfo, MissingInfo, SnapshotInfo, Target, Verb};
 use crate::daemon::MissingTime;
 use crate::error::Result;
@@ -36,9 +36,7 @@ pub(super) fn list(target: &Target, args: &List) -> Result<bool> {
     if rows.len() > 1 {
         print(&table(&rows))?;
     }
-    for problem in list.missing.iter().flat_map(|missing| &missing.problems) {
-        eprintln!("pitfs: {}", plain(problem));
-    }
+    tell_all(list.missing.iter().flat_map(|missing| &missing.problems));
     Ok(true)
 }
 

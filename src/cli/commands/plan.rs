@@ -5,6 +5,7 @@ use super::super::output::{Display, count, path, print, print_json, size};
 use super::{ask, unexpected, warn};
 use crate::control::{Answer, PlanInfo, SnapshotInfo, Target, Verb};
 use crate::error::Result;
+use crate::shown::line;
 
 /// Asks what a command would do, and shows it; false where something could not be done.
 pub(super) fn show(target: &Target, verb: Verb, as_json: bool) -> Result<bool> {
@@ -75,5 +76,5 @@ fn plan_text(plan: &PlanInfo) -> String {
         let all = count(plan.freed.len() as u64, "snapshot");
         lines.push(format!("{all} would be freed: {}", named(&plan.freed)));
     }
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    lines.iter().map(|one| format!("{}\n", line(one))).collect()
 }

@@ -5,7 +5,7 @@ use super::args::{
 };
 use super::delete::{self, Told};
 use super::json::{self, state_of};
-use super::output::{Display, count, file, path, print, print_json, size, table, write};
+use super::output::{Display, count, file, path, print, print_json, size, table, tell, tell_all, write};
 use super::{absolute, bytes, headed, name_of, plan, say_done, unexpected};
 use crate::clock::{Timestamp, parse_when};
 use crate::control::{
@@ -13,6 +13,7 @@ use crate::control::{
 };
 use crate::daemon::{ArchiveInfo, Detached, MergeOptions, PruneOptions, RollOptions, RollReport, Shortened, resolved};
 use crate::error::{Errno, Error, Result};
+use crate::shown::{shown, shown_file};
 use crate::view::{BaseInfo, BaseKind};
 use serde_bytes::ByteBuf;
 use serde_json::json;
@@ -70,10 +71,8 @@ pub(super) fn base(target: &Target, verb: BaseVerb, as_json: bool) -> Result<boo
         && let Answer::Mount { mount_point: Some(mount_point) } = quietly(target, Verb::Mount)?
         && crate::control::view_depth(&mount_point) == 1
     {
-        eprintln!(
-            "pitfs: {} shows one base; the new one is shown when the store is mounted again",
-            mount_point.display()
-        );
+        let shown = shown_file(&mount_point);
+        tell(format_args!("{shown} shows one base; the new one is shown when the store is mounted again"));
     }
     if json {
         print_json(&json::all(&bases, json::base))?;
@@ -346,7 +345,7 @@ fn read_saved(
     let Answer::Tracks { track_bytes, files } = quietly(target, Verb::Session(verb))? else { return Err(unexpected()) };
     let mut files = files.into_iter().filter(|file| inode.is_none_or(|inode| file.inode == inode));
     let (Some(file), None) = (files.next(), files.next()) else {
-        let name = String::from_utf8_lossy(&name);
+        let name = crate::shown::shown(&name);
         let text = format!(
             "the increment of {name:?} has no tracks of {shown}, or of several files there; `pitfs session tracks {name}` shows what it has"
         );
@@ -403,9 +402,7 @@ pub(super) fn roll(target: &Target, args: Roll) -> Result<bool> {
 }
 
 fn print_roll(base: &str, report: &RollReport) -> Result<()> {
-    for problem in &report.problems {
-        eprintln!("pitfs: {problem}");
-    }
+    tell_all(&report.problems);
     print(&format!(
         "{base}{}: {} saved ({}), {} freed\n",
         report.snapshot,
@@ -463,9 +460,7 @@ pub(super) fn archive(target: &Target, verb: ArchiveVerb, as_json: bool) -> Resu
         if (is_verify || shows) && !json {
             print(&leftovers_text(archive))?;
         }
-        for problem in archive.problems.iter().filter(|_| !json) {
-            eprintln!("pitfs: {problem}");
-        }
+        tell_all(archive.problems.iter().filter(|_| !json));
     }
     Ok(archives.iter().all(|archive| archive.problems.is_empty()))
 }
@@ -489,7 +484,7 @@ fn show_shortened(shortened: &Shortened, json: bool) -> Result<bool> {
         print_json(&json::shortened(shortened))?;
     } else {
         print(&shortened_text(shortened))?;
-        shortened.problems.iter().for_each(|problem| eprintln!("pitfs: {problem}"));
+        tell_all(&shortened.problems);
     }
     Ok(shortened.problems.is_empty())
 }
@@ -509,7 +504,7 @@ fn shortened_text(shortened: &Shortened) -> String {
 }
 
 fn detached_text(detached: &Detached) -> String {
-    let directory = detached.directory.display();
+    let directory = shown_file(&detached.directory);
     let mut text = match &detached.leads_to {
         Some(name) => format!(
             "{directory}: detached; it leads to the snapshot {name:?}, which has to stay in the store for the archive to be attached again\n"
@@ -647,7 +642,7 @@ fn check_base(target: &Target, mount_point: &Path, view: &Path) -> Result<()> {
     let wanted = target.base.clone().or_else(|| base_shown(mount_point));
     match (base_shown(view), wanted) {
         (Some(found), Some(wanted)) if found != wanted => {
-            let (found, shown) = (path(&found), file(view));
+            let (found, shown) = (shown(&found), shown_file(view));
             let text = format!("{shown} shows the base {found:?}; -s STORE:{found} says that it is meant");
             Err(Error::Refused(Errno::INVAL, text))
         }

@@ -2,16 +2,17 @@
 
 use super::super::args::Upgrade;
 use super::super::json;
-use super::super::output::{print, print_json};
+use super::super::output::{print, print_json, tell_all};
 use super::absolute;
 use crate::control::Target;
 use crate::daemon::{Daemon, UpgradeReport};
 use crate::error::Result;
+use crate::shown::shown_file;
 use std::path::Path;
 
 pub(super) fn run(target: &Target, args: Upgrade, as_json: bool) -> Result<bool> {
     let store = &target.store;
-    let shown = store.display();
+    let shown = shown_file(store);
     if args.undo {
         let report = Daemon::undo_upgrade(store)?;
         if as_json {
@@ -19,7 +20,7 @@ pub(super) fn run(target: &Target, args: Upgrade, as_json: bool) -> Result<bool>
         }
         let but = if report.dropped.is_empty() { "" } else { ", as far as that format knows it" };
         print(&format!("{shown} has format {} again, with all that was done since{but}\n", report.to))?;
-        report.dropped.iter().for_each(|dropped| eprintln!("pitfs: {dropped}"));
+        tell_all(&report.dropped);
         return Ok(true);
     }
     if args.confirm {
@@ -40,15 +41,13 @@ pub(super) fn run(target: &Target, args: Upgrade, as_json: bool) -> Result<bool>
         false => format!("{shown} was brought from format {from} to {to}\n"),
     };
     for archive in archives {
-        text.push_str(&format!("archive {} is attached\n", archive.display()));
+        text.push_str(&format!("archive {} is attached\n", shown_file(&archive)));
     }
     if can_be_undone {
         text.push_str("`pitfs upgrade --undo` goes back, `pitfs upgrade --confirm` ends that possibility\n");
     }
     print(&text)?;
-    for problem in &problems {
-        eprintln!("pitfs: {problem}");
-    }
+    tell_all(&problems);
     Ok(problems.is_empty())
 }
 

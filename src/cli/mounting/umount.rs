@@ -6,6 +6,7 @@ use crate::control::{Answer, Target, Verb, ask, locate_store};
 use crate::daemon::{Use, holder, holding, is_dead, last_use, store_of, wait_a_moment, wait_for};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Device, MountInfo, free, mount_around, mount_at, mounts, unmount_path, users};
+use crate::shown::shown_file;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -36,14 +37,14 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
         free(&mount)?;
         log::warn!(
             "the daemon of {} had been killed; its mount at {} is gone",
-            mount.source.display(),
-            mount.at.display()
+            shown_file(&mount.source),
+            shown_file(&mount.at)
         );
         return store_of(&mount).map_or(Ok(true), |store| wait_for_end(&store, args.lazy, None));
     }
     let store = match locate_store(&target) {
         Err(error) if error.errno() == Errno::NOENT => {
-            let text = format!("{} does not exist; give the mount point, or the store", target.display());
+            let text = format!("{} does not exist; give the mount point, or the store", shown_file(&target));
             return Err(Error::Refused(Errno::NOENT, text));
         }
         // The daemon is gone; what is left of its mount can go.
@@ -53,7 +54,7 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
     let mount_point = match ask_mount_point(&store) {
         Ok(Some(mount_point)) => mount_point,
         Ok(None) => {
-            return Err(Error::Refused(Errno::INVAL, format!("{} is not mounted", target.display())));
+            return Err(Error::Refused(Errno::INVAL, format!("{} is not mounted", shown_file(&target))));
         }
         // It is of another user, and where it is mounted is not told.
         Err(error) if error.errno() == Errno::PERM && mount_at(&target).is_none() => return Err(error),
@@ -80,7 +81,7 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
 
 /// Unmounts what is pitfs's own, and nothing else.
 fn unmount(at: &Path, is_lazy: bool) -> Result<()> {
-    let shown = at.display();
+    let shown = shown_file(at);
     match mount_at(at) {
         Some(mount) if mount.is_pitfs() => unmount_path(at, is_lazy),
         Some(mount) => {
@@ -124,7 +125,7 @@ fn wait_for_end(store: &Path, is_lazy: bool, device: Option<Device>) -> Result<b
             _ if waited > TIMEOUT => {
                 let text = format!(
                     "the daemon of {} has not ended after {} seconds; its log is in the store",
-                    store.display(),
+                    shown_file(store),
                     TIMEOUT.as_secs()
                 );
                 return Err(Error::Store(text));
@@ -142,7 +143,7 @@ fn how_it_ended(store: &Path) -> Result<bool> {
     match last_use(store) {
         Ok(Use::Failed(why)) => Err(Error::Store(format!(
             "it is unmounted, but the store {} was not closed well: {why}; what was not fsynced may be lost",
-            store.display()
+            shown_file(store)
         ))),
         _ => Ok(true),
     }
@@ -157,7 +158,7 @@ fn shows_elsewhere(store: &Path) -> Option<u32> {
 }
 
 fn mounted_elsewhere(store: &Path, mount_point: &Path, process: u32) -> Error {
-    let (store, at) = (store.display(), mount_point.display());
+    let (store, at) = (shown_file(store), shown_file(mount_point));
     let text = format!(
         "{at} is not mounted here: process {process} shows the store {store} there in another mount namespace; \
          `nsenter -t {process} -m pitfs umount {at}` unmounts it, and `kill {process}` ends it, with all that was written kept"
@@ -175,6 +176,6 @@ fn still_mounted(store: &Path, device: Option<Device>) -> Error {
     };
     Error::Store(format!(
         "it is unmounted here, but the store {} stays in use, since {by}; the daemon ends with the last of them, or when SIGTERM is sent to it",
-        store.display()
+        shown_file(store)
     ))
 }

@@ -2,6 +2,7 @@
 
 use crate::device::{InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
+use crate::shown::shown;
 use crate::tree::{Kind, Tree, names_of, root_of};
 use crate::view::Views;
 use serde_bytes::ByteBuf;
@@ -72,7 +73,7 @@ fn refused(errno: Errno, text: String) -> Error {
 }
 
 pub(super) fn not_a_directory(path: &[u8]) -> Error {
-    let path = String::from_utf8_lossy(path);
+    let path = shown(path);
     refused(Errno::NOTDIR, format!("{path:?} is not a directory now; move it away, or bring it back as a whole"))
 }
 
@@ -81,7 +82,7 @@ pub(super) fn shown_all<'a>(paths: impl IntoIterator<Item = &'a [u8]>, most: usi
     let all: Vec<&[u8]> = paths.into_iter().collect();
     let first = all.iter().take(most).map(|path| match path.is_empty() {
         true => "\"/\"".to_string(),
-        false => format!("{:?}", String::from_utf8_lossy(path)),
+        false => format!("{:?}", shown(path)),
     });
     let mut shown = first.collect::<Vec<_>>().join(" ");
     if all.len() > most {
@@ -94,7 +95,7 @@ pub(super) fn shown_all<'a>(paths: impl IntoIterator<Item = &'a [u8]>, most: usi
 fn normal(path: &[u8]) -> Result<Vec<u8>> {
     let names: Vec<&[u8]> = names_of(path).collect();
     if names.contains(&&b".."[..]) {
-        let path = String::from_utf8_lossy(path);
+        let path = shown(path);
         return Err(refused(Errno::INVAL, format!("{path:?} has to be a path from the root, without `..`")));
     }
     Ok(names.join(&b'/'))
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn many_paths_are_counted() {
         let paths = [&b""[..], b"a b", b"\xff"];
-        assert_eq!(shown_all(paths, 3), "\"/\" \"a b\" \"\u{fffd}\"");
+        assert_eq!(shown_all(paths, 3), "\"/\" \"a b\" \"\\xff\"");
         assert_eq!(shown_all(paths, 1), "\"/\" and 2 more");
     }
 }

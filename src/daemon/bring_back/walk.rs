@@ -89,7 +89,7 @@ impl BringBack<'_> {
                 // What cannot be listed is not known to be gone, and stays.
                 frame.next = None;
                 let path = self.tree.paths(frame.now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
-                return self.problem(error, &String::from_utf8_lossy(&path));
+                return self.problem(error, &path);
             }
         };
         frame.next = next;

@@ -7,7 +7,8 @@ use crate::device::{
 };
 use crate::error::Result;
 use crate::meta::{Table, decode, hex};
-use crate::tree::{Inode, Kind, is_root, shown};
+use crate::shown::shown;
+use crate::tree::{Inode, Kind, is_root};
 use serde_bytes::ByteBuf;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;

@@ -4,7 +4,7 @@ use super::put::Tally;
 use crate::clock::Timestamp;
 use crate::daemon::descent::{path_in, path_of};
 use crate::error::{Error, Result};
-use crate::meta::shown;
+use crate::shown::shown;
 use crate::tree::{Inode, Kind};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;

@@ -6,7 +6,7 @@ use super::{RestoreOptions, RestoreReport, apart, not_in_snapshot};
 use crate::daemon::{Daemon, OnProgress, Progress};
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::meta::shown;
+use crate::shown::shown_file;
 use crate::tree::{Inode, Kind, Tree, join, root_of};
 use crate::view::{View, Views};
 use std::ffi::OsStr;
@@ -122,6 +122,6 @@ impl Plan<'_> {
 
     fn problem(&mut self, path: &[u8], text: impl std::fmt::Display) {
         let path = self.to.join(OsStr::from_bytes(path));
-        self.report.problems.push(format!("{}: {text}", shown(path.as_os_str().as_bytes())));
+        self.report.problems.push(format!("{}: {text}", shown_file(&path)));
     }
 }

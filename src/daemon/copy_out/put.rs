@@ -5,7 +5,7 @@ use super::{RestoreReport, decode_device};
 use crate::daemon::Progress;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::meta::shown;
+use crate::shown::shown_file;
 use crate::tree::{Inode, Kind, Tree, join};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -88,7 +88,7 @@ impl Tally {
 
     pub fn problem(&self, number: u64, target: &[u8], error: impl std::fmt::Display) {
         let to = self.to.join(std::ffi::OsStr::from_bytes(target));
-        self.note(number, format!("{}: {error}", shown(to.as_os_str().as_bytes())));
+        self.note(number, format!("{}: {error}", shown_file(&to)));
     }
 
     pub fn is_unmade(&self, target: &[u8]) -> bool {

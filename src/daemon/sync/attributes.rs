@@ -4,7 +4,7 @@ use super::Sync;
 use super::facts::Facts;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::meta::shown;
+use crate::shown::shown;
 use crate::tree::{Change, Kind, Rights, SetTime, SetXattr};
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -1,7 +1,7 @@
 //! What is left out.
 
 use crate::error::{Errno, Error, Result};
-use crate::meta::shown;
+use crate::shown::shown;
 
 /// A pattern of `--exclude`.
 pub(super) struct Pattern {

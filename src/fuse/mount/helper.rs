@@ -5,6 +5,7 @@
 
 use super::{FUSERMOUNT, Options, SUBTYPE};
 use crate::error::{Errno, Error, Result};
+use crate::shown::{shown, shown_file};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::io::{IoSliceMut, Read};
@@ -38,18 +39,19 @@ pub(super) fn mount(mount_point: &Path, source: &str, options: &Options) -> Resu
         child.wait().map_err(failed)?;
         return Ok((device, None));
     }
-    let mut said = String::new();
+    let mut said = Vec::new();
     if let Some(stderr) = &mut child.stderr {
-        stderr.read_to_string(&mut said).map_err(failed)?;
+        stderr.read_to_end(&mut said).map_err(failed)?;
     }
     child.wait().map_err(failed)?;
+    let said = shown(said.trim_ascii()).to_string();
     if said.contains("user_allow_other") {
         return Err(Error::Refused(
             Errno::PERM,
             "allow_other and allow_root need a line `user_allow_other` in /etc/fuse.conf; root can add it".into(),
         ));
     }
-    Err(Error::Refused(Errno::IO, format!("mounting at {} failed: {}", mount_point.display(), said.trim())))
+    Err(Error::Refused(Errno::IO, format!("mounting at {} failed: {said}", shown_file(mount_point))))
 }
 
 fn receive_device(socket: &UnixStream) -> Option<OwnedFd> {

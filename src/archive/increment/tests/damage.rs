@@ -5,6 +5,7 @@ use super::super::layout::{
     number_at,
 };
 use super::*;
+use crate::shown::shown_file;
 use std::os::unix::fs::FileExt;
 
 proptest! {
@@ -170,7 +171,7 @@ fn what_is_not_damaged_can_still_be_read() {
     let (good, bad): (Vec<_>, Vec<_>) = reader.entries().partition(|entry| entry.is_ok());
     assert_eq!(bad.len(), 1);
     let Some(Err(Error::Corrupt { object, .. })) = bad.into_iter().next() else { panic!("another error") };
-    assert_eq!(object, format!("the block at {at} of {}", reader.path().display()));
+    assert_eq!(object, format!("the block at {at} of {}", shown_file(reader.path())));
     assert!(good.len() > model.len() - 20 && good.len() < model.len());
     for entry in good {
         let (key, old) = old(&reader, entry.unwrap());
