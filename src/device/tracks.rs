@@ -5,7 +5,7 @@ use super::{ArchivedTrack, TrackRecord};
 use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn, base_of, inode_of_key, inode_prefix};
 use crate::archive::Archive;
 use crate::error::{Error, Result};
-use crate::limits::{DIRTY_BYTES_MAX, DIRTY_RECORDS_MAX, DIRTY_ROOM_MAX};
+use crate::limits::{DIRTY_BYTES_MAX, DIRTY_ROOM_MAX};
 use crate::logstore::{Holder, Holders, Placed};
 use crate::meta::Table;
 use std::ops::{ControlFlow, Range};
@@ -305,7 +305,7 @@ impl Device {
             let state = self.state.read();
             state.dirty_bytes > DIRTY_BYTES_MAX
                 || state.dirty_room(self.track_bytes()) > DIRTY_ROOM_MAX
-                || state.meta.dirty_records() > DIRTY_RECORDS_MAX
+                || self.holds_too_many_records(&state)
         };
         if is_over { self.relieve() } else { Ok(()) }
     }
