@@ -4,6 +4,8 @@
 mod args;
 mod commands;
 mod json;
+mod log_file;
+mod messages;
 mod mounting;
 mod output;
 
@@ -28,9 +30,7 @@ pub fn main() -> ExitCode {
         Err(wrong) => wrong.exit(),
     };
     let as_json = args.json;
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("PITFS_LOG", "warn,fuser=error"))
-        .format_target(false)
-        .init();
+    messages::begin();
     match commands::run(args) {
         Ok(is_all_well) => ExitCode::from(if is_all_well { 0 } else { FAILED }),
         Err(error) => {

@@ -6,6 +6,8 @@ pub use umount::umount;
 
 use super::args::Mount;
 use super::json::put_file;
+use super::log_file::{LOG, open_log};
+use super::messages;
 use super::output::print_json;
 use crate::control::{Listening, Server};
 use crate::daemon::{Daemon, Use, is_dead};
@@ -18,20 +20,16 @@ use signal_hook::iterator::Signals;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
 /// Set for a daemon that was started in the background: it says on standard output when it works.
 const READY_VARIABLE: &str = "PITFS_SAY_READY";
 const READY: &str = "ready";
 /// What it says where it cannot begin, with the number of the error behind it; standard error has the words.
 const FAILED: &str = "failed ";
-const LOG: &str = "log";
-const OLD_LOG: &str = "log.old";
-const LOG_BYTES_MAX: u64 = 1 << 20;
 
 /// Files that a daemon may have to have open at a time.
 const DESCRIPTORS: u64 = 64;
@@ -83,12 +81,8 @@ impl Background {
         if std::env::var_os(READY_VARIABLE).is_none() {
             return Ok(None);
         }
-        let path = store.join(LOG);
-        let failed = |error| Error::media(format!("opening the daemon's log {}", path.display()), error);
-        if path.metadata().is_ok_and(|found| found.is_file() && found.len() > LOG_BYTES_MAX) {
-            std::fs::rename(&path, store.join(OLD_LOG)).map_err(failed)?;
-        }
-        let log = File::options().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
+        let failed = |error| Error::media(format!("opening the daemon's log {}", store.join(LOG).display()), error);
+        let log = open_log(store).map_err(failed)?;
         let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
         // Out of the caller's session: its end, or a Ctrl-C there, is not ours.
         rustix::process::setsid().map_err(|errno| Error::media("leaving the caller's session", errno.into()))?;
@@ -96,10 +90,11 @@ impl Background {
     }
 
     /// Turns to the log, and tells whoever started this daemon that it works, as the last thing it hears.
-    fn say_ready(&self) -> Result<()> {
+    fn say_ready(&self, store: &Path) -> Result<()> {
         let failed = |error| Error::media("going to the background", error);
         rustix::stdio::dup2_stdin(&self.null).map_err(|errno| failed(errno.into()))?;
         rustix::stdio::dup2_stderr(&self.log).map_err(|errno| failed(errno.into()))?;
+        messages::go_to_log_of(store);
         let mut out = std::io::stdout();
         out.write_all(format!("{READY}\n").as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
         rustix::stdio::dup2_stdout(&self.null).map_err(|errno| failed(errno.into()))
@@ -154,15 +149,24 @@ fn serve(
 ) -> Result<Server> {
     let server = listening.serve(daemon)?;
     if let Some(background) = background
-        && let Err(error) = background.say_ready()
+        && let Err(error) = background.say_ready(daemon.path())
     {
         server.stop();
         return Err(error);
     }
-    // The threads that tell are there as long as this one.
-    if wait.recv().is_err() {
-        log::error!("nobody is left to say when to end");
+    messages::limit();
+    loop {
+        match wait.recv_timeout(messages::ROUND) {
+            Err(RecvTimeoutError::Timeout) => log::logger().flush(),
+            Ok(()) => break,
+            // The threads that tell are there as long as this one.
+            Err(RecvTimeoutError::Disconnected) => {
+                log::error!("nobody is left to say when to end");
+                break;
+            }
+        }
     }
+    log::logger().flush();
     Ok(server)
 }
 
