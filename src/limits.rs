@@ -62,6 +62,13 @@ pub const DIRTY_ROOM_MAX: usize = 256 << 20;
 /// Room of dirty tracks at which the flusher starts.
 pub const DIRTY_ROOM_FLUSH: usize = 64 << 20;
 
+/// Bytes that one request copies from file to file; the caller asks again for the rest.
+pub const COPY_BYTES_MAX: u64 = 32 << 20;
+/// Tracks that one transaction removes or shares: others wait for it.
+pub const STEP_TRACKS: u64 = 256;
+/// Xattrs that one transaction removes with their inode.
+pub const STEP_XATTRS: usize = 64;
+
 /// Patches that a stored track collects before it is written anew, in the background.
 pub const TRACK_PATCHES_MAX: usize = 8;
 /// Patches that it collects while operations wait.
