@@ -4,6 +4,8 @@
 mod args;
 mod commands;
 mod json;
+mod log_file;
+mod messages;
 mod mounting;
 mod output;
 
@@ -14,7 +16,6 @@ use crate::shown::{line, plain};
 use args::Args;
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
-use std::io::Write;
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
@@ -36,9 +37,7 @@ pub fn main() -> ExitCode {
         Err(wrong) => wrong.exit(),
     };
     let as_json = args.json;
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("PITFS_LOG", "warn,fuser=error"))
-        .format(|out, record| writeln!(out, "[{:<5}] {}", record.level(), line(&record.args().to_string())))
-        .init();
+    messages::begin();
     match commands::run(args) {
         Ok(is_all_well) => ExitCode::from(if is_all_well { 0 } else { FAILED }),
         Err(error) => {

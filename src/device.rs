@@ -73,7 +73,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Counts snapshots; every record carries the epoch of its birth.
 pub type Epoch = u32;
@@ -147,6 +147,8 @@ pub struct Device {
     stopped: Mutex<Option<String>>,
     has_stopped: AtomicBool,
     full: AtomicBool,
+    /// What records of the open transaction may take, as of the last commit.
+    record_bytes_max: AtomicUsize,
     /// Held by whoever gives tracks places of their own.
     separating: Mutex<()>,
     /// Snapshots that keep what they hold, also when they are deleted.
@@ -210,7 +212,7 @@ impl Txn<'_> {
                 state.dirty_bytes -= track.bytes();
             }
         }
-        if state.meta.dirty_records() >= DIRTY_RECORDS_COMMIT || state.wants_flush(self.device.track_bytes()) {
+        if state.wants_commit() || state.wants_flush(self.device.track_bytes()) {
             self.device.wake();
         }
         // Room that cannot be accounted for any more must not reach the disk.
@@ -338,11 +340,13 @@ impl Device {
             stopped: Mutex::default(),
             has_stopped: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            record_bytes_max: AtomicUsize::new(DIRTY_RECORD_BYTES_MAX),
             separating: Mutex::default(),
             work: Mutex::new(false),
             kept: Mutex::default(),
             work_came: Condvar::new(),
         };
+        device.bound_records(device.room()?.available);
         if let Some(damage) = damage {
             device.stop(&damage);
         }
@@ -375,12 +379,16 @@ impl Device {
 
     /// Starts an operation. The caller may hold no other lock of this device.
     pub fn begin(&self) -> Result<Txn<'_>> {
+        self.make_way()?;
+        self.begin_unthrottled()
+    }
+
+    fn make_way(&self) -> Result<()> {
         self.check_running()?;
         if self.kv.met_damage() {
             self.reopen_after_damage()?;
         }
-        self.throttle()?;
-        self.begin_unthrottled()
+        self.throttle()
     }
 
     fn begin_unthrottled(&self) -> Result<Txn<'_>> {
@@ -395,10 +403,12 @@ impl Device {
 
     /// Starts an operation that needs more room than it frees: NOSPC on a full disk.
     pub fn begin_growing(&self) -> Result<Txn<'_>> {
+        // First, since its commit can be what finds that room has ended.
+        self.make_way()?;
         if self.full.load(Ordering::Relaxed) && !self.has_room_again()? {
             return Err(Error::Posix(Errno::NOSPC));
         }
-        self.begin()
+        self.begin_unthrottled()
     }
 
     fn reopen_after_damage(&self) -> Result<()> {
@@ -508,9 +518,24 @@ impl Device {
     /// Looks whether metadata may grow; remembered until it may again.
     fn note_room(&self) -> Result<()> {
         self.kv.refill_reserve()?;
-        let has_room = self.kv.reserve_is_whole()? && self.room()?.available >= RESERVE_BYTES_MIN / 2;
+        let available = self.room()?.available;
+        let has_room = self.kv.reserve_is_whole()? && available >= RESERVE_BYTES_MIN / 2;
         self.full.store(!has_room, Ordering::Relaxed);
+        self.bound_records(available);
         Ok(())
+    }
+
+    /// Records that are committed must find room: the less there is, the sooner they are.
+    fn bound_records(&self, available: u64) {
+        let share = usize::try_from(available / DIRTY_RECORD_BYTES_SHARE).unwrap_or(usize::MAX);
+        let most = share.clamp(DIRTY_RECORD_BYTES_MIN, DIRTY_RECORD_BYTES_MAX);
+        self.record_bytes_max.store(most, Ordering::Relaxed);
+    }
+
+    /// Whether the open transaction has grown to where operations wait for its commit.
+    fn holds_too_many_records(&self, state: &State) -> bool {
+        state.meta.dirty_records() > DIRTY_RECORDS_MAX
+            || state.meta.dirty_record_bytes() > self.record_bytes_max.load(Ordering::Relaxed)
     }
 
     /// Whether room has ended, as of the last commit.
@@ -541,6 +566,11 @@ impl State {
 
     fn wants_flush(&self, track_bytes: u64) -> bool {
         self.dirty_bytes >= DIRTY_BYTES_FLUSH || self.dirty_room(track_bytes) >= DIRTY_ROOM_FLUSH
+    }
+
+    /// Whether the open transaction has grown to where it is committed.
+    fn wants_commit(&self) -> bool {
+        self.meta.dirty_records() >= DIRTY_RECORDS_COMMIT || self.meta.dirty_record_bytes() >= DIRTY_RECORD_BYTES_COMMIT
     }
 
     /// What records let go of in an operation is free, now that it takes effect.

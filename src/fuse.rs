@@ -7,6 +7,7 @@
 //! This daemon is the only writer, so the kernel may keep what it was told for as long as it likes; what
 //! changes behind its back is invalidated by [`Notify`].
 
+mod aside;
 mod beside;
 mod companion;
 mod convert;
@@ -31,6 +32,7 @@ pub use opened::Opens;
 use crate::device::{BaseId, Moment, base_of};
 use crate::error::{Errno, Error, Result};
 use crate::view::Views;
+use aside::Aside;
 use beside::Beside;
 use number::{Node, Numbers, Place, Virtual};
 use opened::{NotStored, OpenForWriting};
@@ -70,6 +72,7 @@ pub struct FileSystem {
     beside: Beside,
     /// Hidden directories that were removed, and when.
     removed: Mutex<HashMap<Virtual, Instant>>,
+    aside: Aside,
     /// What the kernel is told through, when it is mounted.
     notify: Arc<OnceLock<Notify>>,
     /// Owner of the mount root: whoever runs the daemon.
@@ -93,6 +96,7 @@ impl FileSystem {
             ending_visitor: AtomicU32::new(0),
             beside: Beside::default(),
             removed: Mutex::default(),
+            aside: Aside::default(),
             notify: Arc::default(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),

@@ -44,6 +44,13 @@ pub const DIRTY_BYTES_FLUSH: usize = 4 << 20;
 pub const DIRTY_RECORDS_COMMIT: usize = 12_000;
 /// Records in the open transaction at which operations start to wait for the commit.
 pub const DIRTY_RECORDS_MAX: usize = 400_000;
+/// The same two bounds for what records take, keys and values: one may have 64 KiB.
+pub const DIRTY_RECORD_BYTES_COMMIT: usize = 16 << 20;
+pub const DIRTY_RECORD_BYTES_MAX: usize = 64 << 20;
+/// On a disk that gets full operations wait when records take this share of what is free: a commit writes them in pages, up
+/// to twice as large, and the next one grows meanwhile. But not for less than the minimum.
+pub const DIRTY_RECORD_BYTES_SHARE: u64 = 4;
+pub const DIRTY_RECORD_BYTES_MIN: usize = 256 << 10;
 /// What is changed is committed after this time at the latest.
 pub const COMMIT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -54,6 +61,13 @@ pub const FREEZE_BYTES_MAX: usize = 256 << 10;
 pub const DIRTY_ROOM_MAX: usize = 256 << 20;
 /// Room of dirty tracks at which the flusher starts.
 pub const DIRTY_ROOM_FLUSH: usize = 64 << 20;
+
+/// Bytes that one request copies from file to file; the caller asks again for the rest.
+pub const COPY_BYTES_MAX: u64 = 32 << 20;
+/// Tracks that one transaction removes or shares: others wait for it.
+pub const STEP_TRACKS: u64 = 256;
+/// Xattrs that one transaction removes with their inode.
+pub const STEP_XATTRS: usize = 64;
 
 /// Patches that a stored track collects before it is written anew, in the background.
 pub const TRACK_PATCHES_MAX: usize = 8;
@@ -124,6 +138,10 @@ const _: () = assert!(INODE_BITS + VIEW_BITS == 64);
 const _: () = assert!(INLINE_BYTES_MAX < BLOCK_BYTES && INLINE_BYTES_MAX < TRACK_BYTES_MIN);
 const _: () = assert!(DIRTY_BYTES_FLUSH < DIRTY_BYTES_MAX && TRACK_BYTES_MAX <= DIRTY_BYTES_FLUSH);
 const _: () = assert!(DIRTY_RECORDS_COMMIT < DIRTY_RECORDS_MAX);
+const _: () = assert!(DIRTY_RECORD_BYTES_COMMIT < DIRTY_RECORD_BYTES_MAX);
+const _: () = assert!(XATTR_VALUE_BYTES_MAX < DIRTY_RECORD_BYTES_MIN);
+// What is in memory when room is found to have ended fits into the reserve.
+const _: () = assert!(DIRTY_RECORD_BYTES_MIN as u64 * 4 <= RESERVE_BYTES_MIN);
 const _: () = assert!(JOURNAL_DATA_MAX * 2 < JOURNAL_BYTES_MIN);
 const _: () = assert!(RESERVE_BYTES_MIN < RESERVE_BYTES_MAX);
 // An id takes 18 bytes, and all else that a header says, with three names, less than 2 KiB.

@@ -572,7 +572,7 @@ impl LogStore {
     fn new_segment(&self, inner: &mut Inner, meta: &mut Meta) -> Result<()> {
         let room = self.dir.room().map_err(|error| Error::media("asking for room", error))?;
         // Metadata must be able to grow with what is written into the segment.
-        let margin = RESERVE_BYTES_MIN + meta.dirty_records() as u64 * 512;
+        let margin = RESERVE_BYTES_MIN + meta.dirty_records() as u64 * 512 + meta.dirty_record_bytes() as u64 * 2;
         if room.available < SEGMENT_BYTES + margin {
             return Err(Error::Posix(crate::error::Errno::NOSPC));
         }

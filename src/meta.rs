@@ -249,6 +249,11 @@ impl Meta {
         self.active.len()
     }
 
+    /// What these records take, keys and values.
+    pub fn dirty_record_bytes(&self) -> usize {
+        self.active.bytes()
+    }
+
     /// Closes the active overlay: it becomes one commit, and later changes go to the next.
     pub fn freeze(&mut self) -> Arc<Overlay> {
         debug_assert!(self.frozen.is_none() && self.undo.is_none());
@@ -358,6 +363,27 @@ mod tests {
         meta.rollback();
         assert_eq!(keys(&meta), [1]);
         assert_eq!(meta.get::<u8>(Table::Inode, &[1]).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn records_are_counted_with_their_bytes() {
+        let (_kv, mut meta) = open();
+        let counts = |meta: &Meta| (meta.dirty_records(), meta.dirty_record_bytes());
+        meta.put_raw(Table::Xattr, &[1; 10], vec![0; 1000]);
+        meta.put_raw(Table::Xattr, &[2; 10], vec![0; 50]);
+        assert_eq!(counts(&meta), (2, 1070));
+        meta.put_raw(Table::Xattr, &[1; 10], vec![0; 7]);
+        meta.remove(Table::Xattr, &[2; 10]);
+        assert_eq!(counts(&meta), (2, 27));
+        meta.begin();
+        meta.put_raw(Table::Xattr, &[1; 10], vec![0; 500]);
+        meta.put_raw(Table::Xattr, &[2; 10], vec![0; 500]);
+        meta.put_raw(Table::Xattr, &[3; 10], vec![0; 500]);
+        assert_eq!(counts(&meta), (3, 1530));
+        meta.rollback();
+        assert_eq!(counts(&meta), (2, 27));
+        assert_eq!(meta.freeze().bytes(), 27);
+        assert_eq!(counts(&meta), (0, 0));
     }
 
     #[test]

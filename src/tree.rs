@@ -27,6 +27,7 @@ mod likeness;
 mod names;
 mod origin;
 mod paths;
+mod position;
 mod reap;
 mod rename;
 mod space;
@@ -79,6 +80,7 @@ pub struct Tree {
     held: Mutex<HashMap<InodeNo, Held>>,
     stamps: stamps::Stamps,
     behind: Behind,
+    positions: position::Positions,
 }
 
 /// How an inode is known outside.
@@ -124,14 +126,16 @@ impl Tree {
 
     pub fn open(dir: Arc<dyn MediaDir>) -> Result<Tree> {
         let (device, journaled) = Device::open(dir)?;
-        let tree = Tree {
+        let mut tree = Tree {
             device,
             file_locks: (0..FILE_LOCKS).map(|_| Mutex::default()).collect(),
             held: Mutex::default(),
             stamps: stamps::Stamps::default(),
             behind: Behind::default(),
+            positions: position::Positions::default(),
         };
         tree.replay(journaled)?;
+        tree.load_positions()?;
         Ok(tree)
     }
 

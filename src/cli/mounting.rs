@@ -6,12 +6,14 @@ pub use umount::umount;
 
 use super::args::Mount;
 use super::json::put_file;
+use super::log_file::{LOG, open_log};
+use super::messages;
 use super::output::{print_json, tell_lines};
 use crate::control::{Listening, Server};
 use crate::daemon::{Daemon, Use, is_dead, trust_owners, trusts_owners};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Options, check_mount_point, free, mount_at, parse_options};
-use crate::media::{Access, Directory};
+use crate::media::Directory;
 use crate::shown::shown_file;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
@@ -23,16 +25,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
 /// Set for a daemon that was started in the background: it says on standard output when it works.
 const READY_VARIABLE: &str = "PITFS_SAY_READY";
 const READY: &str = "ready";
 /// What it says where it cannot begin, with the number of the error behind it; standard error has the words.
 const FAILED: &str = "failed ";
-const LOG: &str = "log";
-const OLD_LOG: &str = "log.old";
-const LOG_BYTES_MAX: u64 = 1 << 20;
 
 /// Files that a daemon may have to have open at a time.
 const DESCRIPTORS: u64 = 64;
@@ -77,13 +76,14 @@ fn split_base(given: &Path) -> (PathBuf, Option<Vec<u8>>) {
 
 /// What is open from the start on, so that nothing has to be opened once the mount stands.
 struct Background {
+    store: Arc<Directory>,
     log: File,
     null: File,
 }
 
 impl Background {
     /// Where the daemon was started in the background.
-    fn prepare(store: &Directory) -> Result<Option<Background>> {
+    fn prepare(store: &Arc<Directory>) -> Result<Option<Background>> {
         if std::env::var_os(READY_VARIABLE).is_none() {
             return Ok(None);
         }
@@ -95,7 +95,7 @@ impl Background {
         let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
         // Out of the caller's session: its end, or a Ctrl-C there, is not ours.
         rustix::process::setsid().map_err(|errno| Error::media("leaving the caller's session", errno.into()))?;
-        Ok(Some(Background { log, null }))
+        Ok(Some(Background { store: store.clone(), log, null }))
     }
 
     /// Turns to the log, and tells whoever started this daemon that it works, as the last thing it hears.
@@ -103,19 +103,11 @@ impl Background {
         let failed = |error| Error::media("going to the background", error);
         rustix::stdio::dup2_stdin(&self.null).map_err(|errno| failed(errno.into()))?;
         rustix::stdio::dup2_stderr(&self.log).map_err(|errno| failed(errno.into()))?;
+        messages::go_to_log_of(&self.store);
         let mut out = std::io::stdout();
         out.write_all(format!("{READY}\n").as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
         rustix::stdio::dup2_stdout(&self.null).map_err(|errno| failed(errno.into()))
     }
-}
-
-fn open_log(store: &Directory) -> std::io::Result<File> {
-    let (log, is_new) = store.open_or_make(LOG, Access::Append)?;
-    if is_new || log.metadata()?.len() <= LOG_BYTES_MAX {
-        return Ok(log);
-    }
-    store.rename(LOG, OLD_LOG)?;
-    Ok(store.open_or_make(LOG, Access::Append)?.0)
 }
 
 /// Tells whoever started this daemon why it does not work. From the moment on at which it did, nobody hears this.
@@ -171,10 +163,19 @@ fn serve(
         server.stop();
         return Err(error);
     }
-    // The threads that tell are there as long as this one.
-    if wait.recv().is_err() {
-        log::error!("nobody is left to say when to end");
+    messages::limit();
+    loop {
+        match wait.recv_timeout(messages::ROUND) {
+            Err(RecvTimeoutError::Timeout) => log::logger().flush(),
+            Ok(()) => break,
+            // The threads that tell are there as long as this one.
+            Err(RecvTimeoutError::Disconnected) => {
+                log::error!("nobody is left to say when to end");
+                break;
+            }
+        }
     }
+    log::logger().flush();
     Ok(server)
 }
 

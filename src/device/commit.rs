@@ -9,7 +9,7 @@
 
 use super::{COMMITS, Device, HISTORY, HistoryRecord, State};
 use crate::error::Result;
-use crate::limits::{DIRTY_RECORDS_COMMIT, FREEZE_BYTES_MAX, JOURNAL_COMMIT_MAX, JOURNAL_COMMIT_RECORDS_MAX};
+use crate::limits::{FREEZE_BYTES_MAX, JOURNAL_COMMIT_MAX, JOURNAL_COMMIT_RECORDS_MAX};
 use crate::meta::{Overlay, Table};
 use parking_lot::{MutexGuard, RwLockWriteGuard};
 use std::sync::Arc;
@@ -74,11 +74,11 @@ impl Device {
         if self.has_pending() {
             self.committer()?;
         }
-        let (wants_flush, records) = {
+        let (wants_flush, wants_commit) = {
             let state = self.state.read();
-            (state.wants_flush(self.track_bytes()), state.meta.dirty_records())
+            (state.wants_flush(self.track_bytes()), state.wants_commit() || self.holds_too_many_records(&state))
         };
-        if records >= DIRTY_RECORDS_COMMIT || self.journal.is_filling() {
+        if wants_commit || self.journal.is_filling() {
             self.commit()
         } else if wants_flush {
             self.committer()?.flush()

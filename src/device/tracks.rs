@@ -5,7 +5,7 @@ use super::{ArchivedTrack, TrackRecord};
 use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn, base_of, inode_of_key, inode_prefix};
 use crate::archive::Archive;
 use crate::error::{Error, Result};
-use crate::limits::{DIRTY_BYTES_MAX, DIRTY_RECORDS_MAX, DIRTY_ROOM_MAX};
+use crate::limits::{DIRTY_BYTES_MAX, DIRTY_ROOM_MAX};
 use crate::logstore::{Holder, Holders, Placed};
 use crate::meta::Table;
 use std::ops::{ControlFlow, Range};
@@ -305,7 +305,7 @@ impl Device {
             let state = self.state.read();
             state.dirty_bytes > DIRTY_BYTES_MAX
                 || state.dirty_room(self.track_bytes()) > DIRTY_ROOM_MAX
-                || state.meta.dirty_records() > DIRTY_RECORDS_MAX
+                || self.holds_too_many_records(&state)
         };
         if is_over { self.relieve() } else { Ok(()) }
     }
@@ -402,25 +402,26 @@ impl Txn<'_> {
         Ok(tracks.len() as u64)
     }
 
-    /// Removes up to `most` tracks of a file; whether that were all.
-    pub fn remove_some_tracks(&mut self, inode: InodeNo, most: usize) -> Result<bool> {
-        let mut to = TrackNo::MAX;
+    /// Like [`Txn::remove_tracks`], but not many more than `most`; how many there were, and from where the rest is, if
+    /// that were not all.
+    pub fn remove_some_tracks(
+        &mut self,
+        inode: InodeNo,
+        tracks: Range<TrackNo>,
+        most: u64,
+    ) -> Result<(u64, Option<TrackNo>)> {
+        let (from, to) = (track_key(inode, tracks.start), track_key(inode, tracks.end));
+        let mut rest = None;
         let mut count = 0;
-        self.state.scan(
-            Table::Track,
-            &track_key(inode, 0),
-            &track_key(inode, TrackNo::MAX),
-            Moment::Live,
-            |key, _| {
-                count += 1;
-                if count > most {
-                    to = split_track_key(key).map_or(to, |(_, track)| track);
-                }
-                Ok(if count > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            },
-        )?;
-        self.remove_tracks(inode, 0, to)?;
-        Ok(count <= most)
+        // What is in memory alone is bounded, and goes with its part.
+        self.state.scan(Table::Track, &from, &to, Moment::Live, |key, _| {
+            count += 1;
+            if count > most {
+                rest = split_track_key(key).map(|(_, track)| track);
+            }
+            Ok(if count > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok((self.remove_tracks(inode, tracks.start, rest.unwrap_or(tracks.end))?, rest))
     }
 
     /// Lets a track share the locations of another one, which must not be in memory only. `known` is the

@@ -6,6 +6,7 @@ use super::number::{Node, Place, ROOT};
 use super::{BASE_XATTR, FileSystem, KEEP, Opens, REQUEST_BYTES, STORE_XATTR, beside, placement};
 use crate::device::{InodeNo, Moment, base_of};
 use crate::error::{Errno, Error, Result};
+use crate::limits::{COPY_BYTES_MAX, STEP_TRACKS};
 use crate::tree::{Asker, Caller, Change, Kind, New, Position, RenameMode, Sent, SetMode, SetXattr};
 use fuser::*;
 use std::ffi::OsStr;
@@ -201,6 +202,17 @@ impl FileSystem {
             ZERO_RANGE => self.views.tree().zero(inode, offset, length, keep_size, kill),
             _ => Err(Error::Posix(Errno::OPNOTSUPP)),
         }
+    }
+
+    /// Whether making a hole takes more than a step, so that nobody should wait for it.
+    fn takes_long(&self, number: u64, length: u64, mode: i32) -> bool {
+        let tree = self.views.tree();
+        mode & (PUNCH_HOLE | ZERO_RANGE) != 0
+            && length > STEP_TRACKS * tree.device().track_bytes()
+            && self
+                .inside(number)
+                .and_then(|(inode, moment)| tree.inode(inode, moment))
+                .is_ok_and(|found| found.tracks > STEP_TRACKS)
     }
 
     fn xattr_of(&self, number: u64, name: &[u8]) -> Result<Vec<u8>> {
@@ -738,6 +750,13 @@ impl Filesystem for super::mount::Served {
         reply: ReplyEmpty,
     ) {
         let kill = !FileSystem::keeps_privileges(request);
+        if self.takes_long(ino.0, length, mode) {
+            let fs = self.file_system();
+            return self.aside.run(move || match fs.preallocate(ino.0, offset, length, mode, kill) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(error)),
+            });
+        }
         reply_or_error!(reply, self.preallocate(ino.0, offset, length, mode, kill), () => reply.ok());
     }
 
@@ -758,8 +777,8 @@ impl Filesystem for super::mount::Served {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        // The reply counts in 32 bits; the caller goes on from there.
-        let len = len.min(u64::from(u32::MAX) & !0xfff_ffff);
+        // The reply says how many these were, in 32 bits; the caller goes on from there.
+        let len = len.min(COPY_BYTES_MAX);
         let copied = self.inside(ino_in.0).and_then(|(inode, moment)| {
             let from = Position { inode, offset: offset_in, moment };
             let kill = !FileSystem::keeps_privileges(request);

@@ -22,6 +22,12 @@ struct Change<B> {
 pub struct Overlay {
     changes: [Changes; Table::ALL.len()],
     len: usize,
+    /// Of all keys and values together.
+    bytes: usize,
+}
+
+fn value_bytes(value: &Option<Vec<u8>>) -> usize {
+    value.as_ref().map_or(0, Vec::len)
 }
 
 impl Overlay {
@@ -42,11 +48,17 @@ impl Overlay {
     /// Returns what this overlay held for the key before.
     pub(super) fn set(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) -> Option<Option<Vec<u8>>> {
         let changes = &mut self.changes[table as usize];
+        self.bytes += value_bytes(&value);
         match changes.get_mut(key) {
-            Some(slot) => Some(std::mem::replace(slot, value)),
+            Some(slot) => {
+                let before = std::mem::replace(slot, value);
+                self.bytes -= value_bytes(&before);
+                Some(before)
+            }
             None => {
                 changes.insert(key.to_vec(), value);
                 self.len += 1;
+                self.bytes += key.len();
                 None
             }
         }
@@ -58,8 +70,9 @@ impl Overlay {
                 self.set(table, key, value);
             }
             None => {
-                if self.changes[table as usize].remove(key).is_some() {
+                if let Some(value) = self.changes[table as usize].remove(key) {
                     self.len -= 1;
+                    self.bytes -= key.len() + value_bytes(&value);
                 }
             }
         }
@@ -104,6 +117,11 @@ impl Overlay {
     /// How many keys are changed.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many bytes the keys and their values have.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn is_empty(&self) -> bool {

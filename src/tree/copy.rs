@@ -6,8 +6,6 @@ use crate::device::{InodeNo, Moment, Note, TrackNo, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 
-/// Tracks that one transaction shares at most.
-const STEP_TRACKS: u64 = 256;
 /// Bytes that are copied at once where tracks cannot be shared.
 const STEP_BYTES: u64 = 1 << 20;
 

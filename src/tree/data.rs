@@ -196,18 +196,36 @@ impl Tree {
     }
 
     /// Gives the room of a byte range back; it reads as zeros. With `keep_size` false the file grows to
-    /// hold the range. `kill_privileges` is as for writing.
+    /// hold the range. Many tracks go in several steps, from the front, as many writes would. `kill_privileges` is as for
+    /// writing.
     pub fn zero(&self, number: InodeNo, offset: u64, len: u64, keep_size: bool, kill_privileges: bool) -> Result<()> {
         let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::Posix(Errno::FBIG))?;
         let _file = self.lock_file(number);
+        let mut gone_to = 0;
+        while let Some(rest) = self.zero_step(number, offset..end, gone_to, keep_size, kill_privileges)? {
+            gone_to = rest;
+        }
+        Ok(())
+    }
+
+    /// One transaction's worth of zeroing a range, in which whole tracks before `gone_to` are gone; the first that is
+    /// left of them, if that was not all. The caller holds the file's lock.
+    fn zero_step(
+        &self,
+        number: InodeNo,
+        range: Range<u64>,
+        gone_to: TrackNo,
+        keep_size: bool,
+        kill_privileges: bool,
+    ) -> Result<Option<TrackNo>> {
         let mut txn = self.device.begin()?;
         let mut found = inode::load_file(&txn, number, Moment::Live)?;
         self.touch(number, &mut found);
         if kill_privileges {
             found.kill_privileges();
         }
-        let grown = if keep_size { None } else { Some(end.max(found.size)) };
-        let bytes = offset.min(found.size)..end.min(found.size);
+        let grown = if keep_size { None } else { Some(range.end.max(found.size)) };
+        let bytes = range.start.min(found.size)..range.end.min(found.size);
         txn.note(number, Note::Written(bytes.clone()));
         if found.tracks == 0 {
             let (from, to) = (bytes.start as usize, (bytes.end as usize).min(found.inline.len()));
@@ -222,7 +240,14 @@ impl Tree {
             let first_whole = bytes.start.div_ceil(track_bytes);
             let last_whole = if is_to_end { bytes.end.div_ceil(track_bytes) } else { bytes.end / track_bytes };
             if first_whole < last_whole {
-                found.tracks -= txn.remove_tracks(number, first_whole, last_whole)?.min(found.tracks);
+                let left = first_whole.max(gone_to)..last_whole;
+                let (removed, rest) = txn.remove_some_tracks(number, left, STEP_TRACKS)?;
+                found.tracks -= removed.min(found.tracks);
+                if rest.is_some() {
+                    inode::store(&mut txn, number, &found)?;
+                    txn.finish()?;
+                    return Ok(rest);
+                }
             }
             let mut edges = vec![bytes.start / track_bytes, (bytes.end - 1) / track_bytes];
             edges.dedup();
@@ -245,7 +270,8 @@ impl Tree {
         if let Some(cut) = cut {
             self.cut(&mut txn, number, cut)?;
         }
-        txn.finish()
+        txn.finish()?;
+        Ok(None)
     }
 
     /// Makes sure that the file is at least as long as the range, like fallocate(2) with mode 0. Room is

@@ -1,9 +1,10 @@
 //! Directory entries: looking up, listing, making, linking and removing.
 //!
-//! Entries are keyed by a 63-bit hash of the name, which is also the offset that a listing continues
-//! from: listings need no state, and an offset stays good whatever happens in between.
+//! Entries are keyed by a 63-bit hash of the name. The offset that a listing continues from follows from it and the name
+//! (`position.rs`): listings need no state, and an offset stays good whatever happens in between.
 
 use super::inode::{self, Inode, Kind, SETGID};
+use super::position::{self, Positions};
 use super::{NEXT_INODE, Tree, acl};
 use crate::clock::Timestamp;
 use crate::device::{
@@ -17,8 +18,8 @@ use serde_bytes::ByteBuf;
 use std::ops::ControlFlow;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Offsets below this are those of `.` and `..`.
-const FIRST_HASH: u64 = 16;
+/// Entries of one run that a listing keeps in memory.
+const RUN_ENTRIES_MAX: usize = 1 << 16;
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Dirent {
@@ -72,8 +73,7 @@ pub struct New<'a> {
 
 impl Tree {
     pub(super) fn dirent_key(&self, parent: InodeNo, name: &[u8]) -> Vec<u8> {
-        let hash = xxh3_64_with_seed(name, self.device.settings().hash_seed) >> 1;
-        let hash = hash.clamp(FIRST_HASH, i64::MAX as u64 - 1);
+        let hash = position::clamp(xxh3_64_with_seed(name, self.device.settings().hash_seed) >> 1);
         [&inode_prefix(parent)[..], &hash.to_be_bytes(), name].concat()
     }
 
@@ -119,7 +119,7 @@ impl Tree {
     ) -> Result<()> {
         let look = self.device.look()?;
         look.check_moment(directory, moment)?;
-        list_in(&look, directory, offset, moment, &mut |entry| each(entry))
+        list_in(&look, &self.positions, directory, offset, moment, &mut |entry| each(entry))
     }
 
     /// Lists entries together with their inodes; otherwise like [`Tree::list`].
@@ -132,7 +132,7 @@ impl Tree {
     ) -> Result<()> {
         let look = self.device.look()?;
         look.check_moment(directory, moment)?;
-        list_in(&look, directory, offset, moment, &mut |entry| {
+        list_in(&look, &self.positions, directory, offset, moment, &mut |entry| {
             let found = inode::load(&look, entry.inode, moment)?;
             each(entry, &found)
         })
@@ -375,6 +375,7 @@ pub(super) fn forget_name(
 
 fn list_in(
     state: &State,
+    positions: &Positions,
     directory: InodeNo,
     offset: u64,
     moment: Moment,
@@ -382,17 +383,100 @@ fn list_in(
 ) -> Result<()> {
     inode::load_directory(state, directory, moment)?;
     let prefix = inode_prefix(directory);
-    let from = [&prefix[..], &offset.max(FIRST_HASH - 1).saturating_add(1).to_be_bytes()].concat();
-    let mut entry = Entry { name: Vec::new(), inode: 0, kind: Kind::File, offset: 0 };
-    state.scan(Table::Dirent, &from, &crate::meta::prefix_end(&prefix), moment, |key, value| {
-        let dirent: Dirent = crate::meta::decode(Table::Dirent, key, value)?;
-        let damaged = || Error::corrupt(format!("an entry of directory {directory}"), "its record makes no sense");
-        let (hash, name) = key[prefix.len()..].split_first_chunk::<8>().ok_or_else(damaged)?;
-        entry.name.clear();
-        entry.name.extend_from_slice(name);
-        entry.inode = dirent.inside(directory).inode;
-        entry.kind = Kind::from_number(dirent.kind).ok_or_else(damaged)?;
-        entry.offset = u64::from_be_bytes(*hash);
-        Ok(if each(&entry)? { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-    })
+    let to = crate::meta::prefix_end(&prefix);
+    let mut run = Run::after(offset);
+    loop {
+        let from = [&prefix[..], &position::run_start(run.after).to_be_bytes()].concat();
+        let mut goes_on = true;
+        state.scan(Table::Dirent, &from, &to, moment, |key, value| {
+            let dirent: Dirent = crate::meta::decode(Table::Dirent, key, value)?;
+            let damaged = || Error::corrupt(format!("an entry of directory {directory}"), "its record makes no sense");
+            let (hash, name) = key[prefix.len()..].split_first_chunk::<8>().ok_or_else(damaged)?;
+            let hash = u64::from_be_bytes(*hash);
+            if run.ends_before(hash) {
+                goes_on = run.deliver(each)?;
+                if !goes_on || run.is_cut {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            let kind = Kind::from_number(dirent.kind).ok_or_else(damaged)?;
+            run.add(positions.of(hash, name), name, dirent.inside(directory).inode, kind);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if !goes_on || !run.deliver(each)? || !std::mem::take(&mut run.is_cut) {
+            return Ok(());
+        }
+    }
+}
+
+/// The entries of the run that a listing has come to: one, in almost all directories.
+struct Run {
+    /// Those from `len` on are buffers to be used again.
+    entries: Vec<Entry>,
+    len: usize,
+    /// What comes after this position is wanted.
+    after: u64,
+    /// There were more than are kept: what comes after them is to be looked for again.
+    is_cut: bool,
+}
+
+impl Run {
+    fn after(after: u64) -> Run {
+        Run { entries: Vec::new(), len: 0, after, is_cut: false }
+    }
+
+    /// Whether a hash is the first of another run.
+    fn ends_before(&self, hash: u64) -> bool {
+        self.len > 0 && position::run_start(self.entries[0].offset) != position::run_start(hash)
+    }
+
+    fn add(&mut self, position: u64, name: &[u8], inode: InodeNo, kind: Kind) {
+        if position <= self.after {
+            return;
+        }
+        if self.len == 2 * RUN_ENTRIES_MAX {
+            self.cut();
+        }
+        match self.entries.get_mut(self.len) {
+            Some(entry) => {
+                entry.name.clear();
+                entry.name.extend_from_slice(name);
+                (entry.inode, entry.kind, entry.offset) = (inode, kind, position);
+            }
+            None => self.entries.push(Entry { name: name.to_vec(), inode, kind, offset: position }),
+        }
+        self.len += 1;
+    }
+
+    /// Keeps the first entries of many, and no part of those with one position.
+    fn cut(&mut self) {
+        self.sort();
+        self.len = RUN_ENTRIES_MAX;
+        while self.len > 1 && self.entries[self.len - 1].offset == self.entries[self.len].offset {
+            self.len -= 1;
+        }
+        self.is_cut = true;
+    }
+
+    fn sort(&mut self) {
+        if self.len > 1 {
+            self.entries[..self.len].sort_unstable_by(|a, b| (a.offset, &a.name).cmp(&(b.offset, &b.name)));
+        }
+    }
+
+    /// Hands out what there is, in order; false if no more is wanted.
+    fn deliver(&mut self, each: &mut dyn FnMut(&Entry) -> Result<bool>) -> Result<bool> {
+        self.sort();
+        let len = std::mem::take(&mut self.len);
+        for i in 0..len {
+            self.after = self.entries[i].offset;
+            // Two of one position, which nobody can bring about, come together: who goes on between them gets both again.
+            let is_shared = i + 1 < len && self.entries[i + 1].offset == self.after;
+            self.entries[i].offset -= u64::from(is_shared);
+            if !each(&self.entries[i])? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }

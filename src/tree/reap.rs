@@ -2,13 +2,11 @@
 
 use super::inode::{self};
 use super::{Tree, origin, xattr};
-use crate::device::{InodeNo, Moment, inode_prefix};
+use crate::device::{InodeNo, Moment, TrackNo, inode_prefix};
 use crate::error::Result;
+use crate::limits::{STEP_TRACKS, STEP_XATTRS};
 use crate::meta::{Table, prefix_end};
 use std::ops::ControlFlow;
-
-/// Tracks removed in one transaction.
-const STEP_TRACKS: usize = 256;
 
 impl Tree {
     /// Removes an inode that has no name and is not held. A large file's tracks are left to
@@ -45,11 +43,12 @@ impl Tree {
                 return Ok(true);
             }
         };
-        if found.tracks > 0 && !txn.remove_some_tracks(number, STEP_TRACKS)? {
+        let has_tracks = found.tracks > 0
+            && matches!(txn.remove_some_tracks(number, 0..TrackNo::MAX, STEP_TRACKS)?, (_removed, Some(_rest)));
+        if has_tracks || !xattr::remove_some(&mut txn, number, STEP_XATTRS)? {
             txn.finish()?;
             return Ok(false);
         }
-        xattr::remove_all(&mut txn, number)?;
         let prefix = inode_prefix(number);
         let mut links = Vec::new();
         txn.scan(Table::Link, &prefix, &prefix_end(&prefix), Moment::Live, |key, _| {

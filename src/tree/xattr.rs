@@ -43,12 +43,22 @@ pub(super) fn remove(txn: &mut Txn<'_>, inode: InodeNo, name: &[u8]) -> Result<b
     txn.unset(Table::Xattr, &key(inode, name))
 }
 
-/// Removes all xattrs of an inode.
-pub(super) fn remove_all(txn: &mut Txn<'_>, inode: InodeNo) -> Result<()> {
-    for name in names(txn, inode, Moment::Live)? {
-        txn.unset(Table::Xattr, &key(inode, &name))?;
+/// Removes up to `most` xattrs of an inode; whether that were all.
+pub(super) fn remove_some(txn: &mut Txn<'_>, inode: InodeNo, most: usize) -> Result<bool> {
+    let prefix = inode_prefix(inode);
+    let mut keys = Vec::new();
+    let mut is_all = true;
+    txn.scan(Table::Xattr, &prefix, &prefix_end(&prefix), Moment::Live, |key, _| {
+        is_all = keys.len() < most;
+        if is_all {
+            keys.push(key.to_vec());
+        }
+        Ok(if is_all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    for key in keys {
+        txn.unset(Table::Xattr, &key)?;
     }
-    Ok(())
+    Ok(is_all)
 }
 
 pub(super) fn names(state: &State, inode: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {

@@ -1,0 +1,37 @@
+//! Requests that take long are carried out aside, one after the other by a thread of their own: whoever asks for them waits
+//! for each other, and nobody else for them.
+
+use parking_lot::Mutex;
+use std::sync::mpsc::{Sender, channel};
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// The thread, which is there from the first such request until this is dropped.
+#[derive(Default)]
+pub(super) struct Aside(Mutex<Option<Sender<Work>>>);
+
+impl Aside {
+    /// Does something aside; where no thread can be had, at once.
+    pub(super) fn run(&self, work: impl FnOnce() + Send + 'static) {
+        let mut thread = self.0.lock();
+        if thread.is_none() {
+            *thread = begin();
+        }
+        let work: Work = Box::new(work);
+        let refused = match &*thread {
+            Some(sender) => sender.send(work).err().map(|refused| refused.0),
+            None => Some(work),
+        };
+        drop(thread);
+        if let Some(work) = refused {
+            work();
+        }
+    }
+}
+
+fn begin() -> Option<Sender<Work>> {
+    let (sender, receiver) = channel::<Work>();
+    let work = move || receiver.into_iter().for_each(|work| work());
+    let begun = std::thread::Builder::new().name("aside".into()).spawn(work);
+    begun.inspect_err(|error| log::warn!("no thread for requests that take long: {error}")).ok().map(|_| sender)
+}

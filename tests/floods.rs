@@ -1,0 +1,293 @@
+//! What anybody who may use a mount can ask for in quantity: it costs as much as it is worth, and stops nobody else.
+
+mod mounted;
+
+use mounted::*;
+use pitfs::device::{InodeNo, Moment};
+use pitfs::error::{Error, Result};
+use pitfs::limits::{COPY_BYTES_MAX, DIRTY_RECORD_BYTES_MAX, STEP_TRACKS, STEP_XATTRS, XATTR_VALUE_BYTES_MAX};
+use pitfs::logstore::Codec;
+use pitfs::media::TestDir;
+use pitfs::tree::{Caller, CreateOptions, Kind, New, ROOT, SetXattr, Tree};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+const TRACK: usize = 16 << 10;
+const CALLER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
+const FILE: New<'static> = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
+
+/// An empty tree that nobody serves in the background.
+fn tree(hash_seed: u64, capacity: Option<u64>) -> Tree {
+    let dir = TestDir::new();
+    dir.set_capacity(capacity);
+    let options = CreateOptions { track_bytes: TRACK, codec: Codec::None, uid: 0, gid: 0, mode: 0o755, hash_seed };
+    Tree::create(Arc::new(dir.clone()), &options).unwrap();
+    Tree::open(Arc::new(dir)).unwrap()
+}
+
+fn file(tree: &Tree, name: &[u8]) -> InodeNo {
+    tree.make(CALLER, ROOT, name, FILE).unwrap().0
+}
+
+/// Sets large xattrs, eight for each file, until one is refused or there are so many; the files.
+fn set_xattrs(tree: &Tree, count: usize, mut each: impl FnMut()) -> (usize, Result<()>) {
+    let value = random_bytes(1, XATTR_VALUE_BYTES_MAX);
+    for i in 0..count {
+        let name = format!("file {}", i / 8).into_bytes();
+        let set = || {
+            let inode = match tree.lookup(ROOT, &name, Moment::Live) {
+                Ok((inode, _)) => inode,
+                Err(_) => tree.make(CALLER, ROOT, &name, FILE)?.0,
+            };
+            tree.set_xattr(inode, format!("user.{i}").as_bytes(), &value, SetXattr::default())
+        };
+        if let Err(error) = set() {
+            return (i, Err(error));
+        }
+        each();
+    }
+    (count, Ok(()))
+}
+
+#[test]
+fn open_changes_are_bounded_by_their_bytes() {
+    let tree = tree(1, None);
+    let mut most = 0;
+    let open = || tree.device().look().unwrap().meta().dirty_record_bytes();
+    let (_, result) = set_xattrs(&tree, 2 * DIRTY_RECORD_BYTES_MAX / XATTR_VALUE_BYTES_MAX, || most = most.max(open()));
+    result.unwrap();
+    let one = XATTR_VALUE_BYTES_MAX + 4096;
+    assert!(most > DIRTY_RECORD_BYTES_MAX / 2, "{most} bytes are no test");
+    assert!(most <= DIRTY_RECORD_BYTES_MAX + one, "{most} bytes were open");
+}
+
+#[test]
+fn changes_that_are_large_end_with_the_room_and_not_the_store() {
+    for megabytes in [48, 100] {
+        let tree = tree(1, Some(megabytes << 20));
+        let (set, result) = set_xattrs(&tree, 10_000, || {});
+        let error = result.unwrap_err();
+        assert!(error.is_no_space(), "with {megabytes} MiB: {error}");
+        assert!(set > 100, "{set} fitted into {megabytes} MiB");
+        // What frees room goes on.
+        tree.commit().unwrap();
+        for i in 0..set / 8 {
+            let inode = tree.unlink(ROOT, format!("file {i}").as_bytes()).unwrap();
+            while tree.inode(inode, Moment::Live).is_ok() {
+                assert!(tree.reap_step().unwrap());
+            }
+        }
+        tree.commit().unwrap();
+        tree.device().close().unwrap();
+    }
+}
+
+#[test]
+fn an_inode_goes_with_its_xattrs_in_steps() {
+    let tree = tree(1, None);
+    let inode = file(&tree, b"f");
+    for i in 0..3 * STEP_XATTRS + 1 {
+        tree.set_xattr(inode, format!("user.{i}").as_bytes(), b"value", SetXattr::default()).unwrap();
+    }
+    let left = || tree.xattr_names(inode, Moment::Live).map_or(0, |names| names.len());
+    tree.unlink(ROOT, b"f").unwrap();
+    assert_eq!(left(), 2 * STEP_XATTRS + 1);
+    let mut steps = 1;
+    while tree.inode(inode, Moment::Live).is_ok() {
+        assert!(tree.reap_step().unwrap());
+        steps += 1;
+    }
+    assert_eq!(steps, 4);
+}
+
+#[test]
+fn a_hole_of_many_tracks_is_made_in_steps() {
+    let tree = tree(1, None);
+    let inode = file(&tree, b"f");
+    let size = TRACK * (STEP_TRACKS as usize * 2 + 100) + 500;
+    let mut expected = random_bytes(2, size);
+    tree.write(inode, 0, &expected, false).unwrap();
+    tree.commit().unwrap();
+    let tracks = || tree.inode(inode, Moment::Live).unwrap().tracks;
+    let full = tracks();
+    // In memory alone, in part, and not at all: at the edges and inside.
+    let written = random_bytes(3, 70_000);
+    for at in [TRACK * 10 - 5, TRACK * 300 + 77] {
+        tree.write(inode, at as u64, &written, false).unwrap();
+        expected[at..at + written.len()].copy_from_slice(&written);
+    }
+    let hole = TRACK + 100..size - TRACK - 100;
+    tree.zero(inode, hole.start as u64, hole.len() as u64, true, false).unwrap();
+    expected[hole].fill(0);
+    assert!(tree.read(inode, 0, size, Moment::Live).unwrap() == expected);
+    assert_eq!(tracks(), 4, "of {full}");
+    assert_eq!(tree.seek_hole(inode, 0, Moment::Live).unwrap(), 2 * TRACK as u64);
+    // To the end and beyond, and over what is a hole already.
+    tree.zero(inode, 0, 3 * size as u64, false, false).unwrap();
+    assert_eq!(tracks(), 0);
+    let found = tree.read(inode, 0, 4 * size, Moment::Live).unwrap();
+    assert!(found.len() == 3 * size && found.iter().all(|byte| *byte == 0));
+    // As large as can be, which has no track.
+    tree.zero(inode, 0, i64::MAX as u64, true, false).unwrap();
+}
+
+#[test]
+fn a_request_copies_a_part_and_the_caller_asks_for_the_rest() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let bytes = random_bytes(4, COPY_BYTES_MAX as usize + (5 << 20));
+    fs::write(mounted.live().join("from"), &bytes).unwrap();
+    let from = File::open(mounted.live().join("from")).unwrap();
+    let to = File::create(mounted.live().join("to")).unwrap();
+    // In step with tracks, and out of step.
+    for shift in [0, 100] {
+        to.set_len(0).unwrap();
+        let (mut read, mut write) = (0, shift);
+        while (read as usize) < bytes.len() {
+            let (before, rest) = (read, bytes.len() - read as usize);
+            let copied =
+                rustix::fs::copy_file_range(&from, Some(&mut read), &to, Some(&mut write), rest).unwrap() as u64;
+            assert!(copied > 0 && copied <= COPY_BYTES_MAX && read == before + copied);
+        }
+        let mut found = vec![0; bytes.len()];
+        File::open(mounted.live().join("to")).unwrap().read_exact_at(&mut found, shift).unwrap();
+        assert!(found == bytes);
+    }
+}
+
+#[test]
+fn what_is_said_again_and_again_is_in_the_log_once() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::unmounted();
+    mounted.mount(&[]);
+    let bytes = random_bytes(5, TRACK);
+    fs::write(mounted.live().join("f"), &bytes).unwrap();
+    mounted.umount();
+    let volume = File::options().read(true).write(true).open(mounted.store().join("volume.0")).unwrap();
+    let all = fs::read(mounted.store().join("volume.0")).unwrap();
+    let at = all.windows(64).position(|part| part == &bytes[..64]).unwrap();
+    volume.write_all_at(&[!bytes[9]], at as u64 + 9).unwrap();
+    mounted.mount(&[]);
+    let read = || File::open(mounted.live().join("f")).unwrap().read_at(&mut [0; 4096], 0);
+    let failed = (0..200).filter(|_| read().is_err()).count();
+    assert_eq!(failed, 200);
+    mounted.umount();
+    let log = fs::read_to_string(mounted.store().join("log")).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    let about: Vec<&&str> = lines.iter().filter(|line| line.contains("checksum")).collect();
+    assert!(about.len() >= 2 && lines.len() <= 6, "{log}");
+    let counted = |line: &str| line.split(" times more").next()?.rsplit(' ').next()?.parse::<usize>().ok();
+    assert!(about.iter().any(|line| counted(line).is_some_and(|more| more >= 199)), "{log}");
+}
+
+/// The first 64 bits of XXH3's secret: names that begin with the sum of them and the seed have a hash that the 8 bytes behind
+/// it do not change.
+const SECRET: u64 = 0xbe4b_a423_396c_feb8;
+const BEGIN: &[u8; 8] = b"aaaaaaaa";
+
+fn seed() -> u64 {
+    u64::from_le_bytes(*BEGIN).wrapping_sub(SECRET)
+}
+
+/// Names of one hash.
+fn colliding(count: usize) -> Vec<Vec<u8>> {
+    let names: Vec<Vec<u8>> =
+        (0..count).map(|i| [&BEGIN[..], format!("{i:08}").as_bytes(), b"the same in each"].concat()).collect();
+    let hashes: BTreeSet<u64> = names.iter().map(|name| xxhash_rust::xxh3::xxh3_64_with_seed(name, seed())).collect();
+    assert_eq!(hashes.len(), 1);
+    names
+}
+
+/// Lists a directory in pieces, each from where the one before ended; `each` gets every piece.
+fn list_in_pieces(tree: &Tree, piece: usize, mut each: impl FnMut(&[Vec<u8>])) -> Vec<Vec<u8>> {
+    let (mut names, mut offset) = (Vec::new(), 0);
+    loop {
+        let before = names.len();
+        tree.list(ROOT, offset, Moment::Live, |entry| {
+            let is_wanted = names.len() < before + piece;
+            if is_wanted {
+                assert!(entry.offset > offset);
+                offset = entry.offset;
+                names.push(entry.name.clone());
+            }
+            Ok(is_wanted)
+        })
+        .unwrap();
+        each(&names[before..]);
+        if names.len() == before {
+            return names;
+        }
+    }
+}
+
+#[test]
+fn names_of_one_hash_are_listed_and_removed_like_others() {
+    let tree = tree(seed(), None);
+    let mut all = colliding(700);
+    all.extend((0..300).map(|i| format!("other {i}").into_bytes()));
+    for name in &all {
+        file(&tree, name);
+    }
+    all.sort();
+    for piece in [1, 3, 64, 5000] {
+        let mut listed = list_in_pieces(&tree, piece, |_| {});
+        listed.sort();
+        assert!(listed == all, "in pieces of {piece}");
+    }
+    // As rm(1) does, with others that come and go meanwhile; each that stays is named once.
+    let mut removed = BTreeSet::new();
+    let mut count = 0;
+    let listed = list_in_pieces(&tree, 7, |names| {
+        for name in names {
+            if tree.unlink(ROOT, name).is_ok() {
+                removed.insert(name.clone());
+            }
+        }
+        count += 1;
+        let new = [&BEGIN[..], format!("new{count:05}").as_bytes(), b"the same in each"].concat();
+        file(&tree, &new);
+        tree.unlink(ROOT, &new).unwrap();
+    });
+    assert_eq!(listed.len(), removed.len());
+    assert!(all.iter().all(|name| removed.contains(name)));
+    assert_eq!(tree.inode(ROOT, Moment::Live).unwrap().size, 0);
+    assert!(list_in_pieces(&tree, 10, |_| {}).is_empty());
+}
+
+#[test]
+fn positions_stay_over_mounts_and_do_not_tell_hashes() {
+    let dir = TestDir::new();
+    let options =
+        CreateOptions { track_bytes: TRACK, codec: Codec::None, uid: 0, gid: 0, mode: 0o755, hash_seed: seed() };
+    let positions = |dir: &TestDir| {
+        let tree = Tree::open(Arc::new(dir.clone())).unwrap();
+        for name in colliding(20) {
+            match tree.make(CALLER, ROOT, &name, FILE) {
+                Ok(_) | Err(Error::Posix(pitfs::error::Errno::EXIST)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let mut found = Vec::new();
+        let mut add = |entry: &pitfs::tree::Entry| found.push((entry.offset, entry.name.clone()));
+        tree.list(ROOT, 0, Moment::Live, |entry| {
+            add(entry);
+            Ok(true)
+        })
+        .unwrap();
+        tree.device().close().unwrap();
+        found
+    };
+    Tree::create(Arc::new(dir.clone()), &options).unwrap();
+    let first = positions(&dir);
+    assert_eq!(positions(&dir), first);
+    // In another store of the same seed they are in another order.
+    let other = TestDir::new();
+    Tree::create(Arc::new(other.clone()), &options).unwrap();
+    assert_ne!(positions(&other), first);
+}
