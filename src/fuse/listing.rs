@@ -52,6 +52,7 @@ impl FileSystem {
 
     pub(super) fn list_plus(&self, number: u64, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
         let own = self.attr_of(number)?;
+        let _telling = self.numbers.telling(number, b"");
         let place = match self.numbers.node(number)? {
             Node::In(place) => place,
             node => {
@@ -86,8 +87,12 @@ impl FileSystem {
             let name = OsStr::from_bytes(&entry.name);
             let keep = self.keep_attributes(&attr);
             let is_full = reply.add(attr.ino, entry.offset, name, &keep, &attr, generation);
-            if !is_full && is_live {
-                self.views.tree().hold(entry.inode);
+            match is_live {
+                _ if is_full => {}
+                true => {
+                    self.views.tree().hold(entry.inode);
+                }
+                false => self.numbers.hold(attr.ino.0),
             }
             Ok(!is_full)
         })

@@ -5,14 +5,17 @@
 //! directory may stand in one place only, as far as the kernel is concerned, so behind each such door the view has a
 //! number of its own while the store is mounted. Directories that are in no tree have the last view's number.
 
+mod given;
 mod layout;
 
+use super::hidden::{SHADOW, SNAP};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, Epoch, InodeNo, Moment, base_of, in_base, number_of};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BASES_MAX, VIEW_BITS, VIEWS_PASSING};
 use crate::view::{View, ViewNo};
-use parking_lot::{Mutex, RwLock};
+use given::{Given, What};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::HashMap;
 
 pub(super) const ROOT: u64 = 1;
@@ -99,18 +102,15 @@ pub(super) fn base_number(base: BaseId) -> u64 {
     layout::join(VIRTUAL, u64::from(base))
 }
 
-#[derive(Default)]
-struct Given {
-    numbers: HashMap<Virtual, u64>,
-    nodes: HashMap<u64, Virtual>,
-    ways: HashMap<(View, Door), ViewNo>,
-}
-
 /// The views and virtual nodes that the kernel has been told numbers of.
+///
+/// What is given out while the store is mounted is taken back when the kernel has forgotten all that it stands for: a number may be
+/// another's then. It is given a little before it is told, and not taken back in between ([`Numbers::telling`]).
 #[derive(Default)]
 pub(super) struct Numbers {
     views: RwLock<HashMap<ViewNo, View>>,
     given: Mutex<Given>,
+    telling: RwLock<()>,
 }
 
 impl Numbers {
@@ -126,14 +126,7 @@ impl Numbers {
     /// An inode of a snapshot, reached through a door.
     pub(super) fn aside(&self, inode: InodeNo, epoch: Epoch, door: Door) -> Result<Place> {
         let view = View::at(base_of(inode), epoch);
-        let way = {
-            let mut given = self.given.lock();
-            let next = VIEWS_PASSING + given.ways.len() as ViewNo;
-            if next >= VIRTUAL && !given.ways.contains_key(&(view, door)) {
-                return Err(Error::Posix(Errno::NFILE));
-            }
-            *given.ways.entry((view, door)).or_insert(next)
-        };
+        let way = self.given.lock().way(view, door).ok_or(Error::Posix(Errno::NFILE))?;
         Ok(self.know(Place { inode, moment: view.moment, way }))
     }
 
@@ -141,24 +134,43 @@ impl Numbers {
         if let Virtual::Base(base) = node {
             return base_number(*base);
         }
-        let mut given = self.given.lock();
-        if let Some(number) = given.numbers.get(node) {
-            return *number;
-        }
-        let number = layout::join(VIRTUAL, u64::from(BASES_MAX) + given.nodes.len() as u64);
-        given.numbers.insert(node.clone(), number);
-        given.nodes.insert(number, node.clone());
-        number
+        layout::join(VIRTUAL, self.given.lock().own(node))
     }
 
     /// Whether the kernel can know a node.
     pub(super) fn is_given(&self, node: &Virtual) -> bool {
-        self.given.lock().numbers.contains_key(node)
+        self.given.lock().has(node)
     }
 
     /// Gives a node another number when it is next found: to the kernel the one it has had is removed.
     pub(super) fn renumber(&self, node: &Virtual) {
-        self.given.lock().numbers.remove(node);
+        self.given.lock().renumber(node);
+    }
+
+    /// Held from before a number is given to after it is counted, where that can be for what is behind a name.
+    pub(super) fn telling(&self, parent: u64, name: &[u8]) -> Option<RwLockReadGuard<'_, ()>> {
+        let is_here = parent == ROOT || layout::split(parent).0 == VIRTUAL || name == SNAP || name == SHADOW;
+        is_here.then(|| self.telling.read())
+    }
+
+    /// The kernel is told a number.
+    pub(super) fn hold(&self, number: u64) {
+        if let Some(what) = what(number) {
+            self.given.lock().hold(what);
+        }
+    }
+
+    /// The kernel has forgotten a number as often as it was told.
+    pub(super) fn forget(&self, number: u64, count: u64) {
+        let Some(what) = what(number) else { return };
+        let is_unknown = self.given.lock().forget(what, count);
+        // Else somebody is told of something: what is left then goes with the next.
+        if is_unknown && let Some(_nobody_is_told) = self.telling.try_write() {
+            let mut views = self.views.write();
+            for way in self.given.lock().sweep() {
+                views.remove(&way);
+            }
+        }
     }
 
     /// ESTALE for a number whose view is not known.
@@ -172,7 +184,7 @@ impl Numbers {
             0 => Ok(Node::In(Place { inode: own, moment: Moment::Live, way: 0 })),
             VIRTUAL if own < u64::from(BASES_MAX) => Ok(Node::Virtual(Virtual::Base(own as BaseId))),
             VIRTUAL => {
-                let found = self.given.lock().nodes.get(&number).cloned();
+                let found = self.given.lock().node(own);
                 found.map(Node::Virtual).ok_or(Error::Posix(Errno::STALE))
             }
             way => match self.views.read().get(&way) {
@@ -180,6 +192,15 @@ impl Numbers {
                 None => Err(Error::Posix(Errno::STALE)),
             },
         }
+    }
+}
+
+/// What a number stands for that is given out while the store is mounted.
+fn what(number: u64) -> Option<What> {
+    match layout::split(number) {
+        (VIRTUAL, own) if own >= u64::from(BASES_MAX) => Some(What::Node(own)),
+        (VIRTUAL, _) => None,
+        (way, _) => (way >= VIEWS_PASSING).then_some(What::Way(way)),
     }
 }
 
@@ -210,6 +231,54 @@ mod tests {
             assert_eq!(numbers.node(numbers.virtual_number(&node)).unwrap(), Node::Virtual(node));
         }
         assert_eq!(numbers.node(ROOT).unwrap(), Node::Root);
+        assert_eq!(numbers.given.lock().count(), (4, 3));
         assert!(numbers.node(layout::join(9, 2)).is_err());
+    }
+    #[test]
+    fn numbers_that_are_forgotten_come_back() {
+        let numbers = Numbers::default();
+        let stays = numbers.aside(in_base(0, 5), 1, Door::Snap).unwrap();
+        let node = Virtual::Snap(1);
+        let node_stays = numbers.virtual_number(&node);
+        [stays.number(), stays.number(), node_stays].into_iter().for_each(|number| numbers.hold(number));
+        numbers.forget(stays.number(), 1);
+        for i in 2..(1 << 20) + 1000 {
+            let place = numbers.aside(in_base(0, 5), i, Door::Snap).unwrap();
+            let other = numbers.virtual_number(&Virtual::Snap(u64::from(i)));
+            let told = [place.number(), place.at(in_base(0, 6)).number(), place.number(), other];
+            told.into_iter().for_each(|number| numbers.hold(number));
+            numbers.forget(place.number(), 2);
+            assert_eq!(numbers.node(told[1]).unwrap(), Node::In(place.at(in_base(0, 6))), "one inode is known");
+            numbers.forget(told[1], 1);
+            numbers.forget(other, 1);
+        }
+        assert_eq!(numbers.given.lock().count(), (1, 1));
+        assert!(numbers.views.read().len() == 1);
+        assert_eq!(numbers.node(stays.number()).unwrap(), Node::In(stays));
+        assert_eq!(numbers.node(node_stays).unwrap(), Node::Virtual(node));
+    }
+
+    #[test]
+    fn what_is_about_to_be_told_is_not_taken_back() {
+        let numbers = Numbers::default();
+        let node = Virtual::Snap(7);
+        let telling = numbers.telling(77, SNAP);
+        assert!(telling.is_some() && numbers.telling(77, b"name").is_none());
+        let number = numbers.virtual_number(&node);
+        let other = numbers.virtual_number(&Virtual::Snap(8));
+        numbers.hold(other);
+        numbers.forget(other, 1);
+        assert_eq!(numbers.node(number).unwrap(), Node::Virtual(node.clone()));
+        numbers.hold(number);
+        drop(telling);
+        numbers.hold(other);
+        numbers.forget(other, 1);
+        assert_eq!(numbers.node(number).unwrap(), Node::Virtual(node.clone()));
+        // The kernel knows what was removed by its old number, until it has forgotten that.
+        numbers.renumber(&node);
+        assert!(!numbers.is_given(&node) && numbers.virtual_number(&node) != number);
+        assert_eq!(numbers.node(number).unwrap(), Node::Virtual(node));
+        numbers.forget(number, 1);
+        assert!(numbers.node(number).is_err());
     }
 }

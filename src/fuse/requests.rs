@@ -97,7 +97,13 @@ impl FileSystem {
 
     /// The kernel is told of this inode: it stays until it is forgotten.
     pub(super) fn hold(&self, number: u64) -> Generation {
-        self.live_inode(number).map_or(GENERATION, |inode| Generation(self.views.tree().hold(inode)))
+        match self.live_inode(number) {
+            Some(inode) => Generation(self.views.tree().hold(inode)),
+            None => {
+                self.numbers.hold(number);
+                GENERATION
+            }
+        }
     }
 
     pub(super) fn generation(&self, number: u64) -> Generation {
@@ -300,6 +306,7 @@ impl FileSystem {
         {
             log::error!("inode {inode} could not be removed: {error}");
         }
+        self.numbers.forget(number, count);
     }
 }
 
@@ -348,6 +355,7 @@ impl Filesystem for super::mount::Served {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         placement::serving(request.pid());
+        let _telling = self.numbers.telling(parent.0, name.as_bytes());
         let found = self.lookup_in(request, parent.0, name.as_bytes());
         let _yielding = placement::yielding();
         match found {
