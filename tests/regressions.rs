@@ -310,7 +310,7 @@ fn the_owner_of_a_store_commands_a_daemon_of_root_inside_the_store_only() {
     for path in inside.iter().chain([&store]) {
         std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    mounted.mount(&[]);
+    mounted.mount(&["trust_owner"]);
     let run = |uid: u32, args: &[&str]| {
         let mut command = Command::new(&program);
         command.arg("-s").arg(&store).args(args).current_dir("/").uid(uid).gid(uid).output().unwrap()
