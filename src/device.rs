@@ -29,6 +29,7 @@ mod era;
 mod flush;
 mod history;
 mod journaling;
+mod names;
 mod pointer;
 mod room;
 mod scan;
@@ -42,7 +43,7 @@ mod upgrade;
 pub use archived::{ArchivedTrack, TrackRecord, index_entry};
 pub use base::{
     ArchiveRecord, BaseId, BaseRecord, Counts, Era, InodeNo, LIVE, MirrorRecord, Point, Same, SnapshotRef, base_of,
-    base_of_key, in_base, inode_of_key, inode_prefix, last_save_key, number_of,
+    base_of_key, in_base, inode_of_key, inode_prefix, last_save_key, number_of, split_base,
 };
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
@@ -50,6 +51,7 @@ pub use differing::Differing;
 pub use era::{Settle, Walk};
 pub use history::{Moment, split_increment, split_preimage, split_record};
 pub use journaling::Journaling;
+pub use names::{LIVE_NAME, is_virtual_name};
 pub use pointer::{Patch, Pointer};
 pub use room::BaseReserve;
 pub use separate::{Separate, Separated};

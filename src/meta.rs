@@ -25,7 +25,7 @@ pub use kv::{Kv, Stored};
 #[cfg(debug_assertions)]
 pub use lookups::lookups;
 pub use overlay::Overlay;
-pub use path::shown;
+pub use path::{is_name, shown};
 pub use reserve::Reserve;
 
 use crate::error::{Error, Result};

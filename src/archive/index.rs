@@ -121,7 +121,10 @@ impl Index {
             let (key, value) = pair?;
             let Ok(name) = String::from_utf8(key[prefix.len()..].to_vec()) else { return Ok(None) };
             // An index of another format.
-            let Ok(found) = decode(Table::State, &key, &value) else { return Ok(None) };
+            let Ok(found) = decode::<(Header, u64)>(Table::State, &key, &value) else { return Ok(None) };
+            if found.0.check().is_err() {
+                return Ok(None);
+            }
             #[cfg(test)]
             self.decoded.fetch_add(1, Ordering::Relaxed);
             known.insert(name, found);

@@ -5,6 +5,7 @@
 //! is in the snapshot that the newest increment leads to, if that was born by *e*.
 
 use super::history::{preimage_key, split_record, with_birth};
+use super::names::check_base_name;
 use super::session::{name_key, snapshot_key};
 use super::tracks::{Source, split_track_key, track_key};
 use super::{
@@ -290,7 +291,12 @@ impl State {
     /// The times that the archive of a base had when it was last known, the oldest first.
     pub fn known_archived(&self, base: BaseId) -> Result<Vec<Mark>> {
         let all = self.meta.range(Table::Archived, &snapshot_key(base, 0), &snapshot_key(base, Epoch::MAX))?;
-        all.map(|pair| pair.and_then(|(key, value)| decode(Table::Archived, &key, &value))).collect()
+        let mark = |(key, value): Pair| -> Result<Mark> {
+            let mark: Mark = decode(Table::Archived, &key, &value)?;
+            check_base_name(&mark.name, || format!("the archived time of epoch {} of base {base}", mark.epoch))?;
+            Ok(mark)
+        };
+        all.map(|pair| pair.and_then(mark)).collect()
     }
 }
 

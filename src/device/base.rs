@@ -17,6 +17,7 @@
 //! - eras are settled in the order in which they began.
 
 use super::delete::{SETTLE, work_key};
+use super::names::check_base_name;
 use super::room::{BaseReserve, reserve_key};
 use super::{Changing, Epoch, Settle, Snapshot, State, Txn, Walk};
 use crate::archive::Archive;
@@ -24,7 +25,7 @@ use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::{BASES_MAX, INODE_BITS, TOUCHED_MAX};
-use crate::meta::{Table, decode, prefix_end};
+use crate::meta::{Table, decode, hex, prefix_end};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -253,13 +254,28 @@ impl BaseRecord {
     }
 }
 
+/// The base that a record says.
+pub fn split_base(key: &[u8], value: &[u8]) -> Result<(BaseId, BaseRecord)> {
+    let wrong = || Error::corrupt("the table of bases", format!("the key {} has the wrong length", hex(key)));
+    let id = BaseId::from_be_bytes(key.try_into().map_err(|_| wrong())?);
+    let record: BaseRecord = decode(Table::Base, key, value)?;
+    check_base_name(&record.name, || format!("the base {id}"))?;
+    // Following the sources of eras leads back in time, and so ends.
+    match record.eras.iter().find(|era| era.source.epoch > era.since) {
+        None => Ok((id, record)),
+        Some(Era { since, source }) => {
+            let problem = format!("from epoch {since} on it is said to show epoch {}, which is later", source.epoch);
+            Err(Error::corrupt(format!("the base {id}"), problem))
+        }
+    }
+}
+
 impl State {
     pub(super) fn load_bases(&mut self) -> Result<()> {
         let mut bases = Bases::new();
-        for pair in self.meta.range(Table::Base, &[], &[u8::MAX; 5])? {
+        for pair in self.meta.range(Table::Base, &[], &[u8::MAX; 40])? {
             let (key, value) = pair?;
-            let record: BaseRecord = decode(Table::Base, &key, &value)?;
-            let id = base_of_key(&key);
+            let (id, record) = split_base(&key, &value)?;
             let counts = self.meta.get(Table::State, &counts_key(id))?.unwrap_or_default();
             let ended = self.meta.get(Table::State, &ended_key(id))?.unwrap_or_default();
             let reserve = self.meta.get(Table::State, &reserve_key(id))?;

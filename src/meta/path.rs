@@ -1,5 +1,6 @@
 //! Paths in records and messages: bytes as they are, since a name need not be UTF-8; text only for people.
 
+use crate::limits::NAME_BYTES_MAX;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 use std::ffi::OsString;
@@ -11,6 +12,13 @@ pub fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let is_plain = std::str::from_utf8(bytes).is_ok() && !text.chars().any(|c| c.is_control() || c == '\\');
     if is_plain { text.into_owned() } else { bytes.escape_ascii().to_string() }
+}
+
+/// Whether something in a directory can have this name. What records say is asked as well: with right checksums they may have
+/// been prepared by somebody, and a name that leads elsewhere is not to be followed.
+pub fn is_name(name: &[u8]) -> bool {
+    let is_special = matches!(name, b"" | b"." | b"..");
+    !is_special && name.len() <= NAME_BYTES_MAX && !name.contains(&b'/') && !name.contains(&0)
 }
 
 /// For `#[serde(with = "crate::meta::path")]`. JSON, which people read, gets text.

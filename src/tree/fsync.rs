@@ -12,7 +12,7 @@ use crate::device::{Change, InodeNo, Journaling, Moment, Source, TrackNo, base_o
 use crate::error::{Error, Result};
 use crate::journal;
 use crate::limits::JOURNAL_DATA_MAX;
-use crate::meta::Table;
+use crate::meta::{Table, is_name, shown};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::ops::Range;
@@ -152,8 +152,7 @@ impl Tree {
             if value.is_empty() {
                 return Ok(false);
             }
-            let dirent: super::names::Dirent = crate::meta::decode(Table::Dirent, &key, &value)?;
-            if dirent.inside(number).inode != number {
+            if self.entry_of(&key, &value)?.inode != number {
                 return Ok(false);
             }
         }
@@ -207,6 +206,11 @@ impl Tree {
     fn replay_one(&self, entry: Entry) -> Result<()> {
         let Entry { new, inode: number, record, cut, pieces } = entry;
         for (number, record) in new {
+            if !is_name(&record.name) {
+                let problem =
+                    format!("nothing can have the name \"{}\" that it gives to an inode", shown(&record.name));
+                return Err(Error::corrupt("the journal", problem));
+            }
             self.make_again(number, record)?;
         }
         if let Some(size) = cut {

@@ -12,7 +12,7 @@ use crate::archive::Mark;
 use crate::clock::Timestamp;
 use crate::device::{ArchiveRecord, BaseId, Changing, Point, SnapOptions, Snapshot, SnapshotRecord, State};
 use crate::error::{Errno, Error, Result};
-use crate::meta::{Table, decode};
+use crate::meta::{Table, decode, shown};
 use crate::purpose::Purpose;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -73,6 +73,21 @@ pub struct RegisterOptions {
 pub struct Session {
     pub name: String,
     pub record: SessionRecord,
+}
+
+impl Session {
+    /// The session that a record says. Its names become those of snapshots: what none can have is damage.
+    pub(super) fn of(key: &[u8], value: &[u8]) -> Result<Session> {
+        let record: SessionRecord = decode(Table::Session, key, value)?;
+        let own = record.names.iter().map(|name| name.as_bytes()).filter(|name| !name.is_empty());
+        match std::iter::once(key).chain(own).find(|name| check_name(name).is_err()) {
+            None => Ok(Session { name: String::from_utf8_lossy(key).into_owned(), record }),
+            Some(name) => {
+                let what = format!("the session \"{}\"", shown(key));
+                Err(Error::corrupt(what, format!("no snapshot can have the name \"{}\"", shown(name))))
+            }
+        }
+    }
 }
 
 /// What needs each snapshot that something needs.
@@ -304,14 +319,13 @@ fn is_there(state: &State, base: BaseId) -> bool {
 // Sessions that are prepared step by step, and groups.
 impl Views {
     pub fn session(&self, name: &[u8]) -> Result<Session> {
-        let record: Option<SessionRecord> = self.tree.device().look()?.meta().get(Table::Session, name)?;
-        let name = String::from_utf8_lossy(name).into_owned();
-        match record {
-            Some(record) => Ok(Session { name, record }),
-            None => Err(refused(
-                Errno::NOENT,
-                format!("no session {name:?} is registered; `pitfs session register {name}` does that"),
-            )),
+        match self.tree.device().look()?.meta().get_raw(Table::Session, name)? {
+            Some(value) => Session::of(name, &value),
+            None => {
+                let name = String::from_utf8_lossy(name);
+                let text = format!("no session {name:?} is registered; `pitfs session register {name}` does that");
+                Err(refused(Errno::NOENT, text))
+            }
         }
     }
 
@@ -321,8 +335,7 @@ impl Views {
         let all = look.meta().range(Table::Session, &[], &[u8::MAX; 256])?;
         all.map(|pair| {
             let (key, value) = pair?;
-            let name = String::from_utf8_lossy(&key).into_owned();
-            Ok(Session { name, record: decode(Table::Session, &key, &value)? })
+            Session::of(&key, &value)
         })
         .collect()
     }

@@ -101,3 +101,26 @@ fn a_hostile_journal_is_refused_or_done_again() {
         },
     );
 }
+
+/// An entry makes files again, under the names that it says.
+#[test]
+fn an_entry_with_a_name_that_cannot_be_is_damage() {
+    let bytes = bytes_of(sample(), "journal");
+    let name = b"journaled 40000";
+    for other in [&b"../aled 40000xx"[..], b"journal/d 40000", b"journal\0d 40000"] {
+        let mut journal = bytes.clone();
+        let is_there = |start: &usize| journal[*start..].windows(name.len()).take(400).any(|piece| piece == name);
+        let entries = entries(&journal);
+        let entry = entries.iter().rposition(is_there).unwrap();
+        let start = entries[entry];
+        let at = journal[start..].windows(name.len()).position(|piece| piece == name).unwrap();
+        journal[start + at..][..name.len()].copy_from_slice(other);
+        let bytes = Vec::new();
+        change(&mut journal, &Mutation { entry: entry as u8, in_payload: true, at: 0, bytes, is_right: true });
+        let dir = copy(sample());
+        dir.open("journal", false).unwrap().write_at(0, &journal).unwrap();
+        let opened = Tree::open(Arc::new(dir.clone()));
+        let text = opened.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(text.contains("nothing can have the name"), "{text}");
+    }
+}

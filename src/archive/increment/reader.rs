@@ -269,9 +269,6 @@ fn read_head(file: &File, path: &Path, len: u64) -> Result<Head> {
         _ => rmp_serde::from_slice(bytes),
     };
     let header: Header = header.map_err(|error| damaged(path, format!("its header does not decode: {error}")))?;
-    if header.from.epoch >= header.to.epoch {
-        let (from, to) = (header.from.epoch, header.to.epoch);
-        return Err(damaged(path, format!("it is said to lead from epoch {from} to {to}")));
-    }
+    header.check().map_err(|problem| damaged(path, problem))?;
     Ok(Head { header, seed: Seed(expected), bytes: whole as u64 })
 }
