@@ -57,6 +57,7 @@ pub use room::BaseReserve;
 pub use separate::{Separate, Separated};
 pub use session::{Changing, HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
 pub use spans::{Span, Timeline, Value};
+pub(crate) use tracks::expect_track;
 pub use tracks::{Source, split_track_key, track_key};
 pub use upgrade::{downgrade, upgrade};
 
@@ -179,6 +180,8 @@ pub struct Txn<'a> {
     /// Tracks in memory that the operation makes void.
     forget: Vec<TrackKey>,
     notes: Vec<(InodeNo, Note)>,
+    /// Bytes of tracks in memory are others, which no rollback takes back.
+    has_edited: bool,
     finished: bool,
     _alone: Alone,
 }
@@ -222,6 +225,11 @@ impl Txn<'_> {
 
 impl Drop for Txn<'_> {
     fn drop(&mut self) {
+        // What only passes through a panic is undone like after an error; but where it had begun to change something,
+        // nobody knows what was half done.
+        if std::thread::panicking() && (self.finished || self.has_edited || self.state.meta.has_begun()) {
+            self.device.stop(&Error::Fault("it ended in the middle of a change".into()));
+        }
         if !self.finished {
             let state = &mut *self.state;
             state.meta.rollback();
@@ -392,7 +400,8 @@ impl Device {
         state.meta.begin();
         let log_blocks_before = state.log_blocks;
         let (forget, notes) = (Vec::new(), Vec::new());
-        Ok(Txn { device: self, state, log_blocks_before, forget, notes, finished: false, _alone: alone })
+        let (has_edited, finished) = (false, false);
+        Ok(Txn { device: self, state, log_blocks_before, forget, notes, has_edited, finished, _alone: alone })
     }
 
     /// Starts an operation that needs more room than it frees: NOSPC on a full disk.

@@ -10,6 +10,7 @@
 mod beside;
 mod companion;
 mod convert;
+mod domain;
 mod hidden;
 mod listing;
 mod mount;

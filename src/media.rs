@@ -5,11 +5,13 @@
 //! can stop at any sync (`media/test.rs`). Bytes in memory that are to become a file are media too,
 //! and so is what is written over a file that may only be read.
 
+mod directory;
 mod disk;
 mod memory;
 mod scratch;
 mod test;
 
+pub use directory::open_directory;
 pub use disk::{DiskDir, open_regular, rename_new, sync_directory};
 pub use memory::MemoryMedia;
 pub use scratch::{ScratchDir, ScratchMedia};

@@ -234,6 +234,11 @@ impl Meta {
         self.undo = Some(Vec::new());
     }
 
+    /// Whether anything was changed since `begin`.
+    pub fn has_begun(&self) -> bool {
+        self.undo.as_ref().is_some_and(|undo| !undo.is_empty())
+    }
+
     /// Keeps what was changed since `begin`.
     pub fn finish(&mut self) {
         self.undo = None;

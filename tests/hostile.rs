@@ -10,8 +10,12 @@ use pitfs::meta::{Kv, Overlay, Pair, Table, encode};
 use pitfs::tree::{Inode, ROOT, Tree};
 use serde_bytes::ByteBuf;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What nothing can be called.
@@ -39,11 +43,11 @@ impl Records {
 
     /// A record of any inode that is a file.
     fn file(&self) -> (Vec<u8>, Vec<u8>, Inode) {
-        let files = self.all(Table::Inode).into_iter().filter_map(|(key, value)| {
+        let mut files = self.all(Table::Inode).into_iter().filter_map(|(key, value)| {
             let inode: Inode = rmp_serde::from_slice(&value[5..]).ok()?;
             (inode.mode >> 12 == 8).then_some((key, value, inode))
         });
-        files.last().unwrap()
+        files.next_back().unwrap()
     }
 
     /// The key of an entry of the first base's root, where it is looked for, or a little behind.
@@ -76,6 +80,10 @@ fn sample() -> Mounted {
     mounted.ok(["sync", source.to_str().unwrap()]);
     mounted.ok(["snap", "one"]);
     mounted
+}
+
+fn mkfifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 /// What lies beside the directory to which something was restored.
@@ -215,4 +223,120 @@ fn a_snapshot_base_or_session_with_such_a_name_is_damaged() {
             assert!(text.contains("damaged") && !text.contains("panicked"), "{table:?} {name:?}: {text}");
         }
     }
+}
+
+/// A command that ends; its exit status and what it said.
+fn ends(mounted: &Mounted, args: &[&str]) -> (i32, String) {
+    let mut child = mounted.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(120);
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "{args:?} does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(!text.contains("panicked"), "{args:?}: {text}");
+    (output.status.code().unwrap(), text)
+}
+
+type Make<'a> = &'a dyn Fn(&Path);
+
+/// Pipes, sockets, links and directories where an archive has files: none is waited for, followed or believed.
+#[test]
+fn what_is_no_file_in_an_archive_is_refused_at_once() {
+    let mounted = sample();
+    let archive = mounted.dir.path().join("archive");
+    fs::create_dir(&archive).unwrap();
+    mounted.ok(["roll", "--archive", archive.to_str().unwrap()]);
+    fs::write(mounted.dir.path().join("source/file"), "other content").unwrap();
+    mounted.ok(["sync", mounted.dir.path().join("source").to_str().unwrap()]);
+    mounted.ok(["roll"]);
+    let increments = || -> Vec<PathBuf> {
+        let all = fs::read_dir(&archive).unwrap().map(|entry| entry.unwrap().path());
+        all.filter(|path| path.extension().is_some_and(|end| end == "increment")).collect()
+    };
+    let genuine = increments().pop().unwrap();
+    let elsewhere = mounted.dir.path().join("elsewhere");
+    fs::write(&elsewhere, "nobody's").unwrap();
+    let kinds: [(&str, Make<'_>); 4] = [
+        ("pipe", &|path| mkfifo(path)),
+        ("socket", &|path| drop(UnixListener::bind(path).unwrap())),
+        ("link", &|path| symlink(&elsewhere, path).unwrap()),
+        ("directory", &|path| fs::create_dir(path).unwrap()),
+    ];
+    for (kind, make) in kinds {
+        let odd = archive.join("0000000009-x.increment");
+        make(&odd);
+        let (_, text) = ends(&mounted, &["archive", "list"]);
+        assert!(text.contains("0000000009-x.increment"), "{kind}: {text}");
+        let (status, text) = ends(&mounted, &["list"]);
+        assert_eq!(status, 0, "{kind}: {text}");
+        if kind == "directory" {
+            fs::remove_dir(&odd).unwrap()
+        } else {
+            fs::remove_file(&odd).unwrap()
+        }
+        // In the place of the index, which is made anew.
+        let index = archive.join("index");
+        fs::remove_file(&index).unwrap();
+        make(&index);
+        let (status, text) = ends(&mounted, &["list", "--all"]);
+        assert_eq!(status, 0, "{kind}: {text}");
+        assert!(index.symlink_metadata().unwrap().is_file(), "{kind}");
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"nobody's", "{kind}");
+        // In the place of one that was there: it is not found, and the others are.
+        let kept = fs::read(&genuine).unwrap();
+        fs::remove_file(&genuine).unwrap();
+        make(&genuine);
+        let (status, text) = ends(&mounted, &["list"]);
+        assert_eq!(status, 0, "{kind}: {text}");
+        if kind == "directory" {
+            fs::remove_dir(&genuine).unwrap()
+        } else {
+            fs::remove_file(&genuine).unwrap()
+        }
+        fs::write(&genuine, kept).unwrap();
+        // In the place of the label, without which it is no archive.
+        let label = archive.join("archive");
+        let kept = fs::read(&label).unwrap();
+        fs::remove_file(&label).unwrap();
+        make(&label);
+        let (_, text) = ends(&mounted, &["list"]);
+        assert!(text.contains("archive"), "{kind}: {text}");
+        if kind == "directory" {
+            fs::remove_dir(&label).unwrap()
+        } else {
+            fs::remove_file(&label).unwrap()
+        }
+        fs::write(&label, kept).unwrap();
+    }
+    assert_eq!(ends(&mounted, &["archive", "verify"]).0, 0);
+}
+
+/// What a panic ends is undone, or the store changes nothing more.
+#[test]
+fn a_panic_in_the_middle_of_a_change_stops_the_store() {
+    let mounted = sample();
+    let tree = Tree::open(Arc::new(DiskDir::new(&mounted.store()))).unwrap();
+    let fault = |change: &dyn Fn()| pitfs::fault::contained(change).unwrap_err();
+    fault(&|| {
+        let _txn = tree.device().begin().unwrap();
+        panic!("before anything was changed");
+    });
+    fault(&|| {
+        let _look = tree.device().look().unwrap();
+        panic!("while looking");
+    });
+    let failed = tree.device().committer().unwrap().change(|_| -> pitfs::error::Result<()> { panic!("a command") });
+    assert!(matches!(failed, Err(Error::Fault(_))));
+    tree.device().check_running().unwrap();
+    tree.commit().unwrap();
+    fault(&|| {
+        let mut txn = tree.device().begin().unwrap();
+        txn.meta_mut().put(Table::State, b"half", &1u8);
+        panic!("in the middle");
+    });
+    assert!(matches!(tree.device().check_running(), Err(Error::Stopped(_))));
+    assert_eq!(tree.device().look().unwrap().meta().get::<u8>(Table::State, b"half").unwrap(), None);
+    assert!(tree.lookup(ROOT, b"file", Moment::Live).is_ok(), "what is there can be read");
 }

@@ -5,9 +5,9 @@ use super::{Answer, PROTOCOL, REPLY_BYTES_MAX, Reply, Request, SOCKET, Verb, rec
 use crate::daemon::{Daemon, OnProgress, Patience, is_dead};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{BASE_XATTR, STORE_XATTR};
+use crate::media::open_directory;
 use serde_bytes::ByteBuf;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -121,7 +121,8 @@ fn connect(store: &Path) -> Result<Option<UnixStream>> {
     if !store.join(SOCKET).exists() {
         return Ok(None);
     }
-    let directory = File::open(store).map_err(|error| Error::media(format!("opening {}", store.display()), error))?;
+    let directory =
+        open_directory(store).map_err(|error| Error::media(format!("opening {}", store.display()), error))?;
     match UnixStream::connect(short_path(store, &directory)) {
         Ok(stream) => Ok(Some(stream)),
         // Left over from a daemon that was killed.

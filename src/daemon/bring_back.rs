@@ -387,7 +387,7 @@ impl<'a> BringBack<'a> {
 
     fn problem(&mut self, error: Error, path: &str) -> Result<()> {
         let concerns_all = match &error {
-            Error::Media { .. } | Error::Store(_) | Error::Stopped(_) => true,
+            Error::Media { .. } | Error::Store(_) | Error::Stopped(_) | Error::Fault(_) => true,
             Error::Corrupt { .. } | Error::Posix(_) | Error::Refused(..) | Error::Usage(_) => error.is_no_space(),
         };
         if concerns_all || self.is_interrupted {

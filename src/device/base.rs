@@ -64,10 +64,16 @@ pub fn base_of_key(key: &[u8]) -> BaseId {
     key.first_chunk().map_or(LIVE, |base| BaseId::from_be_bytes(*base))
 }
 
-/// The inode that the key of a record of an inode begins with.
+/// The inode that the key of a record of an inode begins with, if it is one.
 pub fn inode_of_key(key: &[u8]) -> Option<InodeNo> {
-    let number = key.get(4..12)?.try_into().ok()?;
-    Some(in_base(base_of_key(key), u64::from_be_bytes(number)))
+    let number = u64::from_be_bytes(key.get(4..12)?.try_into().ok()?);
+    let base = base_of_key(key);
+    (number_of(number) == number && base < BASES_MAX).then(|| in_base(base, number))
+}
+
+/// The same where no other key can be.
+pub(super) fn expect_inode(key: &[u8]) -> Result<InodeNo> {
+    inode_of_key(key).ok_or_else(|| Error::corrupt(format!("record {}", hex(key)), "its key names no inode"))
 }
 
 /// The same key in another base.
@@ -260,6 +266,9 @@ pub fn split_base(key: &[u8], value: &[u8]) -> Result<(BaseId, BaseRecord)> {
     let id = BaseId::from_be_bytes(key.try_into().map_err(|_| wrong())?);
     let record: BaseRecord = decode(Table::Base, key, value)?;
     check_base_name(&record.name, || format!("the base {id}"))?;
+    if id >= BASES_MAX {
+        return Err(Error::corrupt(format!("the base {id}"), format!("its number is not below {BASES_MAX}")));
+    }
     // Following the sources of eras leads back in time, and so ends.
     match record.eras.iter().find(|era| era.source.epoch > era.since) {
         None => Ok((id, record)),

@@ -432,7 +432,7 @@ impl Commit<'_> {
         let device = self.device;
         self.run_soon(|state| {
             let before = Before::begin(state);
-            match change(&mut Changing { device, state }) {
+            match Error::of_panic(|| change(&mut Changing { device, state })) {
                 Ok(result) => {
                     state.meta.finish();
                     state.counts_undo.clear();
@@ -452,7 +452,7 @@ impl Commit<'_> {
         let mut guard = self.flushed()?;
         let state = &mut *guard;
         let before = Before::begin(state);
-        let result = change(&mut Changing { device, state });
+        let result = Error::of_panic(|| change(&mut Changing { device, state }));
         before.take_back(state);
         result
     }

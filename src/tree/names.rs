@@ -84,9 +84,9 @@ impl Tree {
     /// or lies where it would not be looked for, the record is damaged.
     pub fn entry_of(&self, key: &[u8], value: &[u8]) -> Result<Entry> {
         let damaged = |problem: &str| Error::corrupt(format!("record {} of table dirent", hex(key)), problem);
-        let directory = inode_of_key(key).ok_or_else(|| damaged("its key is too short"))?;
+        let directory = inode_of_key(key).ok_or_else(|| damaged("its key is that of no entry"))?;
         let rest = key.get(inode_prefix(directory).len()..).unwrap_or_default();
-        let (hash, name) = rest.split_first_chunk::<8>().ok_or_else(|| damaged("its key is too short"))?;
+        let (hash, name) = rest.split_first_chunk::<8>().ok_or_else(|| damaged("its key is that of no entry"))?;
         let entry = || format!("the entry \"{}\" of directory {}", shown(name), number_of(directory));
         if !is_name(name) {
             return Err(Error::corrupt(entry(), "nothing can have this name"));
@@ -398,7 +398,7 @@ pub fn split_link_key(key: &[u8]) -> Result<(InodeNo, &[u8])> {
             let record = format!("the further name \"{}\" of inode {number}", shown(name));
             Err(Error::corrupt(record, "nothing can have this name"))
         }
-        None => Err(Error::corrupt(format!("record {} of table link", hex(key)), "its key is too short")),
+        None => Err(Error::corrupt(format!("record {} of table link", hex(key)), "its key is that of no name")),
     }
 }
 

@@ -10,9 +10,9 @@ use super::layout::{
 };
 use super::verify::Verifier;
 use super::{Entry, Header, Place, Summary};
+use crate::archive::open_plain;
 use crate::error::{Error, Result};
 use crate::limits::{ARCHIVE_BLOCK_BYTES_MAX, ARCHIVE_HEADER_BYTES_MAX};
-use crate::media::open_regular;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -44,7 +44,7 @@ impl Reader {
     /// Opens an increment. Head and footer are verified, and nothing else is read.
     pub fn open(path: &Path) -> Result<Reader> {
         let failed = |source| Error::media(format!("opening {}", path.display()), source);
-        let file = open_regular(path).map_err(failed)?;
+        let file = open_plain(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
         let head = read_head(&file, path, len)?;
         if len - head.bytes < FOOTER as u64 {

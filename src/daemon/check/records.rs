@@ -20,6 +20,9 @@ struct Named {
     entries: u64,
 }
 
+/// The base, a kind of work and a number.
+const WORK_KEY_BYTES: usize = 13;
+
 /// Whether a record says that there is nothing: it has a birth only.
 fn is_tombstone(value: &[u8]) -> bool {
     split_record(Table::State, &[], value).is_ok_and(|(_, value)| value.is_empty())
@@ -134,6 +137,12 @@ impl Check<'_> {
             if let (Err(error), false) = (split_link_key(&key), is_tombstone(&value)) {
                 let paths = inode_of_key(&key).map_or(Vec::new(), |inode| check.paths(inode, u32::MAX, None));
                 check.problem(error.to_string(), paths);
+            }
+            Ok(())
+        })?;
+        self.each(Table::Orphan, |check, (key, _)| {
+            if key.len() != WORK_KEY_BYTES {
+                check.problem(format!("record {} of table orphan is damaged: its key is none", hex(&key)), Vec::new());
             }
             Ok(())
         })?;
