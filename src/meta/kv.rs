@@ -236,10 +236,17 @@ fn build(media: &Arc<dyn Media>, reserve: &Option<Arc<Reserve>>, damaged: &Damag
 
 /// The database's own checks end in a panic here and there, and it believes what pages with right checksums say; damaged
 /// bytes must not end the program. All that looks into its pages is done in here, also the look at a value that it gave out.
-/// After that the database may refuse all further work: it is to be reopened.
+/// After a panic the database may refuse all further work: it is to be reopened.
 fn contained<T>(damaged: &DamageFlag, action: impl FnOnce() -> Result<T>) -> Result<T> {
-    let panicked = |what| Err(Error::corrupt(OBJECT, format!("its structure does not hold together: {what}")));
-    let result = fault::contained(action).unwrap_or_else(panicked);
+    fault::contained(action).unwrap_or_else(|what| {
+        damaged.store(true, Ordering::Release);
+        Err(Error::corrupt(OBJECT, format!("its structure does not hold together: {what}")))
+    })
+}
+
+/// The same for what looks at records: any damage is remembered. That a table is missing is none.
+fn looking<T>(damaged: &DamageFlag, action: impl FnOnce() -> Result<T>) -> Result<T> {
+    let result = contained(damaged, action);
     if let Err(Error::Corrupt { .. }) = result {
         damaged.store(true, Ordering::Release);
     }
@@ -277,9 +284,9 @@ impl Stored {
     }
 
     pub fn with<R>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
-        let found = contained(&self.damaged, || self.table(table)?.get(key).map_err(storage_failed))?;
+        let found = looking(&self.damaged, || self.table(table)?.get(key).map_err(storage_failed))?;
         let Some(found) = found else { return Ok(None) };
-        let value = contained(&self.damaged, || Ok(found.value()))?;
+        let value = looking(&self.damaged, || Ok(found.value()))?;
         read(value).map(Some)
     }
 
@@ -288,12 +295,12 @@ impl Stored {
         let mut is_over = from >= to;
         let to = if is_over { from } else { to }.to_vec();
         let (mut least, damaged) = (from.to_vec(), self.damaged.clone());
-        let mut range = contained(&damaged, || self.table(table)?.range(from..to.as_slice()).map_err(storage_failed))?;
+        let mut range = looking(&damaged, || self.table(table)?.range(from..to.as_slice()).map_err(storage_failed))?;
         Ok(std::iter::from_fn(move || {
             if is_over {
                 return None;
             }
-            let next = contained(&damaged, || {
+            let next = looking(&damaged, || {
                 let next = range.next().transpose().map_err(storage_failed)?;
                 let Some((key, value)) = next else { return Ok(None) };
                 let (key, value) = (key.value(), value.value());
@@ -314,7 +321,7 @@ impl Stored {
         if from >= to {
             return Ok(None);
         }
-        contained(&self.damaged, || {
+        looking(&self.damaged, || {
             let mut range = self.table(table)?.range(from..to).map_err(storage_failed)?;
             let Some((key, _)) = range.next_back().transpose().map_err(storage_failed)? else { return Ok(None) };
             let key = key.value();

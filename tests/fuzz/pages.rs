@@ -55,7 +55,8 @@ fn rehash(bytes: &mut [u8]) {
 fn changed(mutations: &[Mutation]) -> TestDir {
     let dir = copy(sample());
     let mut bytes = bytes_of(&dir, "meta.redb");
-    let has_content = |place: &usize| place % GROUP != 0 && bytes[place * PAGE..][..PAGE].iter().any(|byte| *byte != 0);
+    let has_content =
+        |place: &usize| !place.is_multiple_of(GROUP) && bytes[place * PAGE..][..PAGE].iter().any(|byte| *byte != 0);
     // Without the first, which has checksums of the key-value store.
     let used: Vec<usize> = (2..bytes.len() / PAGE).filter(has_content).collect();
     let of = |number: u16| used[usize::from(number) % used.len()] * PAGE;
