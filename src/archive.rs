@@ -69,6 +69,15 @@ impl Increment {
     }
 }
 
+/// Opens a file of an archive for reading. What is no plain file was not put there by pitfs, and is neither waited for nor
+/// followed to where it leads.
+fn open_plain(path: &Path) -> std::io::Result<std::fs::File> {
+    match path.symlink_metadata()?.is_file() {
+        true => crate::media::open_regular(path),
+        false => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no plain file")),
+    }
+}
+
 fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
     Error::media(format!("{doing} {}", shown_file(path)), error)
 }

@@ -292,7 +292,8 @@ fn work_in_background(views: &Views, stop: &AtomicBool) {
         if !has_more {
             tree.device().wait_for_work(COMMIT_INTERVAL.saturating_sub(last_commit.elapsed()));
         }
-        let result = tree.device().relieve().and_then(|()| {
+        let round = || -> Result<()> {
+            tree.device().relieve()?;
             has_more = tree.settle_step()? || tree.device().delete_step()? || tree.reap_step()? || views.copy_step()?;
             make_room(views)?;
             if last_commit.elapsed() >= COMMIT_INTERVAL {
@@ -300,7 +301,8 @@ fn work_in_background(views: &Views, stop: &AtomicBool) {
                 tree.commit()?;
             }
             Ok(())
-        });
+        };
+        let result = Error::of_panic(round);
         if let Err(error) = result {
             has_more = false;
             if !matches!(error, Error::Stopped(_) | Error::Posix(Errno::NOSPC)) {

@@ -29,6 +29,7 @@ mod era;
 mod flush;
 mod history;
 mod journaling;
+mod names;
 mod pointer;
 mod room;
 mod scan;
@@ -42,7 +43,7 @@ mod upgrade;
 pub use archived::{ArchivedTrack, TrackRecord, index_entry};
 pub use base::{
     ArchiveRecord, BaseId, BaseRecord, Counts, Era, InodeNo, LIVE, MirrorRecord, Point, Same, SnapshotRef, base_of,
-    base_of_key, in_base, inode_of_key, inode_prefix, last_save_key, number_of,
+    base_of_key, in_base, inode_of_key, inode_prefix, last_save_key, number_of, split_base,
 };
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
@@ -50,11 +51,13 @@ pub use differing::Differing;
 pub use era::{Settle, Walk};
 pub use history::{Moment, split_increment, split_preimage, split_record};
 pub use journaling::Journaling;
+pub use names::{LIVE_NAME, is_virtual_name};
 pub use pointer::{Patch, Pointer};
 pub use room::BaseReserve;
 pub use separate::{Separate, Separated};
 pub use session::{Changing, HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
 pub use spans::{Span, Timeline, Value};
+pub(crate) use tracks::expect_track;
 pub use tracks::{Source, split_track_key, track_key};
 pub use upgrade::{downgrade, upgrade};
 
@@ -179,6 +182,8 @@ pub struct Txn<'a> {
     /// Tracks in memory that the operation makes void.
     forget: Vec<TrackKey>,
     notes: Vec<(InodeNo, Note)>,
+    /// Bytes of tracks in memory are others, which no rollback takes back.
+    has_edited: bool,
     finished: bool,
     _alone: Alone,
 }
@@ -222,6 +227,11 @@ impl Txn<'_> {
 
 impl Drop for Txn<'_> {
     fn drop(&mut self) {
+        // What only passes through a panic is undone like after an error; but where it had begun to change something,
+        // nobody knows what was half done.
+        if std::thread::panicking() && (self.finished || self.has_edited || self.state.meta.has_begun()) {
+            self.device.stop(&Error::Fault("it ended in the middle of a change".into()));
+        }
         if !self.finished {
             let state = &mut *self.state;
             state.meta.rollback();
@@ -398,7 +408,8 @@ impl Device {
         state.meta.begin();
         let log_blocks_before = state.log_blocks;
         let (forget, notes) = (Vec::new(), Vec::new());
-        Ok(Txn { device: self, state, log_blocks_before, forget, notes, finished: false, _alone: alone })
+        let (has_edited, finished) = (false, false);
+        Ok(Txn { device: self, state, log_blocks_before, forget, notes, has_edited, finished, _alone: alone })
     }
 
     /// Starts an operation that needs more room than it frees: NOSPC on a full disk.

@@ -26,6 +26,8 @@ pub enum Error {
     Usage(String),
     /// An earlier failure stopped all writing until the store is reopened.
     Stopped(String),
+    /// A panic: this program is wrong, or did not expect what it read.
+    Fault(String),
 }
 
 impl Error {
@@ -35,6 +37,11 @@ impl Error {
 
     pub fn corrupt(object: impl Into<String>, problem: impl Into<String>) -> Error {
         Error::Corrupt { object: object.into(), problem: problem.into() }
+    }
+
+    /// Runs something in a fault domain.
+    pub fn of_panic<T>(action: impl FnOnce() -> Result<T>) -> Result<T> {
+        crate::fault::contained(action).unwrap_or_else(|what| Err(Error::Fault(what)))
     }
 
     /// What a refusal is where only the words of the command are to blame.
@@ -59,6 +66,7 @@ impl Error {
             Error::Refused(errno, _) => *errno,
             Error::Usage(_) => Errno::INVAL,
             Error::Stopped(_) => Errno::IO,
+            Error::Fault(_) => Errno::IO,
         }
     }
 
@@ -91,6 +99,7 @@ impl fmt::Display for Error {
             Error::Corrupt { object, problem } => write!(f, "{object} is damaged: {problem}"),
             Error::Store(text) | Error::Refused(_, text) | Error::Usage(text) => f.write_str(text),
             Error::Posix(errno) => write!(f, "{}", io::Error::from(*errno)),
+            Error::Fault(what) => write!(f, "a fault in pitfs ended this: {what}"),
             Error::Stopped(why) => write!(
                 f,
                 "the store stopped writing after an earlier failure ({why}); unmount it, mend the cause and open it again"
@@ -108,7 +117,8 @@ impl std::error::Error for Error {
             | Error::Posix(_)
             | Error::Refused(..)
             | Error::Usage(_)
-            | Error::Stopped(_) => None,
+            | Error::Stopped(_)
+            | Error::Fault(_) => None,
         }
     }
 }

@@ -11,6 +11,7 @@ mod aside;
 mod beside;
 mod companion;
 mod convert;
+mod domain;
 mod hidden;
 mod listing;
 mod mount;

@@ -7,7 +7,11 @@
 //!
 //! Invariants:
 //! - when [`Journal::sync`] has returned, the entry and all before it in its half survive a power cut;
-//! - an entry that was read back was written whole, by one opening of the store, without a gap before it.
+//! - an entry that was read back was written whole, by one opening of the store; whether all before it can be read it says.
+//!
+//! An entry that does not match its check was being written when the power was cut, or is damaged, and nobody can tell which.
+//! Those behind it that do match were written as well, and are good as far as they do not build on what is lost: a commit
+//! that may be is what all entries after its freeze build on, and of other entries each says on which it builds.
 
 use crate::error::{Error, Result};
 use crate::limits::{BLOCK_BYTES, JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, JOURNAL_SHARE};
@@ -41,19 +45,52 @@ impl EntryKind {
     fn from_magic(magic: &[u8]) -> Option<EntryKind> {
         [EntryKind::Inode, EntryKind::Commit].into_iter().find(|kind| kind.magic() == magic)
     }
+
+    /// The kind whose magic differs by one bit at most; none where that is so of both.
+    fn likely(magic: &[u8]) -> Option<EntryKind> {
+        let wrong = |kind: EntryKind| kind.magic().iter().zip(magic).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>();
+        match [EntryKind::Inode, EntryKind::Commit].map(|kind| wrong(kind) <= 1) {
+            [true, false] => Some(EntryKind::Inode),
+            [false, true] => Some(EntryKind::Commit),
+            _ => None,
+        }
+    }
 }
+
+/// The place of an entry: the freeze after which it was written, and its number among those.
+pub type Place = (u64, u32);
 
 /// Where an entry stands: to be waited for with [`Journal::sync`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
+pub struct Ticket {
+    serial: u64,
+    place: Option<Place>,
+}
+
+impl Ticket {
+    /// Which entry it is of; none where none was needed.
+    pub fn place(self) -> Option<Place> {
+        self.place
+    }
+}
 
 /// An entry that was read back.
 #[derive(Debug)]
 pub struct Entry {
     /// The freeze after which it was written.
     pub after: u64,
+    /// The how manieth of them it is.
+    pub number: u32,
     pub kind: EntryKind,
     pub payload: Vec<u8>,
+    /// One before it in its half cannot be read.
+    pub is_behind_gap: bool,
+}
+
+impl Entry {
+    pub fn place(&self) -> Place {
+        (self.after, self.number)
+    }
 }
 
 pub struct Journal {
@@ -90,10 +127,16 @@ impl Journal {
         let mut entries = Vec::new();
         if dir.exists(FILE).map_err(failed)? {
             let media = dir.open(FILE, false).map_err(failed)?;
-            inner.half_bytes = media.len().map_err(failed)? / 2 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+            let len = media.len().map_err(failed)?;
+            if len > JOURNAL_BYTES_MAX {
+                log::error!(
+                    "the {FILE} has {len} bytes, and {JOURNAL_BYTES_MAX} are possible: it is damaged, and read no further"
+                );
+            }
+            inner.half_bytes = len.min(JOURNAL_BYTES_MAX) / 2 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
             for half in 0..2 {
                 let found = read_half(&*media, half * inner.half_bytes, inner.half_bytes).map_err(failed)?;
-                entries.extend(found.into_iter().filter(|entry| entry.after >= durable && entry.after % 2 == half));
+                entries.extend(found.good_after(durable).filter(|entry| entry.after % 2 == half));
             }
             entries.sort_by_key(|entry| entry.after);
             inner.media = Some(media);
@@ -151,7 +194,7 @@ impl Journal {
         half.entries += 1;
         inner.halves[index] = half;
         self.is_filling.store(half.used > inner.half_bytes / 2, Ordering::Relaxed);
-        inner.last.0 += 1;
+        inner.last = Ticket { serial: inner.last.serial + 1, place: Some((after, half.entries - 1)) };
         Ok(Some(inner.last))
     }
 
@@ -242,34 +285,168 @@ fn check(header: &[u8], payload: &[u8]) -> u64 {
     hash.digest()
 }
 
-/// The entries of a half, up to the first that is not whole or not of the same opening.
-fn read_half(media: &dyn Media, start: u64, len: u64) -> io::Result<Vec<Entry>> {
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut first: Option<[u8; 16]> = None;
-    let mut at = 0;
-    while at + BLOCK_BYTES as u64 <= len {
-        let mut header = [0; HEADER];
-        media.read_at(start + at, &mut header)?;
-        let word = |from: usize| u64::from_le_bytes(header[from..from + 8].try_into().unwrap_or_default());
-        let number = u32::from_le_bytes(header[4..8].try_into().unwrap_or_default());
-        let payload_len = word(24);
-        let Some(kind) = EntryKind::from_magic(&header[..4]) else { break };
-        let is_next = number as usize == entries.len()
-            && first.is_none_or(|first| first == header[8..24])
-            && payload_len <= len - at - HEADER as u64;
-        if !is_next {
-            break;
+/// What was found in a half.
+#[derive(Default)]
+struct Read {
+    entries: Vec<Entry>,
+    /// Of what cannot be read: the place, and the kind if that can be told.
+    lost: Vec<(Place, Option<EntryKind>)>,
+}
+
+impl Read {
+    /// The entries that say what the last durable commit has not, and build on nothing that is lost. What is lost is said.
+    fn good_after(mut self, durable: u64) -> impl Iterator<Item = Entry> {
+        self.entries.retain(|entry| entry.after >= durable);
+        self.lost.retain(|((after, _), _)| *after >= durable);
+        for ((after, number), _) in &self.lost {
+            log::error!(
+                "entry {number} after commit {after} of the {FILE} cannot be read: it is damaged, or was being written when \
+                 the power was cut"
+            );
         }
-        let mut payload = vec![0; payload_len as usize];
-        media.read_at(start + at + HEADER as u64, &mut payload)?;
-        if check(&header[..32], &payload) != word(32) {
-            break;
+        let commits: Vec<u64> =
+            self.entries.iter().filter(|entry| entry.kind == EntryKind::Commit).map(|entry| entry.after).collect();
+        let may_be_commit = |(place, kind): &&(Place, Option<EntryKind>)| {
+            *kind != Some(EntryKind::Inode) && place.0 > durable && !commits.contains(&place.0)
+        };
+        // What was written before a commit was, is good without it.
+        for ((after, number), _) in self.lost.iter().filter(may_be_commit) {
+            let before = self.entries.len();
+            self.entries.retain(|entry| entry.after != *after || entry.number < *number);
+            if self.entries.len() < before {
+                log::error!("commit {after} may be what cannot be read: what was fsynced after it is lost as well");
+            }
         }
-        first = header[8..24].try_into().ok();
-        entries.push(Entry { after: word(8), kind, payload });
-        at += (HEADER as u64 + payload_len).next_multiple_of(BLOCK_BYTES as u64);
+        self.entries.into_iter()
     }
-    Ok(entries)
+}
+
+/// What all entries of one half have in common: after which freeze, and by which opening.
+type Set = [u8; 16];
+
+struct Header {
+    kind: Option<EntryKind>,
+    /// What it was, if a bit of the magic is wrong.
+    likely_kind: Option<EntryKind>,
+    number: u32,
+    set: Set,
+    after: u64,
+    payload_len: u64,
+    check: u64,
+    bytes: [u8; HEADER],
+}
+
+impl Header {
+    fn of(bytes: [u8; HEADER]) -> Header {
+        let word = |from: usize| u64::from_le_bytes(bytes[from..from + 8].try_into().unwrap_or_default());
+        Header {
+            kind: EntryKind::from_magic(&bytes[..4]),
+            likely_kind: EntryKind::likely(&bytes[..4]),
+            number: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+            set: bytes[8..24].try_into().unwrap_or_default(),
+            after: word(8),
+            payload_len: word(24),
+            check: word(32),
+            bytes,
+        }
+    }
+
+    /// Where the next entry begins, if this one fits into `room`.
+    fn whole_len(&self, room: u64) -> Option<u64> {
+        let len = self.payload_len.checked_add(HEADER as u64).filter(|len| *len <= room)?;
+        Some(len.next_multiple_of(BLOCK_BYTES as u64))
+    }
+}
+
+/// One half of the file, for reading.
+struct HalfReader<'a> {
+    media: &'a dyn Media,
+    start: u64,
+    len: u64,
+}
+
+impl HalfReader<'_> {
+    fn header(&self, at: u64) -> io::Result<Option<Header>> {
+        if at + BLOCK_BYTES as u64 > self.len {
+            return Ok(None);
+        }
+        let mut bytes = [0; HEADER];
+        self.media.read_at(self.start + at, &mut bytes)?;
+        Ok(Some(Header::of(bytes)))
+    }
+
+    /// The entry at a place, and where the next one begins; `None` if it is not whole.
+    fn entry(&self, at: u64, header: &Header) -> io::Result<Option<(Entry, u64)>> {
+        let (Some(kind), Some(len)) = (header.kind, header.whole_len(self.len - at)) else { return Ok(None) };
+        let mut payload = vec![0; header.payload_len as usize];
+        self.media.read_at(self.start + at + HEADER as u64, &mut payload)?;
+        let &Header { after, number, .. } = header;
+        let is_whole = check(&header.bytes[..32], &payload) == header.check;
+        Ok(is_whole.then_some((Entry { after, number, kind, payload, is_behind_gap: false }, at + len)))
+    }
+
+    /// The place of an entry of a set with at least this number, behind a place where none can be read. It begins where
+    /// that one says to end, whatever set this is said to be of, if it is the first, or else at any block.
+    fn behind(&self, at: u64, header: &Header, set: Option<Set>, number: u32) -> io::Result<Option<u64>> {
+        if let Some(len) = header.whole_len(self.len - at)
+            && let Some(next) = self.header(at + len)?
+            && set.is_none_or(|set| set == next.set)
+            && next.number == number
+            && self.entry(at + len, &next)?.is_some()
+        {
+            return Ok(Some(at + len));
+        }
+        let set = set.unwrap_or(header.set);
+        let mut at = at + BLOCK_BYTES as u64;
+        while let Some(next) = self.header(at)? {
+            if next.kind.is_some() && next.set == set && next.number >= number && self.entry(at, &next)?.is_some() {
+                return Ok(Some(at));
+            }
+            at += BLOCK_BYTES as u64;
+        }
+        Ok(None)
+    }
+}
+
+/// The entries of a half that were written by one opening after one freeze, with what lies between them and cannot be read.
+fn read_half(media: &dyn Media, start: u64, len: u64) -> io::Result<Read> {
+    let half = HalfReader { media, start, len };
+    let mut read = Read::default();
+    let mut set: Option<Set> = None;
+    let (mut at, mut number) = (0, 0);
+    while let Some(header) = half.header(at)? {
+        let is_of_set = set.is_none_or(|set| set == header.set);
+        if is_of_set
+            && header.number >= number
+            && (header.number == number || !read.lost.is_empty())
+            && let Some((entry, next)) = half.entry(at, &header)?
+        {
+            set = Some(header.set);
+            number = header.number.saturating_add(1);
+            read.entries.push(Entry { is_behind_gap: !read.lost.is_empty(), ..entry });
+            at = next;
+            continue;
+        }
+        // The end, unless something of the same set lies behind.
+        let is_begun = is_of_set && header.kind.is_some() && header.number == number;
+        match half.behind(at, &header, set, number.saturating_add(1))? {
+            Some(next) => {
+                let found = half.header(next)?;
+                let (after, next_number) = found.map_or((0, 0), |found| (found.after, found.number));
+                // Of several in a row the kind of none is known.
+                let kind = header.likely_kind.filter(|_| next_number == number.saturating_add(1));
+                read.lost.push(((after, number), kind));
+                at = next;
+            }
+            None => {
+                if is_begun {
+                    read.lost.push(((header.after, number), header.kind));
+                }
+                break;
+            }
+        }
+    }
+    Ok(read)
 }
 
 #[cfg(test)]
@@ -325,6 +502,70 @@ mod tests {
         journal.sync(journal.append_commit(1, &[3]).unwrap().unwrap()).unwrap();
         let kinds: Vec<EntryKind> = Journal::open(dir, 2, 1).unwrap().1.iter().map(|entry| entry.kind).collect();
         assert_eq!(kinds, [EntryKind::Inode, EntryKind::Commit]);
+    }
+
+    /// Entries of different lengths after one freeze, the second a commit where `with_commit`.
+    fn several(with_commit: bool) -> TestDir {
+        let dir = TestDir::new();
+        // Of a small disk: it is copied often.
+        dir.set_capacity(Some(16 << 20));
+        let (journal, _) = Journal::open(Arc::new(dir.clone()), 77, 0).unwrap();
+        journal.prepare().unwrap();
+        for (byte, len) in [(0, 100), (1, 9000), (2, 10), (3, 4100)] {
+            match with_commit && byte == 1 {
+                true => journal.sync(journal.append_commit(4, &vec![byte; len]).unwrap().unwrap()).unwrap(),
+                false => append(&journal, 4, byte, len),
+            }
+        }
+        dir
+    }
+
+    /// Where each of them begins, and how long it is.
+    const SEVERAL: [(u64, u64); 4] = [(0, 140), (4096, 9040), (16384, 50), (20480, 4140)];
+
+    #[test]
+    fn a_flipped_bit_costs_the_entry_that_it_hits() {
+        for with_commit in [false, true] {
+            let whole = several(with_commit);
+            for (hit, (start, len)) in SEVERAL.into_iter().enumerate() {
+                for at in (0..HEADER as u64).chain((HEADER as u64..len).step_by(1777)).chain([len - 1]) {
+                    let dir = whole.after_power_cut(crate::media::Tearing::LoseAll);
+                    dir.damage("journal", start + at, 1);
+                    // Before the commit is durable, and when it is.
+                    for durable in [3, 4] {
+                        let (_, entries) = Journal::open(Arc::new(dir.clone()), 2, durable).unwrap();
+                        let found: Vec<u8> = entries.iter().map(|entry| entry.payload[0]).collect();
+                        // Where a commit may be lost, what lies before it is all that is sure to be good.
+                        let is_commit = with_commit && hit == 1;
+                        let may_be_commit = durable == 3 && (is_commit || !with_commit && at == 3);
+                        let is_good = |byte: &u8| if may_be_commit { *byte < hit as u8 } else { *byte != hit as u8 };
+                        let expected: Vec<u8> = (0..4).filter(is_good).collect();
+                        assert_eq!(found, expected, "byte {at} of entry {hit}, {with_commit}, {durable}");
+                        assert!(entries.iter().all(|entry| entry.is_behind_gap == (entry.number > hit as u32)));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_user_wrote_is_no_entry() {
+        let dir = Arc::new(TestDir::new());
+        let (journal, _) = Journal::open(dir.clone(), 77, 0).unwrap();
+        // A payload with what looks like an entry, at each place where one could begin.
+        let mut payload = vec![0; BLOCK_BYTES - HEADER];
+        for number in 1..4 {
+            let half = Half { after: 4, used: 0, entries: number };
+            payload.extend(encode(EntryKind::Inode, 78, &half, &[9; 10]));
+        }
+        let ticket = journal.append(4, &payload).unwrap().unwrap();
+        journal.sync(ticket).unwrap();
+        append(&journal, 4, 5, 10);
+        for at in 0..HEADER as u64 + 1 {
+            let dir = dir.after_power_cut(crate::media::Tearing::LoseAll);
+            dir.damage("journal", at, 1);
+            assert_eq!(payloads(&Journal::open(Arc::new(dir), 3, 4).unwrap().1), [(4, 5)], "byte {at}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Layers, from the top; calls go down this list and never up:
 //! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `archive`, `journal`,
-//! `meta`, `media`. Below all of them are `clock`, `error`, `id`, `limits`, `purpose`, `shown` and `system`.
+//! `meta`, `media`. Below all of them are `clock`, `error`, `fault`, `id`, `limits`, `purpose`, `shown` and `system`.
 //! `docs/design.md` says what each knows and what it does not.
 
 pub mod archive;
@@ -12,6 +12,7 @@ pub mod control;
 pub mod daemon;
 pub mod device;
 pub mod error;
+pub mod fault;
 pub mod fuse;
 pub mod id;
 pub mod journal;

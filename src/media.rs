@@ -11,7 +11,7 @@ mod memory;
 mod scratch;
 mod test;
 
-pub use directory::{Access, Directory};
+pub use directory::{Access, Directory, open_directory};
 pub use disk::{DiskDir, open_regular, rename_new, sync_directory};
 pub use memory::MemoryMedia;
 pub use scratch::{ScratchDir, ScratchMedia};

@@ -25,6 +25,7 @@ pub use kv::{Kv, Stored};
 #[cfg(debug_assertions)]
 pub use lookups::lookups;
 pub use overlay::Overlay;
+pub use path::is_name;
 pub use reserve::Reserve;
 
 use crate::error::{Error, Result};
@@ -231,6 +232,11 @@ impl Meta {
     /// Starts to remember what an operation changes.
     pub fn begin(&mut self) {
         self.undo = Some(Vec::new());
+    }
+
+    /// Whether anything was changed since `begin`.
+    pub fn has_begun(&self) -> bool {
+        self.undo.as_ref().is_some_and(|undo| !undo.is_empty())
     }
 
     /// Keeps what was changed since `begin`.

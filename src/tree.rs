@@ -8,7 +8,8 @@
 //!   counts itself and its subdirectories);
 //! - an inode's first name is in its record (`parent`, `name`), further ones in the `link` table;
 //! - a file has inline bytes only while it is at most [`INLINE_BYTES_MAX`] long, and then no tracks;
-//! - no track lies past the end of its file, and no track holds bytes past it.
+//! - no track lies past the end of its file, and no track holds bytes past it;
+//! - a name that a record has is one (`is_name`), or the record is damaged, wherever it comes from.
 
 mod access;
 mod acl;
@@ -46,7 +47,7 @@ pub use diff::{Difference, DifferenceKind};
 pub use disarm::Rights;
 pub use inode::{Inode, Kind, ROOT, is_root, root_of};
 pub use likeness::{Likened, OnStep};
-pub use names::{Caller, Entry, New};
+pub use names::{Caller, Entry, New, split_link_key};
 pub use origin::Origin;
 pub(crate) use paths::join;
 pub use paths::names_of;
@@ -65,7 +66,7 @@ use crate::id::Id;
 use crate::limits::*;
 use crate::logstore::Codec;
 use crate::media::MediaDir;
-use crate::meta::Table;
+use crate::meta::{Table, is_name};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -207,11 +208,10 @@ impl Tree {
     fn check_name(name: &[u8]) -> Result<()> {
         use crate::error::Errno;
         match name {
+            _ if is_name(name) => Ok(()),
             b"" => Err(Error::Posix(Errno::NOENT)),
-            b"." | b".." => Err(Error::Posix(Errno::INVAL)),
             _ if name.len() > NAME_BYTES_MAX => Err(Error::Posix(Errno::NAMETOOLONG)),
-            _ if name.contains(&b'/') || name.contains(&0) => Err(Error::Posix(Errno::INVAL)),
-            _ => Ok(()),
+            _ => Err(Error::Posix(Errno::INVAL)),
         }
     }
 }

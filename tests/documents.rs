@@ -278,7 +278,7 @@ fn no_layer_calls_up() {
         &["journal"],
         &["meta"],
         &["media"],
-        &["clock", "error", "id", "limits", "purpose", "shown", "system"],
+        &["clock", "error", "fault", "id", "limits", "purpose", "shown", "system"],
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for (level, names) in layers.iter().enumerate() {

@@ -9,6 +9,7 @@ use super::{Header, Increment, Label, Leftover, Mark, Place, Reach, Reader, fail
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::ARCHIVE_READERS_MAX;
+use crate::media::open_directory;
 use crate::meta::{Pair, Stored, Table};
 use crate::shown::shown_file;
 use parking_lot::{Mutex, RwLock};
@@ -346,7 +347,7 @@ pub fn not_there(directory: &Path) -> Error {
 
 /// Takes an archive, which then nobody else can open, for as long as the file is open.
 pub fn lock(directory: &Path) -> Result<File> {
-    let file = File::open(directory).map_err(|error| failed("opening", directory, error))?;
+    let file = open_directory(directory).map_err(|error| failed("opening", directory, error))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(Error::Refused(
@@ -405,7 +406,8 @@ pub(super) fn files(directory: &Path) -> Result<Vec<(String, u64)>> {
             && !name.starts_with('.')
         {
             match entry.metadata() {
-                Ok(metadata) => files.push((name, metadata.len())),
+                // What is no plain file has no bytes: opening it says what is wrong.
+                Ok(metadata) => files.push((name, if metadata.is_file() { metadata.len() } else { 0 })),
                 // It was removed meanwhile.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(listing(error)),

@@ -100,7 +100,15 @@ impl Index {
     }
 
     pub(super) fn close(&self) {
-        self.kv.read().close();
+        let kv = self.kv.read();
+        kv.close();
+        // What cannot be read is not found again.
+        if kv.met_damage()
+            && !self.is_aside()
+            && let Err(error) = remove_index(&self.directory)
+        {
+            log::warn!("{error}");
+        }
     }
 
     pub(super) fn tables(&self) -> Result<Stored> {
@@ -122,7 +130,10 @@ impl Index {
             let (key, value) = pair?;
             let Ok(name) = String::from_utf8(key[prefix.len()..].to_vec()) else { return Ok(None) };
             // An index of another format.
-            let Ok(found) = decode(Table::State, &key, &value) else { return Ok(None) };
+            let Ok(found) = decode::<(Header, u64)>(Table::State, &key, &value) else { return Ok(None) };
+            if found.0.check().is_err() {
+                return Ok(None);
+            }
             #[cfg(test)]
             self.decoded.fetch_add(1, Ordering::Relaxed);
             known.insert(name, found);
@@ -276,10 +287,15 @@ fn open_or_create(directory: &Path) -> Result<Kv> {
     let path = directory.join(FILE);
     let opening = |error| failed("opening", &path, error);
     media.tidy(FILE).map_err(opening)?;
+    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        log::warn!("{} is no plain file, and so no index; one is made in its place", shown_file(&path));
+        remove_index(directory)?;
+    }
     if path.exists() {
         match media.open(FILE, false).map_err(opening).and_then(|file| with_tables(Kv::open(file, None)?)) {
             Ok(kv) => return Ok(kv),
-            Err(Error::Corrupt { problem, .. }) => {
+            // A device that fails may work again; what was read, and makes no sense, will not.
+            Err(Error::Corrupt { problem, .. } | Error::Fault(problem)) => {
                 log::warn!("the index {} is damaged ({problem}); it is made anew", shown_file(&path));
             }
             Err(error) => return Err(error),
@@ -305,7 +321,9 @@ fn create(directory: &Path) -> Result<Kv> {
 /// Opens the index of a directory that cannot be written to, or makes a new one.
 fn open_aside(directory: &Path) -> Result<Kv> {
     let path = directory.join(FILE);
-    let opened = scratch(directory, Some(&path)).and_then(|media| with_tables(Kv::open(media, None)?));
+    let is_plain = path.symlink_metadata().is_ok_and(|found| found.is_file());
+    let opened =
+        scratch(directory, is_plain.then_some(path.as_path())).and_then(|media| with_tables(Kv::open(media, None)?));
     // What is missing, may not be read, or is damaged, is not needed.
     opened.or_else(|_| Kv::create(scratch(directory, None)?, None))
 }
@@ -318,7 +336,9 @@ fn scratch(directory: &Path, below: Option<&Path>) -> Result<Arc<ScratchMedia>> 
 /// Removes the index of a directory; it is made anew when it is needed.
 pub fn remove_index(directory: &Path) -> Result<()> {
     let path = directory.join(FILE);
-    match std::fs::remove_file(&path) {
+    let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+    // One with something in it stays, and is said.
+    match if is_directory { std::fs::remove_dir(&path) } else { std::fs::remove_file(&path) } {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed("removing", &path, error)),
         _ => Ok(()),
     }

@@ -1,9 +1,9 @@
 //! What a directory says of itself to be an archive: a small text file, made with it and never changed.
 
-use super::{failed, sync};
+use super::{failed, open_plain, sync};
 use crate::error::{Error, Result};
 use crate::id::Id;
-use crate::media::{open_regular, rename_new, sync_directory};
+use crate::media::{rename_new, sync_directory};
 use crate::shown::shown_file;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
@@ -29,7 +29,7 @@ impl Label {
     pub fn read(directory: &Path) -> Result<Option<Label>> {
         let path = directory.join(LABEL);
         let mut text = String::new();
-        match open_regular(&path).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text)) {
+        match open_plain(&path).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text)) {
             Ok(_) => {}
             // Of the directory itself, or of what is in its place.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {

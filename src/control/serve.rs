@@ -20,7 +20,15 @@ const READ_BYTES_MAX: u64 = 4 << 20;
 
 /// Carries out a request on an open store, on behalf of a user.
 pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {
-    carry_out(daemon, request, uid, progress).map_err(|error| in_words(daemon, error))
+    // Whatever goes wrong with one command, others are served.
+    let carried_out = Error::of_panic(|| carry_out(daemon, request, uid, progress));
+    carried_out.inspect_err(note_fault).map_err(|error| in_words(daemon, error))
+}
+
+fn note_fault(error: &Error) {
+    if let Error::Fault(_) = error {
+        log::error!("a command: {error}");
+    }
 }
 
 /// A bare number would say neither what nor where nor what helps.

@@ -392,7 +392,7 @@ impl<'a> BringBack<'a> {
 
     fn problem(&mut self, error: Error, path: &[u8]) -> Result<()> {
         let concerns_all = match &error {
-            Error::Media { .. } | Error::Store(_) | Error::Stopped(_) => true,
+            Error::Media { .. } | Error::Store(_) | Error::Stopped(_) | Error::Fault(_) => true,
             Error::Corrupt { .. } | Error::Posix(_) | Error::Refused(..) | Error::Usage(_) => error.is_no_space(),
         };
         if concerns_all || self.is_interrupted {

@@ -21,6 +21,7 @@ use super::{Daemon, OnProgress, Progress};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
+use crate::media::open_directory;
 use crate::shown::{shown, shown_file};
 use crate::tree::{Caller, Inode, Kind, New, Origin, Rights, Tree, names_of, root_of};
 use crate::view::Views;
@@ -174,11 +175,12 @@ impl Daemon {
     fn open_source(&self, source: &Path) -> Result<OwnedFd> {
         let given = shown_file(source);
         let refused = |errno, what: &str| Err(Error::Refused(errno, format!("{given} {what}")));
-        let root = File::open(source).map_err(|error| looking_at(source, error))?;
-        let metadata = root.metadata().map_err(|error| looking_at(source, error))?;
-        match metadata.is_dir() {
-            true => Ok(root.into()),
-            false => refused(Errno::NOTDIR, "is not a directory"),
+        match open_directory(source) {
+            Ok(root) => Ok(root.into()),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTDIR) => {
+                refused(Errno::NOTDIR, "is not a directory")
+            }
+            Err(error) => Err(looking_at(source, error)),
         }
     }
 
@@ -186,7 +188,9 @@ impl Daemon {
     fn skipped(&self, options: &SyncOptions, root: &Facts) -> Result<Skipped> {
         let mut own: HashMap<Identity, &'static str> = HashMap::new();
         let mut add = |path: &Path, what| {
-            own.extend(File::open(path).ok().and_then(|found| identity(&found.into()).ok()).map(|found| (found, what)));
+            own.extend(
+                open_directory(path).ok().and_then(|found| identity(&found.into()).ok()).map(|found| (found, what)),
+            );
         };
         add(&self.path, "this store");
         for archive in self.archive_directories()? {

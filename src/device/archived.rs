@@ -5,15 +5,16 @@
 //! is in the snapshot that the newest increment leads to, if that was born by *e*.
 
 use super::history::{preimage_key, split_record, with_birth};
+use super::names::check_base_name;
 use super::session::{name_key, snapshot_key};
-use super::tracks::{Source, split_track_key, track_key};
+use super::tracks::{Source, expect_track, track_key};
 use super::{
     BaseId, Changing, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotRecord, SnapshotState, State, TrackNo,
 };
 use crate::archive::{Archive, Entry, Header, Increment, Mark, Place, Value, Writer};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::logstore::Holder;
-use crate::meta::{Pair, Table, decode, encode, hex};
+use crate::meta::{Pair, Table, decode, encode};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -181,10 +182,6 @@ impl State {
     }
 }
 
-fn no_track_key(key: &[u8]) -> Error {
-    Error::corrupt(format!("record {} of table track", hex(key)), "its key makes no sense")
-}
-
 impl Device {
     /// Whether the store has the very snapshot of a base that a mark names, and it can be looked into.
     pub fn holds(&self, base: BaseId, mark: &Mark) -> Result<bool> {
@@ -240,7 +237,7 @@ impl Device {
                 let pointer: Pointer = decode(table, &key, value)?;
                 let source = Source::stored(self.placed(&look, pointer)?);
                 drop(look);
-                let (inode, track) = split_track_key(&key).ok_or_else(|| no_track_key(&key))?;
+                let (inode, track) = expect_track(&key)?;
                 let content = self.read_track(source, inode, track, super::Moment::At(from.epoch))?;
                 saved += content.len() as u64;
                 writer.track(table as u8, &key[4..], birth, &content)?;
@@ -290,7 +287,12 @@ impl State {
     /// The times that the archive of a base had when it was last known, the oldest first.
     pub fn known_archived(&self, base: BaseId) -> Result<Vec<Mark>> {
         let all = self.meta.range(Table::Archived, &snapshot_key(base, 0), &snapshot_key(base, Epoch::MAX))?;
-        all.map(|pair| pair.and_then(|(key, value)| decode(Table::Archived, &key, &value))).collect()
+        let mark = |(key, value): Pair| -> Result<Mark> {
+            let mark: Mark = decode(Table::Archived, &key, &value)?;
+            check_base_name(&mark.name, || format!("the archived time of epoch {} of base {base}", mark.epoch))?;
+            Ok(mark)
+        };
+        all.map(|pair| pair.and_then(mark)).collect()
     }
 }
 

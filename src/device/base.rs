@@ -17,6 +17,7 @@
 //! - eras are settled in the order in which they began.
 
 use super::delete::{SETTLE, work_key};
+use super::names::check_base_name;
 use super::room::{BaseReserve, reserve_key};
 use super::{Changing, Epoch, Settle, Snapshot, State, Txn, Walk};
 use crate::archive::Archive;
@@ -24,7 +25,7 @@ use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::{BASES_MAX, INODE_BITS, TOUCHED_MAX};
-use crate::meta::{Table, decode, prefix_end};
+use crate::meta::{Table, decode, hex, prefix_end};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -63,10 +64,16 @@ pub fn base_of_key(key: &[u8]) -> BaseId {
     key.first_chunk().map_or(LIVE, |base| BaseId::from_be_bytes(*base))
 }
 
-/// The inode that the key of a record of an inode begins with.
+/// The inode that the key of a record of an inode begins with, if it is one.
 pub fn inode_of_key(key: &[u8]) -> Option<InodeNo> {
-    let number = key.get(4..12)?.try_into().ok()?;
-    Some(in_base(base_of_key(key), u64::from_be_bytes(number)))
+    let number = u64::from_be_bytes(key.get(4..12)?.try_into().ok()?);
+    let base = base_of_key(key);
+    (number_of(number) == number && base < BASES_MAX).then(|| in_base(base, number))
+}
+
+/// The same where no other key can be.
+pub(super) fn expect_inode(key: &[u8]) -> Result<InodeNo> {
+    inode_of_key(key).ok_or_else(|| Error::corrupt(format!("record {}", hex(key)), "its key names no inode"))
 }
 
 /// The same key in another base.
@@ -256,13 +263,31 @@ impl BaseRecord {
     }
 }
 
+/// The base that a record says.
+pub fn split_base(key: &[u8], value: &[u8]) -> Result<(BaseId, BaseRecord)> {
+    let wrong = || Error::corrupt("the table of bases", format!("the key {} has the wrong length", hex(key)));
+    let id = BaseId::from_be_bytes(key.try_into().map_err(|_| wrong())?);
+    let record: BaseRecord = decode(Table::Base, key, value)?;
+    check_base_name(&record.name, || format!("the base {id}"))?;
+    if id >= BASES_MAX {
+        return Err(Error::corrupt(format!("the base {id}"), format!("its number is not below {BASES_MAX}")));
+    }
+    // Following the sources of eras leads back in time, and so ends.
+    match record.eras.iter().find(|era| era.source.epoch > era.since) {
+        None => Ok((id, record)),
+        Some(Era { since, source }) => {
+            let problem = format!("from epoch {since} on it is said to show epoch {}, which is later", source.epoch);
+            Err(Error::corrupt(format!("the base {id}"), problem))
+        }
+    }
+}
+
 impl State {
     pub(super) fn load_bases(&mut self) -> Result<()> {
         let mut bases = Bases::new();
-        for pair in self.meta.range(Table::Base, &[], &[u8::MAX; 5])? {
+        for pair in self.meta.range(Table::Base, &[], &[u8::MAX; 40])? {
             let (key, value) = pair?;
-            let record: BaseRecord = decode(Table::Base, &key, &value)?;
-            let id = base_of_key(&key);
+            let (id, record) = split_base(&key, &value)?;
             let counts = self.meta.get(Table::State, &counts_key(id))?.unwrap_or_default();
             let ended = self.meta.get(Table::State, &ended_key(id))?.unwrap_or_default();
             let reserve = self.meta.get(Table::State, &reserve_key(id))?;

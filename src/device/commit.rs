@@ -8,7 +8,7 @@
 //! one flush of the disk. The key-value store takes it over in the background, or when the next commit comes.
 
 use super::{COMMITS, Device, HISTORY, HistoryRecord, State};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::{FREEZE_BYTES_MAX, JOURNAL_COMMIT_MAX, JOURNAL_COMMIT_RECORDS_MAX};
 use crate::meta::{Overlay, Table};
 use parking_lot::{MutexGuard, RwLockWriteGuard};
@@ -29,7 +29,8 @@ pub struct Commit<'a> {
     tell: Tell<'a>,
 }
 
-/// Tells the background, when dropped, that something is pending.
+/// Tells the background, when dropped, that something is pending. A commit that a panic ended cannot be undone: the store
+/// stops as after a failed write.
 struct Tell<'a> {
     device: &'a Device,
     is_due: bool,
@@ -37,6 +38,9 @@ struct Tell<'a> {
 
 impl Drop for Tell<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.device.stop(&Error::Fault("it ended in the middle of a commit".into()));
+        }
         if self.is_due {
             self.device.wake();
         }

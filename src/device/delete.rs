@@ -8,13 +8,13 @@
 //! snapshots and no other. How far it has come is noted with the oldest. One before it that comes to go as well is the
 //! oldest then, and the walk begins anew; what one behind them adds lies ahead.
 
-use super::base::{Point, base_of, in_base, number_of};
+use super::base::{Point, base_of, expect_inode, in_base, number_of};
 use super::history::{increment_key, preimage_key, split_increment, split_preimage, split_record};
 use super::{BaseId, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotState, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::logstore::{Holder, Holders, Location};
-use crate::meta::{Table, decode, prefix_end};
+use crate::meta::{Table, decode, hex, prefix_end};
 use crate::purpose::Purpose;
 use std::collections::{BTreeMap, HashMap};
 
@@ -35,6 +35,12 @@ pub(super) fn work_key(base: BaseId, kind: u8, number: u64) -> [u8; 13] {
     key[4] = kind;
     key[5..].copy_from_slice(&number.to_be_bytes());
     key
+}
+
+/// What work is about: an inode, an epoch or nothing, as its kind says.
+pub(super) fn work_number(key: &[u8]) -> Result<u64> {
+    let number = key.get(5..).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
+    number.ok_or_else(|| Error::corrupt("the table of work", format!("the key {} has the wrong length", hex(key))))
 }
 
 /// All work of a kind in a base.
@@ -144,7 +150,7 @@ impl Device {
         }
         let (from, to) = work_range(base, SNAPSHOT);
         let Some((key, _)) = txn.meta().last(Table::Orphan, &from, &to)? else { return Ok(false) };
-        let newest = u64::from_be_bytes(key[5..].try_into().unwrap_or_default()) as Epoch;
+        let newest = work_number(&key)? as Epoch;
         let going = txn.going(base, newest)?;
         let key = work_key(base, SNAPSHOT, going.oldest().into());
         let cursor: serde_bytes::ByteBuf = txn.meta().get(Table::Orphan, &key)?.unwrap_or_default();
@@ -206,7 +212,7 @@ impl Device {
                     }
                 }
                 // The work itself goes last.
-                if table != Table::Orphan || key[4] != BASE {
+                if table != Table::Orphan || key.get(4) != Some(&BASE) {
                     txn.state.meta.remove(table, &key);
                 }
             }
@@ -253,7 +259,7 @@ impl Device {
             }
             let (from, to) = work_range(base, INODE);
             for pair in look.meta().range(Table::Orphan, &from, &to)? {
-                let number = u64::from_be_bytes(pair?.0[5..].try_into().unwrap_or_default());
+                let number = work_number(&pair?.0)?;
                 let inode = in_base(base, number);
                 if may_go(inode) {
                     return Ok(Some(inode));
@@ -377,7 +383,7 @@ impl State {
                     let value = split_record(table, &key, &value)?.1;
                     if !value.is_empty() {
                         let pointer: Pointer = decode(table, &key, value)?;
-                        let inode = super::base::inode_of_key(&key).unwrap_or_default();
+                        let inode = expect_inode(&key)?;
                         pointer.locations().try_for_each(|location| drop_one(inode, location))?;
                     }
                 }
@@ -425,7 +431,7 @@ impl State {
                     continue;
                 }
                 let pointer: Pointer = decode(table, &key, value)?;
-                let inode = super::base::inode_of_key(&key).unwrap_or_default();
+                let inode = expect_inode(&key)?;
                 pointer.locations().try_for_each(|location| drop_one(inode, location))?;
             }
         }

@@ -1,6 +1,6 @@
 //! Which tracks of a file differ from those of another one, told by their pointers.
 
-use super::tracks::{split_track_key, track_key};
+use super::tracks::{expect_track, track_key};
 use super::{InodeNo, Moment, State, TrackNo, Tracks};
 use crate::error::Result;
 use crate::meta::Table;
@@ -72,7 +72,7 @@ impl State {
         let mut end = None;
         let to = track_key(inode, TrackNo::MAX);
         self.scan(Table::Track, &track_key(inode, from), &to, moment, |key, pointer| {
-            let track = split_track_key(key).map_or(TrackNo::MAX, |(_, track)| track);
+            let (_, track) = expect_track(key)?;
             if found.len() == LOOK {
                 end = Some(track);
                 return Ok(ControlFlow::Break(()));

@@ -10,7 +10,7 @@
 //! all that its source has.
 
 use super::base::{Era, Point, base_of_key, in_base, inode_of_key, inode_prefix, key_in};
-use super::delete::{INODE, INODE_WALK, SETTLE, SWEEP, work_key, work_range};
+use super::delete::{INODE, INODE_WALK, SETTLE, SWEEP, work_key, work_number, work_range};
 use super::history::{birth_of, increment_key, split_increment, split_record, tombstone_key, with_birth};
 use super::{BaseId, Device, Epoch, InodeNo, Moment, Pointer, State, Txn};
 use crate::error::Result;
@@ -244,7 +244,7 @@ impl Txn<'_> {
         let (from, to) = work_range(base, SETTLE);
         let first = self.meta().range(Table::Orphan, &from, &to)?.next().transpose()?;
         let Some((key, value)) = first else { return self.sweep_some(base) };
-        let since = u64::from_be_bytes(key[5..].try_into().unwrap_or_default()) as Epoch;
+        let since = work_number(&key)? as Epoch;
         let mut settle: Settle = decode(Table::Orphan, &key, &value)?;
         let mut step = Step { is_working: true, inodes: Vec::new() };
         if self.walk_inodes(base, &mut step, &mut settle)? {
@@ -261,7 +261,7 @@ impl Txn<'_> {
                 let (first, end) = work_range(base, INODE);
                 let orphans: Result<Vec<_>> = self.meta().range(Table::Orphan, &first, &end)?.collect();
                 for (key, _) in orphans? {
-                    let number = u64::from_be_bytes(key[5..].try_into().unwrap_or_default());
+                    let number = work_number(&key)?;
                     self.add_inode_walk(base, in_base(base, number), (base, 0, to));
                 }
                 false
@@ -373,7 +373,7 @@ impl Txn<'_> {
             let Some((key, value)) = first else { break };
             has_worked = true;
             budget -= 1;
-            let number = u64::from_be_bytes(key[5..].try_into().unwrap_or_default());
+            let number = work_number(&key)?;
             let mut walk: InodeWalk = decode(Table::Orphan, &key, &value)?;
             if self.walk_inode(base, number, &mut walk, &mut budget, settle, step)? {
                 self.state.meta.put(Table::Orphan, &key, &walk);
@@ -456,8 +456,8 @@ impl Txn<'_> {
         }
         for noted in keys {
             let table = noted.get(4).and_then(|number| Table::from_number(*number));
-            let key = [&noted[..4], &noted[5..]].concat();
-            if let Some(table) = table {
+            if let (Some(table), Some(rest)) = (table, noted.get(5..)) {
+                let key = [&noted[..4], rest].concat();
                 let raw = self.meta().get_raw(table, &key)?;
                 let is_tombstone = match &raw {
                     Some(bytes) => split_record(table, &key, bytes)?.1.is_empty(),

@@ -45,6 +45,11 @@ impl Device {
         Ok(Journaling { state, after: self.freezes.load(std::sync::atomic::Ordering::SeqCst) })
     }
 
+    /// The last commit that is durable, while what was journaled after it is done again.
+    pub fn replaying(&self) -> Option<u64> {
+        self.state.read().replaying
+    }
+
     /// All that was journaled after the last commit has been done again; the next commit makes it durable.
     pub fn replayed(&self) {
         self.state.write().replaying = None;

@@ -6,7 +6,8 @@
 
 use super::base::inode_of_key;
 use super::delete::{SEPARATE, work_key};
-use super::{BaseId, Device, InodeNo, Moment, Pointer, TrackKey, TrackNo, split_track_key};
+use super::tracks::expect_track;
+use super::{BaseId, Device, InodeNo, Moment, Pointer, TrackKey, TrackNo};
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, decode, prefix_end};
@@ -197,7 +198,8 @@ impl Device {
         for pair in look.meta.range(Table::Track, from, &prefix_end(&prefix))?.take(STEP) {
             let (key, bytes) = pair?;
             let value = super::split_record(Table::Track, &key, &bytes)?.1;
-            if let (Some((inode, track)), false) = (split_track_key(&key), value.is_empty()) {
+            if !value.is_empty() {
+                let (inode, track) = expect_track(&key)?;
                 let pointer: Pointer = decode(Table::Track, &key, value)?;
                 let bytes = pointer.blocks() * BLOCK_BYTES as u64;
                 piece.bytes += bytes;

@@ -12,12 +12,13 @@
 //! later one protects it. Of one that has ended only the increment is left: what changed while it was active.
 
 use super::base::{Bases, Point, SnapshotRef};
+use super::names::check_snapshot_name;
 use super::{BaseId, Commit, Device, Epoch, InodeNo, Moment, State, base_of};
 use crate::archive::Mark;
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
-use crate::meta::{Table, decode};
+use crate::meta::{Table, decode, hex};
 use crate::purpose::Purpose;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -145,13 +146,17 @@ pub(super) fn name_key(base: BaseId, name: &str) -> Vec<u8> {
 }
 
 pub(super) fn split_snapshot_key(key: &[u8]) -> Result<(BaseId, Epoch)> {
-    let number = |range: std::ops::Range<usize>| Some(u32::from_be_bytes(key.get(range)?.try_into().ok()?));
-    number(0..4).zip(number(4..8)).ok_or_else(|| Error::corrupt("the table of snapshots", "a key has the wrong length"))
+    let wrong = || Error::corrupt("the table of snapshots", format!("the key {} has the wrong length", hex(key)));
+    let [a, b, c, d, e, f, g, h] = *<&[u8; 8]>::try_from(key).map_err(|_| wrong())?;
+    Ok((BaseId::from_be_bytes([a, b, c, d]), Epoch::from_be_bytes([e, f, g, h])))
 }
 
-fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
+/// The snapshot that a record says.
+pub(super) fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
     let (base, epoch) = split_snapshot_key(key)?;
-    Ok(Snapshot { base, epoch, record: decode(Table::Snapshot, key, value)?, is_archived: false })
+    let record: SnapshotRecord = decode(Table::Snapshot, key, value)?;
+    check_snapshot_name(&record.name, || format!("the snapshot of epoch {epoch} of base {base}"))?;
+    Ok(Snapshot { base, epoch, record, is_archived: false })
 }
 
 impl State {
@@ -221,9 +226,10 @@ impl State {
     }
 
     pub fn snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
-        let record: Option<SnapshotRecord> = self.meta.get(Table::Snapshot, &snapshot_key(base, epoch))?;
-        match record {
-            Some(record) if !record.deleting => Ok(Some(Snapshot { base, epoch, record, is_archived: false })),
+        let key = snapshot_key(base, epoch);
+        let found = self.meta.with(Table::Snapshot, &key, |value| split_snapshot(&key, value))?;
+        match found {
+            Some(snapshot) if !snapshot.record.deleting => Ok(Some(snapshot)),
             _ if self.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_snapshot(base, epoch),
             _ => Ok(None),
         }
@@ -426,7 +432,7 @@ impl Commit<'_> {
         let device = self.device;
         self.run_soon(|state| {
             let before = Before::begin(state);
-            match change(&mut Changing { device, state }) {
+            match Error::of_panic(|| change(&mut Changing { device, state })) {
                 Ok(result) => {
                     state.meta.finish();
                     state.counts_undo.clear();
@@ -446,7 +452,7 @@ impl Commit<'_> {
         let mut guard = self.flushed()?;
         let state = &mut *guard;
         let before = Before::begin(state);
-        let result = change(&mut Changing { device, state });
+        let result = Error::of_panic(|| change(&mut Changing { device, state }));
         before.take_back(state);
         result
     }

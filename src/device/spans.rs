@@ -10,7 +10,7 @@
 
 use super::base::{Era, base_of_key, inode_prefix, key_in};
 use super::history::{preimage_key, split_preimage, split_record};
-use super::tracks::{split_track_key, track_key};
+use super::tracks::{expect_track, track_key};
 use super::{BaseId, Epoch, InodeNo, Moment, Snapshot, State, TrackKey, TrackNo, in_base};
 use crate::archive::Archive;
 use crate::error::Result;
@@ -304,7 +304,7 @@ impl State {
         let mut next = None;
         let mut count = 0;
         self.records(Table::Track, &from, &to, moment, |key, birth, _| {
-            let Some((_, track)) = split_track_key(key) else { return Ok(ControlFlow::Continue(())) };
+            let (_, track) = expect_track(key)?;
             if count == PIECE {
                 next = Some(track);
                 return Ok(ControlFlow::Break(()));

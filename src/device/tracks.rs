@@ -7,7 +7,7 @@ use crate::archive::Archive;
 use crate::error::{Error, Result};
 use crate::limits::{DIRTY_BYTES_MAX, DIRTY_ROOM_MAX};
 use crate::logstore::{Holder, Holders, Placed};
-use crate::meta::Table;
+use crate::meta::{Table, hex};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -22,6 +22,12 @@ pub fn track_key(inode: InodeNo, track: TrackNo) -> [u8; 20] {
 pub fn split_track_key(key: &[u8]) -> Option<(InodeNo, TrackNo)> {
     let key: &[u8; 20] = key.try_into().ok()?;
     Some((inode_of_key(key)?, u64::from_be_bytes(*key.last_chunk()?)))
+}
+
+/// The same where no other key can be.
+pub(crate) fn expect_track(key: &[u8]) -> Result<TrackKey> {
+    let damaged = || Error::corrupt(format!("record {} of table track", hex(key)), "its key makes no sense");
+    split_track_key(key).ok_or_else(damaged)
 }
 
 /// Where the bytes of a track are at this moment. Bytes past the end of what it holds are zeros.
@@ -67,7 +73,7 @@ impl State {
     pub fn next_track(&self, inode: InodeNo, from: TrackNo, to: TrackNo, moment: Moment) -> Result<Option<TrackNo>> {
         let mut found = None;
         self.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), moment, |key, _| {
-            found = split_track_key(key).map(|(_, track)| track);
+            found = Some(expect_track(key)?.1);
             Ok(ControlFlow::Break(()))
         })?;
         if moment == Moment::Live && from < to {
@@ -83,7 +89,7 @@ impl State {
         let in_memory = |track| moment == Moment::Live && self.is_in_memory(&(inode, track));
         let mut next = from;
         self.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), moment, |key, _| {
-            let track = split_track_key(key).map_or(to, |(_, track)| track);
+            let (_, track) = expect_track(key)?;
             while next < track && in_memory(next) {
                 next += 1;
             }
@@ -103,7 +109,7 @@ impl State {
     fn live_tracks(&self, inode: InodeNo, from: TrackNo, to: TrackNo) -> Result<Vec<TrackNo>> {
         let mut found = Vec::new();
         self.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), Moment::Live, |key, _| {
-            found.extend(split_track_key(key).map(|(_, track)| track));
+            found.push(expect_track(key)?.1);
             Ok(ControlFlow::Continue(()))
         })?;
         if from < to {
@@ -354,6 +360,7 @@ impl Txn<'_> {
         before: Option<Arc<Vec<u8>>>,
         edit: impl FnOnce(&mut Vec<u8>),
     ) {
+        self.has_edited = true;
         let state = &mut *self.state;
         let before_bytes = state.dirty.get(&(inode, track)).map_or(0, Dirty::bytes);
         let entry = state.dirty.entry((inode, track)).or_insert_with(|| Dirty::Whole(Arc::default()));
@@ -370,6 +377,7 @@ impl Txn<'_> {
     /// The caller has reserved a slot if [`Txn::needs_slot`] said so. Cannot fail.
     pub fn write_track(&mut self, inode: InodeNo, track: TrackNo, at: usize, data: &[u8], is_new: bool) {
         let is_whole = at == 0 && data.len() as u64 == self.device.track_bytes();
+        self.has_edited = true;
         let state = &mut *self.state;
         let before_bytes = state.dirty.get(&(inode, track)).map_or(0, Dirty::bytes);
         let entry = state.dirty.entry((inode, track)).or_insert_with(|| match is_new || is_whole {
@@ -417,7 +425,7 @@ impl Txn<'_> {
         self.state.scan(Table::Track, &from, &to, Moment::Live, |key, _| {
             count += 1;
             if count > most {
-                rest = split_track_key(key).map(|(_, track)| track);
+                rest = Some(expect_track(key)?.1);
             }
             Ok(if count > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;

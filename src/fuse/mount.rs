@@ -407,7 +407,7 @@ impl Mounted {
         };
         let mut begun = end::Begun { mount_point: &mount_point, has_gone_well: false };
         let further = device.try_clone().map_err(failed)?;
-        let session = Session::from_fd(served, device, config.acl, config).map_err(failed)?;
+        let session = Session::from_fd(super::domain::Domains(served), device, config.acl, config).map_err(failed)?;
         let notify = Notify::new(mount_point.clone(), further.into(), fs.clone());
         // Set once, here.
         notify_cell.get_or_init(|| notify.clone());

@@ -43,8 +43,7 @@ pub struct Directory {
 impl Directory {
     /// `path` may lead through links; what it leads to stays this directory's, wherever it is moved.
     pub fn open(path: &Path) -> io::Result<Directory> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let file = open_directory(path)?;
         let owner = file.metadata()?.uid();
         Ok(Directory { path: path.to_path_buf(), file, owner, only: None })
     }
@@ -180,6 +179,12 @@ impl Directory {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Opens a directory to be read; fails at once where something else is in its place, such as a pipe, for which open(2) waits.
+pub fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 fn not_ours(why: &str) -> io::Error {

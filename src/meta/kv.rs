@@ -3,12 +3,12 @@
 use super::pages::{CheckedPages, DamageFlag};
 use super::{Overlay, Pair, Reserve, Table};
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::limits::{META_CACHE_BYTES, META_COUNT_BYTES_MAX, META_TRIM_BYTES_MAX, META_TRIM_BYTES_MIN};
 use crate::media::{Media, MediaDir, MemoryMedia};
 use parking_lot::Mutex;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageError, TableDefinition};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -63,7 +63,7 @@ impl Kv {
     pub fn reopen(&self) -> Result<()> {
         let mut database = self.database.lock();
         // The old handle has to be gone before the new one reads the file.
-        *database = None;
+        self.let_go(&mut database);
         self.damaged.store(false, Ordering::Release);
         // A disk that still fails may be asked again.
         let again = build(&self.media(), &self.reserve, &self.damaged);
@@ -73,21 +73,33 @@ impl Kv {
 
     /// Ends all use of the file. Whoever opens it next finds that it was closed, and has nothing to look through first.
     pub fn close(&self) {
-        *self.database.lock() = None;
+        self.let_go(&mut self.database.lock());
+    }
+
+    /// The database writes what it may need to know when it is opened next, and looks into its pages for that.
+    fn let_go(&self, database: &mut Option<Database>) {
+        let database = database.take();
+        let ended = contained(&self.damaged, || {
+            drop(database);
+            Ok(())
+        });
+        if let Err(error) = ended {
+            log::error!("closing the metadata: {error}");
+        }
     }
 
     /// The tables as the last durable commit left them.
     pub fn tables(&self) -> Result<Stored> {
         let guard = self.database.lock();
         let database = guard.as_ref().ok_or_else(closed)?;
-        contained(|| stored(database))
+        contained(&self.damaged, || stored(database, &self.damaged))
     }
 
     /// Writes one overlay, whole and durably.
     pub fn commit(&self, overlay: &Overlay) -> Result<()> {
         let guard = self.database.lock();
         let database = guard.as_ref().ok_or_else(closed)?;
-        contained(|| {
+        contained(&self.damaged, || {
             let mut transaction = database.begin_write().map_err(|error| failed(error.into()))?;
             // Keeps recovery instant: the allocator's state is part of each commit.
             transaction.set_quick_repair(true);
@@ -119,7 +131,7 @@ impl Kv {
         }
         let mut guard = self.database.lock();
         let database = guard.as_ref().ok_or_else(closed)?;
-        let is_wasteful = contained(|| {
+        let is_wasteful = contained(&self.damaged, || {
             let transaction = database.begin_write().map_err(|error| failed(error.into()))?;
             let stored = transaction.stats().map_err(storage_failed)?.stored_bytes();
             transaction.abort().map_err(storage_failed)?;
@@ -128,8 +140,8 @@ impl Kv {
         if !is_wasteful {
             return Ok(());
         }
-        let image = contained(|| image_of(&stored(database)?))?;
-        *guard = None;
+        let image = contained(&self.damaged, || image_of(&stored(database, &self.damaged)?))?;
+        self.let_go(&mut guard);
         let replaced = dir.replace(name, &image).and_then(|()| dir.open(name, false));
         let replaced = replaced.map(|media| *self.media.lock() = media);
         *guard = Some(build(&self.media(), &self.reserve, &self.damaged)?);
@@ -182,14 +194,20 @@ impl Kv {
     }
 }
 
+impl Drop for Kv {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn closed() -> Error {
     Error::Stopped("the metadata is closed, or could not be reopened".into())
 }
 
-fn stored(database: &Database) -> Result<Stored> {
+fn stored(database: &Database, damaged: &DamageFlag) -> Result<Stored> {
     let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
     let open = |table| transaction.open_table(definition(table)).map_err(|error| failed(error.into()));
-    Ok(Stored { tables: Table::ALL.into_iter().map(open).collect::<Result<_>>()? })
+    Ok(Stored { tables: Table::ALL.into_iter().map(open).collect::<Result<_>>()?, damaged: damaged.clone() })
 }
 
 /// The bytes of a database file with the same content.
@@ -213,13 +231,26 @@ fn build(media: &Arc<dyn Media>, reserve: &Option<Arc<Reserve>>, damaged: &Damag
     let pages = CheckedPages::new(media.clone(), reserve.clone(), damaged.clone());
     let mut builder = Database::builder();
     builder.set_cache_size(META_CACHE_BYTES);
-    contained(|| builder.create_with_backend(pages).map_err(|error| failed(error.into())))
+    contained(damaged, || builder.create_with_backend(pages).map_err(|error| failed(error.into())))
 }
 
-/// The database's own checks end in a panic here and there; damaged bytes must not end the program.
-fn contained<T>(action: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(action))
-        .unwrap_or_else(|_| Err(Error::corrupt(OBJECT, "its structure does not hold together")))
+/// The database's own checks end in a panic here and there, and it believes what pages with right checksums say; damaged
+/// bytes must not end the program. All that looks into its pages is done in here, also the look at a value that it gave out.
+/// After a panic the database may refuse all further work: it is to be reopened.
+fn contained<T>(damaged: &DamageFlag, action: impl FnOnce() -> Result<T>) -> Result<T> {
+    fault::contained(action).unwrap_or_else(|what| {
+        damaged.store(true, Ordering::Release);
+        Err(Error::corrupt(OBJECT, format!("its structure does not hold together: {what}")))
+    })
+}
+
+/// The same for what looks at records: any damage is remembered. That a table is missing is none.
+fn looking<T>(damaged: &DamageFlag, action: impl FnOnce() -> Result<T>) -> Result<T> {
+    let result = contained(damaged, action);
+    if let Err(Error::Corrupt { .. }) = result {
+        damaged.store(true, Ordering::Release);
+    }
+    result
 }
 
 fn storage_failed(error: StorageError) -> Error {
@@ -244,6 +275,7 @@ fn failed(error: redb::Error) -> Error {
 #[derive(Default)]
 pub struct Stored {
     tables: Vec<ReadOnlyTable<Bytes, Bytes>>,
+    damaged: DamageFlag,
 }
 
 impl Stored {
@@ -252,22 +284,36 @@ impl Stored {
     }
 
     pub fn with<R>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
-        let found = contained(|| self.table(table)?.get(key).map_err(storage_failed))?;
-        found.map(|value| read(value.value())).transpose()
+        let found = looking(&self.damaged, || self.table(table)?.get(key).map_err(storage_failed))?;
+        let Some(found) = found else { return Ok(None) };
+        let value = looking(&self.damaged, || Ok(found.value()))?;
+        read(value).map(Some)
     }
 
+    /// The pairs with `from <= key < to`, in order: where they are in no order, or others, the pages are damaged.
     pub fn range(&self, table: Table, from: &[u8], to: &[u8]) -> Result<impl Iterator<Item = Result<Pair>> + use<>> {
-        let empty = from >= to;
-        let to = if empty { from } else { to };
-        let mut range = contained(|| self.table(table)?.range(from..to).map_err(storage_failed))?;
-        let mut ended = empty;
+        let mut is_over = from >= to;
+        let to = if is_over { from } else { to }.to_vec();
+        let (mut least, damaged) = (from.to_vec(), self.damaged.clone());
+        let mut range = looking(&damaged, || self.table(table)?.range(from..to.as_slice()).map_err(storage_failed))?;
         Ok(std::iter::from_fn(move || {
-            if ended {
+            if is_over {
                 return None;
             }
-            let next = contained(|| range.next().transpose().map_err(storage_failed));
-            ended = !matches!(next, Ok(Some(_)));
-            next.map(|pair| pair.map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))).transpose()
+            let next = looking(&damaged, || {
+                let next = range.next().transpose().map_err(storage_failed)?;
+                let Some((key, value)) = next else { return Ok(None) };
+                let (key, value) = (key.value(), value.value());
+                if key < least.as_slice() || key >= to.as_slice() {
+                    return Err(out_of_order(table));
+                }
+                least.clear();
+                least.extend_from_slice(key);
+                least.push(0);
+                Ok(Some((key.to_vec(), value.to_vec())))
+            });
+            is_over = !matches!(next, Ok(Some(_)));
+            next.transpose()
         }))
     }
 
@@ -275,10 +321,15 @@ impl Stored {
         if from >= to {
             return Ok(None);
         }
-        contained(|| {
+        looking(&self.damaged, || {
             let mut range = self.table(table)?.range(from..to).map_err(storage_failed)?;
-            let last = range.next_back().transpose().map_err(storage_failed)?;
-            Ok(last.map(|(key, _)| key.value().to_vec()))
+            let Some((key, _)) = range.next_back().transpose().map_err(storage_failed)? else { return Ok(None) };
+            let key = key.value();
+            if key < from || key >= to { Err(out_of_order(table)) } else { Ok(Some(key.to_vec())) }
         })
     }
+}
+
+fn out_of_order(table: Table) -> Error {
+    Error::corrupt(OBJECT, format!("the keys of table {} are not in order", table.name()))
 }

@@ -1,11 +1,19 @@
 //! Paths in records and messages: bytes as they are, since a name need not be UTF-8; text only for people.
 
+use crate::limits::NAME_BYTES_MAX;
 use crate::shown::shown_file;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+
+/// Whether something in a directory can have this name. What records say is asked as well: with right checksums they may have
+/// been prepared by somebody, and a name that leads elsewhere is not to be followed.
+pub fn is_name(name: &[u8]) -> bool {
+    let is_special = matches!(name, b"" | b"." | b"..");
+    !is_special && name.len() <= NAME_BYTES_MAX && !name.contains(&b'/') && !name.contains(&0)
+}
 
 /// For `#[serde(with = "crate::meta::path")]`. JSON, which people read, gets text.
 pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {

@@ -12,9 +12,11 @@ use crate::device::{Change, InodeNo, Journaling, Moment, Source, TrackNo, base_o
 use crate::error::{Error, Result};
 use crate::journal;
 use crate::limits::JOURNAL_DATA_MAX;
-use crate::meta::Table;
+use crate::meta::{Table, is_name};
+use crate::shown::shown;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// An entry of the journal.
@@ -28,7 +30,19 @@ struct Entry {
     cut: Option<u64>,
     /// Bytes to be written then, and where.
     pieces: Vec<(u64, ByteBuf)>,
+    /// The entry of the same inode that is to be done before, if there is one.
+    #[serde(default = "not_said")]
+    builds_on: Option<journal::Place>,
 }
+
+/// In entries of older versions: it may be any that comes before.
+const NOT_SAID: journal::Place = (u64::MAX, u32::MAX);
+
+fn not_said() -> Option<journal::Place> {
+    Some(NOT_SAID)
+}
+
+const JOURNAL: &str = "the journal";
 
 /// An entry whose bytes are still to be read.
 struct Draft {
@@ -100,8 +114,9 @@ impl Tree {
             parts.push((range, sources.collect::<Result<_>>()?));
         }
         state.changes().begin(number);
+        let builds_on = change.journaled.place();
         let record = Inode { inline: ByteBuf::new(), ..record };
-        let entry = Entry { new, inode: number, record, cut: change.cut, pieces };
+        let entry = Entry { new, inode: number, record, cut: change.cut, pieces, builds_on };
         Ok(Found::Draft(Box::new(Draft { after: state.after(), entry, parts })))
     }
 
@@ -152,8 +167,7 @@ impl Tree {
             if value.is_empty() {
                 return Ok(false);
             }
-            let dirent: super::names::Dirent = crate::meta::decode(Table::Dirent, &key, &value)?;
-            if dirent.inside(number).inode != number {
+            if self.entry_of(&key, &value)?.inode != number {
                 return Ok(false);
             }
         }
@@ -195,17 +209,50 @@ impl Tree {
             return Ok(());
         }
         log::info!("{} entries of the journal are done again", entries.len());
-        for entry in entries {
-            let entry: Entry = rmp_serde::from_slice(&entry.payload)
-                .map_err(|error| Error::corrupt("the journal", format!("an entry does not decode: {error}")))?;
-            self.replay_one(entry)?;
+        let durable = self.device.replaying();
+        let mut done = HashSet::new();
+        let mut has_gap = false;
+        for journaled in entries {
+            has_gap |= journaled.is_behind_gap;
+            let place = journaled.place();
+            let is_there = |before: Option<journal::Place>| match before {
+                None => true,
+                Some(NOT_SAID) => !has_gap,
+                // The last commit has what was journaled before it.
+                Some(before) => Some(before.0) < durable || done.contains(&before),
+            };
+            match self.replay_if(&journaled.payload, is_there) {
+                Ok(()) => {
+                    done.insert(place);
+                }
+                // It costs what it says, and what builds on that.
+                Err(error) if is_of_entry(&error) => {
+                    has_gap = true;
+                    log::error!("entry {} after commit {} of the journal is not done again: {error}", place.1, place.0);
+                }
+                Err(error) => return Err(error),
+            }
         }
         self.device.replayed();
         self.commit()
     }
 
+    fn replay_if(&self, payload: &[u8], is_there: impl Fn(Option<journal::Place>) -> bool) -> Result<()> {
+        let damaged = |problem: String| Error::corrupt(JOURNAL, problem);
+        let entry: Entry =
+            rmp_serde::from_slice(payload).map_err(|error| damaged(format!("an entry does not decode: {error}")))?;
+        if let Some((_, record)) = entry.new.iter().find(|(_, record)| !is_name(&record.name)) {
+            let name = shown(&record.name);
+            return Err(damaged(format!("nothing can have the name \"{name}\" that it gives to an inode")));
+        }
+        if !is_there(entry.builds_on) {
+            return Err(damaged(format!("what came before it of inode {} is lost", number_of(entry.inode))));
+        }
+        self.replay_one(entry)
+    }
+
     fn replay_one(&self, entry: Entry) -> Result<()> {
-        let Entry { new, inode: number, record, cut, pieces } = entry;
+        let Entry { new, inode: number, record, cut, pieces, .. } = entry;
         for (number, record) in new {
             self.make_again(number, record)?;
         }
@@ -246,5 +293,14 @@ impl Tree {
         let directory = inode::load_directory(&txn, record.parent, Moment::Live)?;
         self.add_entry(&mut txn, directory, number, &record, record.btime)?;
         txn.finish()
+    }
+}
+
+/// Whether an entry cannot be done again for what it says, or for what is not there any more.
+fn is_of_entry(error: &Error) -> bool {
+    match error {
+        Error::Corrupt { object, .. } => object == JOURNAL,
+        Error::Posix(_) => !error.is_no_space(),
+        _ => false,
     }
 }

@@ -3,7 +3,8 @@
 use crate::clock::Timestamp;
 use crate::device::{BaseId, InodeNo, Moment, State, Txn, base_of, in_base, inode_prefix, number_of};
 use crate::error::{Errno, Error, Result};
-use crate::meta::Table;
+use crate::meta::{Table, is_name};
+use crate::shown::shown;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -96,6 +97,17 @@ impl Inode {
         }
     }
 
+    /// The record of an inode, if the name in it can be one; what has none yet, and the root, has an empty one.
+    pub fn checked(self, number: InodeNo) -> Result<Inode> {
+        match self.name.is_empty() || is_name(&self.name) {
+            true => Ok(self),
+            false => {
+                let problem = format!("nothing can have its name \"{}\"", shown(&self.name));
+                Err(Error::corrupt(format!("inode {}", number_of(number)), problem))
+            }
+        }
+    }
+
     pub fn kind(&self) -> Kind {
         // Records are written with a kind only; a damaged one is caught by its page's checksum.
         Kind::from_mode(self.mode).unwrap_or(Kind::File)
@@ -146,7 +158,8 @@ pub(super) fn key(inode: InodeNo) -> [u8; 12] {
 /// The inode at a moment, if there is one.
 pub(super) fn find(state: &State, inode: InodeNo, moment: Moment) -> Result<Option<Inode>> {
     let found: Option<Inode> = state.get(Table::Inode, &key(inode), moment)?;
-    Ok(found.map(|found| Inode { parent: in_base(base_of(inode), found.parent), ..found }))
+    let inside = |found: Inode| Inode { parent: in_base(base_of(inode), found.parent), ..found };
+    found.map(|found| inside(found).checked(inode)).transpose()
 }
 
 /// The inode at a moment; ESTALE where there is none.

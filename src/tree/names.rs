@@ -4,15 +4,16 @@
 //! (`position.rs`): listings need no state, and an offset stays good whatever happens in between.
 
 use super::inode::{self, Inode, Kind, SETGID};
-use super::position::{self, Positions};
+use super::position;
 use super::{NEXT_INODE, Tree, acl};
 use crate::clock::Timestamp;
 use crate::device::{
-    BaseId, InodeNo, Moment, Note, State, Txn, base_of, base_of_key, in_base, inode_prefix, number_of,
+    BaseId, InodeNo, Moment, Note, State, Txn, base_of, base_of_key, in_base, inode_of_key, inode_prefix, number_of,
 };
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
-use crate::meta::Table;
+use crate::meta::{Table, hex, is_name};
+use crate::shown::shown;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::ops::ControlFlow;
@@ -73,11 +74,48 @@ pub struct New<'a> {
 
 impl Tree {
     pub(super) fn dirent_key(&self, parent: InodeNo, name: &[u8]) -> Vec<u8> {
-        let hash = position::clamp(xxh3_64_with_seed(name, self.device.settings().hash_seed) >> 1);
-        [&inode_prefix(parent)[..], &hash.to_be_bytes(), name].concat()
+        [&inode_prefix(parent)[..], &self.hash_of(name).to_be_bytes(), name].concat()
+    }
+
+    fn hash_of(&self, name: &[u8]) -> u64 {
+        position::clamp(xxh3_64_with_seed(name, self.device.settings().hash_seed) >> 1)
+    }
+
+    /// The entry that a record of a directory says, with its hash: the only place where one is taken apart. Where its name cannot
+    /// be one, or lies where it would not be looked for, the record is damaged.
+    fn take_apart<'a>(&self, key: &'a [u8], value: &[u8]) -> Result<(u64, &'a [u8], InodeNo, Kind)> {
+        let damaged = |problem: &str| Error::corrupt(format!("record {} of table dirent", hex(key)), problem);
+        let directory = inode_of_key(key).ok_or_else(|| damaged("its key is that of no entry"))?;
+        let rest = key.get(inode_prefix(directory).len()..).unwrap_or_default();
+        let (hash, name) = rest.split_first_chunk::<8>().ok_or_else(|| damaged("its key is that of no entry"))?;
+        let entry = || format!("the entry \"{}\" of directory {}", shown(name), number_of(directory));
+        if !is_name(name) {
+            return Err(Error::corrupt(entry(), "nothing can have this name"));
+        }
+        let hash = u64::from_be_bytes(*hash);
+        if hash != self.hash_of(name) {
+            return Err(Error::corrupt(entry(), "it lies where its name would not be looked for"));
+        }
+        let dirent: Dirent = crate::meta::decode(Table::Dirent, key, value)?;
+        if number_of(dirent.inode) != dirent.inode {
+            return Err(Error::corrupt(entry(), format!("no inode has the number {}", dirent.inode)));
+        }
+        let kind = Kind::from_number(dirent.kind);
+        let kind = kind.ok_or_else(|| Error::corrupt(entry(), format!("there is no kind {}", dirent.kind)))?;
+        Ok((hash, name, dirent.inside(directory).inode, kind))
+    }
+
+    /// The entry that a record of a directory says.
+    pub fn entry_of(&self, key: &[u8], value: &[u8]) -> Result<Entry> {
+        let (hash, name, inode, kind) = self.take_apart(key, value)?;
+        Ok(Entry { name: name.to_vec(), inode, kind, offset: self.positions.of(hash, name) })
     }
 
     pub(super) fn find(&self, state: &State, parent: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Dirent>> {
+        // What cannot be a name is not looked for: a record of it would be damage.
+        if !is_name(name) {
+            return Ok(None);
+        }
         let found: Option<Dirent> = state.get(Table::Dirent, &self.dirent_key(parent, name), moment)?;
         Ok(found.map(|dirent| dirent.inside(parent)))
     }
@@ -119,7 +157,7 @@ impl Tree {
     ) -> Result<()> {
         let look = self.device.look()?;
         look.check_moment(directory, moment)?;
-        list_in(&look, &self.positions, directory, offset, moment, &mut |entry| each(entry))
+        list_in(self, &look, directory, offset, moment, &mut |entry| each(entry))
     }
 
     /// Lists entries together with their inodes; otherwise like [`Tree::list`].
@@ -132,7 +170,7 @@ impl Tree {
     ) -> Result<()> {
         let look = self.device.look()?;
         look.check_moment(directory, moment)?;
-        list_in(&look, &self.positions, directory, offset, moment, &mut |entry| {
+        list_in(self, &look, directory, offset, moment, &mut |entry| {
             let found = inode::load(&look, entry.inode, moment)?;
             each(entry, &found)
         })
@@ -342,9 +380,16 @@ pub(super) fn link_key(inode: InodeNo, parent: InodeNo, name: &[u8]) -> Vec<u8> 
 }
 
 /// The directory and the name that a key of the link table holds.
-pub(super) fn split_link_key(key: &[u8]) -> Option<(InodeNo, &[u8])> {
-    let (parent, name) = key.get(12..)?.split_first_chunk::<8>()?;
-    Some((in_base(base_of_key(key), u64::from_be_bytes(*parent)), name))
+pub fn split_link_key(key: &[u8]) -> Result<(InodeNo, &[u8])> {
+    match key.get(12..).and_then(|rest| rest.split_first_chunk::<8>()) {
+        Some((parent, name)) if is_name(name) => Ok((in_base(base_of_key(key), u64::from_be_bytes(*parent)), name)),
+        Some((_, name)) => {
+            let number = inode_of_key(key).map_or(0, number_of);
+            let record = format!("the further name \"{}\" of inode {number}", shown(name));
+            Err(Error::corrupt(record, "nothing can have this name"))
+        }
+        None => Err(Error::corrupt(format!("record {} of table link", hex(key)), "its key is that of no name")),
+    }
 }
 
 /// The inode has lost a name: another one takes the place of the first if it was that.
@@ -362,7 +407,7 @@ pub(super) fn forget_name(
     let mut other = None;
     let prefix = inode_prefix(number);
     txn.scan(Table::Link, &prefix, &crate::meta::prefix_end(&prefix), Moment::Live, |key, _| {
-        other = split_link_key(key).map(|(parent, name)| (parent, name.to_vec()));
+        other = Some(split_link_key(key).map(|(parent, name)| (parent, name.to_vec()))?);
         Ok(ControlFlow::Break(()))
     })?;
     if let Some((parent, name)) = other {
@@ -374,8 +419,8 @@ pub(super) fn forget_name(
 }
 
 fn list_in(
+    tree: &Tree,
     state: &State,
-    positions: &Positions,
     directory: InodeNo,
     offset: u64,
     moment: Moment,
@@ -389,18 +434,14 @@ fn list_in(
         let from = [&prefix[..], &position::run_start(run.after).to_be_bytes()].concat();
         let mut goes_on = true;
         state.scan(Table::Dirent, &from, &to, moment, |key, value| {
-            let dirent: Dirent = crate::meta::decode(Table::Dirent, key, value)?;
-            let damaged = || Error::corrupt(format!("an entry of directory {directory}"), "its record makes no sense");
-            let (hash, name) = key[prefix.len()..].split_first_chunk::<8>().ok_or_else(damaged)?;
-            let hash = u64::from_be_bytes(*hash);
+            let (hash, name, inode, kind) = tree.take_apart(key, value)?;
             if run.ends_before(hash) {
                 goes_on = run.deliver(each)?;
                 if !goes_on || run.is_cut {
                     return Ok(ControlFlow::Break(()));
                 }
             }
-            let kind = Kind::from_number(dirent.kind).ok_or_else(damaged)?;
-            run.add(positions.of(hash, name), name, dirent.inside(directory).inode, kind);
+            run.add(tree.positions.of(hash, name), name, inode, kind);
             Ok(ControlFlow::Continue(()))
         })?;
         if !goes_on || !run.deliver(each)? || !std::mem::take(&mut run.is_cut) {

@@ -47,7 +47,7 @@ fn names_in(tree: &Tree, state: &State, number: InodeNo, moment: Moment) -> Resu
     let mut places = vec![(found.parent, found.name.into_vec())];
     let prefix = inode_prefix(number);
     state.scan(Table::Link, &prefix, &prefix_end(&prefix), moment, |key, _| {
-        places.extend(split_link_key(key).map(|(parent, name)| (parent, name.to_vec())));
+        places.push(split_link_key(key).map(|(parent, name)| (parent, name.to_vec()))?);
         Ok(ControlFlow::Continue(()))
     })?;
     let mut names = Vec::new();
@@ -78,7 +78,7 @@ fn directory_path(state: &State, mut number: InodeNo, moment: Moment) -> Result<
     let mut mark = number;
     while !is_root(number) {
         match inode::find(state, number, moment)? {
-            Some(found) if found.links > 0 && found.parent != mark => {
+            Some(found) if found.links > 0 && found.parent != mark && !found.name.is_empty() => {
                 names.push(found.name.into_vec());
                 number = found.parent;
             }

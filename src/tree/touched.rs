@@ -2,7 +2,7 @@
 
 use super::{Tree, is_root};
 use crate::device::{
-    BaseId, Epoch, InodeNo, Moment, TrackNo, inode_of_key, inode_prefix, split_increment, split_track_key,
+    BaseId, Epoch, InodeNo, Moment, TrackNo, expect_track, inode_of_key, inode_prefix, split_increment,
 };
 use crate::error::Result;
 use crate::meta::{Table, prefix_end};
@@ -97,7 +97,7 @@ impl Tree {
             let start = [&of_file[..], &track.to_be_bytes()].concat();
             for pair in look.meta().range(Table::Increment, &start, &prefix_end(&of_file))? {
                 let (_, key, _) = split_increment(&pair?.0)?;
-                let track = split_track_key(&key).map_or(TrackNo::MAX, |(_, track)| track);
+                let (_, track) = expect_track(&key)?;
                 if tracks.len() == most {
                     return Ok((tracks, Some((epoch, track))));
                 }

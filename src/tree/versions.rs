@@ -15,12 +15,11 @@
 
 use super::Tree;
 use super::inode::{self, Inode, Kind, root_of};
-use super::names::Dirent;
 use super::paths::names_of;
 use crate::clock::Timestamp;
 use crate::device::{BaseId, Epoch, InodeNo, Moment, Snapshot, Span, State, Timeline, Value};
 use crate::error::{Errno, Error, Result};
-use crate::meta::{Table, decode};
+use crate::meta::{Table, decode, is_name};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -95,12 +94,14 @@ impl Tree {
         let now = look.epoch();
         let mut places: Vec<(InodeNo, Range<Epoch>)> = vec![(root_of(base), 0..now + 1)];
         for name in names_of(path) {
+            if !is_name(name) {
+                return Ok(Vec::new());
+            }
             let mut below = Vec::new();
             for (directory, window) in places {
                 let key = self.dirent_key(directory, name);
                 for Span { epochs, value } in look.spans(timeline, Table::Dirent, &key, window)? {
-                    let dirent: Dirent = decode(Table::Dirent, &key, &value.bytes)?;
-                    below.push((dirent.inside(directory).inode, epochs));
+                    below.push((self.entry_of(&key, &value.bytes)?.inode, epochs));
                 }
             }
             places = below;
@@ -110,7 +111,8 @@ impl Tree {
             let key = inode::key(inode);
             for Span { epochs, value } in look.spans(timeline, Table::Inode, &key, window)? {
                 if let Some(seen) = Seen::of(&look, timeline, epochs, now)? {
-                    shown.push(Shown { inode, record: decode(Table::Inode, &key, &value.bytes)?, seen });
+                    let record: Inode = decode(Table::Inode, &key, &value.bytes)?;
+                    shown.push(Shown { inode, record: record.checked(inode)?, seen });
                 }
             }
         }

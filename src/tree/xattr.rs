@@ -2,10 +2,11 @@
 
 use super::inode::{self, Inode, SETGID};
 use super::{Tree, acl};
-use crate::device::{InodeNo, Moment, State, Txn, inode_prefix};
+use crate::device::{InodeNo, Moment, State, Txn, inode_prefix, number_of};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 use crate::meta::{Table, prefix_end};
+use crate::shown::shown;
 use serde_bytes::ByteBuf;
 use std::ops::ControlFlow;
 
@@ -65,7 +66,13 @@ pub(super) fn names(state: &State, inode: InodeNo, moment: Moment) -> Result<Vec
     let prefix = inode_prefix(inode);
     let mut names = Vec::new();
     state.scan(Table::Xattr, &prefix, &prefix_end(&prefix), moment, |key, _| {
-        names.push(key[prefix.len()..].to_vec());
+        let name = &key[prefix.len()..];
+        // A list of names is told apart by zeros.
+        if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
+            let what = format!("the xattr \"{}\" of inode {}", shown(name), number_of(inode));
+            return Err(Error::corrupt(what, "nothing can have this name"));
+        }
+        names.push(name.to_vec());
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(names)

@@ -3,8 +3,8 @@
 use super::Views;
 use crate::clock::Timestamp;
 use crate::device::{BaseId, Changing};
-use crate::error::Result;
-use crate::meta::{Table, decode};
+use crate::error::{Error, Result};
+use crate::meta::{Pair, Table, decode};
 use serde::{Deserialize, Serialize};
 
 /// Older entries are forgotten.
@@ -25,8 +25,9 @@ impl Views {
     pub(super) fn note(&self, changing: &mut Changing<'_>, what: &str) -> Result<()> {
         let entry = HistoryEntry { time: Timestamp::now(), uid: self.uid, base: self.base, what: what.to_string() };
         let last = changing.meta().last(Table::History, &[], &[u8::MAX; 9])?;
-        let number =
-            last.and_then(|(key, _)| Some(u64::from_be_bytes(key.try_into().ok()?))).map_or(1, |last| last + 1);
+        let after = |(key, _): Pair| u64::from_be_bytes(key.try_into().ok()?).checked_add(1);
+        let damaged = || Error::corrupt("the table of the history", "its last key is no number that another follows");
+        let number = last.map_or(Ok(1), |last| after(last).ok_or_else(damaged))?;
         let meta = changing.meta_mut();
         meta.put(Table::History, &number.to_be_bytes(), &entry);
         if let Some(old) = number.checked_sub(ENTRIES_MAX) {

@@ -1,21 +1,14 @@
 //! Names of snapshots and bases: which are possible, which are free, and time as a name.
 
-use super::session::SessionRecord;
+use super::session::Session;
 use super::{Views, refused};
 use crate::clock::{Timestamp, parse_until};
 use crate::device::{BaseId, Snapshot, State};
+pub use crate::device::{LIVE_NAME, is_virtual_name};
 use crate::error::{Errno, Result};
 use crate::limits::NAME_BYTES_MAX;
-use crate::meta::{Table, decode};
+use crate::meta::Table;
 use crate::shown::shown;
-
-/// The name of a base's tree as it is now.
-pub const LIVE_NAME: &str = "live";
-
-/// Names under which something is found that no listing shows.
-pub fn is_virtual_name(name: &[u8]) -> bool {
-    name.first() == Some(&b'@') || name == b".snap" || name == b".snapshots"
-}
 
 /// Checks that a snapshot or a base could have this name.
 pub fn check_name(name: &[u8]) -> Result<&str> {
@@ -48,10 +41,9 @@ pub fn check_name(name: &[u8]) -> Result<&str> {
 fn registered(state: &State, base: BaseId, name: &str) -> Result<Option<String>> {
     for pair in state.meta().range(Table::Session, &[], &[u8::MAX; 256])? {
         let (key, value) = pair?;
-        let session: SessionRecord = decode(Table::Session, &key, &value)?;
-        let own = String::from_utf8_lossy(&key);
-        if session.names(&own).any(|(of, known)| of == base && known == name) {
-            return Ok(Some(own.into_owned()));
+        let session = Session::of(&key, &value)?;
+        if session.record.names(&session.name).any(|(of, known)| of == base && known == name) {
+            return Ok(Some(session.name));
         }
     }
     Ok(None)

@@ -76,6 +76,21 @@ pub struct Session {
     pub record: SessionRecord,
 }
 
+impl Session {
+    /// The session that a record says. Its names become those of snapshots: what none can have is damage.
+    pub(super) fn of(key: &[u8], value: &[u8]) -> Result<Session> {
+        let record: SessionRecord = decode(Table::Session, key, value)?;
+        let own = record.names.iter().map(|name| name.as_bytes()).filter(|name| !name.is_empty());
+        match std::iter::once(key).chain(own).find(|name| check_name(name).is_err()) {
+            None => Ok(Session { name: String::from_utf8_lossy(key).into_owned(), record }),
+            Some(name) => {
+                let what = format!("the session \"{}\"", shown(key));
+                Err(Error::corrupt(what, format!("no snapshot can have the name \"{}\"", shown(name))))
+            }
+        }
+    }
+}
+
 /// What needs each snapshot that something needs.
 pub(super) type Needed = BTreeMap<Point, Vec<BaseId>>;
 
@@ -305,9 +320,8 @@ fn is_there(state: &State, base: BaseId) -> bool {
 // Sessions that are prepared step by step, and groups.
 impl Views {
     pub fn session(&self, name: &[u8]) -> Result<Session> {
-        let record: Option<SessionRecord> = self.tree.device().look()?.meta().get(Table::Session, name)?;
-        match record {
-            Some(record) => Ok(Session { name: String::from_utf8_lossy(name).into_owned(), record }),
+        match self.tree.device().look()?.meta().get_raw(Table::Session, name)? {
+            Some(value) => Session::of(name, &value),
             None => {
                 let name = shown(name);
                 let text = format!("no session {name:?} is registered; `pitfs session register {name}` does that");
@@ -322,8 +336,7 @@ impl Views {
         let all = look.meta().range(Table::Session, &[], &[u8::MAX; 256])?;
         all.map(|pair| {
             let (key, value) = pair?;
-            let name = String::from_utf8_lossy(&key).into_owned();
-            Ok(Session { name, record: decode(Table::Session, &key, &value)? })
+            Session::of(&key, &value)
         })
         .collect()
     }

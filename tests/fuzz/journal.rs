@@ -101,3 +101,59 @@ fn a_hostile_journal_is_refused_or_done_again() {
         },
     );
 }
+
+/// The files that the sample journaled, as a store shows them.
+fn journaled(dir: &TestDir) -> Vec<usize> {
+    let tree = Tree::open(Arc::new(dir.clone())).unwrap();
+    let lens = [100, 5000, 40_000].into_iter().filter(|len| {
+        let Ok((number, _)) = tree.lookup(ROOT, format!("journaled {len}").as_bytes(), Moment::Live) else {
+            return false;
+        };
+        let bytes = tree.read(number, 0, 1 << 20, Moment::Live).unwrap();
+        assert!(bytes == text(*len), "{len} bytes came back as {}", bytes.len());
+        true
+    });
+    lens.collect()
+}
+
+/// Where the entry of a file begins, and its number among all.
+fn entry_of(journal: &[u8], len: usize) -> (usize, usize) {
+    let name = format!("journaled {len}");
+    let is_there =
+        |start: &usize| journal[*start..].windows(name.len()).take(400).any(|piece| piece == name.as_bytes());
+    let entries = entries(journal);
+    let number = entries.iter().rposition(is_there).unwrap();
+    (entries[number], number)
+}
+
+#[test]
+fn a_flipped_bit_costs_the_file_that_it_hits() {
+    let bytes = bytes_of(sample(), "journal");
+    let all = journaled(&copy(sample()));
+    assert!(all.len() == 3);
+    let (start, _) = entry_of(&bytes, 40_000);
+    for at in (0..HEADER).chain((HEADER..40_000).step_by(3001)) {
+        let dir = copy(sample());
+        dir.damage("journal", (start + at) as u64, 1);
+        assert_eq!(journaled(&dir), [100, 5000], "byte {at}");
+        assert_eq!(journaled(&dir), [100, 5000], "once more, byte {at}");
+    }
+}
+
+/// An entry makes files again, under the names that it says.
+#[test]
+fn an_entry_with_a_name_that_cannot_be_is_not_done_again() {
+    let bytes = bytes_of(sample(), "journal");
+    let name = b"journaled 40000";
+    for other in [&b"../aled 40000xx"[..], b"journal/d 40000", b"journal\0d 40000"] {
+        let mut journal = bytes.clone();
+        let (start, entry) = entry_of(&journal, 40_000);
+        let at = journal[start..].windows(name.len()).position(|piece| piece == name).unwrap();
+        journal[start + at..][..name.len()].copy_from_slice(other);
+        let bytes = Vec::new();
+        change(&mut journal, &Mutation { entry: entry as u8, in_payload: true, at: 0, bytes, is_right: true });
+        let dir = copy(sample());
+        dir.open("journal", false).unwrap().write_at(0, &journal).unwrap();
+        assert_eq!(journaled(&dir), [100, 5000]);
+    }
+}

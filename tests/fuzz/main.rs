@@ -7,6 +7,7 @@ mod allocations;
 mod control;
 mod journal;
 mod names;
+mod pages;
 mod records;
 mod sample;
 mod tracks;

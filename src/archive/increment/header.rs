@@ -2,7 +2,9 @@
 
 use crate::clock::Timestamp;
 use crate::id::Id;
+use crate::meta::is_name;
 use crate::purpose::Purpose;
+use crate::shown::shown;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::ByteArray;
 
@@ -40,7 +42,26 @@ pub struct Header {
     pub merged: Vec<Id>,
 }
 
+impl Mark {
+    /// Whether its name, which stands for a directory, can be that of one.
+    pub fn has_name(&self) -> bool {
+        is_name(self.name.as_bytes())
+    }
+}
+
 impl Header {
+    /// What is wrong with what it says, whatever its checksum: somebody may have prepared it.
+    pub(in crate::archive) fn check(&self) -> Result<(), String> {
+        let (from, to) = (&self.from, &self.to);
+        if from.epoch >= to.epoch {
+            return Err(format!("it is said to lead from epoch {} to {}", from.epoch, to.epoch));
+        }
+        match [from, to].into_iter().find(|mark| !mark.has_name()) {
+            Some(mark) => Err(format!("no snapshot can have the name \"{}\"", shown(mark.name.as_bytes()))),
+            None => Ok(()),
+        }
+    }
+
     /// Whether another increment is one of those that this one was merged of.
     pub fn has_part(&self, part: &Header) -> bool {
         let is_end = |id: Id| id == self.from.id || id == self.to.id || self.merged.contains(&id);

@@ -10,9 +10,9 @@ use super::layout::{
 };
 use super::verify::Verifier;
 use super::{Entry, Header, Place, Summary};
+use crate::archive::open_plain;
 use crate::error::{Error, Result};
 use crate::limits::{ARCHIVE_BLOCK_BYTES_MAX, ARCHIVE_HEADER_BYTES_MAX};
-use crate::media::open_regular;
 use crate::shown::shown_file;
 use parking_lot::Mutex;
 use std::fs::File;
@@ -45,7 +45,7 @@ impl Reader {
     /// Opens an increment. Head and footer are verified, and nothing else is read.
     pub fn open(path: &Path) -> Result<Reader> {
         let failed = |source| Error::media(format!("opening {}", shown_file(path)), source);
-        let file = open_regular(path).map_err(failed)?;
+        let file = open_plain(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
         let head = read_head(&file, path, len)?;
         if len - head.bytes < FOOTER as u64 {
@@ -270,9 +270,6 @@ fn read_head(file: &File, path: &Path, len: u64) -> Result<Head> {
         _ => rmp_serde::from_slice(bytes),
     };
     let header: Header = header.map_err(|error| damaged(path, format!("its header does not decode: {error}")))?;
-    if header.from.epoch >= header.to.epoch {
-        let (from, to) = (header.from.epoch, header.to.epoch);
-        return Err(damaged(path, format!("it is said to lead from epoch {from} to {to}")));
-    }
+    header.check().map_err(|problem| damaged(path, problem))?;
     Ok(Head { header, seed: Seed(expected), bytes: whole as u64 })
 }

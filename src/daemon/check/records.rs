@@ -2,13 +2,13 @@
 
 use super::{Check, Inodes};
 use crate::device::{
-    BaseId, BaseRecord, InodeNo, Moment, base_of, base_of_key, in_base, inode_of_key, number_of, split_increment,
-    split_preimage, split_record,
+    BaseId, Epoch, InodeNo, Moment, base_of, base_of_key, inode_of_key, inode_prefix, number_of, split_base,
+    split_increment, split_preimage, split_record,
 };
 use crate::error::Result;
 use crate::meta::{Table, decode, hex};
 use crate::shown::shown;
-use crate::tree::{Inode, Kind, is_root};
+use crate::tree::{Entry, Inode, Kind, is_root, split_link_key};
 use serde_bytes::ByteBuf;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -21,6 +21,9 @@ struct Named {
     entries: u64,
 }
 
+/// The base, a kind of work and a number.
+const WORK_KEY_BYTES: usize = 13;
+
 /// Whether a record says that there is nothing: it has a birth only.
 fn is_tombstone(value: &[u8]) -> bool {
     split_record(Table::State, &[], value).is_ok_and(|(_, value)| value.is_empty())
@@ -31,9 +34,9 @@ impl Check<'_> {
     fn whole_bases(&mut self) -> Result<BTreeSet<BaseId>> {
         let mut whole = BTreeSet::new();
         self.each(Table::Base, |check, (key, value)| {
-            match decode::<BaseRecord>(Table::Base, &key, &value) {
-                Ok(record) if record.eras.is_empty() && !record.deleting => {
-                    whole.insert(base_of_key(&key));
+            match split_base(&key, &value) {
+                Ok((base, record)) if record.eras.is_empty() && !record.deleting => {
+                    whole.insert(base);
                 }
                 Ok(_) => {}
                 Err(error) => check.problem(error.to_string(), Vec::new()),
@@ -70,8 +73,15 @@ impl Check<'_> {
             from = last.clone();
             from.push(0);
             for (key, value) in entries {
-                let (target, _) = decode::<(u64, u8)>(Table::Dirent, &key, &value)?;
-                let (parent, target) = (inode_of_key(&key).unwrap_or_default(), in_base(base, target));
+                let parent = inode_of_key(&key).unwrap_or_default();
+                let target = match tree.entry_of(&key, &value) {
+                    Ok(entry) => entry.inode,
+                    Err(error) => {
+                        let paths = self.paths(parent, u32::MAX, None);
+                        self.problem(error.to_string(), paths);
+                        continue;
+                    }
+                };
                 let is_missing = tree.inode(target, Moment::Live).is_err();
                 // It may have been removed meanwhile.
                 if is_missing && tree.device().look()?.exists(Table::Dirent, &key)? {
@@ -97,9 +107,13 @@ impl Check<'_> {
                 return Ok(());
             }
             check.report.inodes += 1;
-            let number = inode_of_key(&key).unwrap_or_default();
+            let Some(number) = inode_of_key(&key).filter(|number| inode_prefix(*number) == key[..]) else {
+                check.problem(format!("record {} of table inode is damaged: its key is none", hex(&key)), Vec::new());
+                return Ok(());
+            };
             let decoded = split_record(Table::Inode, &key, &value)
-                .and_then(|(_, record)| crate::meta::decode::<Inode>(Table::Inode, &key, record));
+                .and_then(|(_, record)| crate::meta::decode::<Inode>(Table::Inode, &key, record))
+                .and_then(|inode| inode.checked(number));
             match decoded {
                 Ok(inode) => {
                     inodes.insert(number, Inode { inline: Default::default(), ..inode });
@@ -120,12 +134,49 @@ impl Check<'_> {
             }
             Ok(())
         })?;
+        self.each(Table::Link, |check, (key, value)| {
+            if let (Err(error), false) = (split_link_key(&key), is_tombstone(&value)) {
+                let paths = inode_of_key(&key).map_or(Vec::new(), |inode| check.paths(inode, u32::MAX, None));
+                check.problem(error.to_string(), paths);
+            }
+            Ok(())
+        })?;
+        self.each(Table::Orphan, |check, (key, _)| {
+            if key.len() != WORK_KEY_BYTES {
+                check.problem(format!("record {} of table orphan is damaged: its key is none", hex(&key)), Vec::new());
+            }
+            Ok(())
+        })?;
         if self.report.problems.is_empty() {
             inodes.retain(|inode, _| whole.contains(&base_of(*inode)));
             self.counts(&inodes, &named);
         }
         self.snapshot_names()?;
         self.log()
+    }
+
+    fn entry_of(&self, key: &[u8], value: &[u8]) -> Result<Entry> {
+        let (_, record) = split_record(Table::Dirent, key, value)?;
+        self.daemon.views.tree().entry_of(key, record)
+    }
+
+    /// A record's old value: whether it could be shown.
+    fn old(&mut self, table: Table, key: &[u8], end: Epoch, value: &[u8]) {
+        let looked = split_record(table, key, value).and_then(|(birth, record)| match table {
+            _ if record.is_empty() => Ok(birth),
+            Table::Dirent => self.daemon.views.tree().entry_of(key, record).map(|_| birth),
+            Table::Inode => {
+                let inode = decode::<Inode>(table, key, record)?;
+                inode.checked(inode_of_key(key).unwrap_or_default()).map(|_| birth)
+            }
+            Table::Link => split_link_key(key).map(|_| birth),
+            _ => Ok(birth),
+        });
+        if let Err(error) = looked {
+            let birth = split_record(table, key, value).map_or(0, |(birth, _)| birth);
+            let paths = inode_of_key(key).map_or(Vec::new(), |inode| self.paths(inode, birth, Some(end)));
+            self.problem(error.to_string(), paths);
+        }
     }
 
     fn entry(
@@ -135,23 +186,21 @@ impl Check<'_> {
         key: &[u8],
         value: &[u8],
     ) {
-        // A dirent is an inode number and a kind; see the tree's record.
-        let decoded = split_record(Table::Dirent, key, value)
-            .and_then(|(_, record)| crate::meta::decode::<(u64, u8)>(Table::Dirent, key, record));
-        let parent = inode_of_key(key);
-        let bytes = key.get(20..).unwrap_or_default();
-        let (Ok((target, kind)), Some(parent)) = (decoded, parent) else {
-            self.problem(format!("record {} of table dirent makes no sense", hex(key)), Vec::new());
-            return;
+        let parent = inode_of_key(key).unwrap_or_default();
+        let Entry { name, inode: target, kind, .. } = match self.entry_of(key, value) {
+            Ok(entry) => entry,
+            Err(error) => {
+                let paths = self.paths(parent, u32::MAX, None);
+                return self.problem(error.to_string(), paths);
+            }
         };
-        let target = in_base(base_of(parent), target);
         named.entry(target).or_default().names += 1;
         let directory = named.entry(parent).or_default();
         directory.entries += 1;
-        directory.subdirectories += u32::from(kind == Kind::Directory as u8);
+        directory.subdirectories += u32::from(kind == Kind::Directory);
         let problem = match inodes.get(&target) {
             None => Some("its inode is missing or cannot be read".to_string()),
-            Some(inode) if inode.kind() as u8 != kind => Some("its inode is of another kind".to_string()),
+            Some(inode) if inode.kind() != kind => Some("its inode is of another kind".to_string()),
             Some(_) if !inodes.contains_key(&parent) => {
                 Some("the directory it is in is missing or cannot be read".to_string())
             }
@@ -162,8 +211,8 @@ impl Check<'_> {
         {
             let above = self.paths(parent, u32::MAX, None);
             let above = above.first().map_or(&b"live/?"[..], |above| above.as_slice());
-            let path = ByteBuf::from([above, b"/", bytes].concat());
-            let name = shown(bytes);
+            let path = ByteBuf::from([above, b"/", name.as_slice()].concat());
+            let name = shown(&name);
             self.problem(format!("entry \"{name}\" of directory {}: {problem}", number_of(parent)), vec![path]);
         }
     }
@@ -228,9 +277,7 @@ impl Check<'_> {
                 Ok((table, own, end)) => {
                     preimages += 1;
                     sum_of_preimages = sum_of_preimages.wrapping_add(sum(&own, end) ^ u64::from(table as u8));
-                    if let Err(error) = split_record(table, &own, &value) {
-                        check.problem(error.to_string(), Vec::new());
-                    }
+                    check.old(table, &own, end, &value);
                 }
                 Err(error) => check.problem(error.to_string(), Vec::new()),
             }

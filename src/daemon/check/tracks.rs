@@ -61,6 +61,13 @@ impl Check<'_> {
                 (Table::Track, Some((inode, track))) => {
                     check.track_record(&mut known, Table::Preimage, pair, inode, track, Some(end))
                 }
+                (Table::Track, None) => {
+                    check.problem(
+                        format!("the old value {} of a track: its key makes no sense", hex(&pair.0)),
+                        Vec::new(),
+                    );
+                    Ok(())
+                }
                 _ => Ok(()),
             }
         })?;

@@ -294,3 +294,20 @@ fn an_index_that_names_one_block_again_and_again_has_an_end() {
     assert!(bad.len() > 100 && bad.len() < 2000, "{}", bad.len());
     assert!(reader.verify(&mut |_| Ok(())).is_err());
 }
+
+/// A name in a head becomes that of a directory.
+#[test]
+fn a_head_with_a_name_that_cannot_be_is_damaged() {
+    let dir = TempDir::new().unwrap();
+    for name in ["", ".", "..", "../beside", "/absolute", "a/b", "a\0b", &"x".repeat(256)] {
+        for is_from in [true, false] {
+            let mut header = header();
+            let mark = if is_from { &mut header.from } else { &mut header.to };
+            mark.name = name.into();
+            let written = Writer::create_with(dir.path(), NAME, &header, LEVEL, USUAL).unwrap().finish().unwrap();
+            let error = Reader::open(&written.path).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }), "{name:?}: {error}");
+            std::fs::remove_file(written.path).unwrap();
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What somebody prepared, with right checksums: it is damage, said with the place where it is, and never used.
+
+mod mounted;
+
+use mounted::*;
+use pitfs::device::{Moment, Settings};
+use pitfs::error::Error;
+use pitfs::media::{DiskDir, MediaDir};
+use pitfs::meta::{Kv, Overlay, Pair, Table, encode};
+use pitfs::tree::{Inode, ROOT, Tree};
+use serde_bytes::ByteBuf;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// What nothing can be called.
+fn impossible() -> Vec<Vec<u8>> {
+    let all: [&[u8]; 8] = [b"", b".", b"..", b"../beside", b"/absolute", b"a/b", b"a\0b", &[b'x'; 256]];
+    all.map(<[u8]>::to_vec).to_vec()
+}
+
+struct Records {
+    kv: Kv,
+    seed: u64,
+}
+
+impl Records {
+    fn of(store: &Path) -> Records {
+        let kv = Kv::open(DiskDir::new(store).open("meta.redb", false).unwrap(), None).unwrap();
+        let read = |bytes: &[u8]| Ok(rmp_serde::from_slice::<Settings>(bytes).unwrap());
+        let settings = kv.tables().unwrap().with(Table::State, b"settings", read).unwrap().unwrap();
+        Records { kv, seed: settings.hash_seed }
+    }
+
+    fn all(&self, table: Table) -> Vec<Pair> {
+        self.kv.tables().unwrap().range(table, &[], &[u8::MAX; 400]).unwrap().map(|pair| pair.unwrap()).collect()
+    }
+
+    /// A record of any inode that is a file.
+    fn file(&self) -> (Vec<u8>, Vec<u8>, Inode) {
+        let mut files = self.all(Table::Inode).into_iter().filter_map(|(key, value)| {
+            let inode: Inode = rmp_serde::from_slice(&value[5..]).ok()?;
+            (inode.mode >> 12 == 8).then_some((key, value, inode))
+        });
+        files.next_back().unwrap()
+    }
+
+    /// The key of an entry of the first base's root, where it is looked for, or a little behind.
+    fn entry_key(&self, name: &[u8], is_misplaced: bool) -> Vec<u8> {
+        let hash = (xxh3_64_with_seed(name, self.seed) >> 1) + u64::from(is_misplaced);
+        [&0u32.to_be_bytes()[..], &ROOT.to_be_bytes(), &hash.to_be_bytes(), name].concat()
+    }
+
+    /// An entry of the root that leads to a file.
+    fn add_entry(&self, name: &[u8], is_misplaced: bool) {
+        let (key, value, _) = self.file();
+        let number = u64::from_be_bytes(key[4..12].try_into().unwrap());
+        self.put(Table::Dirent, &self.entry_key(name, is_misplaced), &value[..5], &(number, 8u8));
+    }
+
+    fn put<T: serde::Serialize>(&self, table: Table, key: &[u8], birth: &[u8], value: &T) {
+        let mut overlay = Overlay::default();
+        overlay.put(table, key, [birth, &encode(value)].concat());
+        self.kv.commit(&overlay).unwrap();
+    }
+}
+
+/// A store with a file in its root and one in a directory, and a snapshot of both.
+fn sample() -> Mounted {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir_all(source.join("directory")).unwrap();
+    fs::write(source.join("file"), "content").unwrap();
+    fs::write(source.join("directory/other"), "content").unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "one"]);
+    mounted
+}
+
+fn mkfifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// What lies beside the directory to which something was restored.
+fn beside(mounted: &Mounted) -> Vec<String> {
+    let names = fs::read_dir(mounted.dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// `check` says it, nothing is written outside of what `restore` was given, and what else there is stays.
+fn is_damage(mounted: &Mounted, what: &str) {
+    let said = mounted.run(["check"]);
+    let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    assert_eq!(said.status.code(), Some(1), "{what}: {text}");
+    assert!(text.contains("damaged") && !text.contains("panicked"), "{what}: {text}");
+    let to = mounted.dir.path().join("to");
+    for snapshot in ["live", "one"] {
+        let said = mounted.run(["restore", snapshot, "--to", to.to_str().unwrap()]);
+        assert!(!String::from_utf8_lossy(&said.stderr).contains("panicked"), "{what}");
+        let below = mounted.run(["restore", snapshot, "directory", "--to", to.to_str().unwrap()]);
+        assert!(!String::from_utf8_lossy(&below.stderr).contains("panicked"), "{what}");
+        let _there_may_be_none = fs::remove_dir_all(&to);
+    }
+    assert_eq!(beside(mounted), ["snap", "source", "store"], "{what}: made outside");
+}
+
+#[test]
+fn an_entry_with_a_name_that_cannot_be_is_damage() {
+    let mounted = sample();
+    let whole = fs::read(mounted.store().join("meta.redb")).unwrap();
+    let misplaced = [(b"misplaced".to_vec(), true)];
+    for (name, is_misplaced) in impossible().into_iter().map(|name| (name, false)).chain(misplaced) {
+        let shown = name.escape_ascii().to_string();
+        fs::write(mounted.store().join("meta.redb"), &whole).unwrap();
+        Records::of(&mounted.store()).add_entry(&name, is_misplaced);
+        is_damage(&mounted, &shown);
+        let tree = Tree::open(Arc::new(DiskDir::new(&mounted.store()))).unwrap();
+        let mut seen = Vec::new();
+        let listed = tree.list(ROOT, 0, Moment::Live, |entry| {
+            seen.push(entry.name.clone());
+            Ok(true)
+        });
+        assert!(matches!(listed, Err(Error::Corrupt { .. })), "{shown}: {listed:?}");
+        assert!(!seen.contains(&name), "{shown} was listed");
+        assert!(tree.lookup(ROOT, &name, Moment::Live).is_err(), "{shown} was found");
+        // An empty path, and one of a dot, is the root's.
+        let is_root = matches!(name.as_slice(), b"" | b".");
+        assert!(is_root || tree.versions(0, &name).is_err(), "{shown} has versions");
+        assert!(tree.lookup(ROOT, b"file", Moment::Live).is_ok(), "what else there is stays");
+    }
+}
+
+/// A snapshot shows the old values of entries.
+#[test]
+fn an_old_entry_with_a_name_that_cannot_be_is_damage() {
+    let mounted = sample();
+    fs::remove_file(mounted.dir.path().join("source/file")).unwrap();
+    mounted.ok(["sync", mounted.dir.path().join("source").to_str().unwrap()]);
+    let whole = fs::read(mounted.store().join("meta.redb")).unwrap();
+    for name in impossible() {
+        fs::write(mounted.store().join("meta.redb"), &whole).unwrap();
+        let records = Records::of(&mounted.store());
+        let is_entry = |(key, value): &Pair| key[4] == Table::Dirent as u8 && value.len() > 5;
+        let (key, value) = records.all(Table::Preimage).into_iter().find(is_entry).unwrap();
+        let entry = records.entry_key(&name, false);
+        let end = &key[key.len() - 4..];
+        let mut overlay = Overlay::default();
+        overlay.put(Table::Preimage, &[&entry[..4], &[Table::Dirent as u8], &entry[4..], end].concat(), value);
+        overlay.put(Table::Increment, &[&entry[..4], end, &[Table::Dirent as u8], &entry[4..]].concat(), Vec::new());
+        records.kv.commit(&overlay).unwrap();
+        drop(records);
+        is_damage(&mounted, &name.escape_ascii().to_string());
+    }
+}
+
+/// An inode has one of its names in its record, further ones beside.
+#[test]
+fn an_inode_that_says_to_have_such_a_name_is_damaged() {
+    let mounted = sample();
+    let whole = fs::read(mounted.store().join("meta.redb")).unwrap();
+    for name in impossible() {
+        let shown = name.escape_ascii().to_string();
+        for is_further in [false, true] {
+            fs::write(mounted.store().join("meta.redb"), &whole).unwrap();
+            let records = Records::of(&mounted.store());
+            let (key, value, inode) = records.file();
+            match is_further {
+                true => {
+                    let link = [&key[..], &ROOT.to_be_bytes(), &name].concat();
+                    records.put(Table::Link, &link, &value[..5], &());
+                }
+                // Without a name it is an inode that has none yet.
+                false if name.is_empty() => continue,
+                false => {
+                    records.put(Table::Inode, &key, &value[..5], &Inode { name: ByteBuf::from(name.clone()), ..inode })
+                }
+            }
+            drop(records);
+            is_damage(&mounted, &shown);
+        }
+    }
+}
+
+/// Snapshots, bases and sessions: what they are called becomes the name of a directory.
+#[test]
+fn a_snapshot_base_or_session_with_such_a_name_is_damaged() {
+    let mounted = sample();
+    mounted.ok(["base", "create", "second"]);
+    mounted.ok(["session", "register", "planned"]);
+    let whole = fs::read(mounted.store().join("meta.redb")).unwrap();
+    let texts = impossible().into_iter().map(|name| String::from_utf8(name).unwrap());
+    for name in texts.chain([".snap".to_string(), ".snapshots".to_string(), "@now".to_string()]) {
+        for (table, was) in [(Table::Snapshot, "one"), (Table::Base, "second"), (Table::Session, "planned")] {
+            fs::write(mounted.store().join("meta.redb"), &whole).unwrap();
+            let records = Records::of(&mounted.store());
+            let mut overlay = Overlay::default();
+            for (key, value) in records.all(table) {
+                if table == Table::Session {
+                    overlay.remove(table, &key);
+                    overlay.put(table, name.as_bytes(), value);
+                } else if let Some(at) = value.windows(was.len()).position(|piece| piece == was.as_bytes()) {
+                    // The first field of an array, as MessagePack has texts.
+                    let rest = &value[at + was.len()..];
+                    overlay.put(table, &key, [&value[..1], &encode(&name), rest].concat());
+                }
+            }
+            assert!(!overlay.is_empty());
+            records.kv.commit(&overlay).unwrap();
+            drop(records);
+            let listed = match table {
+                Table::Session => mounted.run(["session", "list"]),
+                _ => mounted.run(["list"]),
+            };
+            let text = String::from_utf8_lossy(&listed.stderr).into_owned();
+            assert_eq!(listed.status.code(), Some(1), "{table:?} {name:?}: {text}");
+            assert!(text.contains("damaged") && !text.contains("panicked"), "{table:?} {name:?}: {text}");
+        }
+    }
+}
+
+/// A command that ends; its exit status and what it said.
+fn ends(mounted: &Mounted, args: &[&str]) -> (i32, String) {
+    let mut child = mounted.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(120);
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "{args:?} does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(!text.contains("panicked"), "{args:?}: {text}");
+    (output.status.code().unwrap(), text)
+}
+
+type Make<'a> = &'a dyn Fn(&Path);
+
+/// Pipes, sockets, links and directories where an archive has files: none is waited for, followed or believed.
+#[test]
+fn what_is_no_file_in_an_archive_is_refused_at_once() {
+    let mounted = sample();
+    let archive = mounted.dir.path().join("archive");
+    fs::create_dir(&archive).unwrap();
+    mounted.ok(["roll", "--archive", archive.to_str().unwrap()]);
+    fs::write(mounted.dir.path().join("source/file"), "other content").unwrap();
+    mounted.ok(["sync", mounted.dir.path().join("source").to_str().unwrap()]);
+    mounted.ok(["roll"]);
+    let increments = || -> Vec<PathBuf> {
+        let all = fs::read_dir(&archive).unwrap().map(|entry| entry.unwrap().path());
+        all.filter(|path| path.extension().is_some_and(|end| end == "increment")).collect()
+    };
+    let genuine = increments().pop().unwrap();
+    let elsewhere = mounted.dir.path().join("elsewhere");
+    fs::write(&elsewhere, "nobody's").unwrap();
+    let kinds: [(&str, Make<'_>); 4] = [
+        ("pipe", &|path| mkfifo(path)),
+        ("socket", &|path| drop(UnixListener::bind(path).unwrap())),
+        ("link", &|path| symlink(&elsewhere, path).unwrap()),
+        ("directory", &|path| fs::create_dir(path).unwrap()),
+    ];
+    for (kind, make) in kinds {
+        let odd = archive.join("0000000009-x.increment");
+        make(&odd);
+        let (_, text) = ends(&mounted, &["archive", "list"]);
+        assert!(text.contains("0000000009-x.increment"), "{kind}: {text}");
+        let (status, text) = ends(&mounted, &["list"]);
+        assert_eq!(status, 0, "{kind}: {text}");
+        if kind == "directory" {
+            fs::remove_dir(&odd).unwrap()
+        } else {
+            fs::remove_file(&odd).unwrap()
+        }
+        // In the place of the index, which is made anew.
+        let index = archive.join("index");
+        fs::remove_file(&index).unwrap();
+        make(&index);
+        let (status, text) = ends(&mounted, &["list", "--all"]);
+        assert_eq!(status, 0, "{kind}: {text}");
+        assert!(index.symlink_metadata().unwrap().is_file(), "{kind}");
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"nobody's", "{kind}");
+        // In the place of one that was there: it is not found, and the others are.
+        let kept = fs::read(&genuine).unwrap();
+        fs::remove_file(&genuine).unwrap();
+        make(&genuine);
+        let (status, text) = ends(&mounted, &["list"]);
+        assert_eq!(status, 0, "{kind}: {text}");
+        if kind == "directory" {
+            fs::remove_dir(&genuine).unwrap()
+        } else {
+            fs::remove_file(&genuine).unwrap()
+        }
+        fs::write(&genuine, kept).unwrap();
+        // In the place of the label, without which it is no archive.
+        let label = archive.join("archive");
+        let kept = fs::read(&label).unwrap();
+        fs::remove_file(&label).unwrap();
+        make(&label);
+        let (_, text) = ends(&mounted, &["list"]);
+        assert!(text.contains("archive"), "{kind}: {text}");
+        if kind == "directory" {
+            fs::remove_dir(&label).unwrap()
+        } else {
+            fs::remove_file(&label).unwrap()
+        }
+        fs::write(&label, kept).unwrap();
+    }
+    assert_eq!(ends(&mounted, &["archive", "verify"]).0, 0);
+}
+
+/// What a panic ends is undone, or the store changes nothing more.
+#[test]
+fn a_panic_in_the_middle_of_a_change_stops_the_store() {
+    let mounted = sample();
+    let tree = Tree::open(Arc::new(DiskDir::new(&mounted.store()))).unwrap();
+    let fault = |change: &dyn Fn()| pitfs::fault::contained(change).unwrap_err();
+    fault(&|| {
+        let _txn = tree.device().begin().unwrap();
+        panic!("before anything was changed");
+    });
+    fault(&|| {
+        let _look = tree.device().look().unwrap();
+        panic!("while looking");
+    });
+    let failed = tree.device().committer().unwrap().change(|_| -> pitfs::error::Result<()> { panic!("a command") });
+    assert!(matches!(failed, Err(Error::Fault(_))));
+    tree.device().check_running().unwrap();
+    tree.commit().unwrap();
+    fault(&|| {
+        let mut txn = tree.device().begin().unwrap();
+        txn.meta_mut().put(Table::State, b"half", &1u8);
+        panic!("in the middle");
+    });
+    assert!(matches!(tree.device().check_running(), Err(Error::Stopped(_))));
+    assert_eq!(tree.device().look().unwrap().meta().get::<u8>(Table::State, b"half").unwrap(), None);
+    assert!(tree.lookup(ROOT, b"file", Moment::Live).is_ok(), "what is there can be read");
+}
