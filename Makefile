@@ -10,7 +10,7 @@ SNAP ?= ./snap
 RUN_DIR ?= ./.run
 CUTS ?= 1000
 FAULTS ?= 50
-# How long each target of `make fuzz` runs, and how long `make soak` does.
+# How long each target of `make fuzz` runs and `make mutate` does, and how long `make soak` does.
 SECONDS ?= 60
 MINUTES ?= 10
 PARTS ?= all
@@ -22,15 +22,17 @@ BIN = $(TARGET_DIR)$(addprefix /,$(CARGO_BUILD_TARGET))/release/pitfs
 OPTIMIZED = --config 'profile.dev.package.pitfs.opt-level=1'
 
 .DEFAULT_GOAL := help
-.PHONY: help build run stop check test power faults fuzz soak conformance bench needs needs-test man install uninstall clean
+.PHONY: help build symbols run stop check test power faults fuzz mutate soak conformance bench needs needs-test man install uninstall clean
 
 help:
 	@echo 'make build    a release binary, $(BIN)'
+	@echo 'make symbols  what debuggers need of it, in a file of its own'
 	@echo 'make run      store a directory (FROM=DIR) and show it (SNAP=DIR); `make stop` ends it'
 	@echo 'make check    everything that must pass'
 	@echo 'make power    CUTS=$(CUTS) power cuts under the daemon, and as many of a store in memory'
 	@echo 'make faults   each kind of fault of a disk FAULTS=$(FAULTS) times'
 	@echo 'make fuzz     hostile bytes for everything that is decoded, SECONDS=$(SECONDS) for each'
+	@echo 'make mutate   stores and archives that were damaged or prepared, with commands and a mount on each, for SECONDS=$(SECONDS)'
 	@echo 'make soak     load for MINUTES=$(MINUTES), watched for what grows'
 	@echo 'make conformance  public test suites and real programs over pitfs, compared with ext4; 20 minutes, best as root'
 	@echo 'make bench    pitfs beside ext4, btrfs and backup programs; an hour, best as root. PARTS="files sync" for a part,'
@@ -39,6 +41,11 @@ help:
 
 build:
 	$(CARGO) build --release --locked
+
+# What debuggers need of the release binary, in a file of its own; `objcopy` and a debugger are needed for it.
+symbols: build
+	$(CARGO) build --profile symbols --locked
+	sh tests/symbols.sh '$(BIN)' '$(dir $(BIN))../symbols/pitfs'
 
 # Lays out a store from FROM, mounts it at SNAP and takes a snapshot.
 run: build needs
@@ -74,6 +81,10 @@ faults: needs
 
 fuzz: needs
 	BOLERO_RANDOM_TEST_TIME_MS=$(SECONDS)000 $(CARGO) test $(OPTIMIZED) --locked --test fuzz -- --test-threads 1
+
+# With overflow checks, as all tests. PITFS_SEED=n begins elsewhere.
+mutate: needs
+	PITFS_MUTATE_SECONDS=$(SECONDS) $(CARGO) test $(OPTIMIZED) --locked --test mutate -- --nocapture
 
 soak: needs
 	PITFS_MINUTES=$(MINUTES) $(CARGO) test $(OPTIMIZED) --locked --test soak -- --ignored --nocapture

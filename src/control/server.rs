@@ -30,7 +30,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// After a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Connections that one user may have at a time.
+/// Connections that the store's owner may have at a time, where somebody else runs the daemon.
 const CONNECTIONS_MAX: usize = 128;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -118,7 +118,7 @@ struct Work {
 struct Connected<'a>(&'a Work, u32);
 
 impl Work {
-    /// Refused where that user has very many already: nobody else could connect.
+    /// Refused where that user has very many already: nobody else could connect in the end.
     fn connected(&self, user: u32) -> Result<Connected<'_>> {
         let mut connections = self.connections.lock();
         let count = connections.entry(user).or_default();
@@ -236,7 +236,8 @@ fn carry_out(
     counted: &mut Option<Counted>,
 ) -> Result<Option<Reply>> {
     let (uid, may_reach_outside) = check_peer(daemon.owner(), stream)?;
-    let _connected = work.connected(uid)?;
+    // Root and whoever runs this could end it as well.
+    let _connected = if may_reach_outside { None } else { Some(work.connected(uid)?) };
     stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     let request: Request = receive(stream, REQUEST_BYTES_MAX)?;
     if request.protocol != PROTOCOL {

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 /// What fuser serves, each request for itself.
 pub(super) struct Domains(pub(super) Served);
 
-fn domain(request: &str, serve: impl FnOnce()) {
+pub(super) fn domain(request: &str, serve: impl FnOnce()) {
     if let Err(what) = crate::fault::contained(serve) {
         log::error!("a fault in pitfs ended a request, {request}: {what}");
     }
