@@ -199,6 +199,60 @@ fn a_suid_file_is_nobody_elses_while_it_is_brought_in() {
     );
 }
 
+/// A directory that is there gets nothing that those could see who could look into it before.
+#[test]
+fn a_directory_is_closed_before_what_was_closed_comes_into_it() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = mounted("allow_other");
+    let (closed, out) = (mounted.live().join("closed"), mounted.dir.path().join("out"));
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    for i in 0..300 {
+        fs::write(closed.join(format!("{i}")), vec![1; 100_000]).unwrap();
+    }
+    mounted.ok(["snap", "s"]);
+    // Outside, and in live: by copying out, by bringing back, by a sync.
+    let commands: [(PathBuf, Vec<std::ffi::OsString>); 3] = [
+        (
+            out.join("closed"),
+            vec!["restore".into(), "s".into(), "--overwrite".into(), "--to".into(), out.clone().into_os_string()],
+        ),
+        (closed.clone(), vec!["restore".into(), "s".into(), "closed".into()]),
+        (closed.clone(), vec!["sync".into()]),
+    ];
+    for (target, command) in commands {
+        fs::remove_dir_all(&target).unwrap_or_default();
+        fs::create_dir_all(&target).unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
+        if command[0] == "sync" {
+            // Its own mount is nothing to bring in: a copy of it is.
+            let source = mounted.dir.path().join("source");
+            assert!(
+                Command::new("cp").arg("-a").args([&mounted.snap().join("s"), &source]).status().unwrap().success()
+            );
+            let mut sync =
+                mounted.command([OsStr::new("sync"), source.as_os_str()]).stdout(Stdio::null()).spawn().unwrap();
+            watch(&target, &mut sync);
+            continue;
+        }
+        let mut command = mounted.command(command).stdout(Stdio::null()).spawn().unwrap();
+        watch(&target, &mut command);
+    }
+}
+
+/// Nothing is in a directory, at any time, while others can look into it.
+fn watch(target: &Path, command: &mut std::process::Child) {
+    while command.try_wait().unwrap().is_none() {
+        let has_any = target.join("0").exists() || target.join("299").exists();
+        let mode = fs::metadata(target).unwrap().mode() & 0o7777;
+        assert!(!has_any || mode == 0o700, "{mode:o}");
+    }
+    assert!(command.wait().unwrap().success());
+    assert_eq!((fs::metadata(target).unwrap().mode() & 0o7777, fs::read_dir(target).unwrap().count()), (0o700, 300));
+}
+
 /// Files of a store's directory: names that every command touches.
 const FILES: [&str; 7] = ["store", "lock", "meta.redb", "volume.0", "journal", "reserve", "log"];
 

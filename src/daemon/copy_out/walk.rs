@@ -10,6 +10,7 @@ use crate::tree::{Entry, Inode, Kind};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, Mode};
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
 use std::time::Duration;
@@ -239,7 +240,7 @@ impl Walk<'_> {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(name);
-        if let Err(error) = self.make_directory(name) {
+        if let Err(error) = self.make_directory(inode, name) {
             self.numbered += 1;
             self.putter.tally.count(self.numbered, &self.path, Err(error));
             self.path.truncate(before);
@@ -251,7 +252,7 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    fn make_directory(&mut self, name: &[u8]) -> Result<()> {
+    fn make_directory(&mut self, inode: InodeNo, name: &[u8]) -> Result<()> {
         let making = making_directory;
         let here = self.descent.here().map_err(making)?;
         // Nobody else looks into it before it has its own mode.
@@ -267,8 +268,24 @@ impl Walk<'_> {
             Err(errno) => return Err(making(errno.into())),
         };
         self.descent.enter(name).map_err(making)?;
-        if is_new {
-            Handle::Path(path_of(self.descent.here().map_err(making)?)).drop_default_list();
+        let entered = self.descent.here().map_err(making)?;
+        match is_new {
+            true => Handle::Path(path_of(entered)).drop_default_list(),
+            false => self.narrow(inode, entered)?,
+        }
+        Ok(())
+    }
+
+    /// What comes into a directory that is there is not for those who could enter it only as it is now. Whose it is not, to be
+    /// changed, is said when it gets its attributes.
+    fn narrow(&self, inode: InodeNo, entered: &Arc<OwnedFd>) -> Result<()> {
+        let wanted = self.putter.tree.inode(inode, self.putter.moment)?.permissions();
+        let found = rustix::fs::statat(entered, c"", AtFlags::EMPTY_PATH);
+        let now = found.map_err(|errno| making_directory(errno.into()))?.st_mode & 0o7777;
+        // What it is for files that others make stays.
+        let narrowed = now & (wanted | 0o7000);
+        if narrowed != now {
+            let _said_later = rustix::fs::chmod(path_of(entered), Mode::from(narrowed));
         }
         Ok(())
     }
