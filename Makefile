@@ -22,7 +22,7 @@ BIN = $(TARGET_DIR)$(addprefix /,$(CARGO_BUILD_TARGET))/release/pitfs
 OPTIMIZED = --config 'profile.dev.package.pitfs.opt-level=1'
 
 .DEFAULT_GOAL := help
-.PHONY: help build symbols run stop check test power faults fuzz mutate soak conformance bench needs needs-test man install uninstall clean
+.PHONY: help build symbols run stop check test power faults fuzz mutate deny soak conformance bench needs needs-test man install uninstall clean
 
 help:
 	@echo 'make build    a release binary, $(BIN)'
@@ -33,6 +33,7 @@ help:
 	@echo 'make faults   each kind of fault of a disk FAULTS=$(FAULTS) times'
 	@echo 'make fuzz     hostile bytes for everything that is decoded, SECONDS=$(SECONDS) for each'
 	@echo 'make mutate   stores and archives that were damaged or prepared, with commands and a mount on each, for SECONDS=$(SECONDS)'
+	@echo 'make deny     licences, versions and sources of what is built in'
 	@echo 'make soak     load for MINUTES=$(MINUTES), watched for what grows'
 	@echo 'make conformance  public test suites and real programs over pitfs, compared with ext4; 20 minutes, best as root'
 	@echo 'make bench    pitfs beside ext4, btrfs and backup programs; an hour, best as root. PARTS="files sync" for a part,'
@@ -85,6 +86,13 @@ fuzz: needs
 # With overflow checks, as all tests. PITFS_SEED=n begins elsewhere.
 mutate: needs
 	PITFS_MUTATE_SECONDS=$(SECONDS) $(CARGO) test $(OPTIMIZED) --locked --test mutate -- --nocapture
+
+# Licences, versions and sources of what pitfs is built from, as deny.toml has them; what is known to be wrong with any of it, where
+# there is a database of that. `make check` looks at the licences by itself.
+deny:
+	@command -v cargo-deny >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check licenses bans sources
+	@$(CARGO) deny check --disable-fetch advisories || echo 'make deny: no database of advisories is here, or it names what is above'
 
 soak: needs
 	PITFS_MINUTES=$(MINUTES) $(CARGO) test $(OPTIMIZED) --locked --test soak -- --ignored --nocapture

@@ -301,3 +301,47 @@ fn no_layer_calls_up() {
         }
     }
 }
+
+/// Whether one of the licences that an expression offers is among those that are taken.
+fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    let expression = expression.replace('/', " OR ");
+    // An AND of the outermost level asks for each side, with ORs in brackets.
+    let of = |part: &str| {
+        let part = part.trim().trim_start_matches('(').trim_end_matches(')');
+        part.split(" OR ").any(|licence| allowed.contains(licence.trim()))
+    };
+    match expression.contains(" AND ") {
+        true => expression.split(" AND ").all(of),
+        false => of(&expression),
+    }
+}
+
+#[test]
+fn what_is_built_in_has_licences_that_are_taken() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let deny = read("deny.toml");
+    let (_, list) = deny.split_once("allow = [").unwrap();
+    let (list, _) = list.split_once(']').unwrap();
+    let allowed: BTreeSet<String> = list.split('"').skip(1).step_by(2).map(str::to_string).collect();
+    assert!(is_allowed("(MIT OR Apache-2.0) AND Unicode-3.0", &allowed) && !is_allowed("MIT AND GPL-3.0", &allowed));
+    let packages = metadata["packages"].as_array().unwrap();
+    assert!(packages.len() > 20);
+    for package in packages {
+        let licence = package["license"].as_str().unwrap_or("none that is named");
+        assert!(is_allowed(licence, &allowed), "{} has {licence}", package["name"]);
+    }
+}
