@@ -15,7 +15,7 @@ mod shorten;
 
 pub use catalog::{Archive, Broken, Holds, Survey, file_name, lock, not_there};
 pub use increment::{Entries, Entry, Header, LEVEL, Mark, Place, Reader, Summary, Value, Writer, before_ids};
-pub use index::{IndexEntry, Tell, remove_index};
+pub use index::{IndexEntry, Tell, has_index, remove_index};
 pub use join::TakenIn;
 pub use label::Label;
 pub use leftover::Leftover;

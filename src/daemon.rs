@@ -77,7 +77,7 @@ impl Daemon {
     pub fn create(path: &Path, options: &CreateOptions) -> Result<()> {
         let made = identity::prepare_directory(path)?;
         let make = || {
-            let lock = Lock::take(&identity::open_directory(path)?, &Use::Command)?;
+            let lock = Lock::take(&made.directory, &Use::Command)?;
             Tree::create(Arc::new(DiskDir::of(lock.directory().clone())), options)?;
             identity::write(lock.directory())
         };

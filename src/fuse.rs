@@ -74,6 +74,8 @@ pub struct FileSystem {
     /// Hidden directories that were removed, and when.
     removed: Mutex<HashMap<Virtual, Instant>>,
     aside: Aside,
+    /// Tells the kernel what it did not ask for.
+    telling: Aside,
     /// What the kernel is told through, when it is mounted.
     notify: Arc<OnceLock<Notify>>,
     /// Owner of the mount root: whoever runs the daemon.
@@ -98,6 +100,7 @@ impl FileSystem {
             beside: Beside::default(),
             removed: Mutex::default(),
             aside: Aside::default(),
+            telling: Aside::default(),
             notify: Arc::default(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),

@@ -340,3 +340,72 @@ fn a_panic_in_the_middle_of_a_change_stops_the_store() {
     assert_eq!(tree.device().look().unwrap().meta().get::<u8>(Table::State, b"half").unwrap(), None);
     assert!(tree.lookup(ROOT, b"file", Moment::Live).is_ok(), "what is there can be read");
 }
+
+/// Work on what no inode and no epoch is would be looked for again and again.
+#[test]
+fn work_with_a_number_that_nothing_has_is_damage() {
+    for (kind, number) in [(0u8, 1u64 << 40), (0, u64::MAX), (1, u64::MAX), (1, u32::MAX.into())] {
+        let mounted = sample();
+        {
+            let records = Records::of(&mounted.store());
+            let key = [&0u32.to_be_bytes()[..], &[kind], &number.to_be_bytes()].concat();
+            records.put(Table::Orphan, &key, &[], &ByteBuf::new());
+        }
+        for args in [&["list"][..], &["status"], &["check"]] {
+            ends(&mounted, args);
+        }
+    }
+}
+
+/// An inode that no file can be, and one that cannot be read, cost no other file of the directory.
+#[test]
+fn what_one_name_leads_to_costs_no_other_name() {
+    let change: [fn(&mut Inode); 3] =
+        [|inode| inode.size = u64::MAX, |inode| inode.size = 1 << 62, |inode| inode.size = 1 << 63];
+    for change in change {
+        let mounted = sample();
+        let source = mounted.dir.path().join("source");
+        (0..20).for_each(|i| fs::write(source.join(format!("beside {i}")), "1").unwrap());
+        mounted.ok(["sync", source.to_str().unwrap()]);
+        {
+            let records = Records::of(&mounted.store());
+            let (key, value, mut inode) = records.file();
+            change(&mut inode);
+            records.put(Table::Inode, &key, &value[..5], &inode);
+        }
+        assert_eq!(ends(&mounted, &["check"]).0, 1);
+        let to = mounted.dir.path().join("to");
+        let (status, said) = ends(&mounted, &["restore", "live", "--to", to.to_str().unwrap()]);
+        assert!(status == 1 && said.contains("damaged"), "{said}");
+        let found = fs::read_dir(&to).unwrap().count() + fs::read_dir(to.join("directory")).unwrap().count();
+        // All but one of the root's files, the directory and the one in it.
+        assert_eq!(found, 22, "{said}");
+        ends(&mounted, &["restore", "live", "--dry-run", "--to", mounted.dir.path().join("other").to_str().unwrap()]);
+    }
+}
+
+/// A directory that is found in itself is walked through once.
+#[test]
+fn a_directory_that_contains_itself_ends() {
+    let mounted = sample();
+    {
+        let records = Records::of(&mounted.store());
+        let directory = records.all(Table::Inode).into_iter().find_map(|(key, value)| {
+            let inode: Inode = rmp_serde::from_slice(&value[5..]).ok()?;
+            let number = u64::from_be_bytes(key[4..12].try_into().unwrap());
+            (inode.mode >> 12 == 4 && number != ROOT).then_some((number, value[..5].to_vec()))
+        });
+        let (number, birth) = directory.unwrap();
+        let hash = xxh3_64_with_seed(b"loop", records.seed) >> 1;
+        let key = [&0u32.to_be_bytes()[..], &number.to_be_bytes(), &hash.to_be_bytes(), b"loop"].concat();
+        records.put(Table::Dirent, &key, &birth, &(number, 4u8));
+        records.put(Table::Dirent, &records.entry_key(b"self", false), &birth, &(ROOT, 4u8));
+    }
+    let to = mounted.dir.path().join("to");
+    let (status, said) = ends(&mounted, &["restore", "live", "--to", to.to_str().unwrap()]);
+    assert!(status == 1 && said.contains("contains itself"), "{said}");
+    assert_eq!(fs::read(to.join("directory/other")).unwrap(), b"content");
+    let other = mounted.dir.path().join("other");
+    let (_, said) = ends(&mounted, &["restore", "live", "--dry-run", "--to", other.to_str().unwrap()]);
+    assert!(said.contains("contains itself"), "{said}");
+}

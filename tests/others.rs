@@ -403,8 +403,7 @@ fn nobody_else_answers_for_a_daemon() {
     fs::set_permissions(mounted.store(), fs::Permissions::from_mode(0o777)).unwrap();
     let socket = mounted.store().join("control");
     let script = format!(
-        "exec python3 -c 'import socket; s=socket.socket(socket.AF_UNIX); s.bind(\"{0}\"); s.listen(); c=s.accept()[0]; \
-         c.recv(1000)'",
+        "exec python3 -c 'import socket; s=socket.socket(socket.AF_UNIX); s.bind(\"{0}\"); s.listen()\nwhile 1: s.accept()[0].recv(1000)'",
         socket.display()
     );
     let mut other = Command::new("sh").arg("-c").arg(script).uid(STRANGER).gid(STRANGER).spawn().unwrap();
@@ -412,9 +411,63 @@ fn nobody_else_answers_for_a_daemon() {
     std::thread::sleep(std::time::Duration::from_millis(100));
     let said = mounted.fails(1, ["list"]);
     assert!(said.contains("user 65534") && said.contains("answers"), "{said}");
+    // Nor does the directory's owner for root, who has not said that he trusts him.
+    chown(mounted.store(), Some(STRANGER), None).unwrap();
+    let said = mounted.fails(1, ["list"]);
+    assert!(said.contains("could answer anything") && said.contains("--trust-owner"), "{said}");
     other.kill().unwrap();
     other.wait().unwrap();
     mounted.ok(["list"]);
+}
+
+/// What lies in an archive's directory is for whoever makes the archive.
+#[test]
+fn an_archive_takes_nobodys_file_and_gives_nobody_its_own() {
+    let mounted = Mounted::unmounted();
+    let archive = mounted.dir.path().join("archive");
+    fs::create_dir(&archive).unwrap();
+    fs::write(archive.join("index"), "precious").unwrap();
+    let said = mounted.fails(1, [OsStr::new("roll"), OsStr::new("--archive"), archive.as_os_str()]);
+    assert!(said.contains("as an archive's index is"), "{said}");
+    assert_eq!(fs::read(archive.join("index")).unwrap(), b"precious");
+    assert_eq!(fs::read_dir(&archive).unwrap().count(), 1);
+    fs::remove_file(archive.join("index")).unwrap();
+    if is_root() {
+        chown(&archive, Some(OWNER), None).unwrap();
+    }
+    mounted.ok([OsStr::new("roll"), OsStr::new("--archive"), archive.as_os_str()]);
+    mounted.ok(["roll"]);
+    for entry in fs::read_dir(&archive).unwrap() {
+        let found = entry.unwrap().metadata().unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (rustix::process::geteuid().as_raw(), 0o600));
+    }
+}
+
+/// What is made in `.snap` is made in the directory above: by nobody whom its list keeps out.
+#[test]
+fn a_list_keeps_out_of_what_is_hidden_as_well() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = mounted("allow_other");
+    let directory = mounted.live().join("d");
+    fs::create_dir(&directory).unwrap();
+    chown(&directory, Some(0), Some(GROUP)).unwrap();
+    mounted.ok(["snap", "one"]);
+    // The owner's group may only look, and OWNER may write, so that the mode shows a group that may.
+    let mut list = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in
+        [(1u16, 7u16, u32::MAX), (2, 7, OWNER), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)]
+    {
+        list.extend([&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat());
+    }
+    rustix::fs::setxattr(&directory, "system.posix_acl_access", &list, rustix::fs::XattrFlags::empty()).unwrap();
+    assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o775);
+    for place in ["x", ".snap/x"] {
+        let made = as_user(STRANGER, GROUP, &format!("mkdir '{}'", directory.join(place).display()));
+        assert!(!made.status.success(), "{place}");
+    }
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
 }
 
 /// A store says where its archive is. That counts for its owner, and for nobody who only looks into it.

@@ -351,6 +351,28 @@ fn nothing_outside_is_in_the_store_or_its_mount() {
 }
 
 #[test]
+fn a_way_through_the_mount_and_out_again_is_outside() {
+    if !can_mount() {
+        return eprintln!("not run: needs /dev/fuse");
+    }
+    let mounted = Mounted::new();
+    fs::write(mounted.live().join("f"), "1").unwrap();
+    let inside = |directory: &Path, args: &[&str]| {
+        let output = mounted.command(args).current_dir(directory).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(inside(&mounted.snap(), &["roll", "--archive", "../archive"]), (Some(0), String::new()));
+    assert_eq!(inside(&mounted.live(), &["archive", "verify", "../../archive"]).0, Some(0));
+    assert!(mounted.dir.path().join("archive/archive").exists());
+    // Nothing is above what is not there.
+    for path in ["no/../live/x", "no/../../store/x"] {
+        let (status, said) = inside(&mounted.snap(), &["archive", "attach", path]);
+        assert!(status == Some(1) && said.contains("No such file"), "{path}: {said}");
+    }
+    assert!(!mounted.live().join("x").exists() && !mounted.store().join("x").exists());
+}
+
+#[test]
 fn what_belongs_to_the_store_is_left_out_of_a_sync_and_said() {
     for (mounted, is_mounted) in Mounted::unmounted_and_mounted() {
         let source = mounted.dir.path().to_path_buf();

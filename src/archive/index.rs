@@ -25,6 +25,8 @@ const FILE: &str = "index";
 const ADDING: &[u8] = b"adding";
 /// Records that one commit takes.
 const BATCH: usize = 50_000;
+/// And their bytes: what an increment from elsewhere has may be very long.
+const BATCH_BYTES: usize = 16 << 20;
 
 /// Makes an entry of the index out of an entry of an increment.
 pub type IndexEntry = fn(&Header, &Entry) -> Pair;
@@ -214,7 +216,7 @@ impl Index {
         for entry in reader.entries() {
             let (key, value) = (self.entry)(&increment.header, &entry?);
             overlay.put(Table::Preimage, &key, value);
-            if overlay.len() >= BATCH {
+            if overlay.len() >= BATCH || overlay.bytes() >= BATCH_BYTES {
                 overlay.put(Table::State, ADDING, increment.name().into_bytes());
                 self.kv.read().commit(&std::mem::take(&mut overlay))?;
                 tell(0)?;
@@ -244,7 +246,7 @@ impl Index {
         for entry in reader.entries() {
             let (key, _) = (self.entry)(&increment.header, &entry?);
             overlay.remove(Table::Preimage, &key);
-            if overlay.len() >= BATCH {
+            if overlay.len() >= BATCH || overlay.bytes() >= BATCH_BYTES {
                 self.kv.read().commit(&std::mem::take(&mut overlay))?;
             }
         }
@@ -331,6 +333,18 @@ fn open_aside(directory: &Path) -> Result<Kv> {
 fn scratch(directory: &Path, below: Option<&Path>) -> Result<Arc<ScratchMedia>> {
     let media = ScratchMedia::over(below);
     media.map(Arc::new).map_err(|error| failed("making a temporary index of", directory, error))
+}
+
+/// Whether something has the name that an index has.
+pub fn has_index(directory: &Path) -> Result<bool> {
+    let path = directory.join(FILE);
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => Err(failed("looking at", &path, error)),
+    }
 }
 
 /// Removes the index of a directory; it is made anew when it is needed.

@@ -111,11 +111,13 @@ pub fn table(rows: &[Vec<String>]) -> String {
     let below = |column: usize| rows.iter().skip(1).filter_map(move |row| row.get(column));
     let has_number = |column| below(column).all(|cell| cell.is_empty() || is_amount(cell));
     let is_number: Vec<bool> = (0..columns).map(|column| column > 0 && has_number(column)).collect();
+    // Formatting takes no width beyond 65,535.
+    let padding = |cell: &str, width: usize| " ".repeat(width - cell.chars().count());
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().enumerate().map(|(column, cell)| match is_number[column] {
-            false => format!("{cell:<width$}", width = widths[column]),
-            true => format!("{cell:>width$}", width = widths[column]),
+            false => cell.to_string() + &padding(cell, widths[column]),
+            true => padding(cell, widths[column]) + cell,
         });
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
@@ -174,6 +176,16 @@ impl Display {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cells_of_any_length_are_in_columns() {
+        let long = "x".repeat(70_000);
+        let rows = [vec!["a".to_string(), long.clone(), "c".to_string()], vec!["b".into(), "1".into(), "d".into()]];
+        let text = table(&rows);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("a  xx") && lines[0].ends_with("x  c") && lines[1].ends_with("  d"));
+        assert_eq!(lines[0].len(), lines[1].len());
+    }
 
     #[test]
     fn sizes_are_short_and_true() {

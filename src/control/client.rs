@@ -2,13 +2,15 @@
 
 use super::server::socket_in;
 use super::{Answer, PROTOCOL, REPLY_BYTES_MAX, Reply, Request, SOCKET, Verb, receive, send, serve};
-use crate::daemon::{Daemon, OnProgress, Patience, is_dead};
+use crate::daemon::{Daemon, OnProgress, Patience, is_dead, trusts_owners};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{BASE_XATTR, STORE_XATTR};
 use crate::media::Directory;
 use crate::shown::shown_file;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::fs::FileType;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use serde_bytes::ByteBuf;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -130,7 +132,7 @@ fn connect(store: &Path) -> Result<Option<UnixStream>> {
     if directory.kind(SOCKET).map_err(opening)? != Some(FileType::Socket) {
         return Ok(None);
     }
-    match UnixStream::connect(socket_in(&directory)) {
+    match connected(&socket_in(&directory)) {
         Ok(stream) => check_daemon(&directory, &stream).map(|()| Some(stream)),
         // Left over from a daemon that was killed.
         Err(error) if matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound) => {
@@ -144,17 +146,37 @@ fn connect(store: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
+/// Connects, but does not wait long for a daemon that accepts nobody.
+fn connected(path: &Path) -> std::io::Result<UnixStream> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(CONNECTING))?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Err(Errno::AGAIN) => return Err(std::io::Error::other("the daemon takes no connections")),
+        connected => connected?,
+    }
+    set_socket_timeout(&socket, Timeout::Send, None)?;
+    Ok(socket.into())
+}
+
 /// Who answers has to be root, this user, or the store's owner: anybody may have made a socket in a directory that he may
 /// write to.
 fn check_daemon(directory: &Directory, stream: &UnixStream) -> Result<()> {
     let daemon = getsockopt(stream, PeerCredentials).map_err(std::io::Error::from)?.uid();
-    if [0, rustix::process::geteuid().as_raw(), directory.owner()].contains(&daemon) {
+    let us = rustix::process::geteuid();
+    if daemon == 0 || daemon == us.as_raw() {
         return Ok(());
     }
-    let text = format!(
-        "user {daemon}, to whom the store {} does not belong, answers at its control socket",
-        shown_file(directory.path())
-    );
+    let shown = shown_file(directory.path());
+    let text = match (daemon == directory.owner(), us.is_root() && !trusts_owners()) {
+        (true, false) => return Ok(()),
+        (true, true) => format!(
+            "user {daemon} has the store {shown} mounted and could answer anything: work on it as that user or, if you trust him as \
+             yourself, with --trust-owner"
+        ),
+        (false, _) => {
+            format!("user {daemon}, to whom the store {shown} does not belong, answers at its control socket")
+        }
+    };
     Err(Error::Refused(Errno::PERM, text))
 }
 
@@ -206,6 +228,8 @@ fn ask_daemon(
     }
 }
 
+/// How long connecting may take.
+const CONNECTING: Duration = Duration::from_secs(10);
 /// After this it is said what is waited for.
 const SILENCE: Duration = Duration::from_secs(3);
 

@@ -11,7 +11,7 @@
 use super::roll::check_continues;
 use super::{Daemon, OnProgress, Progress, host};
 use crate::archive::{
-    Archive, Broken, Increment, Label, Leftover, Mark, Reach, Survey, before_ids, check_writable, not_there,
+    Archive, Broken, Increment, Label, Leftover, Mark, Reach, Survey, before_ids, check_writable, has_index, not_there,
     remove_index,
 };
 use crate::clock::Timestamp;
@@ -200,6 +200,14 @@ impl Daemon {
                 shown_file(&foreign.path)
             );
             return Err(refused(Errno::INVAL, text));
+        }
+        // What begins an archive makes its index, and takes nobody's file for that.
+        if increments.is_empty() && attached.is_none_or(|attached| attached.anchor.is_none()) && has_index(directory)? {
+            let text = format!(
+                "{shown} has a file that is called as an archive's index is, and no archive: choose another directory, or move that \
+                 file away"
+            );
+            return Err(refused(Errno::EXIST, text));
         }
         let archive = match (increments.is_empty(), attached) {
             // Without a label it is of format 3, or the label was lost.

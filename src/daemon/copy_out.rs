@@ -90,6 +90,7 @@ impl Daemon {
             further: Vec::new(),
             directories: Vec::new(),
             visits: HashMap::new(),
+            way: vec![root],
             progress,
         };
         let paths = apart(&options.paths);

@@ -5,7 +5,7 @@ use crate::media::{Directory, DiskDir, MediaDir};
 use crate::shown::shown_file;
 use rustix::fs::FileType;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,25 +21,30 @@ const FIRST_LINE: &str = "pitfs store";
 /// Files that an interrupted `create` can leave behind.
 const OWN_FILES: &[&str] = &["lock", "meta.redb", "volume.0", "journal", "reserve", "store.new"];
 
-/// What `create` made itself, to be removed if it fails.
+/// The directory in which `create` makes a store, and what is to go if that fails.
 pub(super) struct Made {
-    path: PathBuf,
-    directory: bool,
+    pub directory: Arc<Directory>,
+    /// It was made as well.
+    is_new: bool,
 }
 
 impl Made {
     pub(super) fn undo(&self) {
-        for name in OWN_FILES {
-            if let Err(error) = std::fs::remove_file(self.path.join(name))
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                log::warn!("{} stays behind: {error}", shown_file(&self.path.join(name)));
-            }
-        }
-        if self.directory
-            && let Err(error) = std::fs::remove_dir(&self.path)
+        let path = self.directory.path();
+        self.remove_files();
+        if self.is_new
+            && let Err(error) = std::fs::remove_dir(path)
         {
-            log::warn!("{} stays behind: {error}", shown_file(&self.path));
+            log::warn!("{} stays behind: {error}", shown_file(path));
+        }
+    }
+
+    /// Of this directory, whatever its path leads to by now.
+    fn remove_files(&self) {
+        for name in OWN_FILES {
+            if let Err(error) = self.directory.remove(name) {
+                log::warn!("{} stays behind: {error}", shown_file(&self.directory.path().join(name)));
+            }
         }
     }
 }
@@ -47,40 +52,40 @@ impl Made {
 /// Makes sure that the directory is there and has nothing in it that is not ours.
 pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
     let shown = shown_file(path);
-    match std::fs::read_dir(path) {
-        // Before what else is there, such as the log of a daemon.
-        Ok(_) if path.join(IDENTITY).symlink_metadata().is_ok() => Err(Error::Refused(
-            Errno::EXIST,
-            format!(
-                "{shown} is a store already; choose another directory, or bring files into it with `pitfs -s {shown} sync SRC`"
-            ),
-        )),
-        Ok(entries) => {
-            for entry in entries {
-                let name = entry.map_err(|error| Error::media(format!("listing {shown}"), error))?.file_name();
-                if !OWN_FILES.iter().any(|own| name == *own) {
-                    return Err(Error::Refused(
-                        Errno::NOTEMPTY,
-                        format!(
-                            "{shown} is not empty (it has {}); a store needs a directory of its own",
-                            shown_file(name.as_ref())
-                        ),
-                    ));
-                }
-            }
-            let made = Made { path: path.to_path_buf(), directory: false };
-            made.undo();
-            Ok(made)
-        }
+    let listing = |error| Error::media(format!("listing {shown}"), error);
+    let is_new = match path.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             std::fs::create_dir_all(path).map_err(|error| Error::media(format!("making {shown}"), error))?;
-            Ok(Made { path: path.to_path_buf(), directory: true })
+            true
         }
+        _ => false,
+    };
+    let directory = match path.canonicalize().and_then(|path| Directory::open(&path)) {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            Err(Error::Refused(Errno::NOTDIR, format!("{shown} is not a directory; a store needs one of its own")))
+            let text = format!("{shown} is not a directory; a store needs one of its own");
+            return Err(Error::Refused(Errno::NOTDIR, text));
         }
-        Err(error) => Err(Error::media(format!("listing {shown}"), error)),
+        opened => opened.map_err(listing)?,
+    };
+    // Before what else is there, such as the log of a daemon.
+    if directory.look(IDENTITY).map_err(listing)?.is_some() {
+        let text = format!(
+            "{shown} is a store already; choose another directory, or bring files into it with `pitfs -s {shown} sync SRC`"
+        );
+        return Err(Error::Refused(Errno::EXIST, text));
     }
+    for name in directory.names().map_err(listing)? {
+        if !OWN_FILES.iter().any(|own| name == *own) {
+            let text = format!(
+                "{shown} is not empty (it has {}); a store needs a directory of its own",
+                shown_file(name.as_ref())
+            );
+            return Err(Error::Refused(Errno::NOTEMPTY, text));
+        }
+    }
+    let made = Made { directory: Arc::new(of_whoever_runs_this(directory)), is_new };
+    made.remove_files();
+    Ok(made)
 }
 
 /// Makes the directory a store. The last step of `create`.
@@ -160,11 +165,9 @@ pub(super) fn is_own(directory: &Directory) -> bool {
 pub(super) fn open_directory(path: &Path) -> Result<Arc<Directory>> {
     let opened = path.canonicalize().and_then(|path| Directory::open(&path));
     let directory = opened.map_err(|error| explain_missing(path, error))?;
-    if !rustix::process::geteuid().is_root() || trusts_owners() {
-        return Ok(Arc::new(directory));
-    }
+    let is_of_anybody = !rustix::process::geteuid().is_root() || trusts_owners();
     match directory.look(IDENTITY) {
-        Ok(Some((_, owner))) if owner != 0 => {
+        Ok(Some((_, owner))) if owner != 0 && !is_of_anybody => {
             let shown = shown_file(path);
             let text = format!(
                 "the store {shown} belongs to user {owner}, who could have root read or change by it what is not his: work on it as \
@@ -172,8 +175,16 @@ pub(super) fn open_directory(path: &Path) -> Result<Arc<Directory>> {
             );
             Err(Error::Refused(Errno::PERM, text))
         }
-        // Others may have the directory, but none of the files in it.
-        _ => Ok(Arc::new(directory.only_of(0))),
+        _ => Ok(Arc::new(of_whoever_runs_this(directory))),
+    }
+}
+
+/// Of a store that root works on without trusting anybody, others may have the directory, but none of the files in it.
+fn of_whoever_runs_this(directory: Directory) -> Directory {
+    match (rustix::process::geteuid().is_root(), trusts_owners()) {
+        (true, false) => directory.only_of(0),
+        (true, true) => directory.giving(),
+        (false, _) => directory,
     }
 }
 
@@ -251,4 +262,25 @@ pub(super) fn read_identity(directory: &Directory) -> Result<Identity> {
     }
     let step = lines.next().and_then(|line| Step::LINES.iter().find(|(_, known)| *known == line));
     Ok(Identity { format, step: step.map_or(Step::None, |(step, _)| *step) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever has the directory above can put another one in its place while a store is made.
+    #[test]
+    fn what_failed_is_undone_in_the_directory_that_was_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let (new, other) = (dir.path().join("new"), dir.path().join("other"));
+        std::fs::create_dir(&other).unwrap();
+        OWN_FILES.iter().for_each(|name| std::fs::write(other.join(name), "precious").unwrap());
+        let made = prepare_directory(&new).unwrap();
+        made.directory.make_file("meta.redb").unwrap();
+        std::fs::rename(&new, dir.path().join("aside")).unwrap();
+        std::os::unix::fs::symlink(&other, &new).unwrap();
+        made.undo();
+        OWN_FILES.iter().for_each(|name| assert_eq!(std::fs::read(other.join(name)).unwrap(), b"precious"));
+        assert_eq!(std::fs::read_dir(dir.path().join("aside")).unwrap().count(), 0);
+    }
 }

@@ -14,6 +14,9 @@ use std::path::{Component, Path, PathBuf};
 /// Links that a path may lead through, as in the kernel.
 const LINKS_MAX: usize = 40;
 
+const IN_MOUNT: &str = "lies in the mount of this store, where cp copies without copying data";
+const IN_STORE: &str = "lies in the store's own directory";
+
 /// What of the tree of files belongs to a store.
 struct Own {
     /// Device and inode number of its directory, which may be seen elsewhere as well.
@@ -28,30 +31,22 @@ impl Own {
         Own { store, mount_points }
     }
 
-    /// What is at a place that may be looked at, if anything is.
-    fn look_at(&self, at: &Path, given: &Path) -> Result<Option<Metadata>> {
-        let shown = || shown_file(given);
-        let refused = |why| Err(Error::Refused(Errno::INVAL, format!("{} {why}; choose another directory", shown())));
-        if self.mount_points.iter().any(|mount_point| mount_point == at) {
-            return refused("lies in the mount of this store, where cp copies without copying data");
-        }
-        let found = match at.symlink_metadata() {
-            Ok(found) => found,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::media(format!("looking at {}", shown()), error)),
-        };
-        match self.store == Some((found.dev(), found.ino())) {
-            true => refused("lies in the store's own directory"),
-            false => Ok(Some(found)),
+    /// What a place lies in, if it is ours: where that begins, and what it is. A mount is not looked at.
+    fn begins(&self, at: &Path, found: Option<&Metadata>) -> Option<&'static str> {
+        let is_store = |found: &Metadata| self.store == Some((found.dev(), found.ino()));
+        match found {
+            None => self.mount_points.iter().any(|mount_point| mount_point == at).then_some(IN_MOUNT),
+            Some(found) => is_store(found).then_some(IN_STORE),
         }
     }
 
-    /// Where a path leads to, without links, as far as it is there.
+    /// Where a path leads to, without links, as far as it is there. It may lead through what is ours and out again.
     fn resolve(&self, given: &Path) -> Result<PathBuf> {
         let of_given = |error| Error::media(format!("looking at {}", shown_file(given)), error);
         let mut at = PathBuf::from("/");
         let mut is_there = true;
         let mut links = 0;
+        let mut ours: Option<(PathBuf, &'static str)> = None;
         let mut names: VecDeque<OsString> = VecDeque::new();
         let push = |names: &mut VecDeque<OsString>, path: &Path| {
             for component in path.components().rev() {
@@ -65,15 +60,23 @@ impl Own {
         push(&mut names, given);
         while let Some(name) = names.pop_front() {
             if name == ".." {
+                if !is_there {
+                    return Err(of_given(rustix::io::Errno::NOENT.into()));
+                }
                 at.pop();
+            } else {
+                at.push(&name);
+            }
+            ours = ours.filter(|(begin, _)| at.starts_with(begin));
+            if name == ".." || !is_there || ours.as_ref().is_some_and(|(_, what)| *what == IN_MOUNT) {
                 continue;
             }
-            at.push(&name);
-            if !is_there {
+            if let Some(what) = self.begins(&at, None) {
+                ours = Some((at.clone(), what));
                 continue;
             }
-            match self.look_at(&at, given)? {
-                Some(found) if found.is_symlink() => {
+            match at.symlink_metadata() {
+                Ok(found) if found.is_symlink() => {
                     links += 1;
                     if links > LINKS_MAX {
                         return Err(of_given(rustix::io::Errno::LOOP.into()));
@@ -85,11 +88,18 @@ impl Own {
                     }
                     push(&mut names, &target);
                 }
-                Some(_) => {}
-                None => is_there = false,
+                Ok(found) => ours = ours.or(self.begins(&at, Some(&found)).map(|what| (at.clone(), what))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => is_there = false,
+                Err(error) => return Err(of_given(error)),
             }
         }
-        Ok(at)
+        match ours.filter(|(begin, _)| at.starts_with(begin)) {
+            Some((_, what)) => {
+                let text = format!("{} {what}; choose another directory", shown_file(given));
+                Err(Error::Refused(Errno::INVAL, text))
+            }
+            None => Ok(at),
+        }
     }
 }
 
@@ -155,9 +165,27 @@ mod tests {
         let own = Own { store: Some((store.dev(), store.ino())), mount_points: vec![root.join("shown")] };
         let found = |path: &str| own.resolve(&root.join(path)).map(|at| at.strip_prefix(&root).unwrap().to_path_buf());
         assert_eq!(found("to-b/up/./b").unwrap(), Path::new("a/b"));
-        assert_eq!(found("to-b/new/../other").unwrap(), Path::new("a/b/other"));
+        assert_eq!(found("to-b/../other").unwrap(), Path::new("a/other"));
+        // Ways that lead through what is ours and out again.
+        assert_eq!(found("shown/live/../../a/b").unwrap(), Path::new("a/b"));
+        assert_eq!(found("to-live/x/../../../new").unwrap(), Path::new("new"));
+        assert_eq!(found("store/inner/../../a").unwrap(), Path::new("a"));
+        assert_eq!(found("to-store/../../new").unwrap(), Path::new("new"));
+        // As in the kernel, nothing is above what is not there.
+        for missing in ["to-b/new/../other", "no/../shown/live/x", "no/../store/x"] {
+            assert!(found(missing).unwrap_err().to_string().contains("o such file"), "{missing}");
+        }
         assert_eq!(found("a/new/deep").unwrap(), Path::new("a/new/deep"));
-        for own in ["store", "store/inner/x", "shown", "shown/live/x", "to-live", "to-store/x", "shown/../a"] {
+        for own in [
+            "store",
+            "store/inner/x",
+            "shown",
+            "shown/live/x",
+            "to-live",
+            "to-store/x",
+            "a/../shown/x",
+            "shown/../store",
+        ] {
             assert_eq!(found(own).unwrap_err().errno(), Errno::INVAL, "{own}");
         }
         assert!(found("round").unwrap_err().to_string().contains("symbolic links"));

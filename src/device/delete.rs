@@ -39,8 +39,15 @@ pub(super) fn work_key(base: BaseId, kind: u8, number: u64) -> [u8; 13] {
 
 /// What work is about: an inode, an epoch or nothing, as its kind says.
 pub(super) fn work_number(key: &[u8]) -> Result<u64> {
+    let damaged = |what: &str| Error::corrupt("the table of work", format!("the key {} {what}", hex(key)));
     let number = key.get(5..).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
-    number.ok_or_else(|| Error::corrupt("the table of work", format!("the key {} has the wrong length", hex(key))))
+    let number = number.ok_or_else(|| damaged("has the wrong length"))?;
+    // What is masked away would be looked for under another key, and never be done.
+    let is_epoch = key.get(4) == Some(&SNAPSHOT);
+    match number == number_of(number) && !(is_epoch && number >= Epoch::MAX.into()) {
+        true => Ok(number),
+        false => Err(damaged("has a number that nothing can have")),
+    }
 }
 
 /// All work of a kind in a base.

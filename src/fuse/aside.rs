@@ -13,18 +13,28 @@ pub(super) struct Aside(Mutex<Option<Sender<Work>>>);
 impl Aside {
     /// Does something aside; where no thread can be had, at once.
     pub(super) fn run(&self, work: impl FnOnce() + Send + 'static) {
+        if let Some(work) = self.hand_over(Box::new(work)) {
+            work();
+        }
+    }
+
+    /// Does something aside, or, where no thread can be had, not at all: what waits for the kernel is nothing for threads that
+    /// it waits for.
+    pub(super) fn run_aside_only(&self, work: impl FnOnce() + Send + 'static) {
+        if self.hand_over(Box::new(work)).is_some() {
+            log::warn!("the kernel is not told of a change: no thread can be had");
+        }
+    }
+
+    /// The work, where nobody takes it.
+    fn hand_over(&self, work: Work) -> Option<Work> {
         let mut thread = self.0.lock();
         if thread.is_none() {
             *thread = begin();
         }
-        let work: Work = Box::new(work);
-        let refused = match &*thread {
+        match &*thread {
             Some(sender) => sender.send(work).err().map(|refused| refused.0),
             None => Some(work),
-        };
-        drop(thread);
-        if let Some(work) = refused {
-            work();
         }
     }
 }

@@ -80,8 +80,12 @@ impl FileSystem {
         // By a time that is new the kernel sees that it has to list it anew.
         let attr = FileAttr { mtime: Timestamp::now().into(), ..attr };
         let Some((directory, _)) = name_of(&Node::Virtual(node.clone())) else { return Ok(attr) };
-        let above = self.views.tree().inode(directory, Moment::Live)?;
-        Ok(FileAttr { perm: (above.permissions() & 0o777) as u16, uid: above.uid, gid: above.gid, ..attr })
+        let tree = self.views.tree();
+        let above = tree.inode(directory, Moment::Live)?;
+        // What a list grants, and to whom not, the mode of what has none cannot say: only the owner makes something then.
+        let has_list = tree.has_access_list(directory)?;
+        let permissions = above.permissions() & if has_list { 0o755 } else { 0o777 };
+        Ok(FileAttr { perm: permissions as u16, uid: above.uid, gid: above.gid, ..attr })
     }
 
     /// Takes a hidden directory away for a while; ENOENT if there is none.
@@ -148,7 +152,7 @@ impl FileSystem {
     /// Tells the kernel of an entry that it did not ask to be made. Not by a thread that serves requests.
     fn made_behind(&self, directory: InodeNo, name: &'static [u8]) {
         if let Some(notify) = self.notify.get().cloned() {
-            std::thread::spawn(move || notify.entry_changed(directory, name));
+            self.telling.run_aside_only(move || notify.entry_changed(directory, name));
         }
     }
 

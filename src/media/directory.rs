@@ -4,8 +4,10 @@
 //! file with one name that belongs to somebody who may have made it, and what is made is made new.
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode, RenameFlags, flock, openat, renameat_with};
+use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +40,8 @@ pub struct Directory {
     owner: u32,
     /// The only user whose files are opened, if it is to be one.
     only: Option<u32>,
+    /// What is made becomes the directory's owner's.
+    gives: bool,
 }
 
 impl Directory {
@@ -45,13 +49,30 @@ impl Directory {
     pub fn open(path: &Path) -> io::Result<Directory> {
         let file = open_directory(path)?;
         let owner = file.metadata()?.uid();
-        Ok(Directory { path: path.to_path_buf(), file, owner, only: None })
+        Ok(Directory { path: path.to_path_buf(), file, owner, only: None, gives: false })
     }
 
     /// Opens and makes files of one user only, whoever the directory belongs to. Else they may be its owner's, root's, or of
     /// whoever runs this.
     pub fn only_of(self, user: u32) -> Directory {
         Directory { only: Some(user), ..self }
+    }
+
+    /// Files that root makes become the directory's owner's: he is to be able to go on with them.
+    pub fn giving(self) -> Directory {
+        Directory { gives: true, ..self }
+    }
+
+    /// The names in it.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.file)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        Ok(names)
     }
 
     /// Where it was opened, for messages.
@@ -86,8 +107,7 @@ impl Directory {
     pub fn make_file(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(openat(&self.file, name, flags, Mode::from_raw_mode(MODE))?);
-        if rustix::process::geteuid().is_root() && self.owner != 0 && self.only.is_none() {
-            // Its owner is to be able to go on with it.
+        if self.gives && rustix::process::geteuid().is_root() && self.owner != 0 {
             std::os::unix::fs::fchown(&file, Some(self.owner), None)?;
         }
         Ok(file)
@@ -247,7 +267,9 @@ mod tests {
         std::os::unix::fs::chown(dir.path(), Some(65534), None).unwrap();
         let of_owner = Directory::open(dir.path()).unwrap();
         of_owner.open_file("f", Access::ReadWrite).unwrap();
-        assert_eq!(of_owner.make_file("new").unwrap().metadata().unwrap().uid(), 65534);
+        assert_eq!(of_owner.make_file("mine").unwrap().metadata().unwrap().uid(), 0);
+        let giving = Directory::open(dir.path()).unwrap().giving();
+        assert_eq!(giving.make_file("new").unwrap().metadata().unwrap().uid(), 65534);
         let of_root = Directory::open(dir.path()).unwrap().only_of(0);
         assert!(refused(&of_root, "new").contains("belongs to user 65534"));
         assert_eq!(of_root.make_file("newer").unwrap().metadata().unwrap().uid(), 0);

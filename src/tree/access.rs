@@ -35,6 +35,12 @@ impl Asker<'_> {
 }
 
 impl Tree {
+    /// Whether a live inode has an access list, which then says more than its mode.
+    pub fn has_access_list(&self, number: InodeNo) -> Result<bool> {
+        let look = self.device.look()?;
+        Ok(acl::load(&look, number, acl::ACCESS, Moment::Live)?.is_some())
+    }
+
     /// EACCES unless the asker may search each directory above one, as they were at a moment.
     pub fn check_way(&self, number: InodeNo, moment: Moment, asker: &Asker<'_>) -> Result<()> {
         let look = self.device.look()?;

@@ -3,6 +3,7 @@
 use crate::clock::Timestamp;
 use crate::device::{BaseId, InodeNo, Moment, State, Txn, base_of, in_base, inode_prefix, number_of};
 use crate::error::{Errno, Error, Result};
+use crate::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX};
 use crate::meta::{Table, is_name};
 use crate::shown::shown;
 use serde::{Deserialize, Serialize};
@@ -99,13 +100,18 @@ impl Inode {
 
     /// The record of an inode, if the name in it can be one; what has none yet, and the root, has an empty one.
     pub fn checked(self, number: InodeNo) -> Result<Inode> {
-        match self.name.is_empty() || is_name(&self.name) {
-            true => Ok(self),
-            false => {
-                let problem = format!("nothing can have its name \"{}\"", shown(&self.name));
-                Err(Error::corrupt(format!("inode {}", number_of(number)), problem))
-            }
-        }
+        let inline = self.inline.len() as u64;
+        let is_file = self.kind() == Kind::File;
+        let problem = if !self.name.is_empty() && !is_name(&self.name) {
+            format!("nothing can have its name \"{}\"", shown(&self.name))
+        } else if self.size > FILE_BYTES_MAX {
+            format!("nothing is {} bytes long", self.size)
+        } else if is_file && inline > 0 && (inline > self.size || self.size > INLINE_BYTES_MAX as u64) {
+            format!("it has {inline} bytes in its record, and is {} bytes long", self.size)
+        } else {
+            return Ok(self);
+        };
+        Err(Error::corrupt(format!("inode {}", number_of(number)), problem))
     }
 
     pub fn kind(&self) -> Kind {

@@ -2,7 +2,7 @@
 
 use super::put::Tally;
 use crate::clock::Timestamp;
-use crate::daemon::descent::{path_in, path_of};
+use crate::daemon::descent::path_of;
 use crate::error::{Error, Result};
 use crate::shown::shown;
 use crate::tree::{Inode, Kind};
@@ -21,7 +21,7 @@ pub(super) enum Handle<'a> {
     File(&'a File),
     /// Open as a path only.
     Path(PathBuf),
-    /// A symlink, by its name in a directory.
+    /// A symlink, open as a path only: what is done to it is done to itself.
     Link(PathBuf),
 }
 
@@ -33,7 +33,7 @@ impl Handle<'_> {
         match self {
             Handle::File(file) => rustix::fs::fchown(file, uid, gid),
             Handle::Path(path) => rustix::fs::chownat(CWD, path, uid, gid, AtFlags::empty()),
-            Handle::Link(path) => rustix::fs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+            Handle::Link(path) => rustix::fs::chownat(CWD, path, uid, gid, AtFlags::empty()),
         }
     }
 
@@ -52,7 +52,7 @@ impl Handle<'_> {
         match self {
             Handle::File(file) => rustix::fs::futimens(file, &times),
             Handle::Path(path) => rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()),
-            Handle::Link(path) => rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW),
+            Handle::Link(path) => rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()),
         }
     }
 
@@ -60,7 +60,7 @@ impl Handle<'_> {
         match self {
             Handle::File(file) => rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()),
             Handle::Path(path) => rustix::fs::setxattr(path, name, value, XattrFlags::empty()),
-            Handle::Link(path) => rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()),
+            Handle::Link(path) => rustix::fs::setxattr(path, name, value, XattrFlags::empty()),
         }
     }
 
@@ -68,7 +68,7 @@ impl Handle<'_> {
         match self {
             Handle::File(file) => rustix::fs::fremovexattr(file, name),
             Handle::Path(path) => rustix::fs::removexattr(path, name),
-            Handle::Link(path) => rustix::fs::lremovexattr(path, name),
+            Handle::Link(path) => rustix::fs::removexattr(path, name),
         }
     }
 
@@ -79,7 +79,7 @@ impl Handle<'_> {
             let listed = match self {
                 Handle::File(file) => rustix::fs::flistxattr(file, &mut buffer),
                 Handle::Path(path) => rustix::fs::listxattr(path, &mut buffer),
-                Handle::Link(path) => rustix::fs::llistxattr(path, &mut buffer),
+                Handle::Link(path) => rustix::fs::listxattr(path, &mut buffer),
             };
             match listed {
                 Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 8, 0),
@@ -136,23 +136,30 @@ fn is_carried(name: &[u8]) -> bool {
 }
 
 /// What has a name in a directory and is no regular file, without following it if it is a link.
-pub(super) struct Named(Option<OwnedFd>, PathBuf);
+pub(super) struct Named {
+    /// What the path leads to, for as long as it is needed.
+    _file: OwnedFd,
+    path: PathBuf,
+    kind: Kind,
+}
 
 impl Named {
     pub fn open(directory: &OwnedFd, name: &[u8], kind: Kind) -> io::Result<Named> {
-        if kind == Kind::Symlink {
-            return Ok(Named(None, path_in(directory, name)));
-        }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+        let found = rustix::fs::statat(&file, c"", AtFlags::EMPTY_PATH)?;
+        // Somebody else may have put something in its place since it was made.
+        if Kind::from_mode(found.st_mode) != Some(kind) {
+            return Err(io::Error::other("something else has its name by now"));
+        }
         let path = path_of(&file);
-        Ok(Named(Some(file), path))
+        Ok(Named { _file: file, path, kind })
     }
 
     pub fn handle(&self) -> Handle<'static> {
-        match &self.0 {
-            Some(_) => Handle::Path(self.1.clone()),
-            None => Handle::Link(self.1.clone()),
+        match self.kind {
+            Kind::Symlink => Handle::Link(self.path.clone()),
+            _ => Handle::Path(self.path.clone()),
         }
     }
 }

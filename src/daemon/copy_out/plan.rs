@@ -9,6 +9,7 @@ use crate::error::{Errno, Error, Result};
 use crate::shown::shown_file;
 use crate::tree::{Inode, Kind, Tree, join, root_of};
 use crate::view::{View, Views};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -74,6 +75,7 @@ impl Plan<'_> {
     /// All that is in a directory.
     fn content(&mut self, directory: InodeNo, path: Vec<u8>) -> Result<()> {
         let mut pending = vec![(directory, path)];
+        let mut seen = HashSet::from([directory]);
         while let Some((directory, path)) = pending.pop() {
             let mut entries = Vec::new();
             self.tree.list_with_inodes(directory, 0, self.moment, |entry, found| {
@@ -83,6 +85,9 @@ impl Plan<'_> {
             for (entry, found) in entries {
                 let path = join(&path, &entry.name);
                 match found.kind() {
+                    Kind::Directory if !seen.insert(entry.inode) => {
+                        self.problem(&path, "it contains itself, or has two names")
+                    }
                     Kind::Directory if self.directory(&path) => {
                         self.report.files += 1;
                         pending.push((entry.inode, path));
@@ -111,7 +116,8 @@ impl Plan<'_> {
             Some(_) if !self.overwrite => self.problem(path, exists_already()),
             _ => {
                 self.report.files += 1;
-                self.report.bytes += if found.kind() == Kind::File { found.size } else { 0 };
+                let bytes = if found.kind() == Kind::File { found.size } else { 0 };
+                self.report.bytes = self.report.bytes.saturating_add(bytes);
             }
         }
     }

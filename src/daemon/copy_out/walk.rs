@@ -6,6 +6,7 @@ use crate::daemon::OnProgress;
 use crate::daemon::descent::{Descent, path_of};
 use crate::device::InodeNo;
 use crate::error::{Errno, Error, Result};
+use crate::shown::shown;
 use crate::tree::{Entry, Inode, Kind};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, Mode};
@@ -55,6 +56,8 @@ pub(super) struct Walk<'a> {
     /// Directories get their attributes last: filling them changes their times.
     pub directories: Vec<Entered>,
     /// How often each was entered.
+    /// The directories on the way down, the root first.
+    pub way: Vec<InodeNo>,
     pub visits: HashMap<InodeNo, u32>,
     pub progress: OnProgress<'a>,
 }
@@ -83,7 +86,9 @@ impl Walk<'_> {
                 scope.spawn(move || {
                     // Until the walk has ended.
                     while let Ok(job) = { jobs.lock().recv() } {
-                        putter.put(&job);
+                        if let Err(what) = crate::fault::contained(|| putter.put(&job)) {
+                            putter.tally.count(job.number, &job.target(), Err(Error::Fault(what)));
+                        }
                     }
                     drop(is_done);
                 });
@@ -165,10 +170,14 @@ impl Walk<'_> {
     /// be listed.
     fn files_of(&mut self, directory: InodeNo) -> Result<Option<Vec<Entry>>> {
         let mut entries = Vec::new();
-        let listed = self.putter.tree.list_with_inodes(directory, 0, self.putter.moment, |entry, found| {
+        let mut listed = self.putter.tree.list_with_inodes(directory, 0, self.putter.moment, |entry, found| {
             entries.push((entry.clone(), found.clone()));
             Ok(true)
         });
+        if listed.is_err() {
+            // What one name leads to may be damaged: the others are there.
+            listed = self.entries_singly(directory, &mut entries);
+        }
         self.numbered += 1;
         if let Err(error) = listed {
             self.putter.tally.count(self.numbered, &self.path, Err(error));
@@ -187,6 +196,28 @@ impl Walk<'_> {
         }
         below.reverse();
         self.tell().map(|()| Some(below))
+    }
+
+    /// The same name by name; what is wrong with single ones is noted.
+    fn entries_singly(&mut self, directory: InodeNo, entries: &mut Vec<(Entry, Inode)>) -> Result<()> {
+        entries.clear();
+        let (tree, moment) = (self.putter.tree, self.putter.moment);
+        let mut names = Vec::new();
+        tree.list(directory, 0, moment, |entry| {
+            names.push(entry.clone());
+            Ok(true)
+        })?;
+        for entry in names {
+            match tree.inode(entry.inode, moment) {
+                Ok(found) => entries.push((entry, found)),
+                Err(error) => {
+                    self.numbered += 1;
+                    let path = crate::tree::join(&self.path, &entry.name);
+                    self.putter.tally.count(self.numbered, &path, Err(error));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Tells how far it is; fails when it is to end.
@@ -240,13 +271,18 @@ impl Walk<'_> {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(name);
-        if let Err(error) = self.make_directory(inode, name) {
+        let entered = match self.way.contains(&inode) {
+            true => Err(Error::corrupt(format!("the directory {}", shown(&self.path)), "it contains itself")),
+            false => self.make_directory(inode, name),
+        };
+        if let Err(error) = entered {
             self.numbered += 1;
             self.putter.tally.count(self.numbered, &self.path, Err(error));
             self.path.truncate(before);
             return self.tell().map(|()| false);
         }
         self.depth += 1;
+        self.way.push(inode);
         *self.visits.entry(inode).or_default() += 1;
         self.directories.push(Entered { depth: self.depth, inode, name: name.to_vec() });
         Ok(true)
@@ -293,6 +329,7 @@ impl Walk<'_> {
     fn leave(&mut self) -> Result<()> {
         self.path.truncate(self.path.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
         self.depth -= 1;
+        self.way.pop();
         self.descent.leave().map_err(|error| Error::media("going through the target", error))
     }
 }
