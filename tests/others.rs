@@ -420,6 +420,41 @@ fn nobody_else_answers_for_a_daemon() {
     mounted.ok(["list"]);
 }
 
+/// Who has his own file open does not have another's open that comes in its place, nor one that is run with another's rights.
+#[test]
+fn an_open_file_does_not_become_anothers() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = mounted("allow_other,suid");
+    let (source, file) = (mounted.dir.path().join("source"), mounted.live().join("f"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("f"), "a secret of root").unwrap();
+    fs::set_permissions(source.join("f"), fs::Permissions::from_mode(0o4711)).unwrap();
+    mounted.ok([OsStr::new("sync"), source.as_os_str()]);
+    mounted.ok(["snap", "s"]);
+    for command in
+        [vec![OsStr::new("sync"), source.as_os_str()], vec![OsStr::new("restore"), OsStr::new("s"), OsStr::new("f")]]
+    {
+        fs::write(&file, "his own bytes...").unwrap();
+        chown(&file, Some(OWNER), None).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        let open = fs::File::options().read(true).write(true).open(&file).unwrap();
+        mounted.ok(&command);
+        let found = fs::metadata(&file).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o4711), "{command:?}");
+        assert_eq!(fs::read(&file).unwrap(), b"a secret of root");
+        use std::os::unix::fs::FileExt;
+        let mut bytes = [0; 16];
+        open.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"his own bytes...", "{command:?}");
+        open.write_all_at(b"#!", 0).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"a secret of root");
+        let said = mounted.json(&["sync", "-n", source.to_str().unwrap()]);
+        assert_eq!(said["changed"].as_u64().unwrap() + said["added"].as_u64().unwrap(), 0, "{said}");
+    }
+}
+
 /// What lies in an archive's directory is for whoever makes the archive.
 #[test]
 fn an_archive_takes_nobodys_file_and_gives_nobody_its_own() {

@@ -365,8 +365,8 @@ fn a_way_through_the_mount_and_out_again_is_outside() {
     assert_eq!(inside(&mounted.live(), &["archive", "verify", "../../archive"]).0, Some(0));
     assert!(mounted.dir.path().join("archive/archive").exists());
     // Nothing is above what is not there.
-    for path in ["no/../live/x", "no/../../store/x"] {
-        let (status, said) = inside(&mounted.snap(), &["archive", "attach", path]);
+    for path in ["no/../snap/live/x", "no/../store/x"] {
+        let (status, said) = inside(mounted.dir.path(), &["archive", "attach", path]);
         assert!(status == Some(1) && said.contains("No such file"), "{path}: {said}");
     }
     assert!(!mounted.live().join("x").exists() && !mounted.store().join("x").exists());

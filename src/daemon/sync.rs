@@ -654,6 +654,9 @@ impl Sync<'_> {
             }
         };
         let is_new = old_ctime.is_none();
+        if let (false, Some(parent), true) = (is_new || self.dry_run, parent, self.is_anothers(&file, &facts, inode)?) {
+            return self.replace(&file, facts, inode, (parent, &found.name)).map(Some);
+        }
         if !self.fill(&file, facts, inode, is_new)? {
             if let (true, Some(parent)) = (is_new, parent) {
                 // Half a file is worse than none.
@@ -667,6 +670,55 @@ impl Sync<'_> {
             self.added();
         }
         Ok(Some(inode))
+    }
+
+    /// Whether a file must not become what the source has, since somebody may have it open.
+    fn is_anothers(&mut self, file: &File, facts: &Facts, inode: InodeNo) -> Result<bool> {
+        let whose = Whose::Open(file.as_fd());
+        let found = self.tree.inode(inode, Moment::Live)?;
+        if !self.rights(facts, whose).are_anothers(&found, whose.has_capability()) {
+            return Ok(false);
+        }
+        // Whether its bytes differ is looked at without a change, and not counted.
+        let (before, was_dry) = (self.report.clone(), std::mem::replace(&mut self.dry_run, true));
+        let differs = self.settled_content(file, *facts, inode, false);
+        (self.report, self.dry_run) = (before, was_dry);
+        match differs {
+            Ok((differs, ..)) => Ok(differs),
+            // It is said by whoever reads it again.
+            Err(Error::Media { what, .. }) if what == READING => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts another file in the place of one; what it was stays with those who have it open.
+    fn replace(
+        &mut self,
+        file: &File,
+        facts: Facts,
+        old: InodeNo,
+        (parent, name): (InodeNo, &[u8]),
+    ) -> Result<InodeNo> {
+        let made = self.tree.make_nameless((old, Moment::Live))?;
+        let filled = self.fill(file, facts, made, true);
+        let placed = match filled {
+            Ok(true) => self.tree.place(made, parent, name).map(|_| made),
+            Ok(false) => Ok(old),
+            Err(error) => Err(error),
+        };
+        self.tree.unhold(made, 1)?;
+        let placed = placed?;
+        if placed == made {
+            self.entry_changed(parent, name);
+            self.inode_changed(old);
+            self.report.changed += 1;
+            // What is noted of it has to be of when it had its name.
+            if let Some(noted) = self.tree.origin(made)? {
+                let copy_ctime = self.tree.inode(made, Moment::Live)?.ctime;
+                self.tree.set_origin(made, &Origin { copy_ctime, ..noted })?;
+            }
+        }
+        Ok(placed)
     }
 
     /// Bytes and attributes of a file; false if it could not be read.

@@ -8,7 +8,7 @@
 //! The owner is the new one from the beginning, and only what both modes allow is allowed meanwhile, also to those who look
 //! into a snapshot that is taken then.
 
-use super::inode::{self, Inode, SETGID};
+use super::inode::{self, Inode, SETGID, SETUID};
 use super::{Tree, acl, xattr};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment, State, Txn};
@@ -71,7 +71,20 @@ pub(super) fn disarm(txn: &mut Txn<'_>, number: InodeNo, found: &mut Inode, want
     Ok(is_changed || before != (found.uid, found.gid, found.mode))
 }
 
+impl Rights {
+    /// Whether somebody who has a file open as it is must not have it open as it is to be, with other bytes: it was his, or
+    /// it is run with rights that are not his.
+    pub fn are_anothers(&self, found: &Inode, has_capability: bool) -> bool {
+        self.uid != found.uid || self.permissions & (SETUID | SETGID) != 0 || has_capability
+    }
+}
+
 impl Tree {
+    /// Whether a file was to be run with a capability at a moment.
+    pub fn has_capability(&self, number: InodeNo, moment: Moment) -> Result<bool> {
+        Ok(xattr::load(&*self.device.look()?, number, CAPABILITY, moment)?.is_some())
+    }
+
     /// What an inode had at a moment.
     pub fn rights(&self, like: InodeNo, moment: Moment) -> Result<Rights> {
         let look = self.device.look()?;

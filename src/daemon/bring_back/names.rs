@@ -56,13 +56,26 @@ impl BringBack<'_> {
         Ok(name.map(|(parent, name)| Place { parent, name }))
     }
 
+    /// Whether a file must not become what it was, since somebody may have it open: another one takes its place.
+    fn is_anothers(&self, target: InodeNo, then: InodeNo, model: &Inode) -> Result<bool> {
+        let found = self.tree.inode(target, Moment::Live)?;
+        let rights = self.tree.rights(then, self.then)?;
+        Ok(model.kind() == Kind::File
+            && rights.are_anothers(&found, self.tree.has_capability(then, self.then)?)
+            && self.tree.unlikeness(target, (then, self.then))?.content)
+    }
+
     fn file(&mut self, place: &Place, then: InodeNo, now: Now) -> Result<()> {
         if let Some(&chosen) = self.chosen.get(&then) {
             self.report.files += u64::from(self.put(place, chosen, now.as_ref())?);
             return Ok(());
         }
         let model = self.tree.inode(then, self.then)?;
-        let target = match self.stand_in(then, &model, now.as_ref())? {
+        let stand_in = match self.stand_in(then, &model, now.as_ref())? {
+            Some(target) if self.is_anothers(target, then, &model)? => None,
+            stand_in => stand_in,
+        };
+        let target = match stand_in {
             Some(target) => {
                 let likened = self.liken(target, then)?;
                 if self.put(place, target, now.as_ref())? || likened.any() {

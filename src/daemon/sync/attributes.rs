@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
 /// Whose the copies are: root keeps every owner; anybody else could not use files of others.
@@ -157,6 +158,10 @@ impl Whose<'_> {
         })?;
         let names = list.split(|&byte| byte == 0).filter(|name| !name.is_empty());
         Ok(names.map(<[u8]>::to_vec).collect())
+    }
+
+    pub(super) fn has_capability(self) -> bool {
+        self.value(CAPABILITY).is_ok()
     }
 
     fn value(self, name: &[u8]) -> Result<Vec<u8>, Errno> {
