@@ -24,6 +24,7 @@ pub use shorten::Merged;
 
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown_file;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// One increment of an archive.
@@ -69,13 +70,13 @@ impl Increment {
     }
 }
 
-/// Opens a file of an archive for reading. What is no plain file was not put there by pitfs, and is neither waited for nor
-/// followed to where it leads.
-fn open_plain(path: &Path) -> std::io::Result<std::fs::File> {
-    match path.symlink_metadata()?.is_file() {
-        true => crate::media::open_regular(path),
-        false => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no plain file")),
+/// Makes a file that gets its name when it is whole, in place of what is left of one that was interrupted, or was put there.
+fn make_temporary(path: &Path) -> std::io::Result<std::fs::File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {

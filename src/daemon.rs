@@ -19,6 +19,7 @@ mod roll;
 mod shorten;
 mod sync;
 mod upgrade;
+mod xattrs;
 
 pub use archives::{ArchiveInfo, Detached, IncrementInfo, MissingTime};
 pub use bring_back::BringBackReport;

@@ -47,6 +47,7 @@ pub use base::{
 };
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
+pub use delete::work_number;
 pub use differing::Differing;
 pub use era::{Settle, Walk};
 pub use history::{Moment, split_increment, split_preimage, split_record};

@@ -12,7 +12,7 @@ mod scratch;
 mod test;
 
 pub use directory::{Access, Directory, open_directory};
-pub use disk::{DiskDir, open_regular, rename_new, sync_directory};
+pub use disk::{DiskDir, open_plain, open_regular, rename_new, sync_directory};
 pub use memory::MemoryMedia;
 pub use scratch::{ScratchDir, ScratchMedia};
 pub use test::{Tearing, TestDir};

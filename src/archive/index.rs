@@ -323,9 +323,7 @@ fn create(directory: &Path) -> Result<Kv> {
 /// Opens the index of a directory that cannot be written to, or makes a new one.
 fn open_aside(directory: &Path) -> Result<Kv> {
     let path = directory.join(FILE);
-    let is_plain = path.symlink_metadata().is_ok_and(|found| found.is_file());
-    let opened =
-        scratch(directory, is_plain.then_some(path.as_path())).and_then(|media| with_tables(Kv::open(media, None)?));
+    let opened = scratch(directory, Some(&path)).and_then(|media| with_tables(Kv::open(media, None)?));
     // What is missing, may not be read, or is damaged, is not needed.
     opened.or_else(|_| Kv::create(scratch(directory, None)?, None))
 }

@@ -2,13 +2,12 @@
 
 use super::catalog::{files, rename_into};
 use super::chain::tip;
-use super::{Archive, Header, Holds, Increment, Reader, Tell, explain_no_room, failed, sync};
+use super::{Archive, Header, Holds, Increment, Reader, Tell, explain_no_room, failed, make_temporary, sync};
 use crate::error::{Error, Result};
 use crate::id::Id;
+use crate::media::open_plain;
 use crate::shown::shown_file;
 use std::collections::HashSet;
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 impl Archive {
@@ -89,13 +88,8 @@ pub struct TakenIn {
 fn copy(path: &Path, directory: &Path, name: &str) -> Result<()> {
     let temporary = directory.join(format!(".{name}.new"));
     let write = || {
-        let mut source = crate::media::open_regular(path)?;
-        // What is left of one that was interrupted, or was put there.
-        match std::fs::remove_file(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut source = open_plain(path)?;
+        let mut file = make_temporary(&temporary)?;
         std::io::copy(&mut source, &mut file)?;
         file.sync_all()
     };

@@ -1,13 +1,11 @@
 //! What a directory says of itself to be an archive: a small text file, made with it and never changed.
 
-use super::{failed, open_plain, sync};
+use super::{failed, make_temporary, sync};
 use crate::error::{Error, Result};
 use crate::id::Id;
-use crate::media::{rename_new, sync_directory};
+use crate::media::{open_plain, rename_new, sync_directory};
 use crate::shown::shown_file;
-use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The label's name in the archive's directory.
@@ -57,7 +55,7 @@ impl Label {
         let Label { archive, store, base } = self;
         let text = format!("{FIRST_LINE}\nformat {FORMAT}\nid {archive}\nstore {store}\nbase {base}\n");
         let write = || {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            let mut file = make_temporary(&temporary)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             rename_new(&temporary, &path)?;

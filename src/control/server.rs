@@ -12,14 +12,13 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags, Uid};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen as listen_on, socket_with};
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -110,36 +109,28 @@ struct Work {
     ends: AtomicBool,
     requests: Mutex<usize>,
     less: Condvar,
-    /// Connections of each user.
-    connections: Mutex<HashMap<u32, usize>>,
+    /// Connections of the store's owner, where somebody else runs the daemon.
+    owners: AtomicUsize,
 }
 
-/// A connection of a user, counted for as long as it lives.
-struct Connected<'a>(&'a Work, u32);
+/// A connection of the store's owner, counted for as long as it lives.
+struct OwnersConnection<'a>(&'a AtomicUsize);
 
 impl Work {
-    /// Refused where that user has very many already: nobody else could connect in the end.
-    fn connected(&self, user: u32) -> Result<Connected<'_>> {
-        let mut connections = self.connections.lock();
-        let count = connections.entry(user).or_default();
-        if *count >= CONNECTIONS_MAX {
+    /// Refused where there are very many already: nobody else could connect in the end.
+    fn owners_connection(&self) -> Result<OwnersConnection<'_>> {
+        let one = OwnersConnection(&self.owners);
+        if self.owners.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
             let text = "this user has too many connections to the daemon; wait for the commands that are running";
             return Err(Error::Refused(Errno::AGAIN, text.into()));
         }
-        *count += 1;
-        Ok(Connected(self, user))
+        Ok(one)
     }
 }
 
-impl Drop for Connected<'_> {
+impl Drop for OwnersConnection<'_> {
     fn drop(&mut self) {
-        let mut connections = self.0.connections.lock();
-        if let Some(count) = connections.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                connections.remove(&self.1);
-            }
-        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -237,7 +228,7 @@ fn carry_out(
 ) -> Result<Option<Reply>> {
     let (uid, may_reach_outside) = check_peer(daemon.owner(), stream)?;
     // Root and whoever runs this could end it as well.
-    let _connected = if may_reach_outside { None } else { Some(work.connected(uid)?) };
+    let _connection = if may_reach_outside { None } else { Some(work.owners_connection()?) };
     stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     let request: Request = receive(stream, REQUEST_BYTES_MAX)?;
     if request.protocol != PROTOCOL {

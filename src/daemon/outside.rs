@@ -14,8 +14,12 @@ use std::path::{Component, Path, PathBuf};
 /// Links that a path may lead through, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-const IN_MOUNT: &str = "lies in the mount of this store, where cp copies without copying data";
-const IN_STORE: &str = "lies in the store's own directory";
+/// What of a store a path can lie in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Mount,
+    Store,
+}
 
 /// What of the tree of files belongs to a store.
 struct Own {
@@ -31,13 +35,13 @@ impl Own {
         Own { store, mount_points }
     }
 
-    /// What a place lies in, if it is ours: where that begins, and what it is. A mount is not looked at.
-    fn begins(&self, at: &Path, found: Option<&Metadata>) -> Option<&'static str> {
-        let is_store = |found: &Metadata| self.store == Some((found.dev(), found.ino()));
-        match found {
-            None => self.mount_points.iter().any(|mount_point| mount_point == at).then_some(IN_MOUNT),
-            Some(found) => is_store(found).then_some(IN_STORE),
-        }
+    /// Told by its path alone: a mount is not looked at.
+    fn is_mount(&self, at: &Path) -> bool {
+        self.mount_points.iter().any(|mount_point| mount_point == at)
+    }
+
+    fn is_store(&self, found: &Metadata) -> bool {
+        self.store == Some((found.dev(), found.ino()))
     }
 
     /// Where a path leads to, without links, as far as it is there. It may lead through what is ours and out again.
@@ -46,7 +50,8 @@ impl Own {
         let mut at = PathBuf::from("/");
         let mut is_there = true;
         let mut links = 0;
-        let mut ours: Option<(PathBuf, &'static str)> = None;
+        // Where what is ours begins.
+        let mut ours: Option<(PathBuf, Part)> = None;
         let mut names: VecDeque<OsString> = VecDeque::new();
         let push = |names: &mut VecDeque<OsString>, path: &Path| {
             for component in path.components().rev() {
@@ -68,11 +73,11 @@ impl Own {
                 at.push(&name);
             }
             ours = ours.filter(|(begin, _)| at.starts_with(begin));
-            if name == ".." || !is_there || ours.as_ref().is_some_and(|(_, what)| *what == IN_MOUNT) {
+            if name == ".." || !is_there || ours.as_ref().is_some_and(|(_, part)| *part == Part::Mount) {
                 continue;
             }
-            if let Some(what) = self.begins(&at, None) {
-                ours = Some((at.clone(), what));
+            if self.is_mount(&at) {
+                ours = Some((at.clone(), Part::Mount));
                 continue;
             }
             match at.symlink_metadata() {
@@ -88,13 +93,17 @@ impl Own {
                     }
                     push(&mut names, &target);
                 }
-                Ok(found) => ours = ours.or(self.begins(&at, Some(&found)).map(|what| (at.clone(), what))),
+                Ok(found) => ours = ours.or_else(|| self.is_store(&found).then(|| (at.clone(), Part::Store))),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => is_there = false,
                 Err(error) => return Err(of_given(error)),
             }
         }
         match ours.filter(|(begin, _)| at.starts_with(begin)) {
-            Some((_, what)) => {
+            Some((_, part)) => {
+                let what = match part {
+                    Part::Mount => "lies in the mount of this store, where cp copies without copying data",
+                    Part::Store => "lies in the store's own directory",
+                };
                 let text = format!("{} {what}; choose another directory", shown_file(given));
                 Err(Error::Refused(Errno::INVAL, text))
             }

@@ -654,7 +654,9 @@ impl Sync<'_> {
             }
         };
         let is_new = old_ctime.is_none();
-        if let (false, Some(parent), true) = (is_new || self.dry_run, parent, self.is_anothers(&file, &facts, inode)?) {
+        if let (false, Some(parent)) = (is_new || self.dry_run, parent)
+            && self.is_anothers(&file, &facts, inode)?
+        {
             return self.replace(&file, facts, inode, (parent, &found.name)).map(Some);
         }
         if !self.fill(&file, facts, inode, is_new)? {
@@ -674,9 +676,10 @@ impl Sync<'_> {
 
     /// Whether a file must not become what the source has, since somebody may have it open.
     fn is_anothers(&mut self, file: &File, facts: &Facts, inode: InodeNo) -> Result<bool> {
-        let whose = Whose::Open(file.as_fd());
         let found = self.tree.inode(inode, Moment::Live)?;
-        if !self.rights(facts, whose).are_anothers(&found, whose.has_capability()) {
+        let (uid, _) = self.owner.of(facts.uid, facts.gid);
+        let has_capability = || Ok(Whose::Open(file.as_fd()).has_capability());
+        if !found.must_not_become(uid, facts.mode, has_capability)? {
             return Ok(false);
         }
         // Whether its bytes differ is looked at without a change, and not counted.
@@ -724,7 +727,7 @@ impl Sync<'_> {
     /// Bytes and attributes of a file; false if it could not be read.
     fn fill(&mut self, file: &File, facts: Facts, inode: InodeNo, is_new: bool) -> Result<bool> {
         let unseen = self.unseen;
-        self.arms = (!is_new).then(|| (inode, self.rights(&facts, Whose::Open(file.as_fd()))));
+        self.arms = (!is_new && !self.dry_run).then(|| (inode, self.rights(&facts, Whose::Open(file.as_fd()))));
         let change = || {
             let (is_changed, facts, is_settled) = self.settled_content(file, facts, inode, is_new)?;
             let has_xattrs = self.xattrs(Whose::Open(file.as_fd()), inode)?;

@@ -123,7 +123,7 @@ impl Device {
         let has_room = piece.shared_bytes == 0 || self.has_room_for_copy(&*self.look()?, piece.shared_bytes)?;
         if has_room == separate.is_stopped {
             let changed = Separate { is_stopped: !has_room, has_stopped: true, ..separate };
-            self.note_separating(base, &changed)?;
+            self.note_separating(base, &changed, false)?;
             return Ok(if has_room { Separated::Resumed(base) } else { Separated::Stopped(base, changed) });
         }
         if !has_room {
@@ -142,7 +142,7 @@ impl Device {
                     // It begins here again.
                     let damaged = damaged_before;
                     let changed = Separate { is_stopped: true, has_stopped: true, damaged, ..separate };
-                    self.note_separating(base, &changed)?;
+                    self.note_separating(base, &changed, false)?;
                     return Ok(Separated::Stopped(base, changed));
                 }
                 Err(error) => return Err(error),
@@ -157,31 +157,27 @@ impl Device {
                 separate = Separate { cursor: ByteBuf::new(), done: 0, damaged: 0, again: false, ..separate };
             }
             None => {
-                self.note_separated(base, &separate)?;
+                self.note_separating(base, &separate, true)?;
                 return Ok(Separated::Done(base, separate));
             }
         }
-        self.note_separating(base, &separate)?;
+        self.note_separating(base, &separate, false)?;
         Ok(Separated::Some)
     }
 
-    fn note_separating(&self, base: BaseId, separate: &Separate) -> Result<()> {
+    /// Notes how far it has come, or that it is over.
+    fn note_separating(&self, base: BaseId, separate: &Separate, is_over: bool) -> Result<()> {
         let mut txn = self.begin_unthrottled()?;
         let key = work_key(base, SEPARATE, 0);
         // The base may be gone.
         if txn.meta().contains(Table::Orphan, &key)? {
-            txn.state.meta.put(Table::Orphan, &key, separate);
-        }
-        txn.finish()
-    }
-
-    fn note_separated(&self, base: BaseId, separate: &Separate) -> Result<()> {
-        let mut txn = self.begin_unthrottled()?;
-        let key = work_key(base, SEPARATE, 0);
-        if txn.meta().contains(Table::Orphan, &key)? {
-            txn.state.meta.remove(Table::Orphan, &key);
-            if separate.damaged > 0 {
-                txn.state.meta.put(Table::Orphan, &work_key(base, SEPARATE, LEFT), &separate.damaged);
+            let meta = &mut txn.state.meta;
+            match is_over {
+                false => meta.put(Table::Orphan, &key, separate),
+                true => meta.remove(Table::Orphan, &key),
+            }
+            if is_over && separate.damaged > 0 {
+                meta.put(Table::Orphan, &work_key(base, SEPARATE, LEFT), &separate.damaged);
             }
         }
         txn.finish()

@@ -3,10 +3,10 @@
 use super::{Access, Directory, Media, MediaDir, Room, replacement_of};
 use crate::limits::BLOCK_BYTES;
 use crate::shown::shown_file;
-use rustix::fs::{CWD, FallocateFlags, OFlags, RenameFlags, fallocate, renameat_with};
-use std::fs::{File, OpenOptions, Permissions};
+use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, RenameFlags, fallocate, renameat_with};
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -121,13 +121,25 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens what is expected to be a plain file; fails at once where it is a pipe, a device or a directory.
+/// Opens what is expected to be a plain file, or a link to one; fails at once where it is a pipe, a device or a directory.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file")),
-    }
+    open_to_read(path, OFlags::empty())
+}
+
+/// The same for a file that pitfs makes: a link was put there by somebody else, and is not followed to where it leads.
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    open_to_read(path, OFlags::NOFOLLOW)
+}
+
+fn open_to_read(path: &Path, flags: OFlags) -> io::Result<File> {
+    let not_plain = || io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file");
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        // A link that is not followed, or a socket.
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Err(not_plain()),
+        opened => File::from(opened?),
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_plain()) }
 }
 
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Files that are not to be changed, with what is written over them kept aside, for as long as they are open.
 
-use super::{Access, Directory, DiskDir, Media, MediaDir, Room, open_regular};
+use super::{Access, Directory, DiskDir, Media, MediaDir, Room, open_plain};
 use crate::limits::BLOCK_BYTES;
 use crate::shown::shown_file;
 use parking_lot::Mutex;
@@ -34,7 +34,7 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 impl ScratchMedia {
     /// Over a file at a path, or over nothing.
     pub fn over(below: Option<&Path>) -> io::Result<ScratchMedia> {
-        ScratchMedia::over_file(below.map(open_regular).transpose()?)
+        ScratchMedia::over_file(below.map(open_plain).transpose()?)
     }
 
     fn over_file(below: Option<File>) -> io::Result<ScratchMedia> {

@@ -71,11 +71,16 @@ pub(super) fn disarm(txn: &mut Txn<'_>, number: InodeNo, found: &mut Inode, want
     Ok(is_changed || before != (found.uid, found.gid, found.mode))
 }
 
-impl Rights {
-    /// Whether somebody who has a file open as it is must not have it open as it is to be, with other bytes: it was his, or
-    /// it is run with rights that are not his.
-    pub fn are_anothers(&self, found: &Inode, has_capability: bool) -> bool {
-        self.uid != found.uid || self.permissions & (SETUID | SETGID) != 0 || has_capability
+impl Inode {
+    /// Whether somebody who has a file open as it is must not have it open with other bytes, as it is to be: it was his, or
+    /// it is run with rights that are not his. Whether it is to have a capability is asked last.
+    pub fn must_not_become(
+        &self,
+        uid: u32,
+        permissions: u32,
+        has_capability: impl FnOnce() -> Result<bool>,
+    ) -> Result<bool> {
+        Ok(self.uid != uid || permissions & (SETUID | SETGID) != 0 || has_capability()?)
     }
 }
 

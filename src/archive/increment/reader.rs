@@ -10,9 +10,9 @@ use super::layout::{
 };
 use super::verify::Verifier;
 use super::{Entry, Header, Place, Summary};
-use crate::archive::open_plain;
 use crate::error::{Error, Result};
 use crate::limits::{ARCHIVE_BLOCK_BYTES_MAX, ARCHIVE_HEADER_BYTES_MAX};
+use crate::media::open_plain;
 use crate::shown::shown_file;
 use parking_lot::Mutex;
 use std::fs::File;

@@ -18,6 +18,7 @@ use super::layout::{
     put_key, put_number,
 };
 use super::{Header, Summary};
+use crate::archive::make_temporary;
 use crate::error::{Errno, Error, Result};
 use crate::limits::{
     ARCHIVE_KEY_BYTES_MAX, ARCHIVE_RECORDS_BYTES, ARCHIVE_TRACKS_BYTES, ARCHIVE_VALUE_BYTES_MAX, TRACK_BYTES_MAX,
@@ -25,9 +26,9 @@ use crate::limits::{
 use crate::media::rename_new;
 use crate::meta::hex;
 use crate::shown::shown_file;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use zstd::bulk::Compressor;
 
@@ -234,11 +235,7 @@ impl Output {
         let head = encode_head(&path, header)?;
         let failed = |source| Error::media(format!("making {}", shown_file(&temporary)), source);
         let compressor = Compressor::new(level).map_err(failed)?;
-        match std::fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
+        let file = make_temporary(&temporary).map_err(failed)?;
         let seed = Seed(number_at(&head, head.len() - CHECK));
         let (buffer, end) = (Vec::new(), 0);
         let mut out =

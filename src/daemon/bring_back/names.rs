@@ -58,10 +58,12 @@ impl BringBack<'_> {
 
     /// Whether a file must not become what it was, since somebody may have it open: another one takes its place.
     fn is_anothers(&self, target: InodeNo, then: InodeNo, model: &Inode) -> Result<bool> {
+        if model.kind() != Kind::File {
+            return Ok(false);
+        }
         let found = self.tree.inode(target, Moment::Live)?;
-        let rights = self.tree.rights(then, self.then)?;
-        Ok(model.kind() == Kind::File
-            && rights.are_anothers(&found, self.tree.has_capability(then, self.then)?)
+        let has_capability = || self.tree.has_capability(then, self.then);
+        Ok(found.must_not_become(model.uid, model.permissions(), has_capability)?
             && self.tree.unlikeness(target, (then, self.then))?.content)
     }
 

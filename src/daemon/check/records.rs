@@ -3,7 +3,7 @@
 use super::{Check, Inodes};
 use crate::device::{
     BaseId, Epoch, InodeNo, Moment, base_of, base_of_key, inode_of_key, inode_prefix, number_of, split_base,
-    split_increment, split_preimage, split_record,
+    split_increment, split_preimage, split_record, work_number,
 };
 use crate::error::Result;
 use crate::meta::{Table, decode, hex};
@@ -20,9 +20,6 @@ struct Named {
     subdirectories: u32,
     entries: u64,
 }
-
-/// The base, a kind of work and a number.
-const WORK_KEY_BYTES: usize = 13;
 
 /// Whether a record says that there is nothing: it has a birth only.
 fn is_tombstone(value: &[u8]) -> bool {
@@ -142,8 +139,8 @@ impl Check<'_> {
             Ok(())
         })?;
         self.each(Table::Orphan, |check, (key, _)| {
-            if key.len() != WORK_KEY_BYTES {
-                check.problem(format!("record {} of table orphan is damaged: its key is none", hex(&key)), Vec::new());
+            if let Err(error) = work_number(&key) {
+                check.problem(error.to_string(), Vec::new());
             }
             Ok(())
         })?;

@@ -3,6 +3,7 @@
 use super::put::Tally;
 use crate::clock::Timestamp;
 use crate::daemon::descent::path_of;
+use crate::daemon::xattrs;
 use crate::error::{Error, Result};
 use crate::shown::shown;
 use crate::tree::{Inode, Kind};
@@ -32,8 +33,7 @@ impl Handle<'_> {
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         match self {
             Handle::File(file) => rustix::fs::fchown(file, uid, gid),
-            Handle::Path(path) => rustix::fs::chownat(CWD, path, uid, gid, AtFlags::empty()),
-            Handle::Link(path) => rustix::fs::chownat(CWD, path, uid, gid, AtFlags::empty()),
+            Handle::Path(path) | Handle::Link(path) => rustix::fs::chownat(CWD, path, uid, gid, AtFlags::empty()),
         }
     }
 
@@ -51,44 +51,30 @@ impl Handle<'_> {
         let times = Timestamps { last_access: timespec(found.atime), last_modification: timespec(found.mtime) };
         match self {
             Handle::File(file) => rustix::fs::futimens(file, &times),
-            Handle::Path(path) => rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()),
-            Handle::Link(path) => rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()),
+            Handle::Path(path) | Handle::Link(path) => rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()),
         }
     }
 
     fn set_xattr(&self, name: &[u8], value: &[u8]) -> Answer {
         match self {
             Handle::File(file) => rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()),
-            Handle::Path(path) => rustix::fs::setxattr(path, name, value, XattrFlags::empty()),
-            Handle::Link(path) => rustix::fs::setxattr(path, name, value, XattrFlags::empty()),
+            Handle::Path(path) | Handle::Link(path) => rustix::fs::setxattr(path, name, value, XattrFlags::empty()),
         }
     }
 
     fn remove_xattr(&self, name: &[u8]) -> Answer {
         match self {
             Handle::File(file) => rustix::fs::fremovexattr(file, name),
-            Handle::Path(path) => rustix::fs::removexattr(path, name),
-            Handle::Link(path) => rustix::fs::removexattr(path, name),
+            Handle::Path(path) | Handle::Link(path) => rustix::fs::removexattr(path, name),
         }
     }
 
     /// The names of its xattrs; none where there cannot be any.
     fn xattrs(&self) -> std::result::Result<Vec<Vec<u8>>, Errno> {
-        let mut buffer = vec![0; 1 << 10];
-        let len = loop {
-            let listed = match self {
-                Handle::File(file) => rustix::fs::flistxattr(file, &mut buffer),
-                Handle::Path(path) => rustix::fs::listxattr(path, &mut buffer),
-                Handle::Link(path) => rustix::fs::listxattr(path, &mut buffer),
-            };
-            match listed {
-                Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 8, 0),
-                Err(Errno::OPNOTSUPP) => break 0,
-                result => break result?,
-            }
-        };
-        let names = buffer[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-        Ok(names.map(<[u8]>::to_vec).collect())
+        xattrs::names(|buffer| match self {
+            Handle::File(file) => rustix::fs::flistxattr(file, buffer),
+            Handle::Path(path) | Handle::Link(path) => rustix::fs::listxattr(path, buffer),
+        })
     }
 
     /// A directory that was just made has the lists of the one above it: nothing that is put in it is to have them.

@@ -55,9 +55,9 @@ pub(super) struct Walk<'a> {
     pub further: Vec<Further>,
     /// Directories get their attributes last: filling them changes their times.
     pub directories: Vec<Entered>,
-    /// How often each was entered.
-    /// The directories on the way down, the root first.
+    /// Those on the way down, the root first.
     pub way: Vec<InodeNo>,
+    /// How often each was entered.
     pub visits: HashMap<InodeNo, u32>,
     pub progress: OnProgress<'a>,
 }

@@ -2,6 +2,7 @@
 
 use super::Sync;
 use super::facts::Facts;
+use crate::daemon::xattrs;
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown;
@@ -93,7 +94,6 @@ impl Sync<'_> {
     pub(super) fn xattrs(&mut self, whose: Whose<'_>, inode: InodeNo) -> Result<bool> {
         let names = match whose.names() {
             Ok(names) => names,
-            Err(Errno::OPNOTSUPP) => Vec::new(),
             Err(errno) => {
                 self.problem(format!("its xattrs cannot be listed: {}", io::Error::from(errno)));
                 return Ok(false);
@@ -152,12 +152,10 @@ pub(super) enum Whose<'a> {
 
 impl Whose<'_> {
     fn names(self) -> Result<Vec<Vec<u8>>, Errno> {
-        let list = with_growing_buffer(|buffer| match self {
+        xattrs::names(|buffer| match self {
             Whose::Open(file) => rustix::fs::flistxattr(file, buffer),
             Whose::Named(path) => rustix::fs::llistxattr(path, buffer),
-        })?;
-        let names = list.split(|&byte| byte == 0).filter(|name| !name.is_empty());
-        Ok(names.map(<[u8]>::to_vec).collect())
+        })
     }
 
     pub(super) fn has_capability(self) -> bool {
@@ -165,23 +163,9 @@ impl Whose<'_> {
     }
 
     fn value(self, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        with_growing_buffer(|buffer| match self {
+        xattrs::with_growing_buffer(|buffer| match self {
             Whose::Open(file) => rustix::fs::fgetxattr(file, name, buffer),
             Whose::Named(path) => rustix::fs::lgetxattr(path, name, buffer),
         })
-    }
-}
-
-fn with_growing_buffer(read: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut buffer = vec![0; 256];
-    loop {
-        match read(&mut buffer) {
-            Ok(len) => {
-                buffer.truncate(len);
-                return Ok(buffer);
-            }
-            Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 8, 0),
-            Err(errno) => return Err(errno),
-        }
     }
 }
