@@ -16,6 +16,7 @@ mod hidden;
 mod listing;
 mod mount;
 mod mounts;
+mod nodes;
 mod notify;
 mod number;
 mod opened;

@@ -1,8 +1,8 @@
 //! Listing directories: of trees, and of what stands above them.
 
 use super::convert::file_type;
+use super::nodes::GENERATION;
 use super::number::{Node, Place, ROOT};
-use super::requests::GENERATION;
 use super::root::Target;
 use super::{FileSystem, KEEP};
 use crate::device::Moment;

@@ -1,0 +1,296 @@
+//! What requests ask of nodes, whatever they show: a tree, the root of the mount, or what is in none.
+
+use super::listing::keep;
+use super::number::{Node, Place, ROOT};
+use super::{BASE_XATTR, FileSystem, STORE_XATTR, beside};
+use crate::device::{InodeNo, Moment, base_of};
+use crate::error::{Errno, Error, Result};
+use crate::limits::STEP_TRACKS;
+use crate::tree::{Asker, Caller, Kind, New, RenameMode};
+use fuser::{FileAttr, FileHandle, Generation, RenameFlags, Request};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+pub(super) const GENERATION: Generation = Generation(0);
+
+const PUNCH_HOLE: i32 = 0x02;
+const KEEP_SIZE: i32 = 0x01;
+const ZERO_RANGE: i32 = 0x10;
+
+/// `O_ACCMODE`; 0 is `O_RDONLY`.
+const ACCESS_MODE: i32 = 3;
+
+pub(super) const FOR_READING: FileHandle = FileHandle(0);
+pub(super) const FOR_WRITING: FileHandle = FileHandle(1);
+
+impl FileSystem {
+    /// Whether a caller may keep suid and sgid bits of what it changes.
+    pub(super) fn keeps_privileges(request: &Request) -> bool {
+        request.uid() == 0
+    }
+
+    pub(super) fn caller(request: &Request, umask: u32) -> Caller {
+        Caller { uid: request.uid(), gid: request.gid(), umask }
+    }
+
+    pub(super) fn lookup_in(&self, request: &Request, parent: u64, name: &[u8]) -> Result<(FileAttr, Duration)> {
+        if parent == ROOT
+            && self.beside.is_asking(request.pid())
+            && let Some(number) = beside::number_in(name)
+        {
+            return Ok((self.attr_of(number)?, Duration::ZERO));
+        }
+        let place = match self.numbers.node(parent)? {
+            Node::In(place) => place,
+            node => {
+                let is_in = |group| is_in_group(request, group);
+                return self.virtual_lookup(&Asker { uid: request.uid(), is_in: &is_in }, &node, name);
+            }
+        };
+        match self.views.tree().lookup(place.inode, name, place.moment) {
+            Ok((inode, found)) => {
+                let attr = self.attributes_of(place.at(inode), &found)?;
+                Ok((attr, self.keep_attributes(&attr)))
+            }
+            Err(Error::Posix(Errno::NOENT)) => self.hidden_lookup(place, name),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the kernel may remember that there is nothing under a name.
+    pub(super) fn may_be_kept(&self, parent: u64, name: &[u8]) -> bool {
+        let is_beside = parent == ROOT && beside::number_in(name).is_some();
+        !crate::view::is_virtual_name(name)
+            && !is_beside
+            && self.numbers.node(parent).is_ok_and(|node| !keep(&node).is_zero())
+    }
+
+    pub(super) fn live_inode(&self, number: u64) -> Option<InodeNo> {
+        match self.numbers.node(number) {
+            Ok(Node::In(Place { inode, moment: Moment::Live, .. })) => Some(inode),
+            _ => None,
+        }
+    }
+
+    /// The kernel is told of this inode: it stays until it is forgotten.
+    pub(super) fn hold(&self, number: u64) -> Generation {
+        match self.live_inode(number) {
+            Some(inode) => Generation(self.views.tree().hold(inode)),
+            None => {
+                self.numbers.hold(number);
+                GENERATION
+            }
+        }
+    }
+
+    pub(super) fn generation(&self, number: u64) -> Generation {
+        self.live_inode(number).map_or(GENERATION, |inode| Generation(self.views.tree().generation(inode)))
+    }
+
+    pub(super) fn make(
+        &self,
+        request: &Request,
+        umask: u32,
+        parent: u64,
+        name: &OsStr,
+        new: New<'_>,
+    ) -> Result<FileAttr> {
+        let caller = FileSystem::caller(request, umask);
+        let parent = self.place_for_new(caller, parent)?;
+        let (inode, made) = self.with_room(|| self.views.tree().make(caller, parent.inode, name.as_bytes(), new))?;
+        self.settle(self.attributes_of(parent.at(inode), &made)?)
+    }
+
+    pub(super) fn attr_of(&self, number: u64) -> Result<FileAttr> {
+        match self.numbers.node(number)? {
+            Node::Root => self.root_attributes(),
+            Node::Virtual(node) => self.attributes_of_virtual(&node),
+            Node::In(place) => self.attributes(place),
+        }
+    }
+
+    /// `mv` in a base's directory renames a snapshot or a clone; in the root of a mount of several, a base.
+    fn rename_shown(&self, node: &Node, name: &OsStr, new_name: &OsStr, flags: RenameFlags) -> Result<()> {
+        if flags.contains(RenameFlags::RENAME_EXCHANGE) {
+            return Err(Error::Posix(Errno::INVAL));
+        }
+        let (name, new_name) = (name.as_bytes(), new_name.as_bytes());
+        let known = match self.base_shown(node) {
+            Some(base) => {
+                let views = self.views.of(base);
+                if views.find(name)?.is_some() || name == crate::view::LIVE_NAME.as_bytes() {
+                    return views.rename(name, new_name).map(|_| ());
+                }
+                views.beside()?
+            }
+            None if *node == Node::Root => self.views.top_bases()?,
+            None => return Err(Error::Posix(Errno::PERM)),
+        };
+        let base = known.into_iter().find(|(_, known)| known.as_bytes() == name).ok_or(Error::Posix(Errno::NOENT))?.0;
+        self.views.rename_base(base, new_name)
+    }
+
+    pub(super) fn rename_nodes(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &OsStr,
+        new_parent: u64,
+        new_name: &OsStr,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let target = self.node_for_new(caller, new_parent)?;
+        let (from, to) = match (self.numbers.node(parent)?, target) {
+            (Node::In(from), Node::In(to)) if from.way == to.way => {
+                crate::view::check_writable(from.moment)?;
+                (from.inode, to.inode)
+            }
+            (node, _) if parent == new_parent => return self.rename_shown(&node, name, new_name, flags),
+            _ => return Err(Error::Posix(Errno::XDEV)),
+        };
+        let mode = match flags {
+            flags if flags.is_empty() => RenameMode::Replace,
+            RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
+            RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
+            _ => return Err(Error::Posix(Errno::INVAL)),
+        };
+        if mode == RenameMode::Replace {
+            self.check_may_go(to, new_name.as_bytes())?;
+        }
+        self.views.tree().rename(from, name.as_bytes(), to, new_name.as_bytes(), mode)?;
+        // What is hidden under that name is gone to the kernel, which saw it replaced.
+        self.forget_hidden(to, new_name.as_bytes());
+        self.settle(())
+    }
+
+    pub(super) fn link_node(&self, caller: Caller, number: u64, parent: u64, name: &OsStr) -> Result<FileAttr> {
+        let (Node::In(place), Node::In(parent)) = (self.numbers.node(number)?, self.node_for_new(caller, parent)?)
+        else {
+            return Err(Error::Posix(Errno::PERM));
+        };
+        if place.way != parent.way {
+            return Err(Error::Posix(Errno::XDEV));
+        }
+        crate::view::check_writable(place.moment)?;
+        let linked = self.views.tree().link(place.inode, parent.inode, name.as_bytes())?;
+        self.settle(self.attributes_of(place, &linked)?)
+    }
+
+    pub(super) fn preallocate(&self, number: u64, offset: u64, length: u64, mode: i32, kill: bool) -> Result<()> {
+        let inode = self.writable(number)?;
+        let keep_size = mode & KEEP_SIZE != 0;
+        match mode & !KEEP_SIZE {
+            0 => self.views.tree().allocate(inode, offset, length, keep_size, kill),
+            PUNCH_HOLE if keep_size => self.views.tree().zero(inode, offset, length, true, kill),
+            ZERO_RANGE => self.views.tree().zero(inode, offset, length, keep_size, kill),
+            _ => Err(Error::Posix(Errno::OPNOTSUPP)),
+        }
+    }
+
+    /// Whether making a hole takes more than a step, so that nobody should wait for it.
+    pub(super) fn takes_long(&self, number: u64, length: u64, mode: i32) -> bool {
+        let tree = self.views.tree();
+        mode & (PUNCH_HOLE | ZERO_RANGE) != 0
+            && length > STEP_TRACKS * tree.device().track_bytes()
+            && self
+                .inside(number)
+                .and_then(|(inode, moment)| tree.inode(inode, moment))
+                .is_ok_and(|found| found.tracks > STEP_TRACKS)
+    }
+
+    pub(super) fn xattr_of(&self, number: u64, name: &[u8]) -> Result<Vec<u8>> {
+        match self.numbers.node(number)? {
+            Node::Root if name == STORE_XATTR.as_bytes() => Ok(self.store.as_os_str().as_bytes().to_vec()),
+            Node::In(place) if name == BASE_XATTR.as_bytes() && crate::tree::is_root(place.inode) => {
+                Ok(self.views.of(base_of(place.inode)).base_name()?.into_bytes())
+            }
+            node @ (Node::Root | Node::Virtual(_)) if name == BASE_XATTR.as_bytes() => match self.base_shown(&node) {
+                Some(base) => Ok(self.views.of(base).base_name()?.into_bytes()),
+                None => Err(Error::Posix(Errno::NODATA)),
+            },
+            Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::NODATA)),
+            Node::In(Place { inode, moment, .. }) => self.views.tree().xattr(inode, name, moment),
+        }
+    }
+
+    /// Snapshots are durable from their beginning; so is the root's list of them.
+    pub(super) fn sync_node(&self, number: u64) -> Result<()> {
+        match self.numbers.node(number)? {
+            Node::In(Place { inode, moment: Moment::Live, .. }) => self.views.tree().sync_inode(inode),
+            Node::In(_) | Node::Root | Node::Virtual(_) => Ok(()),
+        }
+    }
+
+    /// Whether an access list that this caller sets takes the sgid bit away: it does if the caller is not in the
+    /// file's group. The kernel knows and says so in a flag of the request; fuser 0.18 does not pass it on. Nobody
+    /// changes mode or group between this look and the change, since the kernel has the inode locked.
+    pub(super) fn clears_sgid(&self, request: &Request, inode: u64) -> Result<bool> {
+        if FileSystem::keeps_privileges(request) {
+            return Ok(false);
+        }
+        let found = self.views.tree().inode(inode, Moment::Live)?;
+        Ok(found.is_setgid() && !is_in_group(request, found.gid))
+    }
+
+    /// What may not be written to is not opened for that: not even a mapping changes what others read of it.
+    pub(super) fn open_node(&self, number: u64, flags: i32) -> Result<FileHandle> {
+        if flags & ACCESS_MODE == 0 {
+            self.inside(number)?;
+            return Ok(FOR_READING);
+        }
+        let inode = self.writable(number)?;
+        self.open_for_writing.open(inode);
+        if self.writeback {
+            self.views.tree().leave_times_to_kernel(inode);
+        }
+        Ok(FOR_WRITING)
+    }
+
+    /// Whether nobody has the file open for writing any more, who had until now.
+    pub(super) fn close_node(&self, number: u64, handle: FileHandle) -> bool {
+        let Ok((inode, _)) = self.inside(number) else { return false };
+        let is_last = handle == FOR_WRITING && self.open_for_writing.close(inode);
+        if is_last {
+            self.views.tree().take_times_back(inode);
+            // Whoever stored in it is gone.
+            self.not_stored.take(&[inode]);
+        }
+        is_last
+    }
+
+    /// Makes a file and opens it.
+    pub(super) fn create_node(
+        &self,
+        request: &Request,
+        umask: u32,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Result<(FileAttr, FileHandle)> {
+        let new = New { kind: Kind::File, permissions: mode & 0o7777, rdev: 0, target: b"" };
+        let mut attr = self.make(request, umask, parent, name, new)?;
+        let handle = self.open_node(attr.ino.0, flags)?;
+        if let Node::In(place) = self.numbers.node(attr.ino.0)? {
+            self.show_unseen_data(place, &mut attr);
+        }
+        Ok((attr, handle))
+    }
+
+    pub(super) fn forget_node(&self, number: u64, count: u64) {
+        if let Ok(Node::In(Place { inode, moment: Moment::Live, .. })) = self.numbers.node(number)
+            && let Err(error) = self.views.tree().unhold(inode, count)
+        {
+            log::error!("inode {inode} could not be removed: {error}");
+        }
+        self.numbers.forget(number, count);
+    }
+}
+
+/// Whether the caller belongs to a group, as far as that can be seen.
+fn is_in_group(request: &Request, gid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", request.pid())).unwrap_or_default();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    request.gid() == gid || groups.split_whitespace().any(|group| group.parse() == Ok(gid))
+}
