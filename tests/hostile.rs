@@ -265,17 +265,17 @@ fn what_is_no_file_in_an_archive_is_refused_at_once() {
         ("directory", &|path| fs::create_dir(path).unwrap()),
     ];
     for (kind, make) in kinds {
+        let remove = |path: &Path| match kind {
+            "directory" => fs::remove_dir(path).unwrap(),
+            _ => fs::remove_file(path).unwrap(),
+        };
         let odd = archive.join("0000000009-x.increment");
         make(&odd);
         let (_, text) = ends(&mounted, &["archive", "list"]);
         assert!(text.contains("0000000009-x.increment"), "{kind}: {text}");
         let (status, text) = ends(&mounted, &["list"]);
         assert_eq!(status, 0, "{kind}: {text}");
-        if kind == "directory" {
-            fs::remove_dir(&odd).unwrap()
-        } else {
-            fs::remove_file(&odd).unwrap()
-        }
+        remove(&odd);
         // In the place of the index, which is made anew.
         let index = archive.join("index");
         fs::remove_file(&index).unwrap();
@@ -290,11 +290,7 @@ fn what_is_no_file_in_an_archive_is_refused_at_once() {
         make(&genuine);
         let (status, text) = ends(&mounted, &["list"]);
         assert_eq!(status, 0, "{kind}: {text}");
-        if kind == "directory" {
-            fs::remove_dir(&genuine).unwrap()
-        } else {
-            fs::remove_file(&genuine).unwrap()
-        }
+        remove(&genuine);
         fs::write(&genuine, kept).unwrap();
         // In the place of the label, without which it is no archive.
         let label = archive.join("archive");
@@ -303,11 +299,7 @@ fn what_is_no_file_in_an_archive_is_refused_at_once() {
         make(&label);
         let (_, text) = ends(&mounted, &["list"]);
         assert!(text.contains("archive"), "{kind}: {text}");
-        if kind == "directory" {
-            fs::remove_dir(&label).unwrap()
-        } else {
-            fs::remove_file(&label).unwrap()
-        }
+        remove(&label);
         fs::write(&label, kept).unwrap();
     }
     assert_eq!(ends(&mounted, &["archive", "verify"]).0, 0);

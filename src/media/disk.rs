@@ -1,6 +1,6 @@
 //! Real files in a real directory.
 
-use super::{Access, Directory, Media, MediaDir, Room, replacement_of};
+use super::{Access, Directory, Media, MediaDir, Room, open_directory, replacement_of};
 use crate::limits::BLOCK_BYTES;
 use crate::shown::shown_file;
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, RenameFlags, fallocate, renameat_with};
@@ -106,7 +106,7 @@ fn write_whole(directory: &Directory, name: &str, content: &[u8], model: &str) -
 
 /// Returns once the names in a directory would survive a power cut.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    open_directory(path)?.sync_all()
 }
 
 /// Gives a file its final name, in the same directory; fails where something has that name already.
