@@ -33,7 +33,7 @@ pub use sync::{Owner, Planned, SyncOptions, SyncReport};
 pub use upgrade::UpgradeReport;
 
 use crate::error::{Errno, Error, Result};
-use crate::fuse::{FileSystem, Mounted, Notify, Options};
+use crate::fuse::{FileSystem, MountPoint, Mounted, Notify, Options};
 use crate::limits::COMMIT_INTERVAL;
 use crate::media::{Directory, DiskDir};
 use crate::tree::{CreateOptions, Tree};
@@ -165,11 +165,11 @@ impl Daemon {
     pub fn mount(
         &self,
         base: Option<&[u8]>,
-        mount_point: &Path,
+        mount_point: MountPoint,
         options: &Options,
         on_end: impl FnOnce() + Send + 'static,
     ) -> Result<()> {
-        self.check_hides_nothing(mount_point)?;
+        self.check_hides_nothing(mount_point.path())?;
         let only = match base {
             Some(name) => {
                 let base = self.views.base_named(name)?;
@@ -197,7 +197,7 @@ impl Daemon {
             source.push(std::ffi::OsStr::from_bytes(base));
         }
         let fs = FileSystem::new(Views::clone(&self.views), only, &self.path, options);
-        let mounted = Mounted::mount(fs, mount_point, &source.to_string_lossy(), options, on_end)?;
+        let mounted = Mounted::mount(fs, &mount_point, &source.to_string_lossy(), options, on_end)?;
         let notify = mounted.notify().clone();
         self.views.tell_of_dropped(move |snapshot| {
             let (notify, base, name) = (notify.clone(), snapshot.base, snapshot.record.name.clone());
@@ -205,9 +205,7 @@ impl Daemon {
             std::thread::spawn(move || notify.shown_changed(base, &name));
         });
         self.views.tree().shown();
-        let at = mounted.mount_point().to_path_buf();
-        let device = crate::fuse::mount_at(&at).map(|mount| mount.device);
-        self.lock.note(&Use::Mounted { at, device });
+        self.lock.note(&Use::Mounted { at: mounted.mount_point().to_path_buf(), device: mounted.device() });
         *self.mounted.lock() = Some(mounted);
         Ok(())
     }

@@ -26,7 +26,7 @@ mod root;
 mod seek;
 
 pub use companion::{Role, program, run as run_companion};
-pub use mount::{Mounted, OPTION_HELP, Options, check_mount_point, dead_mount, parse_options, unmount_path};
+pub use mount::{MountPoint, Mounted, OPTION_HELP, Options, dead_mount, open_mount_point, parse_options, unmount_path};
 pub use mounts::{Device, MountInfo, User, free, has_mounts_inside, mount_around, mount_at, mounts, unescape, users};
 pub use notify::Notify;
 pub use opened::Opens;

@@ -25,6 +25,8 @@ pub const XATTR_NAME_BYTES_MAX: usize = 255;
 pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
 /// All names of one inode's xattrs together, as listxattr(2) can return them.
 pub const XATTR_LIST_BYTES_MAX: usize = 64 << 10;
+/// And all their values: setting one looks at the others.
+pub const XATTR_VALUES_BYTES_MAX: usize = 4 << 20;
 /// The largest file offset the kernel passes (signed 64 bits).
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 

@@ -4,11 +4,14 @@ mod mounted;
 
 use mounted::*;
 use pitfs::device::{InodeNo, Moment};
-use pitfs::error::{Error, Result};
-use pitfs::limits::{COPY_BYTES_MAX, DIRTY_RECORD_BYTES_MAX, STEP_TRACKS, STEP_XATTRS, XATTR_VALUE_BYTES_MAX};
+use pitfs::error::{Errno, Error, Result};
+use pitfs::limits::{
+    COPY_BYTES_MAX, DIRTY_RECORD_BYTES_MAX, STEP_TRACKS, STEP_XATTRS, XATTR_VALUE_BYTES_MAX, XATTR_VALUES_BYTES_MAX,
+};
 use pitfs::logstore::Codec;
 use pitfs::media::TestDir;
-use pitfs::tree::{Caller, CreateOptions, Kind, New, ROOT, SetXattr, Tree};
+use pitfs::tree::{Caller, Change, CreateOptions, Kind, New, ROOT, SetXattr, Tree};
+use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -131,6 +134,66 @@ fn a_hole_of_many_tracks_is_made_in_steps() {
     assert!(found.len() == 3 * size && found.iter().all(|byte| *byte == 0));
     // As large as can be, which has no track.
     tree.zero(inode, 0, i64::MAX as u64, true, false).unwrap();
+}
+
+#[test]
+fn a_file_of_many_tracks_is_cut_in_steps() {
+    let tree = tree(1, None);
+    let inode = file(&tree, b"f");
+    let step = TRACK as u64 * STEP_TRACKS;
+    let size = 3 * step + 500;
+    let expected = random_bytes(2, size as usize);
+    tree.write(inode, 0, &expected, false).unwrap();
+    tree.commit().unwrap();
+    // Far away, in memory alone, and in the middle.
+    let written = random_bytes(3, 70_000);
+    let end = size * 1000 + 70_000;
+    tree.write(inode, end - 70_000, &written, false).unwrap();
+    let steps = || tree.device().look().unwrap().every_track(inode, 0..u64::MAX, STEP_TRACKS, u64::MAX).unwrap().0;
+    assert_eq!(steps().len(), 4);
+    let cut_to = |size: u64| tree.change(inode, Change { size: Some(size), ..Change::default() }).unwrap();
+    // What others see meanwhile is always the front of what it was.
+    let seen = std::thread::scope(|scope| {
+        let cutting = scope.spawn(|| cut_to(5_000));
+        let mut seen = vec![end];
+        while !cutting.is_finished() {
+            let size = tree.inode(inode, Moment::Live).unwrap().size;
+            assert!(
+                size <= *seen.last().unwrap() && (size == 5_000 || size.is_multiple_of(TRACK as u64) || size == end)
+            );
+            if size != *seen.last().unwrap() {
+                seen.push(size);
+            }
+        }
+        seen
+    });
+    assert!(seen.len() <= 6, "{seen:?}");
+    let found = tree.inode(inode, Moment::Live).unwrap();
+    assert_eq!((found.size, found.tracks), (5_000, 1));
+    cut_to(size);
+    let mut expected = expected;
+    expected[5_000..].fill(0);
+    assert!(tree.read(inode, 0, size as usize, Moment::Live).unwrap() == expected);
+}
+
+#[test]
+fn values_of_an_inode_are_bounded() {
+    let tree = tree(1, None);
+    let inode = file(&tree, b"f");
+    let value = random_bytes(1, XATTR_VALUE_BYTES_MAX);
+    let set = |name: &str, value: &[u8]| tree.set_xattr(inode, name.as_bytes(), value, SetXattr::default());
+    let most = XATTR_VALUES_BYTES_MAX / XATTR_VALUE_BYTES_MAX - 1;
+    for i in 0..most {
+        set(&format!("user.{i}"), &value).unwrap();
+    }
+    let refused = |set: Result<()>| assert!(set.is_err_and(|error| error.errno() == Errno::NOSPC));
+    set("user.small", b"1").unwrap();
+    refused(set("user.large", &value));
+    refused(set("user.small", &value));
+    // What is there can be replaced.
+    set("user.7", &value).unwrap();
+    tree.remove_xattr(inode, b"user.7").unwrap();
+    set("user.small", &value).unwrap();
 }
 
 #[test]
@@ -290,4 +353,42 @@ fn positions_stay_over_mounts_and_do_not_tell_hashes() {
     let other = TestDir::new();
     Tree::create(Arc::new(other.clone()), &options).unwrap();
     assert_ne!(positions(&other), first);
+}
+
+/// To follow a path through all times costs as much as it is long: it is done for paths that a program can name.
+#[test]
+fn a_directory_too_deep_for_a_path_is_found_in_snapshots_as_itself() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let name = "d".repeat(200);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    // The directory so many names down, made where it is missing.
+    let down = |names: usize| {
+        let mut at = open(mounted.live(), flags, Mode::empty()).unwrap();
+        for _ in 0..names {
+            match mkdirat(&at, &name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(errno) => panic!("{errno}"),
+            }
+            at = openat(&at, &name, flags, Mode::empty()).unwrap();
+        }
+        at
+    };
+    let names_in = |names: usize| -> Option<Vec<String>> {
+        let snap = openat(down(names), ".snap", flags, Mode::empty()).ok()?;
+        let all = rustix::fs::Dir::new(snap).unwrap().map(|entry| entry.unwrap().file_name().to_str().unwrap().into());
+        Some(all.filter(|name: &String| !name.starts_with('.')).collect())
+    };
+    let (near, far) = (3, 25);
+    down(far);
+    mounted.ok(["snap", "one"]);
+    assert_eq!(names_in(near).unwrap(), ["one"]);
+    assert_eq!(names_in(far).unwrap(), ["one"]);
+    // Others of the same paths.
+    let away = mounted.live().join("away");
+    fs::rename(mounted.live().join(&name), away).unwrap();
+    assert_eq!(names_in(near).unwrap(), ["one"]);
+    assert_eq!(names_in(far), None);
 }

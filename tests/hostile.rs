@@ -137,6 +137,33 @@ fn an_entry_with_a_name_that_cannot_be_is_damage() {
     }
 }
 
+/// One inode that makes no sense keeps nobody from what else is in its directory.
+#[test]
+fn an_inode_that_cannot_be_read_is_listed_with_the_others() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = sample();
+    let records = Records::of(&mounted.store());
+    let (key, value, _) = records.file();
+    records.put(Table::Inode, &key, &value[..5], &"nothing of an inode");
+    drop(records);
+    mounted.mount(&[]);
+    // The last file that was made is the one in the directory.
+    let directory = mounted.live().join("directory");
+    for _ in 0..2 {
+        let entries: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap()).collect();
+        assert_eq!(entries.iter().map(fs::DirEntry::file_name).collect::<Vec<_>>(), ["other"]);
+        assert!(entries[0].file_type().unwrap().is_file());
+        // `ls -l` asks for attributes, which the listing brings.
+        let listed = Command::new("ls").arg("-l").arg(&directory).output().unwrap();
+        assert!(!listed.status.success() && String::from_utf8_lossy(&listed.stdout).contains("other"), "{listed:?}");
+        assert!(fs::read(directory.join("other")).is_err());
+        fs::write(directory.join("new"), "new").unwrap();
+        fs::remove_file(directory.join("new")).unwrap();
+    }
+}
+
 /// A snapshot shows the old values of entries.
 #[test]
 fn an_old_entry_with_a_name_that_cannot_be_is_damage() {

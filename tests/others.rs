@@ -535,3 +535,57 @@ fn a_store_has_nobody_else_look_where_it_says() {
     does(STRANGER, &format!("'{PITFS}' -s '{store}' archive attach '{place}/archive'"));
     does(OWNER, &format!("'{PITFS}' -s '{store}' archive verify"));
 }
+
+/// A look-up by somebody who may not go there takes nothing away from others.
+#[test]
+fn what_is_mounted_behind_dot_snap_stays_for_those_who_may_go_there() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = mounted("allow_other");
+    let closed = mounted.live().join("closed");
+    let inside = closed.join("inside");
+    fs::create_dir_all(inside.join("data")).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    mounted.ok(["snap", "one"]);
+    // It is open now, and was not in the snapshot.
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
+    let other = mounted.dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("inside"), "there").unwrap();
+    let snapshot = inside.join(".snap/one");
+    let bind = Bind::new(&other, &snapshot.join("data"));
+    for _ in 0..2 {
+        assert_eq!(reads(STRANGER, STRANGER, &snapshot.join("data/inside")), None);
+        assert!(bind.is_there());
+        assert_eq!(read(&snapshot.join("data/inside")), "there");
+    }
+}
+
+/// What covers a directory is a mount at that directory, whatever became of its name after it was looked at; and what is taken
+/// away is where it is now.
+#[test]
+fn a_mount_goes_from_where_it_is() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = Mounted::unmounted();
+    let at = |name: &str| mounted.dir.path().join(name);
+    fs::create_dir_all(at("above/point")).unwrap();
+    let (store, point) = (mounted.store(), at("above/point"));
+    let words = [OsStr::new("mount"), OsStr::new("--foreground"), store.as_os_str(), point.as_os_str()];
+    let mut daemon = mounted.command(words).spawn().unwrap();
+    wait_for("the mount", || at("above/point/live").exists());
+    // Its owner has something else in the place of the directory above.
+    fs::rename(at("above"), at("moved")).unwrap();
+    fs::create_dir_all(at("victim/point")).unwrap();
+    fs::create_dir(at("other")).unwrap();
+    fs::write(at("other/inside"), "").unwrap();
+    let bind = Bind::new(&at("other"), &at("victim/point"));
+    symlink(at("victim"), at("above")).unwrap();
+    let process = rustix::process::Pid::from_raw(daemon.id() as i32).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+    assert!(bind.is_there());
+    assert!(!at("moved/point/live").exists());
+}

@@ -12,7 +12,7 @@ use super::output::{print_json, tell_lines};
 use crate::control::{Listening, Server};
 use crate::daemon::{Daemon, Use, is_dead, trust_owners, trusts_owners};
 use crate::error::{Errno, Error, Result};
-use crate::fuse::{Options, check_mount_point, free, mount_at, parse_options};
+use crate::fuse::{Options, free, mount_at, open_mount_point, parse_options};
 use crate::media::Directory;
 use crate::shown::shown_file;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -131,11 +131,11 @@ fn in_front(store: &Path, mount_point: &Path, options: &Options) -> Result<bool>
     let lock = Daemon::lock(&store, &Use::Starting)?;
     std::env::set_current_dir("/").map_err(|error| Error::media("leaving the directory", error))?;
     clear_dead(&mount_point, lock.store())?;
-    check_mount_point(&mount_point, lock.store(), options)?;
+    let mount_point = open_mount_point(&mount_point, lock.store(), options)?;
     let background = Background::prepare(lock.directory())?;
     let listening = Listening::begin(lock.directory())?;
     let daemon = Arc::new(Daemon::open_locked(lock)?);
-    let ended = daemon.mount(base.as_deref(), &mount_point, options, move || {
+    let ended = daemon.mount(base.as_deref(), mount_point, options, move || {
         if tell.send(()).is_err() {
             log::debug!("the mount ended after the daemon");
         }

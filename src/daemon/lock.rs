@@ -282,7 +282,7 @@ pub fn store_of(mount: &MountInfo) -> Option<PathBuf> {
     let before_base = source.iter().rposition(|byte| *byte == b':').map(|at| &source[..at]);
     let mut stores =
         [Some(source), before_base].into_iter().flatten().map(|path| Path::new(std::ffi::OsStr::from_bytes(path)));
-    stores.find(|path| super::is_store(path)).map(Path::to_path_buf)
+    stores.find(|path| super::is_store(path) && mount.may_show(path)).map(Path::to_path_buf)
 }
 
 /// Whether nobody serves a mount any more; nothing where its source is no store, as `-o fsname=` can have it. Asks

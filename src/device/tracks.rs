@@ -105,6 +105,32 @@ impl State {
         Ok(next.min(to))
     }
 
+    /// Of the tracks of a live file in a range that are stored, the first and every `step`th after it, among the first `most`;
+    /// and from where the rest is, if there are more.
+    pub fn every_track(
+        &self,
+        inode: InodeNo,
+        tracks: Range<TrackNo>,
+        step: u64,
+        most: u64,
+    ) -> Result<(Vec<TrackNo>, Option<TrackNo>)> {
+        let (from, to) = (track_key(inode, tracks.start), track_key(inode, tracks.end));
+        let (mut found, mut rest, mut count) = (Vec::new(), None, 0);
+        self.scan(Table::Track, &from, &to, Moment::Live, |key, _| {
+            let (_, track) = expect_track(key)?;
+            if count == most {
+                rest = Some(track);
+                return Ok(ControlFlow::Break(()));
+            }
+            if count.is_multiple_of(step) {
+                found.push(track);
+            }
+            count += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok((found, rest))
+    }
+
     /// All tracks at or after `from` and before `to` that the live file has, in order.
     fn live_tracks(&self, inode: InodeNo, from: TrackNo, to: TrackNo) -> Result<Vec<TrackNo>> {
         let mut found = Vec::new();

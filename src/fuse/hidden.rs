@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 pub(super) const SNAP: &[u8] = b".snap";
 pub(super) const SHADOW: &[u8] = b".snapshots";
 
+/// `PATH_MAX`
+const PATH_BYTES_MAX: usize = 4096;
+
 /// How long a hidden directory that was removed is not there.
 const REMOVED: Duration = Duration::from_secs(60);
 
@@ -65,13 +68,20 @@ impl FileSystem {
                 return Ok(true);
             }
         }
-        for path in tree.paths(directory, Moment::Live)? {
+        if let Some(path) = self.path_in_reach(directory)? {
             let versions = tree.versions(views.base(), &path)?;
             if versions.iter().any(|version| version.oldest.is_some() && version.kind == Kind::Directory) {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// The path of a live directory, if it has one that a program could name: to follow that of one which lies a hundred times
+    /// deeper through all times takes seconds.
+    pub(super) fn path_in_reach(&self, directory: InodeNo) -> Result<Option<Vec<u8>>> {
+        let paths = self.views.tree().paths(directory, Moment::Live)?;
+        Ok(paths.into_iter().find(|path| path.len() < PATH_BYTES_MAX))
     }
 
     /// Whoever may make something in the directory may do so in what is hidden in it.

@@ -5,13 +5,13 @@ use super::nodes::GENERATION;
 use super::number::{Node, Place, ROOT};
 use super::root::Target;
 use super::{FileSystem, KEEP};
-use crate::device::Moment;
-use crate::error::Result;
-use crate::tree::{Entry, Inode};
-use fuser::{FileType, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use crate::device::{Moment, number_of};
+use crate::error::{Error, Result};
+use crate::tree::Entry;
+use fuser::{FileAttr, FileType, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 impl FileSystem {
     pub(super) fn list_plain(&self, number: u64, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
@@ -62,7 +62,9 @@ impl FileSystem {
                     let attr = match target {
                         Target::Dots => own,
                         Target::Virtual(node) => self.attributes_of_virtual(&node)?,
-                        Target::In(place) => self.attributes(place)?,
+                        Target::In(place) => {
+                            self.attributes(place).unwrap_or_else(|error| unknown(place, FileType::Directory, &error))
+                        }
                     };
                     let generation = self.generation(attr.ino.0);
                     let is_full = reply.add(attr.ino, next, OsStr::from_bytes(name), &keep, &attr, generation);
@@ -80,8 +82,10 @@ impl FileSystem {
         if offset < 2 && reply.add(own.ino, 2, "..", &KEEP, &own, GENERATION) {
             return Ok(());
         }
-        self.views.tree().list_with_inodes(place.inode, offset, place.moment, |entry: &Entry, found: &Inode| {
-            let attr = self.attributes_of(place.at(entry.inode), found)?;
+        self.views.tree().list_with_what_is_known(place.inode, offset, place.moment, |entry, found| {
+            let at = place.at(entry.inode);
+            let attr = found.and_then(|found| self.attributes_of(at, &found));
+            let attr = attr.unwrap_or_else(|error| unknown(at, file_type(entry.kind), &error));
             let is_live = place.moment == Moment::Live;
             let generation = Generation(if is_live { self.views.tree().generation(entry.inode) } else { 0 });
             let name = OsStr::from_bytes(&entry.name);
@@ -96,6 +100,29 @@ impl FileSystem {
             }
             Ok(!is_full)
         })
+    }
+}
+
+/// What is told of an entry whose inode cannot be read, so that it is listed: the kernel takes no attributes with such a size,
+/// forgets the number, and asks when somebody wants to know.
+fn unknown(place: Place, kind: FileType, error: &Error) -> FileAttr {
+    log::error!("listing inode {}: {error}", number_of(place.inode));
+    FileAttr {
+        ino: INodeNo(place.number()),
+        size: u64::MAX,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind,
+        perm: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
     }
 }
 

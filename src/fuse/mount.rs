@@ -2,19 +2,23 @@
 
 mod end;
 mod helper;
+mod point;
 
+pub use point::MountPoint;
+
+use super::mounts::{Device, mount_at};
 use super::number::{Node, Place, Virtual};
 use super::{FileSystem, Notify, Opens};
 use crate::device::BaseId;
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown_file;
 use fuser::{Config, Generation, ReplyEntry, Request, Session, SessionACL};
+use rustix::fs::AtFlags;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -157,40 +161,43 @@ pub fn dead_mount(path: &Path) -> Error {
     )
 }
 
-/// Says what is wrong with a directory as a mount point of a store, before anything is started.
-pub fn check_mount_point(path: &Path, store: &Path, options: &Options) -> Result<()> {
+/// Opens a directory as the mount point of a store, or says what is wrong with it as such, before anything is started.
+pub fn open_mount_point(path: &Path, store: &Path, options: &Options) -> Result<MountPoint> {
     let refused = |errno, text: String| Err(Error::Refused(errno, text));
     let shown = shown_file(path);
-    if end::hides(path, store) {
-        let text = format!("a mount at {shown} would hide the store {}; choose another directory", shown_file(store));
-        return refused(Errno::INVAL, text);
-    }
-    // The kernel may know attributes of a mount whose daemon is gone; its room it has to ask for.
-    let found = rustix::fs::statvfs(path).map_err(std::io::Error::from).and_then(|_| std::fs::metadata(path));
-    let metadata = match found {
-        Ok(metadata) => metadata,
+    // Of what it is, not of its name, which may lead somewhere else in a moment.
+    let opened = MountPoint::open(path).and_then(|point| {
+        // The kernel may know attributes of a mount whose daemon is gone; its room it has to ask for.
+        rustix::fs::fstatvfs(&point.file)?;
+        Ok((rustix::fs::fstat(&point.file)?.st_dev, point))
+    });
+    let (device, point) = match opened {
+        Ok(opened) => opened,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return refused(
                 Errno::NOENT,
                 format!("the mount point {shown} does not exist; make it with `mkdir -p {shown}`"),
             );
         }
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            return refused(Errno::NOTDIR, format!("the mount point {shown} is not a directory"));
+        }
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTCONN) => return Err(dead_mount(path)),
         Err(error) => return Err(Error::media(format!("looking at the mount point {shown}"), error)),
     };
-    if !metadata.is_dir() {
-        return refused(Errno::NOTDIR, format!("the mount point {shown} is not a directory"));
+    if end::hides(&point.path, store) {
+        let text = format!("a mount at {shown} would hide the store {}; choose another directory", shown_file(store));
+        return refused(Errno::INVAL, text);
     }
-    let above = path.canonicalize().ok().and_then(|path| std::fs::metadata(path.join("..")).ok());
-    if above.is_some_and(|above| above.dev() != metadata.dev()) {
+    let above = rustix::fs::statat(&point.file, "..", AtFlags::empty());
+    if above.is_ok_and(|above| above.st_dev != device) {
         return refused(
             Errno::BUSY,
             format!("something is mounted at {shown} already; unmount it first or choose another directory"),
         );
     }
-    let mut entries =
-        std::fs::read_dir(path).map_err(|error| Error::media(format!("listing the mount point {shown}"), error))?;
-    if entries.next().is_some() && !options.nonempty {
+    let is_empty = point.is_empty().map_err(|error| Error::media(format!("listing the mount point {shown}"), error))?;
+    if !is_empty && !options.nonempty {
         return refused(
             Errno::NOTEMPTY,
             format!(
@@ -220,7 +227,7 @@ pub fn check_mount_point(path: &Path, store: &Path, options: &Options) -> Result
             ),
         );
     }
-    Ok(())
+    Ok(point)
 }
 
 /// The file system as fuser serves it.
@@ -364,6 +371,7 @@ pub struct Mounted {
     ended: Arc<AtomicBool>,
     notify: Notify,
     mount_point: PathBuf,
+    device: Option<Device>,
     /// With `auto_unmount`: fusermount3 unmounts when this is closed, however we end.
     _keep: Option<UnixStream>,
 }
@@ -372,14 +380,12 @@ impl Mounted {
     /// Mounts; the kernel's requests are served from now on, and `on_end` is called when that is over.
     pub fn mount(
         fs: FileSystem,
-        mount_point: &Path,
+        point: &MountPoint,
         source: &str,
         options: &Options,
         on_end: impl FnOnce() + Send + 'static,
     ) -> Result<Mounted> {
-        let mount_point = mount_point
-            .canonicalize()
-            .map_err(|error| Error::media(format!("looking at {}", shown_file(mount_point)), error))?;
+        let mount_point = point.path.clone();
         if options.writeback {
             fs.views.tree().stamp_like_kernel()?;
         }
@@ -403,7 +409,7 @@ impl Mounted {
         let (device, keep) = if needs_helper {
             helper::mount(&mount_point, source, options)?
         } else {
-            (mount_as_root(&mount_point, source, options)?, None)
+            (mount_as_root(point, source, options)?, None)
         };
         let mut begun = end::Begun { mount_point: &mount_point, has_gone_well: false };
         let further = device.try_clone().map_err(failed)?;
@@ -424,11 +430,17 @@ impl Mounted {
         std::thread::Builder::new().name("session".into()).spawn(watch).map_err(failed)?;
         begun.has_gone_well = true;
         notify.prepare();
-        Ok(Mounted { fs, ended, notify, mount_point: mount_point.clone(), _keep: keep })
+        let device = mount_at(&mount_point).map(|mount| mount.device);
+        Ok(Mounted { fs, ended, notify, mount_point: mount_point.clone(), device, _keep: keep })
     }
 
     pub fn mount_point(&self) -> &Path {
         &self.mount_point
+    }
+
+    /// What the file system is known by.
+    pub fn device(&self) -> Option<Device> {
+        self.device
     }
 
     pub fn notify(&self) -> &Notify {
@@ -448,7 +460,8 @@ impl Mounted {
 
 /// Unmounts. With `lazy` also while it is in use: it disappears now and ends with its last user.
 pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
-    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    let mut flags = UnmountFlags::NOFOLLOW;
+    flags.set(UnmountFlags::DETACH, lazy);
     let shown = shown_file(mount_point);
     match unmount(mount_point, flags) {
         Ok(()) => Ok(()),
@@ -464,7 +477,7 @@ pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
                 return Err(Error::Refused(Errno::BUSY, format!("{shown} could not be unmounted: {said}")));
             }
             // It only says that it does not know it.
-            match super::mounts::mount_at(mount_point) {
+            match mount_at(mount_point) {
                 None => Err(Error::Refused(Errno::INVAL, format!("{shown} is not mounted"))),
                 Some(_) if said.contains("not found") => {
                     let text = format!("{shown} was mounted by another user, who, like root, can unmount it");
@@ -484,8 +497,7 @@ pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
 /// What to do about a mount that is in use, and by whom.
 fn in_use(mount_point: &Path) -> String {
     let shown = shown_file(mount_point);
-    let users =
-        super::mounts::mount_at(mount_point).map(|mount| super::mounts::users(mount.device)).unwrap_or_default();
+    let users = mount_at(mount_point).map(|mount| super::mounts::users(mount.device)).unwrap_or_default();
     // Those in other mount namespaces are not in its way.
     let mut here = users.iter().filter(|user| user.sees_at.is_none()).map(|user| format!("; {user}"));
     let by: String = here.by_ref().take(USERS_SHOWN).collect();
@@ -504,11 +516,12 @@ fn explain(error: std::io::Error, mount_point: &Path) -> Error {
     Error::Refused(Errno::IO, format!("mounting at {} failed: {}", shown_file(mount_point), text.trim()))
 }
 
-fn mount_as_root(mount_point: &Path, source: &str, options: &Options) -> Result<OwnedFd> {
+fn mount_as_root(point: &MountPoint, source: &str, options: &Options) -> Result<OwnedFd> {
     let device = File::options().read(true).write(true).open(DEVICE).map_err(|error| {
         Error::Refused(Errno::NODEV, format!("{DEVICE} cannot be opened: {error}; is the kernel module `fuse` loaded?"))
     })?;
-    let root_mode = std::fs::metadata(mount_point).map_err(|error| explain(error, mount_point))?.mode();
+    let failed = |errno: Errno| explain(errno.into(), &point.path);
+    let root_mode = rustix::fs::fstat(&point.file).map_err(failed)?.st_mode;
     let mut data = format!(
         "fd={},rootmode={root_mode:o},user_id=0,group_id={},default_permissions",
         device.as_raw_fd(),
@@ -533,8 +546,8 @@ fn mount_as_root(mount_point: &Path, source: &str, options: &Options) -> Result<
         CString::new(text).map_err(|_| Error::Refused(Errno::INVAL, "a mount option contains a zero byte".into()))
     };
     let kind = format!("fuse.{SUBTYPE}");
-    mount(text(source)?.as_c_str(), mount_point, text(&kind)?.as_c_str(), flags, Some(text(&data)?.as_c_str()))
-        .map_err(|errno| explain(errno.into(), mount_point))?;
+    mount(text(source)?.as_c_str(), point.door(), text(&kind)?.as_c_str(), flags, Some(text(&data)?.as_c_str()))
+        .map_err(failed)?;
     Ok(device.into())
 }
 

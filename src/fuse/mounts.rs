@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What a file system is known by as long as it is mounted.
@@ -37,6 +38,8 @@ pub struct MountInfo {
     /// The store, unless `-o fsname=` says something else; with `:BASE` behind it if one is shown.
     pub source: PathBuf,
     kind: Vec<u8>,
+    /// The user who mounted it, which FUSE file systems tell.
+    user: Option<u32>,
 }
 
 impl MountInfo {
@@ -51,8 +54,17 @@ impl MountInfo {
 
     /// Whether it shows this store, as far as its source says so.
     pub fn shows(&self, store: &Path) -> bool {
-        let (source, store) = (self.source.as_os_str().as_bytes(), store.as_os_str().as_bytes());
-        self.is_pitfs() && source.strip_prefix(store).is_some_and(|rest| rest.is_empty() || rest[0] == b':')
+        let (source, named) = (self.source.as_os_str().as_bytes(), store.as_os_str().as_bytes());
+        let is_named = source.strip_prefix(named).is_some_and(|rest| rest.is_empty() || rest[0] == b':');
+        self.is_pitfs() && is_named && self.may_show(store)
+    }
+
+    /// Whether what its source says of this store is believed: of root, of whoever asks, and of the store's owner. Anybody can
+    /// mount something and call it so.
+    pub fn may_show(&self, store: &Path) -> bool {
+        let owner = || std::fs::metadata(store).ok().map(|found| found.uid());
+        let asks = rustix::process::geteuid().as_raw();
+        self.user.is_some_and(|user| user == 0 || user == asks || owner() == Some(user))
     }
 }
 
@@ -94,7 +106,20 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let device = Device::parse(std::str::from_utf8(words.get(2)?).ok()?)?;
     let dash = words.iter().position(|word| *word == b"-")?;
     let path = |at: usize| Some(PathBuf::from(OsString::from_vec(unescape(words.get(at)?))));
-    Some(MountInfo { device, at: path(4)?, source: path(dash + 2)?, kind: words.get(dash + 1)?.to_vec() })
+    let of_system = words.get(dash + 3).copied().unwrap_or_default();
+    let user = of_system.split(|byte| *byte == b',').find_map(|option| option.strip_prefix(b"user_id="));
+    let user = user.and_then(|user| std::str::from_utf8(user).ok()?.parse().ok());
+    Some(MountInfo { device, at: path(4)?, source: path(dash + 2)?, kind: words.get(dash + 1)?.to_vec(), user })
+}
+
+/// Where a file system is mounted now: directories above can have been moved. At this place, if it still is there.
+pub fn place_of(device: Device, was_at: &Path) -> Option<PathBuf> {
+    let mut places: Vec<PathBuf> =
+        mounts().into_iter().filter(|mount| mount.device == device).map(|mount| mount.at).collect();
+    match places.iter().any(|at| at == was_at) {
+        true => Some(was_at.to_path_buf()),
+        false => places.pop(),
+    }
 }
 
 /// Whether something is mounted below a path, as far as this process sees.
@@ -266,6 +291,20 @@ mod tests {
         assert_eq!((found[1].at.as_path(), found[1].is_pitfs()), (Path::new("/a b"), true));
         assert!(found[1].shows(Path::new("/x/s\\tore")) && !found[1].shows(Path::new("/x/s")));
         assert!(!found[0].is_pitfs());
+    }
+
+    #[test]
+    fn a_mount_of_a_stranger_shows_no_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().to_str().unwrap();
+        let shows = |user: u32| {
+            let line = format!("40 22 0:45 / /a rw - fuse.pitfs {store} rw,user_id={user},group_id=0\n");
+            parse(line.as_bytes())[0].shows(dir.path())
+        };
+        let own = rustix::process::geteuid().as_raw();
+        assert!(shows(0) && shows(own) && !shows(own + 4_000_000));
+        let unknown = format!("40 22 0:45 / /a rw - fuse.pitfs {store} rw\n");
+        assert!(!parse(unknown.as_bytes())[0].shows(dir.path()));
     }
 
     #[test]

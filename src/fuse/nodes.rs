@@ -6,7 +6,7 @@ use super::{BASE_XATTR, FileSystem, STORE_XATTR, beside};
 use crate::device::{InodeNo, Moment, base_of};
 use crate::error::{Errno, Error, Result};
 use crate::limits::STEP_TRACKS;
-use crate::tree::{Asker, Caller, Kind, New, RenameMode};
+use crate::tree::{Asker, Caller, Change, Kind, New, RenameMode};
 use fuser::{FileAttr, FileHandle, Generation, RenameFlags, Request};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -177,6 +177,16 @@ impl FileSystem {
         self.settle(self.attributes_of(place, &linked)?)
     }
 
+    pub(super) fn change_node(&self, number: u64, change: Change, is_of_times: bool) -> Result<FileAttr> {
+        let place = self.writable_place(number)?;
+        // A kernel that keeps times itself writes them out as it does pages.
+        if self.writeback && is_of_times && self.views.tree().passes_over(place.inode) {
+            return self.attributes(place);
+        }
+        let found = self.views.tree().change(place.inode, change)?;
+        self.attributes_of(place, &found)
+    }
+
     pub(super) fn preallocate(&self, number: u64, offset: u64, length: u64, mode: i32, kill: bool) -> Result<()> {
         let inode = self.writable(number)?;
         let keep_size = mode & KEEP_SIZE != 0;
@@ -190,13 +200,16 @@ impl FileSystem {
 
     /// Whether making a hole takes more than a step, so that nobody should wait for it.
     pub(super) fn takes_long(&self, number: u64, length: u64, mode: i32) -> bool {
-        let tree = self.views.tree();
         mode & (PUNCH_HOLE | ZERO_RANGE) != 0
-            && length > STEP_TRACKS * tree.device().track_bytes()
-            && self
-                .inside(number)
-                .and_then(|(inode, moment)| tree.inode(inode, moment))
-                .is_ok_and(|found| found.tracks > STEP_TRACKS)
+            && length > STEP_TRACKS * self.views.tree().device().track_bytes()
+            && self.is_cut_in_steps(number, 0)
+    }
+
+    /// Whether more tracks than go in a step may lie behind an offset in a file.
+    pub(super) fn is_cut_in_steps(&self, number: u64, from: u64) -> bool {
+        let step_bytes = STEP_TRACKS * self.views.tree().device().track_bytes();
+        let found = self.inside(number).and_then(|(inode, moment)| self.views.tree().inode(inode, moment));
+        found.is_ok_and(|found| found.tracks > STEP_TRACKS && found.size.saturating_sub(from) > step_bytes)
     }
 
     pub(super) fn xattr_of(&self, number: u64, name: &[u8]) -> Result<Vec<u8>> {

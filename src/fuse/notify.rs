@@ -106,16 +106,15 @@ impl Notify {
     }
 
     /// Unmounts, which writes out what the kernel keeps, and so can wait for the daemon.
-    pub(super) fn unmount(&self, lazy: bool) -> Result<()> {
+    pub(super) fn unmount(&self, at: &Path, lazy: bool) -> Result<()> {
         let errand = if lazy { Visit::UnmountLazily } else { Visit::Unmount };
-        match self.visitor.ask(&[errand.message(&self.mount_point)]).as_deref() {
+        match self.visitor.ask(&[errand.message(at)]).as_deref() {
             Ok([(Ok(()), _)]) => Ok(()),
             Ok([(Err(errno), _)]) => {
-                let text =
-                    format!("{} could not be unmounted: {}", shown_file(&self.mount_point), Error::Posix(*errno));
+                let text = format!("{} could not be unmounted: {}", shown_file(at), Error::Posix(*errno));
                 Err(Error::Refused(*errno, text))
             }
-            _ => unmount_path(&self.mount_point, lazy),
+            _ => unmount_path(at, lazy),
         }
     }
 

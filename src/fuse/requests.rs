@@ -139,26 +139,27 @@ impl Filesystem for super::mount::Served {
         }
         placement::serving(request.pid());
         let is_of_times = (mode, uid, gid, size) == (None, None, None, None);
-        let changed = self.writable_place(ino.0).and_then(|place| {
-            // A kernel that keeps times itself writes them out as it does pages.
-            if self.writeback && is_of_times && self.views.tree().passes_over(place.inode) {
-                return self.attributes(place);
-            }
-            let change = Change {
-                permissions: mode,
-                uid,
-                gid,
-                size,
-                atime: atime.map(set_time),
-                mtime: mtime.map(set_time),
-                // Only a kernel that keeps times itself gives one.
-                ctime: ctime.map(timestamp),
-                // A change of owner clears the bits whoever makes it, unless it sets the mode as well.
-                kill_privileges: uid.is_some() || gid.is_some() || !FileSystem::keeps_privileges(request),
-            };
-            let found = self.views.tree().change(place.inode, change)?;
-            self.attributes_of(place, &found)
-        });
+        let change = Change {
+            permissions: mode,
+            uid,
+            gid,
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+            // Only a kernel that keeps times itself gives one.
+            ctime: ctime.map(timestamp),
+            // A change of owner clears the bits whoever makes it, unless it sets the mode as well.
+            kill_privileges: uid.is_some() || gid.is_some() || !FileSystem::keeps_privileges(request),
+        };
+        if size.is_some_and(|size| self.is_cut_in_steps(ino.0, size)) {
+            let fs = self.file_system();
+            return self.aside.run(move || {
+                reply_or_error!(reply, fs.change_node(ino.0, change, is_of_times), attr => {
+                    reply.attr(&fs.keep_attributes(&attr), &attr)
+                });
+            });
+        }
+        let changed = self.change_node(ino.0, change, is_of_times);
         reply_or_error!(reply, changed, attr => reply.attr(&self.keep_attributes(&attr), &attr));
     }
 

@@ -10,7 +10,7 @@
 //! ```
 
 use super::convert::attributes;
-use super::hidden::SHADOW;
+use super::hidden::{SHADOW, SNAP};
 use super::number::{Door, Node, Place, Virtual};
 use super::{FileSystem, KEEP};
 use crate::clock::Timestamp;
@@ -20,6 +20,8 @@ use crate::tree::{self, Asker, Inode};
 use crate::view::{LIVE_NAME, View, Views};
 use fuser::{FileAttr, FileType, INodeNo};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Offsets of a base's listing: `.`, `..`, `live`, then the snapshots by epoch, then the clones by number.
@@ -246,27 +248,33 @@ impl FileSystem {
             return self.time_link(&views, name);
         }
         let snapshot = views.find(name)?.filter(is_shown).ok_or(Error::Posix(Errno::NOENT))?;
-        let place = self.in_snapshot(directory, &snapshot)?.ok_or(Error::Posix(Errno::NOENT))?;
-        self.views.tree().check_way(place.inode, place.moment, asker)?;
+        let path = self.path_in_reach(directory)?;
+        let place = self.in_snapshot(directory, path.as_deref(), &snapshot)?.ok_or(Error::Posix(Errno::NOENT))?;
+        match self.views.tree().check_way(place.inode, place.moment, asker) {
+            // When somebody may not go there, the kernel would let go of what others have mounted there.
+            Err(Error::Posix(Errno::ACCESS)) if self.has_mounts_behind(directory, path.as_deref())? => {
+                return Err(Error::Posix(Errno::NOMEM));
+            }
+            checked => checked?,
+        }
         Ok((self.attributes(place)?, Duration::ZERO))
     }
 
+    /// Whether something is mounted in `.snap` of a directory.
+    fn has_mounts_behind(&self, directory: u64, path: Option<&[u8]>) -> Result<bool> {
+        let Some(path) = path else { return Ok(false) };
+        let above = self.path_of_live(base_of(directory))?.join(OsStr::from_bytes(path));
+        Ok(self.check_nothing_inside(&above, SNAP).is_err())
+    }
+
     /// Where a live directory was in a snapshot: the directory itself, or the one that had its path.
-    fn in_snapshot(&self, directory: u64, snapshot: &Snapshot) -> Result<Option<Place>> {
+    fn in_snapshot(&self, directory: u64, path: Option<&[u8]>, snapshot: &Snapshot) -> Result<Option<Place>> {
         let tree = self.views.tree();
         let moment = Moment::At(snapshot.epoch);
         let was_there = |inode| tree.inode(inode, moment).is_ok_and(|found| found.is_directory() && found.links > 0);
-        if was_there(directory) {
-            return self.numbers.aside(directory, snapshot.epoch, Door::Snap).map(Some);
-        }
-        for path in tree.paths(directory, Moment::Live)? {
-            if let Ok(inode) = tree.resolve(snapshot.base, &path, moment)
-                && was_there(inode)
-            {
-                return self.numbers.aside(inode, snapshot.epoch, Door::Snap).map(Some);
-            }
-        }
-        Ok(None)
+        let had_path = || tree.resolve(snapshot.base, path?, moment).ok().filter(|inode| was_there(*inode));
+        let found = if was_there(directory) { Some(directory) } else { had_path() };
+        found.map(|inode| self.numbers.aside(inode, snapshot.epoch, Door::Snap)).transpose()
     }
 
     pub(super) fn read_virtual_link(&self, node: &Virtual) -> Result<Vec<u8>> {
@@ -342,10 +350,11 @@ impl FileSystem {
 
     fn list_snap(&self, directory: u64, offset: u64, add: Add<'_>) -> Result<()> {
         let views = self.views.of(base_of(directory));
+        let path = self.path_in_reach(directory)?;
         for snapshot in views.all_snapshots()?.into_iter().filter(is_shown) {
             let next = LIVE_OFFSET + u64::from(snapshot.epoch);
             if next > offset
-                && let Some(place) = self.in_snapshot(directory, &snapshot)?
+                && let Some(place) = self.in_snapshot(directory, path.as_deref(), &snapshot)?
                 && add(snapshot.record.name.as_bytes(), next, Target::In(place))?
             {
                 break;

@@ -35,6 +35,9 @@ impl Tree {
             return Err(Error::Posix(Errno::FBIG));
         }
         let _file = change.size.map(|_| self.lock_file(number));
+        if let Some(size) = change.size {
+            self.shorten(number, size, change.kill_privileges)?;
+        }
         let edge = match change.size {
             Some(size) => self.fetch_cut(number, size)?,
             None => None,

@@ -135,6 +135,38 @@ impl Tree {
         txn.finish()
     }
 
+    /// Takes whole tracks off the end of a file that is to have a smaller size, in steps from the end, until one transaction
+    /// can do the rest. Whoever looks meanwhile sees the file get shorter, as with truncate(2) on btrfs. The caller holds the
+    /// file's lock.
+    pub(super) fn shorten(&self, number: InodeNo, size: u64, kill_privileges: bool) -> Result<()> {
+        let track_bytes = self.device.track_bytes();
+        let mut ends = Vec::new();
+        let found = self.inode(number, Moment::Live)?;
+        if found.tracks > STEP_TRACKS && size < found.size {
+            let mut from = Some(size.div_ceil(track_bytes));
+            let end = found.size.div_ceil(track_bytes);
+            while let Some(at) = from {
+                // In pieces: nobody should wait for a large file to be walked.
+                let (some, rest) = self.device.look()?.every_track(number, at..end, STEP_TRACKS, SEEK_TRACKS)?;
+                ends.extend(some);
+                from = rest;
+            }
+        }
+        for end in ends.into_iter().rev() {
+            let mut txn = self.device.begin()?;
+            let mut found = inode::load_file(&txn, number, Moment::Live)?;
+            self.touch(number, &mut found);
+            if kill_privileges {
+                found.kill_privileges();
+            }
+            // Between two tracks nothing is cut through.
+            self.resize(&mut txn, number, &mut found, end * track_bytes, None)?;
+            inode::store(&mut txn, number, &found)?;
+            txn.finish()?;
+        }
+        Ok(())
+    }
+
     /// Sets the size within an operation on an inode. The caller holds the file's lock and got `edge`
     /// from [`Tree::fetch_cut`].
     pub(super) fn resize(

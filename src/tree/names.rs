@@ -168,11 +168,21 @@ impl Tree {
         moment: Moment,
         mut each: impl FnMut(&Entry, &Inode) -> Result<bool>,
     ) -> Result<()> {
+        self.list_with_what_is_known(directory, offset, moment, |entry, found| each(entry, &found?))
+    }
+
+    /// The same where one that cannot be read keeps nobody from the others.
+    pub fn list_with_what_is_known(
+        &self,
+        directory: InodeNo,
+        offset: u64,
+        moment: Moment,
+        mut each: impl FnMut(&Entry, Result<Inode>) -> Result<bool>,
+    ) -> Result<()> {
         let look = self.device.look()?;
         look.check_moment(directory, moment)?;
         list_in(self, &look, directory, offset, moment, &mut |entry| {
-            let found = inode::load(&look, entry.inode, moment)?;
-            each(entry, &found)
+            each(entry, inode::load(&look, entry.inode, moment))
         })
     }
 

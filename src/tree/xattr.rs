@@ -78,6 +78,22 @@ pub(super) fn names(state: &State, inode: InodeNo, moment: Moment) -> Result<Vec
     Ok(names)
 }
 
+/// ENOSPC where an inode would have more names or values than it may with this one.
+fn check_room(state: &State, inode: InodeNo, name: &[u8], value: &[u8]) -> Result<()> {
+    let prefix = inode_prefix(inode);
+    let (mut names, mut values) = (name.len() + 1, value.len());
+    let mut is_too_much = false;
+    state.scan(Table::Xattr, &prefix, &prefix_end(&prefix), Moment::Live, |key, stored| {
+        if key[prefix.len()..] != *name {
+            names += key.len() - prefix.len() + 1;
+            values += stored.len();
+        }
+        is_too_much = names > XATTR_LIST_BYTES_MAX || values > XATTR_VALUES_BYTES_MAX;
+        Ok(if is_too_much { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    if is_too_much { Err(Error::Posix(Errno::NOSPC)) } else { Ok(()) }
+}
+
 fn is_acl(name: &[u8]) -> bool {
     name == acl::ACCESS || name == acl::DEFAULT
 }
@@ -138,10 +154,7 @@ impl Tree {
             SetMode::Replace if !exists => return Err(Error::Posix(Errno::NODATA)),
             SetMode::Any | SetMode::Create | SetMode::Replace => {}
         }
-        let others: usize = names(&txn, number, Moment::Live)?.iter().map(|name| name.len() + 1).sum();
-        if !exists && others + name.len() + 1 > XATTR_LIST_BYTES_MAX {
-            return Err(Error::Posix(Errno::NOSPC));
-        }
+        check_room(&txn, number, name, value)?;
         let mut is_stored = true;
         if is_acl(name) {
             let list = acl::Acl::decode(value)?;

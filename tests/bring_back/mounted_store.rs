@@ -1,7 +1,7 @@
 //! Through a mount: the kernel believes nothing that it knew of what was brought back.
 
 use super::store::Store;
-use pitfs::fuse::Options;
+use pitfs::fuse::{MountPoint, Options};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -21,7 +21,7 @@ fn what_is_open_goes_on_and_what_is_cached_is_forgotten() {
     let store = Store::new();
     let snap = store.dir.path().join("snap");
     fs::create_dir(&snap).unwrap();
-    store.daemon.mount(None, &snap, &Options::default(), || {}).unwrap();
+    store.daemon.mount(None, MountPoint::open(&snap).unwrap(), &Options::default(), || {}).unwrap();
     let live = snap.join("live");
     let top = live.join("top");
     fs::create_dir_all(top.join("dir/deep")).unwrap();
