@@ -4,6 +4,8 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 # Where mount(8) looks for helpers.
 SBINDIR ?= /sbin
+# Where systemd looks for units.
+UNITDIR ?= /etc/systemd/system
 DESTDIR ?=
 FROM ?= .
 SNAP ?= ./snap
@@ -111,6 +113,9 @@ install: build
 	sed 's|/usr/local/bin|$(PREFIX)/bin|' mount-helper/mount.pitfs > $(DESTDIR)$(SBINDIR)/mount.pitfs
 	chmod 755 $(DESTDIR)$(SBINDIR)/mount.pitfs
 	install -m 755 mount-helper/mount.fuse.pitfs $(DESTDIR)$(SBINDIR)/mount.fuse.pitfs
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' systemd/pitfs@.service > $(DESTDIR)$(UNITDIR)/pitfs@.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/pitfs@.service
 	for page in man/*.[78]; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	'$(BIN)' completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs
@@ -118,7 +123,7 @@ install: build
 	'$(BIN)' completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/pitfs $(DESTDIR)$(SBINDIR)/mount.pitfs $(DESTDIR)$(SBINDIR)/mount.fuse.pitfs
+	rm -f $(DESTDIR)$(PREFIX)/bin/pitfs $(DESTDIR)$(SBINDIR)/mount.pitfs $(DESTDIR)$(SBINDIR)/mount.fuse.pitfs $(DESTDIR)$(UNITDIR)/pitfs@.service
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man8/pitfs.8 $(DESTDIR)$(PREFIX)/share/man/man8/mount.pitfs.8 $(DESTDIR)$(PREFIX)/share/man/man7/pitfs.7
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pitfs $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
 

@@ -207,6 +207,24 @@ fn the_mount_helpers_are_shell_scripts_without_mistakes() {
     }
 }
 
+/// systemd takes the unit, and thinks it not too open.
+#[test]
+fn the_unit_is_without_mistakes() {
+    let units = tempfile::tempdir().unwrap();
+    let unit = units.path().join("pitfs@work.service");
+    // What it runs has to be there, and is not installed; pages of the manual are looked for where they are installed.
+    let text = read("systemd/pitfs@.service").replace("/usr/local/bin/pitfs", env!("CARGO_BIN_EXE_pitfs"));
+    let text: String =
+        text.lines().filter(|line| !line.starts_with("Documentation=")).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&unit, text).unwrap();
+    let analyze =
+        |arguments: &[&str]| std::process::Command::new("systemd-analyze").args(arguments).arg(&unit).output();
+    let Ok(verified) = analyze(&["verify"]) else { return eprintln!("not run: systemd-analyze is missing") };
+    assert!(verified.status.success() && verified.stderr.is_empty(), "{}", String::from_utf8_lossy(&verified.stderr));
+    let judged = analyze(&["security", "--offline=true", "--threshold=50"]).unwrap();
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stdout));
+}
+
 /// All Rust files below a directory.
 fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
