@@ -12,6 +12,8 @@ mod label;
 mod leftover;
 mod reach;
 mod shorten;
+#[cfg(test)]
+mod tests;
 
 pub use catalog::{Archive, Broken, Holds, Survey, file_name, lock, not_there};
 pub use increment::{Entries, Entry, Header, LEVEL, Mark, Place, Reader, Summary, Value, Writer, before_ids};
@@ -23,8 +25,8 @@ pub use reach::Reach;
 pub use shorten::Merged;
 
 use crate::error::{Errno, Error, Result};
+use crate::media::Directory;
 use crate::shown::shown_file;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// One increment of an archive.
@@ -37,15 +39,18 @@ pub struct Increment {
 }
 
 /// Opens the increment in a file, which has to be the one that its name says.
-pub fn open_named(path: &Path) -> Result<Reader> {
-    let reader = Reader::open(path)?;
+pub fn open_named(directory: &Directory, name: &str) -> Result<Reader> {
+    let reader = Reader::open(directory, name)?;
     let header = reader.header();
     let is = file_name(&header.from, &header.to);
-    let name = path.file_name().unwrap_or_default();
-    match name == is.as_str() || name == catalog::old_file_name(&header.from).as_str() {
+    match name == is || name == catalog::old_file_name(&header.from) {
         true => Ok(reader),
-        false => Err(Error::corrupt(shown_file(path).to_string(), format!("it is not what its name says, but {is}"))),
+        false => Err(not_as_named(reader.path(), &is)),
     }
+}
+
+fn not_as_named(path: &Path, is: &str) -> Error {
+    Error::corrupt(shown_file(path).to_string(), format!("it is not what its name says, but {is}"))
 }
 
 impl Increment {
@@ -54,14 +59,14 @@ impl Increment {
         self.path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// Opens its file, which has to be of this very increment: another may have been put in its place under its name.
-    pub fn open(&self) -> Result<Reader> {
-        let reader = Reader::open(&self.path)?;
+    /// Opens its file in the directory in which it was found, which has to be of this very increment: another may have been put
+    /// in its place under its name.
+    pub fn open(&self, directory: &Directory) -> Result<Reader> {
+        let reader = Reader::open(directory, &self.name())?;
         if *reader.header() == self.header {
             return Ok(reader);
         }
-        let is = file_name(&reader.header().from, &reader.header().to);
-        Err(Error::corrupt(shown_file(&self.path).to_string(), format!("it is not what its name says, but {is}")))
+        Err(not_as_named(&self.path, &file_name(&reader.header().from, &reader.header().to)))
     }
 
     /// Whether it was saved before there were ids.
@@ -70,13 +75,9 @@ impl Increment {
     }
 }
 
-/// Makes a file that gets its name when it is whole, in place of what is left of one that was interrupted, or was put there.
-fn make_temporary(path: &Path) -> std::io::Result<std::fs::File> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+/// What an increment's file is called until it is whole.
+fn temporary_name(name: &str) -> String {
+    format!(".{name}.new")
 }
 
 fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
@@ -97,14 +98,14 @@ pub fn explain_no_room(directory: &Path, error: Error) -> Error {
 }
 
 /// That increments can be saved to a directory, and removed from it.
-pub fn check_writable(directory: &Path) -> Result<()> {
-    use rustix::fs::{Access, AtFlags, CWD, accessat};
-    let (shown, wanted) = (shown_file(directory), Access::WRITE_OK | Access::EXEC_OK);
-    let why = match accessat(CWD, directory, wanted, AtFlags::EACCESS) {
+pub fn check_writable(directory: &Directory) -> Result<()> {
+    use rustix::fs::{Access, AtFlags, accessat};
+    let (shown, wanted) = (shown_file(directory.path()), Access::WRITE_OK | Access::EXEC_OK);
+    let why = match accessat(directory.as_file(), ".", wanted, AtFlags::EACCESS) {
         Ok(()) => return Ok(()),
         Err(Errno::ROFS) => "its file system is mounted read-only",
         Err(Errno::ACCESS | Errno::PERM) => "this user may not write to its directory",
-        Err(errno) => return Err(failed("looking at", directory, errno.into())),
+        Err(errno) => return Err(failed("looking at", directory.path(), errno.into())),
     };
     let text = format!(
         "the archive {shown} can only be read: {why}. Nothing was changed. Its times are shown all the same; to save to it or to let \
@@ -114,6 +115,6 @@ pub fn check_writable(directory: &Path) -> Result<()> {
 }
 
 /// Makes the names in an archive's directory durable.
-fn sync(directory: &Path) -> Result<()> {
-    crate::media::sync_directory(directory).map_err(|error| failed("syncing", directory, error))
+fn sync(directory: &Directory) -> Result<()> {
+    directory.sync().map_err(|error| failed("syncing", directory.path(), error))
 }

@@ -11,8 +11,8 @@ mod memory;
 mod scratch;
 mod test;
 
-pub use directory::{Access, Directory, open_directory};
-pub use disk::{DiskDir, open_plain, open_regular, rename_new, sync_directory};
+pub use directory::{Access, Directory, open_directory, open_regular};
+pub use disk::DiskDir;
 pub use memory::MemoryMedia;
 pub use scratch::{ScratchDir, ScratchMedia};
 pub use test::{Tearing, TestDir};

@@ -31,7 +31,7 @@ struct Records {
 
 impl Records {
     fn of(store: &Path) -> Records {
-        let kv = Kv::open(DiskDir::new(store).open("meta.redb", false).unwrap(), None).unwrap();
+        let kv = Kv::open(DiskDir::open(store).unwrap().open("meta.redb", false).unwrap(), None).unwrap();
         let read = |bytes: &[u8]| Ok(rmp_serde::from_slice::<Settings>(bytes).unwrap());
         let settings = kv.tables().unwrap().with(Table::State, b"settings", read).unwrap().unwrap();
         Records { kv, seed: settings.hash_seed }
@@ -121,7 +121,7 @@ fn an_entry_with_a_name_that_cannot_be_is_damage() {
         fs::write(mounted.store().join("meta.redb"), &whole).unwrap();
         Records::of(&mounted.store()).add_entry(&name, is_misplaced);
         is_damage(&mounted, &shown);
-        let tree = Tree::open(Arc::new(DiskDir::new(&mounted.store()))).unwrap();
+        let tree = Tree::open(Arc::new(DiskDir::open(&mounted.store()).unwrap())).unwrap();
         let mut seen = Vec::new();
         let listed = tree.list(ROOT, 0, Moment::Live, |entry| {
             seen.push(entry.name.clone());
@@ -336,7 +336,7 @@ fn what_is_no_file_in_an_archive_is_refused_at_once() {
 #[test]
 fn a_panic_in_the_middle_of_a_change_stops_the_store() {
     let mounted = sample();
-    let tree = Tree::open(Arc::new(DiskDir::new(&mounted.store()))).unwrap();
+    let tree = Tree::open(Arc::new(DiskDir::open(&mounted.store()).unwrap())).unwrap();
     let fault = |change: &dyn Fn()| pitfs::fault::contained(change).unwrap_err();
     fault(&|| {
         let _txn = tree.device().begin().unwrap();

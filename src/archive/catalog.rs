@@ -9,13 +9,12 @@ use super::{Header, Increment, Label, Leftover, Mark, Place, Reach, Reader, fail
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::ARCHIVE_READERS_MAX;
-use crate::media::open_directory;
+use crate::media::Directory;
 use crate::meta::{Pair, Stored, Table};
 use crate::shown::shown_file;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,7 +62,7 @@ type Ends = (u32, u32);
 
 /// Increments of one base of one store.
 pub struct Archive {
-    pub(super) directory: PathBuf,
+    pub(super) directory: Arc<Directory>,
     label: Label,
     base: u32,
     pub(super) index: Index,
@@ -76,7 +75,7 @@ pub struct Archive {
 
 impl std::fmt::Debug for Archive {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Archive").field("directory", &self.directory).finish()
+        f.debug_struct("Archive").field("directory", &self.path()).finish()
     }
 }
 
@@ -94,7 +93,7 @@ impl Archive {
     /// Opens the archive in a directory that has this label, of the base with this number. Increments of the chain that
     /// are not in the index yet are brought into it; `tell` learns how many bytes that took.
     pub fn open(
-        directory: &Path,
+        directory: &Arc<Directory>,
         label: Label,
         base: u32,
         entry: IndexEntry,
@@ -103,7 +102,7 @@ impl Archive {
     ) -> Result<Archive> {
         let lock = lock(directory)?;
         let archive = Archive {
-            directory: directory.to_path_buf(),
+            directory: directory.clone(),
             label,
             base,
             index: Index::open(directory, entry)?,
@@ -119,12 +118,18 @@ impl Archive {
     pub fn close(&self) {
         self.index.close();
         if let Err(errno) = rustix::fs::flock(&self.lock, rustix::fs::FlockOperation::Unlock) {
-            log::warn!("unlocking the archive {}: {errno}", shown_file(&self.directory));
+            log::warn!("unlocking the archive {}: {errno}", shown_file(self.path()));
         }
     }
 
-    pub fn directory(&self) -> &Path {
+    /// What everything in it is made, opened and removed through, wherever its path leads by now.
+    pub fn directory(&self) -> &Arc<Directory> {
         &self.directory
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
     }
 
     pub fn id(&self) -> Id {
@@ -133,12 +138,9 @@ impl Archive {
 
     /// That the directory is still the one that was opened: a disk can be gone, and an empty directory in its place.
     pub fn check_there(&self) -> Result<()> {
-        let same = |a: &std::fs::Metadata, b: &std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-        let there = std::fs::metadata(&self.directory);
-        let is_there = there.is_ok_and(|there| self.lock.metadata().is_ok_and(|opened| same(&there, &opened)));
-        match is_there && Label::read(&self.directory)? == Some(self.label) {
+        match self.directory.is_there() && Label::read(&self.directory)? == Some(self.label) {
             true => Ok(()),
-            false => Err(not_there(&self.directory)),
+            false => Err(not_there(self.path())),
         }
     }
 
@@ -162,7 +164,7 @@ impl Archive {
                 }
             }
         };
-        note_gaps(&self.directory, &chain, &others, tip.as_ref(), &mut broken);
+        note_gaps(self.path(), &chain, &others, tip.as_ref(), &mut broken);
         let index = Some(self.index.tables()?);
         let mut inner = Inner { index, leftovers, others, broken, ..Inner::default() };
         inner.set_chain(chain);
@@ -179,10 +181,10 @@ impl Archive {
     ) -> Result<Vec<Increment>> {
         let mut found = Vec::new();
         for (name, bytes) in files(&self.directory)? {
-            let path = self.directory.join(&name);
+            let path = self.path().join(&name);
             let header = match known.and_then(|known| known.get(&name)) {
                 Some((header, known_bytes)) if *known_bytes == bytes => Ok(header.clone()),
-                _ => Reader::open(&path).map(|reader| reader.header().clone()),
+                _ => Reader::open(&self.directory, &name).map(|reader| reader.header().clone()),
             };
             match header.and_then(|header| self.check_origin(&path, &name, header)) {
                 Ok(header) => found.push(Increment { header, path, bytes }),
@@ -239,7 +241,7 @@ impl Archive {
         Reach {
             others: inner.others.clone(),
             broken: inner.broken.clone(),
-            ..Reach::of_chain(&self.directory, inner.tip.clone(), inner.chain.values())
+            ..Reach::of_chain(self.path(), inner.tip.clone(), inner.chain.values())
         }
     }
 
@@ -327,7 +329,7 @@ impl Archive {
             let found = inner.chain.get(&increment.0).filter(|found| found.header.to.epoch == increment.1);
             found.cloned().ok_or(Error::Posix(Errno::IO))?
         };
-        let reader = Arc::new(found.open()?);
+        let reader = Arc::new(found.open(&self.directory)?);
         if readers.len() >= ARCHIVE_READERS_MAX {
             readers.remove(0);
         }
@@ -346,19 +348,16 @@ pub fn not_there(directory: &Path) -> Error {
 }
 
 /// Takes an archive, which then nobody else can open, for as long as the file is open.
-pub fn lock(directory: &Path) -> Result<File> {
-    let file = open_directory(directory).map_err(|error| failed("opening", directory, error))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(Error::Refused(
-            Errno::BUSY,
-            format!(
-                "the archive {} is in use by a copy of this store; unmount that one first, or end what it does",
-                shown_file(directory)
-            ),
-        )),
-        Err(errno) => Err(failed("locking", directory, errno.into())),
-    }
+pub fn lock(directory: &Directory) -> Result<File> {
+    let path = directory.path();
+    let locked = directory.try_lock_whole().map_err(|error| failed("locking", path, error))?;
+    locked.ok_or_else(|| {
+        let text = format!(
+            "the archive {} is in use by a copy of this store; unmount that one first, or end what it does",
+            shown_file(path)
+        );
+        Error::Refused(Errno::BUSY, text)
+    })
 }
 
 /// What is in a directory of increments, without opening it as an archive: nothing is written.
@@ -372,21 +371,21 @@ pub struct Survey {
 }
 
 impl Survey {
-    pub fn of(directory: &Path) -> Result<Survey> {
+    pub fn of(directory: &Directory) -> Result<Survey> {
         let (increments, mut broken) = read_all(directory)?;
         let newest = increments.last().map(|newest| newest.header.to.clone());
         let Joined { chain, leftovers, others } = Joined::of(increments.clone(), newest.as_ref());
-        note_gaps(directory, &chain, &others, newest.as_ref(), &mut broken);
+        note_gaps(directory.path(), &chain, &others, newest.as_ref(), &mut broken);
         Ok(Survey { increments, leftovers, broken })
     }
 }
 
 /// All increments in a directory, the oldest first, and what cannot be read as one.
-pub(super) fn read_all(directory: &Path) -> Result<(Vec<Increment>, Vec<Broken>)> {
+pub(super) fn read_all(directory: &Directory) -> Result<(Vec<Increment>, Vec<Broken>)> {
     let (mut increments, mut broken) = (Vec::new(), Vec::new());
     for (name, bytes) in files(directory)? {
-        let path = directory.join(name);
-        match Reader::open(&path) {
+        let path = directory.path().join(&name);
+        match Reader::open(directory, &name) {
             Ok(reader) => increments.push(Increment { header: reader.header().clone(), path, bytes }),
             Err(error) => broken.push(Broken { path, problem: error.to_string() }),
         }
@@ -396,31 +395,21 @@ pub(super) fn read_all(directory: &Path) -> Result<(Vec<Increment>, Vec<Broken>)
 }
 
 /// Names and lengths of the files that are increments by name.
-pub(super) fn files(directory: &Path) -> Result<Vec<(String, u64)>> {
-    let listing = |error| failed("listing", directory, error);
+pub(super) fn files(directory: &Directory) -> Result<Vec<(String, u64)>> {
+    let listing = |error| failed("listing", directory.path(), error);
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(listing)? {
-        let entry = entry.map_err(listing)?;
-        if let Ok(name) = entry.file_name().into_string()
+    for name in directory.names().map_err(listing)? {
+        if let Ok(name) = name.into_string()
             && name.ends_with(SUFFIX)
             && !name.starts_with('.')
+            // What is no plain file has none: opening it says what is wrong. One without a length was removed meanwhile.
+            && let Some(bytes) = directory.bytes(&name).map_err(listing)?
         {
-            match entry.metadata() {
-                // What is no plain file has no bytes: opening it says what is wrong.
-                Ok(metadata) => files.push((name, if metadata.is_file() { metadata.len() } else { 0 })),
-                // It was removed meanwhile.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(listing(error)),
-            }
+            files.push((name, bytes));
         }
     }
     files.sort_unstable();
     Ok(files)
-}
-
-/// Gives a file its name in an archive; fails where something has it.
-pub(super) fn rename_into(from: &Path, to: &Path) -> Result<()> {
-    crate::media::rename_new(from, to).map_err(|error| failed("renaming", from, error))
 }
 
 /// Says which times cannot be reached because an increment after them is not there.

@@ -11,12 +11,12 @@
 
 use super::{Entry, Header, Increment, failed};
 use crate::error::{Error, Result};
-use crate::media::{DiskDir, MediaDir, ScratchMedia};
+use crate::media::{Directory, DiskDir, MediaDir, ScratchMedia};
 use crate::meta::{Kv, Overlay, Pair, Stored, Table, decode, encode, prefix_end};
 use crate::shown::shown_file;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,7 +39,7 @@ pub type Tell<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
 pub(super) type Known = Option<BTreeMap<String, (Header, u64)>>;
 
 pub(super) struct Index {
-    directory: PathBuf,
+    directory: Arc<Directory>,
     entry: IndexEntry,
     kv: RwLock<Kv>,
     /// What is written does not go to the directory.
@@ -60,13 +60,13 @@ pub(super) struct Unreadable {
 }
 
 impl Index {
-    pub(super) fn open(directory: &Path, entry: IndexEntry) -> Result<Index> {
+    pub(super) fn open(directory: &Arc<Directory>, entry: IndexEntry) -> Result<Index> {
         let (kv, is_aside) = match open_or_create(directory) {
             Err(error) if error.is_unwritable() => (open_aside(directory)?, true),
             opened => (opened?, false),
         };
         Ok(Index {
-            directory: directory.to_path_buf(),
+            directory: directory.clone(),
             entry,
             kv: RwLock::new(kv),
             is_aside: AtomicBool::new(is_aside),
@@ -90,7 +90,7 @@ impl Index {
     /// Goes back to the directory where that can be written again.
     pub(super) fn come_back(&self) {
         let bytes = self.kv.read().file_bytes().unwrap_or(u64::MAX);
-        let has_room = || DiskDir::new(&self.directory).room().is_ok_and(|room| room.available / 2 > bytes);
+        let has_room = || DiskDir::of(self.directory.clone()).room().is_ok_and(|room| room.available / 2 > bytes);
         if self.is_aside() && super::check_writable(&self.directory).is_ok() && has_room() {
             let mut kv = self.kv.write();
             // If not, it stays as it is.
@@ -211,7 +211,7 @@ impl Index {
     }
 
     fn add(&self, increment: &Increment, tell: Tell<'_>) -> Result<()> {
-        let reader = increment.open()?;
+        let reader = increment.open(&self.directory)?;
         let mut overlay = Overlay::default();
         for entry in reader.entries() {
             let (key, value) = (self.entry)(&increment.header, &entry?);
@@ -238,7 +238,7 @@ impl Index {
     }
 
     fn forget_entries(&self, increment: &Increment) -> Result<()> {
-        let reader = increment.open()?;
+        let reader = increment.open(&self.directory)?;
         let mut overlay = Overlay::default();
         // From here on it counts as missing, whatever is left of it.
         overlay.remove(Table::State, &header_key(&increment.name()));
@@ -275,25 +275,26 @@ impl Index {
         let kv = self.kv.read();
         // Only room depends on it.
         if !self.is_aside()
-            && let Err(error) = kv.trim(&DiskDir::new(&self.directory), FILE)
+            && let Err(error) = kv.trim(&DiskDir::of(self.directory.clone()), FILE)
         {
-            log::warn!("{}: {error}", shown_file(&self.directory.join(FILE)));
+            log::warn!("{}: {error}", shown_file(&self.directory.path().join(FILE)));
         }
         if kv.met_damage() { kv.reopen() } else { Ok(()) }
     }
 }
 
 /// Opens the index; makes it anew where it cannot be read.
-fn open_or_create(directory: &Path) -> Result<Kv> {
-    let media = DiskDir::new(directory);
-    let path = directory.join(FILE);
+fn open_or_create(directory: &Arc<Directory>) -> Result<Kv> {
+    let media = DiskDir::of(directory.clone());
+    let path = directory.path().join(FILE);
     let opening = |error| failed("opening", &path, error);
     media.tidy(FILE).map_err(opening)?;
-    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+    let mut found = directory.kind(FILE).map_err(opening)?;
+    if found.take_if(|found| !found.is_file()).is_some() {
         log::warn!("{} is no plain file, and so no index; one is made in its place", shown_file(&path));
         remove_index(directory)?;
     }
-    if path.exists() {
+    if found.is_some() {
         match media.open(FILE, false).map_err(opening).and_then(|file| with_tables(Kv::open(file, None)?)) {
             Ok(kv) => return Ok(kv),
             // A device that fails may work again; what was read, and makes no sense, will not.
@@ -302,7 +303,7 @@ fn open_or_create(directory: &Path) -> Result<Kv> {
             }
             Err(error) => return Err(error),
         }
-        std::fs::remove_file(&path).map_err(opening)?;
+        directory.remove(FILE).map_err(opening)?;
     }
     create(directory)
 }
@@ -315,99 +316,37 @@ fn with_tables(kv: Kv) -> Result<Kv> {
     kv.tables().map(|_| kv)
 }
 
-fn create(directory: &Path) -> Result<Kv> {
-    let file = DiskDir::new(directory).open(FILE, true);
-    Kv::create(file.map_err(|error| failed("making", &directory.join(FILE), error))?, None)
+fn create(directory: &Arc<Directory>) -> Result<Kv> {
+    let file = DiskDir::of(directory.clone()).open(FILE, true);
+    Kv::create(file.map_err(|error| failed("making", &directory.path().join(FILE), error))?, None)
 }
 
 /// Opens the index of a directory that cannot be written to, or makes a new one.
-fn open_aside(directory: &Path) -> Result<Kv> {
-    let path = directory.join(FILE);
-    let opened = scratch(directory, Some(&path)).and_then(|media| with_tables(Kv::open(media, None)?));
+fn open_aside(directory: &Directory) -> Result<Kv> {
+    let opening = |error| failed("opening", &directory.path().join(FILE), error);
+    let below = directory.open_plain(FILE).map_err(opening);
+    let opened = below.and_then(|below| with_tables(Kv::open(scratch(directory, Some(below))?, None)?));
     // What is missing, may not be read, or is damaged, is not needed.
     opened.or_else(|_| Kv::create(scratch(directory, None)?, None))
 }
 
-fn scratch(directory: &Path, below: Option<&Path>) -> Result<Arc<ScratchMedia>> {
+fn scratch(directory: &Directory, below: Option<File>) -> Result<Arc<ScratchMedia>> {
     let media = ScratchMedia::over(below);
-    media.map(Arc::new).map_err(|error| failed("making a temporary index of", directory, error))
+    media.map(Arc::new).map_err(|error| failed("making a temporary index of", directory.path(), error))
 }
 
 /// Whether something has the name that an index has.
-pub fn has_index(directory: &Path) -> Result<bool> {
-    let path = directory.join(FILE);
-    match path.symlink_metadata() {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            Ok(false)
-        }
-        Err(error) => Err(failed("looking at", &path, error)),
-    }
+pub fn has_index(directory: &Directory) -> Result<bool> {
+    let found = directory.kind(FILE).map_err(|error| failed("looking at", &directory.path().join(FILE), error))?;
+    Ok(found.is_some())
 }
 
 /// Removes the index of a directory; it is made anew when it is needed.
-pub fn remove_index(directory: &Path) -> Result<()> {
-    let path = directory.join(FILE);
-    let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
-    // One with something in it stays, and is said.
-    match if is_directory { std::fs::remove_dir(&path) } else { std::fs::remove_file(&path) } {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed("removing", &path, error)),
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Archive, LEVEL, Label, Mark, Writer, file_name};
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::id::Id;
-    use crate::purpose::Purpose;
-
-    fn mark(epoch: u32) -> Mark {
-        let (id, name) = (Id::of_parts("snapshot", &[&epoch.to_le_bytes()]), format!("r{epoch}"));
-        let time = Timestamp { seconds: epoch.into(), nanos: 0 };
-        Mark { epoch, id, name, time, purpose: Purpose::Plain, offline: false }
-    }
-
-    fn save(directory: &Path, label: &Label, epoch: u32) {
-        let Label { store, base: base_id, .. } = *label;
-        let (from, to, base_name) = (mark(epoch), mark(epoch + 1), "live".to_string());
-        let name = file_name(&from, &to);
-        let (base, track_bytes, hash_seed, merged) = (0, 65_536, 1, Vec::new());
-        let header = Header { store, base_id, base, base_name, from, to, track_bytes, hash_seed, merged };
-        Writer::create(directory, &name, &header, LEVEL).unwrap().finish().unwrap();
-    }
-
-    /// A look at an archive reads of each increment once what it is.
-    #[test]
-    fn what_is_known_of_increments_is_read_once_for_each_look() {
-        let dir = tempfile::tempdir().unwrap();
-        let label = Label { archive: Id::random(), store: Id::random(), base: Id::random() };
-        (1..=20).for_each(|epoch| save(dir.path(), &label, epoch));
-        let holds = |mark: &Mark| Ok(mark.epoch >= 21);
-        let open = || Archive::open(dir.path(), label, 0, |_, _| Default::default(), &holds, &mut |_| Ok(())).unwrap();
-        let decoded = |archive: &Archive| archive.index.decoded.swap(0, Ordering::Relaxed);
-        assert_eq!(decoded(&open()), 0, "nothing is known at first");
-        let archive = open();
-        assert_eq!((decoded(&archive), archive.increments().len()), (20, 20));
-        save(dir.path(), &label, 21);
-        archive.refresh(&holds, &mut |_| Ok(())).unwrap();
-        assert_eq!((decoded(&archive), archive.increments().len()), (20, 21));
-        let parts = archive.increments();
-        archive.merge(&parts[3..9], &mut |_| Ok(())).unwrap();
-        assert_eq!((decoded(&archive), archive.increments().len()), (0, 16));
-    }
-
-    #[test]
-    fn an_archive_that_was_closed_is_free_whoever_still_has_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let label = Label { archive: Id::random(), store: Id::random(), base: Id::random() };
-        save(dir.path(), &label, 1);
-        let open = || Archive::open(dir.path(), label, 0, |_, _| Default::default(), &|_| Ok(true), &mut |_| Ok(()));
-        let first = open().unwrap();
-        assert!(open().unwrap_err().to_string().contains("is in use"));
-        first.close();
-        assert_eq!(open().unwrap().increments(), first.increments());
-    }
+pub fn remove_index(directory: &Directory) -> Result<()> {
+    let removed = directory.kind(FILE).and_then(|found| match found {
+        // One with something in it stays, and is said.
+        Some(found) if found.is_dir() => directory.remove_directory(FILE),
+        _ => directory.remove(FILE),
+    });
+    removed.map_err(|error| failed("removing", &directory.path().join(FILE), error))
 }

@@ -1,27 +1,27 @@
 //! Taking increments in that lie in another directory: what was saved while the archive's disk was not there.
 
-use super::catalog::{files, rename_into};
+use super::catalog::files;
 use super::chain::tip;
-use super::{Archive, Header, Holds, Increment, Reader, Tell, explain_no_room, failed, make_temporary, sync};
+use super::{Archive, Header, Holds, Increment, Reader, Tell, explain_no_room, failed, sync, temporary_name};
 use crate::error::{Error, Result};
 use crate::id::Id;
-use crate::media::open_plain;
+use crate::media::Directory;
 use crate::shown::shown_file;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 impl Archive {
     /// Copies the whole increments of this base that another directory has and this one has not, up to the newest
     /// snapshot that the store has; they are taken up by the next look. What is not whole, or of others, is left where it
     /// is: what a copy of the store saved after they went apart would keep this one from going on here, and what was merged
     /// over times that are here would hide these.
-    pub fn take_in(&self, from: &Path, holds: Holds<'_>, tell: Tell<'_>) -> Result<TakenIn> {
+    pub fn take_in(&self, from: &Directory, holds: Holds<'_>, tell: Tell<'_>) -> Result<TakenIn> {
         let mut result = TakenIn::default();
         let mut found = Vec::new();
         for (name, bytes) in files(from)? {
-            let path = from.join(&name);
+            let path = from.path().join(&name);
             let header =
-                Reader::open(&path).and_then(|reader| self.check_origin(&path, &name, reader.header().clone()));
+                Reader::open(from, &name).and_then(|reader| self.check_origin(&path, &name, reader.header().clone()));
             match header {
                 Ok(header) => found.push(Increment { header, path, bytes }),
                 Err(error) => result.left.push(error.to_string()),
@@ -34,17 +34,16 @@ impl Archive {
         let is_here = |one: &Header| known.contains(&one.from.id) && known.contains(&one.to.id);
         let broken: HashSet<PathBuf> = self.broken().into_iter().map(|broken| broken.path).collect();
         for one in &found {
-            let to = self.directory.join(one.name());
-            if broken.contains(&to) && to.is_file() {
+            let name = one.name();
+            let to = self.path().join(&name);
+            let is_taken = self.directory.kind(&name).map_err(|error| failed("looking at", &to, error))?.is_some();
+            if broken.contains(&to) && is_taken {
                 result
                     .left
                     .push(format!("{} is damaged: remove it, then a whole one can be taken in", shown_file(&to)));
                 continue;
             }
-            if one.header.to.epoch > end
-                || is_here(&one.header)
-                || to.try_exists().map_err(|error| failed("looking at", &to, error))?
-            {
+            if one.header.to.epoch > end || is_here(&one.header) || is_taken {
                 continue;
             }
             if let Some(part) = here.iter().chain(&others).find(|part| would_hide(&one.header, &part.header)) {
@@ -52,10 +51,10 @@ impl Archive {
                 result.left.push(format!("{path} was merged over {name:?}, which the archive has and would lose"));
                 continue;
             }
-            match copy(&one.path, &self.directory, &one.name()) {
+            match copy(from, &self.directory, &name) {
                 Ok(()) => result.taken += 1,
                 Err(error @ (Error::Corrupt { .. } | Error::Store(_))) => result.left.push(error.to_string()),
-                Err(error) => return Err(explain_no_room(&self.directory, error)),
+                Err(error) => return Err(explain_no_room(self.path(), error)),
             }
             tell(one.bytes)?;
         }
@@ -85,22 +84,23 @@ pub struct TakenIn {
 }
 
 /// Copies a file whole, verified, under a name that nothing has.
-fn copy(path: &Path, directory: &Path, name: &str) -> Result<()> {
-    let temporary = directory.join(format!(".{name}.new"));
+fn copy(from: &Directory, to: &Directory, name: &str) -> Result<()> {
+    let temporary = temporary_name(name);
     let write = || {
-        let mut source = open_plain(path)?;
-        let mut file = make_temporary(&temporary)?;
+        let mut source = from.open_plain(name)?;
+        let mut file = to.make_anew(&temporary)?;
         std::io::copy(&mut source, &mut file)?;
         file.sync_all()
     };
-    let copied = write().map_err(|error| failed("copying", path, error)).and_then(|()| {
-        Reader::open(&temporary)?.verify(&mut |_| Ok(()))?;
-        rename_into(&temporary, &directory.join(name))?;
-        sync(directory)
+    let copied = write().map_err(|error| failed("copying", &from.path().join(name), error)).and_then(|()| {
+        Reader::open(to, &temporary)?.verify(&mut |_| Ok(()))?;
+        let renamed = to.rename_new(&temporary, name);
+        renamed.map_err(|error| failed("renaming", &to.path().join(&temporary), error))?;
+        sync(to)
     });
     if copied.is_err() {
         // The error says enough.
-        drop(std::fs::remove_file(&temporary));
+        drop(to.remove(&temporary));
     }
     copied
 }

@@ -1,12 +1,11 @@
 //! What a directory says of itself to be an archive: a small text file, made with it and never changed.
 
-use super::{failed, make_temporary, sync};
+use super::{failed, sync};
 use crate::error::{Error, Result};
 use crate::id::Id;
-use crate::media::{open_plain, rename_new, sync_directory};
+use crate::media::Directory;
 use crate::shown::shown_file;
 use std::io::{self, Read, Write};
-use std::path::Path;
 
 /// The label's name in the archive's directory.
 pub const LABEL: &str = "archive";
@@ -24,15 +23,12 @@ pub struct Label {
 
 impl Label {
     /// The label in a directory; `None` without any.
-    pub fn read(directory: &Path) -> Result<Option<Label>> {
-        let path = directory.join(LABEL);
+    pub fn read(directory: &Directory) -> Result<Option<Label>> {
+        let path = directory.path().join(LABEL);
         let mut text = String::new();
-        match open_plain(&path).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text)) {
+        match directory.open_plain(LABEL).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text)) {
             Ok(_) => {}
-            // Of the directory itself, or of what is in its place.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(None);
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => text.clear(),
             Err(error) => return Err(failed("reading", &path, error)),
         }
@@ -43,38 +39,33 @@ impl Label {
             ),
             Problem::Newer(format) => Error::Store(format!(
                 "the archive {} has format {format}, and this pitfs knows formats up to {FORMAT}; use a newer pitfs",
-                shown_file(directory)
+                shown_file(directory.path())
             )),
         })
     }
 
     /// Labels a directory that has no label, durably; fails where somebody else was faster.
-    pub fn create(&self, directory: &Path) -> Result<()> {
-        let path = directory.join(LABEL);
-        let temporary = directory.join(format!(".{LABEL}.{}.new", Id::random().short()));
+    pub fn create(&self, directory: &Directory) -> Result<()> {
+        let temporary = format!(".{LABEL}.{}.new", Id::random().short());
         let Label { archive, store, base } = self;
         let text = format!("{FIRST_LINE}\nformat {FORMAT}\nid {archive}\nstore {store}\nbase {base}\n");
         let write = || {
-            let mut file = make_temporary(&temporary)?;
+            let mut file = directory.make_anew(&temporary)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            rename_new(&temporary, &path)?;
-            sync_directory(directory)
+            directory.rename_new(&temporary, LABEL)?;
+            directory.sync()
         };
         write().map_err(|error| {
             // The error says enough.
-            drop(std::fs::remove_file(&temporary));
-            failed("writing", &path, error)
+            drop(directory.remove(&temporary));
+            failed("writing", &directory.path().join(LABEL), error)
         })
     }
 
     /// Takes the label away again, durably.
-    pub fn remove(directory: &Path) -> Result<()> {
-        let path = directory.join(LABEL);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("removing", &path, error)),
-            _ => {}
-        }
+    pub fn remove(directory: &Directory) -> Result<()> {
+        directory.remove(LABEL).map_err(|error| failed("removing", &directory.path().join(LABEL), error))?;
         sync(directory)
     }
 }
@@ -112,26 +103,28 @@ mod tests {
     #[test]
     fn a_label_comes_back_and_is_never_replaced() {
         let dir = TempDir::new().unwrap();
-        assert_eq!(Label::read(dir.path()).unwrap(), None);
+        let directory = Directory::open(dir.path()).unwrap();
+        assert_eq!(Label::read(&directory).unwrap(), None);
         let (first, second) = (label(), label());
-        first.create(dir.path()).unwrap();
-        assert!(second.create(dir.path()).is_err());
-        assert_eq!(Label::read(dir.path()).unwrap(), Some(first));
+        first.create(&directory).unwrap();
+        assert!(second.create(&directory).is_err());
+        assert_eq!(Label::read(&directory).unwrap(), Some(first));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn what_is_no_label_is_said() {
         let dir = TempDir::new().unwrap();
+        let directory = Directory::open(dir.path()).unwrap();
         let path = dir.path().join(LABEL);
         for text in [&b""[..], b"pitfs archive", b"pitfs archive\nformat 4\nid 12\n", &[0xff; 9000]] {
             std::fs::write(&path, text).unwrap();
-            assert!(matches!(Label::read(dir.path()), Err(Error::Corrupt { .. })), "{text:?}");
+            assert!(matches!(Label::read(&directory), Err(Error::Corrupt { .. })), "{text:?}");
         }
         std::fs::write(&path, "pitfs archive\nformat 5\n").unwrap();
-        assert!(matches!(Label::read(dir.path()), Err(Error::Store(_))));
+        assert!(matches!(Label::read(&directory), Err(Error::Store(_))));
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        assert!(Label::read(dir.path()).is_err());
+        assert!(Label::read(&directory).is_err());
     }
 }

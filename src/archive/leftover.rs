@@ -6,6 +6,7 @@
 use super::catalog::SUFFIX;
 use super::{Archive, Increment, sync};
 use crate::error::Result;
+use crate::media::Directory;
 use crate::shown::shown_file;
 use std::path::{Path, PathBuf};
 
@@ -45,18 +46,18 @@ impl Archive {
 
     fn verify_merged(&self, path: &Path) -> Result<()> {
         let merged = self.increments().into_iter().find(|one| one.path == path);
-        merged.map_or(Ok(()), |merged| merged.open()?.verify(&mut |_| Ok(())))
+        merged.map_or(Ok(()), |merged| merged.open(&self.directory)?.verify(&mut |_| Ok(())))
     }
 
     /// Removes a part; says why if it cannot.
     fn remove_leftover(&self, leftover: &Leftover) -> Option<String> {
         let path = &leftover.increment.path;
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        match self.directory.remove(&leftover.increment.name()) {
+            Err(error) => {
                 let merged = shown_file(&leftover.merged);
                 Some(format!("{}, which was merged into {merged}, cannot be removed: {error}", shown_file(path)))
             }
-            _ => {
+            Ok(()) => {
                 self.inner.write().leftovers.retain(|one| one.increment.path != *path);
                 None
             }
@@ -65,14 +66,16 @@ impl Archive {
 }
 
 /// Removes files that were being written; whoever writes one holds the archive. How many there were.
-fn remove_unfinished(directory: &Path, problems: &mut Vec<String>) -> usize {
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    let unfinished = |name: &str| name.starts_with('.') && name.ends_with(&format!("{SUFFIX}.new"));
+fn remove_unfinished(directory: &Directory, problems: &mut Vec<String>) -> usize {
+    let Ok(names) = directory.names() else { return 0 };
+    let unfinished = |name: &&str| name.starts_with('.') && name.ends_with(&format!("{SUFFIX}.new"));
     let mut removed = 0;
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(unfinished)) {
-        match std::fs::remove_file(entry.path()) {
+    for name in names.iter().filter_map(|name| name.to_str()).filter(unfinished) {
+        match directory.remove(name) {
             Ok(()) => removed += 1,
-            Err(error) => problems.push(format!("{} cannot be removed: {error}", shown_file(&entry.path()))),
+            Err(error) => {
+                problems.push(format!("{} cannot be removed: {error}", shown_file(&directory.path().join(name))))
+            }
         }
     }
     removed

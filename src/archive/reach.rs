@@ -4,6 +4,7 @@ use super::catalog::{Broken, Holds, note_gaps, read_all};
 use super::chain::{Joined, tip};
 use super::{Header, Increment, Label, Mark};
 use crate::error::Result;
+use crate::media::Directory;
 use std::path::{Path, PathBuf};
 
 /// How the increments of a base join, as seen from a store.
@@ -41,14 +42,14 @@ impl Reach {
     }
 
     /// Of a directory that is not opened as an archive: nothing is written.
-    pub fn survey(directory: &Path, label: &Label, holds: Holds<'_>) -> Result<Reach> {
+    pub fn survey(directory: &Directory, label: &Label, holds: Holds<'_>) -> Result<Reach> {
         let (mut found, mut broken) = read_all(directory)?;
         found.retain(|one| (one.header.store, one.header.base_id) == (label.store, label.base));
         let headers: Vec<&Header> = found.iter().map(|one| &one.header).collect();
         let tip = tip(&headers, holds)?;
         let Joined { chain, others, .. } = Joined::of(found, tip.as_ref());
-        note_gaps(directory, &chain, &others, tip.as_ref(), &mut broken);
-        Ok(Reach { others, broken, ..Reach::of_chain(directory, tip, &chain) })
+        note_gaps(directory.path(), &chain, &others, tip.as_ref(), &mut broken);
+        Ok(Reach { others, broken, ..Reach::of_chain(directory.path(), tip, &chain) })
     }
 
     /// What it leads to beyond what the store has.

@@ -19,9 +19,11 @@ use super::{
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::ARCHIVE_MERGED_MAX;
+use crate::media::Directory;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What came of a merge.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Archive {
         let merged = self.ids_within(parts);
         let header = Header { to: last.header.to.clone(), merged, ..first.header.clone() };
         let merged = write_merged(&self.directory, parts, header, tell);
-        let merged = merged.map_err(|error| explain_no_room(&self.directory, error))?;
+        let merged = merged.map_err(|error| explain_no_room(self.path(), error))?;
         let mut joined = self.increments();
         joined.retain(|one| !parts.contains(one));
         joined.push(merged.clone());
@@ -108,11 +110,10 @@ impl Archive {
 
     /// Removes the files of increments that are not shown any more; their bytes.
     fn remove(&self, gone: &[Increment]) -> Result<u64> {
-        let directory = &self.directory;
         for one in gone {
-            std::fs::remove_file(&one.path).map_err(|error| failed("removing", &one.path, error))?;
+            self.directory.remove(&one.name()).map_err(|error| failed("removing", &one.path, error))?;
         }
-        sync(directory)?;
+        sync(&self.directory)?;
         let paths = paths(gone);
         self.inner.write().others.retain(|one| !paths.contains(&*one.path));
         Ok(gone.iter().map(|one| one.bytes).sum())
@@ -125,8 +126,8 @@ fn paths(increments: &[Increment]) -> HashSet<&Path> {
 }
 
 /// Writes what the first of several increments would have been, had the times within not been kept.
-fn write_merged(directory: &Path, parts: &[Increment], header: Header, tell: Tell<'_>) -> Result<Increment> {
-    let readers: Vec<Reader> = parts.iter().map(Increment::open).collect::<Result<_>>()?;
+fn write_merged(directory: &Arc<Directory>, parts: &[Increment], header: Header, tell: Tell<'_>) -> Result<Increment> {
+    let readers: Vec<Reader> = parts.iter().map(|part| part.open(directory)).collect::<Result<_>>()?;
     let mut sources: Vec<Entries<'_>> = readers.iter().map(Reader::entries).collect();
     let mut heads = BinaryHeap::new();
     for at in 0..sources.len() {

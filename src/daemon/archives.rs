@@ -8,16 +8,21 @@
 //! The store knows an archive by its id and by the snapshot that its newest increment leads to, never by its path alone:
 //! where a disk is not mounted, an empty directory has the path.
 
+mod place;
+
+pub(super) use place::{Place, check_nothing_at, leads_nowhere, open_there};
+
 use super::roll::check_continues;
 use super::{Daemon, OnProgress, Progress, host};
 use crate::archive::{
     Archive, Broken, Increment, Label, Leftover, Mark, Reach, Survey, before_ids, check_writable, has_index, not_there,
-    remove_index,
+    open_named, remove_index,
 };
 use crate::clock::Timestamp;
 use crate::device::{ArchiveRecord, BaseId, Snapshot, index_entry};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
+use crate::media::Directory;
 use crate::purpose::Purpose;
 use crate::shown::shown_file;
 use crate::view::Views;
@@ -81,6 +86,12 @@ pub struct IncrementInfo {
     pub merged_into: Option<PathBuf>,
 }
 
+impl IncrementInfo {
+    fn file_name(&self) -> String {
+        self.file.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned())
+    }
+}
+
 pub(super) fn refused(errno: Errno, text: String) -> Error {
     Error::Refused(errno, text)
 }
@@ -125,38 +136,49 @@ impl Daemon {
         Ok(views.tree().device().look()?.base_record(views.base())?.archive.clone())
     }
 
-    /// [`Daemon::attach`] for an archive that is there: one that is not may be on a disk that is not mounted, and a new one in
-    /// its place would let the store go on without it.
+    /// Attaches an archive that is there: one that is not may be on a disk that is not mounted, and a new one in its place would
+    /// let the store go on without it.
     pub fn attach_existing(&self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
         let _changing = self.begin_rolling()?;
-        let directory = &self.outside(directory)?;
-        if self.archive_record(views)?.is_none() && is_without_archive(directory)? {
-            let what = if directory.exists() { "no archive in" } else { "no directory" };
+        self.attach_there(views, &self.outside(directory)?, progress)
+    }
+
+    /// [`Daemon::attach`] for the directory at a path, which is not made.
+    pub(super) fn attach_there(&self, views: &Views, path: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
+        let attached = self.archive_record(views)?;
+        let without = |what| {
             let text = format!(
                 "there is {what} {}; if its disk is not mounted, mount it, and to begin an archive there, \
                  `pitfs roll --archive` makes it",
-                shown_file(directory)
+                shown_file(path)
             );
-            return Err(refused(Errno::NOENT, text));
+            refused(Errno::NOENT, text)
+        };
+        let Some(directory) = open_there(path)? else {
+            check_nothing_at(path)?;
+            return Err(attached.map_or_else(|| without("no directory"), |attached| not_that_one(&attached, path)));
+        };
+        if attached.is_none() && is_without_archive(&directory)? {
+            return Err(without("no archive in"));
         }
-        self.attach(views, directory, progress)
+        self.attach(views, &directory, progress)
     }
 
     /// Opens an archive for a base and lets its times be seen. One that is attached already is looked at anew, also where
     /// it lies elsewhere now, and the store goes on from what it leads to.
-    pub(super) fn attach(&self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
+    pub(super) fn attach(
+        &self,
+        views: &Views,
+        directory: &Arc<Directory>,
+        progress: OnProgress<'_>,
+    ) -> Result<ArchiveInfo> {
         let attached = self.archive_record(views)?;
-        // One that is attached is somewhere, and not to be made.
-        if let Some(attached) = attached.as_ref().filter(|_| !directory.exists()) {
-            return Err(not_that_one(attached, directory));
-        }
-        make_directory(directory)?;
         let label = self.label_of(views, directory, attached.as_ref())?;
         let before = views.all_snapshots()?;
         let archive = match attached {
             Some(attached) if attached.id != label.archive => return Err(attached_already(&attached)),
             // Whoever reads in it goes on, and has it open.
-            Some(attached) if attached.directory == directory => {
+            Some(attached) if attached.directory == directory.path() => {
                 let archive = self.open_told(views, &attached)?;
                 let device = views.tree().device();
                 archive.refresh(&|mark| device.holds(views.base(), mark), &mut |_| Ok(()))?;
@@ -176,7 +198,7 @@ impl Daemon {
     }
 
     /// The label of an archive for this base; made where there is none and nothing of others is in the directory.
-    fn label_of(&self, views: &Views, directory: &Path, attached: Option<&ArchiveRecord>) -> Result<Label> {
+    fn label_of(&self, views: &Views, directory: &Directory, attached: Option<&ArchiveRecord>) -> Result<Label> {
         let (label, is_there) = self.label_for(views, directory, attached)?;
         if !is_there {
             check_writable(directory)?;
@@ -186,11 +208,16 @@ impl Daemon {
     }
 
     /// The label that a directory has or should have, and whether it has.
-    fn label_for(&self, views: &Views, directory: &Path, attached: Option<&ArchiveRecord>) -> Result<(Label, bool)> {
+    fn label_for(
+        &self,
+        views: &Views,
+        directory: &Directory,
+        attached: Option<&ArchiveRecord>,
+    ) -> Result<(Label, bool)> {
         let origin = self.origin(views)?;
-        let shown = shown_file(directory);
+        let shown = shown_file(directory.path());
         if let Some(label) = Label::read(directory)? {
-            check_owner(&label, &origin, directory)?;
+            check_owner(&label, &origin, directory.path())?;
             return Ok((label, true));
         }
         let Survey { increments, .. } = Survey::of(directory)?;
@@ -216,13 +243,13 @@ impl Daemon {
             (true, None) => Id::random(),
             // Nothing was saved to it yet.
             (true, Some(ArchiveRecord { anchor: None, id, .. })) => *id,
-            (true, Some(attached)) => return Err(not_that_one(attached, directory)),
+            (true, Some(attached)) => return Err(not_that_one(attached, directory.path())),
         };
         Ok((Label { archive, store: origin.store, base: origin.base }, false))
     }
 
     /// Whether a directory has the archive that is attached to a base, as far as that can be told without opening it.
-    pub(super) fn is_archive_of(&self, views: &Views, directory: &Path) -> bool {
+    pub(super) fn is_archive_of(&self, views: &Views, directory: &Directory) -> bool {
         let is = || -> Result<bool> {
             let attached = self.archive_record(views)?;
             let (label, _) = self.label_for(views, directory, attached.as_ref())?;
@@ -232,17 +259,20 @@ impl Daemon {
     }
 
     /// What a directory would be to this base as its archive: looked at as [`Daemon::attach`] does, and left as it is.
-    pub(super) fn reach_of(&self, views: &Views, directory: &Path) -> Result<Reach> {
-        if !directory.exists() {
-            return Ok(Reach::of_nothing(directory));
-        }
+    pub(super) fn reach_of(&self, views: &Views, directory: &Directory) -> Result<Reach> {
         let (label, _) = self.label_for(views, directory, None)?;
         let device = views.tree().device();
         let reach = Reach::survey(directory, &label, &|mark| device.holds(views.base(), mark))?;
         check_leads_somewhere(&reach).map(|()| reach)
     }
 
-    fn open_archive(&self, views: &Views, directory: &Path, label: Label, progress: OnProgress<'_>) -> Result<Archive> {
+    fn open_archive(
+        &self,
+        views: &Views,
+        directory: &Arc<Directory>,
+        label: Label,
+        progress: OnProgress<'_>,
+    ) -> Result<Archive> {
         let device = views.tree().device();
         let base = views.base();
         let mut done = 0;
@@ -276,19 +306,18 @@ impl Daemon {
                 Err(_) => views.tree().device().set_archive(views.base(), None),
             }
         }
-        let directory = &record.directory;
-        let Ok(Some(label)) = Label::read(directory) else {
-            Label::read(directory).map_or_else(Err, |_| Err(missing_label(directory)))?
-        };
-        check_owner(&label, &self.origin(views)?, directory)?;
+        let path = &record.directory;
+        let directory = open_there(path)?.ok_or_else(|| not_there(path))?;
+        let label = Label::read(&directory)?.ok_or_else(|| missing_label(&directory))?;
+        check_owner(&label, &self.origin(views)?, path)?;
         if label.archive != record.id {
-            let shown = shown_file(directory);
+            let shown = shown_file(path);
             let text = format!(
                 "{shown} is another archive than the one that is attached; put that one back, or `pitfs archive detach`"
             );
             return Err(refused(Errno::INVAL, text));
         }
-        let archive = Arc::new(self.open_archive(views, directory, label, &mut |_| Ok(()))?);
+        let archive = Arc::new(self.open_archive(views, &directory, label, &mut |_| Ok(()))?);
         views.tree().device().set_archive(views.base(), Some(archive.clone()));
         Ok(archive)
     }
@@ -346,7 +375,7 @@ impl Daemon {
         let shown = shown_file(directory);
         // Another one in its place is nobody's to change.
         let archive = archive.filter(|archive| archive.check_there().is_ok());
-        if archive.is_none_or(|_| remove_index(directory).is_err()) {
+        if archive.is_none_or(|archive| remove_index(archive.directory()).is_err()) {
             notes.push(format!(
                 "should `pitfs upgrade --undo` follow: the file {shown}/index is of format 4 and has to be removed before \
                  format 3 attaches the archive"
@@ -378,21 +407,21 @@ impl Daemon {
         }
     }
 
-    /// What there is to be said of an archive, attached or not.
-    pub fn archive_info(&self, views: &Views, directory: Option<&Path>) -> Result<ArchiveInfo> {
-        let directory = directory.map(|given| self.outside(given)).transpose()?;
-        if self.check_meant(views, directory.as_deref()).is_ok() {
+    /// What there is to be said of an archive, attached or not, and its directory.
+    fn archive_info(&self, views: &Views, directory: Option<&Path>) -> Result<(ArchiveInfo, Arc<Directory>)> {
+        let path = directory.map(|given| self.outside(given)).transpose()?;
+        if self.check_meant(views, path.as_deref()).is_ok() {
             self.look_again(views)?;
             let archive = self.archive(views).ok_or(Error::Posix(Errno::NOENT))?;
-            return self.info_of(views, &archive);
+            return Ok((self.info_of(views, &archive)?, archive.directory().clone()));
         }
-        match directory {
-            Some(directory) if directory.is_dir() => self.survey_info(views, &directory),
-            Some(directory) => {
-                let missing = if directory.exists() { "it is no directory" } else { "there is no such directory" };
-                Err(refused(Errno::NOENT, format!("there is no archive at {}: {missing}", shown_file(&directory))))
+        let Some(path) = path else { return self.check_meant(views, None).map(|_| Err(Error::Posix(Errno::NOENT)))? };
+        match open_there(&path)? {
+            Some(directory) => Ok((self.survey_info(views, &directory)?, directory)),
+            None => {
+                let missing = if path.exists() { "it is no directory" } else { "there is no such directory" };
+                Err(refused(Errno::NOENT, format!("there is no archive at {}: {missing}", shown_file(&path))))
             }
-            None => self.check_meant(views, None).map(|_| Err(Error::Posix(Errno::NOENT)))?,
         }
     }
 
@@ -409,14 +438,15 @@ impl Daemon {
         }
     }
 
-    /// [`Daemon::archive_info`] after a look at the beginning and the end of each increment, which the index does not need.
+    /// What there is to be said of an archive after a look at the beginning and the end of each increment, which the index does
+    /// not need.
     pub fn list_archive(&self, views: &Views, directory: Option<&Path>) -> Result<ArchiveInfo> {
-        let mut info = self.archive_info(views, directory)?;
+        let (mut info, directory) = self.archive_info(views, directory)?;
         for at in 0..info.increments.len() {
             if info.increments[at].merged_into.is_some() {
                 continue;
             }
-            if let Err(error) = crate::archive::open_named(&info.increments[at].file) {
+            if let Err(error) = open_named(&directory, &info.increments[at].file_name()) {
                 info.note_damage(at, &error);
             }
         }
@@ -430,7 +460,7 @@ impl Daemon {
         directory: Option<&Path>,
         progress: OnProgress<'_>,
     ) -> Result<ArchiveInfo> {
-        let mut info = self.archive_info(views, directory)?;
+        let (mut info, directory) = self.archive_info(views, directory)?;
         let mut done = 0;
         let read = info.increments.iter().filter(|increment| increment.merged_into.is_none());
         let total_bytes = read.map(|increment| increment.bytes).sum();
@@ -438,8 +468,7 @@ impl Daemon {
             if info.increments[at].merged_into.is_some() {
                 continue;
             }
-            let file = info.increments[at].file.clone();
-            let verified = crate::archive::open_named(&file).and_then(|reader| {
+            let verified = open_named(&directory, &info.increments[at].file_name()).and_then(|reader| {
                 reader.verify(&mut |bytes| progress(&Progress { files: at as u64, bytes: done + bytes, total_bytes }))
             });
             done += info.increments[at].bytes;
@@ -474,11 +503,11 @@ impl Daemon {
     }
 
     /// What is in a directory that is not attached.
-    fn survey_info(&self, views: &Views, directory: &Path) -> Result<ArchiveInfo> {
+    fn survey_info(&self, views: &Views, directory: &Directory) -> Result<ArchiveInfo> {
         let origin = self.origin(views)?;
         let Survey { mut increments, leftovers, broken } = Survey::of(directory)?;
         if increments.is_empty() && broken.is_empty() && Label::read(directory)?.is_none() {
-            let text = format!("{} is no archive, or its disk is not mounted", shown_file(directory));
+            let text = format!("{} is no archive, or its disk is not mounted", shown_file(directory.path()));
             return Err(refused(Errno::NOENT, text));
         }
         let mut problems: Vec<String> = broken.iter().map(problem_text).collect();
@@ -488,14 +517,14 @@ impl Daemon {
             problems.push(format!(
                 "of the increments in {}, {number} are of another store, such as {first}: to that store they are an archive, to this one \
                  they are nothing",
-                shown_file(directory)
+                shown_file(directory.path())
             ));
         }
         let left: HashSet<&PathBuf> = leftovers.iter().map(|left| &left.increment.path).collect();
         increments.retain(|one| !left.contains(&one.path));
         let whole = increments.into_iter().map(|increment| increment_info(increment, problems.is_empty()));
         let increments = sorted(whole.chain(leftovers.into_iter().map(leftover_info)));
-        info(views, directory, increments, problems)
+        info(views, directory.path(), increments, problems)
     }
 
     pub(super) fn info_of(&self, views: &Views, archive: &Archive) -> Result<ArchiveInfo> {
@@ -508,23 +537,14 @@ impl Daemon {
             let continues = check_continues(&archive.reach(), self.archive_record(views)?.as_ref());
             problems.extend(match (continues, missing.last()) {
                 (Ok(()), None) => None,
-                (Ok(()), Some(last)) => Some(removed(archive.directory(), missing.len(), last)),
+                (Ok(()), Some(last)) => Some(removed(archive.path(), missing.len(), last)),
                 // Also where the store still has the times that it lost.
                 (Err(error), _) => Some(error.to_string()),
             });
         }
-        let found = info(views, archive.directory(), increments, problems)?;
+        let found = info(views, archive.path(), increments, problems)?;
         Ok(ArchiveInfo { missing, ..found })
     }
-}
-
-/// Makes the directory of an archive if it is missing.
-pub(super) fn make_directory(directory: &Path) -> Result<()> {
-    let shown = shown_file(directory);
-    if directory.exists() && !directory.is_dir() {
-        return Err(refused(Errno::NOTDIR, format!("{shown} is no directory; an archive needs one of its own")));
-    }
-    std::fs::create_dir_all(directory).map_err(|error| Error::media(format!("making {shown}"), error))
 }
 
 pub(super) fn attached_already(attached: &ArchiveRecord) -> Error {
@@ -541,11 +561,8 @@ fn not_that_one(attached: &ArchiveRecord, directory: &Path) -> Error {
     if attached.directory == directory { not_there(directory) } else { attached_already(attached) }
 }
 
-/// Whether a directory is missing, or has nothing of an archive.
-pub(super) fn is_without_archive(directory: &Path) -> Result<bool> {
-    if !directory.is_dir() {
-        return Ok(!directory.exists());
-    }
+/// Whether a directory has nothing of an archive.
+pub(super) fn is_without_archive(directory: &Directory) -> Result<bool> {
     if Label::read(directory)?.is_some() {
         return Ok(false);
     }
@@ -554,16 +571,16 @@ pub(super) fn is_without_archive(directory: &Path) -> Result<bool> {
 }
 
 /// The directory has increments and no label, or nothing at all.
-fn missing_label(directory: &Path) -> Error {
+fn missing_label(directory: &Directory) -> Error {
     match Survey::of(directory) {
         Ok(found) if !found.increments.is_empty() => {
-            let shown = shown_file(directory);
+            let shown = shown_file(directory.path());
             let text = format!(
                 "{shown} has increments and no label: they are of format 3, or it was lost; `pitfs archive attach {shown}` makes one"
             );
             refused(Errno::INVAL, text)
         }
-        _ => not_there(directory),
+        _ => not_there(directory.path()),
     }
 }
 

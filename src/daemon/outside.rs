@@ -2,6 +2,7 @@
 //! this process serves itself, and refused where they lie in the store or in such a mount.
 
 use super::Daemon;
+use super::archives::leads_nowhere;
 use crate::error::{Errno, Error, Result};
 use crate::fuse::mounts;
 use crate::shown::shown_file;
@@ -44,11 +45,12 @@ impl Own {
         self.store == Some((found.dev(), found.ino()))
     }
 
-    /// Where a path leads to, without links, as far as it is there. It may lead through what is ours and out again.
-    fn resolve(&self, given: &Path) -> Result<PathBuf> {
+    /// Where a path leads to, without links, as far as it is there, and whether a link led to what is not there. It may lead
+    /// through what is ours and out again.
+    fn resolve(&self, given: &Path) -> Result<(PathBuf, bool)> {
         let of_given = |error| Error::media(format!("looking at {}", shown_file(given)), error);
         let mut at = PathBuf::from("/");
-        let mut is_there = true;
+        let (mut is_there, mut is_dangling) = (true, false);
         let mut links = 0;
         // Where what is ours begins.
         let mut ours: Option<(PathBuf, Part)> = None;
@@ -63,7 +65,11 @@ impl Own {
             }
         };
         push(&mut names, given);
+        // How many of the names are from the path itself: those before them are from links.
+        let mut left = names.len();
         while let Some(name) = names.pop_front() {
+            let is_of_link = names.len() >= left;
+            left = left.min(names.len());
             if name == ".." {
                 if !is_there {
                     return Err(of_given(rustix::io::Errno::NOENT.into()));
@@ -94,7 +100,9 @@ impl Own {
                     push(&mut names, &target);
                 }
                 Ok(found) => ours = ours.or_else(|| self.is_store(&found).then(|| (at.clone(), Part::Store))),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => is_there = false,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    (is_there, is_dangling) = (false, is_of_link)
+                }
                 Err(error) => return Err(of_given(error)),
             }
         }
@@ -107,7 +115,7 @@ impl Own {
                 let text = format!("{} {what}; choose another directory", shown_file(given));
                 Err(Error::Refused(Errno::INVAL, text))
             }
-            None => Ok(at),
+            None => Ok((at, is_dangling)),
         }
     }
 }
@@ -116,7 +124,15 @@ impl Daemon {
     /// Where a path that was given leads to, or would: absolute, and without links as far as it is there. EINVAL where that
     /// is in the store or in a mount of it.
     pub(super) fn outside(&self, given: &Path) -> Result<PathBuf> {
-        Own::of(self).resolve(given)
+        Ok(Own::of(self).resolve(given)?.0)
+    }
+
+    /// The same for what is made where it is missing, but not at the end of a link.
+    pub(super) fn outside_to_make(&self, given: &Path) -> Result<PathBuf> {
+        match Own::of(self).resolve(given)? {
+            (_, true) => Err(leads_nowhere(given)),
+            (at, false) => Ok(at),
+        }
     }
 
     /// Refuses a mount point that would hide the store or an archive of it: nobody could reach them any more.
@@ -171,7 +187,8 @@ mod tests {
         link("round", "round");
         let store = root.join("store").metadata().unwrap();
         let own = Own { store: Some((store.dev(), store.ino())), mount_points: vec![root.join("shown")] };
-        let found = |path: &str| own.resolve(&root.join(path)).map(|at| at.strip_prefix(&root).unwrap().to_path_buf());
+        let resolve = |path: &str| own.resolve(&root.join(path));
+        let found = |path: &str| resolve(path).map(|(at, _)| at.strip_prefix(&root).unwrap().to_path_buf());
         assert_eq!(found("to-b/up/./b").unwrap(), Path::new("a/b"));
         assert_eq!(found("to-b/../other").unwrap(), Path::new("a/other"));
         // Ways that lead through what is ours and out again.
@@ -184,6 +201,17 @@ mod tests {
             assert!(found(missing).unwrap_err().to_string().contains("o such file"), "{missing}");
         }
         assert_eq!(found("a/new/deep").unwrap(), Path::new("a/new/deep"));
+        link("a/none", "dangling");
+        link("dangling", "to-dangling");
+        for (path, is_dangling) in [
+            ("dangling", true),
+            ("to-dangling", true),
+            ("dangling/new", true),
+            ("to-b/new/deep", false),
+            ("to-b", false),
+        ] {
+            assert_eq!(resolve(path).unwrap().1, is_dangling, "{path}");
+        }
         for own in [
             "store",
             "store/inner/x",

@@ -13,11 +13,12 @@ mod plan;
 
 pub use plan::RollPlan;
 
-use super::archives::{attached_already, refused};
+use super::archives::{Place, attached_already, refused};
 use super::{Daemon, OnProgress, Progress, host};
 use crate::archive::{Archive, LEVEL, Reach, check_writable, explain_no_room, file_name};
 use crate::device::{ArchiveRecord, SnapOptions, Snapshot, SnapshotRef, SnapshotState};
 use crate::error::{Errno, Error, Result};
+use crate::media::Directory;
 use crate::purpose::Purpose;
 use crate::shown::shown_file;
 use crate::view::{SnapRequest, Views};
@@ -78,7 +79,7 @@ impl Daemon {
 
     /// With the path of the archive as it is found outside the store.
     fn located(&self, options: &RollOptions) -> Result<RollOptions> {
-        let archive = options.archive.as_deref().map(|given| self.outside(given)).transpose()?;
+        let archive = options.archive.as_deref().map(|given| self.outside_to_make(given)).transpose()?;
         Ok(RollOptions { archive, ..options.clone() })
     }
 
@@ -115,7 +116,7 @@ impl Daemon {
                 // Whatever came of it, what was to be saved is protected no longer than this takes.
                 let noted = self.end_saving(views, archive, saving.len());
                 saved.and(noted)?;
-                report.archive = Some(archive.directory().to_path_buf());
+                report.archive = Some(archive.path().to_path_buf());
                 report.problems = super::archives::problems_of(&archive.broken());
                 report.problems.extend(archive.remove_leftovers());
             }
@@ -140,11 +141,13 @@ impl Daemon {
     ) -> Result<Option<Arc<Archive>>> {
         match (attached(views, given)?, given) {
             (None, None) => return Ok(None),
-            (None, Some(directory)) => {
-                if directory.exists() {
-                    check_writable(directory)?;
+            (None, Some(path)) => {
+                let place = Place::open_or_make(path)?;
+                let writable = check_writable(&place.directory);
+                if let Err(error) = writable.and_then(|()| self.attach(views, &place.directory, progress)) {
+                    place.give_up();
+                    return Err(error);
                 }
-                self.attach(views, directory, progress)?;
             }
             (Some(_), _) => self.look_again(views)?,
         }
@@ -153,7 +156,7 @@ impl Daemon {
         let archive = self.open_attached(views, &record)?;
         check_writable(archive.directory())?;
         check_continues(&archive.reach(), Some(&record))?;
-        check_names_are_free(&archive.reach(), views.snapshots()?)?;
+        check_names_are_free(archive.directory(), &archive.reach(), views.snapshots()?)?;
         Ok(Some(archive))
     }
 
@@ -178,7 +181,7 @@ impl Daemon {
         let before = self.archive_record(views)?.filter(|before| before.id == archive.id());
         let record = ArchiveRecord {
             hosts: host::with_this(before.map(|before| before.hosts).unwrap_or_default()),
-            directory: archive.directory().to_path_buf(),
+            directory: archive.path().to_path_buf(),
             id: archive.id(),
             anchor: archive.tip().map(|tip| SnapshotRef { epoch: tip.epoch, id: tip.id }),
             saving: saving.iter().map(Snapshot::as_ref).collect(),
@@ -201,8 +204,7 @@ impl Daemon {
             archive.check_there()?;
             let ends = (&pair[0], &pair[1]);
             let saved = views.tree().device().save_increment(archive.directory(), ends, LEVEL, &mut tell);
-            let saved =
-                saved.map_err(|error| not_saved(saving, &pair[0], explain_no_room(archive.directory(), error)))?;
+            let saved = saved.map_err(|error| not_saved(saving, &pair[0], explain_no_room(archive.path(), error)))?;
             report.saved += 1;
             report.saved_bytes += saved.bytes;
             archive.append(saved, &mut |_| Ok(()))
@@ -328,10 +330,12 @@ fn is_done_with(archive: &Reach, snapshot: &Snapshot) -> bool {
 }
 
 /// That nothing has the name of an increment that is to be saved: as it was not found in the chain, it cannot be read.
-fn check_names_are_free(archive: &Reach, all: Vec<Snapshot>) -> Result<()> {
+fn check_names_are_free(directory: &Directory, archive: &Reach, all: Vec<Snapshot>) -> Result<()> {
     for pair in unsaved(archive, all).windows(2) {
-        let path = archive.directory.join(file_name(&pair[0].mark(), &pair[1].mark()));
-        if path.symlink_metadata().is_ok() {
+        let name = file_name(&pair[0].mark(), &pair[1].mark());
+        let path = directory.path().join(&name);
+        let found = directory.kind(&name);
+        if found.map_err(|error| Error::media(format!("looking at {}", shown_file(&path)), error))?.is_some() {
             let text = format!(
                 "{} exists and cannot be read as the increment that it should be. Nothing was changed. Put a whole one in its \
                  place, or remove it: what the store has of it is saved again then",
@@ -343,6 +347,12 @@ fn check_names_are_free(archive: &Reach, all: Vec<Snapshot>) -> Result<()> {
     Ok(())
 }
 
+/// Whether the archive does not lead to where the store left it.
+pub(super) fn has_lost_newest(archive: &Reach, record: Option<&ArchiveRecord>) -> bool {
+    let anchor = record.and_then(|record| record.anchor);
+    anchor.is_some_and(|anchor| archive.tip.as_ref().is_none_or(|tip| tip.epoch < anchor.epoch))
+}
+
 /// That the archive leads to where the store left it, and no further.
 pub(super) fn check_continues(archive: &Reach, record: Option<&ArchiveRecord>) -> Result<()> {
     let shown = shown_file(&archive.directory);
@@ -351,8 +361,7 @@ pub(super) fn check_continues(archive: &Reach, record: Option<&ArchiveRecord>) -
         Some(tip) => format!("leads to {:?} ({})", tip.name, tip.time.as_text()),
         None => "leads to nothing that the store has".into(),
     };
-    let anchor = record.and_then(|record| record.anchor);
-    if anchor.is_some_and(|anchor| tip.as_ref().is_none_or(|tip| tip.epoch < anchor.epoch)) {
+    if has_lost_newest(archive, record) {
         let text = format!(
             "the archive {shown} has lost its newest increments: it {}, and the store had saved more to it. Put them back \
              (they may be in the directory below a mount point: `pitfs archive join DIR` takes them in). `pitfs archive attach \

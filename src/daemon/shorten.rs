@@ -1,8 +1,8 @@
 //! Histories over years: letting an archive's oldest times go, keeping one time of each period, and taking in what was
 //! saved elsewhere.
 
-use super::archives::refused;
-use super::roll::check_continues;
+use super::archives::{open_there, refused};
+use super::roll::{check_continues, has_lost_newest};
 use super::{ArchiveInfo, Daemon, OnProgress, Progress};
 use crate::archive::{Archive, Increment, Merged, TakenIn, check_writable};
 use crate::clock::{Period, Timestamp};
@@ -163,14 +163,13 @@ impl Daemon {
         let _changing = self.begin_rolling()?;
         let archive = self.archive_to_change(views)?;
         let from = &self.outside(from)?;
-        if !from.is_dir() {
-            return Err(refused(Errno::NOENT, format!("{} is no directory", shown_file(from))));
-        }
+        let no_directory = || refused(Errno::NOENT, format!("{} is no directory", shown_file(from)));
+        let source = open_there(from)?.ok_or_else(no_directory)?;
         let before = views.all_snapshots()?;
         let mut done = 0;
         let device = views.tree().device();
         let holds = |mark: &crate::archive::Mark| device.holds(views.base(), mark);
-        let TakenIn { taken, left } = archive.take_in(from, &holds, &mut |bytes| {
+        let TakenIn { taken, left } = archive.take_in(&source, &holds, &mut |bytes| {
             done += bytes;
             progress(&Progress { bytes: done, ..Progress::default() })
         })?;
@@ -183,7 +182,10 @@ impl Daemon {
             return Err(refused(Errno::NOENT, text));
         }
         archive.refresh(&holds, &mut |_| Ok(()))?;
-        self.note_archive(views, &archive, &[])?;
+        // What it lacks still stays missed.
+        if !has_lost_newest(&archive.reach(), self.archive_record(views)?.as_ref()) {
+            self.note_archive(views, &archive, &[])?;
+        }
         views.note_done(&format!("archive join {from:?}; increments that came: {taken}"))?;
         self.tell_of_difference(views, before)?;
         let mut info = self.info_of(views, &archive)?;
@@ -271,7 +273,7 @@ fn merge_group(
 
 fn shortened(archive: &Archive, gone: &[Increment], standing_save: Option<String>, is_dry_run: bool) -> Shortened {
     Shortened {
-        directory: archive.directory().to_path_buf(),
+        directory: archive.path().to_path_buf(),
         times: gone.iter().map(|one| (one.header.from.name.clone(), one.header.from.time)).collect(),
         bytes: gone.iter().map(|one| one.bytes).sum(),
         standing_save,

@@ -9,7 +9,7 @@
 //! The file `store` says where a store is on the way: what was interrupted is done again, or undone. Only this does it, never a
 //! mount. Before anything is touched all of it is tried over the store's files, which tells how much room it takes.
 
-use super::archives::is_without_archive;
+use super::archives::{is_without_archive, open_there};
 use super::identity::{FORMAT, Identity, OLDEST, Step, open_directory, read_identity, write_identity};
 use super::{Daemon, Lock, OnProgress, Use, host};
 use crate::archive::{Label, Survey, check_writable, lock, not_there, remove_index};
@@ -69,7 +69,7 @@ impl Daemon {
             let views = daemon.views().of(attached.base);
             let directory = daemon.place_of(&attached, archive)?;
             is_used |= archive.is_some_and(|given| directory.starts_with(given));
-            match daemon.attach(&views, &directory, progress) {
+            match daemon.attach_there(&views, &directory, progress) {
                 Ok(_) => report.archives.push(directory),
                 Err(error) => {
                     report.problems.push(format!(
@@ -100,12 +100,16 @@ impl Daemon {
         let views = self.views().of(attached.base);
         let below = given.join(views.base_name()?);
         for place in [given, &below, &attached.directory] {
-            if self.is_archive_of(&views, place) {
+            if let Ok(Some(directory)) = open_there(place)
+                && self.is_archive_of(&views, &directory)
+            {
                 return Ok(place.to_path_buf());
             }
         }
         // What is wrong with it is said when it is attached.
-        Ok(if is_without_archive(given).unwrap_or(true) { below } else { given.to_path_buf() })
+        let is_one = |directory: Arc<Directory>| is_without_archive(&directory).is_ok_and(|without| !without);
+        let is_given = open_there(given).is_ok_and(|found| found.is_some_and(is_one));
+        Ok(if is_given { given.to_path_buf() } else { below })
     }
 
     /// Brings a store back to the format from which it was upgraded, with what was done since.
@@ -127,8 +131,8 @@ impl Daemon {
                     return Err(Error::Refused(Errno::BUSY, text.into()));
                 }
                 // All of them are there, and nobody else's, before anything is changed in one.
-                let _held = archives.iter().map(Attached::hold_to_go_back).collect::<Result<Vec<File>>>()?;
-                for Attached { directory, .. } in &archives {
+                let held = archives.iter().map(Attached::hold_to_go_back).collect::<Result<Vec<_>>>()?;
+                for (directory, _) in &held {
                     remove_index(directory)?;
                     Label::remove(directory)?;
                 }
@@ -175,13 +179,15 @@ impl Daemon {
 fn check_has_archives(given: &Path) -> Result<()> {
     let failed = |error| Error::media(format!("listing {}", shown_file(given)), error);
     // What cannot be read as one may be a damaged one: that is said when it is attached.
-    let may_be = |path: &Path| path.is_dir() && !is_without_archive(path).is_ok_and(|without| without);
-    if may_be(given) {
-        return Ok(());
-    }
-    for entry in given.is_dir().then(|| std::fs::read_dir(given).map_err(failed)).transpose()?.into_iter().flatten() {
-        if may_be(&entry.map_err(failed)?.path()) {
+    let may_be = |directory: &Directory| !is_without_archive(directory).is_ok_and(|without| without);
+    if let Some(directory) = open_there(given)? {
+        if may_be(&directory) {
             return Ok(());
+        }
+        for name in directory.names().map_err(failed)? {
+            if open_there(&given.join(name)).map_or(true, |found| found.is_some_and(|below| may_be(&below))) {
+                return Ok(());
+            }
         }
     }
     let text = format!(
@@ -255,19 +261,17 @@ fn attached(daemon: &Daemon) -> Result<Vec<Attached>> {
 impl Attached {
     /// Takes the archive, for as long as the file is open, if format 3 can go on with it: it is there, no other one, in use by
     /// nobody, and has nothing that format 3 does not read.
-    fn hold_to_go_back(&self) -> Result<File> {
-        let directory = &self.directory;
-        let shown = shown_file(directory);
-        if directory.to_str().is_none() {
+    fn hold_to_go_back(&self) -> Result<(Arc<Directory>, File)> {
+        let path = &self.directory;
+        let shown = shown_file(path);
+        if path.to_str().is_none() {
             let text = format!(
                 "format 3 cannot name the archive {shown}, which is not UTF-8; `pitfs archive detach` comes first"
             );
             return Err(Error::Refused(Errno::INVAL, text));
         }
-        if !directory.is_dir() {
-            return Err(not_there(directory));
-        }
-        let label = Label::read(directory)?;
+        let directory = open_there(path)?.ok_or_else(|| not_there(path))?;
+        let label = Label::read(&directory)?;
         if label.is_some_and(|label| label != self.label) {
             let text = format!(
                 "{shown} is another archive than the one that is attached. Nothing was changed. Put that one back, mount its disk \
@@ -275,8 +279,8 @@ impl Attached {
             );
             return Err(Error::Refused(Errno::INVAL, text));
         }
-        let held = lock(directory)?;
-        let Survey { mut increments, .. } = Survey::of(directory)?;
+        let held = lock(&directory)?;
+        let Survey { mut increments, .. } = Survey::of(&directory)?;
         let newer = increments.iter().filter(|increment| !increment.is_of_format_3()).count();
         if newer > 0 {
             let text = format!(
@@ -301,9 +305,9 @@ impl Attached {
                 return Err(Error::Refused(Errno::NOENT, text));
             }
             // One that was never there since the upgrade has no label, and is told by its increments.
-            (_, None) => return Err(not_there(directory)),
+            (_, None) => return Err(not_there(path)),
         }
-        check_writable(directory)?;
-        Ok(held)
+        check_writable(&directory)?;
+        Ok((directory, held))
     }
 }

@@ -14,6 +14,7 @@ use super::{
 use crate::archive::{Archive, Entry, Header, Increment, Mark, Place, Value, Writer};
 use crate::error::Result;
 use crate::logstore::Holder;
+use crate::media::Directory;
 use crate::meta::{Pair, Table, decode, encode};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -199,7 +200,7 @@ impl Device {
     /// Writes the increment of a snapshot into a directory: what it shows and the next one does not.
     pub fn save_increment(
         &self,
-        directory: &std::path::Path,
+        directory: &Arc<Directory>,
         (from, to): (&Snapshot, &Snapshot),
         level: i32,
         tell: &mut dyn FnMut(u64) -> Result<()>,

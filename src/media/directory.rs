@@ -3,10 +3,14 @@
 //! Whoever may write to the directory can put anything in a file's place. So no link is followed, what is opened is a plain
 //! file with one name that belongs to somebody who may have made it, and what is made is made new.
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode, RenameFlags, flock, openat, renameat_with};
+use rustix::fs::{
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RawMode, RenameFlags, StatxFlags, flock, openat,
+    renameat_with, statx,
+};
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -47,7 +51,11 @@ pub struct Directory {
 impl Directory {
     /// `path` may lead through links; what it leads to stays this directory's, wherever it is moved.
     pub fn open(path: &Path) -> io::Result<Directory> {
-        let file = open_directory(path)?;
+        Directory::of(open_directory(path)?, path)
+    }
+
+    /// One that is open, with its path for messages.
+    pub fn of(file: File, path: &Path) -> io::Result<Directory> {
         let owner = file.metadata()?.uid();
         Ok(Directory { path: path.to_path_buf(), file, owner, only: None, gives: false })
     }
@@ -80,6 +88,16 @@ impl Directory {
         &self.path
     }
 
+    /// Whether it still is what is at its path, through the same mount: another one may be read-only, or not any more.
+    pub fn is_there(&self) -> bool {
+        let identity = |at: BorrowedFd<'_>, path: &Path, flags| {
+            let found = statx(at, path, flags, StatxFlags::INO | StatxFlags::MNT_ID)?;
+            rustix::io::Result::Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino, found.stx_mnt_id))
+        };
+        let opened = identity(self.file.as_fd(), Path::new(""), AtFlags::EMPTY_PATH);
+        opened.is_ok_and(|opened| identity(CWD, &self.path, AtFlags::empty()) == Ok(opened))
+    }
+
     pub fn as_file(&self) -> &File {
         &self.file
     }
@@ -103,6 +121,11 @@ impl Directory {
         Ok(file)
     }
 
+    /// Opens a plain file to be read, whoever it belongs to and however many names it has: copies of it may be somebody else's.
+    pub fn open_plain(&self, name: &str) -> io::Result<File> {
+        open_to_read(&self.file, Path::new(name), OFlags::NOFOLLOW)
+    }
+
     /// Makes a file; an error where anything has the name.
     pub fn make_file(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -111,6 +134,12 @@ impl Directory {
             std::os::unix::fs::fchown(&file, Some(self.owner), None)?;
         }
         Ok(file)
+    }
+
+    /// Makes a file in place of what is left of one that was interrupted, or was put there.
+    pub fn make_anew(&self, name: &str) -> io::Result<File> {
+        self.remove(name)?;
+        self.make_file(name)
     }
 
     /// Opens a file, or makes it; true where it was made.
@@ -172,9 +201,28 @@ impl Directory {
         Ok(self.look(name)?.map(|(kind, _)| kind))
     }
 
+    /// Length of what is at a name, where that is a plain file; 0 of anything else.
+    pub fn bytes(&self, name: &str) -> io::Result<Option<u64>> {
+        match rustix::fs::statat(&self.file, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if FileType::from_raw_mode(found.st_mode).is_file() => Ok(Some(found.st_size as u64)),
+            Ok(_) => Ok(Some(0)),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Removes a name, if it is there.
     pub fn remove(&self, name: &str) -> io::Result<()> {
-        match rustix::fs::unlinkat(&self.file, name, AtFlags::empty()) {
+        self.unlink(name, AtFlags::empty())
+    }
+
+    /// Removes a directory without anything in it, if it is there.
+    pub fn remove_directory(&self, name: &str) -> io::Result<()> {
+        self.unlink(name, AtFlags::REMOVEDIR)
+    }
+
+    fn unlink(&self, name: &str, flags: AtFlags) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.file, name, flags) {
             Err(rustix::io::Errno::NOENT) => Ok(()),
             result => Ok(result?),
         }
@@ -185,6 +233,18 @@ impl Directory {
         Ok(renameat_with(&self.file, from, &self.file, to, RenameFlags::empty())?)
     }
 
+    /// Gives a file its final name; fails where something has that name already.
+    pub fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        match renameat_with(&self.file, from, &self.file, to, RenameFlags::NOREPLACE) {
+            // Not every file system can do that; linking never replaces either.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                rustix::fs::linkat(&self.file, from, &self.file, to, AtFlags::empty())?;
+                self.remove(from)
+            }
+            result => Ok(result?),
+        }
+    }
+
     /// Returns once the names would survive a power cut.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
@@ -193,11 +253,21 @@ impl Directory {
     /// Locks a file of it for this process, if nobody has it locked.
     pub fn try_lock(&self, name: &str) -> io::Result<Option<File>> {
         let (file, _) = self.open_or_make(name, Access::ReadWrite)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        locked(file)
+    }
+
+    /// Locks the directory itself, for as long as the file is open, if nobody has it locked.
+    pub fn try_lock_whole(&self) -> io::Result<Option<File>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        locked(openat(&self.file, ".", flags, Mode::empty())?.into())
+    }
+}
+
+fn locked(file: File) -> io::Result<Option<File>> {
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -205,6 +275,22 @@ impl Directory {
 pub fn open_directory(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// Opens what is expected to be a plain file, or a link to one; fails at once where it is a pipe, a device or a directory.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    open_to_read(CWD, path, OFlags::empty())
+}
+
+fn open_to_read(at: impl AsFd, path: &Path, flags: OFlags) -> io::Result<File> {
+    let not_plain = || io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file");
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match openat(at, path, flags, Mode::empty()) {
+        // A link that is not followed, or a socket.
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Err(not_plain()),
+        opened => File::from(opened?),
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_plain()) }
 }
 
 fn not_ours(why: &str) -> io::Error {
@@ -251,6 +337,29 @@ mod tests {
         }
         assert!(!elsewhere.path().join("none").exists());
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn what_is_only_read_may_have_several_names_but_is_a_plain_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let directory = Directory::open(dir.path()).unwrap();
+        std::fs::write(at("file"), "12").unwrap();
+        std::fs::hard_link(at("file"), at("hard")).unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        std::fs::create_dir(at("directory")).unwrap();
+        rustix::fs::mkfifoat(directory.as_file(), "pipe", Mode::from_raw_mode(0o600)).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        directory.open_plain("hard").unwrap();
+        assert_eq!((directory.bytes("hard").unwrap(), directory.bytes("link").unwrap()), (Some(2), Some(0)));
+        assert_eq!(directory.bytes("none").unwrap(), None);
+        assert_eq!(directory.open_plain("none").unwrap_err().kind(), io::ErrorKind::NotFound);
+        for name in ["link", "directory", "pipe", "socket"] {
+            assert_eq!(directory.open_plain(name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name}");
+            assert_eq!(directory.rename_new("file", name).unwrap_err().kind(), io::ErrorKind::AlreadyExists, "{name}");
+        }
+        directory.rename_new("file", "new").unwrap();
+        assert_eq!((directory.bytes("file").unwrap(), directory.bytes("new").unwrap()), (None, Some(2)));
     }
 
     #[test]

@@ -1,43 +1,34 @@
 //! Real files in a real directory.
 
-use super::{Access, Directory, Media, MediaDir, Room, open_directory, replacement_of};
+use super::{Access, Directory, Media, MediaDir, Room, replacement_of};
 use crate::limits::BLOCK_BYTES;
 use crate::shown::shown_file;
-use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, RenameFlags, fallocate, renameat_with};
+use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 
-/// The files of a store, in a directory that is opened at the first use if it is not given.
+/// The files of a store.
 #[derive(Debug)]
 pub struct DiskDir {
-    path: PathBuf,
-    directory: OnceLock<Arc<Directory>>,
+    directory: Arc<Directory>,
 }
 
 impl DiskDir {
-    pub fn new(path: &Path) -> DiskDir {
-        DiskDir { path: path.to_path_buf(), directory: OnceLock::new() }
+    pub fn open(path: &Path) -> io::Result<DiskDir> {
+        Ok(DiskDir::of(Arc::new(Directory::open(path)?)))
     }
 
     pub fn of(directory: Arc<Directory>) -> DiskDir {
-        DiskDir { path: directory.path().to_path_buf(), directory: OnceLock::from(directory) }
-    }
-
-    fn directory(&self) -> io::Result<&Directory> {
-        if let Some(directory) = self.directory.get() {
-            return Ok(directory);
-        }
-        let opened = Arc::new(Directory::open(&self.path)?);
-        Ok(self.directory.get_or_init(|| opened))
+        DiskDir { directory }
     }
 }
 
 impl MediaDir for DiskDir {
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn Media>> {
-        let directory = self.directory()?;
+        let directory = &self.directory;
         let (file, is_new) = match create {
             true => directory.open_or_make(name, Access::ReadWrite)?,
             false => (directory.open_file(name, Access::ReadWrite)?, false),
@@ -50,17 +41,15 @@ impl MediaDir for DiskDir {
     }
 
     fn exists(&self, name: &str) -> io::Result<bool> {
-        Ok(self.directory()?.kind(name)?.is_some())
+        Ok(self.directory.kind(name)?.is_some())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.directory()?.remove(name)
+        self.directory.remove(name)
     }
 
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let (directory, temporary) = (self.directory()?, replacement_of(name));
-        // What is left of one that was interrupted, or was put there.
-        directory.remove(&temporary)?;
+        let (directory, temporary) = (&self.directory, replacement_of(name));
         let replaced =
             write_whole(directory, &temporary, content, name).and_then(|()| directory.rename(&temporary, name));
         if replaced.is_err() {
@@ -72,18 +61,18 @@ impl MediaDir for DiskDir {
     }
 
     fn room(&self) -> io::Result<Room> {
-        let stat = rustix::fs::fstatvfs(self.directory()?.as_file())?;
+        let stat = rustix::fs::fstatvfs(self.directory.as_file())?;
         Ok(Room { total: stat.f_blocks * stat.f_frsize, available: stat.f_bavail * stat.f_frsize })
     }
 
     fn describe(&self) -> String {
-        shown_file(&self.path).to_string()
+        shown_file(self.directory.path()).to_string()
     }
 }
 
 /// Makes a file, durably, with the owner and mode of the one that it is to replace.
 fn write_whole(directory: &Directory, name: &str, content: &[u8], model: &str) -> io::Result<()> {
-    let file = directory.make_file(name)?;
+    let file = directory.make_anew(name)?;
     if let Ok(model) = directory.open_file(model, Access::Read).and_then(|model| model.metadata()) {
         let made = file.metadata()?;
         if (made.uid(), made.gid()) != (model.uid(), model.gid()) {
@@ -102,44 +91,6 @@ fn write_whole(directory: &Directory, name: &str, content: &[u8], model: &str) -
         offset += bytes;
     }
     file.sync_all()
-}
-
-/// Returns once the names in a directory would survive a power cut.
-pub fn sync_directory(path: &Path) -> io::Result<()> {
-    open_directory(path)?.sync_all()
-}
-
-/// Gives a file its final name, in the same directory; fails where something has that name already.
-pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Not every file system can do that; linking never replaces either.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            std::fs::hard_link(from, to)?;
-            std::fs::remove_file(from)
-        }
-        result => Ok(result?),
-    }
-}
-
-/// Opens what is expected to be a plain file, or a link to one; fails at once where it is a pipe, a device or a directory.
-pub fn open_regular(path: &Path) -> io::Result<File> {
-    open_to_read(path, OFlags::empty())
-}
-
-/// The same for a file that pitfs makes: a link was put there by somebody else, and is not followed to where it leads.
-pub fn open_plain(path: &Path) -> io::Result<File> {
-    open_to_read(path, OFlags::NOFOLLOW)
-}
-
-fn open_to_read(path: &Path, flags: OFlags) -> io::Result<File> {
-    let not_plain = || io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file");
-    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        // A link that is not followed, or a socket.
-        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Err(not_plain()),
-        opened => File::from(opened?),
-    };
-    if file.metadata()?.is_file() { Ok(file) } else { Err(not_plain()) }
 }
 
 #[derive(Debug)]

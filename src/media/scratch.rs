@@ -1,6 +1,6 @@
 //! Files that are not to be changed, with what is written over them kept aside, for as long as they are open.
 
-use super::{Access, Directory, DiskDir, Media, MediaDir, Room, open_plain};
+use super::{Access, Directory, DiskDir, Media, MediaDir, Room};
 use crate::limits::BLOCK_BYTES;
 use crate::shown::shown_file;
 use parking_lot::Mutex;
@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
 /// What is written goes to a file without a name in the directory for temporary files, or in memory where that takes none.
@@ -32,12 +31,8 @@ struct State {
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
 impl ScratchMedia {
-    /// Over a file at a path, or over nothing.
-    pub fn over(below: Option<&Path>) -> io::Result<ScratchMedia> {
-        ScratchMedia::over_file(below.map(open_plain).transpose()?)
-    }
-
-    fn over_file(below: Option<File>) -> io::Result<ScratchMedia> {
+    /// Over a file, or over nothing.
+    pub fn over(below: Option<File>) -> io::Result<ScratchMedia> {
         let len = below.as_ref().map_or(Ok(0), |below| below.metadata().map(|found| found.len()))?;
         let state = State { len, below_len: len, written: BTreeSet::new() };
         Ok(ScratchMedia { below, above: temporary()?, state: Mutex::new(state) })
@@ -179,7 +174,7 @@ impl MediaDir for ScratchDir {
             Err(error) if create && error.kind() == io::ErrorKind::NotFound => None,
             opened => Some(opened?),
         };
-        let media = Arc::new(ScratchMedia::over_file(below)?);
+        let media = Arc::new(ScratchMedia::over(below)?);
         open.insert(name.to_string(), media.clone());
         Ok(media)
     }
@@ -241,7 +236,7 @@ mod tests {
             let path = dir.path().join("file");
             let before: Vec<u8> = (0..10_000u32).map(|i| (i % 251) as u8).collect();
             std::fs::write(&path, &before).unwrap();
-            let media = ScratchMedia::over(has_file.then_some(path.as_path())).unwrap();
+            let media = ScratchMedia::over(has_file.then(|| File::open(&path).unwrap())).unwrap();
             let mut model = if has_file { before.clone() } else { Vec::new() };
             for step in steps {
                 match step {

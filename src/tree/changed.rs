@@ -9,7 +9,7 @@ use super::Tree;
 use super::diff::{Spans, order};
 use super::inode::{Inode, Kind, root_of};
 use super::paths::names_of;
-use crate::archive::Increment;
+use crate::archive::{Archive, Increment};
 use crate::device::{BaseId, Epoch, InodeNo, Moment, TrackNo, in_base, inode_of_key, split_increment, split_track_key};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
@@ -69,8 +69,12 @@ pub(super) fn note_key(table: Table, key: &[u8], touched: &mut Touched) {
 }
 
 /// Notes what an increment outside the store names.
-pub(super) fn note_entries(base: BaseId, increment: &Increment, touched: &mut Touched) -> Result<()> {
-    for entry in increment.open()?.entries() {
+pub(super) fn note_entries(
+    base: BaseId,
+    (archive, increment): (&Archive, &Increment),
+    touched: &mut Touched,
+) -> Result<()> {
+    for entry in increment.open(archive.directory())?.entries() {
         let entry = entry?;
         if let Some(table) = Table::from_number(entry.table) {
             note_key(table, &[&base.to_be_bytes()[..], &entry.key].concat(), touched);
@@ -256,7 +260,7 @@ impl Tree {
         let Some(archive) = archive.filter(|_| is_needed) else { return Ok(()) };
         let epochs = window.start..order(window.late);
         for increment in archive.increments().iter().filter(|found| epochs.contains(&found.header.from.epoch)) {
-            note_entries(window.base, increment, touched)?;
+            note_entries(window.base, (&archive, increment), touched)?;
         }
         Ok(())
     }

@@ -175,7 +175,7 @@ impl Tree {
         };
         let Some(archive) = archive else { return Ok(()) };
         for increment in archive.increments().iter().filter(|found| (start..end).contains(&found.header.from.epoch)) {
-            for entry in increment.open()?.entries() {
+            for entry in increment.open(archive.directory())?.entries() {
                 let entry = entry?;
                 let key = [&base.to_be_bytes()[..], &entry.key].concat();
                 if let Some(number) = inode_of_key(&key) {

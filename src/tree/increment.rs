@@ -11,7 +11,7 @@
 use super::Tree;
 use super::changed::{ChangedTracks, Touched, note_entries, ranges};
 use super::inode::{self, Inode, Kind};
-use crate::archive::Increment;
+use crate::archive::{Archive, Increment};
 use crate::device::{
     BaseId, Epoch, InodeNo, Moment, Snapshot, SnapshotState, State, TrackNo, base_of, inode_of_key, split_track_key,
     track_key,
@@ -20,6 +20,7 @@ use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode, prefix_end};
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 /// Records read under one lock.
 const STEP: usize = 1024;
@@ -33,12 +34,14 @@ struct Extent {
     moment: Option<Moment>,
     /// It goes on.
     is_open: bool,
-    archived: Option<Increment>,
+    archived: Option<(Arc<Archive>, Increment)>,
 }
 
 /// The increment of a snapshot that only an archive has.
-fn archived_increment(state: &State, snapshot: &Snapshot) -> Option<Increment> {
-    state.archive(snapshot.base).filter(|_| snapshot.is_archived)?.increment_from(snapshot.epoch)
+fn archived_increment(state: &State, snapshot: &Snapshot) -> Option<(Arc<Archive>, Increment)> {
+    let archive = state.archive(snapshot.base).filter(|_| snapshot.is_archived)?;
+    let increment = archive.increment_from(snapshot.epoch)?;
+    Some((archive, increment))
 }
 
 fn extent(state: &State, base: BaseId, epoch: Epoch) -> Result<Extent> {
@@ -46,9 +49,9 @@ fn extent(state: &State, base: BaseId, epoch: Epoch) -> Result<Extent> {
     let at = |epoch| -> Result<Option<Moment>> {
         Ok(state.snapshot(base, epoch)?.filter(Snapshot::is_readable).map(|found| Moment::At(found.epoch)))
     };
-    if let Some(increment) = archived_increment(state, &snapshot) {
-        let end = increment.header.to.epoch;
-        let (archived, moment) = (Some(increment), at(end)?);
+    if let Some(archived) = archived_increment(state, &snapshot) {
+        let end = archived.1.header.to.epoch;
+        let (archived, moment) = (Some(archived), at(end)?);
         return Ok(Extent { snapshot, end, moment, is_open: false, archived });
     }
     let mut next = state.snapshot_after(base, epoch)?;
@@ -145,8 +148,8 @@ impl Tree {
     fn touched_in(&self, extent: &Extent) -> Result<Touched> {
         let mut touched = Touched::new();
         let base = extent.snapshot.base;
-        if let Some(increment) = &extent.archived {
-            note_entries(base, increment, &mut touched)?;
+        if let Some((archive, increment)) = &extent.archived {
+            note_entries(base, (archive, increment), &mut touched)?;
             return Ok(touched);
         }
         // First of all: what is flushed after that is in the increments when they are read.

@@ -238,7 +238,7 @@ fn the_index_is_made_anew() {
 }
 
 /// Something is mounted on a directory, as long as it lives.
-struct MountedOn(PathBuf);
+pub struct MountedOn(pub PathBuf);
 
 impl MountedOn {
     /// Itself, so that nothing can be written there.

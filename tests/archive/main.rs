@@ -4,6 +4,7 @@ mod damaged;
 #[path = "../mounted/mod.rs"]
 mod mounted;
 mod rolled;
+mod swapped;
 
 use mounted::*;
 use rolled::Rolled;

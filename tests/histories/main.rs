@@ -200,6 +200,34 @@ fn lost_increments_are_noticed_and_joined_again() {
 }
 
 #[test]
+fn what_is_joined_without_the_newest_is_missed_as_before() {
+    let mut stand = Stand::rolled(5);
+    let (older, newer) = (stand.path("older"), stand.path("newer"));
+    for (at, increment) in increments(&stand.archive()).into_iter().enumerate() {
+        let to = if at < 2 { &older } else { &newer };
+        fs::create_dir_all(to).unwrap();
+        fs::rename(&increment, to.join(increment.file_name().unwrap())).unwrap();
+    }
+    let join = |from: &PathBuf| stand.store.ask(Verb::Archive(Archive::Join { directory: from.clone() }));
+    let Answer::Archives(info) = join(&older).unwrap() else { panic!() };
+    assert!(info[0].problems.iter().any(|problem| problem.contains("missing")), "{:?}", info[0].problems);
+    assert_eq!((info[0].increments.len(), info[0].missing.len()), (2, 4));
+    let lost = ["has lost its newest increments", "archive join"];
+    refusal(prune(&stand.store, PruneOptions { keep: Some(1), ..PruneOptions::default() }), &lost);
+    refusal(merge_years(&stand.store), &lost);
+    let mut copy = stand.store.copy_to(&stand.path("copy"));
+    refusal(copy.roll(None, Some(1), "r6"), &lost);
+    let Answer::Detached(detached) = copy.ask(Verb::Archive(Archive::Detach { directory: None })).unwrap() else {
+        panic!()
+    };
+    assert_eq!(detached.leads_to.as_deref(), Some("r5"));
+    join(&newer).unwrap();
+    change(&mut stand.store, 6);
+    stand.store.roll(None, Some(1), "r6").unwrap();
+    assert_eq!(stand.store.shown("joined"), names(1..7));
+}
+
+#[test]
 fn what_the_store_still_holds_is_saved_again_when_asked() {
     let mut stand = Stand::rolled(2);
     for i in 3..6 {

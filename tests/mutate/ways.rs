@@ -119,7 +119,7 @@ fn accident(files: Vec<PathBuf>, rng: &mut Rng) -> bool {
 }
 
 fn records(directory: &std::path::Path, name: &str, rng: &mut Rng) -> bool {
-    let Ok(media) = DiskDir::new(directory).open(name, false) else { return false };
+    let Ok(media) = DiskDir::open(directory).and_then(|directory| directory.open(name, false)) else { return false };
     let kv = Kv::open(media, None).unwrap();
     let mut all: Vec<(Table, Pair)> = Vec::new();
     for table in Table::ALL {

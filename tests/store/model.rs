@@ -105,7 +105,7 @@ fn a_store_is_its_model_with_zstd() {
 #[test]
 fn a_store_on_a_real_disk_is_its_model() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    run(Arc::new(DiskDir::new(dir.path())), 300, Codec::Lz4).expect("nothing fails");
+    run(Arc::new(DiskDir::open(dir.path()).unwrap()), 300, Codec::Lz4).expect("nothing fails");
 }
 
 /// What two snapshots that are being deleted share is dropped by the one that is deleted last, whichever

@@ -6,6 +6,7 @@ use pitfs::clock::Timestamp;
 use pitfs::device::{ArchiveRecord, BaseId, InodeNo, LIVE, Moment, Snapshot, index_entry, inode_prefix};
 use pitfs::error::{Errno, Error};
 use pitfs::id::Id;
+use pitfs::media::Directory;
 use pitfs::meta::Table;
 use pitfs::tree::{Change, Inode, Kind, New, Position, RenameMode, SetTime, SetXattr, Tree, root_of};
 use pitfs::view::Views;
@@ -102,9 +103,10 @@ impl World {
             let device = world.views.tree().device();
             let base = device.look().unwrap().base_record(LIVE).unwrap().id;
             let label = Label { archive: Id::random(), store: device.settings().id, base };
-            label.create(dir.path()).unwrap();
+            let directory = Arc::new(Directory::open(dir.path()).unwrap());
+            label.create(&directory).unwrap();
             let holds = |mark: &Mark| device.holds(LIVE, mark);
-            let archive = Archive::open(dir.path(), label, LIVE, index_entry, &holds, &mut |_| Ok(()));
+            let archive = Archive::open(&directory, label, LIVE, index_entry, &holds, &mut |_| Ok(()));
             let archive = Arc::new(archive.unwrap());
             world.views.tree().device().set_archive(LIVE, Some(archive.clone()));
             world.archive = Some((dir, archive));
@@ -255,7 +257,7 @@ impl World {
             let (directory, pair) = (archive.directory(), (&pair[0], &pair[1]));
             let saved = tree.device().save_increment(directory, pair, 1, &mut |_| Ok(())).unwrap();
             archive.append(saved, &mut |_| Ok(())).unwrap();
-            let (directory, anchor) = (directory.to_path_buf(), Some(pair.1.as_ref()));
+            let (directory, anchor) = (archive.path().to_path_buf(), Some(pair.1.as_ref()));
             let record = ArchiveRecord { directory, id: archive.id(), anchor, saving: Vec::new(), hosts: Vec::new() };
             self.views.set_archive(Some(record), Some(&archive.marks_after(0))).unwrap();
         }

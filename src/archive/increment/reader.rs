@@ -12,7 +12,7 @@ use super::verify::Verifier;
 use super::{Entry, Header, Place, Summary};
 use crate::error::{Error, Result};
 use crate::limits::{ARCHIVE_BLOCK_BYTES_MAX, ARCHIVE_HEADER_BYTES_MAX};
-use crate::media::open_plain;
+use crate::media::Directory;
 use crate::shown::shown_file;
 use parking_lot::Mutex;
 use std::fs::File;
@@ -42,10 +42,11 @@ struct Head {
 }
 
 impl Reader {
-    /// Opens an increment. Head and footer are verified, and nothing else is read.
-    pub fn open(path: &Path) -> Result<Reader> {
+    /// Opens an increment in a directory. Head and footer are verified, and nothing else is read.
+    pub fn open(directory: &Directory, name: &str) -> Result<Reader> {
+        let path = &directory.path().join(name);
         let failed = |source| Error::media(format!("opening {}", shown_file(path)), source);
-        let file = open_plain(path).map_err(failed)?;
+        let file = directory.open_plain(name).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
         let head = read_head(&file, path, len)?;
         if len - head.bytes < FOOTER as u64 {
@@ -55,7 +56,7 @@ impl Reader {
         read_at(&file, path, len - FOOTER as u64, &mut bytes)?;
         let footer = Footer::decode(&bytes, head.seed, head.bytes, len).map_err(|problem| damaged(path, problem))?;
         let Footer { records, tracks, track_bytes, bytes, .. } = footer;
-        let summary = Summary { path: path.to_path_buf(), bytes, records, tracks, track_bytes };
+        let summary = Summary { path: path.clone(), bytes, records, tracks, track_bytes };
         let Head { header, seed, bytes: start } = head;
         Ok(Reader { file, header, footer, summary, seed, start, cache: Mutex::default() })
     }

@@ -8,10 +8,12 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::Id;
 use crate::limits::{ARCHIVE_RECORDS_BYTES, ARCHIVE_TRACKS_BYTES, TRACK_BYTES_MAX};
+use crate::media::Directory;
 use crate::purpose::Purpose;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// An entry's birth, whether it is a track, and its bytes.
@@ -48,8 +50,16 @@ fn header() -> Header {
     }
 }
 
+fn directory(path: &Path) -> Arc<Directory> {
+    Arc::new(Directory::open(path).unwrap())
+}
+
+fn open(path: &Path) -> Result<Reader, Error> {
+    Reader::open(&directory(path.parent().unwrap()), path.file_name().unwrap().to_str().unwrap())
+}
+
 fn write(dir: &Path, model: &Model, sizes: Sizes) -> Result<Summary, Error> {
-    let mut writer = Writer::create_with(dir, NAME, &header(), LEVEL, sizes)?;
+    let mut writer = Writer::create_with(&directory(dir), NAME, &header(), LEVEL, sizes)?;
     for ((table, key), (birth, is_track, bytes)) in model {
         match is_track {
             true => writer.track(*table, key, *birth, bytes)?,
@@ -62,7 +72,7 @@ fn write(dir: &Path, model: &Model, sizes: Sizes) -> Result<Summary, Error> {
 fn written(model: &Model, sizes: Sizes) -> (TempDir, Reader) {
     let dir = TempDir::new().unwrap();
     let summary = write(dir.path(), model, sizes).unwrap();
-    let reader = Reader::open(&summary.path).unwrap();
+    let reader = open(&summary.path).unwrap();
     assert_eq!(*reader.summary(), summary);
     (dir, reader)
 }
@@ -156,7 +166,7 @@ proptest! {
 #[test]
 fn entries_out_of_order_are_refused_and_the_others_stay() {
     let dir = TempDir::new().unwrap();
-    let mut writer = Writer::create_with(dir.path(), NAME, &header(), LEVEL, TINY).unwrap();
+    let mut writer = Writer::create_with(&directory(dir.path()), NAME, &header(), LEVEL, TINY).unwrap();
     writer.record(2, b"middle", 1, &[7; 100]).unwrap();
     for (table, key) in [(2, &b"middle"[..]), (2, b"early"), (2, b""), (1, b"zebra")] {
         assert!(matches!(writer.record(table, key, 1, b"x"), Err(Error::Refused(..))));
@@ -165,7 +175,7 @@ fn entries_out_of_order_are_refused_and_the_others_stay() {
     assert!(writer.record(3, &[0; 5000], 1, b"x").is_err(), "a key that is too long");
     assert!(writer.track(3, b"x", 1, &vec![0; TRACK_BYTES_MAX + 1]).is_err(), "a track that is too long");
     writer.track(2, b"middle and more", 1, b"y").unwrap();
-    let reader = Reader::open(&writer.finish().unwrap().path).unwrap();
+    let reader = open(&writer.finish().unwrap().path).unwrap();
     assert_eq!(
         reader.entries().map(|entry| entry.unwrap().key).collect::<Vec<_>>(),
         [&b"middle"[..], b"middle and more"]
@@ -212,7 +222,7 @@ fn what_is_not_finished_leaves_nothing_and_leftovers_are_replaced() {
     let dir = TempDir::new().unwrap();
     let files = || std::fs::read_dir(dir.path()).unwrap().count();
     std::fs::write(dir.path().join(".increment.new"), [1; 9999]).unwrap();
-    let mut writer = Writer::create(dir.path(), NAME, &header(), LEVEL).unwrap();
+    let mut writer = Writer::create(&directory(dir.path()), NAME, &header(), LEVEL).unwrap();
     assert!(files() == 1 && !dir.path().join(NAME).exists());
     writer.track(4, b"x", 1, &[1; 200_000]).unwrap();
     drop(writer);

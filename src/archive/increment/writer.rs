@@ -18,18 +18,19 @@ use super::layout::{
     put_key, put_number,
 };
 use super::{Header, Summary};
-use crate::archive::make_temporary;
+use crate::archive::temporary_name;
 use crate::error::{Errno, Error, Result};
 use crate::limits::{
     ARCHIVE_KEY_BYTES_MAX, ARCHIVE_RECORDS_BYTES, ARCHIVE_TRACKS_BYTES, ARCHIVE_VALUE_BYTES_MAX, TRACK_BYTES_MAX,
 };
-use crate::media::rename_new;
+use crate::media::Directory;
 use crate::meta::hex;
 use crate::shown::shown_file;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use zstd::bulk::Compressor;
 
 /// The bytes at which a block is written.
@@ -86,14 +87,20 @@ impl Level {
 }
 
 impl Writer {
-    /// Begins a file under a temporary name, `.NAME.new`, in `dir`. A file that is left over under that name is
+    /// Begins a file in a directory under a temporary name, `.NAME.new`. A file that is left over under that name is
     /// replaced; one under the final name never is. `level` is that of zstd.
-    pub fn create(dir: &Path, name: &str, header: &Header, level: i32) -> Result<Writer> {
-        Writer::create_with(dir, name, header, level, Sizes::DEFAULT)
+    pub fn create(directory: &Arc<Directory>, name: &str, header: &Header, level: i32) -> Result<Writer> {
+        Writer::create_with(directory, name, header, level, Sizes::DEFAULT)
     }
 
-    pub(super) fn create_with(dir: &Path, name: &str, header: &Header, level: i32, sizes: Sizes) -> Result<Writer> {
-        let out = Output::create(dir, name, header, level)?;
+    pub(super) fn create_with(
+        directory: &Arc<Directory>,
+        name: &str,
+        header: &Header,
+        level: i32,
+        sizes: Sizes,
+    ) -> Result<Writer> {
+        let out = Output::create(directory, name, header, level)?;
         Ok(Writer { out, sizes, tracks: None, levels: vec![Level::default()], counts: Footer::default() })
     }
 
@@ -141,13 +148,13 @@ impl Writer {
         self.out.append(&footer.encode(self.out.seed))?;
         self.out.finish()?;
         let Footer { records, tracks, track_bytes, bytes, .. } = footer;
-        Ok(Summary { path: self.out.path.clone(), bytes, records, tracks, track_bytes })
+        Ok(Summary { path: self.out.path(), bytes, records, tracks, track_bytes })
     }
 
     fn begin_entry(&mut self, table: u8, key: &[u8], birth: u32, len: usize, len_max: usize) -> Result<()> {
         self.out.refuse_after_failure()?;
         let refused = |problem| {
-            let text = format!("{}: record {} of table {table} {problem}", shown_file(&self.out.path), hex(key));
+            let text = format!("{}: record {} of table {table} {problem}", shown_file(&self.out.path()), hex(key));
             Err(Error::Refused(Errno::INVAL, text))
         };
         if key.len() > ARCHIVE_KEY_BYTES_MAX {
@@ -217,9 +224,9 @@ impl Writer {
 
 /// The file itself.
 struct Output {
+    directory: Arc<Directory>,
+    name: String,
     file: File,
-    path: PathBuf,
-    temporary: PathBuf,
     compressor: Compressor<'static>,
     /// The block that is being written.
     buffer: Vec<u8>,
@@ -230,18 +237,35 @@ struct Output {
 }
 
 impl Output {
-    fn create(dir: &Path, name: &str, header: &Header, level: i32) -> Result<Output> {
-        let (path, temporary) = (dir.join(name), dir.join(format!(".{name}.new")));
-        let head = encode_head(&path, header)?;
-        let failed = |source| Error::media(format!("making {}", shown_file(&temporary)), source);
+    fn create(directory: &Arc<Directory>, name: &str, header: &Header, level: i32) -> Result<Output> {
+        let head = encode_head(&directory.path().join(name), header)?;
+        let temporary = temporary_name(name);
+        let failed =
+            |source| Error::media(format!("making {}", shown_file(&directory.path().join(&temporary))), source);
         let compressor = Compressor::new(level).map_err(failed)?;
-        let file = make_temporary(&temporary).map_err(failed)?;
+        let file = directory.make_anew(&temporary).map_err(failed)?;
         let seed = Seed(number_at(&head, head.len() - CHECK));
-        let (buffer, end) = (Vec::new(), 0);
-        let mut out =
-            Output { file, path, temporary, compressor, buffer, seed, end, has_failed: false, is_finished: false };
+        let mut out = Output {
+            directory: directory.clone(),
+            name: name.into(),
+            file,
+            compressor,
+            buffer: Vec::new(),
+            seed,
+            end: 0,
+            has_failed: false,
+            is_finished: false,
+        };
         out.append(&head)?;
         Ok(out)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join(&self.name)
+    }
+
+    fn temporary_path(&self) -> PathBuf {
+        self.directory.path().join(temporary_name(&self.name))
     }
 
     fn refuse_after_failure(&self) -> Result<()> {
@@ -252,7 +276,7 @@ impl Output {
     }
 
     fn failed(&self, doing: &str, source: io::Error) -> Error {
-        Error::media(format!("{doing} {}", shown_file(&self.temporary)), source)
+        Error::media(format!("{doing} {}", shown_file(&self.temporary_path())), source)
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
@@ -291,19 +315,19 @@ impl Output {
 
     fn finish(&mut self) -> Result<()> {
         self.file.sync_all().map_err(|error| self.failed("syncing", error))?;
-        rename_new(&self.temporary, &self.path).map_err(|error| self.failed("renaming", error))?;
+        let renamed = self.directory.rename_new(&temporary_name(&self.name), &self.name);
+        renamed.map_err(|error| self.failed("renaming", error))?;
         self.is_finished = true;
-        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        crate::archive::sync(dir)
+        crate::archive::sync(&self.directory)
     }
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
         if !self.is_finished
-            && let Err(error) = std::fs::remove_file(&self.temporary)
+            && let Err(error) = self.directory.remove(&temporary_name(&self.name))
         {
-            log::warn!("{} stays behind: {error}", shown_file(&self.temporary));
+            log::warn!("{} stays behind: {error}", shown_file(&self.temporary_path()));
         }
     }
 }
@@ -325,10 +349,11 @@ mod tests {
         let (track_bytes, merged) = (65_536, Vec::new());
         let header = Header { store: id, base_id: id, base: 1, base_name, from, to, track_bytes, hash_seed: 1, merged };
         let dir = TempDir::new().unwrap();
-        let mut writer = Writer::create(dir.path(), "increment", &header, 1).unwrap();
+        let directory = Arc::new(Directory::open(dir.path()).unwrap());
+        let mut writer = Writer::create(&directory, "increment", &header, 1).unwrap();
         writer.record(1, b"a", 1, b"x").unwrap();
         // A file that is only open for reading cannot be written to.
-        writer.out.file = File::open(&writer.out.temporary).unwrap();
+        writer.out.file = File::open(writer.out.temporary_path()).unwrap();
         let large = vec![7; TRACK_BYTES_MAX];
         assert!(matches!(writer.track(4, b"b", 1, &large), Err(Error::Media { .. })));
         let message = writer.record(5, b"c", 1, b"x").unwrap_err().to_string();

@@ -57,7 +57,7 @@ impl Daemon {
         let attached = self.archive_record(views)?.map(|record| record.directory);
         match attached.is_some_and(|directory| directory.parent() == Some(there)) {
             true => Ok(None),
-            false => Ok(Some(there.join(OsStr::from_bytes(views.base_name()?.as_bytes())))),
+            false => self.outside_to_make(&there.join(OsStr::from_bytes(views.base_name()?.as_bytes()))).map(Some),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::archive::{Reach, check_writable};
 use crate::daemon::Daemon;
-use crate::daemon::archives::problems_of;
+use crate::daemon::archives::{check_nothing_at, open_there, problems_of};
 use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::view::Views;
@@ -62,19 +62,28 @@ impl Daemon {
     /// What the archive that would be rolled to has; `None` where none is attached or given.
     fn archive_rolled_to(&self, views: &Views, given: Option<&Path>) -> Result<Option<Reach>> {
         let record = attached(views, given)?;
-        let reach = match (&record, given) {
+        let (directory, reach) = match (&record, given) {
             (None, None) => return Ok(None),
-            (None, Some(directory)) => self.reach_of(views, directory)?,
+            (None, Some(path)) => match open_there(path)? {
+                Some(directory) => {
+                    check_writable(&directory)?;
+                    let reach = self.reach_of(views, &directory)?;
+                    (directory, reach)
+                }
+                None => {
+                    check_nothing_at(path)?;
+                    return Ok(Some(Reach::of_nothing(path)));
+                }
+            },
             (Some(record), _) => {
                 self.look_again(views)?;
-                self.open_attached(views, record)?.reach()
+                let archive = self.open_attached(views, record)?;
+                check_writable(archive.directory())?;
+                (archive.directory().clone(), archive.reach())
             }
         };
-        if reach.directory.exists() {
-            check_writable(&reach.directory)?;
-        }
         check_continues(&reach, record.as_ref())?;
-        check_names_are_free(&reach, views.snapshots()?)?;
+        check_names_are_free(&directory, &reach, views.snapshots()?)?;
         Ok(Some(reach))
     }
 }

@@ -17,7 +17,7 @@ proptest! {
         let path = dir.path().join(NAME);
         let start = if is_close { encode_head(&path, &header()).unwrap() } else { Vec::new() };
         std::fs::write(&path, [start, bytes].concat()).unwrap();
-        prop_assert!(Reader::open(&path).is_err());
+        prop_assert!(open(&path).is_err());
     }
 
     #[test]
@@ -79,7 +79,7 @@ fn change_with_checksums(bytes: &mut [u8], block: usize, place: usize, byte: u8,
 
 /// Reads all that can be read: it ends, and what comes is in order.
 fn read_hostile<'a>(path: &Path, keys: impl Iterator<Item = &'a (u8, Vec<u8>)>) {
-    let Ok(reader) = Reader::open(path) else { return };
+    let Ok(reader) = open(path) else { return };
     let mut last = None;
     for (count, entry) in reader.entries().enumerate() {
         assert!((count as u64) < reader.file_bytes(), "no end");
@@ -131,7 +131,7 @@ fn every_byte_that_changed_is_found() {
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     for (at, byte) in bytes.iter().enumerate() {
         file.write_all_at(&[byte ^ (1 << (at % 8))], at as u64).unwrap();
-        let found = Reader::open(path).and_then(|reader| reader.verify(&mut |_| Ok(())));
+        let found = open(path).and_then(|reader| reader.verify(&mut |_| Ok(())));
         assert!(matches!(found, Err(Error::Corrupt { .. } | Error::Store(_))), "{at}: {found:?}");
         file.write_all_at(&[*byte], at as u64).unwrap();
     }
@@ -145,15 +145,15 @@ fn a_file_of_any_other_length_is_refused() {
     let bytes = std::fs::read(reader.path()).unwrap();
     for len in (0..bytes.len()).rev() {
         file.set_len(len as u64).unwrap();
-        assert!(Reader::open(reader.path()).is_err(), "{len}");
+        assert!(open(reader.path()).is_err(), "{len}");
     }
     for more in [1, FOOTER, 5000] {
         std::fs::write(reader.path(), [&bytes[..], &vec![0; more]].concat()).unwrap();
-        assert!(Reader::open(reader.path()).is_err(), "{more} more");
+        assert!(open(reader.path()).is_err(), "{more} more");
     }
     // The end alone, behind what has nothing to do with it.
     std::fs::write(reader.path(), [&bytes[..], &[7; 100], &bytes[bytes.len() - FOOTER..]].concat()).unwrap();
-    assert!(Reader::open(reader.path()).is_err());
+    assert!(open(reader.path()).is_err());
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn what_is_not_damaged_can_still_be_read() {
     let (at, _) = records.skip(3).step_by(4).next().unwrap();
     bytes[at + BLOCK_START + 5] ^= 1;
     std::fs::write(reader.path(), &bytes).unwrap();
-    let reader = Reader::open(reader.path()).unwrap();
+    let reader = open(reader.path()).unwrap();
     let (good, bad): (Vec<_>, Vec<_>) = reader.entries().partition(|entry| entry.is_ok());
     assert_eq!(bad.len(), 1);
     let Some(Err(Error::Corrupt { object, .. })) = bad.into_iter().next() else { panic!("another error") };
@@ -187,7 +187,7 @@ fn a_block_of_another_increment_is_damage() {
     let (_dir, reader) = written(&model, USUAL);
     let other_dir = TempDir::new().unwrap();
     let header = Header { hash_seed: 5, ..header() };
-    let mut writer = Writer::create(other_dir.path(), NAME, &header, LEVEL).unwrap();
+    let mut writer = Writer::create(&directory(other_dir.path()), NAME, &header, LEVEL).unwrap();
     for ((table, key), (birth, is_track, bytes)) in &model {
         match is_track {
             true => writer.track(*table, key, *birth, bytes).unwrap(),
@@ -201,7 +201,7 @@ fn a_block_of_another_increment_is_damage() {
     assert_eq!(len, other_len);
     bytes[at..at + len].copy_from_slice(&other[other_at..other_at + len]);
     std::fs::write(reader.path(), &bytes).unwrap();
-    assert!(Reader::open(reader.path()).unwrap().verify(&mut |_| Ok(())).is_err());
+    assert!(open(reader.path()).unwrap().verify(&mut |_| Ok(())).is_err());
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn what_opening_refuses_says_what_to_do() {
     let path = dir.path().join(NAME);
     let refusal = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
-        match Reader::open(&path) {
+        match open(&path) {
             Err(Error::Store(text)) => text,
             other => panic!("{other:?}"),
         }
@@ -226,7 +226,7 @@ fn what_opening_refuses_says_what_to_do() {
     head[end..].copy_from_slice(&check.to_le_bytes());
     let text = refusal(&head);
     assert!(text.contains("has format 3") && text.contains("reads formats up to 2; use a newer version"), "{text}");
-    assert!(matches!(Reader::open(&dir.path().join("nothing")), Err(Error::Media { .. })));
+    assert!(matches!(open(&dir.path().join("nothing")), Err(Error::Media { .. })));
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_root_that_is_no_root_is_found() {
     let footer = Footer::decode(bytes[end..].try_into().unwrap(), seed, start as u64, bytes.len() as u64).unwrap();
     let refused = |footer: Footer| {
         std::fs::write(reader.path(), [&bytes[..end], &footer.encode(seed)].concat()).unwrap();
-        Reader::open(reader.path()).and_then(|reader| reader.verify(&mut |_| Ok(()))).is_err()
+        open(reader.path()).and_then(|reader| reader.verify(&mut |_| Ok(()))).is_err()
     };
     assert!(!refused(footer));
     assert!(refused(Footer { root: 0, root_kind: 0, ..footer }));
@@ -288,7 +288,7 @@ fn an_index_that_names_one_block_again_and_again_has_an_end() {
     let len = (bytes.len() + FOOTER) as u64;
     let footer = Footer { root: below, root_kind: layout::KIND_MAX, records: 1, bytes: len, ..Footer::default() };
     std::fs::write(&path, [&bytes[..], &footer.encode(seed)].concat()).unwrap();
-    let reader = Reader::open(&path).unwrap();
+    let reader = open(&path).unwrap();
     let (good, bad): (Vec<_>, Vec<_>) = reader.entries().partition(|entry| entry.is_ok());
     assert_eq!(good.len(), 1);
     assert!(bad.len() > 100 && bad.len() < 2000, "{}", bad.len());
@@ -304,8 +304,9 @@ fn a_head_with_a_name_that_cannot_be_is_damaged() {
             let mut header = header();
             let mark = if is_from { &mut header.from } else { &mut header.to };
             mark.name = name.into();
-            let written = Writer::create_with(dir.path(), NAME, &header, LEVEL, USUAL).unwrap().finish().unwrap();
-            let error = Reader::open(&written.path).unwrap_err();
+            let written =
+                Writer::create_with(&directory(dir.path()), NAME, &header, LEVEL, USUAL).unwrap().finish().unwrap();
+            let error = open(&written.path).unwrap_err();
             assert!(matches!(error, Error::Corrupt { .. }), "{name:?}: {error}");
             std::fs::remove_file(written.path).unwrap();
         }
