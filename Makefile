@@ -90,7 +90,7 @@ mutate: needs
 	PITFS_MUTATE_SECONDS=$(SECONDS) $(CARGO) test $(OPTIMIZED) --locked --test mutate -- --nocapture
 
 # Licences, versions and sources of what pitfs is built from, as deny.toml has them; what is known to be wrong with any of it, where
-# there is a database of that. `make check` looks at the licences by itself.
+# there is a database of that. `make check` looks at licences, sources and duplicates by itself.
 deny:
 	@command -v cargo-deny >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check licenses bans sources

@@ -361,5 +361,29 @@ fn what_is_built_in_has_licences_that_are_taken() {
     for package in packages {
         let licence = package["license"].as_str().unwrap_or("none that is named");
         assert!(is_allowed(licence, &allowed), "{} has {licence}", package["name"]);
+        let source = package["source"].as_str();
+        assert!(source.is_none_or(|source| source.starts_with("registry+")), "{} is of {source:?}", package["name"]);
     }
+}
+
+/// Two versions of one crate are two chances for a fault, and one of them is old.
+#[test]
+fn what_is_built_in_is_there_once() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--duplicates",
+            "--edges",
+            "no-dev,no-build,no-proc-macro",
+            "--depth",
+            "0",
+            "--locked",
+            "--offline",
+        ])
+        .args(["--target", "x86_64-unknown-linux-gnu"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "");
 }
