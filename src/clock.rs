@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp {
     pub seconds: i64,
+    #[serde(deserialize_with = "crate::limits::number::nanos")]
     pub nanos: u32,
 }
 

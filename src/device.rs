@@ -47,7 +47,7 @@ pub use base::{
 };
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
-pub use delete::work_number;
+pub use delete::{check_work, work_number};
 pub use differing::Differing;
 pub use era::{Settle, Walk};
 pub use history::{Moment, split_increment, split_preimage, split_record};
@@ -56,7 +56,7 @@ pub use names::{LIVE_NAME, is_virtual_name};
 pub use pointer::{Patch, Pointer};
 pub use room::BaseReserve;
 pub use separate::{Separate, Separated};
-pub use session::{Changing, HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
+pub use session::{Changing, HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, split_snapshot};
 pub use spans::{Span, Timeline, Value};
 pub(crate) use tracks::expect_track;
 pub use tracks::{Source, split_track_key, track_key};
@@ -69,7 +69,7 @@ use crate::journal::{Entry, EntryKind, Journal};
 use crate::limits::*;
 use crate::logstore::{Codec, Holder, Holders, Location, LogStore};
 use crate::media::MediaDir;
-use crate::meta::{Kv, Meta, Overlay, Reserve, Table};
+use crate::meta::{Kv, Meta, Overlay, Reserve, Table, record_name};
 use alone::Alone;
 use dirty::Dirty;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -104,10 +104,13 @@ const HISTORY: &[u8] = b"history";
 /// What is counted for all bases together; stored with each commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct HistoryRecord {
+    #[serde(deserialize_with = "crate::limits::number::epoch")]
     epoch: Epoch,
     /// Blocks of locations that only pre-images hold.
+    #[serde(deserialize_with = "crate::limits::number::blocks")]
     log_blocks: u64,
     /// Bytes of room that snapshots have set aside.
+    #[serde(deserialize_with = "crate::limits::number::bytes")]
     reserved: u64,
 }
 
@@ -149,6 +152,8 @@ pub struct Device {
     freezes: AtomicU64,
     durable_freezes: AtomicU64,
     stopped: Mutex<Option<String>>,
+    /// What was found to be damaged when the store was opened.
+    damage: Mutex<Vec<String>>,
     has_stopped: AtomicBool,
     full: AtomicBool,
     /// What records of the open transaction may take, as of the last commit.
@@ -251,7 +256,11 @@ fn missing(what: &str) -> Error {
 
 /// How many commits the key-value store has.
 fn commits(meta: &Meta) -> Result<u64> {
-    meta.get(Table::State, COMMITS)?.ok_or_else(|| missing("number of commits"))
+    let commits: u64 = meta.get(Table::State, COMMITS)?.ok_or_else(|| missing("number of commits"))?;
+    match commits <= COUNT_MAX {
+        true => Ok(commits),
+        false => Err(Error::corrupt(record_name(Table::State, COMMITS), format!("no store has had {commits} commits"))),
+    }
 }
 
 /// Lets the key-value store take over what the journal has of commits after `durable`; the entries that are left are
@@ -320,6 +329,9 @@ impl Device {
         journaled.retain(|entry| entry.after >= durable);
         let history: HistoryRecord =
             meta.get(Table::State, HISTORY)?.ok_or_else(|| missing("record of its history"))?;
+        if history.epoch == 0 {
+            return Err(Error::corrupt(record_name(Table::State, HISTORY), "epochs are counted from 1"));
+        }
         let log = LogStore::open(dir.clone(), &meta, settings.id, settings.codec, track_bytes)?;
         // What is committed from now on is later than all that was journaled.
         let commits = journaled.iter().map(|entry| entry.after).fold(durable, u64::max);
@@ -337,7 +349,9 @@ impl Device {
             changes: Changes::default(),
             replaying: (!journaled.is_empty()).then_some(durable),
         };
-        state.load_bases()?;
+        let mut damage: Vec<Error> = damage.into_iter().collect();
+        damage.extend(state.load_bases()?);
+        damage.extend(log.check_next(&state.meta).err());
         let device = Device {
             state: RwLock::new(state),
             log,
@@ -349,6 +363,7 @@ impl Device {
             freezes: AtomicU64::new(commits),
             durable_freezes: AtomicU64::new(commits),
             stopped: Mutex::default(),
+            damage: Mutex::default(),
             has_stopped: AtomicBool::new(false),
             full: AtomicBool::new(false),
             record_bytes_max: AtomicUsize::new(DIRTY_RECORD_BYTES_MAX),
@@ -358,8 +373,10 @@ impl Device {
             work_came: Condvar::new(),
         };
         device.bound_records(device.room()?.available);
-        if let Some(damage) = damage {
-            device.stop(&damage);
+        for damage in damage {
+            device.found_damage(&damage);
+            // What fsync made durable is done again when that is mended.
+            journaled.clear();
         }
         Ok((device, journaled))
     }
@@ -434,6 +451,19 @@ impl Device {
         log::error!("a page of the metadata is damaged or could not be read or written; reopening to read the rest");
         self.kv.reopen()?;
         state.meta.reattach(&self.kv)
+    }
+
+    /// What was found when the store was opened leaves nobody know what may be changed: nothing is, and what is whole can be
+    /// read.
+    pub fn found_damage(&self, error: &Error) {
+        log::error!("{error}; nothing is changed any more, what is whole can be copied out with `pitfs restore --to`");
+        self.damage.lock().push(error.to_string());
+        self.stop(error);
+    }
+
+    /// What keeps the store from being changed since it was opened.
+    pub fn damage(&self) -> Vec<String> {
+        self.damage.lock().clone()
     }
 
     /// After a failed write or sync nothing is written any more until the store is reopened.
@@ -598,7 +628,7 @@ impl State {
         let blocks = location.blocks() as u64;
         match holder {
             Holder::Live if left.live == 0 && left.log > 0 => {
-                self.log_blocks += blocks;
+                self.log_blocks = self.log_blocks.saturating_add(blocks);
                 if let (1, Some(track)) = (left.log, track) {
                     self.count_single(track, location, u64::saturating_add)?;
                 }
@@ -613,7 +643,7 @@ impl State {
     fn keep(&mut self, log: &LogStore, location: &Location) -> Result<Holders> {
         let holders = log.keep(&mut self.meta, location)?;
         if holders.live == 0 {
-            self.log_blocks += location.blocks() as u64;
+            self.log_blocks = self.log_blocks.saturating_add(location.blocks() as u64);
         }
         Ok(holders)
     }

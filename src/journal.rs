@@ -14,7 +14,7 @@
 //! that may be is what all entries after its freeze build on, and of other entries each says on which it builds.
 
 use crate::error::{Error, Result};
-use crate::limits::{BLOCK_BYTES, JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, JOURNAL_SHARE};
+use crate::limits::{BLOCK_BYTES, COUNT_MAX, JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, JOURNAL_SHARE};
 use crate::media::{Media, MediaDir};
 use parking_lot::Mutex;
 use std::io;
@@ -377,7 +377,8 @@ impl HalfReader<'_> {
 
     /// The entry at a place, and where the next one begins; `None` if it is not whole.
     fn entry(&self, at: u64, header: &Header) -> io::Result<Option<(Entry, u64)>> {
-        let (Some(kind), Some(len)) = (header.kind, header.whole_len(self.len - at)) else { return Ok(None) };
+        let kind = header.kind.filter(|_| header.after <= COUNT_MAX);
+        let (Some(kind), Some(len)) = (kind, header.whole_len(self.len - at)) else { return Ok(None) };
         let mut payload = vec![0; header.payload_len as usize];
         self.media.read_at(self.start + at + HEADER as u64, &mut payload)?;
         let &Header { after, number, .. } = header;

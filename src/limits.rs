@@ -1,5 +1,7 @@
 //! Every limit and size in one place, with compile-time checks of how they relate.
 
+pub mod number;
+
 /// The unit in which room inside a segment is handed out.
 pub const BLOCK_BYTES: usize = 4096;
 /// The addresses of one segment.
@@ -35,6 +37,20 @@ pub const INODE_BITS: u32 = 40;
 pub const VIEW_BITS: u32 = 24;
 /// Bases that a store can have had; each takes a number of a view.
 pub const BASES_MAX: u32 = 1 << 20;
+/// What numbers in records can be at most: no disk has so much, and computing with them has an end. A larger one is damage.
+pub const BLOCKS_MAX: u64 = 1 << 48;
+pub const BYTES_MAX: u64 = BLOCKS_MAX * BLOCK_BYTES as u64;
+/// Things that are counted one by one, as commits, holders and entries of the history are.
+pub const COUNT_MAX: u64 = 1 << 56;
+/// Segments that a store can have had: their numbers have 48 bits in the seeds of checksums.
+pub const SEGMENTS_MAX: u64 = 1 << 48;
+/// Physical segments of a volume: their numbers have 32 bits.
+pub const PSEGS_MAX: u64 = 1 << 32;
+/// Tracks of a file.
+pub const TRACKS_MAX: u64 = FILE_BYTES_MAX / TRACK_BYTES_MIN as u64 + 1;
+/// Snapshots are counted up to here: what ends in the next epoch has a number as well.
+pub const EPOCHS_MAX: u32 = u32::MAX - 1;
+
 /// Numbers of views from here on are given out while mounted, for further ways to the same view.
 pub const VIEWS_PASSING: u32 = (1 << VIEW_BITS) - (1 << 20);
 
@@ -133,6 +149,7 @@ pub const ARCHIVE_CACHE_BLOCKS: usize = 64;
 pub const ARCHIVE_READERS_MAX: usize = 64;
 
 const _: () = assert!(SEGMENT_BLOCKS <= u16::MAX as usize);
+const _: () = assert!(BYTES_MAX <= u64::MAX / 8 && COUNT_MAX <= u64::MAX / 8);
 const _: () = assert!(TRACK_BYTES_DEFAULT >= TRACK_BYTES_MIN && TRACK_BYTES_DEFAULT <= TRACK_BYTES_MAX);
 const _: () = assert!(TRACK_BYTES_MIN.is_multiple_of(BLOCK_BYTES) && TRACK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(TRACK_BYTES_MAX as u64 * 2 < SEGMENT_BYTES);

@@ -28,11 +28,11 @@ pub use segment::Descriptor;
 pub use summary::Owner;
 pub use volume::{Ids, Volume};
 
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::*;
 use crate::media::MediaDir;
-use crate::meta::{Meta, Table};
+use crate::meta::{Meta, Table, record_name};
 use parking_lot::Mutex;
 use segment::{Extent, Members, Run, Segment};
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,13 @@ impl Location {
         (self.stored as usize).div_ceil(BLOCK_BYTES).max(1)
     }
 
+    /// Whether a segment and a track can have so much.
+    pub fn is_possible(&self) -> bool {
+        let most = TRACK_BYTES_MAX as u32;
+        let end = usize::from(self.block) + self.blocks();
+        self.segment < SEGMENTS_MAX && self.stored <= most && self.raw <= most && end <= SEGMENT_BLOCKS
+    }
+
     /// The key under which further holders of this location are counted.
     pub fn key(&self) -> [u8; 10] {
         let mut key = [0; 10];
@@ -82,8 +89,11 @@ fn address_seed(segment: u64, block: u16) -> u64 {
 /// The counters that are stored with each commit.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Counters {
+    #[serde(deserialize_with = "crate::limits::number::segment")]
     next_segment: u64,
+    #[serde(deserialize_with = "crate::limits::number::blocks")]
     used_blocks: u64,
+    #[serde(deserialize_with = "crate::limits::number::segments")]
     segments: u64,
 }
 
@@ -183,6 +193,19 @@ impl LogStore {
             None => meta.remove(Table::State, VOLUME_0),
         }
         volume::relabel(dir, 0, ids)
+    }
+
+    /// A new segment must not take the place of one that is there.
+    pub fn check_next(&self, meta: &Meta) -> Result<()> {
+        let next = self.inner.lock().counters.next_segment;
+        let last = meta.last(Table::Segment, &[], &[u8::MAX; 9])?;
+        match last.and_then(|(key, _)| Some(u64::from_be_bytes(key.try_into().ok()?))) {
+            Some(last) if last >= next => {
+                let problem = format!("the next segment is said to be {next}, and there is one of number {last}");
+                Err(Error::corrupt(record_name(Table::State, COUNTERS), problem))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn usage(&self) -> Usage {
@@ -306,6 +329,9 @@ impl LogStore {
             }
         }
         .map_err(|failure: Failure| match failure {
+            Failure::Media(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Error::corrupt(location.describe(), "it is said to lie behind the end of the volume")
+            }
             Failure::Media(source) => Error::media(format!("reading the {}", location.describe()), source),
             Failure::Damage(problem) => Error::corrupt(location.describe(), problem),
         })
@@ -381,8 +407,9 @@ impl LogStore {
             segment.changed = is_idle && is_awaited;
             if is_empty {
                 meta.remove(Table::Segment, &id.to_be_bytes());
-                inner.counters.segments -= 1;
-                inner.counters.used_blocks -= segment.used_blocks() as u64;
+                let counters = &mut inner.counters;
+                counters.segments = counters.segments.saturating_sub(1);
+                counters.used_blocks = counters.used_blocks.saturating_sub(segment.used_blocks() as u64);
                 let psegs: Vec<u32> = segment.members.iter().flat_map(|member| member.psegs.iter().copied()).collect();
                 self.volume.release(meta, &psegs)?;
                 inner.dropped.extend(psegs);
@@ -574,10 +601,13 @@ impl LogStore {
         // Metadata must be able to grow with what is written into the segment.
         let margin = RESERVE_BYTES_MIN + meta.dirty_records() as u64 * 512 + meta.dirty_record_bytes() as u64 * 2;
         if room.available < SEGMENT_BYTES + margin {
-            return Err(Error::Posix(crate::error::Errno::NOSPC));
+            return Err(Error::Posix(Errno::NOSPC));
+        }
+        let id = inner.counters.next_segment;
+        if id >= SEGMENTS_MAX {
+            return Err(Error::Refused(Errno::NOSPC, "this store has had all the segments it can count".into()));
         }
         let psegs = self.volume.allocate(meta, PSEGS_IN_SEGMENT)?;
-        let id = inner.counters.next_segment;
         inner.counters.next_segment += 1;
         inner.counters.segments += 1;
         let summary_blocks = (SEGMENT_BLOCKS / self.slot_blocks).div_ceil(summary::ENTRIES_IN_BLOCK) as u16;

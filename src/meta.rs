@@ -30,6 +30,7 @@ pub use reserve::Reserve;
 
 use crate::error::{Error, Result};
 use crate::media::MediaDir;
+use crate::shown::shown;
 use kv::Stored as Tables;
 use overlay::Merge;
 use serde::Serialize;
@@ -297,9 +298,16 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 pub fn decode<T: DeserializeOwned>(table: Table, key: &[u8], bytes: &[u8]) -> Result<T> {
-    rmp_serde::from_slice(bytes).map_err(|error| {
-        Error::corrupt(format!("record {} of table {}", hex(key), table.name()), format!("it does not decode: {error}"))
-    })
+    rmp_serde::from_slice(bytes)
+        .map_err(|error| Error::corrupt(record_name(table, key), format!("it does not decode: {error}")))
+}
+
+/// How errors name a record: by its key, which is a text in table `state`.
+pub fn record_name(table: Table, key: &[u8]) -> String {
+    match table {
+        Table::State => format!("record \"{}\" of table state", shown(key)),
+        _ => format!("record {} of table {}", hex(key), table.name()),
+    }
 }
 
 pub fn hex(bytes: &[u8]) -> String {

@@ -55,18 +55,18 @@ pub use rename::RenameMode;
 pub use space::Space;
 pub use touched::Touched;
 pub use versions::Version;
-pub use xattr::{SetMode, SetXattr};
+pub use xattr::{SetMode, SetXattr, xattr_value};
 
 use behind::Behind;
 
 use crate::clock::Timestamp;
-use crate::device::{Device, InodeNo, Settings};
+use crate::device::{Device, InodeNo, Settings, inode_of_key, number_of};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::limits::*;
 use crate::logstore::Codec;
 use crate::media::MediaDir;
-use crate::meta::{Table, is_name};
+use crate::meta::{Table, is_name, prefix_end, record_name};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -135,9 +135,31 @@ impl Tree {
             behind: Behind::default(),
             positions: position::Positions::default(),
         };
-        tree.replay(journaled)?;
+        match tree.check_next_inode() {
+            Ok(()) => tree.replay(journaled)?,
+            Err(damage @ Error::Corrupt { .. }) => tree.device.found_damage(&damage),
+            Err(error) => return Err(error),
+        }
         tree.load_positions()?;
         Ok(tree)
+    }
+
+    /// A new inode must not take the place of one that is there.
+    fn check_next_inode(&self) -> Result<()> {
+        let look = self.device.look()?;
+        let next: InodeNo = look.meta().get(Table::State, NEXT_INODE)?.unwrap_or_default();
+        for (base, _) in look.bases() {
+            let prefix = base.to_be_bytes();
+            let last = look.meta().last(Table::Inode, &prefix, &prefix_end(&prefix))?;
+            match last.and_then(|(key, _)| inode_of_key(&key)).map(number_of) {
+                Some(last) if last >= next => {
+                    let problem = format!("the next inode is said to be {next}, and there is one of number {last}");
+                    return Err(Error::corrupt(record_name(Table::State, NEXT_INODE), problem));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     pub fn device(&self) -> &Device {

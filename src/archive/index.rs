@@ -29,7 +29,7 @@ const BATCH: usize = 50_000;
 const BATCH_BYTES: usize = 16 << 20;
 
 /// Makes an entry of the index out of an entry of an increment.
-pub type IndexEntry = fn(&Header, &Entry) -> Pair;
+pub type IndexEntry = fn(&Header, &Entry) -> Result<Pair>;
 
 /// Told how many bytes of increments are done; ends the work with an error.
 pub type Tell<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
@@ -214,7 +214,7 @@ impl Index {
         let reader = increment.open(&self.directory)?;
         let mut overlay = Overlay::default();
         for entry in reader.entries() {
-            let (key, value) = (self.entry)(&increment.header, &entry?);
+            let (key, value) = (self.entry)(&increment.header, &entry?)?;
             overlay.put(Table::Preimage, &key, value);
             if overlay.len() >= BATCH || overlay.bytes() >= BATCH_BYTES {
                 overlay.put(Table::State, ADDING, increment.name().into_bytes());
@@ -244,7 +244,7 @@ impl Index {
         overlay.remove(Table::State, &header_key(&increment.name()));
         overlay.put(Table::State, ADDING, increment.name().into_bytes());
         for entry in reader.entries() {
-            let (key, _) = (self.entry)(&increment.header, &entry?);
+            let (key, _) = (self.entry)(&increment.header, &entry?)?;
             overlay.remove(Table::Preimage, &key);
             if overlay.len() >= BATCH || overlay.bytes() >= BATCH_BYTES {
                 self.kv.read().commit(&std::mem::take(&mut overlay))?;

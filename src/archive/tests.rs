@@ -33,7 +33,7 @@ fn save(directory: &Arc<Directory>, label: &Label, epoch: u32) -> Increment {
 }
 
 fn open(directory: &Arc<Directory>, label: Label) -> Result<Archive> {
-    Archive::open(directory, label, 0, |_, _| Default::default(), &|_| Ok(true), &mut |_| Ok(()))
+    Archive::open(directory, label, 0, |_, _| Ok(Default::default()), &|_| Ok(true), &mut |_| Ok(()))
 }
 
 /// A look at an archive reads of each increment once what it is.

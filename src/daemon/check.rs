@@ -3,6 +3,7 @@
 //! The tables are read as the last durable commit left them, while work goes on. What looks wrong is
 //! compared with the current state before it is reported: what has changed since says nothing.
 
+mod others;
 mod records;
 mod tracks;
 
@@ -52,8 +53,10 @@ impl Daemon {
         let mut check =
             Check { daemon: self, meta: device.durable()?, snapshots, report: CheckReport::default(), progress };
         check.report.snapshots = check.snapshots.len() as u64;
+        device.damage().into_iter().for_each(|damage| check.problem(damage, Vec::new()));
         check.tracks()?;
         check.records()?;
+        check.others()?;
         check.layered()?;
         Ok(check.report)
     }

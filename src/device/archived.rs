@@ -12,10 +12,11 @@ use super::{
     BaseId, Changing, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotRecord, SnapshotState, State, TrackNo,
 };
 use crate::archive::{Archive, Entry, Header, Increment, Mark, Place, Value, Writer};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::limits::*;
 use crate::logstore::Holder;
 use crate::media::Directory;
-use crate::meta::{Pair, Table, decode, encode};
+use crate::meta::{Pair, Table, decode, encode, hex};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -37,8 +38,35 @@ pub enum TrackRecord {
     Archived(ArchivedTrack, Arc<Archive>),
 }
 
+/// What an entry of an increment can be of: what no store has in its tables is damage, and does not fill the index.
+fn check_entry(entry: &Entry) -> Result<()> {
+    const INODE: usize = 8;
+    let table = Table::from_number(entry.table);
+    // The most bytes of a key and of a value; MessagePack takes some for itself.
+    let most = match table {
+        Some(Table::Inode) => (INODE, NAME_BYTES_MAX + SYMLINK_BYTES_MAX + 256),
+        Some(Table::Dirent) => (INODE + 8 + NAME_BYTES_MAX, 16),
+        Some(Table::Xattr) => (INODE + XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX + 8),
+        Some(Table::Track) => (INODE + 8, 0),
+        Some(Table::Link) => (INODE + 8 + NAME_BYTES_MAX, 8),
+        _ => (0, 0),
+    };
+    let value = match &entry.value {
+        Value::Record(value) => value.len(),
+        Value::Track(_) => 0,
+    };
+    let (key, is_track) = (entry.key.len(), matches!(entry.value, Value::Track(_)));
+    let is_possible = key >= INODE && key <= most.0 && value <= most.1 && entry.birth <= EPOCHS_MAX;
+    if is_possible && (table == Some(Table::Track) || !is_track) {
+        return Ok(());
+    }
+    let what = format!("the entry {} of table {} of an increment", hex(&entry.key), entry.table);
+    Err(Error::corrupt(what, format!("no record has a key of {key} and a value of {value} bytes there, or its birth")))
+}
+
 /// The entry of the index for an entry of an increment.
-pub fn index_entry(header: &Header, entry: &Entry) -> Pair {
+pub fn index_entry(header: &Header, entry: &Entry) -> Result<Pair> {
+    check_entry(entry)?;
     let key = [&header.base.to_be_bytes()[..], &[entry.table], &entry.key, &header.to.epoch.to_be_bytes()].concat();
     let value = match &entry.value {
         Value::Record(value) => value.clone(),
@@ -46,7 +74,7 @@ pub fn index_entry(header: &Header, entry: &Entry) -> Pair {
             encode(&ArchivedTrack { increment: (header.from.epoch, header.to.epoch), place: *place })
         }
     };
-    (key, with_birth(entry.birth, &[&[0; 5][..], &value].concat()))
+    Ok((key, with_birth(entry.birth, &[&[0; 5][..], &value].concat())))
 }
 
 impl State {
@@ -112,7 +140,7 @@ impl State {
 
     /// Snapshots that can be seen after an epoch, in the store and in the archive, oldest first.
     pub fn shown_after(&self, base: BaseId, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
-        let mut found = self.snapshots_after(base, epoch, most)?;
+        let mut found = self.whole_after(base, epoch, most)?;
         let end = if found.len() < most { Epoch::MAX } else { found.last().map_or(Epoch::MAX, |last| last.epoch) };
         if let Some(archive) = &self.base(base)?.archive {
             let kept = found.iter().filter(|snapshot| !snapshot.record.deleting);

@@ -19,13 +19,13 @@
 use super::delete::{SETTLE, work_key};
 use super::names::check_base_name;
 use super::room::{BaseReserve, reserve_key};
-use super::{Changing, Epoch, Settle, Snapshot, State, Txn, Walk};
+use super::{Changing, Epoch, HISTORY, Settle, Snapshot, State, Txn, Walk};
 use crate::archive::Archive;
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::{BASES_MAX, INODE_BITS, TOUCHED_MAX};
-use crate::meta::{Table, decode, hex, prefix_end};
+use crate::meta::{Table, decode, hex, prefix_end, record_name};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -85,6 +85,7 @@ pub(super) fn key_in(base: BaseId, key: &[u8]) -> Vec<u8> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Point {
     pub base: BaseId,
+    #[serde(deserialize_with = "crate::limits::number::epoch")]
     pub epoch: Epoch,
 }
 
@@ -92,6 +93,7 @@ pub struct Point {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Era {
     /// Records of the base up to this epoch do not count after it.
+    #[serde(deserialize_with = "crate::limits::number::epoch")]
     pub since: Epoch,
     pub source: Point,
 }
@@ -117,6 +119,7 @@ pub struct BaseRecord {
 /// A snapshot as something else names it: it counts only if it is the very one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRef {
+    #[serde(deserialize_with = "crate::limits::number::epoch")]
     pub epoch: Epoch,
     pub id: Id,
 }
@@ -174,11 +177,13 @@ impl Same {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// What all its tracks take.
+    #[serde(deserialize_with = "crate::limits::number::blocks")]
     pub refers: u64,
     /// What only the newest snapshot holds; unknown after a neighbour of it was deleted or deactivated.
+    #[serde(deserialize_with = "crate::limits::number::known_blocks")]
     pub newest_alone: Option<u64>,
     /// What the base has let go of since the newest snapshot was taken, which that has kept.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::limits::number::blocks")]
     pub kept: u64,
 }
 
@@ -282,31 +287,76 @@ pub fn split_base(key: &[u8], value: &[u8]) -> Result<(BaseId, BaseRecord)> {
     }
 }
 
+/// What was found; if it is damaged, that is noted.
+fn or_damage<T>(found: Result<T>, damage: &mut Vec<Error>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error @ Error::Corrupt { .. }) => {
+            damage.push(error);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl State {
-    pub(super) fn load_bases(&mut self) -> Result<()> {
+    /// Takes the bases up. What is damaged is left out, and in the answer: without it nobody knows what may go, nor which
+    /// numbers are free, so that nothing must change.
+    pub(super) fn load_bases(&mut self) -> Result<Vec<Error>> {
+        let mut damage = Vec::new();
         let mut bases = Bases::new();
         for pair in self.meta.range(Table::Base, &[], &[u8::MAX; 40])? {
             let (key, value) = pair?;
-            let (id, record) = split_base(&key, &value)?;
-            let counts = self.meta.get(Table::State, &counts_key(id))?.unwrap_or_default();
-            let ended = self.meta.get(Table::State, &ended_key(id))?.unwrap_or_default();
-            let reserve = self.meta.get(Table::State, &reserve_key(id))?;
+            let Some((id, record)) = or_damage(split_base(&key, &value), &mut damage)? else { continue };
+            let counts = or_damage(self.meta.get(Table::State, &counts_key(id)), &mut damage)?;
+            let ended = or_damage(self.meta.get(Table::State, &ended_key(id)), &mut damage)?;
+            let reserve = or_damage(self.meta.get(Table::State, &reserve_key(id)), &mut damage)?.flatten();
+            let (counts, ended) = (counts.flatten().unwrap_or_default(), ended.flatten().unwrap_or_default());
             let is_offline = self.meta.contains(Table::State, &offline_key(id))?;
             bases.insert(id, Base { ended, reserve, is_offline, ..Base::new(record, counts) });
         }
         if !bases.contains_key(&LIVE) {
-            return Err(Error::corrupt("the metadata (meta.redb)", "it has no record of the first base"));
+            let without = Error::corrupt("the metadata (meta.redb)", "it has no record of the first base");
+            return Err(damage.into_iter().next().unwrap_or(without));
         }
         let ids: Vec<BaseId> = bases.keys().copied().collect();
         self.bases = bases;
-        ids.into_iter().try_for_each(|id| self.find_newest(id))
+        for id in &ids {
+            self.find_newest(*id)?;
+        }
+        let next = or_damage(self.meta.get::<BaseId>(Table::State, NEXT_BASE), &mut damage)?;
+        let checked = self.check_next(&ids, next.flatten().unwrap_or(LIVE + 1));
+        or_damage(checked, &mut damage)?;
+        Ok(damage)
+    }
+
+    /// A new base, or a new snapshot, must not take the place of one that is there.
+    fn check_next(&self, ids: &[BaseId], next_base: BaseId) -> Result<()> {
+        if let Some(last) = ids.last().filter(|last| **last >= next_base) {
+            let problem = format!("the next base is said to be {next_base}, and there is one of number {last}");
+            return Err(Error::corrupt(record_name(Table::State, NEXT_BASE), problem));
+        }
+        let epoch = self.epoch;
+        for id in ids {
+            let last = self.last_epoch(*id)?;
+            if last >= epoch {
+                let problem =
+                    format!("the epoch is said to be {epoch}, and the base {id} has a snapshot of epoch {last}");
+                return Err(Error::corrupt(record_name(Table::State, HISTORY), problem));
+            }
+        }
+        Ok(())
     }
 
     /// Looks up again which snapshots protect a base.
     pub(super) fn find_newest(&mut self, id: BaseId) -> Result<()> {
         let newest = self.newest_protecting(id, Epoch::MAX)?;
-        let before = self.kept_before(id, newest)?.map_or(0, |snapshot| snapshot.epoch);
-        let reserve = self.stored_snapshot(id, newest)?.map_or(0, |snapshot| snapshot.record.reserve);
+        // Of damaged ones it is not known what they hold alone, nor what they have set aside.
+        let mut damage = Vec::new();
+        let before = or_damage(self.kept_before(id, newest), &mut damage)?.flatten();
+        let before = before.map_or(0, |snapshot| snapshot.epoch);
+        let reserve = or_damage(self.stored_snapshot(id, newest), &mut damage)?.flatten();
+        let reserve = reserve.map_or(0, |snapshot| snapshot.record.reserve);
         if let Some(base) = self.bases.get_mut(&id) {
             (base.newest, base.before_newest, base.newest_reserve) = (newest, before, reserve);
         }

@@ -8,8 +8,8 @@
 //! one flush of the disk. The key-value store takes it over in the background, or when the next commit comes.
 
 use super::{COMMITS, Device, HISTORY, HistoryRecord, State};
-use crate::error::{Error, Result};
-use crate::limits::{FREEZE_BYTES_MAX, JOURNAL_COMMIT_MAX, JOURNAL_COMMIT_RECORDS_MAX};
+use crate::error::{Errno, Error, Result};
+use crate::limits::{COUNT_MAX, FREEZE_BYTES_MAX, JOURNAL_COMMIT_MAX, JOURNAL_COMMIT_RECORDS_MAX};
 use crate::meta::{Overlay, Table};
 use parking_lot::{MutexGuard, RwLockWriteGuard};
 use std::sync::Arc;
@@ -124,8 +124,11 @@ impl<'a> Commit<'a> {
         let device = self.device;
         let mut guard = self.flushed()?;
         let state = &mut *guard;
-        let result = last(state)?;
         let before = device.freezes.load(Ordering::SeqCst);
+        if before >= COUNT_MAX {
+            return Err(Error::Refused(Errno::NOSPC, "this store has had all the commits it can count".into()));
+        }
+        let result = last(state)?;
         if state.meta.dirty_records() == 0 {
             return Ok((result, before));
         }

@@ -9,12 +9,14 @@
 //! oldest then, and the walk begins anew; what one behind them adds lies ahead.
 
 use super::base::{Point, base_of, expect_inode, in_base, number_of};
+use super::era::InodeWalk;
 use super::history::{increment_key, preimage_key, split_increment, split_preimage, split_record};
-use super::{BaseId, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotState, State, Txn};
+use super::separate::{LEFT, Left};
+use super::{BaseId, Device, Epoch, InodeNo, Pointer, Separate, Settle, Snapshot, SnapshotState, State, Txn};
 use crate::error::{Errno, Error, Result};
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, EPOCHS_MAX};
 use crate::logstore::{Holder, Holders, Location};
-use crate::meta::{Table, decode, hex, prefix_end};
+use crate::meta::{Table, decode, hex, prefix_end, record_name};
 use crate::purpose::Purpose;
 use std::collections::{BTreeMap, HashMap};
 
@@ -43,10 +45,25 @@ pub fn work_number(key: &[u8]) -> Result<u64> {
     let number = key.get(5..).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
     let number = number.ok_or_else(|| damaged("has the wrong length"))?;
     // What is masked away would be looked for under another key, and never be done.
-    let is_epoch = key.get(4) == Some(&SNAPSHOT);
+    let is_epoch = [SNAPSHOT, SETTLE].map(Some).contains(&key.get(4).copied());
     match number == number_of(number) && !(is_epoch && number >= Epoch::MAX.into()) {
         true => Ok(number),
         false => Err(damaged("has a number that nothing can have")),
+    }
+}
+
+/// Whether a record can be work: its key, and what is decoded of its value.
+pub fn check_work(key: &[u8], value: &[u8]) -> Result<()> {
+    let number = work_number(key)?;
+    let table = Table::Orphan;
+    match key[4] {
+        INODE | BASE => Ok(()),
+        SNAPSHOT | SWEEP => decode::<serde_bytes::ByteBuf>(table, key, value).map(drop),
+        SETTLE => Settle::of(key, value).map(drop),
+        INODE_WALK => decode::<InodeWalk>(table, key, value).map(drop),
+        SEPARATE if number == LEFT => decode::<Left>(table, key, value).map(drop),
+        SEPARATE => decode::<Separate>(table, key, value).map(drop),
+        kind => Err(Error::corrupt(record_name(table, key), format!("there is no work of kind {kind}"))),
     }
 }
 
@@ -108,9 +125,10 @@ impl Device {
         txn.state.meta.put(Table::Orphan, &work_key(base, BASE, 0), &());
         // Nor is anything written in it any more.
         let own = txn.state.reserve_of(base).map_or(0, |own| own.bytes);
-        let set_aside = txn.state.snapshots(base)?.iter().map(|snapshot| snapshot.record.reserve).sum::<u64>();
+        let set_aside =
+            txn.state.snapshots(base)?.iter().map(|snapshot| snapshot.record.reserve).fold(0, u64::saturating_add);
         txn.state.put_reserve(base, None);
-        txn.state.reserved = txn.state.reserved.saturating_sub(own + set_aside);
+        txn.state.reserved = txn.state.reserved.saturating_sub(set_aside.saturating_add(own));
         // What is in memory of it must not come to be flushed.
         let all = (in_base(base, 0), 0)..(in_base(base + 1, 0), 0);
         let tracks = [&txn.state.dirty, &txn.state.flushing].into_iter().flat_map(|tracks| tracks.range(all.clone()));
@@ -409,19 +427,18 @@ impl State {
         let mut epochs = epochs.to_vec();
         epochs.sort_unstable();
         epochs.dedup();
-        let all: Vec<Epoch> = self.snapshots(base)?.iter().map(|snapshot| snapshot.epoch).collect();
-        epochs.retain(|epoch| all.binary_search(epoch).is_ok());
-        let place = |epoch: Epoch| all.partition_point(|other| *other < epoch);
-        let goes = |epochs_between: std::ops::Range<Epoch>| {
-            // A damaged record may end before its birth: then nobody sees it.
-            let count = |all: &[Epoch]| {
-                let before = |epoch| all.partition_point(|other| *other < epoch);
-                before(epochs_between.end).saturating_sub(before(epochs_between.start))
-            };
-            count(&all) > 0 && count(&all) == count(&epochs)
-        };
+        // The last snapshot before those that go with the one at hand, which stays.
+        let (mut below, mut last) = (0, None);
         for &epoch in &epochs {
-            let after = all.get(place(epoch + 1)).copied().unwrap_or(Epoch::MAX - 1);
+            if self.stored_snapshot(base, epoch)?.is_none() {
+                continue;
+            }
+            let before = self.kept_before(base, epoch)?.map(|snapshot| snapshot.epoch);
+            if before.is_none() || before != last {
+                below = before.unwrap_or(0);
+            }
+            last = Some(epoch);
+            let after = self.kept_after(base, epoch)?.map_or(EPOCHS_MAX, |snapshot| snapshot.epoch);
             let prefix = base.to_be_bytes();
             let from = increment_key(Table::State, &prefix, epoch + 1);
             let to = increment_key(Table::State, &prefix, after + 1);
@@ -434,7 +451,8 @@ impl State {
                     continue;
                 };
                 let (birth, value) = split_record(table, &key, &value)?;
-                if value.is_empty() || !goes(birth..end) {
+                // A damaged record may end before its birth: then nobody sees it.
+                if value.is_empty() || birth > epoch || birth <= below {
                     continue;
                 }
                 let pointer: Pointer = decode(table, &key, value)?;

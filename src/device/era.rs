@@ -13,9 +13,9 @@ use super::base::{Era, Point, base_of_key, in_base, inode_of_key, inode_prefix, 
 use super::delete::{INODE, INODE_WALK, SETTLE, SWEEP, work_key, work_number, work_range};
 use super::history::{birth_of, increment_key, split_increment, split_record, tombstone_key, with_birth};
 use super::{BaseId, Device, Epoch, InodeNo, Moment, Pointer, State, Txn};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::logstore::{Holder, LogStore};
-use crate::meta::{Table, decode, prefix_end};
+use crate::meta::{Table, decode, prefix_end, record_name};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::ops::ControlFlow;
@@ -32,9 +32,18 @@ pub enum Walk {
     /// Everything that the source has.
     All,
     /// What a base changed after an epoch, up to another.
-    Changed { base: BaseId, after: Epoch, to: Epoch },
+    Changed {
+        base: BaseId,
+        #[serde(deserialize_with = "crate::limits::number::epoch")]
+        after: Epoch,
+        #[serde(deserialize_with = "crate::limits::number::epoch")]
+        to: Epoch,
+    },
     /// What has no name in the base at an epoch, and so is found in no directory.
-    Nameless { to: Epoch },
+    Nameless {
+        #[serde(deserialize_with = "crate::limits::number::epoch")]
+        to: Epoch,
+    },
 }
 
 /// How far settling an era has come.
@@ -47,13 +56,27 @@ pub struct Settle {
     /// Where it goes on.
     pub cursor: ByteBuf,
     /// Blocks of tracks that were settled, and how many there are in all, if that is known.
+    #[serde(deserialize_with = "crate::limits::number::blocks")]
     pub done: u64,
+    #[serde(deserialize_with = "crate::limits::number::blocks")]
     pub total: u64,
 }
 
 impl Settle {
     pub fn new(walks: Vec<Walk>, total: u64) -> Settle {
         Settle { walks, over: 0, cursor: ByteBuf::new(), done: 0, total }
+    }
+
+    /// What a record says.
+    pub(super) fn of(key: &[u8], value: &[u8]) -> Result<Settle> {
+        let settle: Settle = decode(Table::Orphan, key, value)?;
+        match settle.over <= settle.walks.len() {
+            true => Ok(settle),
+            false => {
+                let problem = format!("{} of its {} walks are said to be over", settle.over, settle.walks.len());
+                Err(Error::corrupt(record_name(Table::Orphan, key), problem))
+            }
+        }
     }
 
     /// Snapshots whose increments and states the walks look at.
@@ -67,9 +90,11 @@ impl Settle {
 
 /// An inode that changed: what was created in it is still to be looked for.
 #[derive(Debug, Serialize, Deserialize)]
-struct InodeWalk {
+pub(super) struct InodeWalk {
     base: BaseId,
+    #[serde(deserialize_with = "crate::limits::number::epoch")]
     after: Epoch,
+    #[serde(deserialize_with = "crate::limits::number::epoch")]
     to: Epoch,
     cursor: ByteBuf,
 }
@@ -94,7 +119,7 @@ impl State {
     pub fn settling(&self, base: BaseId) -> Result<Option<Settle>> {
         let (from, to) = work_range(base, SETTLE);
         let first = self.meta.range(Table::Orphan, &from, &to)?.next().transpose()?;
-        first.map(|(key, value)| decode(Table::Orphan, &key, &value)).transpose()
+        first.map(|(key, value)| Settle::of(&key, &value)).transpose()
     }
 
     /// Snapshots that are needed until a base is settled, besides those its eras name.
@@ -103,7 +128,7 @@ impl State {
         let mut points = Vec::new();
         for pair in self.meta.range(Table::Orphan, &from, &to)? {
             let (key, value) = pair?;
-            points.extend(decode::<Settle>(Table::Orphan, &key, &value)?.points());
+            points.extend(Settle::of(&key, &value)?.points());
         }
         Ok(points)
     }
@@ -245,7 +270,7 @@ impl Txn<'_> {
         let first = self.meta().range(Table::Orphan, &from, &to)?.next().transpose()?;
         let Some((key, value)) = first else { return self.sweep_some(base) };
         let since = work_number(&key)? as Epoch;
-        let mut settle: Settle = decode(Table::Orphan, &key, &value)?;
+        let mut settle = Settle::of(&key, &value)?;
         let mut step = Step { is_working: true, inodes: Vec::new() };
         if self.walk_inodes(base, &mut step, &mut settle)? {
             self.state.meta.put(Table::Orphan, &key, &settle);

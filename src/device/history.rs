@@ -13,8 +13,9 @@ use super::tracks::track_key;
 use super::{BaseId, Device, Epoch, Note, Pointer, State, TrackKey, Txn};
 use crate::archive::Archive;
 use crate::error::{Errno, Error, Result};
+use crate::limits::EPOCHS_MAX;
 use crate::logstore::{Holder, Location, LogStore};
-use crate::meta::{Pair, Table, decode, encode, hex};
+use crate::meta::{Pair, Table, decode, encode, hex, record_name};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
@@ -54,8 +55,11 @@ fn encode_record<T: Serialize>(birth: Epoch, value: &T) -> Vec<u8> {
 /// The birth and the value of a stored record.
 pub fn split_record<'a>(table: Table, key: &[u8], bytes: &'a [u8]) -> Result<(Epoch, &'a [u8])> {
     match bytes.split_at_checked(BIRTH_LEN) {
-        Some(([U32, a, b, c, d], value)) => Ok((Epoch::from_be_bytes([*a, *b, *c, *d]), value)),
-        _ => Err(Error::corrupt(format!("record {} of table {}", hex(key), table.name()), "it has no birth")),
+        Some(([U32, a, b, c, d], value)) => match Epoch::from_be_bytes([*a, *b, *c, *d]) {
+            birth @ ..=EPOCHS_MAX => Ok((birth, value)),
+            birth => Err(Error::corrupt(record_name(table, key), format!("nothing is born in epoch {birth}"))),
+        },
+        _ => Err(Error::corrupt(record_name(table, key), "it has no birth")),
     }
 }
 
@@ -98,7 +102,7 @@ pub fn split_increment(key: &[u8]) -> Result<(Table, Vec<u8>, Epoch)> {
     let damaged = || Error::corrupt(format!("record {} of table increment", hex(key)), "its key makes no sense");
     let (head, rest) = key.split_at_checked(BASE_LEN + EPOCH_LEN + 1).ok_or_else(damaged)?;
     let end = Epoch::from_be_bytes(head[BASE_LEN..BASE_LEN + EPOCH_LEN].try_into().map_err(|_| damaged())?);
-    let table = Table::from_number(head[BASE_LEN + EPOCH_LEN]).ok_or_else(damaged)?;
+    let table = Table::from_number(head[BASE_LEN + EPOCH_LEN]).filter(|_| end <= EPOCHS_MAX).ok_or_else(damaged)?;
     Ok((table, [&head[..BASE_LEN], rest].concat(), end))
 }
 
@@ -107,8 +111,9 @@ pub fn split_preimage(key: &[u8]) -> Result<(Table, Vec<u8>, Epoch)> {
     let damaged = || Error::corrupt(format!("record {} of table preimage", hex(key)), "its key makes no sense");
     let (head, rest) = key.split_at_checked(BASE_LEN + 1).ok_or_else(damaged)?;
     let (rest, end) = rest.split_last_chunk::<EPOCH_LEN>().ok_or_else(damaged)?;
-    let table = Table::from_number(head[BASE_LEN]).ok_or_else(damaged)?;
-    Ok((table, [&head[..BASE_LEN], rest].concat(), Epoch::from_be_bytes(*end)))
+    let end = Epoch::from_be_bytes(*end);
+    let table = Table::from_number(head[BASE_LEN]).filter(|_| end <= EPOCHS_MAX).ok_or_else(damaged)?;
+    Ok((table, [&head[..BASE_LEN], rest].concat(), end))
 }
 
 /// A record that was found.

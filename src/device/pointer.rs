@@ -4,6 +4,7 @@
 //! were written since. Patches make a small write into a large track cost what it writes; when there are
 //! too many of them, the track is written anew.
 
+use crate::limits::TRACK_BYTES_MAX;
 use crate::logstore::Location;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -50,6 +51,18 @@ impl Pointer {
         self.patches.iter().map(Patch::end).fold(self.whole.raw as usize, usize::max)
     }
 
+    /// What no track can have, though each of its numbers could be.
+    fn problem(&self) -> Option<String> {
+        if let Some(location) = self.locations().find(|location| !location.is_possible()) {
+            let Location { segment, block, stored, raw, .. } = location;
+            return Some(format!(
+                "no track of {raw} bytes can have {stored} of them in segment {segment} from block {block} on"
+            ));
+        }
+        let held = self.held();
+        (held > TRACK_BYTES_MAX).then(|| format!("no track has the {held} bytes that it is said to hold"))
+    }
+
     /// Lays a patch over the others; those that it hides go.
     pub fn lay(&mut self, patch: Patch) {
         self.patches.retain(|old| old.at < patch.at || old.end() > patch.end());
@@ -94,21 +107,29 @@ impl<'de> Visitor<'de> for PointerVisitor {
         formatter.write_str("a location, or a location and its patches")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Pointer, A::Error> {
-        let missing = || A::Error::custom("the location of a track is cut off");
-        if seq.size_hint() == Some(2) {
-            let whole = seq.next_element()?.ok_or_else(missing)?;
-            return Ok(Pointer { whole, patches: seq.next_element()?.ok_or_else(missing)? });
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Pointer, A::Error> {
+        let pointer = read(seq)?;
+        match pointer.problem() {
+            None => Ok(pointer),
+            Some(problem) => Err(A::Error::custom(problem)),
         }
-        Ok(Pointer::new(Location {
-            segment: seq.next_element()?.ok_or_else(missing)?,
-            block: seq.next_element()?.ok_or_else(missing)?,
-            stored: seq.next_element()?.ok_or_else(missing)?,
-            raw: seq.next_element()?.ok_or_else(missing)?,
-            codec: seq.next_element()?.ok_or_else(missing)?,
-            check: seq.next_element()?.ok_or_else(missing)?,
-        }))
     }
+}
+
+fn read<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<Pointer, A::Error> {
+    let missing = || A::Error::custom("the location of a track is cut off");
+    if seq.size_hint() == Some(2) {
+        let whole = seq.next_element()?.ok_or_else(missing)?;
+        return Ok(Pointer { whole, patches: seq.next_element()?.ok_or_else(missing)? });
+    }
+    Ok(Pointer::new(Location {
+        segment: seq.next_element()?.ok_or_else(missing)?,
+        block: seq.next_element()?.ok_or_else(missing)?,
+        stored: seq.next_element()?.ok_or_else(missing)?,
+        raw: seq.next_element()?.ok_or_else(missing)?,
+        codec: seq.next_element()?.ok_or_else(missing)?,
+        check: seq.next_element()?.ok_or_else(missing)?,
+    }))
 }
 
 #[cfg(test)]

@@ -17,8 +17,10 @@ use serde::{Deserialize, Serialize};
 /// Room that a clone has set aside, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseReserve {
+    #[serde(deserialize_with = "crate::limits::number::bytes")]
     pub bytes: u64,
     /// What it has written anew: what its tracks take that nobody else holds.
+    #[serde(deserialize_with = "crate::limits::number::bytes")]
     pub used: u64,
 }
 
@@ -99,10 +101,10 @@ impl State {
 
     /// Bytes that the copies under way will still take.
     pub fn copies_to_come(&self) -> Result<u64> {
-        let mut bytes = 0;
+        let mut bytes: u64 = 0;
         for (base, _) in self.bases() {
             let separate = self.separating(base)?.unwrap_or_default();
-            bytes += separate.wanted.saturating_sub(separate.copied);
+            bytes = bytes.saturating_add(separate.wanted.saturating_sub(separate.copied));
         }
         Ok(bytes)
     }
@@ -157,7 +159,7 @@ impl Device {
     /// NOSPC in words where copies of so many bytes, besides those under way, would not fit.
     pub fn check_copyable(&self, state: &State, bytes: u64) -> Result<()> {
         let (writable, to_come, spare) = (self.writable(state)?, state.copies_to_come()?, self.copy_spare()?);
-        let free = writable.saturating_sub(to_come + spare);
+        let free = writable.saturating_sub(to_come.saturating_add(spare));
         if bytes > free {
             let text = format!(
                 "a copy of {bytes} bytes does not fit: {writable} are free, of which {to_come} are wanted by other \
@@ -221,9 +223,9 @@ impl Changing<'_> {
 
     /// NOSPC in words where a snapshot of these bases could not set its room aside.
     pub fn check_reservable(&self, bases: &[BaseId]) -> Result<()> {
-        let mut bytes = 0;
+        let mut bytes: u64 = 0;
         for base in bases {
-            bytes += self.state.counts(*base)?.refers * BLOCK_BYTES as u64;
+            bytes = bytes.saturating_add(self.state.counts(*base)?.refers * BLOCK_BYTES as u64);
         }
         self.device.check_reservable(self.state, bytes)
     }

@@ -25,13 +25,14 @@ pub struct Separate {
     /// Where it goes on.
     pub(super) cursor: ByteBuf,
     /// Bytes that the tracks take which are known to have places of their own, and all of the base.
+    #[serde(deserialize_with = "crate::limits::number::bytes")]
     pub done: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::limits::number::bytes")]
     pub total: u64,
     /// Bytes that were to be copied, as far as that was known when it began, and that were.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::limits::number::bytes")]
     pub wanted: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::limits::number::bytes")]
     pub copied: u64,
     /// It has stopped for want of room.
     #[serde(default)]
@@ -43,9 +44,13 @@ pub struct Separate {
     #[serde(default)]
     again: bool,
     /// Tracks that are damaged, which cannot be copied and stay as they are.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::limits::number::count")]
     pub damaged: u64,
 }
+
+/// Damaged tracks that a copy has left shared.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Left(#[serde(deserialize_with = "crate::limits::number::count")] u64);
 
 /// What a step has done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +81,8 @@ impl super::State {
 
     /// Damaged tracks that the last copy of a base has left shared.
     pub fn left_shared(&self, base: BaseId) -> Result<u64> {
-        Ok(self.meta.get(Table::Orphan, &work_key(base, SEPARATE, LEFT))?.unwrap_or(0))
+        let left: Option<Left> = self.meta.get(Table::Orphan, &work_key(base, SEPARATE, LEFT))?;
+        Ok(left.map_or(0, |left| left.0))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::archive::Mark;
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
+use crate::limits::EPOCHS_MAX;
 use crate::meta::{Table, decode, hex};
 use crate::purpose::Purpose;
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ pub enum SnapshotState {
     Active,
     Deactivated,
     /// Nothing has been protected for it since this epoch.
-    Ended(Epoch),
+    Ended(#[serde(deserialize_with = "crate::limits::number::epoch")] Epoch),
 }
 
 /// What is stored of a snapshot.
@@ -46,10 +47,13 @@ pub struct SnapshotRecord {
     pub state: SnapshotState,
     pub purpose: Purpose,
     /// Blocks that its tracks take.
+    #[serde(deserialize_with = "crate::limits::number::blocks")]
     pub refers: u64,
     /// Blocks that only it holds; unknown while it is the newest, and after a neighbour was deleted.
+    #[serde(deserialize_with = "crate::limits::number::known_blocks")]
     pub alone: Option<u64>,
     /// Bytes of room that are set aside for it.
+    #[serde(deserialize_with = "crate::limits::number::bytes")]
     pub reserve: u64,
     /// No other snapshot has it, in no copy of the store.
     pub id: Id,
@@ -146,13 +150,20 @@ pub(super) fn name_key(base: BaseId, name: &str) -> Vec<u8> {
 }
 
 pub(super) fn split_snapshot_key(key: &[u8]) -> Result<(BaseId, Epoch)> {
-    let wrong = || Error::corrupt("the table of snapshots", format!("the key {} has the wrong length", hex(key)));
-    let [a, b, c, d, e, f, g, h] = *<&[u8; 8]>::try_from(key).map_err(|_| wrong())?;
-    Ok((BaseId::from_be_bytes([a, b, c, d]), Epoch::from_be_bytes([e, f, g, h])))
+    let wrong = |problem: &str| Error::corrupt("the table of snapshots", format!("the key {} {problem}", hex(key)));
+    let [a, b, c, d, e, f, g, h] = *<&[u8; 8]>::try_from(key).map_err(|_| wrong("has the wrong length"))?;
+    let (base, epoch) = (BaseId::from_be_bytes([a, b, c, d]), Epoch::from_be_bytes([e, f, g, h]));
+    if (1..=EPOCHS_MAX).contains(&epoch) { Ok((base, epoch)) } else { Err(wrong("names an epoch that cannot be")) }
+}
+
+/// The epoch that follows, as long as there is one.
+fn epoch_after(epoch: Epoch) -> Result<Epoch> {
+    let next = epoch.checked_add(1).filter(|next| *next <= EPOCHS_MAX);
+    next.ok_or_else(|| Error::Refused(Errno::NOSPC, "this store has taken all the snapshots it can count".into()))
 }
 
 /// The snapshot that a record says.
-pub(super) fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
+pub fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
     let (base, epoch) = split_snapshot_key(key)?;
     let record: SnapshotRecord = decode(Table::Snapshot, key, value)?;
     check_snapshot_name(&record.name, || format!("the snapshot of epoch {epoch} of base {base}"))?;
@@ -164,7 +175,13 @@ impl State {
     pub(super) fn newest_protecting(&self, base: BaseId, mut before: Epoch) -> Result<Epoch> {
         let mut needed = None;
         loop {
-            let Some(snapshot) = self.snapshot_before(base, before)? else { return Ok(0) };
+            let snapshot = match self.found_before(base, before)? {
+                Some((_, Ok(snapshot))) => snapshot,
+                // Nobody knows what it needs: it keeps all that it can show.
+                Some((epoch, Err(Error::Corrupt { .. }))) => return Ok(epoch),
+                Some((_, Err(error))) => return Err(error),
+                None => return Ok(0),
+            };
             let is_active = snapshot.record.state == SnapshotState::Active && !snapshot.record.deleting;
             if is_active || self.is_archiving(snapshot.point()) {
                 return Ok(snapshot.epoch);
@@ -182,8 +199,24 @@ impl State {
 
     /// The last snapshot before this epoch, also if it is being deleted.
     pub fn snapshot_before(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
-        let found = self.meta.last(Table::Snapshot, &snapshot_key(base, 0), &snapshot_key(base, epoch))?;
-        found.map(|(key, value)| split_snapshot(&key, &value)).transpose()
+        self.found_before(base, epoch)?.map(|(_, snapshot)| snapshot).transpose()
+    }
+
+    /// The same with its epoch, whatever its record is like. A key that is none is passed over: `check` says it.
+    fn found_before(&self, base: BaseId, epoch: Epoch) -> Result<Option<(Epoch, Result<Snapshot>)>> {
+        let mut end = snapshot_key(base, epoch).to_vec();
+        while let Some((key, value)) = self.meta.last(Table::Snapshot, &snapshot_key(base, 1), &end)? {
+            if let Ok((_, epoch)) = split_snapshot_key(&key) {
+                return Ok(Some((epoch, split_snapshot(&key, &value))));
+            }
+            end = key;
+        }
+        Ok(None)
+    }
+
+    /// The epoch of the last snapshot of a base, whatever its record is like; 0 without any.
+    pub(super) fn last_epoch(&self, base: BaseId) -> Result<Epoch> {
+        Ok(self.found_before(base, Epoch::MAX)?.map_or(0, |(epoch, _)| epoch))
     }
 
     /// The last snapshot before this epoch that is not being deleted.
@@ -213,14 +246,33 @@ impl State {
 
     /// Up to `most` snapshots after this epoch, also those that are being deleted.
     pub fn snapshots_after(&self, base: BaseId, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
-        let Some(next) = epoch.checked_add(1) else { return Ok(Vec::new()) };
-        let after = self.meta.range(Table::Snapshot, &snapshot_key(base, next), &snapshot_key(base, Epoch::MAX))?;
-        after.take(most).map(|pair| pair.and_then(|(key, value)| split_snapshot(&key, &value))).collect()
+        self.found_after(base, epoch)?.take(most).collect()
     }
 
-    /// All snapshots of a base that are not being deleted, oldest first.
+    fn found_after(&self, base: BaseId, epoch: Epoch) -> Result<impl Iterator<Item = Result<Snapshot>> + use<'_>> {
+        let next = snapshot_key(base, epoch.saturating_add(1));
+        let after = self.meta.range(Table::Snapshot, &next, &snapshot_key(base, Epoch::MAX))?;
+        Ok(after.filter_map(|pair| match pair {
+            Ok((key, value)) => split_snapshot_key(&key).is_ok().then(|| split_snapshot(&key, &value)),
+            Err(error) => Some(Err(error)),
+        }))
+    }
+
+    /// Up to `most` of them to be shown, without those whose records are damaged.
+    pub(super) fn whole_after(&self, base: BaseId, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
+        let whole = self.found_after(base, epoch)?.filter_map(|found| match found {
+            Err(error @ Error::Corrupt { .. }) => {
+                log::error!("{error}; it is left out");
+                None
+            }
+            found => Some(found),
+        });
+        whole.take(most).collect()
+    }
+
+    /// All snapshots of a base that are not being deleted, oldest first. Damaged ones are left out.
     pub fn snapshots(&self, base: BaseId) -> Result<Vec<Snapshot>> {
-        let mut all = self.snapshots_after(base, 0, usize::MAX)?;
+        let mut all = self.whole_after(base, 0, usize::MAX)?;
         all.retain(|snapshot| !snapshot.record.deleting);
         Ok(all)
     }
@@ -274,12 +326,9 @@ impl State {
     ) -> Result<Snapshot> {
         let mut epoch = self.epoch;
         while !may_use(self, epoch)? {
-            epoch += 1;
+            epoch = epoch_after(epoch)?;
         }
-        let next = epoch.checked_add(1).filter(|next| *next < Epoch::MAX);
-        let next = next.ok_or_else(|| {
-            Error::Refused(Errno::NOSPC, "this store has taken all the snapshots it can count".into())
-        })?;
+        let next = epoch_after(epoch)?;
         let found = self.base(base)?;
         let (newest, counts) = (found.newest, found.counts);
         // What the newest one holds alone is settled from here on.
@@ -302,7 +351,7 @@ impl State {
             (found.before_newest, found.newest, found.newest_reserve) = (last, epoch, reserve);
             (found.counts.newest_alone, found.counts.kept) = (Some(0), 0);
         }
-        self.reserved += reserve;
+        self.reserved = self.reserved.saturating_add(reserve);
         Ok(snapshot)
     }
 
@@ -354,7 +403,7 @@ impl State {
         }
         if self.base(point.base)?.newest == point.epoch {
             // What changes from now on is not part of its increment.
-            self.epoch = self.epoch.saturating_add(1);
+            self.epoch = epoch_after(self.epoch)?;
         }
         snapshot.record.state = SnapshotState::Deactivated;
         self.put_snapshot(&snapshot);

@@ -5,7 +5,7 @@ use super::{ArchivedTrack, TrackRecord};
 use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn, base_of, inode_of_key, inode_prefix};
 use crate::archive::Archive;
 use crate::error::{Error, Result};
-use crate::limits::{DIRTY_BYTES_MAX, DIRTY_ROOM_MAX};
+use crate::limits::{DIRTY_BYTES_MAX, DIRTY_ROOM_MAX, TRACKS_MAX};
 use crate::logstore::{Holder, Holders, Placed};
 use crate::meta::{Table, hex};
 use std::ops::{ControlFlow, Range};
@@ -21,7 +21,8 @@ pub fn track_key(inode: InodeNo, track: TrackNo) -> [u8; 20] {
 /// The inode and track that a key of the track table names.
 pub fn split_track_key(key: &[u8]) -> Option<(InodeNo, TrackNo)> {
     let key: &[u8; 20] = key.try_into().ok()?;
-    Some((inode_of_key(key)?, u64::from_be_bytes(*key.last_chunk()?)))
+    let track = u64::from_be_bytes(*key.last_chunk()?);
+    Some((inode_of_key(key)?, track)).filter(|_| track < TRACKS_MAX)
 }
 
 /// The same where no other key can be.

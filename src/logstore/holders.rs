@@ -18,7 +18,9 @@ pub enum Holder {
 /// How many hold a location.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holders {
+    #[serde(deserialize_with = "crate::limits::number::count")]
     pub live: u64,
+    #[serde(deserialize_with = "crate::limits::number::count")]
     pub log: u64,
 }
 

@@ -51,6 +51,10 @@ impl Descriptor {
         if !plain {
             return Err(Error::corrupt(format!("segment {id}"), "its members are not those of a plain segment"));
         }
+        if let Some(block) = self.summary.iter().find(|block| !self.is_taken(**block)) {
+            let problem = format!("block {block} is said to have its summary, and is not taken");
+            return Err(Error::corrupt(format!("segment {id}"), problem));
+        }
         Ok(Arc::new(self.members.clone()))
     }
 

@@ -3,7 +3,7 @@
 //! Which physical segments are taken is kept in the metadata, in chunks of one bit each. Physical
 //! segment 0 carries the volume's header.
 
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::*;
 use crate::media::{Media, MediaDir};
@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use xxhash_rust::xxh3::xxh3_64;
 
 const CHUNK_BITS: usize = 4096;
+const CHUNKS_MAX: u32 = (PSEGS_MAX / CHUNK_BITS as u64) as u32;
 const MAGIC: &[u8; 8] = b"pitfsvol";
 /// The version of the label.
 const LABEL: u16 = 4;
@@ -173,6 +174,9 @@ impl Volume {
         let mut state = self.state.lock();
         let mut found = Vec::new();
         for number in state.first_with_room.. {
+            if number >= CHUNKS_MAX {
+                return Err(Error::Posix(Errno::NOSPC));
+            }
             self.chunk(&mut state, meta, number)?;
             let first = number * CHUNK_BITS as u32;
             let chunk = &state.chunks[&number];

@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::device::{BaseId, InodeNo, Moment, State, Txn, base_of, in_base, inode_prefix, number_of};
 use crate::error::{Errno, Error, Result};
-use crate::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX};
+use crate::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX, LINKS_MAX, SYMLINK_BYTES_MAX, TRACKS_MAX};
 use crate::meta::{Table, is_name};
 use crate::shown::shown;
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,14 @@ impl Inode {
             format!("nothing can have its name \"{}\"", shown(&self.name))
         } else if self.size > FILE_BYTES_MAX {
             format!("nothing is {} bytes long", self.size)
+        } else if [self.uid, self.gid].contains(&u32::MAX) {
+            "nobody has its owner or its group".into()
+        } else if self.links > LINKS_MAX + 2 {
+            format!("nothing has {} links", self.links)
+        } else if self.tracks > TRACKS_MAX {
+            format!("nothing has {} tracks", self.tracks)
+        } else if inline > SYMLINK_BYTES_MAX as u64 {
+            format!("nothing has {inline} bytes in its record")
         } else if is_file && inline > 0 && (inline > self.size || self.size > INLINE_BYTES_MAX as u64) {
             format!("it has {inline} bytes in its record, and is {} bytes long", self.size)
         } else {

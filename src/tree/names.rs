@@ -8,11 +8,11 @@ use super::position;
 use super::{NEXT_INODE, Tree, acl};
 use crate::clock::Timestamp;
 use crate::device::{
-    BaseId, InodeNo, Moment, Note, State, Txn, base_of, base_of_key, in_base, inode_of_key, inode_prefix, number_of,
+    BaseId, InodeNo, Moment, Note, State, Txn, base_of, in_base, inode_of_key, inode_prefix, number_of,
 };
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
-use crate::meta::{Table, hex, is_name};
+use crate::meta::{Table, hex, is_name, record_name};
 use crate::shown::shown;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -379,7 +379,7 @@ pub(super) fn new_number(txn: &mut Txn<'_>, base: BaseId) -> Result<InodeNo> {
     let next: Option<InodeNo> = txn.meta().get(Table::State, NEXT_INODE)?;
     let number = next.ok_or_else(|| Error::corrupt("the metadata (meta.redb)", "it has no next inode number"))?;
     if number >> INODE_BITS != 0 {
-        return Err(Error::Posix(Errno::NOSPC));
+        return Err(Error::Refused(Errno::NOSPC, "this store has had all the inodes it can count".into()));
     }
     txn.meta_mut().put(Table::State, NEXT_INODE, &(number + 1));
     Ok(in_base(base, number))
@@ -392,13 +392,19 @@ pub(super) fn link_key(inode: InodeNo, parent: InodeNo, name: &[u8]) -> Vec<u8> 
 /// The directory and the name that a key of the link table holds.
 pub fn split_link_key(key: &[u8]) -> Result<(InodeNo, &[u8])> {
     match key.get(12..).and_then(|rest| rest.split_first_chunk::<8>()) {
-        Some((parent, name)) if is_name(name) => Ok((in_base(base_of_key(key), u64::from_be_bytes(*parent)), name)),
+        Some((parent, name)) if is_name(name) => {
+            let parent = u64::from_be_bytes(*parent);
+            match inode_of_key(key) {
+                Some(inode) if number_of(parent) == parent => Ok((in_base(base_of(inode), parent), name)),
+                _ => Err(Error::corrupt(record_name(Table::Link, key), "its key names what is no inode")),
+            }
+        }
         Some((_, name)) => {
             let number = inode_of_key(key).map_or(0, number_of);
             let record = format!("the further name \"{}\" of inode {number}", shown(name));
             Err(Error::corrupt(record, "nothing can have this name"))
         }
-        None => Err(Error::corrupt(format!("record {} of table link", hex(key)), "its key is that of no name")),
+        None => Err(Error::corrupt(record_name(Table::Link, key), "its key is that of no name")),
     }
 }
 

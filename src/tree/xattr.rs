@@ -2,10 +2,10 @@
 
 use super::inode::{self, Inode, SETGID};
 use super::{Tree, acl};
-use crate::device::{InodeNo, Moment, State, Txn, inode_prefix, number_of};
+use crate::device::{InodeNo, Moment, State, Txn, inode_of_key, inode_prefix, number_of};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
-use crate::meta::{Table, prefix_end};
+use crate::meta::{Table, decode, prefix_end, record_name};
 use crate::shown::shown;
 use serde_bytes::ByteBuf;
 use std::ops::ControlFlow;
@@ -33,7 +33,33 @@ fn key(inode: InodeNo, name: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn load(state: &State, inode: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Vec<u8>>> {
-    Ok(state.get::<ByteBuf>(Table::Xattr, &key(inode, name), moment)?.map(ByteBuf::into_vec))
+    let key = key(inode, name);
+    state.value(Table::Xattr, &key, moment)?.map(|value| xattr_value(&key, &value)).transpose()
+}
+
+/// The value that a record of an xattr has.
+pub fn xattr_value(key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
+    let (inode, name) = split_key(key)?;
+    let value: ByteBuf = decode(Table::Xattr, key, value)?;
+    match value.len() <= XATTR_VALUE_BYTES_MAX {
+        true => Ok(value.into_vec()),
+        false => Err(Error::corrupt(described(inode, name), format!("nothing has a value of {} bytes", value.len()))),
+    }
+}
+
+fn split_key(key: &[u8]) -> Result<(InodeNo, &[u8])> {
+    let damaged = || Error::corrupt(record_name(Table::Xattr, key), "its key is that of no xattr");
+    let inode = inode_of_key(key).ok_or_else(damaged)?;
+    let name = &key[inode_prefix(inode).len()..];
+    // A list of names is told apart by zeros.
+    match name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
+        true => Err(Error::corrupt(described(inode, name), "nothing can have this name")),
+        false => Ok((inode, name)),
+    }
+}
+
+fn described(inode: InodeNo, name: &[u8]) -> String {
+    format!("the xattr \"{}\" of inode {}", shown(name), number_of(inode))
 }
 
 pub(super) fn store(txn: &mut Txn<'_>, inode: InodeNo, name: &[u8], value: &[u8]) -> Result<()> {
@@ -66,13 +92,7 @@ pub(super) fn names(state: &State, inode: InodeNo, moment: Moment) -> Result<Vec
     let prefix = inode_prefix(inode);
     let mut names = Vec::new();
     state.scan(Table::Xattr, &prefix, &prefix_end(&prefix), moment, |key, _| {
-        let name = &key[prefix.len()..];
-        // A list of names is told apart by zeros.
-        if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
-            let what = format!("the xattr \"{}\" of inode {}", shown(name), number_of(inode));
-            return Err(Error::corrupt(what, "nothing can have this name"));
-        }
-        names.push(name.to_vec());
+        names.push(split_key(key)?.1.to_vec());
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(names)

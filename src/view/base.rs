@@ -234,9 +234,9 @@ impl Views {
         let mut made = Vec::new();
         self.change(|change| {
             let mut what = Vec::new();
-            let refers = of.iter().map(|(snapshot, _)| snapshot.record.refers).sum::<u64>();
+            let refers = of.iter().map(|(snapshot, _)| snapshot.record.refers).fold(0, u64::saturating_add);
             if options.copies {
-                change.check_copyable(refers * BLOCK_BYTES as u64)?;
+                change.check_copyable(refers.saturating_mul(BLOCK_BYTES as u64))?;
             }
             for (snapshot, name) in of {
                 let name = check_base_name(name)?;

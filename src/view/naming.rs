@@ -9,6 +9,7 @@ use crate::error::{Errno, Result};
 use crate::limits::NAME_BYTES_MAX;
 use crate::meta::Table;
 use crate::shown::shown;
+use std::collections::HashSet;
 
 /// Checks that a snapshot or a base could have this name.
 pub fn check_name(name: &[u8]) -> Result<&str> {
@@ -37,11 +38,15 @@ pub fn check_name(name: &[u8]) -> Result<&str> {
     }
 }
 
+fn sessions(state: &State) -> Result<impl Iterator<Item = Result<Session>>> {
+    let all = state.meta().range(Table::Session, &[], &[u8::MAX; 256])?;
+    Ok(all.map(|pair| pair.and_then(|(key, value)| Session::of(&key, &value))))
+}
+
 /// The session that is not active yet and will give a base a snapshot of this name.
 fn registered(state: &State, base: BaseId, name: &str) -> Result<Option<String>> {
-    for pair in state.meta().range(Table::Session, &[], &[u8::MAX; 256])? {
-        let (key, value) = pair?;
-        let session = Session::of(&key, &value)?;
+    for session in sessions(state)? {
+        let session = session?;
         if session.record.names(&session.name).any(|(of, known)| of == base && known == name) {
             return Ok(Some(session.name));
         }
@@ -85,9 +90,14 @@ pub(super) fn check_not_saved(state: &State, snapshot: &Snapshot) -> Result<()> 
 
 /// A name that begins like this and is free; with a number behind it where that is taken.
 pub(super) fn free_name(state: &State, bases: &[BaseId], plain: &str) -> Result<String> {
+    let mut reserved = HashSet::new();
+    for session in sessions(state)? {
+        let session = session?;
+        reserved.extend(session.record.names(&session.name).map(|(base, name)| (base, name.to_string())));
+    }
     let is_taken = |name: &str| -> Result<bool> {
         for base in bases {
-            if state.snapshot_named(*base, name)?.is_some() || registered(state, *base, name)?.is_some() {
+            if state.snapshot_named(*base, name)?.is_some() || reserved.contains(&(*base, name.to_string())) {
                 return Ok(true);
             }
         }

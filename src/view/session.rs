@@ -78,7 +78,7 @@ pub struct Session {
 
 impl Session {
     /// The session that a record says. Its names become those of snapshots: what none can have is damage.
-    pub(super) fn of(key: &[u8], value: &[u8]) -> Result<Session> {
+    pub fn of(key: &[u8], value: &[u8]) -> Result<Session> {
         let record: SessionRecord = decode(Table::Session, key, value)?;
         let own = record.names.iter().map(|name| name.as_bytes()).filter(|name| !name.is_empty());
         match std::iter::once(key).chain(own).find(|name| check_name(name).is_err()) {

@@ -11,6 +11,7 @@ use serde_bytes::ByteArray;
 /// One snapshot at an end of an increment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
+    #[serde(deserialize_with = "crate::limits::number::epoch")]
     pub epoch: u32,
     /// Which snapshot it is, in whatever copy of the store.
     pub id: Id,
@@ -119,6 +120,7 @@ pub(super) struct Header1 {
 
 #[derive(Deserialize)]
 struct Mark1 {
+    #[serde(deserialize_with = "crate::limits::number::epoch")]
     epoch: u32,
     name: String,
     time: Timestamp,

@@ -124,7 +124,8 @@ fn clone(
         plan.reserved = if options.reserve { counted.bytes } else { 0 };
         return Ok(plan);
     }
-    let refers = snapshots.iter().map(|snapshot| snapshot.record.refers).sum::<u64>() * BLOCK_BYTES as u64;
+    let refers = snapshots.iter().map(|snapshot| snapshot.record.refers).fold(0, u64::saturating_add);
+    let refers = refers.saturating_mul(BLOCK_BYTES as u64);
     daemon.make_clones(views, of, options, None, progress)?;
     plan.copied = Some(if options.copies { refers } else { 0 });
     plan.reserved = if options.reserve { refers } else { 0 };

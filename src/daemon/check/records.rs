@@ -3,12 +3,12 @@
 use super::{Check, Inodes};
 use crate::device::{
     BaseId, Epoch, InodeNo, Moment, base_of, base_of_key, inode_of_key, inode_prefix, number_of, split_base,
-    split_increment, split_preimage, split_record, work_number,
+    split_increment, split_preimage, split_record,
 };
 use crate::error::Result;
 use crate::meta::{Table, decode, hex};
 use crate::shown::shown;
-use crate::tree::{Entry, Inode, Kind, is_root, split_link_key};
+use crate::tree::{Entry, Inode, Kind, is_root, split_link_key, xattr_value};
 use serde_bytes::ByteBuf;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -132,15 +132,10 @@ impl Check<'_> {
             Ok(())
         })?;
         self.each(Table::Link, |check, (key, value)| {
-            if let (Err(error), false) = (split_link_key(&key), is_tombstone(&value)) {
+            let born = split_record(Table::Link, &key, &value).map(drop);
+            if let (Err(error), false) = (born.and(split_link_key(&key).map(drop)), is_tombstone(&value)) {
                 let paths = inode_of_key(&key).map_or(Vec::new(), |inode| check.paths(inode, u32::MAX, None));
                 check.problem(error.to_string(), paths);
-            }
-            Ok(())
-        })?;
-        self.each(Table::Orphan, |check, (key, _)| {
-            if let Err(error) = work_number(&key) {
-                check.problem(error.to_string(), Vec::new());
             }
             Ok(())
         })?;
@@ -167,6 +162,7 @@ impl Check<'_> {
                 inode.checked(inode_of_key(key).unwrap_or_default()).map(|_| birth)
             }
             Table::Link => split_link_key(key).map(|_| birth),
+            Table::Xattr => xattr_value(key, record).map(|_| birth),
             _ => Ok(birth),
         });
         if let Err(error) = looked {
@@ -250,12 +246,13 @@ impl Check<'_> {
     /// Names and snapshots lead to each other.
     fn snapshot_names(&mut self) -> Result<()> {
         for snapshot in self.snapshots.clone() {
-            let name = snapshot.record.name.as_bytes();
-            let views = self.daemon.views.of(snapshot.base);
-            let found = views.find(name)?;
-            let is_there =
-                views.snapshots()?.iter().any(|other| other.epoch == snapshot.epoch && other.record == snapshot.record);
-            if is_there && found.as_ref().map(|found| found.epoch) != Some(snapshot.epoch) {
+            let found = self.daemon.views.of(snapshot.base).find(snapshot.record.name.as_bytes())?;
+            if found.as_ref().map(|found| found.epoch) == Some(snapshot.epoch) {
+                continue;
+            }
+            // It may have been deleted or renamed meanwhile.
+            let now = self.daemon.views.tree().device().look()?.snapshot(snapshot.base, snapshot.epoch)?;
+            if now.is_some_and(|now| now.record == snapshot.record) {
                 self.problem(
                     format!("the name of snapshot {:?} does not lead to it", snapshot.record.name),
                     Vec::new(),

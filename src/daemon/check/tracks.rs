@@ -5,7 +5,7 @@ use crate::device::{
     InodeNo, Moment, Pointer, TrackNo, base_of, in_base, number_of, split_preimage, split_record, split_track_key,
 };
 use crate::error::Result;
-use crate::limits::{SEGMENT_BLOCKS, TRACK_BYTES_MAX};
+use crate::limits::{SEGMENT_BLOCKS, SEGMENTS_MAX};
 use crate::logstore::{Descriptor, Holders, Location};
 use crate::meta::{Pair, Table, decode, hex};
 use crate::view::LIVE_NAME;
@@ -30,8 +30,11 @@ struct Record {
     track: TrackNo,
 }
 
+#[derive(Default)]
 struct Known {
     segments: HashMap<u64, Segment>,
+    /// Which segment has each physical one.
+    places: HashMap<u32, u64>,
     /// Who holds each location.
     holders: HashMap<(u64, u16), Holders>,
     /// What is wrong with the bytes at a location, for all that hold it.
@@ -40,7 +43,7 @@ struct Known {
 
 impl Check<'_> {
     pub(super) fn tracks(&mut self) -> Result<()> {
-        let mut known = Known { segments: HashMap::new(), holders: HashMap::new(), damaged: HashMap::new() };
+        let mut known = Known::default();
         self.each(Table::Segment, |check, (key, value)| check.segment(&mut known, &key, &value))?;
         self.each(Table::Track, |check, pair| {
             let Some((inode, track)) = split_track_key(&pair.0) else {
@@ -77,7 +80,8 @@ impl Check<'_> {
     }
 
     fn segment(&mut self, known: &mut Known, key: &[u8], value: &[u8]) -> Result<()> {
-        let Ok(id) = <[u8; 8]>::try_from(key).map(u64::from_be_bytes) else {
+        let id = <[u8; 8]>::try_from(key).ok().map(u64::from_be_bytes);
+        let Some(id) = id.filter(|id| *id < SEGMENTS_MAX) else {
             self.problem(format!("record {} of table segment: its key makes no sense", hex(key)), Vec::new());
             return Ok(());
         };
@@ -95,6 +99,11 @@ impl Check<'_> {
                 HashSet::new()
             }
         };
+        for pseg in descriptor.members.iter().flat_map(|member| &member.psegs) {
+            if let Some(other) = known.places.insert(*pseg, id) {
+                self.problem(format!("segments {other} and {id} are both said to lie at {pseg}"), Vec::new());
+            }
+        }
         let mut used = vec![false; SEGMENT_BLOCKS];
         for &block in &descriptor.summary {
             if let Some(used) = used.get_mut(usize::from(block)) {
@@ -174,9 +183,6 @@ impl Check<'_> {
             return Some(format!("it is said to lie in {place}, and that segment does not exist or cannot be read"));
         };
         let range = usize::from(location.block)..usize::from(location.block) + location.blocks();
-        if range.end > SEGMENT_BLOCKS || location.raw as usize > TRACK_BYTES_MAX {
-            return Some(format!("its location {place} with {} bytes is not possible", location.stored));
-        }
         let holders = known.holders.entry((location.segment, location.block)).or_default();
         match record.table {
             Table::Track => holders.live += 1,
@@ -223,8 +229,11 @@ impl Check<'_> {
                     return Ok(());
                 }
             };
-            if let (Some(segment), Some(block)) = (key.first_chunk::<8>(), key.last_chunk::<2>()) {
-                counted.insert((u64::from_be_bytes(*segment), u16::from_be_bytes(*block)), holders);
+            match key.split_first_chunk::<8>().map(|(segment, block)| (segment, block.try_into())) {
+                Some((segment, Ok(block))) => {
+                    counted.insert((u64::from_be_bytes(*segment), u16::from_be_bytes(block)), holders);
+                }
+                _ => check.problem(format!("record {} of table shared: its key is no place", hex(&key)), Vec::new()),
             }
             Ok(())
         })?;
