@@ -23,7 +23,7 @@ const EDGES: [u64; 6] = [0, 1, 1 << 31, u32::MAX as u64, 1 << 63, u64::MAX];
 /// Records of a table that are tried: the first, the last, and some between.
 const RECORDS: usize = 4;
 /// One case of so many is tried in a run of all tests, and with `PITFS_ALL_EDGES` every one.
-const EACH: usize = 17;
+const EACH: usize = 29;
 /// What no step of these takes, on a busy machine.
 const LONGEST: Duration = Duration::from_secs(20);
 

@@ -437,3 +437,44 @@ fn a_directory_that_contains_itself_ends() {
     let (_, said) = ends(&mounted, &["restore", "live", "--dry-run", "--to", other.to_str().unwrap()]);
     assert!(said.contains("contains itself"), "{said}");
 }
+
+/// Snapshots that somebody prepared in any number cost each what one costs.
+#[test]
+fn thirty_thousand_snapshots_cost_what_each_costs() {
+    const SNAPSHOTS: u32 = 30_000;
+    for is_deactivated in [false, true] {
+        let mounted = sample();
+        {
+            let records = Records::of(&mounted.store());
+            let (key, value) = records.all(Table::Snapshot).pop().unwrap();
+            let mut overlay = Overlay::default();
+            for epoch in 2..SNAPSHOTS {
+                let name = format!("{epoch:05}");
+                // The first field is the name; "Active" becomes what it is to be.
+                let state = value.windows(7).position(|piece| piece == b"\xa6Active").unwrap();
+                let after = &value[state + 7..];
+                let new = if is_deactivated { encode(&"Deactivated") } else { encode(&"Active") };
+                let record = [&value[..1], &encode(&name), &value[5..state], &new, after].concat();
+                overlay.put(Table::Snapshot, &[&key[..4], &epoch.to_be_bytes()].concat(), record);
+                overlay.put(Table::Name, &[&key[..4], name.as_bytes()].concat(), encode(&epoch));
+            }
+            overlay.put(Table::State, b"history", encode(&(SNAPSHOTS, 0u64, 0u64)));
+            records.kv.commit(&overlay).unwrap();
+        }
+        let archive = mounted.dir.path().join("archive");
+        fs::create_dir(&archive).unwrap();
+        let archive = archive.to_str().unwrap();
+        let commands: [&[&str]; 5] = [
+            &["check"],
+            &["list"],
+            &["status"],
+            &["snap", "one more"],
+            &["roll", "--keep", "1", "--dry-run", "--archive", archive],
+        ];
+        for args in commands {
+            let start = Instant::now();
+            mounted.ok(args);
+            assert!(start.elapsed() < Duration::from_secs(20), "{args:?} takes {:?}", start.elapsed());
+        }
+    }
+}
