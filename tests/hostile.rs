@@ -137,6 +137,32 @@ fn an_entry_with_a_name_that_cannot_be_is_damage() {
     }
 }
 
+/// Of records that share what lies at a place, each is looked at.
+#[test]
+fn a_shared_track_of_which_one_record_says_another_thing_is_damage() {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), (0..50_000u64).map(|i| (i * i / 7) as u8).collect::<Vec<_>>()).unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "one"]);
+    mounted.ok(["clone", "--full", "--wait", "one", "full"]);
+    mounted.ok(["check"]);
+    let records = Records::of(&mounted.store());
+    let tracks = records.all(Table::Track);
+    let shares = |(key, value): &&Pair| tracks.iter().any(|(other, of)| other < key && of[5..] == value[5..]);
+    let (key, value) = tracks.iter().find(shares).expect("a clone shares what it was made of");
+    // The checksum is the last of it.
+    let mut changed = value.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    let mut overlay = Overlay::default();
+    overlay.put(Table::Track, key, changed);
+    records.kv.commit(&overlay).unwrap();
+    drop(records);
+    let (status, text) = ends(&mounted, &["check"]);
+    assert!(status == 1 && text.contains("another thing") && text.contains("file"), "{text}");
+}
+
 /// One inode that makes no sense keeps nobody from what else is in its directory.
 #[test]
 fn an_inode_that_cannot_be_read_is_listed_with_the_others() {

@@ -28,6 +28,7 @@ use crate::shown::shown_file;
 use crate::view::Views;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,8 +88,8 @@ pub struct IncrementInfo {
 }
 
 impl IncrementInfo {
-    fn file_name(&self) -> String {
-        self.file.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned())
+    fn file_name(&self) -> &str {
+        self.file.file_name().and_then(OsStr::to_str).unwrap_or_default()
     }
 }
 
@@ -446,7 +447,7 @@ impl Daemon {
             if info.increments[at].merged_into.is_some() {
                 continue;
             }
-            if let Err(error) = open_named(&directory, &info.increments[at].file_name()) {
+            if let Err(error) = open_named(&directory, info.increments[at].file_name()) {
                 info.note_damage(at, &error);
             }
         }
@@ -468,7 +469,7 @@ impl Daemon {
             if info.increments[at].merged_into.is_some() {
                 continue;
             }
-            let verified = open_named(&directory, &info.increments[at].file_name()).and_then(|reader| {
+            let verified = open_named(&directory, info.increments[at].file_name()).and_then(|reader| {
                 reader.verify(&mut |bytes| progress(&Progress { files: at as u64, bytes: done + bytes, total_bytes }))
             });
             done += info.increments[at].bytes;

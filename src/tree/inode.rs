@@ -72,6 +72,7 @@ pub struct Inode {
     pub ctime: Timestamp,
     pub btime: Timestamp,
     /// The directory and the name under which it is found; for a file with several names, one of them.
+    #[serde(deserialize_with = "crate::limits::number::inode")]
     pub parent: InodeNo,
     pub name: ByteBuf,
     /// The bytes of a tiny file, or a symlink's target. Bytes from here to `size` are zeros.

@@ -37,6 +37,8 @@ struct Known {
     places: HashMap<u32, u64>,
     /// Who holds each location.
     holders: HashMap<(u64, u16), Holders>,
+    /// What the first of them says of it.
+    locations: HashMap<(u64, u16), Location>,
     /// What is wrong with the bytes at a location, for all that hold it.
     damaged: HashMap<(u64, u16), String>,
 }
@@ -190,8 +192,14 @@ impl Check<'_> {
         }
         if holders.all() > 1 {
             // The bytes were read with the first holder.
-            return known.damaged.get(&(location.segment, location.block)).cloned();
+            return match known.locations.get(&(location.segment, location.block)) == Some(location) {
+                true => known.damaged.get(&(location.segment, location.block)).cloned(),
+                false => {
+                    Some(format!("of what lies at {place} it says another thing than another track that shares it"))
+                }
+            };
         }
+        known.locations.insert((location.segment, location.block), *location);
         let used = &mut segment.used[range.clone()];
         if used.iter().any(|used| *used) {
             return Some(format!("its blocks at {place} belong to another track as well"));
