@@ -575,7 +575,14 @@ impl LogStore {
             }
         }
         for id in candidates {
-            let segment = inner.load(meta, id)?;
+            let segment = match inner.load(meta, id) {
+                Ok(segment) => segment,
+                Err(error @ Error::Corrupt { .. }) => {
+                    log::warn!("segment {id} is not written to: {error}");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let runs = segment.free_runs(self.slot_blocks);
             if !runs.is_empty() {
                 if let Err(error) = segment.find_free_entries(&self.volume) {

@@ -42,11 +42,6 @@ pub fn segment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Err
     up_to(deserializer, SEGMENTS_MAX, "a segment's number")
 }
 
-/// Of any base.
-pub fn inode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    up_to(deserializer, (u64::from(BASES_MAX) << INODE_BITS) - 1, "an inode")
-}
-
 pub fn epoch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     checked(u32::deserialize(deserializer)?, EPOCHS_MAX, "an epoch")
 }

@@ -72,7 +72,6 @@ pub struct Inode {
     pub ctime: Timestamp,
     pub btime: Timestamp,
     /// The directory and the name under which it is found; for a file with several names, one of them.
-    #[serde(deserialize_with = "crate::limits::number::inode")]
     pub parent: InodeNo,
     pub name: ByteBuf,
     /// The bytes of a tiny file, or a symlink's target. Bytes from here to `size` are zeros.
@@ -120,6 +119,15 @@ impl Inode {
         } else {
             return Ok(self);
         };
+        Err(Error::corrupt(format!("inode {}", number_of(number)), problem))
+    }
+
+    /// The same of a record in a table, where the directory has its number alone.
+    pub fn checked_stored(self, number: InodeNo) -> Result<Inode> {
+        if number_of(self.parent) == self.parent {
+            return self.checked(number);
+        }
+        let problem = format!("no directory has the number {}", self.parent);
         Err(Error::corrupt(format!("inode {}", number_of(number)), problem))
     }
 
@@ -174,7 +182,7 @@ pub(super) fn key(inode: InodeNo) -> [u8; 12] {
 pub(super) fn find(state: &State, inode: InodeNo, moment: Moment) -> Result<Option<Inode>> {
     let found: Option<Inode> = state.get(Table::Inode, &key(inode), moment)?;
     let inside = |found: Inode| Inode { parent: in_base(base_of(inode), found.parent), ..found };
-    found.map(|found| inside(found).checked(inode)).transpose()
+    found.map(|found| found.checked_stored(inode).map(inside)).transpose()
 }
 
 /// The inode at a moment; ESTALE where there is none.

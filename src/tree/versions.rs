@@ -112,7 +112,7 @@ impl Tree {
             for Span { epochs, value } in look.spans(timeline, Table::Inode, &key, window)? {
                 if let Some(seen) = Seen::of(&look, timeline, epochs, now)? {
                     let record: Inode = decode(Table::Inode, &key, &value.bytes)?;
-                    shown.push(Shown { inode, record: record.checked(inode)?, seen });
+                    shown.push(Shown { inode, record: record.checked_stored(inode)?, seen });
                 }
             }
         }

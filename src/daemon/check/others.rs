@@ -6,7 +6,7 @@ use crate::device::{
     BaseId, BaseReserve, Counts, Epoch, base_of_key, check_work, inode_of_key, split_record, split_snapshot,
 };
 use crate::error::{Error, Result};
-use crate::limits::{COUNT_MAX, EPOCHS_MAX};
+use crate::limits::{COUNT_MAX, EPOCHS_MAX, INODE_BITS};
 use crate::meta::{Table, decode, record_name};
 use crate::tree::{Origin, xattr_value};
 use crate::view::{BringingBack, HistoryEntry, Session, check_name};
@@ -33,7 +33,11 @@ impl Check<'_> {
     pub(super) fn others(&mut self) -> Result<()> {
         for table in TABLES {
             self.each(table, |check, (key, value)| {
-                if let Err(error) = check_record(table, &key, &value)
+                let mut looked = check_record(table, &key, &value);
+                if looked.is_ok() && table == Table::Room && !check.meta.contains(Table::Segment, &key[1..])? {
+                    looked = Err(Error::corrupt(record_name(table, &key), "there is no such segment"));
+                }
+                if let Err(error) = looked
                     && check.is_current(table, &key, &value)
                 {
                     let inode = inode_of_key(&key).filter(|_| table == Table::Xattr);
@@ -100,6 +104,9 @@ fn check_state(key: &[u8], value: &[u8]) -> Result<()> {
     let table = Table::State;
     let of_base = |name: &[u8]| key.strip_prefix(name).is_some_and(|base| base.len() == 4);
     match key {
+        b"next inode" if decode::<u64>(table, key, value)? > 1 << INODE_BITS => {
+            Err(Error::corrupt(record_name(table, key), "no inode has this number"))
+        }
         b"bringing back" => decode::<BringingBack>(table, key, value).map(drop),
         b"before restores" => decode::<u64>(table, key, value).map(drop),
         b"drop oldest" => decode::<bool>(table, key, value).map(drop),

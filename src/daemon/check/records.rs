@@ -110,7 +110,7 @@ impl Check<'_> {
             };
             let decoded = split_record(Table::Inode, &key, &value)
                 .and_then(|(_, record)| crate::meta::decode::<Inode>(Table::Inode, &key, record))
-                .and_then(|inode| inode.checked(number));
+                .and_then(|inode| inode.checked_stored(number));
             match decoded {
                 Ok(inode) => {
                     inodes.insert(number, Inode { inline: Default::default(), ..inode });
@@ -159,7 +159,7 @@ impl Check<'_> {
             Table::Dirent => self.daemon.views.tree().entry_of(key, record).map(|_| birth),
             Table::Inode => {
                 let inode = decode::<Inode>(table, key, record)?;
-                inode.checked(inode_of_key(key).unwrap_or_default()).map(|_| birth)
+                inode.checked_stored(inode_of_key(key).unwrap_or_default()).map(|_| birth)
             }
             Table::Link => split_link_key(key).map(|_| birth),
             Table::Xattr => xattr_value(key, record).map(|_| birth),

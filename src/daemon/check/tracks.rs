@@ -38,7 +38,7 @@ struct Known {
     /// Who holds each location.
     holders: HashMap<(u64, u16), Holders>,
     /// What the first of them says of it.
-    locations: HashMap<(u64, u16), Location>,
+    said: HashMap<(u64, u16), Location>,
     /// What is wrong with the bytes at a location, for all that hold it.
     damaged: HashMap<(u64, u16), String>,
 }
@@ -190,16 +190,13 @@ impl Check<'_> {
             Table::Track => holders.live += 1,
             _ => holders.log += 1,
         }
+        if *known.said.entry((location.segment, location.block)).or_insert(*location) != *location {
+            return Some(format!("of what lies at {place} it says another thing than another track that shares it"));
+        }
         if holders.all() > 1 {
             // The bytes were read with the first holder.
-            return match known.locations.get(&(location.segment, location.block)) == Some(location) {
-                true => known.damaged.get(&(location.segment, location.block)).cloned(),
-                false => {
-                    Some(format!("of what lies at {place} it says another thing than another track that shares it"))
-                }
-            };
+            return known.damaged.get(&(location.segment, location.block)).cloned();
         }
-        known.locations.insert((location.segment, location.block), *location);
         let used = &mut segment.used[range.clone()];
         if used.iter().any(|used| *used) {
             return Some(format!("its blocks at {place} belong to another track as well"));
