@@ -241,6 +241,9 @@ impl Daemon {
     /// Does what is left to be done for snapshots and files that were deleted.
     pub fn finish_deletions(&self) -> Result<()> {
         let tree = self.views.tree();
+        if !tree.device().damage().is_empty() {
+            return Ok(());
+        }
         while tree.device().delete_step()? || tree.reap_step()? {}
         Ok(())
     }

@@ -50,7 +50,7 @@ pub use likeness::{Likened, OnStep};
 pub use names::{Caller, Entry, New, split_link_key};
 pub use origin::Origin;
 pub(crate) use paths::join;
-pub use paths::names_of;
+pub use paths::{Most, names_of};
 pub use rename::RenameMode;
 pub use space::Space;
 pub use touched::Touched;

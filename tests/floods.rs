@@ -176,6 +176,33 @@ fn a_file_of_many_tracks_is_cut_in_steps() {
     assert!(tree.read(inode, 0, size as usize, Moment::Live).unwrap() == expected);
 }
 
+/// Files share locks: whoever waits for one does not wait until a large file is cut, or has a hole.
+#[test]
+fn others_have_their_turn_between_the_steps() {
+    let tree = tree(1, None);
+    let big = file(&tree, b"big");
+    // 64 locks for all files.
+    let others: Vec<InodeNo> = (0..64).map(|i| file(&tree, format!("f{i}").as_bytes())).collect();
+    let size = 20 * TRACK * STEP_TRACKS as usize;
+    for hole in [true, false] {
+        tree.write(big, 0, &random_bytes(2, size), false).unwrap();
+        tree.commit().unwrap();
+        let between = std::thread::scope(|scope| {
+            let cutting = scope.spawn(|| match hole {
+                true => tree.zero(big, 0, size as u64, true, false).unwrap(),
+                false => drop(tree.change(big, Change { size: Some(0), ..Change::default() }).unwrap()),
+            });
+            let mut between = 0;
+            while !cutting.is_finished() {
+                others.iter().for_each(|other| tree.write(*other, 0, b"x", false).unwrap());
+                between += 1;
+            }
+            between
+        });
+        assert!(between > 1, "{between} rounds, hole: {hole}");
+    }
+}
+
 #[test]
 fn values_of_an_inode_are_bounded() {
     let tree = tree(1, None);
@@ -361,8 +388,15 @@ fn a_directory_too_deep_for_a_path_is_found_in_snapshots_as_itself() {
     if !can_mount() {
         return;
     }
+    for (letters, far) in [(200, 25), (1, 300)] {
+        deeper_than_looked(letters, far);
+    }
+}
+
+/// A directory so many names down is found as itself, and one nearer to the root by its path.
+fn deeper_than_looked(letters: usize, far: usize) {
     let mounted = Mounted::new();
-    let name = "d".repeat(200);
+    let name = "d".repeat(letters);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     // The directory so many names down, made where it is missing.
     let down = |names: usize| {
@@ -381,7 +415,7 @@ fn a_directory_too_deep_for_a_path_is_found_in_snapshots_as_itself() {
         let all = rustix::fs::Dir::new(snap).unwrap().map(|entry| entry.unwrap().file_name().to_str().unwrap().into());
         Some(all.filter(|name: &String| !name.starts_with('.')).collect())
     };
-    let (near, far) = (3, 25);
+    let near = 3;
     down(far);
     mounted.ok(["snap", "one"]);
     assert_eq!(names_in(near).unwrap(), ["one"]);

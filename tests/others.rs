@@ -589,3 +589,65 @@ fn a_mount_goes_from_where_it_is() {
     assert!(bind.is_there());
     assert!(!at("moved/point/live").exists());
 }
+
+/// Who has a file system of his own can have its root say that it shows any store.
+#[test]
+fn a_file_system_that_is_no_mount_of_pitfs_leads_to_no_store() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = Mounted::unmounted();
+    mounted.ok(["snap", "one"]);
+    let at = mounted.dir.path().join("of another");
+    fs::create_dir(&at).unwrap();
+    assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&at).status().unwrap().success());
+    let store = mounted.store();
+    let set = rustix::fs::setxattr(
+        &at,
+        "user.pitfs.store",
+        store.as_os_str().as_encoded_bytes(),
+        rustix::fs::XattrFlags::empty(),
+    );
+    let output = run_in(&at, ["delete", "one"]);
+    assert!(Command::new("umount").arg(&at).status().unwrap().success());
+    if set.is_err() {
+        return eprintln!("not run: tmpfs has no such xattrs");
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("which store?"), "{said}");
+    assert!(mounted.ok(["list"]).contains("one"));
+}
+
+/// A link that somebody puts into the tree does not make root restore, or bring in, something else.
+#[test]
+fn links_below_the_mount_are_not_followed() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = mounted("allow_other");
+    let live = mounted.live();
+    let source = mounted.dir.path().join("source");
+    for (path, text) in
+        [(live.join("etc/conf"), "old"), (live.join("u/docs/conf"), "his"), (source.join("conf"), "new")]
+    {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    mounted.ok(["snap", "one"]);
+    fs::write(live.join("etc/conf"), "newer").unwrap();
+    fs::rename(live.join("u/docs"), live.join("u/away")).unwrap();
+    symlink("../etc", live.join("u/docs")).unwrap();
+    let to = mounted.dir.path().join("to");
+    for args in [
+        vec!["restore", "one", "u/docs/conf"],
+        vec!["restore", "one", "u/docs/conf", "--to", to.to_str().unwrap()],
+        vec!["sync", source.to_str().unwrap(), "u/docs/sub"],
+    ] {
+        let output = run_in(&live, &args);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(read(&live.join("etc/conf")), "newer", "{args:?}: {said}");
+        assert!(!live.join("etc/sub").exists(), "{args:?}: {said}");
+    }
+    let taken = to.join("u/docs/conf");
+    assert!(!taken.exists() || read(&taken) == "his");
+}

@@ -315,6 +315,9 @@ pub fn version(version: &VersionInfo) -> Value {
     value
 }
 
+/// Beyond so many tracks, 4 TiB of the usual ones, there are only ranges: a hole would take memory as bytes do.
+const BITMAP_TRACKS_MAX: u64 = 1 << 26;
+
 /// The tracks of a file that changed, as ranges and as bits.
 pub fn tracks(file: &TracksInfo) -> Value {
     let ranges: Vec<_> = file.tracks.iter().map(|(from, to)| Range { start: *from, end: *to }).collect();
@@ -324,7 +327,7 @@ pub fn tracks(file: &TracksInfo) -> Value {
         "size_before_bytes": file.size_before,
         "size_after_bytes": file.size_after,
         "tracks": file.tracks,
-        "bitmap": hex(&crate::tree::bitmap(&ranges, count)),
+        "bitmap": (count <= BITMAP_TRACKS_MAX).then(|| hex(&crate::tree::bitmap(&ranges, count))),
     });
     put_path(&mut value, "path", &file.path);
     value

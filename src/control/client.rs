@@ -4,7 +4,7 @@ use super::server::socket_in;
 use super::{Answer, PROTOCOL, REPLY_BYTES_MAX, Reply, Request, SOCKET, Verb, receive, send, serve};
 use crate::daemon::{Daemon, OnProgress, Patience, is_dead, trusts_owners};
 use crate::error::{Errno, Error, Result};
-use crate::fuse::{BASE_XATTR, STORE_XATTR};
+use crate::fuse::{BASE_XATTR, STORE_XATTR, mount_at};
 use crate::media::Directory;
 use crate::shown::shown_file;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -59,7 +59,11 @@ pub fn locate_store(path: &Path) -> Result<Target> {
     }
     for directory in absolute.ancestors().filter(|directory| is_mount_root(directory)) {
         if let Some(store) = xattr(directory, STORE_XATTR) {
-            return Ok(Target { store: PathBuf::from(OsString::from_vec(store)), base: base_at(directory, &absolute) });
+            let store = PathBuf::from(OsString::from_vec(store));
+            // Who has a file system of his own can have it say anything.
+            if mount_at(directory).is_some_and(|mount| mount.is_pitfs() && mount.may_show(&store)) {
+                return Ok(Target { store, base: base_at(directory, &absolute) });
+            }
         }
     }
     Ok(Target { store: absolute, base: None })

@@ -82,7 +82,19 @@ impl Daemon {
 
     /// Deletes what was being filled when the store was last open.
     pub(super) fn give_up_fillings(&self) -> Result<()> {
-        for base in self.views.unfinished_fillings()? {
+        let device = self.views.tree().device();
+        let unfinished = match self.views.unfinished_fillings() {
+            Err(damage @ Error::Corrupt { .. }) => {
+                device.found_damage(&damage);
+                return Ok(());
+            }
+            found => found?,
+        };
+        // Where nothing may be changed they stay.
+        if !device.damage().is_empty() {
+            return Ok(());
+        }
+        for base in unfinished {
             log::warn!("a base that was not whole is deleted");
             self.views.give_up_filling(base)?;
         }

@@ -327,6 +327,7 @@ impl State {
         let next = or_damage(self.meta.get::<BaseId>(Table::State, NEXT_BASE), &mut damage)?;
         let checked = self.check_next(&ids, next.flatten().unwrap_or(LIVE + 1));
         or_damage(checked, &mut damage)?;
+        or_damage(self.check_going(), &mut damage)?;
         Ok(damage)
     }
 

@@ -8,6 +8,7 @@
 //! snapshots and no other. How far it has come is noted with the oldest. One before it that comes to go as well is the
 //! oldest then, and the walk begins anew; what one behind them adds lies ahead.
 
+use super::LIVE;
 use super::base::{Point, base_of, expect_inode, in_base, number_of};
 use super::era::InodeWalk;
 use super::history::{increment_key, preimage_key, split_increment, split_preimage, split_record};
@@ -76,6 +77,28 @@ impl State {
     pub(super) fn has_work(&self, base: BaseId, kind: u8) -> Result<bool> {
         let (from, to) = work_range(base, kind);
         Ok(self.meta.last(Table::Orphan, &from, &to)?.is_some())
+    }
+
+    /// What is said to go has to be noted as going, and to be needed by nothing.
+    pub(super) fn check_going(&self) -> Result<()> {
+        let needed = self.all_dependants()?;
+        for (id, base) in &self.bases {
+            if self.has_work(*id, BASE)? && (*id == LIVE || !base.record.deleting) {
+                let name = record_name(Table::Orphan, &work_key(*id, BASE, 0));
+                return Err(Error::corrupt(name, format!("the base {:?} is not to be deleted", base.record.name)));
+            }
+            let (from, to) = work_range(*id, SNAPSHOT);
+            for pair in self.meta.range(Table::Orphan, &from, &to)? {
+                let (key, _) = pair?;
+                let epoch = work_number(&key)? as Epoch;
+                let Some(snapshot) = self.stored_snapshot(*id, epoch)? else { continue };
+                if !snapshot.record.deleting || needed.contains_key(&snapshot.point()) {
+                    let problem = format!("the snapshot {:?} is not to be deleted", snapshot.record.name);
+                    return Err(Error::corrupt(record_name(Table::Orphan, &key), problem));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use super::number::{Node, Place, Virtual};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment, base_of};
 use crate::error::{Errno, Error, Result};
-use crate::tree::{self, Caller, Kind, New};
+use crate::tree::{self, Caller, Kind, Most, New};
 use crate::view::View;
 use fuser::{FileAttr, FileType};
 use std::ffi::OsStr;
@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 pub(super) const SNAP: &[u8] = b".snap";
 pub(super) const SHADOW: &[u8] = b".snapshots";
 
-/// `PATH_MAX`
-const PATH_BYTES_MAX: usize = 4096;
+/// Paths that are looked for in other times.
+const REACH: Most = Most { names: 256, bytes: 4096 };
 
 /// How long a hidden directory that was removed is not there.
 const REMOVED: Duration = Duration::from_secs(60);
@@ -77,11 +77,10 @@ impl FileSystem {
         Ok(false)
     }
 
-    /// The path of a live directory, if it has one that a program could name: to follow that of one which lies a hundred times
-    /// deeper through all times takes seconds.
+    /// The path of a live directory, if it is short: to follow that of one which lies a hundred times deeper through all
+    /// times takes seconds.
     pub(super) fn path_in_reach(&self, directory: InodeNo) -> Result<Option<Vec<u8>>> {
-        let paths = self.views.tree().paths(directory, Moment::Live)?;
-        Ok(paths.into_iter().find(|path| path.len() < PATH_BYTES_MAX))
+        self.views.tree().directory_path(directory, Moment::Live, REACH)
     }
 
     /// Whoever may make something in the directory may do so in what is hidden in it.

@@ -2,7 +2,7 @@
 
 use super::convert::file_type;
 use super::nodes::GENERATION;
-use super::number::{Node, Place, ROOT};
+use super::number::{Node, Place, ROOT, Virtual};
 use super::root::Target;
 use super::{FileSystem, KEEP};
 use crate::device::{Moment, number_of};
@@ -14,6 +14,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, UNIX_EPOCH};
 
 impl FileSystem {
+    /// Whether all snapshots are looked through for one directory.
+    pub(super) fn is_listed_long(&self, number: u64) -> bool {
+        matches!(self.numbers.node(number), Ok(Node::Virtual(Virtual::Snap(_))))
+    }
+
     pub(super) fn list_plain(&self, number: u64, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
         let place = match self.numbers.node(number)? {
             Node::In(place) => place,

@@ -246,6 +246,10 @@ impl Served {
         self.0.clone()
     }
 
+    pub(super) fn another(&self) -> Served {
+        Served(self.0.clone(), self.1.clone())
+    }
+
     /// How to tell the kernel of changes, once it can be told.
     pub(super) fn notify(&self) -> Option<Notify> {
         self.1.get().cloned()

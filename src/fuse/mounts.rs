@@ -3,10 +3,11 @@
 use super::mount::unmount_path;
 use crate::error::{Errno, Error, Result};
 use crate::shown::{Shown, shown, shown_file};
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, statx};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -112,8 +113,37 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     Some(MountInfo { device, at: path(4)?, source: path(dash + 2)?, kind: words.get(dash + 1)?.to_vec(), user })
 }
 
+/// A way to a mount that leads to no other one, whatever becomes of the directories above.
+pub(super) struct Door {
+    above: OwnedFd,
+    at: PathBuf,
+}
+
+impl Door {
+    /// To where a file system is mounted now, at this place if it still is there.
+    pub(super) fn to(device: Device, was_at: &Path) -> Option<Door> {
+        const TRIES: usize = 100;
+        (0..TRIES).find_map(|_| {
+            let at = place_of(device, was_at)?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let above = rustix::fs::open(at.parent()?, flags, Mode::empty()).ok()?;
+            // Of the directory that was opened, not of its name.
+            let found = statx(&above, at.file_name()?, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()).ok()?;
+            let is_it = (found.stx_dev_major, found.stx_dev_minor) == (device.major, device.minor);
+            is_it.then_some(Door { above, at })
+        })
+    }
+
+    /// Root goes by the directory that is open. Others have a program of root's do it, which looks for itself where it is.
+    pub(super) fn path(&self) -> PathBuf {
+        let name = self.at.file_name().unwrap_or_default();
+        let above = format!("/proc/{}/fd/{}", std::process::id(), self.above.as_raw_fd());
+        if rustix::process::geteuid().is_root() { Path::new(&above).join(name) } else { self.at.clone() }
+    }
+}
+
 /// Where a file system is mounted now: directories above can have been moved. At this place, if it still is there.
-pub fn place_of(device: Device, was_at: &Path) -> Option<PathBuf> {
+fn place_of(device: Device, was_at: &Path) -> Option<PathBuf> {
     let mut places: Vec<PathBuf> =
         mounts().into_iter().filter(|mount| mount.device == device).map(|mount| mount.at).collect();
     match places.iter().any(|at| at == was_at) {

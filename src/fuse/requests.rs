@@ -153,7 +153,7 @@ impl Filesystem for super::mount::Served {
         };
         if size.is_some_and(|size| self.is_cut_in_steps(ino.0, size)) {
             let fs = self.file_system();
-            return self.aside.run(move || {
+            return self.aside.run(request.uid(), move || {
                 reply_or_error!(reply, fs.change_node(ino.0, change, is_of_times), attr => {
                     reply.attr(&fs.keep_attributes(&attr), &attr)
                 });
@@ -360,6 +360,12 @@ impl Filesystem for super::mount::Served {
 
     fn readdir(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         placement::serving(request.pid());
+        if self.is_listed_long(ino.0) {
+            let fs = self.file_system();
+            return self.aside.run(request.uid(), move || {
+                reply_or_error!(reply, fs.list_plain(ino.0, offset, &mut reply), () => reply.ok());
+            });
+        }
         reply_or_error!(reply, self.list_plain(ino.0, offset, &mut reply), () => reply.ok());
     }
 
@@ -372,6 +378,12 @@ impl Filesystem for super::mount::Served {
         mut reply: ReplyDirectoryPlus,
     ) {
         placement::serving(request.pid());
+        if self.is_listed_long(ino.0) {
+            let fs = self.file_system();
+            return self.aside.run(request.uid(), move || {
+                reply_or_error!(reply, fs.list_plus(ino.0, offset, &mut reply), () => reply.ok());
+            });
+        }
         reply_or_error!(reply, self.list_plus(ino.0, offset, &mut reply), () => reply.ok());
     }
 
@@ -487,7 +499,7 @@ impl Filesystem for super::mount::Served {
         let kill = !FileSystem::keeps_privileges(request);
         if self.takes_long(ino.0, length, mode) {
             let fs = self.file_system();
-            return self.aside.run(move || match fs.preallocate(ino.0, offset, length, mode, kill) {
+            return self.aside.run(request.uid(), move || match fs.preallocate(ino.0, offset, length, mode, kill) {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(errno(error)),
             });
@@ -495,7 +507,11 @@ impl Filesystem for super::mount::Served {
         reply_or_error!(reply, self.preallocate(ino.0, offset, length, mode, kill), () => reply.ok());
     }
 
-    fn lseek(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        if self.is_sought_long(ino.0, offset) {
+            let served = self.another();
+            return self.aside.run(request.uid(), move || served.seek(ino.0, offset, whence, reply));
+        }
         self.seek(ino.0, offset, whence, reply);
     }
 

@@ -34,10 +34,10 @@ impl Tree {
         if change.size.is_some_and(|size| size > FILE_BYTES_MAX) {
             return Err(Error::Posix(Errno::FBIG));
         }
-        let _file = change.size.map(|_| self.lock_file(number));
         if let Some(size) = change.size {
             self.shorten(number, size, change.kill_privileges)?;
         }
+        let _file = change.size.map(|_| self.lock_file(number));
         let edge = match change.size {
             Some(size) => self.fetch_cut(number, size)?,
             None => None,

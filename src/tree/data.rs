@@ -136,8 +136,8 @@ impl Tree {
     }
 
     /// Takes whole tracks off the end of a file that is to have a smaller size, in steps from the end, until one transaction
-    /// can do the rest. Whoever looks meanwhile sees the file get shorter, as with truncate(2) on btrfs. The caller holds the
-    /// file's lock.
+    /// can do the rest. Whoever looks meanwhile sees the file get shorter, as with truncate(2) on btrfs. Between steps others,
+    /// who share the file's lock, have their turn.
     pub(super) fn shorten(&self, number: InodeNo, size: u64, kill_privileges: bool) -> Result<()> {
         let track_bytes = self.device.track_bytes();
         let mut ends = Vec::new();
@@ -153,8 +153,13 @@ impl Tree {
             }
         }
         for end in ends.into_iter().rev() {
+            let _file = self.lock_file(number);
             let mut txn = self.device.begin()?;
             let mut found = inode::load_file(&txn, number, Moment::Live)?;
+            // It may be another's content by now, that of a snapshot.
+            if found.size <= end * track_bytes {
+                continue;
+            }
             self.touch(number, &mut found);
             if kill_privileges {
                 found.kill_privileges();
@@ -232,24 +237,13 @@ impl Tree {
     /// writing.
     pub fn zero(&self, number: InodeNo, offset: u64, len: u64, keep_size: bool, kill_privileges: bool) -> Result<()> {
         let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::Posix(Errno::FBIG))?;
-        let _file = self.lock_file(number);
-        let mut gone_to = 0;
-        while let Some(rest) = self.zero_step(number, offset..end, gone_to, keep_size, kill_privileges)? {
-            gone_to = rest;
-        }
+        while !self.zero_step(number, offset..end, keep_size, kill_privileges)? {}
         Ok(())
     }
 
-    /// One transaction's worth of zeroing a range, in which whole tracks before `gone_to` are gone; the first that is
-    /// left of them, if that was not all. The caller holds the file's lock.
-    fn zero_step(
-        &self,
-        number: InodeNo,
-        range: Range<u64>,
-        gone_to: TrackNo,
-        keep_size: bool,
-        kill_privileges: bool,
-    ) -> Result<Option<TrackNo>> {
+    /// One transaction's worth of zeroing a range, from the front; whether that was all.
+    fn zero_step(&self, number: InodeNo, range: Range<u64>, keep_size: bool, kill_privileges: bool) -> Result<bool> {
+        let _file = self.lock_file(number);
         let mut txn = self.device.begin()?;
         let mut found = inode::load_file(&txn, number, Moment::Live)?;
         self.touch(number, &mut found);
@@ -272,13 +266,12 @@ impl Tree {
             let first_whole = bytes.start.div_ceil(track_bytes);
             let last_whole = if is_to_end { bytes.end.div_ceil(track_bytes) } else { bytes.end / track_bytes };
             if first_whole < last_whole {
-                let left = first_whole.max(gone_to)..last_whole;
-                let (removed, rest) = txn.remove_some_tracks(number, left, STEP_TRACKS)?;
+                let (removed, rest) = txn.remove_some_tracks(number, first_whole..last_whole, STEP_TRACKS)?;
                 found.tracks -= removed.min(found.tracks);
                 if rest.is_some() {
                     inode::store(&mut txn, number, &found)?;
                     txn.finish()?;
-                    return Ok(rest);
+                    return Ok(false);
                 }
             }
             let mut edges = vec![bytes.start / track_bytes, (bytes.end - 1) / track_bytes];
@@ -303,7 +296,7 @@ impl Tree {
             self.cut(&mut txn, number, cut)?;
         }
         txn.finish()?;
-        Ok(None)
+        Ok(true)
     }
 
     /// Makes sure that the file is at least as long as the range, like fallocate(2) with mode 0. Room is

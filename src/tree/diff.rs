@@ -280,7 +280,26 @@ impl Tree {
         const STEP: usize = 1 << 20;
         let read = |of: (InodeNo, Moment), offset| self.read(of.0, offset, STEP, of.1);
         let is_same = |offset| matches!((read(old, offset), read(new, offset)), (Ok(old), Ok(new)) if old == new);
-        inode.kind() != Kind::File || inode.tracks == 0 || (0..inode.size).step_by(STEP).all(is_same)
+        if inode.kind() != Kind::File || inode.tracks == 0 {
+            return true;
+        }
+        // Where both have a hole there is nothing to be read.
+        let next = |of: (InodeNo, Moment), offset| match self.seek_data(of.0, offset, of.1) {
+            Err(Error::Posix(Errno::NXIO)) => Ok(u64::MAX),
+            found => found,
+        };
+        let mut offset = 0;
+        loop {
+            let (Ok(before), Ok(after)) = (next(old, offset), next(new, offset)) else { return false };
+            offset = before.min(after);
+            if offset >= inode.size {
+                return true;
+            }
+            if !is_same(offset) {
+                return false;
+            }
+            offset += STEP as u64;
+        }
     }
 }
 

@@ -16,6 +16,13 @@ impl Tree {
         paths_in(self, &look, number, moment)
     }
 
+    /// The path of a directory, relative to the root of its tree, if it has no more names, and fewer bytes, than these.
+    pub fn directory_path(&self, number: InodeNo, moment: Moment, most: Most) -> Result<Option<Vec<u8>>> {
+        let look = self.device.look()?;
+        look.check_moment(number, moment)?;
+        directory_path(&look, number, moment, most)
+    }
+
     /// All names of an inode: the directories that have them, and the names. The root has none.
     pub fn names(&self, number: InodeNo, moment: Moment) -> Result<Vec<(InodeNo, Vec<u8>)>> {
         if is_root(number) {
@@ -34,6 +41,13 @@ impl Tree {
         }
         Ok(at)
     }
+}
+
+/// How long a path is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    pub names: usize,
+    pub bytes: usize,
 }
 
 /// The names that a path consists of.
@@ -66,19 +80,25 @@ pub(super) fn paths_in(tree: &Tree, state: &State, number: InodeNo, moment: Mome
     }
     let mut paths = Vec::new();
     for (parent, name) in names_in(tree, state, number, moment)? {
-        paths.extend(directory_path(state, parent, moment)?.map(|path| join(&path, &name)));
+        let any = Most { names: usize::MAX, bytes: usize::MAX };
+        paths.extend(directory_path(state, parent, moment, any)?.map(|path| join(&path, &name)));
     }
     Ok(paths)
 }
 
 /// `None` for what is not reached from the root: it was removed, or damaged records lead in a circle.
-fn directory_path(state: &State, mut number: InodeNo, moment: Moment) -> Result<Option<Vec<u8>>> {
+fn directory_path(state: &State, mut number: InodeNo, moment: Moment, most: Most) -> Result<Option<Vec<u8>>> {
     let mut names = Vec::new();
+    let mut bytes = 0usize;
     // Brent's search for a circle: each time as many steps as there were before are looked for the same inode.
     let mut mark = number;
     while !is_root(number) {
         match inode::find(state, number, moment)? {
             Some(found) if found.links > 0 && found.parent != mark && !found.name.is_empty() => {
+                bytes += found.name.len() + 1;
+                if names.len() == most.names || bytes > most.bytes {
+                    return Ok(None);
+                }
                 names.push(found.name.into_vec());
                 number = found.parent;
             }

@@ -3,9 +3,9 @@
 use super::base::{check_base_free, check_base_name};
 use super::{CloneOptions, Views, refused};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, BaseRecord, Moment, Snapshot, State, Txn, base_of_key};
+use crate::device::{BaseId, BaseRecord, LIVE, Moment, Snapshot, State, Txn, base_of_key};
 use crate::error::{Errno, Error, Result};
-use crate::meta::Table;
+use crate::meta::{Table, record_name};
 use crate::tree::root_of;
 
 /// Where it is noted of a base that it is being filled.
@@ -65,17 +65,28 @@ impl Views {
         Ok(())
     }
 
-    /// Bases that were being filled when the store was last open.
+    /// Bases that were being filled when the store was last open. The first base never is, nor what has snapshots.
     pub fn unfinished_fillings(&self) -> Result<Vec<BaseId>> {
         let look = self.tree.device().look()?;
-        let all = look.meta().range(Table::State, FILLING, &crate::meta::prefix_end(FILLING))?;
-        all.map(|pair| Ok(base_of_key(&pair?.0[FILLING.len()..]))).collect()
+        let mut bases = Vec::new();
+        for pair in look.meta().range(Table::State, FILLING, &crate::meta::prefix_end(FILLING))? {
+            let (key, _) = pair?;
+            let base = key.get(FILLING.len()..).filter(|base| base.len() == 4).map(base_of_key);
+            match base.filter(|base| *base != LIVE) {
+                Some(base) if look.snapshots(base)?.is_empty() => bases.push(base),
+                _ => {
+                    let problem = "what it names is not being filled";
+                    return Err(Error::corrupt(record_name(Table::State, &key), problem));
+                }
+            }
+        }
+        Ok(bases)
     }
 }
 
 /// Whether a base is not whole yet.
 pub(super) fn is_filling(state: &State, base: BaseId) -> Result<bool> {
-    state.meta().contains(Table::State, &key(base))
+    Ok(base != LIVE && state.meta().contains(Table::State, &key(base))?)
 }
 
 /// EBUSY in words of a base that is not whole yet.

@@ -20,7 +20,7 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 fn quietly(target: &Target, verb: Verb) -> Result<Answer> {
     ask(target, verb, &mut |_| Ok(()))
@@ -611,10 +611,11 @@ fn below_mount(target: &Target, mount_point: Option<&Path>, given: &Path) -> Res
     let Some(mount_point) = mount_point else { return Ok(None) };
     let looking = |error| Error::media("looking at the path", error);
     let absolute = std::path::absolute(given).map_err(looking)?;
-    // What it leads to may be gone, or a link: the directory it is in tells where we are.
-    let here = match (absolute.parent(), absolute.file_name()) {
-        (Some(parent), Some(name)) => resolved(parent).map_err(looking)?.join(name),
-        _ => absolute,
+    let here = match (entered(mount_point, &absolute), absolute.parent(), absolute.file_name()) {
+        (Some(here), _, _) => here,
+        // What it leads to may be gone, or a link: the directory it is in tells where we are.
+        (None, Some(parent), Some(name)) => resolved(parent).map_err(looking)?.join(name),
+        (None, _, _) => absolute,
     };
     let Ok(below) = here.strip_prefix(mount_point) else { return Ok(None) };
     // The view's name goes; in a mount of several bases the base's before it as well.
@@ -630,6 +631,24 @@ fn below_mount(target: &Target, mount_point: Option<&Path>, given: &Path) -> Res
     }
     check_base(target, mount_point, &view)?;
     Ok(Some((view, names.as_path().as_os_str().as_bytes().to_vec())))
+}
+
+/// A path that leads into a mount, from there on as it is written: links in the tree are whoever's who may write there, and
+/// are not followed.
+fn entered(mount_point: &Path, absolute: &Path) -> Option<PathBuf> {
+    let names: Vec<Component<'_>> = absolute.components().collect();
+    let (mut here, rest) = (1..=names.len()).find_map(|count| {
+        let front: PathBuf = names[..count].iter().collect();
+        let here = front.canonicalize().ok().filter(|here| here.starts_with(mount_point))?;
+        Some((here, &names[count..]))
+    })?;
+    for name in rest {
+        match name {
+            Component::ParentDir => drop(here.pop()),
+            name => here.push(name),
+        }
+    }
+    Some(here)
 }
 
 fn is_there(path: &Path) -> bool {

@@ -62,7 +62,7 @@ impl Walk<'_> {
         match self.firsts.get(&inode).filter(|first| !self.putter.tally.is_unmade(first)) {
             Some(first) => {
                 let first = firsts.split(first).map_err(going)?;
-                let linked = self.putter.link((&first.0, first.1), (&directory, name));
+                let linked = self.putter.link(inode, (&first.0, first.1), (&directory, name));
                 self.putter.tally.count(number, &target, linked);
             }
             None => {

@@ -127,19 +127,24 @@ pub(super) struct Named {
     _file: OwnedFd,
     path: PathBuf,
     kind: Kind,
+    /// Device and number.
+    pub identity: (u64, u64),
 }
 
 impl Named {
-    pub fn open(directory: &OwnedFd, name: &[u8], kind: Kind) -> io::Result<Named> {
+    /// Opens what was made under a name, of this kind, with the number of a device if it is one.
+    pub fn open(directory: &OwnedFd, name: &[u8], kind: Kind, device: u64) -> io::Result<Named> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
         let found = rustix::fs::statat(&file, c"", AtFlags::EMPTY_PATH)?;
         // Somebody else may have put something in its place since it was made.
-        if Kind::from_mode(found.st_mode) != Some(kind) {
+        let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
+        let is_other_device = is_device && found.st_rdev != device;
+        if Kind::from_mode(found.st_mode) != Some(kind) || is_other_device || found.st_nlink != 1 {
             return Err(io::Error::other("something else has its name by now"));
         }
         let path = path_of(&file);
-        Ok(Named { _file: file, path, kind })
+        Ok(Named { _file: file, path, kind, identity: (found.st_dev, found.st_ino) })
     }
 
     pub fn handle(&self) -> Handle<'static> {

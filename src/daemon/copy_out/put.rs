@@ -9,12 +9,12 @@ use crate::shown::shown_file;
 use crate::tree::{Inode, Kind, Tree, join};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,6 +53,8 @@ pub(super) struct Tally {
     bytes: AtomicU64,
     is_ended: AtomicBool,
     failures: Mutex<Failures>,
+    /// What was made of inodes that have further names: device and number.
+    linked: Mutex<HashMap<InodeNo, (u64, u64)>>,
 }
 
 #[derive(Default)]
@@ -145,6 +147,11 @@ impl Putter<'_> {
         if made.is_err() {
             self.tally.failures.lock().unmade.insert(target.clone());
         }
+        if let Ok(made) = &made
+            && job.found.links > 1
+        {
+            self.note_made(job.inode, made);
+        }
         let put = made.and_then(|made| {
             let xattrs = self.tree.xattrs(job.inode, self.moment)?;
             self.tally.set((job.number, &target), &made.handle(), &job.found, &xattrs, self.is_root)
@@ -152,10 +159,28 @@ impl Putter<'_> {
         self.tally.count(job.number, &target, put);
     }
 
+    fn note_made(&self, inode: InodeNo, made: &Made) {
+        if let Ok(found) = made.identity() {
+            self.tally.linked.lock().insert(inode, found);
+        }
+    }
+
     /// Gives what was put under its first name another one.
-    pub fn link(&self, first: (&OwnedFd, &[u8]), target: (&OwnedFd, &[u8])) -> Result<()> {
+    pub fn link(&self, inode: InodeNo, first: (&OwnedFd, &[u8]), target: (&OwnedFd, &[u8])) -> Result<()> {
         let link = || rustix::fs::linkat(first.0, first.1, target.0, target.1, AtFlags::empty());
-        self.made(target.0, target.1, link)
+        self.made(target.0, target.1, link)?;
+        // Somebody else may have put something in the place of the first name since.
+        let linked = rustix::fs::statat(target.0, target.1, AtFlags::SYMLINK_NOFOLLOW);
+        let is_it = linked.is_ok_and(|found| {
+            self.tally.linked.lock().get(&inode).is_none_or(|made| *made == (found.st_dev, found.st_ino))
+        });
+        if is_it {
+            return Ok(());
+        }
+        let error = io::Error::other("something else has its first name by now");
+        let removed = rustix::fs::unlinkat(target.0, target.1, AtFlags::empty());
+        removed.map_err(|errno| Error::media("removing what is not it", errno.into()))?;
+        Err(Error::media("giving it another name", error))
     }
 
     /// What `make` makes under a name; what has the name is replaced, if that is wanted and it is no directory. It is looked
@@ -196,7 +221,7 @@ impl Putter<'_> {
             let make = || rustix::fs::mknodat(directory, name, file_type, mode, decode_device(job.found.rdev));
             self.made(directory, name, make)?;
         }
-        let named = Named::open(directory, name, job.found.kind());
+        let named = Named::open(directory, name, job.found.kind(), decode_device(job.found.rdev));
         named.map(Made::Named).map_err(|error| Error::media("opening what was made", error))
     }
 
@@ -255,6 +280,13 @@ enum Made {
 }
 
 impl Made {
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        match self {
+            Made::File(file) => file.metadata().map(|found| (found.dev(), found.ino())),
+            Made::Named(named) => Ok(named.identity),
+        }
+    }
+
     fn handle(&self) -> Handle<'_> {
         match self {
             Made::File(file) => Handle::File(file),

@@ -2,7 +2,7 @@
 
 use super::{Mounted, unmount_path};
 use crate::error::{Errno, Error, Result};
-use crate::fuse::mounts::place_of;
+use crate::fuse::mounts::Door;
 use crate::fuse::{FileSystem, Notify};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -66,10 +66,12 @@ impl FileSystem {
 impl Mounted {
     /// Unmounts, if need be under its users' feet. What write(2) had taken is in the daemon then, or it fails.
     pub fn end(&self) {
-        // Not by a name that may lead elsewhere now.
-        let at = self.device.and_then(|device| place_of(device, &self.mount_point));
-        let at = at.unwrap_or_else(|| self.mount_point.clone());
-        let unmount = |lazy| self.notify.unmount(&at, lazy);
+        let unmount = |lazy| {
+            // Not by a name that may lead elsewhere now.
+            let door = self.device.and_then(|device| Door::to(device, &self.mount_point));
+            let at = door.as_ref().map_or_else(|| self.mount_point.clone(), Door::path);
+            self.notify.unmount(&at, lazy)
+        };
         let result = match unmount(false) {
             Err(error) if error.errno() == Errno::BUSY => {
                 if self.fs.writeback
