@@ -478,32 +478,30 @@ impl Device {
 
     /// Commits, and lets nothing be changed after that.
     pub fn close(&self) -> Result<()> {
-        if !self.damage.lock().is_empty() {
-            // Nothing was changed since it was opened, and nothing is.
-            let mut state = self.state.write();
-            state.bases.values_mut().filter_map(|base| base.archive.take()).for_each(|archive| archive.close());
-            self.kv.close();
-            return Ok(());
+        // If it was damaged when it was opened nothing was changed, and nothing is.
+        let is_whole = self.damage.lock().is_empty();
+        if is_whole {
+            self.committer()?.run(|_| {
+                *self.stopped.lock() = Some("it is being closed".into());
+                self.has_stopped.store(true, Ordering::Release);
+                Ok(())
+            })?;
         }
-        let mut commit = self.committer()?;
-        commit.run(|_| {
-            *self.stopped.lock() = Some("it is being closed".into());
-            self.has_stopped.store(true, Ordering::Release);
-            Ok(())
-        })?;
-        // What was set aside for work is not taken while there is none.
         let mut state = self.state.write();
-        self.log.trim(&state.meta);
-        // Nothing depends on it, and on a full disk it could only fail.
-        if !self.is_full()
-            && let Err(error) = self.trim_meta(&mut state.meta)
-        {
-            log::warn!("room that is not used was not given back: {error}");
+        if is_whole {
+            // What was set aside for work is not taken while there is none.
+            self.log.trim(&state.meta);
+            // Nothing depends on it, and on a full disk it could only fail.
+            if !self.is_full()
+                && let Err(error) = self.trim_meta(&mut state.meta)
+            {
+                log::warn!("room that is not used was not given back: {error}");
+            }
         }
         // Others may still have this device: no file waits for the last of them.
         state.bases.values_mut().filter_map(|base| base.archive.take()).for_each(|archive| archive.close());
         self.kv.close();
-        self.journal.close()
+        if is_whole { self.journal.close() } else { Ok(()) }
     }
 
     fn trim_meta(&self, meta: &mut Meta) -> Result<()> {

@@ -63,10 +63,10 @@ fn dot_snap_leads_nobody_where_he_could_not_have_gone() {
         OWNER,
         &format!(
             "umask 022; mkdir -p {0}/sub/deep; chmod 710 {0}; chgrp {OWNER} {0}; echo key > {0}/sub/deep/key",
-            at("work")
+            at("desk")
         ),
     );
-    chown(common.join("work"), None, Some(GROUP)).unwrap();
+    chown(common.join("desk"), None, Some(GROUP)).unwrap();
     mounted.ok(["snap", "one"]);
     mounted.ok([OsStr::new("clone"), OsStr::new("one"), OsStr::new("other")]);
     mounted.ok_of("other", &["snap", "in-clone"]);
@@ -78,7 +78,7 @@ fn dot_snap_leads_nobody_where_he_could_not_have_gone() {
         OsStr::new("--name"),
         OsStr::new("two"),
     ]);
-    let inside = common.join("work/sub/deep");
+    let inside = common.join("desk/sub/deep");
     let times: Vec<PathBuf> =
         ["one", "two", "@now"].iter().map(|time| inside.join(".snap").join(time).join("key")).collect();
     // To whom it is open, as it was, it is open that way as well; also a member of the group.
@@ -88,8 +88,8 @@ fn dot_snap_leads_nobody_where_he_could_not_have_gone() {
         assert_eq!(reads(STRANGER, STRANGER, time), None, "{time:?}");
     }
     // A stranger has directories of the same path now, in live and in a clone.
-    does(OWNER, &format!("rm -r {}", at("work")));
-    does(STRANGER, &format!("mkdir -p {}", at("work/sub/deep")));
+    does(OWNER, &format!("rm -r {}", at("desk")));
+    does(STRANGER, &format!("mkdir -p {}", at("desk/sub/deep")));
     for time in &times {
         assert_eq!(reads(STRANGER, STRANGER, time), None, "{time:?}");
         // Whoever asked before him changes nothing.
@@ -97,7 +97,7 @@ fn dot_snap_leads_nobody_where_he_could_not_have_gone() {
         assert_eq!(reads(STRANGER, STRANGER, time), None, "{time:?}");
         assert_eq!(fs::read_to_string(time).unwrap(), "key\n");
     }
-    let in_clone = snap.join("other/tmp/work/sub/deep/.snap/in-clone/key");
+    let in_clone = snap.join("other/tmp/desk/sub/deep/.snap/in-clone/key");
     assert_eq!(
         (reads(OWNER, OWNER, &in_clone).as_deref(), reads(STRANGER, STRANGER, &in_clone)),
         (Some("key\n"), None)
@@ -650,4 +650,47 @@ fn links_below_the_mount_are_not_followed() {
     }
     let taken = to.join("u/docs/conf");
     assert!(!taken.exists() || read(&taken) == "his");
+}
+
+/// What gets attributes or another name at the end of a restore is what was made, not what has its name by then.
+#[test]
+fn what_is_exchanged_while_it_is_restored_gets_nothing_of_anothers() {
+    if !is_possible() {
+        return;
+    }
+    let mounted = Mounted::unmounted();
+    let at = |path: &str| mounted.dir.path().join(path);
+    let source = at("source");
+    for (path, text) in
+        [("home/his/file", "his"), ("home/closed/key", "secret"), ("home/name", "whole"), ("own/file", "")]
+    {
+        fs::create_dir_all(source.join(path).parent().unwrap()).unwrap();
+        fs::write(source.join(path), text).unwrap();
+    }
+    fs::hard_link(source.join("home/name"), source.join("own/other name")).unwrap();
+    fs::set_permissions(source.join("home/closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    chown(source.join("home"), Some(OWNER), None).unwrap();
+    chown(source.join("home/his"), Some(OWNER), None).unwrap();
+    // Long enough for all directories to be there before the last file is.
+    fs::write(source.join("large"), (0..100u64 << 20).map(|i| (i * i / 512) as u8).collect::<Vec<_>>()).unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "one"]);
+    fs::write(at("foreign"), "foreign").unwrap();
+    let home = at("to/home");
+    let mut restoring = mounted.command(["restore", "one", "--to", at("to").to_str().unwrap()]).spawn().unwrap();
+    wait_for("what is exchanged", || {
+        ["closed/key", "his/file", "name"].iter().all(|name| home.join(name).exists())
+            || restoring.try_wait().unwrap().is_some()
+    });
+    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+    let here = rustix::fs::CWD;
+    rustix::fs::renameat_with(here, home.join("his"), here, home.join("closed"), exchange).unwrap();
+    fs::rename(at("foreign"), home.join("name")).unwrap();
+    restoring.wait().unwrap();
+    let closed = home.join("his");
+    assert_eq!(read(&closed.join("key")), "secret");
+    let found = closed.metadata().unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o777), (0, 0o700));
+    let other = at("to/own/other name");
+    assert!(!other.exists() || read(&other) == "whole");
 }

@@ -31,9 +31,8 @@ pub struct Target {
 /// What is meant by a path: a store, STORE:BASE, or anything inside the mount of one.
 pub fn locate_store(path: &Path) -> Result<Target> {
     // One whose daemon cannot end would not even say that.
-    if let Some(mount) = crate::fuse::mount_around(path)
-        && is_dead(&mount) == Some(true)
-    {
+    let around = crate::fuse::mount_around(path);
+    if let Some(mount) = around.as_ref().filter(|mount| is_dead(mount) == Some(true)) {
         return Err(crate::fuse::dead_mount(&mount.at));
     }
     if let Err(Errno::NOTCONN) = rustix::fs::statvfs(path) {
@@ -61,7 +60,8 @@ pub fn locate_store(path: &Path) -> Result<Target> {
         if let Some(store) = xattr(directory, STORE_XATTR) {
             let store = PathBuf::from(OsString::from_vec(store));
             // Who has a file system of his own can have it say anything.
-            if mount_at(directory).is_some_and(|mount| mount.is_pitfs() && mount.may_show(&store)) {
+            let here = around.clone().filter(|mount| mount.at == directory).or_else(|| mount_at(directory));
+            if here.is_some_and(|mount| mount.is_pitfs() && mount.may_show(&store)) {
                 return Ok(Target { store, base: base_at(directory, &absolute) });
             }
         }

@@ -5,7 +5,7 @@
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,9 +27,23 @@ pub(super) struct Descent {
 }
 
 /// What an open file or directory is.
-pub(super) fn identity(file: &OwnedFd) -> io::Result<Identity> {
-    let found = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::INO)?;
+pub(super) fn identity(file: impl AsFd) -> io::Result<Identity> {
+    look(file, b"", AtFlags::EMPTY_PATH)
+}
+
+/// What has a name in an open directory.
+pub(super) fn identity_in(directory: &OwnedFd, name: &[u8]) -> io::Result<Identity> {
+    look(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn look(at: impl AsFd, name: &[u8], flags: AtFlags) -> io::Result<Identity> {
+    let found = rustix::fs::statx(at, name, flags, StatxFlags::INO)?;
     Ok((rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
+}
+
+/// Somebody else has put something in the place of what was made.
+pub(super) fn is_another() -> io::Error {
+    io::Error::other("something else has its name by now")
 }
 
 /// A path to a name in an open directory, for system calls that take no directory.
@@ -54,6 +68,20 @@ impl Descent {
     /// The directory that was entered last.
     pub fn here(&self) -> io::Result<&Arc<OwnedFd>> {
         self.levels.last().and_then(|level| level.directory.as_ref()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// What that directory is.
+    pub fn identity(&self) -> Option<Identity> {
+        self.levels.last().map(|level| level.identity)
+    }
+
+    /// Goes down into what has been there before; nothing has changed where that fails.
+    pub fn enter_again(&mut self, name: &[u8], before: Option<Identity>) -> io::Result<()> {
+        self.enter(name)?;
+        match self.identity() == before {
+            true => Ok(()),
+            false => self.leave().and(Err(is_another())),
+        }
     }
 
     /// Goes down; nothing has changed where that fails.

@@ -188,9 +188,7 @@ impl Daemon {
     fn skipped(&self, options: &SyncOptions, root: &Facts) -> Result<Skipped> {
         let mut own: HashMap<Identity, &'static str> = HashMap::new();
         let mut add = |path: &Path, what| {
-            own.extend(
-                open_directory(path).ok().and_then(|found| identity(&found.into()).ok()).map(|found| (found, what)),
-            );
+            own.extend(open_directory(path).ok().and_then(|found| identity(found).ok()).map(|found| (found, what)));
         };
         add(&self.path, "this store");
         for archive in self.archive_directories()? {

@@ -6,7 +6,7 @@ mod point;
 
 pub use point::MountPoint;
 
-use super::mounts::{Device, mount_at};
+use super::mounts::{Device, Door, mount_at};
 use super::number::{Node, Place, Virtual};
 use super::{FileSystem, Notify, Opens};
 use crate::device::BaseId;
@@ -246,8 +246,18 @@ impl Served {
         self.0.clone()
     }
 
-    pub(super) fn another(&self) -> Served {
-        Served(self.0.clone(), self.1.clone())
+    /// Carries out a request, aside where it takes long.
+    pub(super) fn here_or_aside(
+        &self,
+        request: &Request,
+        takes_long: bool,
+        work: impl FnOnce(&Served) + Send + 'static,
+    ) {
+        if !takes_long {
+            return work(self);
+        }
+        let served = Served(self.0.clone(), self.1.clone());
+        self.aside.run(request.uid(), move || work(&served));
     }
 
     /// How to tell the kernel of changes, once it can be told.
@@ -434,7 +444,8 @@ impl Mounted {
         std::thread::Builder::new().name("session".into()).spawn(watch).map_err(failed)?;
         begun.has_gone_well = true;
         notify.prepare();
-        let device = mount_at(&mount_point).map(|mount| mount.device);
+        // Another one can be there by now, if somebody moved a directory above.
+        let device = mount_at(&mount_point).filter(|mount| mount.was_made_by_us(source)).map(|mount| mount.device);
         Ok(Mounted { fs, ended, notify, mount_point: mount_point.clone(), device, _keep: keep })
     }
 
@@ -462,12 +473,22 @@ impl Mounted {
     }
 }
 
-/// Unmounts. With `lazy` also while it is in use: it disappears now and ends with its last user.
+/// Unmounts what is pitfs's own, and nothing else. With `lazy` also while it is in use: it disappears now and ends with its
+/// last user.
 pub fn unmount_path(mount_point: &Path, lazy: bool) -> Result<()> {
     let mut flags = UnmountFlags::NOFOLLOW;
     flags.set(UnmountFlags::DETACH, lazy);
     let shown = shown_file(mount_point);
-    match unmount(mount_point, flags) {
+    let door = match mount_at(mount_point) {
+        Some(mount) if mount.is_pitfs() => Door::to(mount.device, &mount.at),
+        Some(mount) => {
+            let text =
+                format!("what is mounted at {shown} is {}, not pitfs; `umount {shown}` unmounts it", mount.kind());
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
+        None => None,
+    };
+    match unmount(door.as_ref().map_or(mount_point.to_path_buf(), Door::path), flags) {
         Ok(()) => Ok(()),
         Err(Errno::PERM) => {
             let mut command = Command::new(FUSERMOUNT);

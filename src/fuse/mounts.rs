@@ -60,6 +60,12 @@ impl MountInfo {
         self.is_pitfs() && is_named && self.may_show(store)
     }
 
+    /// Whether this user mounted it, with this source.
+    pub fn was_made_by_us(&self, source: &str) -> bool {
+        let us = rustix::process::geteuid().as_raw();
+        self.is_pitfs() && self.source == Path::new(source) && self.user == Some(us)
+    }
+
     /// Whether what its source says of this store is believed: of root, of whoever asks, and of the store's owner. Anybody can
     /// mount something and call it so.
     pub fn may_show(&self, store: &Path) -> bool {
@@ -123,15 +129,26 @@ impl Door {
     /// To where a file system is mounted now, at this place if it still is there.
     pub(super) fn to(device: Device, was_at: &Path) -> Option<Door> {
         const TRIES: usize = 100;
-        (0..TRIES).find_map(|_| {
+        for _ in 0..TRIES {
+            // Not mounted any more.
             let at = place_of(device, was_at)?;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let above = rustix::fs::open(at.parent()?, flags, Mode::empty()).ok()?;
-            // Of the directory that was opened, not of its name.
-            let found = statx(&above, at.file_name()?, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()).ok()?;
-            let is_it = (found.stx_dev_major, found.stx_dev_minor) == (device.major, device.minor);
-            is_it.then_some(Door { above, at })
-        })
+            match Door::at(device, at) {
+                None => {}
+                door => return door,
+            }
+        }
+        None
+    }
+
+    /// `None` where something else is at this place.
+    fn at(device: Device, at: PathBuf) -> Option<Door> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let above = rustix::fs::open(at.parent()?, flags, Mode::empty()).ok()?;
+        // Of the directory that was opened, not of its name. Nothing is asked of the file system, which may not answer.
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+        let found = statx(&above, at.file_name()?, flags, StatxFlags::empty()).ok()?;
+        let is_it = (found.stx_dev_major, found.stx_dev_minor) == (device.major, device.minor);
+        is_it.then_some(Door { above, at })
     }
 
     /// Root goes by the directory that is open. Others have a program of root's do it, which looks for itself where it is.
@@ -193,7 +210,8 @@ pub fn free(mount: &MountInfo) -> Result<()> {
         return Err(Error::Refused(Errno::PERM, text));
     }
     // With nobody in it, it went with the connection.
-    match unmount_path(&mount.at, true) {
+    let Some(door) = Door::to(mount.device, &mount.at) else { return Ok(()) };
+    match unmount_path(&door.path(), true) {
         Err(error) if mount_at(&mount.at).as_ref() == Some(mount) => Err(error),
         _ => Ok(()),
     }
@@ -207,10 +225,8 @@ fn abort(mount: &MountInfo) -> bool {
     if std::fs::write(switch, b"1").is_ok() {
         return true;
     }
-    if mount_at(&mount.at).as_ref() != Some(mount) {
-        return true;
-    }
-    match unmount(&mount.at, UnmountFlags::FORCE) {
+    let Some(door) = Door::to(mount.device, &mount.at) else { return true };
+    match unmount(door.path(), UnmountFlags::FORCE) {
         // The connection has been aborted in both cases.
         Ok(()) | Err(Errno::BUSY) => true,
         // Nobody waits for what has ended; for others root has to.

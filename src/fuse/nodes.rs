@@ -202,14 +202,14 @@ impl FileSystem {
     pub(super) fn takes_long(&self, number: u64, length: u64, mode: i32) -> bool {
         mode & (PUNCH_HOLE | ZERO_RANGE) != 0
             && length > STEP_TRACKS * self.views.tree().device().track_bytes()
-            && self.is_cut_in_steps(number, 0)
+            && self.has_more_tracks(number, 0, STEP_TRACKS)
     }
 
-    /// Whether more tracks than go in a step may lie behind an offset in a file.
-    pub(super) fn is_cut_in_steps(&self, number: u64, from: u64) -> bool {
-        let step_bytes = STEP_TRACKS * self.views.tree().device().track_bytes();
+    /// Whether more tracks than these may lie behind an offset in a file.
+    pub(super) fn has_more_tracks(&self, number: u64, from: u64, most: u64) -> bool {
+        let bytes = most * self.views.tree().device().track_bytes();
         let found = self.inside(number).and_then(|(inode, moment)| self.views.tree().inode(inode, moment));
-        found.is_ok_and(|found| found.tracks > STEP_TRACKS && found.size.saturating_sub(from) > step_bytes)
+        found.is_ok_and(|found| found.tracks > most && found.size.saturating_sub(from) > bytes)
     }
 
     pub(super) fn xattr_of(&self, number: u64, name: &[u8]) -> Result<Vec<u8>> {

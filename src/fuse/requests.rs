@@ -3,9 +3,10 @@
 use super::convert::{errno, set_time, timestamp};
 use super::nodes::{FOR_READING, FOR_WRITING, GENERATION};
 use super::number::Node;
+use super::seek::LONG_SEEK_TRACKS;
 use super::{FileSystem, KEEP, Opens, REQUEST_BYTES, placement};
 use crate::error::{Errno, Error, Result};
-use crate::limits::COPY_BYTES_MAX;
+use crate::limits::{COPY_BYTES_MAX, STEP_TRACKS};
 use crate::tree::{Change, Kind, New, Position, Sent, SetMode, SetXattr};
 use fuser::*;
 use std::ffi::OsStr;
@@ -151,16 +152,11 @@ impl Filesystem for super::mount::Served {
             // A change of owner clears the bits whoever makes it, unless it sets the mode as well.
             kill_privileges: uid.is_some() || gid.is_some() || !FileSystem::keeps_privileges(request),
         };
-        if size.is_some_and(|size| self.is_cut_in_steps(ino.0, size)) {
-            let fs = self.file_system();
-            return self.aside.run(request.uid(), move || {
-                reply_or_error!(reply, fs.change_node(ino.0, change, is_of_times), attr => {
-                    reply.attr(&fs.keep_attributes(&attr), &attr)
-                });
-            });
-        }
-        let changed = self.change_node(ino.0, change, is_of_times);
-        reply_or_error!(reply, changed, attr => reply.attr(&self.keep_attributes(&attr), &attr));
+        let is_long = size.is_some_and(|size| self.has_more_tracks(ino.0, size, STEP_TRACKS));
+        self.here_or_aside(request, is_long, move |fs| {
+            let changed = fs.change_node(ino.0, change, is_of_times);
+            reply_or_error!(reply, changed, attr => reply.attr(&fs.keep_attributes(&attr), &attr));
+        });
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -360,13 +356,9 @@ impl Filesystem for super::mount::Served {
 
     fn readdir(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         placement::serving(request.pid());
-        if self.is_listed_long(ino.0) {
-            let fs = self.file_system();
-            return self.aside.run(request.uid(), move || {
-                reply_or_error!(reply, fs.list_plain(ino.0, offset, &mut reply), () => reply.ok());
-            });
-        }
-        reply_or_error!(reply, self.list_plain(ino.0, offset, &mut reply), () => reply.ok());
+        self.here_or_aside(request, self.is_listed_long(ino.0), move |fs| {
+            reply_or_error!(reply, fs.list_plain(ino.0, offset, &mut reply), () => reply.ok());
+        });
     }
 
     fn readdirplus(
@@ -378,13 +370,9 @@ impl Filesystem for super::mount::Served {
         mut reply: ReplyDirectoryPlus,
     ) {
         placement::serving(request.pid());
-        if self.is_listed_long(ino.0) {
-            let fs = self.file_system();
-            return self.aside.run(request.uid(), move || {
-                reply_or_error!(reply, fs.list_plus(ino.0, offset, &mut reply), () => reply.ok());
-            });
-        }
-        reply_or_error!(reply, self.list_plus(ino.0, offset, &mut reply), () => reply.ok());
+        self.here_or_aside(request, self.is_listed_long(ino.0), move |fs| {
+            reply_or_error!(reply, fs.list_plus(ino.0, offset, &mut reply), () => reply.ok());
+        });
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -497,22 +485,14 @@ impl Filesystem for super::mount::Served {
         reply: ReplyEmpty,
     ) {
         let kill = !FileSystem::keeps_privileges(request);
-        if self.takes_long(ino.0, length, mode) {
-            let fs = self.file_system();
-            return self.aside.run(request.uid(), move || match fs.preallocate(ino.0, offset, length, mode, kill) {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(errno(error)),
-            });
-        }
-        reply_or_error!(reply, self.preallocate(ino.0, offset, length, mode, kill), () => reply.ok());
+        self.here_or_aside(request, self.takes_long(ino.0, length, mode), move |fs| {
+            reply_or_error!(reply, fs.preallocate(ino.0, offset, length, mode, kill), () => reply.ok());
+        });
     }
 
     fn lseek(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        if self.is_sought_long(ino.0, offset) {
-            let served = self.another();
-            return self.aside.run(request.uid(), move || served.seek(ino.0, offset, whence, reply));
-        }
-        self.seek(ino.0, offset, whence, reply);
+        let is_long = self.has_more_tracks(ino.0, offset.max(0) as u64, LONG_SEEK_TRACKS);
+        self.here_or_aside(request, is_long, move |fs| fs.seek(ino.0, offset, whence, reply));
     }
 
     fn copy_file_range(

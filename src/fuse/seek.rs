@@ -14,7 +14,7 @@ use fuser::ReplyLseek;
 use std::ops::Range;
 
 /// Tracks that are walked while others wait: a few milliseconds.
-const LONG_TRACKS: u64 = 1 << 14;
+pub(super) const LONG_SEEK_TRACKS: u64 = 1 << 14;
 
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
@@ -69,13 +69,6 @@ impl FileSystem {
 }
 
 impl Served {
-    /// Whether so many tracks may lie behind an offset that nobody should wait for them to be walked.
-    pub(super) fn is_sought_long(&self, number: u64, offset: i64) -> bool {
-        let bytes = LONG_TRACKS * self.views.tree().device().track_bytes();
-        let found = self.inside(number).and_then(|(inode, moment)| self.views.tree().inode(inode, moment));
-        found.is_ok_and(|found| found.tracks > LONG_TRACKS && found.size.saturating_sub(offset.max(0) as u64) > bytes)
-    }
-
     pub(super) fn seek(&self, number: u64, offset: i64, whence: i32, reply: ReplyLseek) {
         let sought = match self.sought(number, offset, whence) {
             Ok(sought) => sought,

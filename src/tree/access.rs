@@ -48,6 +48,7 @@ impl Tree {
             return Ok(());
         }
         let mut at = number;
+        let mut found = inode::load(&look, at, moment)?;
         let mut left = WAY_MAX;
         while !is_root(at) {
             // One that never ends, as in a damaged tree, or that takes others' time.
@@ -55,9 +56,9 @@ impl Tree {
                 return Err(Error::Posix(Errno::ACCESS));
             }
             left -= 1;
-            at = inode::load(&look, at, moment)?.parent;
-            let above = inode::load(&look, at, moment)?;
-            if !asker.may_search(&look, at, moment, &above)? {
+            at = found.parent;
+            found = inode::load(&look, at, moment)?;
+            if !asker.may_search(&look, at, moment, &found)? {
                 return Err(Error::Posix(Errno::ACCESS));
             }
         }

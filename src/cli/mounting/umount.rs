@@ -48,7 +48,7 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
             return Err(Error::Refused(Errno::NOENT, text));
         }
         // The daemon is gone; what is left of its mount can go.
-        Err(error) if error.errno() == Errno::NOTCONN => return unmount(&target, true).map(|()| true),
+        Err(error) if error.errno() == Errno::NOTCONN => return unmount_path(&target, true).map(|()| true),
         target => target?,
     };
     let mount_point = match ask_mount_point(&store) {
@@ -68,7 +68,7 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
         return Err(mounted_elsewhere(&store.store, &mount_point, process));
     }
     let daemon = holding(&store.store);
-    unmount(&mount_point, args.lazy)?;
+    unmount_path(&mount_point, args.lazy)?;
     let is_done = wait_for_end(&store.store, args.lazy, device)?;
     // So that what the store lies on can be unmounted next.
     if let Some(daemon) = daemon
@@ -77,20 +77,6 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
         wait_for(&daemon, NOTICE);
     }
     Ok(is_done)
-}
-
-/// Unmounts what is pitfs's own, and nothing else.
-fn unmount(at: &Path, is_lazy: bool) -> Result<()> {
-    let shown = shown_file(at);
-    match mount_at(at) {
-        Some(mount) if mount.is_pitfs() => unmount_path(at, is_lazy),
-        Some(mount) => {
-            let text =
-                format!("what is mounted at {shown} is {}, not pitfs; `umount {shown}` unmounts it", mount.kind());
-            Err(Error::Refused(Errno::INVAL, text))
-        }
-        None => Err(Error::Refused(Errno::INVAL, format!("{shown} is not mounted"))),
-    }
 }
 
 /// The mount that is meant, if its daemon is gone: at this place, around it, or of this store.

@@ -12,26 +12,15 @@ use crate::tree::{Origin, xattr_value};
 use crate::view::{BringingBack, HistoryEntry, Session, check_name};
 use serde_bytes::ByteBuf;
 
-const TABLES: [Table; 14] = [
-    Table::State,
-    Table::Xattr,
-    Table::Snapshot,
-    Table::Name,
-    Table::Volume,
-    Table::Room,
-    Table::Orphan,
-    Table::Origin,
-    Table::Tombstone,
-    Table::Session,
-    Table::Group,
-    Table::History,
-    Table::Passed,
-    Table::Archived,
-];
+/// Whether a table is looked at where what it has leans on other records.
+const fn is_looked_at_elsewhere(table: Table) -> bool {
+    use Table::*;
+    matches!(table, Inode | Dirent | Track | Link | Preimage | Increment | Segment | Shared | Base)
+}
 
 impl Check<'_> {
     pub(super) fn others(&mut self) -> Result<()> {
-        for table in TABLES {
+        for table in Table::ALL.into_iter().filter(|table| !is_looked_at_elsewhere(*table)) {
             self.each(table, |check, (key, value)| {
                 let mut looked = check_record(table, &key, &value);
                 if looked.is_ok() && table == Table::Room && !check.meta.contains(Table::Segment, &key[1..])? {

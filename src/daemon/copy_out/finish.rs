@@ -83,7 +83,7 @@ impl Walk<'_> {
         let mut descent = Descent::begin(root, OFlags::PATH).map_err(going)?;
         let mut above: Vec<InodeNo> = Vec::new();
         self.path.clear();
-        for Entered { depth, inode, name } in std::mem::take(&mut self.directories) {
+        for Entered { depth, inode, name, identity } in std::mem::take(&mut self.directories) {
             while above.len() >= depth {
                 self.finish_directory(&mut descent, &mut above)?;
             }
@@ -93,7 +93,7 @@ impl Walk<'_> {
             }
             let before = self.path.len();
             self.path = crate::tree::join(&self.path, &name);
-            match descent.enter(&name) {
+            match descent.enter_again(&name, identity) {
                 Ok(()) => above.push(inode),
                 Err(error) => {
                     self.numbered += 1;

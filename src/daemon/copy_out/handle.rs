@@ -2,7 +2,7 @@
 
 use super::put::Tally;
 use crate::clock::Timestamp;
-use crate::daemon::descent::path_of;
+use crate::daemon::descent::{Identity, identity, is_another, path_of};
 use crate::daemon::xattrs;
 use crate::error::{Error, Result};
 use crate::shown::shown;
@@ -127,8 +127,7 @@ pub(super) struct Named {
     _file: OwnedFd,
     path: PathBuf,
     kind: Kind,
-    /// Device and number.
-    pub identity: (u64, u64),
+    pub identity: Identity,
 }
 
 impl Named {
@@ -141,10 +140,9 @@ impl Named {
         let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
         let is_other_device = is_device && found.st_rdev != device;
         if Kind::from_mode(found.st_mode) != Some(kind) || is_other_device || found.st_nlink != 1 {
-            return Err(io::Error::other("something else has its name by now"));
+            return Err(is_another());
         }
-        let path = path_of(&file);
-        Ok(Named { _file: file, path, kind, identity: (found.st_dev, found.st_ino) })
+        Ok(Named { identity: identity(&file)?, path: path_of(&file), _file: file, kind })
     }
 
     pub fn handle(&self) -> Handle<'static> {

@@ -3,6 +3,7 @@
 use super::handle::{Handle, Named};
 use super::{RestoreReport, decode_device};
 use crate::daemon::Progress;
+use crate::daemon::descent::{Identity, identity, identity_in, is_another};
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown_file;
@@ -14,7 +15,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,8 +54,8 @@ pub(super) struct Tally {
     bytes: AtomicU64,
     is_ended: AtomicBool,
     failures: Mutex<Failures>,
-    /// What was made of inodes that have further names: device and number.
-    linked: Mutex<HashMap<InodeNo, (u64, u64)>>,
+    /// What was made of inodes that have further names.
+    linked: Mutex<HashMap<InodeNo, Identity>>,
 }
 
 #[derive(Default)]
@@ -147,40 +148,27 @@ impl Putter<'_> {
         if made.is_err() {
             self.tally.failures.lock().unmade.insert(target.clone());
         }
-        if let Ok(made) = &made
-            && job.found.links > 1
-        {
-            self.note_made(job.inode, made);
-        }
         let put = made.and_then(|made| {
+            if job.found.links > 1 {
+                let identity = made.identity().map_err(|error| Error::media("looking at what was made", error))?;
+                self.tally.linked.lock().insert(job.inode, identity);
+            }
             let xattrs = self.tree.xattrs(job.inode, self.moment)?;
             self.tally.set((job.number, &target), &made.handle(), &job.found, &xattrs, self.is_root)
         });
         self.tally.count(job.number, &target, put);
     }
 
-    fn note_made(&self, inode: InodeNo, made: &Made) {
-        if let Ok(found) = made.identity() {
-            self.tally.linked.lock().insert(inode, found);
-        }
-    }
-
     /// Gives what was put under its first name another one.
     pub fn link(&self, inode: InodeNo, first: (&OwnedFd, &[u8]), target: (&OwnedFd, &[u8])) -> Result<()> {
         let link = || rustix::fs::linkat(first.0, first.1, target.0, target.1, AtFlags::empty());
         self.made(target.0, target.1, link)?;
-        // Somebody else may have put something in the place of the first name since.
-        let linked = rustix::fs::statat(target.0, target.1, AtFlags::SYMLINK_NOFOLLOW);
-        let is_it = linked.is_ok_and(|found| {
-            self.tally.linked.lock().get(&inode).is_none_or(|made| *made == (found.st_dev, found.st_ino))
-        });
-        if is_it {
+        let failed = |error| Error::media("giving it another name", error);
+        if self.tally.linked.lock().get(&inode) == Some(&identity_in(target.0, target.1).map_err(failed)?) {
             return Ok(());
         }
-        let error = io::Error::other("something else has its first name by now");
-        let removed = rustix::fs::unlinkat(target.0, target.1, AtFlags::empty());
-        removed.map_err(|errno| Error::media("removing what is not it", errno.into()))?;
-        Err(Error::media("giving it another name", error))
+        rustix::fs::unlinkat(target.0, target.1, AtFlags::empty()).map_err(|errno| failed(errno.into()))?;
+        Err(failed(is_another()))
     }
 
     /// What `make` makes under a name; what has the name is replaced, if that is wanted and it is no directory. It is looked
@@ -280,9 +268,9 @@ enum Made {
 }
 
 impl Made {
-    fn identity(&self) -> io::Result<(u64, u64)> {
+    fn identity(&self) -> io::Result<Identity> {
         match self {
-            Made::File(file) => file.metadata().map(|found| (found.dev(), found.ino())),
+            Made::File(file) => identity(file),
             Made::Named(named) => Ok(named.identity),
         }
     }

@@ -3,7 +3,7 @@
 use super::handle::Handle;
 use super::put::{Directory, Job, Putter};
 use crate::daemon::OnProgress;
-use crate::daemon::descent::{Descent, path_of};
+use crate::daemon::descent::{Descent, Identity, path_of};
 use crate::device::InodeNo;
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown;
@@ -37,6 +37,7 @@ pub(super) struct Entered {
     pub depth: usize,
     pub inode: InodeNo,
     pub name: Vec<u8>,
+    pub identity: Option<Identity>,
 }
 
 pub(super) struct Walk<'a> {
@@ -170,14 +171,19 @@ impl Walk<'_> {
     /// be listed.
     fn files_of(&mut self, directory: InodeNo) -> Result<Option<Vec<Entry>>> {
         let mut entries = Vec::new();
-        let mut listed = self.putter.tree.list_with_inodes(directory, 0, self.putter.moment, |entry, found| {
-            entries.push((entry.clone(), found.clone()));
+        let (tree, moment) = (self.putter.tree, self.putter.moment);
+        let listed = tree.list_with_what_is_known(directory, 0, moment, |entry, found| {
+            match found {
+                Ok(found) => entries.push((entry.clone(), found)),
+                // What one name leads to may be damaged: the others are there.
+                Err(error) => {
+                    self.numbered += 1;
+                    let path = crate::tree::join(&self.path, &entry.name);
+                    self.putter.tally.count(self.numbered, &path, Err(error));
+                }
+            }
             Ok(true)
         });
-        if listed.is_err() {
-            // What one name leads to may be damaged: the others are there.
-            listed = self.entries_singly(directory, &mut entries);
-        }
         self.numbered += 1;
         if let Err(error) = listed {
             self.putter.tally.count(self.numbered, &self.path, Err(error));
@@ -196,28 +202,6 @@ impl Walk<'_> {
         }
         below.reverse();
         self.tell().map(|()| Some(below))
-    }
-
-    /// The same name by name; what is wrong with single ones is noted.
-    fn entries_singly(&mut self, directory: InodeNo, entries: &mut Vec<(Entry, Inode)>) -> Result<()> {
-        entries.clear();
-        let (tree, moment) = (self.putter.tree, self.putter.moment);
-        let mut names = Vec::new();
-        tree.list(directory, 0, moment, |entry| {
-            names.push(entry.clone());
-            Ok(true)
-        })?;
-        for entry in names {
-            match tree.inode(entry.inode, moment) {
-                Ok(found) => entries.push((entry, found)),
-                Err(error) => {
-                    self.numbered += 1;
-                    let path = crate::tree::join(&self.path, &entry.name);
-                    self.putter.tally.count(self.numbered, &path, Err(error));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Tells how far it is; fails when it is to end.
@@ -284,7 +268,8 @@ impl Walk<'_> {
         self.depth += 1;
         self.way.push(inode);
         *self.visits.entry(inode).or_default() += 1;
-        self.directories.push(Entered { depth: self.depth, inode, name: name.to_vec() });
+        let identity = self.descent.identity();
+        self.directories.push(Entered { depth: self.depth, inode, name: name.to_vec(), identity });
         Ok(true)
     }
 
