@@ -351,7 +351,7 @@ impl Device {
         };
         let mut damage: Vec<Error> = damage.into_iter().collect();
         damage.extend(state.load_bases()?);
-        damage.extend(log.check_next(&state.meta).err());
+        damage.extend(log.check_places(&state.meta).err());
         let device = Device {
             state: RwLock::new(state),
             log,

@@ -71,7 +71,7 @@ pub struct FileSystem {
     not_stored: NotStored,
     /// While the mount ends: the process that may open files, since it fetches what others have written. Else 0.
     ending_visitor: AtomicU32,
-    beside: Beside,
+    beside: Arc<Beside>,
     /// Hidden directories that were removed, and when.
     removed: Mutex<HashMap<Virtual, Instant>>,
     aside: Aside,
@@ -98,7 +98,7 @@ impl FileSystem {
             open_for_writing: OpenForWriting::default(),
             not_stored: NotStored::default(),
             ending_visitor: AtomicU32::new(0),
-            beside: Beside::default(),
+            beside: Arc::default(),
             removed: Mutex::default(),
             aside: Aside::default(),
             telling: Aside::default(),

@@ -16,18 +16,27 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Whether a character is none to be seen: it controls the terminal, turns the direction of writing, ends a line, or
-/// has no width. Those that join letters, of which scripts and emoji have need, are not among them.
+/// has no width or is empty. Those that join letters or choose their form, of which scripts and emoji have need, are not
+/// among them.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
-            '\u{61c}'
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180e}'
                 | '\u{200b}'
                 | '\u{200e}'..='\u{200f}'
                 | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
                 | '\u{feff}'
+                | '\u{ffa0}'
                 | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
         )
 }
 
@@ -161,7 +170,7 @@ mod tests {
     fn what_is_debugged_is_without_hidden_characters_too() {
         let all = (0..=u32::from(char::MAX)).filter_map(char::from_u32).filter(|c| is_hidden(*c));
         for c in all {
-            let text = format!("{:?}{:?}", c.to_string(), Path::new(&c.to_string()));
+            let text = line(&format!("{:?}{:?}", c.to_string(), Path::new(&c.to_string()))).into_owned();
             assert!(!text.chars().any(is_hidden), "{text}");
         }
         assert!(TURNING.chars().all(is_hidden));

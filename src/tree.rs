@@ -60,13 +60,13 @@ pub use xattr::{SetMode, SetXattr, xattr_value};
 use behind::Behind;
 
 use crate::clock::Timestamp;
-use crate::device::{Device, InodeNo, Settings, inode_of_key, number_of};
+use crate::device::{Device, InodeNo, Settings};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::limits::*;
 use crate::logstore::Codec;
 use crate::media::MediaDir;
-use crate::meta::{Table, is_name, prefix_end, record_name};
+use crate::meta::{Table, is_name, record_name};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -149,14 +149,9 @@ impl Tree {
         let look = self.device.look()?;
         let next: InodeNo = look.meta().get(Table::State, NEXT_INODE)?.unwrap_or_default();
         for (base, _) in look.bases() {
-            let prefix = base.to_be_bytes();
-            let last = look.meta().last(Table::Inode, &prefix, &prefix_end(&prefix))?;
-            match last.and_then(|(key, _)| inode_of_key(&key)).map(number_of) {
-                Some(last) if last >= next => {
-                    let problem = format!("the next inode is said to be {next}, and there is one of number {last}");
-                    return Err(Error::corrupt(record_name(Table::State, NEXT_INODE), problem));
-                }
-                _ => {}
+            if let Some(last) = look.last_inode(base)?.filter(|last| *last >= next) {
+                let problem = format!("the next inode is said to be {next}, and there is one of number {last}, or was");
+                return Err(Error::corrupt(record_name(Table::State, NEXT_INODE), problem));
             }
         }
         Ok(())

@@ -513,3 +513,65 @@ fn umount_unmounts_nothing_but_pitfs() {
         assert!(sh("umount \"$1\"", &[path.as_os_str()]).status.success());
     }
 }
+
+/// Reads names of a directory, or writes to a file, with memory of a file system that does not answer: what it has locked
+/// for that stays locked.
+const WAITS: &str = r#"
+import ctypes, mmap, os, sys, time
+memory = mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 65536, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+if os.path.isdir(sys.argv[2]):
+    directory = os.open(sys.argv[2], os.O_RDONLY | os.O_DIRECTORY)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    open(sys.argv[3], 'w').close(); time.sleep(1)
+    ctypes.CDLL(None).syscall(ctypes.c_long(217), directory, ctypes.c_void_p(address), 65536)
+else:
+    file = os.open(sys.argv[2], os.O_WRONLY)
+    open(sys.argv[3], 'w').close(); time.sleep(1)
+    os.write(file, memoryview(memory))
+"#;
+
+/// A program that waits for a file system of its own keeps its files, and neither commands nor the daemon.
+#[test]
+fn what_waits_for_another_file_system_holds_up_no_command() {
+    if !can_mount() {
+        return;
+    }
+    let others = Mounted::new();
+    fs::write(others.live().join("memory"), vec![7; 65536]).unwrap();
+    for (options, held) in [(&["writeback"][..], "file"), (&[], "directory")] {
+        let mounted = Mounted::with_options(options);
+        let live = mounted.live();
+        fs::create_dir(live.join("directory")).unwrap();
+        fs::write(live.join("directory/inside"), "content").unwrap();
+        fs::write(live.join("file"), "old").unwrap();
+        mounted.ok(["snap", "one"]);
+        fs::write(live.join("directory/other"), "content").unwrap();
+        // Nothing of it may be cached.
+        others.remount();
+        let began = mounted.dir.path().join("began");
+        let memory = others.live().join("memory");
+        let arguments: [&Path; 3] = [&memory, &live.join(held), &began];
+        let stopped = others.daemon().unwrap();
+        let Some(holder) = Running::python(WAITS, &arguments) else { return };
+        wait_for("the program", || began.exists());
+        rustix::process::kill_process(stopped, Signal::STOP).unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+        let command = match held {
+            "file" => &["snap", "two"][..],
+            _ => &["restore", "one"],
+        };
+        let (status, text) = ends(&mounted, command);
+        // What is written to a file is fetched in another way, and the kernel hears of names when it can.
+        assert_eq!(status, 0, "{command:?}: {text}");
+        // It is over as soon as that lets go.
+        rustix::process::kill_process(stopped, Signal::CONT).unwrap();
+        drop(holder);
+        mounted.ok(["snap", "three"]);
+        if held == "directory" {
+            wait_for("the kernel to know", || !live.join("directory/other").exists());
+        }
+        assert_eq!(read(&live.join("directory/inside")), "content");
+        mounted.umount();
+        mounted.check();
+    }
+}

@@ -3,17 +3,17 @@
 mod mounted;
 
 use mounted::*;
-use pitfs::device::{Moment, Settings};
+use pitfs::device::Moment;
 use pitfs::error::Error;
-use pitfs::media::{DiskDir, MediaDir};
-use pitfs::meta::{Kv, Overlay, Pair, Table, encode};
+use pitfs::media::DiskDir;
+use pitfs::meta::{Overlay, Pair, Table, encode};
 use pitfs::tree::{Inode, ROOT, Tree};
 use serde_bytes::ByteBuf;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -22,52 +22,6 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 fn impossible() -> Vec<Vec<u8>> {
     let all: [&[u8]; 8] = [b"", b".", b"..", b"../beside", b"/absolute", b"a/b", b"a\0b", &[b'x'; 256]];
     all.map(<[u8]>::to_vec).to_vec()
-}
-
-struct Records {
-    kv: Kv,
-    seed: u64,
-}
-
-impl Records {
-    fn of(store: &Path) -> Records {
-        let kv = Kv::open(DiskDir::open(store).unwrap().open("meta.redb", false).unwrap(), None).unwrap();
-        let read = |bytes: &[u8]| Ok(rmp_serde::from_slice::<Settings>(bytes).unwrap());
-        let settings = kv.tables().unwrap().with(Table::State, b"settings", read).unwrap().unwrap();
-        Records { kv, seed: settings.hash_seed }
-    }
-
-    fn all(&self, table: Table) -> Vec<Pair> {
-        self.kv.tables().unwrap().range(table, &[], &[u8::MAX; 400]).unwrap().map(|pair| pair.unwrap()).collect()
-    }
-
-    /// A record of any inode that is a file.
-    fn file(&self) -> (Vec<u8>, Vec<u8>, Inode) {
-        let mut files = self.all(Table::Inode).into_iter().filter_map(|(key, value)| {
-            let inode: Inode = rmp_serde::from_slice(&value[5..]).ok()?;
-            (inode.mode >> 12 == 8).then_some((key, value, inode))
-        });
-        files.next_back().unwrap()
-    }
-
-    /// The key of an entry of the first base's root, where it is looked for, or a little behind.
-    fn entry_key(&self, name: &[u8], is_misplaced: bool) -> Vec<u8> {
-        let hash = (xxh3_64_with_seed(name, self.seed) >> 1) + u64::from(is_misplaced);
-        [&0u32.to_be_bytes()[..], &ROOT.to_be_bytes(), &hash.to_be_bytes(), name].concat()
-    }
-
-    /// An entry of the root that leads to a file.
-    fn add_entry(&self, name: &[u8], is_misplaced: bool) {
-        let (key, value, _) = self.file();
-        let number = u64::from_be_bytes(key[4..12].try_into().unwrap());
-        self.put(Table::Dirent, &self.entry_key(name, is_misplaced), &value[..5], &(number, 8u8));
-    }
-
-    fn put<T: serde::Serialize>(&self, table: Table, key: &[u8], birth: &[u8], value: &T) {
-        let mut overlay = Overlay::default();
-        overlay.put(table, key, [birth, &encode(value)].concat());
-        self.kv.commit(&overlay).unwrap();
-    }
 }
 
 /// A store with a file in its root and one in a directory, and a snapshot of both.
@@ -330,20 +284,6 @@ fn a_snapshot_base_or_session_with_such_a_name_is_damaged() {
             );
         }
     }
-}
-
-/// A command that ends; its exit status and what it said.
-fn ends(mounted: &Mounted, args: &[&str]) -> (i32, String) {
-    let mut child = mounted.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_secs(120);
-    while child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < until, "{args:?} does not end");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(!text.contains("panicked"), "{args:?}: {text}");
-    (output.status.code().unwrap(), text)
 }
 
 type Make<'a> = &'a dyn Fn(&Path);

@@ -296,6 +296,20 @@ impl Archive {
         Ok(())
     }
 
+    /// What the index has now, and of which increments: to be asked for while neither changes.
+    pub fn indexed(&self) -> Result<(Stored, Vec<Increment>)> {
+        Ok((self.index.tables()?, self.increments()))
+    }
+
+    /// Whether the index had what the increments have; if not, it is empty now, and [`Archive::refresh`] fills it.
+    pub fn check_index(&self, (tables, chain): &(Stored, Vec<Increment>), tell: Tell<'_>) -> Result<bool> {
+        let agrees = self.index.agrees(tables, chain, tell)?;
+        if !agrees {
+            self.index.make_anew()?;
+        }
+        Ok(agrees)
+    }
+
     /// Gives room of the index back that nothing is in any more, after increments were taken up.
     pub fn pack(&self) -> Result<()> {
         self.index.trim()?;

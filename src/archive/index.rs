@@ -15,7 +15,7 @@ use crate::media::{Directory, DiskDir, MediaDir, ScratchMedia};
 use crate::meta::{Kv, Overlay, Pair, Stored, Table, decode, encode, prefix_end};
 use crate::shown::shown_file;
 use parking_lot::RwLock;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -229,6 +229,48 @@ impl Index {
         tell(increment.bytes)
     }
 
+    /// Whether all that it has of a chain, and of nothing behind it, is what the increments have. Those that cannot be read,
+    /// or went meanwhile, are left out.
+    pub(super) fn agrees(&self, tables: &Stored, chain: &[Increment], tell: Tell<'_>) -> Result<bool> {
+        // By the epoch they lead to: entries that the index has to have.
+        let mut expected: HashMap<u32, u64> = HashMap::new();
+        let mut unread = HashSet::new();
+        for increment in chain {
+            let end = increment.header.to.epoch;
+            match self.agrees_with(tables, increment) {
+                Ok(Some(entries)) => *expected.entry(end).or_default() += entries,
+                Ok(None) => return Ok(false),
+                Err(_) => drop(unread.insert(end)),
+            }
+            tell(0)?;
+        }
+        let first = chain.first().map_or(u32::MAX, |increment| increment.header.from.epoch);
+        for pair in tables.range(Table::Preimage, &[], &[u8::MAX; 40])? {
+            let (key, _) = pair?;
+            let end = key.last_chunk().map_or(0, |end| u32::from_be_bytes(*end));
+            match expected.get_mut(&end) {
+                Some(left) if *left > 0 => *left -= 1,
+                // What ends before the chain begins is asked for by nobody.
+                _ if end > first && !unread.contains(&end) => return Ok(false),
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many entries an increment has, if each is in the index as well.
+    fn agrees_with(&self, tables: &Stored, increment: &Increment) -> Result<Option<u64>> {
+        let mut entries = 0;
+        for entry in increment.open(&self.directory)?.entries() {
+            let (key, value) = (self.entry)(&increment.header, &entry?)?;
+            if tables.with(Table::Preimage, &key, |found| Ok(found == value))? != Some(true) {
+                return Ok(None);
+            }
+            entries += 1;
+        }
+        Ok(Some(entries))
+    }
+
     /// Forgets an increment that is about to go, or all where it cannot be read: whether the others are still in it.
     pub(super) fn forget(&self, increment: &Increment) -> Result<bool> {
         match self.or_aside(|| self.forget_entries(increment)) {
@@ -254,7 +296,7 @@ impl Index {
         self.kv.read().commit(&overlay)
     }
 
-    fn make_anew(&self) -> Result<()> {
+    pub(super) fn make_anew(&self) -> Result<()> {
         let mut kv = self.kv.write();
         if !self.is_aside() {
             let anew = remove_index(&self.directory).and_then(|()| create(&self.directory));

@@ -48,8 +48,7 @@ fn json_plain(json: &str) -> String {
     let mut text = String::with_capacity(json.len() + 1);
     for c in json.chars() {
         match is_hidden(c) && c != '\n' {
-            // All of them have four digits.
-            true => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}"))),
             false => text.push(c),
         }
     }

@@ -9,6 +9,7 @@
 //! where a disk is not mounted, an empty directory has the path.
 
 mod place;
+mod verify;
 
 pub(super) use place::{Place, check_nothing_at, leads_nowhere, open_there};
 
@@ -449,37 +450,6 @@ impl Daemon {
             }
             if let Err(error) = open_named(&directory, info.increments[at].file_name()) {
                 info.note_damage(at, &error);
-            }
-        }
-        Ok(info)
-    }
-
-    /// Reads and verifies every increment; what is wrong is in the answer, with the times it costs.
-    pub fn verify_archive(
-        &self,
-        views: &Views,
-        directory: Option<&Path>,
-        progress: OnProgress<'_>,
-    ) -> Result<ArchiveInfo> {
-        let (mut info, directory) = self.archive_info(views, directory)?;
-        let mut done = 0;
-        let read = info.increments.iter().filter(|increment| increment.merged_into.is_none());
-        let total_bytes = read.map(|increment| increment.bytes).sum();
-        for at in 0..info.increments.len() {
-            if info.increments[at].merged_into.is_some() {
-                continue;
-            }
-            let verified = open_named(&directory, info.increments[at].file_name()).and_then(|reader| {
-                reader.verify(&mut |bytes| progress(&Progress { files: at as u64, bytes: done + bytes, total_bytes }))
-            });
-            done += info.increments[at].bytes;
-            match verified {
-                Ok(()) => {
-                    info.whole += 1;
-                    info.whole_bytes += info.increments[at].bytes;
-                }
-                Err(error) if error.errno() == Errno::INTR => return Err(error),
-                Err(error) => info.note_damage(at, &error),
             }
         }
         Ok(info)

@@ -345,6 +345,11 @@ impl State {
                     format!("the epoch is said to be {epoch}, and the base {id} has a snapshot of epoch {last}");
                 return Err(Error::corrupt(record_name(Table::State, HISTORY), problem));
             }
+            let end = self.last_end(*id)?;
+            if end > epoch {
+                let problem = format!("the epoch is said to be {epoch}, and something of the base {id} ended in {end}");
+                return Err(Error::corrupt(record_name(Table::State, HISTORY), problem));
+            }
         }
         Ok(())
     }

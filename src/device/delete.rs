@@ -31,6 +31,8 @@ pub(super) const INODE_WALK: u8 = 3;
 pub(super) const SWEEP: u8 = 4;
 pub(super) const SEPARATE: u8 = 5;
 const BASE: u8 = 6;
+/// Directories that settling has looked through in the walk under way.
+pub(super) const WALKED: u8 = 7;
 
 pub(super) fn work_key(base: BaseId, kind: u8, number: u64) -> [u8; 13] {
     let mut key = [0; 13];
@@ -58,7 +60,7 @@ pub fn check_work(key: &[u8], value: &[u8]) -> Result<()> {
     let number = work_number(key)?;
     let table = Table::Orphan;
     match key[4] {
-        INODE | BASE => Ok(()),
+        INODE | BASE | WALKED => Ok(()),
         SNAPSHOT | SWEEP => decode::<serde_bytes::ByteBuf>(table, key, value).map(drop),
         SETTLE => Settle::of(key, value).map(drop),
         INODE_WALK => decode::<InodeWalk>(table, key, value).map(drop),
@@ -91,9 +93,9 @@ impl State {
             for pair in self.meta.range(Table::Orphan, &from, &to)? {
                 let (key, _) = pair?;
                 let epoch = work_number(&key)? as Epoch;
-                let Some(snapshot) = self.stored_snapshot(*id, epoch)? else { continue };
-                if !snapshot.record.deleting || needed.contains_key(&snapshot.point()) {
-                    let problem = format!("the snapshot {:?} is not to be deleted", snapshot.record.name);
+                let Some(record) = self.snapshot_record(*id, epoch)? else { continue };
+                if !record.deleting || record.held || needed.contains_key(&Point { base: *id, epoch }) {
+                    let problem = format!("the snapshot {:?} is not to be deleted", record.name);
                     return Err(Error::corrupt(record_name(Table::Orphan, &key), problem));
                 }
             }

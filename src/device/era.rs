@@ -10,7 +10,7 @@
 //! all that its source has.
 
 use super::base::{Era, Point, base_of_key, in_base, inode_of_key, inode_prefix, key_in};
-use super::delete::{INODE, INODE_WALK, SETTLE, SWEEP, work_key, work_number, work_range};
+use super::delete::{INODE, INODE_WALK, SETTLE, SWEEP, WALKED, work_key, work_number, work_range};
 use super::history::{birth_of, increment_key, split_increment, split_record, tombstone_key, with_birth};
 use super::{BaseId, Device, Epoch, InodeNo, Moment, Pointer, State, Txn};
 use crate::error::{Error, Result};
@@ -276,6 +276,9 @@ impl Txn<'_> {
             self.state.meta.put(Table::Orphan, &key, &settle);
             return Ok(step);
         }
+        if settle.cursor.is_empty() && self.forget_walked(base)? {
+            return Ok(step);
+        }
         let era = self.base(base)?.record.eras.iter().find(|era| era.since == since).copied();
         let more = match (settle.walks.get(settle.over).copied(), era) {
             (Some(Walk::All), Some(era)) => self.walk_source(base, era.source, &mut settle, &mut step)?,
@@ -297,7 +300,8 @@ impl Txn<'_> {
             settle.over += 1;
             settle.cursor = ByteBuf::new();
         }
-        if settle.over < settle.walks.len() || more || self.has_work(base, INODE_WALK)? {
+        let has_left = self.has_work(base, INODE_WALK)? || self.has_work(base, WALKED)?;
+        if settle.over < settle.walks.len() || more || has_left {
             self.state.meta.put(Table::Orphan, &key, &settle);
             return Ok(step);
         }
@@ -382,6 +386,15 @@ impl Txn<'_> {
         Ok(next.is_some())
     }
 
+    /// Forgets a piece of which directories were looked through, before the next walk begins; whether there was any.
+    fn forget_walked(&mut self, base: BaseId) -> Result<bool> {
+        let (from, to) = work_range(base, WALKED);
+        let walked: Result<Vec<_>> = self.meta().range(Table::Orphan, &from, &to)?.take(STEP).collect();
+        let walked = walked?;
+        walked.iter().for_each(|(key, _)| self.state.meta.remove(Table::Orphan, key));
+        Ok(!walked.is_empty())
+    }
+
     fn add_inode_walk(&mut self, base: BaseId, inode: InodeNo, (from, after, to): (BaseId, Epoch, Epoch)) {
         let key = work_key(base, INODE_WALK, super::number_of(inode));
         let walk = InodeWalk { base: from, after, to, cursor: ByteBuf::new() };
@@ -439,13 +452,20 @@ impl Txn<'_> {
                 Ok(ControlFlow::Continue(()))
             })?;
             *budget = budget.saturating_sub(looked);
+            if kind == Table::Dirent && !keys.is_empty() {
+                // Damaged ones can lie in each other, and would be looked through for ever.
+                self.state.meta.put(Table::Orphan, &work_key(base, WALKED, number), &());
+            }
             for (key, value) in keys {
                 self.settle_one(kind, &key_in(base, &key), settle, step)?;
                 if kind == Table::Dirent {
                     // What is new in a directory may be new as a whole.
                     let (child, _): (u64, u8) = decode(kind, &key, &value)?;
                     let child = in_base(walk.base, child);
-                    if self.is_born_after(child, walk.after, walk.to)? {
+                    let walked = work_key(base, WALKED, super::number_of(child));
+                    if !self.meta().contains(Table::Orphan, &walked)?
+                        && self.is_born_after(child, walk.after, walk.to)?
+                    {
                         self.add_inode_walk(base, child, (walk.base, walk.after, walk.to));
                     }
                 }

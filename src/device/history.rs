@@ -8,14 +8,14 @@
 //! In an era (`base.rs`), a value counts only if it was born since the era began; where there is none, the
 //! era's source is read by the same rule. A record without a value is a tombstone: nothing is there.
 
-use super::base::{base_of_key, inode_of_key, key_in};
+use super::base::{base_of_key, inode_of_key, key_in, number_of};
 use super::tracks::track_key;
 use super::{BaseId, Device, Epoch, Note, Pointer, State, TrackKey, Txn};
 use crate::archive::Archive;
 use crate::error::{Errno, Error, Result};
 use crate::limits::EPOCHS_MAX;
 use crate::logstore::{Holder, Location, LogStore};
-use crate::meta::{Pair, Table, decode, encode, hex, record_name};
+use crate::meta::{Pair, Table, decode, encode, hex, prefix_end, record_name};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
@@ -133,6 +133,36 @@ impl Found {
 }
 
 impl State {
+    /// The birth and the value of a stored record, which was not born after now.
+    pub(super) fn split_record<'a>(&self, table: Table, key: &[u8], bytes: &'a [u8]) -> Result<(Epoch, &'a [u8])> {
+        match split_record(table, key, bytes)? {
+            (birth, _) if birth > self.epoch => {
+                let problem = format!("it is born in epoch {birth}, and the store has come to {}", self.epoch);
+                Err(Error::corrupt(record_name(table, key), problem))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// The largest number of an inode that a base has or had, as far as the store knows.
+    pub fn last_inode(&self, base: BaseId) -> Result<Option<u64>> {
+        let last = |table: Table, prefix: &[u8]| {
+            Ok::<_, Error>(self.meta.last(table, prefix, &prefix_end(prefix))?.map(|(key, _)| key))
+        };
+        let live = last(Table::Inode, &base.to_be_bytes())?;
+        let old = last(Table::Preimage, &[&base.to_be_bytes()[..], &[Table::Inode as u8]].concat())?;
+        let old = old.and_then(|key| Some(split_preimage(&key).ok()?.1));
+        Ok(live.into_iter().chain(old).filter_map(|key| inode_of_key(&key)).map(number_of).max())
+    }
+
+    /// The last epoch in which something of a base ended.
+    pub(super) fn last_end(&self, base: BaseId) -> Result<Epoch> {
+        let prefix = base.to_be_bytes();
+        let last = self.meta.last(Table::Increment, &prefix, &prefix_end(&prefix))?;
+        // One that makes no sense shows nothing, and is named by `check`.
+        Ok(last.and_then(|(key, _)| split_increment(&key).ok()).map_or(0, |(_, _, end)| end))
+    }
+
     /// A record's value at a moment, without its birth.
     pub fn value(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Vec<u8>>> {
         self.with(table, key, moment, |value| Ok(value.to_vec()))
@@ -157,13 +187,13 @@ impl State {
     ) -> Result<Option<R>> {
         if moment == Moment::Live && self.base(base_of_key(key))?.record.eras.is_empty() {
             let found = self.meta.with(table, key, |bytes| {
-                let (_, value) = split_record(table, key, bytes)?;
+                let (_, value) = self.split_record(table, key, bytes)?;
                 if value.is_empty() { Ok(None) } else { read(value).map(Some) }
             });
             return found.map(Option::flatten);
         }
         match self.find(table, key, moment)? {
-            Some(found) => read(split_record(table, key, &found.bytes)?.1).map(Some),
+            Some(found) => read(self.split_record(table, key, &found.bytes)?.1).map(Some),
             None => Ok(None),
         }
     }
@@ -179,7 +209,7 @@ impl State {
                 Moment::At(epoch) => base.era_at(epoch),
             };
             if let Some(found) = self.candidate(table, &key, moment)? {
-                let (birth, value) = split_record(table, &key, &found.bytes)?;
+                let (birth, value) = self.split_record(table, &key, &found.bytes)?;
                 if moment.includes(birth) && era.is_none_or(|era| birth > era.since) {
                     return Ok((!value.is_empty()).then_some(found));
                 }
@@ -294,7 +324,7 @@ impl State {
         let (newest, before_newest, ended) = (base.newest, base.before_newest, base.ended);
         // Of an unprotected record nothing is needed but a track's pointer.
         let old = self.meta.with(table, key, |bytes| {
-            let (birth, value) = split_record(table, key, bytes)?;
+            let (birth, value) = self.split_record(table, key, bytes)?;
             let is_needed = birth <= newest || table == Table::Track || birth < ended || value.is_empty();
             Ok((birth, is_needed.then(|| bytes.to_vec())))
         })?;

@@ -7,7 +7,7 @@
 //! ```
 
 use super::base::{base_of_key, key_in};
-use super::history::{preimage_key, split_preimage, split_record};
+use super::history::{preimage_key, split_preimage};
 use super::{BaseId, Epoch, Moment, State};
 use crate::error::Result;
 use crate::meta::{Pair, Table};
@@ -53,7 +53,7 @@ impl State {
         if let [only] = layers.as_slice() {
             for pair in self.records_of(table, from, to, *only)? {
                 let (key, bytes) = pair?;
-                let (birth, value) = split_record(table, &key, &bytes)?;
+                let (birth, value) = self.split_record(table, &key, &bytes)?;
                 if !value.is_empty() && each(&key, birth, value)?.is_break() {
                     break;
                 }
@@ -68,7 +68,7 @@ impl State {
         }
         while let Some((key, bytes)) = next_of(&mut streams)? {
             let key = key_in(base, &key);
-            let (birth, value) = split_record(table, &key, &bytes)?;
+            let (birth, value) = self.split_record(table, &key, &bytes)?;
             if !value.is_empty() && each(&key, birth, value)?.is_break() {
                 break;
             }
@@ -94,7 +94,7 @@ impl State {
     /// The records of one layer that count, tombstones among them.
     fn records_of<'a>(&'a self, table: Table, from: &[u8], to: &[u8], layer: Layer) -> Result<Records<'a>> {
         let base = self.meta.range(table, from, to)?;
-        let counts = move |bytes: &[u8]| match split_record(table, &[], bytes) {
+        let counts = move |bytes: &[u8]| match self.split_record(table, &[], bytes) {
             Ok((birth, _)) => birth > layer.since && layer.moment.includes(birth),
             // Whoever takes it apart says so.
             Err(_) => true,

@@ -112,30 +112,39 @@ impl Device {
     /// Does a piece of separating. `lock` keeps a file from being changed.
     pub fn separate_step<L>(&self, lock: impl Fn(InodeNo) -> L) -> Result<Separated> {
         let _one_at_a_time = self.separating.lock();
-        let found = {
-            let look = self.look()?;
-            let mut found = None;
-            for (base, record) in look.bases() {
-                let Some(separate) = look.separating(base)? else { continue };
-                if record.eras.is_empty() {
-                    found = Some((base, separate));
-                    break;
-                }
+        for (base, separate) in self.to_separate()? {
+            let piece = self.shared_tracks(base, &separate)?;
+            let has_room = piece.shared_bytes == 0 || self.has_room_for_copy(&*self.look()?, piece.shared_bytes)?;
+            if has_room == separate.is_stopped {
+                let changed = Separate { is_stopped: !has_room, has_stopped: true, ..separate };
+                self.note_separating(base, &changed, false)?;
+                return Ok(if has_room { Separated::Resumed(base) } else { Separated::Stopped(base, changed) });
             }
-            found
-        };
-        let Some((base, separate)) = found else { return Ok(Separated::Nothing) };
-        let piece = self.shared_tracks(base, &separate)?;
-        let has_room = piece.shared_bytes == 0 || self.has_room_for_copy(&*self.look()?, piece.shared_bytes)?;
-        if has_room == separate.is_stopped {
-            let changed = Separate { is_stopped: !has_room, has_stopped: true, ..separate };
-            self.note_separating(base, &changed, false)?;
-            return Ok(if has_room { Separated::Resumed(base) } else { Separated::Stopped(base, changed) });
+            // What needs less room, or none, does not wait for what is stopped.
+            if has_room {
+                return self.separate_piece(base, separate, piece, lock);
+            }
         }
-        if !has_room {
-            return Ok(Separated::Nothing);
+        Ok(Separated::Nothing)
+    }
+
+    /// Bases with tracks that are to get places of their own, and how far that has come.
+    fn to_separate(&self) -> Result<Vec<(BaseId, Separate)>> {
+        let look = self.look()?;
+        let mut found = Vec::new();
+        for (base, _) in look.bases().filter(|(_, record)| record.eras.is_empty()) {
+            found.extend(look.separating(base)?.map(|separate| (base, separate)));
         }
-        let mut separate = separate;
+        Ok(found)
+    }
+
+    fn separate_piece<L>(
+        &self,
+        base: BaseId,
+        mut separate: Separate,
+        piece: Piece,
+        lock: impl Fn(InodeNo) -> L,
+    ) -> Result<Separated> {
         let damaged_before = separate.damaged;
         for (inode, track) in piece.shared {
             let _file = lock(inode);

@@ -277,11 +277,16 @@ impl State {
         Ok(all)
     }
 
-    pub fn snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
+    /// What is stored of a snapshot, also of one that is being deleted.
+    pub(super) fn snapshot_record(&self, base: BaseId, epoch: Epoch) -> Result<Option<SnapshotRecord>> {
         let key = snapshot_key(base, epoch);
         let found = self.meta.with(Table::Snapshot, &key, |value| split_snapshot(&key, value))?;
-        match found {
-            Some(snapshot) if !snapshot.record.deleting => Ok(Some(snapshot)),
+        Ok(found.map(|snapshot| snapshot.record))
+    }
+
+    pub fn snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
+        match self.snapshot_record(base, epoch)? {
+            Some(record) if !record.deleting => Ok(Some(Snapshot { base, epoch, record, is_archived: false })),
             _ if self.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_snapshot(base, epoch),
             _ => Ok(None),
         }

@@ -7,7 +7,7 @@
 //! increments that were saved in between name it.
 
 use super::base::{Era, Point, base_of_key, last_save_key, offline_key};
-use super::delete::SEPARATE;
+use super::delete::{SEPARATE, WALKED};
 use super::room::reserve_key;
 use super::separate::LEFT;
 use super::{
@@ -296,7 +296,13 @@ fn shorten_the_rest(records: &mut Records) -> Result<()> {
             records.meta.put(Table::State, &key, &Counts3 { refers, newest_alone });
         }
     }
-    for (key, value) in records.all(Table::Orphan)?.into_iter().filter(|(key, _)| key.get(4) == Some(&SEPARATE)) {
+    for (key, value) in records.all(Table::Orphan)? {
+        if key.get(4) == Some(&WALKED) {
+            records.meta.remove(Table::Orphan, &key);
+        }
+        if key.get(4) != Some(&SEPARATE) {
+            continue;
+        }
         if key.get(5..) == Some(&LEFT.to_be_bytes()[..]) {
             records.meta.remove(Table::Orphan, &key);
             continue;

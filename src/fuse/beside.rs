@@ -13,28 +13,49 @@ use super::number::live_number;
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment, base_of};
 use crate::error::Errno;
+use parking_lot::Mutex;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 const PREFIX: &str = ".pitfs-beside-";
 /// Programs that write at the same time can make the kernel pass over an answer.
 const TRIES: usize = 20;
 
-/// Who asks from beside now: the process number of the visitor, 0 for nobody. It has other errands as well, in which
-/// what the kernel sends in its name is what programs did.
+/// Who asks from beside now: the process number of the visitor, 0 for nobody, and those of visitors that are stuck in asking. It
+/// has other errands as well, in which what the kernel sends in its name is what programs did.
 #[derive(Default)]
-pub(super) struct Beside(Arc<AtomicU32>);
+pub(super) struct Beside {
+    now: AtomicU32,
+    stuck: Mutex<Vec<u32>>,
+    has_stuck: AtomicBool,
+}
 
 impl Beside {
-    pub(super) fn visitor(&self) -> Arc<AtomicU32> {
-        self.0.clone()
+    pub(super) fn begin(&self, process: u32) {
+        self.now.store(process, Ordering::Release);
+    }
+
+    /// A process has done what it was asked, or is stuck in it.
+    pub(super) fn end(&self, process: u32, is_stuck: bool) {
+        if is_stuck {
+            self.stuck.lock().push(process);
+            self.has_stuck.store(true, Ordering::Release);
+        }
+        self.now.store(0, Ordering::Release);
+    }
+
+    /// A process is gone that was stuck.
+    pub(super) fn forget(&self, process: u32) {
+        let mut stuck = self.stuck.lock();
+        stuck.retain(|one| *one != process);
+        self.has_stuck.store(!stuck.is_empty(), Ordering::Release);
     }
 
     pub(super) fn is_asking(&self, process: u32) -> bool {
-        process != 0 && self.0.load(Ordering::Acquire) == process
+        let is_stuck = || self.has_stuck.load(Ordering::Acquire) && self.stuck.lock().contains(&process);
+        process != 0 && (self.now.load(Ordering::Acquire) == process || is_stuck())
     }
 }
 
@@ -143,7 +164,13 @@ mod tests {
         }
         let beside = Beside::default();
         assert!(!beside.is_asking(0) && !beside.is_asking(7));
-        beside.visitor().store(7, Ordering::Release);
+        beside.begin(7);
         assert!(beside.is_asking(7) && !beside.is_asking(0));
+        beside.end(7, true);
+        beside.begin(8);
+        beside.end(8, false);
+        assert!(beside.is_asking(7) && !beside.is_asking(8));
+        beside.forget(7);
+        assert!(!beside.is_asking(7));
     }
 }

@@ -18,6 +18,9 @@
 //!   not answered ends when it is gone; what nobody has read the notifier refuses, until its own notification is
 //!   through. Then it ends, and the connection with it.
 //!
+//! - Programs can hold what a companion waits for, and wait for something else themselves: for a file system of their own, say. After
+//!   [`PATIENCE`] another companion goes on in its place, and whoever asked is told that this one message is late.
+//!
 //! Messages: the length (32 bits, in the machine's order) and that many bytes. Answers: [`ANSWER`] bytes for each message.
 
 mod notifier;
@@ -25,8 +28,9 @@ mod visitor;
 
 pub(super) use visitor::Visit;
 
+use super::beside::Beside;
 use crate::error::{Errno, Error, Result};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::fd::BorrowedFd;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fs::File;
@@ -36,7 +40,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// The hidden command that makes a process a companion; what it is follows.
 pub const COMMAND: &str = "companion";
@@ -46,6 +50,11 @@ const ANSWER: usize = 12;
 /// Messages that are under way at a time: their answers fit into the socket's buffer.
 const WINDOW: usize = 256;
 const MESSAGE_BYTES_MAX: usize = 1 << 16;
+/// How long a companion is waited for that answers nothing, and how long while others are stuck.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE_WITH_STUCK: Duration = Duration::from_secs(1);
+/// With so many stuck no other is started.
+const STUCK_MAX: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -74,23 +83,39 @@ pub(super) type Outcome = (Result<(), Errno>, u64);
 struct Running {
     child: Child,
     socket: UnixStream,
+    /// Bytes of answers that nobody waits for any more.
+    awaited: usize,
+}
+
+/// Why a companion did not answer all.
+enum End {
+    Gone(io::Error),
+    /// It waits in the kernel, for what somebody holds who waits for something else.
+    Stuck,
+}
+
+#[derive(Default)]
+struct Processes {
+    running: Option<Running>,
+    /// They go on by themselves when they can, and end then.
+    stuck: Vec<Running>,
 }
 
 /// The daemon's end.
 pub(super) struct Companion {
     role: Role,
     device: Arc<File>,
-    /// Its process number while it asks from beside, else 0.
-    beside: Arc<AtomicU32>,
-    running: Mutex<Option<Running>>,
+    beside: Arc<Beside>,
+    processes: Mutex<Processes>,
 }
 
 impl Companion {
-    pub(super) fn new(role: Role, device: Arc<File>, beside: Arc<AtomicU32>) -> Companion {
-        Companion { role, device, beside, running: Mutex::default() }
+    pub(super) fn new(role: Role, device: Arc<File>, beside: Arc<Beside>) -> Companion {
+        Companion { role, device, beside, processes: Mutex::default() }
     }
 
-    /// Has messages dealt with in their order. An error if there is no companion to be had.
+    /// Has messages dealt with in their order. An error if there is no companion to be had; ETIMEDOUT for a message that
+    /// somebody holds up, which is dealt with when he lets go.
     pub(super) fn ask(&self, messages: &[Vec<u8>]) -> io::Result<Vec<Outcome>> {
         self.exchange(messages, false)
     }
@@ -101,34 +126,68 @@ impl Companion {
     }
 
     fn exchange(&self, messages: &[Vec<u8>], is_beside: bool) -> io::Result<Vec<Outcome>> {
-        let exchange = |running: &mut Running| {
-            self.beside.store(if is_beside { running.child.id() } else { 0 }, Ordering::Release);
-            let outcomes = running.exchange(messages);
-            self.beside.store(0, Ordering::Release);
-            outcomes
-        };
-        let mut running = self.running.lock();
-        if let Some(known) = running.as_mut() {
-            match exchange(known) {
-                Ok(outcomes) => return Ok(outcomes),
-                Err(error) => {
-                    log::warn!("the {} of this daemon is gone ({error}); another one is started", self.role.name())
+        let mut processes = self.processes.lock();
+        self.reap(&mut processes)?;
+        let mut outcomes = Vec::with_capacity(messages.len());
+        let mut was_gone = false;
+        while outcomes.len() < messages.len() {
+            let patience = match processes.stuck.len() {
+                0 => PATIENCE,
+                STUCK_MAX.. => {
+                    outcomes.resize(messages.len(), (Err(Errno::TIMEDOUT), 0));
+                    break;
                 }
-            }
-            if let Some(mut gone) = running.take() {
-                gone.child.wait()?;
+                _ => PATIENCE_WITH_STUCK,
+            };
+            let mut running = processes.running.take().map_or_else(|| self.start(), Ok)?;
+            let process = running.child.id();
+            self.beside.begin(if is_beside { process } else { 0 });
+            let ended = running.exchange(&messages[outcomes.len()..], patience, &mut outcomes);
+            self.beside.end(process, is_beside && matches!(ended, Err(End::Stuck)));
+            match ended {
+                Ok(()) => processes.running = Some(running),
+                Err(End::Stuck) => {
+                    log::warn!(
+                        "the {} of this daemon waits for what a program holds; another one is started",
+                        self.role.name()
+                    );
+                    outcomes.push((Err(Errno::TIMEDOUT), 0));
+                    processes.stuck.push(running);
+                }
+                // What was done in part is done again: each message can be.
+                Err(End::Gone(error)) if !was_gone => {
+                    log::warn!("the {} of this daemon is gone ({error}); another one is started", self.role.name());
+                    was_gone = true;
+                    running.child.wait()?;
+                }
+                Err(End::Gone(error)) => return Err(error),
             }
         }
-        // What was done in part is done again: each message can be.
-        exchange(running.insert(self.start()?))
+        Ok(outcomes)
+    }
+
+    /// Lets those go that were stuck and are not any more.
+    fn reap(&self, processes: &mut Processes) -> io::Result<()> {
+        for mut stuck in std::mem::take(&mut processes.stuck) {
+            if stuck.is_waited_for()? {
+                processes.stuck.push(stuck);
+                continue;
+            }
+            let Running { mut child, socket, .. } = stuck;
+            let process = child.id();
+            drop(socket);
+            child.wait()?;
+            self.beside.forget(process);
+        }
+        Ok(())
     }
 
     /// Has it running before it is needed: whoever asks meanwhile waits for the start of this one.
     pub(super) fn prepare(&self) {
-        let mut running = self.running.lock();
-        if running.is_none() {
+        let mut processes = self.processes.lock();
+        if processes.running.is_none() {
             match self.start() {
-                Ok(started) => *running = Some(started),
+                Ok(started) => processes.running = Some(started),
                 // Whoever needs it tries again, and says what follows.
                 Err(error) => log::debug!("no {} yet: {error}", self.role.name()),
             }
@@ -137,7 +196,7 @@ impl Companion {
 
     /// The process that is a companion now.
     pub(super) fn process(&self) -> Option<u32> {
-        self.running.lock().as_ref().map(|running| running.child.id())
+        self.processes.lock().running.as_ref().map(|running| running.child.id())
     }
 
     fn start(&self) -> io::Result<Running> {
@@ -153,7 +212,7 @@ impl Companion {
         let mut command = Command::new(program());
         command.arg(COMMAND).arg(self.role.name()).current_dir("/");
         command.stdin(OwnedFd::from(theirs)).stdout(device).stderr(Stdio::null());
-        Ok(Running { child: command.spawn()?, socket: ours })
+        Ok(Running { child: command.spawn()?, socket: ours, awaited: 0 })
     }
 }
 
@@ -166,20 +225,49 @@ pub fn program() -> PathBuf {
 }
 
 impl Running {
-    fn exchange(&mut self, messages: &[Vec<u8>]) -> io::Result<Vec<Outcome>> {
-        let mut outcomes = Vec::with_capacity(messages.len());
+    /// Appends the outcomes of messages, as far as they are answered.
+    fn exchange(&mut self, messages: &[Vec<u8>], patience: Duration, outcomes: &mut Vec<Outcome>) -> Result<(), End> {
+        self.socket.set_read_timeout(Some(patience)).map_err(End::Gone)?;
         for messages in messages.chunks(WINDOW) {
             let mut bytes = Vec::new();
             for message in messages {
                 bytes.extend((message.len() as u32).to_ne_bytes());
                 bytes.extend(message);
             }
-            self.socket.write_all(&bytes)?;
+            self.socket.write_all(&bytes).map_err(End::Gone)?;
             let mut answers = vec![0; messages.len() * ANSWER];
-            self.socket.read_exact(&mut answers)?;
-            outcomes.extend(answers.as_chunks::<ANSWER>().0.iter().map(decode));
+            let mut filled = 0;
+            let ended = self.fill(&mut answers, &mut filled);
+            outcomes.extend(answers[..filled].as_chunks::<ANSWER>().0.iter().map(decode));
+            self.awaited = answers.len() - filled;
+            ended?;
         }
-        Ok(outcomes)
+        Ok(())
+    }
+
+    fn fill(&mut self, answers: &mut [u8], filled: &mut usize) -> Result<(), End> {
+        while *filled < answers.len() {
+            match self.socket.read(&mut answers[*filled..]) {
+                Ok(0) => return Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => *filled += count,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Err(End::Stuck),
+                    _ => return Err(End::Gone(error)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether one that was stuck still is.
+    fn is_waited_for(&mut self) -> io::Result<bool> {
+        self.socket.set_nonblocking(true)?;
+        let mut answers = vec![0; self.awaited];
+        let mut filled = 0;
+        let ended = self.fill(&mut answers, &mut filled);
+        self.awaited -= filled;
+        Ok(matches!(ended, Err(End::Stuck)))
     }
 }
 
@@ -206,37 +294,80 @@ pub fn run(role: Role) -> Result<bool> {
         signal_hook::flag::register(signal, Arc::default()).map_err(failed)?;
     }
     let socket = rustix::stdio::stdin();
-    match role {
+    let served = match role {
         Role::Notifier => {
             let device = rustix::stdio::stdout();
             notifier::watch(socket, device).map_err(failed)?;
             serve(socket, |message| notifier::tell(device, message))
         }
         Role::Visitor => serve(socket, visitor::visit),
-    }
-    Ok(true)
+    };
+    served.map(|()| true).map_err(failed)
 }
 
-fn serve(socket: BorrowedFd<'_>, mut deal_with: impl FnMut(&[u8]) -> Outcome) {
+/// Answers that the daemon has not yet. They do not wait for long for those behind them: by what is answered the daemon knows
+/// what a companion is stuck in.
+#[derive(Default)]
+struct Answers {
+    pending: Mutex<Vec<u8>>,
+    came: Condvar,
+}
+
+impl Answers {
+    fn add(&self, outcome: Outcome) {
+        let mut pending = self.pending.lock();
+        if pending.is_empty() {
+            self.came.notify_one();
+        }
+        pending.extend(encode(outcome));
+    }
+
+    /// False if the daemon is gone.
+    fn send(&self, to: BorrowedFd<'_>) -> bool {
+        let mut pending = self.pending.lock();
+        write_all(to, &std::mem::take(&mut *pending))
+    }
+
+    /// Sends what is left behind while the next message is dealt with.
+    fn send_late(&self, to: BorrowedFd<'_>) {
+        const PAUSE: Duration = Duration::from_millis(50);
+        loop {
+            {
+                let mut pending = self.pending.lock();
+                while pending.is_empty() {
+                    self.came.wait(&mut pending);
+                }
+            }
+            std::thread::sleep(PAUSE);
+            if !self.send(to) {
+                return;
+            }
+        }
+    }
+}
+
+fn serve(socket: BorrowedFd<'static>, mut deal_with: impl FnMut(&[u8]) -> Outcome) -> io::Result<()> {
+    let answers = Arc::new(Answers::default());
+    let late = answers.clone();
+    std::thread::Builder::new().name("answers".into()).spawn(move || late.send_late(socket))?;
     let mut received = Vec::new();
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     loop {
         let count = match rustix::io::read(socket, &mut *buffer) {
             Err(Errno::INTR) => continue,
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => return Ok(()),
             Ok(count) => count,
         };
         received.extend_from_slice(&buffer[..count]);
-        let mut answers = Vec::new();
         let mut rest = received.as_slice();
         while let Some((message, after)) = first(rest) {
-            answers.extend(encode(deal_with(message)));
+            answers.add(deal_with(message));
             rest = after;
         }
         let left = rest.len();
         received.drain(..received.len() - left);
-        if !write_all(socket, &answers) {
-            return;
+        if !answers.send(socket) {
+            return Ok(());
         }
     }
 }

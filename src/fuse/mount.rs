@@ -343,8 +343,10 @@ impl FileSystem {
         self.attributes_of_virtual(&Virtual::Base(base))
     }
 
-    /// With the writeback cache: brings in what writers have written and the kernel still keeps.
+    /// With the writeback cache: brings in what writers have written and the kernel still keeps. What cannot be fetched of one
+    /// file keeps no other from it.
     fn fetch_dirty_pages(&self, notify: &Notify) -> Result<()> {
+        let mut fetched = Ok(());
         for inode in self.open_for_writing.all() {
             let shown = match self.path_of_live(crate::device::base_of(inode)) {
                 Ok(path) => path,
@@ -353,10 +355,11 @@ impl FileSystem {
                 Err(error) => return Err(error),
             };
             for path in self.views.tree().paths(inode, crate::device::Moment::Live)?.into_iter().take(1) {
-                notify.fetch_written(inode, &shown.join(std::ffi::OsStr::from_bytes(&path)))?;
+                let path = shown.join(std::ffi::OsStr::from_bytes(&path));
+                fetched = fetched.and(notify.fetch_written(inode, &path));
             }
         }
-        Ok(())
+        fetched
     }
 }
 

@@ -59,12 +59,20 @@ fn inval_entry(directory: u64, name: &[u8], how: How) -> Vec<u8> {
     message(INVAL_ENTRY, &[&directory.to_ne_bytes(), &len, &(how as u32).to_ne_bytes(), name, &[0]])
 }
 
+/// What programs have written to a file cannot be had.
+fn is_held(what: &str) -> Error {
+    let text = format!(
+        "what was written to {what} cannot be fetched: a program that uses it waits for something else, such as a file system          that does not answer; end that program (`fuser -v` shows it), and try again"
+    );
+    Error::Refused(Errno::BUSY, text)
+}
+
 impl Notify {
     pub(super) fn new(mount_point: PathBuf, device: File, fs: Arc<FileSystem>) -> Notify {
         let device = Arc::new(device);
         let notifier = || Arc::new(Companion::new(Role::Notifier, device.clone(), Arc::default()));
         let (names, pages) = (notifier(), notifier());
-        let visitor = Arc::new(Companion::new(Role::Visitor, device.clone(), fs.beside.visitor()));
+        let visitor = Arc::new(Companion::new(Role::Visitor, device.clone(), fs.beside.clone()));
         Notify { names, pages, visitor, mount_point, device, fs }
     }
 
@@ -85,8 +93,10 @@ impl Notify {
     /// point.
     pub(super) fn fetch_written(&self, inode: InodeNo, path: &Path) -> Result<()> {
         let path = self.mount_point.join(path);
-        let failed =
-            |errno: Errno| Error::media(format!("fetching what was written to {}", shown_file(&path)), errno.into());
+        let failed = |errno: Errno| match errno {
+            Errno::TIMEDOUT => is_held(&shown_file(&path).to_string()),
+            errno => Error::media(format!("fetching what was written to {}", shown_file(&path)), errno.into()),
+        };
         let visited = self
             .visitor
             .ask(&[Visit::Sync.message(&path)])
@@ -129,9 +139,17 @@ impl Notify {
         })
     }
 
-    fn tell(&self, by: &Companion, messages: &[Vec<u8>]) {
+    /// Whether something waits for a program that holds it.
+    fn tell(&self, by: &Companion, messages: &[Vec<u8>]) -> bool {
+        let mut is_held = false;
         for (result, _) in self.send(by, messages) {
             match result {
+                Err(Errno::TIMEDOUT) => {
+                    is_held = true;
+                    log::warn!(
+                        "the kernel's cache is not up to date: a program holds a directory or file, and waits itself"
+                    );
+                }
                 // The kernel does not keep it, or nothing any more: the mount has ended.
                 Ok(()) | Err(Errno::NOENT | Errno::NODEV | Errno::NOTCONN | Errno::CONNABORTED) => {}
                 Err(errno) => {
@@ -140,6 +158,7 @@ impl Notify {
                 }
             }
         }
+        is_held
     }
 
     /// Attributes of an inode are asked for again. The one message that a thread that serves requests may send, while a
@@ -235,7 +254,9 @@ impl Notify {
     fn fetch_files(&self, inodes: &[InodeNo]) -> Result<()> {
         let mut not_stored = self.fs.not_stored.take(inodes);
         if not_stored.is_empty() {
-            self.inodes_changed(inodes.iter().copied());
+            if self.tell_of_inodes(inodes.iter().copied()) {
+                return Err(is_held("a file that is mapped into memory"));
+            }
             not_stored = self.fs.not_stored.take(inodes);
         }
         let Some(inode) = not_stored.first() else { return Ok(()) };
@@ -264,8 +285,12 @@ impl Notify {
 
     /// Attributes or data of live inodes changed.
     pub fn inodes_changed(&self, inodes: impl IntoIterator<Item = InodeNo>) {
+        self.tell_of_inodes(inodes);
+    }
+
+    fn tell_of_inodes(&self, inodes: impl IntoIterator<Item = InodeNo>) -> bool {
         let told = |inode| inval_inode(live_number(inode), 0, 0);
-        self.tell(&self.pages, &inodes.into_iter().map(told).collect::<Vec<_>>());
+        self.tell(&self.pages, &inodes.into_iter().map(told).collect::<Vec<_>>())
     }
 
     /// The kernel may not go by the attributes that it knows of live inodes.

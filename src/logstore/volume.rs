@@ -242,6 +242,12 @@ impl Volume {
         }
     }
 
+    /// Whether a physical segment is in use, as the map of room says.
+    pub(super) fn is_taken(&self, meta: &Meta, pseg: u32) -> Result<bool> {
+        let mut state = self.state.lock();
+        Ok(self.chunk(&mut state, meta, pseg / CHUNK_BITS as u32)?[pseg as usize % CHUNK_BITS])
+    }
+
     fn set(&self, state: &mut State, meta: &Meta, pseg: u32, taken: bool) -> Result<()> {
         let number = pseg / CHUNK_BITS as u32;
         self.chunk(state, meta, number)?.set(pseg as usize % CHUNK_BITS, taken);

@@ -41,6 +41,7 @@ impl Kv {
         if media.len().map_err(|error| Error::media(OBJECT, error))? == 0 {
             return Err(Error::corrupt(OBJECT, "the file is empty"));
         }
+        check_head(&*media)?;
         Kv::open_database(media, reserve)
     }
 
@@ -197,6 +198,28 @@ impl Kv {
 impl Drop for Kv {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// That the regions of the file are as this program makes them. The database believes what its first page says of them,
+/// which has no checksum, and takes memory for each: many small ones would take all there is.
+fn check_head(media: &dyn Media) -> Result<()> {
+    /// Where the sizes of pages, heads of regions and regions are, and what they are: 4 KiB, none, 4 GiB.
+    const SIZES: [(usize, u32); 3] = [(12, 4096), (16, 0), (20, 1 << 20)];
+    let mut head = [0; 24];
+    match CheckedPages::read_head(media, &mut head) {
+        Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(Error::corrupt(OBJECT, "the file is shorter than it should be"));
+        }
+        read => read.map_err(|error| Error::media(OBJECT, error))?,
+    }
+    let size = |at: usize| head[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    match SIZES.into_iter().find(|(at, expected)| size(*at) != *expected) {
+        None => Ok(()),
+        Some((at, expected)) => {
+            let problem = format!("its first page says {} at byte {at}, where {expected} has to be", size(at));
+            Err(Error::corrupt(OBJECT, problem))
+        }
     }
 }
 

@@ -62,6 +62,11 @@ impl CheckedPages {
         Ok(written * PAGE as u64)
     }
 
+    /// Reads the beginning of page 0.
+    pub(super) fn read_head(media: &dyn Media, out: &mut [u8]) -> io::Result<()> {
+        media.read_at(CheckedPages::physical(0), out)
+    }
+
     fn note_failure<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|_| self.damaged.store(true, Ordering::Release))
     }

@@ -6,7 +6,7 @@
 //! it entries of one upper half, a *run*, are told apart. What is seen of positions does not give its key away.
 
 use super::Tree;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::meta::Table;
 
@@ -47,7 +47,14 @@ pub(super) fn clamp(hash: u64) -> u64 {
 impl Tree {
     /// The key is made when a store is first opened by a version that has it.
     pub(super) fn load_positions(&mut self) -> Result<()> {
-        let known: Option<Id> = self.device.look()?.meta().get(Table::State, KEY)?;
+        let known: Option<Id> = match self.device.look()?.meta().get(Table::State, KEY) {
+            // Nothing is lost with it but the places of listings that are under way.
+            Err(error @ Error::Corrupt { .. }) => {
+                log::warn!("{error}; positions in listings are made anew");
+                None
+            }
+            known => known?,
+        };
         let key = known.unwrap_or_else(Id::random);
         self.positions = Positions::new(key);
         if known.is_none() {

@@ -148,7 +148,7 @@ fn hostile_summaries_do_no_harm() {
                 let tree = Tree::open(Arc::new(dir.clone())).unwrap();
                 for descriptor in tree.device().log().descriptors(&meta).unwrap() {
                     let (id, descriptor) = descriptor.unwrap();
-                    tree.device().log().summary(id, &descriptor).unwrap();
+                    tree.device().log().summary(id, &descriptor.unwrap()).unwrap();
                 }
                 drop(tree);
                 change_all(&dir);

@@ -3,12 +3,15 @@
 
 mod asking;
 mod holder;
+mod records;
 mod small_disk;
 
 #[allow(unused_imports, reason = "as above")]
 pub use asking::*;
 #[allow(unused_imports, reason = "as above")]
 pub use holder::*;
+#[allow(unused_imports, reason = "as above")]
+pub use records::{Records, ends};
 #[allow(unused_imports, reason = "as above")]
 pub use small_disk::{Disk, small_disk};
 

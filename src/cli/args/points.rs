@@ -427,7 +427,7 @@ pub enum ArchiveVerb {
         #[arg(long)]
         json: bool,
     },
-    /// Read and verify all increments
+    /// Read and verify all increments, and compare the index with them
     Verify {
         /// The archive; without it, the one that is attached
         #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]

@@ -290,7 +290,9 @@ impl Walk<'_> {
         };
         self.descent.enter(name).map_err(making)?;
         let entered = self.descent.here().map_err(making)?;
-        match is_new {
+        // Somebody can have put another one in the place of what was made.
+        let owner = rustix::fs::statat(entered, c"", AtFlags::EMPTY_PATH).map_err(|errno| making(errno.into()))?.st_uid;
+        match is_new && owner == rustix::process::geteuid().as_raw() {
             true => Handle::Path(path_of(entered)).drop_default_list(),
             false => self.narrow(inode, entered)?,
         }

@@ -21,6 +21,7 @@ impl Daemon {
     ) -> Result<Vec<(String, RollReport)>> {
         let _rolling = self.begin_rolling()?;
         let options = &self.located(options)?;
+        self.snapshot_group(&views.rehearsing(), group, request(options))?;
         let mut bases = Vec::new();
         let members = views.group(group)?;
         for base in &members {

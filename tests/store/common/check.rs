@@ -363,7 +363,8 @@ impl Check<'_> {
         let mut rooms = BTreeSet::new();
         let mut segments = 0;
         for segment in log.descriptors(self.state.meta()).map_err(|error| error.to_string())? {
-            let (id, descriptor): (u64, Descriptor) = segment.map_err(|error| error.to_string())?;
+            let (id, descriptor) = segment.map_err(|error| error.to_string())?;
+            let descriptor: Descriptor = descriptor.map_err(|error| error.to_string())?;
             segments += 1;
             let mut map = in_use.remove(&id).unwrap_or(vec![false; SEGMENT_BLOCKS]);
             for &block in &descriptor.summary {

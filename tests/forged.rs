@@ -1,0 +1,346 @@
+//! Records that could each be, and together cannot: they are compared before anything is written over what is there.
+
+mod mounted;
+
+use mounted::*;
+use pitfs::device::Moment;
+use pitfs::error::Error;
+use pitfs::media::DiskDir;
+use pitfs::meta::{Overlay, Pair, Table, encode};
+use pitfs::tree::{Inode, ROOT, Tree};
+use serde_bytes::ByteBuf;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Changes entries of an index.
+type Change<'a> = &'a dyn Fn(&mut Overlay, Vec<Pair>);
+
+/// What a segment says of itself.
+type Descriptor = (u8, Vec<(u16, Vec<u32>)>, Vec<u16>, ByteBuf);
+
+/// A store whose files take several segments, with a snapshot; and what was put into it.
+fn sample() -> (Mounted, std::path::PathBuf) {
+    let mounted = Mounted::unmounted();
+    let source = mounted.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    for i in 0..3u8 {
+        let bytes: Vec<u8> = (0..5_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 ^ i).collect();
+        fs::write(source.join(format!("large {i}")), bytes).unwrap();
+    }
+    fs::write(source.join("small"), "content").unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "one"]);
+    (mounted, source)
+}
+
+/// The store says what is wrong, nothing changes it any more, and what it has can be copied out.
+fn is_only_read(mounted: &Mounted, source: &Path, what: &str, said: &str) {
+    let volume = fs::read(mounted.store().join("volume.0")).unwrap();
+    let (status, text) = ends(mounted, &["check"]);
+    assert!(status == 1 && text.contains(said), "{what}: {text}");
+    let other = mounted.dir.path().join("other");
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("new"), vec![7; 3_000_000]).unwrap();
+    for args in [&["snap", "two"][..], &["sync", other.to_str().unwrap()], &["delete", "one"]] {
+        let (status, text) = ends(mounted, args);
+        assert!(status != 0, "{what}: {args:?}: {text}");
+    }
+    let to = mounted.dir.path().join("to");
+    for snapshot in ["live", "one"] {
+        mounted.ok(["restore", snapshot, "--to", to.to_str().unwrap()]);
+        assert_same(&listing(source), &listing(&to), what);
+        fs::remove_dir_all(&to).unwrap();
+    }
+    assert!(fs::read(mounted.store().join("volume.0")).unwrap() == volume, "{what}: the volume was written to");
+}
+
+#[test]
+fn nothing_is_written_where_something_lies() {
+    let (mounted, source) = sample();
+    let meta = mounted.store().join("meta.redb");
+    let whole = fs::read(&meta).unwrap();
+    let map_key = [0u8; 6];
+    let places: Vec<u32> = {
+        let records = Records::of(&mounted.store());
+        let segments = records.all(Table::Segment);
+        let of = |value: &[u8]| rmp_serde::from_slice::<Descriptor>(value).unwrap().1.remove(0).1;
+        segments.iter().flat_map(|(_, value)| of(value)).collect()
+    };
+    assert!(places.len() > 4 && !places.contains(&0), "{places:?}");
+    for free in [0, places[0], places[places.len() - 1]] {
+        fs::write(&meta, &whole).unwrap();
+        {
+            let records = Records::of(&mounted.store());
+            let mut map: ByteBuf = records.get(Table::Volume, &map_key);
+            map[free as usize / 8] &= !(1 << (free % 8));
+            records.put(Table::Volume, &map_key, &[], &map);
+        }
+        is_only_read(&mounted, &source, &format!("{free} is said to be free"), "free");
+    }
+    let room_of_others = |records: &Records| {
+        // What is said to lie elsewhere cannot be read: a segment that nothing is in says it.
+        let (_, value) = records.all(Table::Segment).remove(0);
+        let empty = 1 + u64::from_be_bytes(records.all(Table::Segment).last().unwrap().0[..].try_into().unwrap());
+        let mut counters: (u64, u64, u64) = records.get(Table::State, b"logstore");
+        counters.0 = counters.0.max(empty + 1);
+        records.put(Table::State, b"logstore", &[], &counters);
+        (rmp_serde::from_slice::<Descriptor>(&value).unwrap(), empty)
+    };
+    for (psegs, said) in [([0, 1, 2, 3], "label"), ([places[0], places[1], places[2], places[3]], "as well")] {
+        fs::write(&meta, &whole).unwrap();
+        {
+            let records = Records::of(&mounted.store());
+            let (mut descriptor, number) = room_of_others(&records);
+            descriptor.1[0].1 = psegs.to_vec();
+            descriptor.3.fill(0);
+            descriptor.3[0] = 1;
+            descriptor.2 = vec![0];
+            records.put(Table::Segment, &number.to_be_bytes(), &[], &descriptor);
+        }
+        is_only_read(&mounted, &source, &format!("a segment at {psegs:?}"), said);
+    }
+    fs::write(&meta, &whole).unwrap();
+    mounted.check();
+}
+
+#[test]
+fn what_is_born_later_than_now_is_damage() {
+    let (mounted, _) = sample();
+    mounted.ok(["delete", "one"]);
+    {
+        let records = Records::of(&mounted.store());
+        let history: (u32, u64, u64) = records.get(Table::State, b"history");
+        assert!(history.0 > 1);
+        let (key, value, inode) = records.file();
+        let later = [&[0xce][..], &(history.0 + 1).to_be_bytes()].concat();
+        assert!(value[..5] != later[..]);
+        records.put(Table::Inode, &key, &later, &inode);
+    }
+    let tree = Tree::open(Arc::new(DiskDir::open(&mounted.store()).unwrap())).unwrap();
+    let mut names = Vec::new();
+    let listed = tree.list(ROOT, 0, Moment::Live, |entry| {
+        names.push(entry.name.clone());
+        Ok(true)
+    });
+    listed.unwrap();
+    let looked: Vec<bool> = names
+        .iter()
+        .map(|name| match tree.lookup(ROOT, name, Moment::Live) {
+            Ok(_) => true,
+            Err(Error::Corrupt { problem, .. }) => !problem.contains("is born in epoch"),
+            Err(error) => panic!("{error}"),
+        })
+        .collect();
+    assert_eq!(looked.iter().filter(|is_whole| !**is_whole).count(), 1, "{names:?}: {looked:?}");
+}
+
+#[test]
+fn an_epoch_before_something_ended_is_damage() {
+    let (mounted, source) = sample();
+    fs::write(source.join("small"), "changed").unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "two"]);
+    mounted.ok(["snap", "three"]);
+    {
+        let records = Records::of(&mounted.store());
+        let mut history: (u32, u64, u64) = records.get(Table::State, b"history");
+        history.0 = 1;
+        records.put(Table::State, b"history", &[], &history);
+        for (key, _) in [records.all(Table::Snapshot), records.all(Table::Name)].concat().into_iter() {
+            records.remove(Table::Snapshot, &key);
+            records.remove(Table::Name, &key);
+        }
+    }
+    let (status, text) = ends(&mounted, &["check"]);
+    assert!(status == 1 && text.contains("ended in"), "{text}");
+    assert_ne!(ends(&mounted, &["snap", "again"]).0, 0);
+}
+
+#[test]
+fn an_inode_that_only_the_past_has_is_not_given_again() {
+    let (mounted, source) = sample();
+    fs::write(source.join("newest"), "of all").unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "two"]);
+    fs::remove_file(source.join("newest")).unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    {
+        let records = Records::of(&mounted.store());
+        let last = records.all(Table::Inode).last().unwrap().0.clone();
+        let last = u64::from_be_bytes(last[4..].try_into().unwrap());
+        let next: u64 = records.get(Table::State, b"next inode");
+        assert!(next > last + 1, "the last is gone");
+        records.put(Table::State, b"next inode", &[], &(last + 1));
+    }
+    let (status, text) = ends(&mounted, &["check"]);
+    assert!(status == 1 && text.contains("the next inode is said to be"), "{text}");
+    assert_ne!(ends(&mounted, &["snap", "again"]).0, 0);
+}
+
+/// What is held, or needed, does not go whatever its own record says.
+#[test]
+fn a_snapshot_does_not_go_because_its_record_says_so() {
+    for needs in [&["hold", "one"][..], &["clone", "one", "clone"]] {
+        stays(needs);
+    }
+}
+
+fn stays(needs: &[&str]) {
+    let (mounted, source) = sample();
+    mounted.ok(needs);
+    {
+        let records = Records::of(&mounted.store());
+        let (key, mut value) = records.all(Table::Snapshot).remove(0);
+        // Behind the name and the time: `deleting`.
+        let at = value.windows(9).position(|from| from[..2] == [0xc2; 2] && from.ends_with(b"Activ")).unwrap();
+        value[at] = 0xc3;
+        let mut overlay = Overlay::default();
+        overlay.put(Table::Snapshot, &key, value);
+        let work = [&key[..4], &[1][..], &[0; 4], &key[4..]].concat();
+        overlay.put(Table::Orphan, &work, encode(&ByteBuf::new()));
+        records.kv.commit(&overlay).unwrap();
+    }
+    let (status, text) = ends(&mounted, &["check"]);
+    assert!(status == 1 && text.contains("is not to be deleted"), "{text}");
+    for _ in 0..3 {
+        ends(&mounted, &["status"]);
+    }
+    let left = Records::of(&mounted.store()).all(Table::Snapshot).len();
+    assert_eq!(left, 1);
+    let to = mounted.dir.path().join("to");
+    mounted.ok(["restore", "live", "--to", to.to_str().unwrap()]);
+    assert_same(&listing(&source), &listing(&to), "live");
+    if needs[0] == "clone" {
+        let to = mounted.dir.path().join("clone");
+        mounted.ok_of("clone", &["restore", "live", "--to", to.to_str().unwrap()]);
+        assert_same(&listing(&source), &listing(&to), "clone");
+    }
+}
+
+#[test]
+fn a_damaged_key_of_positions_costs_no_store() {
+    let (mounted, _) = sample();
+    Records::of(&mounted.store()).put(Table::State, b"positions", &[], &"no key");
+    mounted.ok(["snap", "two"]);
+    mounted.check();
+}
+
+/// The first page of a database has no checksum, and memory is taken by what it says.
+#[test]
+fn a_database_of_many_small_regions_is_refused_at_once() {
+    let (mounted, source) = sample();
+    let archive = mounted.dir.path().join("archive");
+    fs::write(source.join("small"), "changed").unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["roll", "--archive", archive.to_str().unwrap()]);
+    for (at, size) in [(16u64, 1000u32), (20, 1), (20, 16), (12, 512)] {
+        for file in [mounted.store().join("meta.redb"), archive.join("index")] {
+            let whole = fs::read(&file).unwrap();
+            let open = File::options().write(true).open(&file).unwrap();
+            // Behind the page of checksums.
+            open.write_all_at(&size.to_le_bytes(), 4096 + at).unwrap();
+            open.set_len(8 << 40).unwrap();
+            let start = Instant::now();
+            let (status, text) = ends(&mounted, &["list"]);
+            assert!(start.elapsed() < Duration::from_secs(10), "{file:?} takes {:?}", start.elapsed());
+            match file.ends_with("index") {
+                true => assert!(status == 0 && text.contains("one"), "{text}"),
+                false => {
+                    assert!(status != 0 && text.contains("its first page says"), "{text}");
+                    fs::write(&file, &whole).unwrap();
+                }
+            }
+        }
+    }
+    mounted.check();
+}
+
+/// An index has nothing of its own: `archive verify` compares it with the increments.
+#[test]
+fn an_index_that_says_other_things_is_made_anew() {
+    let (mounted, source) = sample();
+    let archive = mounted.dir.path().join("archive");
+    for text in ["second", "third"] {
+        fs::write(source.join("small"), text).unwrap();
+        mounted.ok(["sync", source.to_str().unwrap()]);
+        mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--keep", "1"]);
+    }
+    mounted.ok(["archive", "verify"]);
+    let index = |change: Change<'_>| {
+        let directory = DiskDir::open(&archive).unwrap();
+        let file = pitfs::media::MediaDir::open(&directory, "index", false).unwrap();
+        let kv = pitfs::meta::Kv::open(file, None).unwrap();
+        let all = kv.tables().unwrap().range(Table::Preimage, &[], &[u8::MAX; 40]).unwrap();
+        let mut overlay = Overlay::default();
+        change(&mut overlay, all.map(|pair| pair.unwrap()).collect());
+        kv.commit(&overlay).unwrap();
+    };
+    let of = |table: Table| move |(key, _): &Pair| key[4] == table as u8;
+    let is_inode = of(Table::Inode);
+    let put_other = |overlay: &mut Overlay, all: Vec<Pair>| {
+        let (key, mut value) = all.into_iter().find(|pair| is_inode(pair)).unwrap();
+        let inode: Inode = rmp_serde::from_slice(&value[5..]).unwrap();
+        value.truncate(5);
+        value.extend(encode(&Inode { mode: inode.mode ^ 0o777, ..inode }));
+        overlay.put(Table::Preimage, &key, value);
+    };
+    let take_away = |overlay: &mut Overlay, all: Vec<Pair>| {
+        overlay.remove(Table::Preimage, &all.into_iter().find(|pair| is_inode(pair)).unwrap().0);
+    };
+    let add = |overlay: &mut Overlay, all: Vec<Pair>| {
+        let (mut key, value) = all.into_iter().find(|pair| is_inode(pair)).unwrap();
+        key[11] ^= 0x40;
+        overlay.put(Table::Preimage, &key, value);
+    };
+    for change in [&put_other as Change<'_>, &take_away, &add] {
+        index(change);
+        let (status, text) = ends(&mounted, &["archive", "verify"]);
+        assert!(status == 1 && text.contains("the index said other things"), "{text}");
+        mounted.ok(["archive", "verify"]);
+    }
+}
+
+/// Directories that lie in each other are looked through once when a restore is settled.
+#[test]
+fn directories_in_a_circle_are_settled() {
+    let (mounted, source) = sample();
+    fs::create_dir_all(source.join("outer/inner")).unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    {
+        let records = Records::of(&mounted.store());
+        let directories: Vec<(u64, Vec<u8>)> = records
+            .all(Table::Inode)
+            .into_iter()
+            .filter_map(|(key, value)| {
+                let inode: Inode = rmp_serde::from_slice(&value[5..]).ok()?;
+                let number = u64::from_be_bytes(key[4..12].try_into().unwrap());
+                (inode.mode >> 12 == 4 && number != ROOT).then(|| (number, value[..5].to_vec()))
+            })
+            .collect();
+        assert_eq!(directories.len(), 2);
+        for ((inside, birth), (leads_to, _)) in directories.iter().zip(directories.iter().rev()) {
+            let hash = xxhash_rust::xxh3::xxh3_64_with_seed(b"round", records.seed) >> 1;
+            let key = [&0u32.to_be_bytes()[..], &inside.to_be_bytes(), &hash.to_be_bytes(), b"round"].concat();
+            records.put(Table::Dirent, &key, birth, &(*leads_to, 4u8));
+        }
+    }
+    mounted.ok(["snap", "two"]);
+    for args in [
+        &["restore", "one"][..],
+        &["base", "wait", "live"],
+        &["restore", "two"],
+        &["base", "wait", "live"],
+        &["clone", "--full", "--wait", "two", "clone"],
+        &["roll"],
+    ] {
+        let (_, text) = ends(&mounted, args);
+        assert!(!text.contains("usage"), "{args:?}: {text}");
+    }
+    let to = mounted.dir.path().join("to");
+    ends(&mounted, &["restore", "live", "--to", to.to_str().unwrap()]);
+    assert!(to.join("outer/inner").is_dir());
+    assert_eq!(fs::read(to.join("small")).unwrap(), b"content");
+}
