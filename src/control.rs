@@ -24,7 +24,7 @@ use serde::Serialize;
 use std::io::{Read, Write};
 
 /// Of the messages below. A client and a daemon of different versions do not talk to each other.
-pub const PROTOCOL: u32 = 7;
+pub const PROTOCOL: u32 = 8;
 
 /// The socket's name in the store's directory.
 const SOCKET: &str = "control";

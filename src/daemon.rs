@@ -3,6 +3,7 @@
 //! The same object serves a mounted store, whose requests come through FUSE and the control socket, and
 //! a command that opens an unmounted store for itself.
 
+mod agenda;
 mod archives;
 mod bases;
 mod bring_back;
@@ -21,12 +22,15 @@ mod sync;
 mod upgrade;
 mod xattrs;
 
+pub use agenda::WorkerInfo;
 pub use archives::{ArchiveInfo, Detached, IncrementInfo, MissingTime};
 pub use bring_back::BringBackReport;
 pub use check::{CheckReport, Problem};
 pub use copy_out::{RestoreOptions, RestoreReport, resolved};
 pub use identity::{FORMAT, is_store, trust_owners, trusts_owners};
-pub use lock::{Holder, Lock, Patience, Use, holder, holding, is_dead, last_use, store_of, wait_a_moment, wait_for};
+pub use lock::{
+    Holder, Lock, Patience, Use, holder, holding, is_dead, is_read, last_use, store_of, wait_a_moment, wait_for,
+};
 pub use roll::{RollOptions, RollPlan, RollReport};
 pub use shorten::{MergeOptions, PruneOptions, Shortened};
 pub use sync::{Owner, Planned, SyncOptions, SyncReport};
@@ -34,18 +38,17 @@ pub use upgrade::UpgradeReport;
 
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{FileSystem, MountPoint, Mounted, Notify, Options};
-use crate::limits::COMMIT_INTERVAL;
-use crate::media::{Directory, DiskDir};
+use crate::media::{Directory, DiskDir, ScratchDir};
+use crate::shown::shown_file;
 use crate::tree::{CreateOptions, Tree};
 use crate::view::Views;
+use agenda::Agenda;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 /// How far a long piece of work has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +70,7 @@ pub struct Daemon {
     syncing: Mutex<()>,
     /// Held by a roll.
     rolling: Mutex<()>,
-    stop: Arc<AtomicBool>,
+    agenda: Arc<Agenda>,
     background: Mutex<Option<JoinHandle<()>>>,
     /// Dropped last: from then on somebody else may open the store.
     lock: Lock,
@@ -105,32 +108,43 @@ impl Daemon {
     pub fn open_locked(lock: Lock) -> Result<Daemon> {
         let daemon = Daemon::open_without_archives(lock)?;
         daemon.attach_known()?;
-        daemon.complete_what_was_begun();
+        if !daemon.is_only_read() {
+            daemon.complete_what_was_begun();
+        }
         Ok(daemon)
     }
 
     /// The same, but that its archives are still to be attached, and what was begun is to be completed then.
     fn open_without_archives(lock: Lock) -> Result<Daemon> {
         let path = lock.store().to_path_buf();
-        let views = Arc::new(Views::new(Tree::open(Arc::new(DiskDir::of(lock.directory().clone())))?));
-        let stop = Arc::new(AtomicBool::new(false));
-        let background = {
-            let (views, stop) = (views.clone(), stop.clone());
-            std::thread::Builder::new()
-                .name("background".into())
-                .spawn(move || work_in_background(&views, &stop))
-                .map_err(|error| Error::media("starting the background thread", error))?
+        let directory = lock.directory().clone();
+        let tree = match lock.is_shared() {
+            false => Tree::open(Arc::new(DiskDir::of(directory)))?,
+            // What the journal has besides is done aside, in memory or a temporary file.
+            true => {
+                let tree = Tree::open(Arc::new(ScratchDir::over(directory)))?;
+                tree.only_read(&format!("the store {} can only be read", shown_file(&path)))?;
+                tree
+            }
         };
+        let views = Arc::new(Views::new(tree));
+        let agenda = Arc::new(Agenda::default());
+        let background = if lock.is_shared() { None } else { Some(agenda::begin(&agenda, &views)?) };
         Ok(Daemon {
             path,
             views,
             mounted: Mutex::default(),
             syncing: Mutex::default(),
             rolling: Mutex::default(),
-            stop,
-            background: Mutex::new(Some(background)),
+            agenda,
+            background: Mutex::new(background),
             lock,
         })
+    }
+
+    /// Whether the store cannot be written to: what is in it can be looked at, by any number at a time.
+    pub fn is_only_read(&self) -> bool {
+        self.lock.is_shared()
     }
 
     fn complete_what_was_begun(&self) {
@@ -170,6 +184,10 @@ impl Daemon {
         on_end: impl FnOnce() + Send + 'static,
     ) -> Result<()> {
         self.check_hides_nothing(mount_point.path())?;
+        if self.is_only_read() && !options.read_only {
+            let text = format!("the store {} can only be read; mount it with `-o ro`", shown_file(&self.path));
+            return Err(Error::Refused(Errno::ROFS, text));
+        }
         let only = match base {
             Some(name) => {
                 let base = self.views.base_named(name)?;
@@ -188,7 +206,9 @@ impl Daemon {
             },
         };
         // Commands only take a little longer without.
-        if let Err(error) = self.views.tree().device().prepare_journal() {
+        if !self.is_only_read()
+            && let Err(error) = self.views.tree().device().prepare_journal()
+        {
             log::warn!("no room was set aside for the journal: {error}");
         }
         let mut source = self.path.clone().into_os_string();
@@ -238,10 +258,15 @@ impl Daemon {
         self.mounted.lock().as_ref().map(|mounted| mounted.notify().clone())
     }
 
+    /// What is done in the background, and by whom.
+    pub fn workers(&self) -> Result<Vec<WorkerInfo>> {
+        self.agenda.info(&self.views)
+    }
+
     /// Does what is left to be done for snapshots and files that were deleted.
     pub fn finish_deletions(&self) -> Result<()> {
         let tree = self.views.tree();
-        if !tree.device().damage().is_empty() {
+        if self.is_only_read() || !tree.device().damage().is_empty() {
             return Ok(());
         }
         while tree.device().delete_step()? || tree.reap_step()? {}
@@ -250,7 +275,7 @@ impl Daemon {
 
     /// Commits and ends: nothing is changed after what this has made durable.
     pub fn close(&self) -> Result<()> {
-        self.stop.store(true, Ordering::Release);
+        self.agenda.stop();
         self.views.tree().device().wake();
         if let Some(background) = self.background.lock().take()
             && background.join().is_err()
@@ -281,45 +306,4 @@ impl Drop for Daemon {
             log::error!("closing the store: {error}");
         }
     }
-}
-
-/// How long the background rests after a failure, so that a broken store does not burn a core.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-
-fn work_in_background(views: &Views, stop: &AtomicBool) {
-    let tree = views.tree();
-    let mut last_commit = Instant::now();
-    let mut has_more = true;
-    while !stop.load(Ordering::Acquire) {
-        if !has_more {
-            tree.device().wait_for_work(COMMIT_INTERVAL.saturating_sub(last_commit.elapsed()));
-        }
-        let round = || -> Result<()> {
-            tree.device().relieve()?;
-            has_more = tree.settle_step()? || tree.device().delete_step()? || tree.reap_step()? || views.copy_step()?;
-            make_room(views)?;
-            if last_commit.elapsed() >= COMMIT_INTERVAL {
-                last_commit = Instant::now();
-                tree.commit()?;
-            }
-            Ok(())
-        };
-        let result = Error::of_panic(round);
-        if let Err(error) = result {
-            has_more = false;
-            if !matches!(error, Error::Stopped(_) | Error::Posix(Errno::NOSPC)) {
-                log::error!("background work: {error}");
-            }
-            std::thread::sleep(PAUSE_AFTER_FAILURE);
-        }
-    }
-}
-
-/// Drops the oldest snapshots while room ends, if that is the store's policy.
-fn make_room(views: &Views) -> Result<()> {
-    let device = views.tree().device();
-    if device.is_full() && views.make_room()? {
-        device.wake();
-    }
-    Ok(())
 }

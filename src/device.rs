@@ -155,6 +155,7 @@ pub struct Device {
     /// What was found to be damaged when the store was opened.
     damage: Mutex<Vec<String>>,
     has_stopped: AtomicBool,
+    is_only_read: AtomicBool,
     full: AtomicBool,
     /// What records of the open transaction may take, as of the last commit.
     record_bytes_max: AtomicUsize,
@@ -365,6 +366,7 @@ impl Device {
             stopped: Mutex::default(),
             damage: Mutex::default(),
             has_stopped: AtomicBool::new(false),
+            is_only_read: AtomicBool::new(false),
             full: AtomicBool::new(false),
             record_bytes_max: AtomicUsize::new(DIRTY_RECORD_BYTES_MAX),
             separating: Mutex::default(),
@@ -461,6 +463,13 @@ impl Device {
         self.stop(error);
     }
 
+    /// Nothing is changed from now on: where the store is, nothing can be.
+    pub fn only_read(&self, why: &str) {
+        self.stopped.lock().get_or_insert_with(|| why.to_string());
+        self.is_only_read.store(true, Ordering::Release);
+        self.has_stopped.store(true, Ordering::Release);
+    }
+
     /// What keeps the store from being changed since it was opened.
     pub fn damage(&self) -> Vec<String> {
         self.damage.lock().clone()
@@ -479,7 +488,7 @@ impl Device {
     /// Commits, and lets nothing be changed after that.
     pub fn close(&self) -> Result<()> {
         // If it was damaged when it was opened nothing was changed, and nothing is.
-        let is_whole = self.damage.lock().is_empty();
+        let is_whole = self.damage.lock().is_empty() && !self.is_only_read.load(Ordering::Acquire);
         if is_whole {
             self.committer()?.run(|_| {
                 *self.stopped.lock() = Some("it is being closed".into());
@@ -511,7 +520,9 @@ impl Device {
 
     pub fn check_running(&self) -> Result<()> {
         if self.has_stopped.load(Ordering::Acquire) {
-            return Err(Error::Stopped(self.stopped.lock().clone().unwrap_or_default()));
+            let why = self.stopped.lock().clone().unwrap_or_default();
+            let is_only_read = self.is_only_read.load(Ordering::Acquire) && self.damage.lock().is_empty();
+            return Err(if is_only_read { Error::Refused(Errno::ROFS, why) } else { Error::Stopped(why) });
         }
         Ok(())
     }
@@ -551,8 +562,9 @@ impl Device {
     /// The tables as the last durable commit left them, apart from all that goes on.
     pub fn durable(&self) -> Result<Meta> {
         match self.committer() {
+            Ok(_) => Meta::new(&self.kv),
             // It has stopped, and what is pending stays in the journal.
-            Ok(_) | Err(Error::Stopped(_)) => Meta::new(&self.kv),
+            Err(_) if self.check_running().is_err() => Meta::new(&self.kv),
             Err(error) => Err(error),
         }
     }

@@ -166,6 +166,15 @@ impl Tree {
         self.device.commit()
     }
 
+    /// From now on nothing is changed; why not, in words.
+    pub fn only_read(&self, why: &str) -> Result<()> {
+        if self.device.check_running().is_ok() {
+            self.commit()?;
+        }
+        self.device.only_read(why);
+        Ok(())
+    }
+
     fn lock_file(&self, inode: InodeNo) -> MutexGuard<'_, ()> {
         self.file_locks[inode as usize % FILE_LOCKS].lock()
     }

@@ -195,9 +195,12 @@ fn a_daemon_keeps_nothing_of_whoever_started_it() {
             assert!(is_own);
         }
         assert_eq!(fs::read_link(at.join("cwd")).unwrap(), Path::new("/"));
-        let stat = fs::read_to_string(at.join("stat")).unwrap();
-        let session = stat.rsplit(')').next().unwrap().split_whitespace().nth(3).unwrap().to_string();
-        assert_eq!(session, process.to_string(), "its own session");
+        let session = || {
+            let stat = fs::read_to_string(at.join("stat")).unwrap();
+            stat.rsplit(')').next().unwrap().split_whitespace().nth(3).unwrap().to_string()
+        };
+        // A companion may have begun a moment ago.
+        wait_for("its own session", || session() == process.to_string());
     }
     mounted.umount();
 }

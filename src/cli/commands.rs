@@ -15,7 +15,7 @@ use super::{args, output};
 use super::{command, mounting};
 use crate::control::{Answer, Snap, Target, Verb, ask, locate_store};
 use crate::daemon::{
-    CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, is_store, resolved, trust_owners,
+    CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, WorkerInfo, is_store, resolved, trust_owners,
 };
 use crate::error::{Errno, Error, Result};
 use crate::shown::{line, shown_file};
@@ -412,8 +412,11 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
     if args.json {
         return print_json(&json::status(&status)).map(|()| status.stopped.is_none());
     }
-    let mounted =
-        status.mount_point.as_ref().map_or("not mounted".into(), |path| format!("mounted at {}", shown_file(path)));
+    let mounted = match &status.mount_point {
+        Some(path) => format!("mounted at {}", shown_file(path)),
+        None if status.only_read => "where it can only be read".into(),
+        None => "not mounted".into(),
+    };
     print(&format!(
         "store      {}, {mounted}\ntracks     {}, {}\n",
         shown_file(&status.store),
@@ -453,6 +456,7 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
             ))?;
         }
     }
+    print_workers(&status.workers)?;
     for save in &status.saves {
         let base = if status.bases.len() > 1 { format!("{}:", save.base) } else { String::new() };
         let place = if save.archived { ", in the archive" } else { "" };
@@ -478,6 +482,20 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
         tell(stopped);
     }
     Ok(status.stopped.is_none())
+}
+
+/// What is under way in the background, and what holds it up.
+fn print_workers(workers: &[WorkerInfo]) -> Result<()> {
+    for worker in workers {
+        let state = match (&worker.failure, &worker.waits_for) {
+            (Some(failure), _) => format!("failed: {}", line(failure)),
+            (None, Some(what)) => format!("waits for {what}"),
+            (None, None) if worker.is_working => format!("at work, {}", count(worker.turns, "turn")),
+            (None, None) => continue,
+        };
+        print(&format!("background {}: {state}\n", worker.name))?;
+    }
+    Ok(())
 }
 
 /// Affected paths that a problem shows in text; JSON has them all.

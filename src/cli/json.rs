@@ -8,7 +8,7 @@ use crate::control::{
 };
 use crate::daemon::{
     ArchiveInfo, BringBackReport, CheckReport, Detached, MissingTime, RestoreReport, RollReport, Shortened, SyncReport,
-    UpgradeReport,
+    UpgradeReport, WorkerInfo,
 };
 use crate::device::SnapshotState;
 use crate::tree::Difference;
@@ -405,6 +405,16 @@ pub fn upgraded(store: &Path, report: &UpgradeReport) -> Value {
     value
 }
 
+fn worker(worker: &WorkerInfo) -> Value {
+    json!({
+        "name": worker.name,
+        "is_working": worker.is_working,
+        "turns": worker.turns,
+        "waits_for": worker.waits_for,
+        "failure": worker.failure,
+    })
+}
+
 pub fn status(status: &StatusInfo) -> Value {
     let mut value = json!({
         "id": status.id.to_string(),
@@ -422,6 +432,8 @@ pub fn status(status: &StatusInfo) -> Value {
         "archives": all(&status.archives, archive),
         "saves": snapshots(&status.saves),
         "snapshots": snapshots(&status.snapshots),
+        "workers": all(&status.workers, worker),
+        "only_read": status.only_read,
         "stopped": status.stopped,
     });
     put_file(&mut value, "store", &status.store);

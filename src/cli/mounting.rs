@@ -10,7 +10,7 @@ use super::log_file::{LOG, open_log};
 use super::messages;
 use super::output::{print_json, tell_lines};
 use crate::control::{Listening, Server};
-use crate::daemon::{Daemon, Use, is_dead, trust_owners, trusts_owners};
+use crate::daemon::{Daemon, Lock, Use, is_dead, trust_owners, trusts_owners};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Options, free, mount_at, open_mount_point, parse_options};
 use crate::media::Directory;
@@ -76,34 +76,40 @@ fn split_base(given: &Path) -> (PathBuf, Option<Vec<u8>>) {
 
 /// What is open from the start on, so that nothing has to be opened once the mount stands.
 struct Background {
-    store: Arc<Directory>,
-    log: File,
+    /// Where the log is, if there can be one.
+    log: Option<(Arc<Directory>, File)>,
     null: File,
 }
 
 impl Background {
     /// Where the daemon was started in the background.
-    fn prepare(store: &Arc<Directory>) -> Result<Option<Background>> {
+    fn prepare(lock: &Lock) -> Result<Option<Background>> {
         if std::env::var_os(READY_VARIABLE).is_none() {
             return Ok(None);
         }
-        let log = open_log(store);
+        let store = lock.directory();
         let path = store.path().join(LOG);
-        let log =
-            log.map_err(|error| Error::media(format!("opening the daemon's log {}", shown_file(&path)), error))?;
+        let opening = |error| Error::media(format!("opening the daemon's log {}", shown_file(&path)), error);
+        let log = match lock.is_shared() {
+            true => None,
+            false => Some((store.clone(), open_log(store).map_err(opening)?)),
+        };
         let failed = |error| Error::media("opening /dev/null", error);
         let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
         // Out of the caller's session: its end, or a Ctrl-C there, is not ours.
         rustix::process::setsid().map_err(|errno| Error::media("leaving the caller's session", errno.into()))?;
-        Ok(Some(Background { store: store.clone(), log, null }))
+        Ok(Some(Background { log, null }))
     }
 
     /// Turns to the log, and tells whoever started this daemon that it works, as the last thing it hears.
     fn say_ready(&self) -> Result<()> {
         let failed = |error| Error::media("going to the background", error);
         rustix::stdio::dup2_stdin(&self.null).map_err(|errno| failed(errno.into()))?;
-        rustix::stdio::dup2_stderr(&self.log).map_err(|errno| failed(errno.into()))?;
-        messages::go_to_log_of(&self.store);
+        let errors = self.log.as_ref().map_or(&self.null, |(_, log)| log);
+        rustix::stdio::dup2_stderr(errors).map_err(|errno| failed(errno.into()))?;
+        if let Some((store, _)) = &self.log {
+            messages::go_to_log_of(store);
+        }
         let mut out = std::io::stdout();
         out.write_all(format!("{READY}\n").as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
         rustix::stdio::dup2_stdout(&self.null).map_err(|errno| failed(errno.into()))
@@ -132,8 +138,9 @@ fn in_front(store: &Path, mount_point: &Path, options: &Options) -> Result<bool>
     std::env::set_current_dir("/").map_err(|error| Error::media("leaving the directory", error))?;
     clear_dead(&mount_point, lock.store())?;
     let mount_point = open_mount_point(&mount_point, lock.store(), options)?;
-    let background = Background::prepare(lock.directory())?;
-    let listening = Listening::begin(lock.directory())?;
+    let background = Background::prepare(&lock)?;
+    // Where nothing can be written, commands read the store themselves, beside the mount.
+    let listening = if lock.is_shared() { None } else { Some(Listening::begin(lock.directory())?) };
     let daemon = Arc::new(Daemon::open_locked(lock)?);
     let ended = daemon.mount(base.as_deref(), mount_point, options, move || {
         if tell.send(()).is_err() {
@@ -142,7 +149,7 @@ fn in_front(store: &Path, mount_point: &Path, options: &Options) -> Result<bool>
     });
     let result = ended.and_then(|()| serve(&daemon, listening, background.as_ref(), &wait));
     let (server, result) = match result {
-        Ok(server) => (Some(server), Ok(())),
+        Ok(server) => (server, Ok(())),
         Err(error) => (None, Err(error)),
     };
     let closed = end(&daemon, server);
@@ -152,15 +159,15 @@ fn in_front(store: &Path, mount_point: &Path, options: &Options) -> Result<bool>
 /// Serves until somebody unmounts or a signal comes.
 fn serve(
     daemon: &Arc<Daemon>,
-    listening: Listening,
+    listening: Option<Listening>,
     background: Option<&Background>,
     wait: &Receiver<()>,
-) -> Result<Server> {
-    let server = listening.serve(daemon)?;
+) -> Result<Option<Server>> {
+    let server = listening.map(|listening| listening.serve(daemon)).transpose()?;
     if let Some(background) = background
         && let Err(error) = background.say_ready()
     {
-        server.stop();
+        server.into_iter().for_each(Server::stop);
         return Err(error);
     }
     messages::limit();

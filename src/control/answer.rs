@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::daemon::{
     ArchiveInfo, BringBackReport, CheckReport, Detached, MissingTime, Progress, RestoreReport, RollReport, Shortened,
-    SyncReport,
+    SyncReport, WorkerInfo,
 };
 use crate::device::{Snapshot, SnapshotState};
 use crate::id::Id;
@@ -255,6 +255,10 @@ pub struct StatusInfo {
     pub archives: Vec<ArchiveInfo>,
     /// The newest save of each base that has one.
     pub saves: Vec<SnapshotInfo>,
+    /// What is done in the background.
+    pub workers: Vec<WorkerInfo>,
+    /// Nothing can be written where the store is.
+    pub only_read: bool,
     /// Why writing has stopped, if it has.
     pub stopped: Option<String>,
 }

@@ -588,6 +588,11 @@ fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
         snapshots,
         archives,
         saves,
-        stopped: tree.device().check_running().err().map(|error| error.to_string()),
+        workers: daemon.workers()?,
+        only_read: daemon.is_only_read(),
+        stopped: match tree.device().check_running() {
+            Err(error) if !daemon.is_only_read() || !tree.device().damage().is_empty() => Some(error.to_string()),
+            _ => None,
+        },
     })
 }

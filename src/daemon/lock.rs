@@ -224,6 +224,18 @@ fn holding_process(file: &File) -> Option<u32> {
     }
 }
 
+/// Whether somebody has a store open that can only be read, as far as the kernel tells.
+pub fn is_read(store: &Path) -> bool {
+    let Ok(number) = open_to_look(store).and_then(|file| file.metadata()).map(|found| found.ino().to_string()) else {
+        return false;
+    };
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        matches!(words.as_slice(), [_, "FLOCK", _, "READ", _, file, ..] if file.rsplit(':').next() == Some(&number))
+    })
+}
+
 /// Whether the first thread of a process has ended while others have not: it was killed, and they wait for something.
 fn was_killed(process: u32) -> bool {
     let stat = std::fs::read(format!("/proc/{process}/stat")).unwrap_or_default();
@@ -252,9 +264,17 @@ impl<'a> Patience<'a> {
     /// Waits a moment. An error in words where it would be in vain.
     pub fn pause(&mut self) -> Result<()> {
         wait_a_moment(self.start.elapsed());
-        let Some(holder) = holder(self.store)? else { return Ok(()) };
         let waited = self.start.elapsed();
         let shown = shown_file(self.store);
+        let Some(holder) = holder(self.store)? else {
+            if waited > WAIT && is_read(self.store) {
+                let text = format!(
+                    "the store {shown} is read by somebody who cannot write to it, perhaps through a read-only mount"
+                );
+                return Err(Error::Refused(Errno::BUSY, text));
+            }
+            return Ok(());
+        };
         if holder.is_ending.is_some() && waited > WAIT_FOR_MOUNT {
             let text = format!(
                 "the store {shown} is in use by {holder}, which was killed and cannot end; `pitfs umount {shown}` frees it"
@@ -291,8 +311,9 @@ pub fn is_dead(mount: &MountInfo) -> Option<bool> {
     if !mount.is_pitfs() {
         return Some(false);
     }
-    match holder(&store_of(mount)?).ok()? {
-        None => Some(true),
+    let store = store_of(mount)?;
+    match holder(&store).ok()? {
+        None => Some(!is_read(&store)),
         Some(Holder { is_ending: Some(_), .. }) => Some(true),
         Some(Holder { uses: Use::Mounted { device: Some(device), .. }, .. }) => Some(device != mount.device),
         // Of a command, or of one that begins and has found this.
@@ -305,20 +326,24 @@ fn is_shown(at: &Path) -> bool {
     mounts().iter().any(|mount| mount.at == at)
 }
 
-/// The right to open a store; one holder at a time.
+/// The right to open a store: one holder at a time, or, where nothing can be written, any number that only read it.
 pub struct Lock {
     file: File,
     directory: Arc<Directory>,
+    is_shared: bool,
 }
 
 impl Lock {
     /// Takes the lock if nobody has it.
     pub fn try_take(directory: &Arc<Directory>, uses: &Use) -> Result<Option<Lock>> {
         let name = directory.path().join(LOCK);
-        let locked = directory.try_lock(LOCK);
+        let (locked, is_shared) = match directory.try_lock(LOCK) {
+            Err(error) if cannot_be_written(&error) => (directory.try_lock_shared(LOCK), true),
+            locked => (locked, false),
+        };
         let locked = locked.map_err(|error| Error::media(format!("locking {}", shown_file(&name)), error))?;
         let Some(file) = locked else { return Ok(None) };
-        let lock = Lock { file, directory: directory.clone() };
+        let lock = Lock { file, directory: directory.clone(), is_shared };
         lock.note(uses);
         Ok(Some(lock))
     }
@@ -337,6 +362,11 @@ impl Lock {
         self.directory.path()
     }
 
+    /// Whether the store can only be read, beside others who read it.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// The store's directory, which stays that whatever its path leads to meanwhile.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.directory
@@ -344,6 +374,10 @@ impl Lock {
 
     /// Says what the store is open for.
     pub fn note(&self, uses: &Use) {
+        // There is nowhere to say it.
+        if self.is_shared {
+            return;
+        }
         let text = [format!("{PROCESS}{}\n", std::process::id()).as_bytes(), &uses.write()].concat();
         let mut file = &self.file;
         let written = file
@@ -355,6 +389,11 @@ impl Lock {
             log::warn!("the lock file could not be written: {error}");
         }
     }
+}
+
+/// Whether it is no matter of this file, but of a medium, or of a user, that nothing can be written by.
+fn cannot_be_written(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::ROFS | Errno::ACCESS | Errno::PERM))
 }
 
 #[cfg(test)]

@@ -192,6 +192,17 @@ impl Device {
         self.kept.lock().iter().any(|kept| kept.base == base)
     }
 
+    /// Whether a deletion waits for somebody who looks into a snapshot.
+    pub fn is_deletion_held_up(&self) -> Result<bool> {
+        let look = self.look()?;
+        for base in look.bases.keys().filter(|base| self.is_kept(**base)) {
+            if look.has_work(*base, SNAPSHOT)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn delete_snapshot_step(&self, base: BaseId) -> Result<bool> {
         let mut txn = self.begin()?;
         // What one snapshot shows, those after it hold as well.

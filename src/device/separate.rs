@@ -138,6 +138,11 @@ impl Device {
         Ok(found)
     }
 
+    /// Whether a copy waits for room.
+    pub fn is_copy_held_up(&self) -> Result<bool> {
+        Ok(self.to_separate()?.iter().any(|(_, separate)| separate.is_stopped))
+    }
+
     fn separate_piece<L>(
         &self,
         base: BaseId,

@@ -253,18 +253,24 @@ impl Directory {
     /// Locks a file of it for this process, if nobody has it locked.
     pub fn try_lock(&self, name: &str) -> io::Result<Option<File>> {
         let (file, _) = self.open_or_make(name, Access::ReadWrite)?;
-        locked(file)
+        locked(file, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Locks a file of it that is there, which cannot be written to, beside others who do the same.
+    pub fn try_lock_shared(&self, name: &str) -> io::Result<Option<File>> {
+        let file = self.open_file(name, Access::Read)?;
+        locked(file, FlockOperation::NonBlockingLockShared)
     }
 
     /// Locks the directory itself, for as long as the file is open, if nobody has it locked.
     pub fn try_lock_whole(&self) -> io::Result<Option<File>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        locked(openat(&self.file, ".", flags, Mode::empty())?.into())
+        locked(openat(&self.file, ".", flags, Mode::empty())?.into(), FlockOperation::NonBlockingLockExclusive)
     }
 }
 
-fn locked(file: File) -> io::Result<Option<File>> {
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+fn locked(file: File, how: FlockOperation) -> io::Result<Option<File>> {
+    match flock(&file, how) {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error.into()),

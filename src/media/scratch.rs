@@ -100,6 +100,13 @@ impl Media for ScratchMedia {
         if offset + out.len() as u64 > state.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        let end = offset + out.len() as u64;
+        let is_below =
+            end <= state.below_len && state.written.range(offset / BLOCK..end.div_ceil(BLOCK)).next().is_none();
+        if let (true, Some(below)) = (is_below, &self.below) {
+            drop(state);
+            return below.read_exact_at(out, offset);
+        }
         for (block, within, part) in pieces(offset, out.len()) {
             let mut bytes = [0; BLOCK_BYTES];
             self.read_block(&state, block, &mut bytes)?;

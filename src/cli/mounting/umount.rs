@@ -3,7 +3,7 @@
 use super::super::args::Umount;
 use super::super::json::put_file;
 use crate::control::{Answer, Target, Verb, ask, locate_store};
-use crate::daemon::{Use, holder, holding, is_dead, last_use, store_of, wait_a_moment, wait_for};
+use crate::daemon::{Use, holder, holding, is_dead, is_read, last_use, store_of, wait_a_moment, wait_for};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Device, MountInfo, free, mount_around, mount_at, mounts, unmount_path, users};
 use crate::shown::shown_file;
@@ -53,9 +53,11 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
     };
     let mount_point = match ask_mount_point(&store) {
         Ok(Some(mount_point)) => mount_point,
-        Ok(None) => {
-            return Err(Error::Refused(Errno::INVAL, format!("{} is not mounted", shown_file(&target))));
-        }
+        // One of a store that can only be read is known to nobody but the kernel.
+        Ok(None) => match mounts().into_iter().rev().find(|mount| mount.shows(&store.store)) {
+            Some(mount) if is_read(&store.store) => mount.at,
+            _ => return Err(Error::Refused(Errno::INVAL, format!("{} is not mounted", shown_file(&target)))),
+        },
         // It is of another user, and where it is mounted is not told.
         Err(error) if error.errno() == Errno::PERM && mount_at(&target).is_none() => return Err(error),
         // The daemon may be gone and the mount still there.
@@ -70,6 +72,10 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
     let daemon = holding(&store.store);
     unmount_path(&mount_point, args.lazy)?;
     let is_done = wait_for_end(&store.store, args.lazy, device)?;
+    let start = Instant::now();
+    while is_read(&store.store) && start.elapsed() < NOTICE {
+        wait_a_moment(start.elapsed());
+    }
     // So that what the store lies on can be unmounted next.
     if let Some(daemon) = daemon
         && holder(&store.store).is_ok_and(|holder| holder.is_none())
