@@ -116,20 +116,6 @@ impl FileSystem {
         Ok(changed)
     }
 
-    /// Does something that may need room, again as long as dropping old snapshots makes some.
-    fn with_room<R>(&self, action: impl Fn() -> Result<R>) -> Result<R> {
-        loop {
-            match action() {
-                Err(error) if error.is_no_space() => {
-                    if !self.views.make_room().unwrap_or(false) {
-                        return Err(error);
-                    }
-                }
-                result => return result,
-            }
-        }
-    }
-
     /// The inode behind a kernel number, in whatever view.
     fn inside(&self, number: u64) -> Result<(u64, Moment)> {
         match self.numbers.node(number)? {

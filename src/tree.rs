@@ -31,6 +31,7 @@ mod paths;
 mod position;
 mod reap;
 mod rename;
+mod room;
 mod space;
 mod stamps;
 mod touched;
@@ -69,7 +70,7 @@ use crate::media::MediaDir;
 use crate::meta::{Table, is_name, record_name};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 const FILE_LOCKS: usize = 64;
 const NEXT_INODE: &[u8] = b"next inode";
@@ -82,6 +83,7 @@ pub struct Tree {
     stamps: stamps::Stamps,
     behind: Behind,
     positions: position::Positions,
+    make_room: OnceLock<room::MakeRoom>,
 }
 
 /// How an inode is known outside.
@@ -134,6 +136,7 @@ impl Tree {
             stamps: stamps::Stamps::default(),
             behind: Behind::default(),
             positions: position::Positions::default(),
+            make_room: OnceLock::new(),
         };
         match tree.check_next_inode() {
             Ok(()) => tree.replay(journaled)?,

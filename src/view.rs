@@ -129,7 +129,15 @@ impl Views {
     /// The views of the first base.
     pub fn new(tree: Tree) -> Views {
         let uid = rustix::process::geteuid().as_raw();
-        Views { tree: Arc::new(tree), base: LIVE, uid, is_rehearsing: false, on_dropped: Arc::default() }
+        let tree = Arc::new(tree);
+        let views = Views { tree: tree.clone(), base: LIVE, uid, is_rehearsing: false, on_dropped: Arc::default() };
+        let (weak, on_dropped) = (Arc::downgrade(&tree), views.on_dropped.clone());
+        tree.when_full(Box::new(move || {
+            let Some(tree) = weak.upgrade() else { return false };
+            let views = Views { tree, base: LIVE, uid, is_rehearsing: false, on_dropped: on_dropped.clone() };
+            views.make_room().unwrap_or(false)
+        }));
+        views
     }
 
     /// The views of another base of the same store.

@@ -196,3 +196,31 @@ fn the_policy_tells_what_it_let_go() {
     assert_eq!((deleted.len(), &deleted[0]["purpose"]), (1, &"before-restore".into()), "{told}");
     assert_eq!(mounted.json(&["policy"])["deleted"], serde_json::json!([]));
 }
+
+/// What brings files in makes room as a write does, through the mount and without one.
+#[test]
+fn the_oldest_snapshots_go_for_a_sync_as_well() {
+    let Some((mounted, _disk)) = small() else { return };
+    mounted.ok(["policy", "--when-full", "drop-oldest"]);
+    let source = tempfile::tempdir().unwrap();
+    // Four times what there is room for.
+    let count = DISK_MEGABYTES * 4 / 16;
+    for round in 0..count {
+        for file in 0..8 {
+            let bytes = random_bytes(round * 8 + file, FILE_BYTES);
+            fs::write(source.path().join(format!("f{file}")), bytes).unwrap();
+        }
+        if round == count / 2 {
+            mounted.umount();
+        }
+        mounted.ok(["sync", source.path().to_str().unwrap()]);
+        mounted.ok(["snap", &format!("s{round}")]);
+    }
+    let history = mounted.ok(["history"]);
+    assert!(history.contains("drop \"s0\": room ended"), "{history}");
+    assert!(mounted.ok(["list"]).contains(&format!("s{}", count - 1)));
+    let to = mounted.dir.path().join("to");
+    mounted.ok(["restore", &format!("s{}", count - 1), "f3", "--to", to.to_str().unwrap()]);
+    assert!(fs::read(to.join("f3")).unwrap() == fs::read(source.path().join("f3")).unwrap());
+    mounted.check();
+}

@@ -174,7 +174,7 @@ impl FileSystem {
         let made = match self.views.tree().lookup(directory, name, Moment::Live) {
             Ok((inode, found)) if found.is_directory() => return Ok(above.at(inode)),
             Ok(_) => return Err(Error::Posix(Errno::NOTDIR)),
-            Err(Error::Posix(Errno::NOENT)) => self.with_room(|| self.views.tree().make(caller, directory, name, new)),
+            Err(Error::Posix(Errno::NOENT)) => self.views.tree().make(caller, directory, name, new),
             Err(error) => return Err(error),
         };
         match made {

@@ -98,7 +98,7 @@ impl FileSystem {
     ) -> Result<FileAttr> {
         let caller = FileSystem::caller(request, umask);
         let parent = self.place_for_new(caller, parent)?;
-        let (inode, made) = self.with_room(|| self.views.tree().make(caller, parent.inode, name.as_bytes(), new))?;
+        let (inode, made) = self.views.tree().make(caller, parent.inode, name.as_bytes(), new)?;
         self.settle(self.attributes_of(parent.at(inode), &made)?)
     }
 

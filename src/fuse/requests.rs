@@ -306,7 +306,7 @@ impl Filesystem for super::mount::Served {
             let sent = Sent { from_cache, appended: !from_cache && flags.0 & APPEND != 0 };
             // Of all other writes the kernel knows that they change blocks.
             let before = (self.writeback && from_cache).then(|| self.stored_blocks(inode));
-            let written = self.with_room(|| self.views.tree().write_sent(inode, offset, data, kill, sent));
+            let written = self.views.tree().write_sent(inode, offset, data, kill, sent);
             if let Err(error) = written {
                 // What may not be written is nobody's to miss.
                 if from_cache && !matches!(error, Error::Posix(Errno::ROFS | Errno::STALE)) {
@@ -514,7 +514,7 @@ impl Filesystem for super::mount::Served {
             let from = Position { inode, offset: offset_in, moment };
             let kill = !FileSystem::keeps_privileges(request);
             let to = self.writable(ino_out.0)?;
-            self.with_room(|| self.views.tree().copy_range(from, to, offset_out, len, kill))
+            self.views.tree().copy_range(from, to, offset_out, len, kill)
         });
         reply_or_error!(reply, copied, count => reply.written(count as u32));
     }

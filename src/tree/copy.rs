@@ -80,7 +80,8 @@ impl Tree {
         }
         let is_shareable = source.inline.is_empty();
         while from.offset < end {
-            match self.copy_step(from, to, to_offset, end - from.offset, (is_shareable, kill_privileges)) {
+            let how = (is_shareable, kill_privileges);
+            match self.with_room(|| self.copy_step(from, to, to_offset, end - from.offset, how)) {
                 Ok(0) => break,
                 Ok(done) => {
                     from.offset += done;

@@ -82,14 +82,14 @@ impl Tree {
         kill_privileges: bool,
         sent: Sent,
     ) -> Result<()> {
-        match self.write_now(number, offset, data, kill_privileges, sent) {
+        self.with_room(|| match self.write_now(number, offset, data, kill_privileges, sent) {
             Err(error) if error.is_no_space() => {
                 // Dirty tracks have reserved more than they will take, and what was freed waits for a commit.
                 self.commit()?;
                 self.write_now(number, offset, data, kill_privileges, sent)
             }
             result => result,
-        }
+        })
     }
 
     fn write_now(&self, number: InodeNo, sent_to: u64, data: &[u8], kill_privileges: bool, sent: Sent) -> Result<()> {

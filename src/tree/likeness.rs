@@ -68,7 +68,11 @@ impl Tree {
     }
 
     /// The same in another base.
-    pub fn make_nameless_in(&self, base: BaseId, (like, moment): Model) -> Result<InodeNo> {
+    pub fn make_nameless_in(&self, base: BaseId, model: Model) -> Result<InodeNo> {
+        self.with_room(|| self.make_nameless_in_once(base, model))
+    }
+
+    fn make_nameless_in_once(&self, base: BaseId, (like, moment): Model) -> Result<InodeNo> {
         let model = self.inode(like, moment)?;
         let mut txn = self.device.begin_growing()?;
         let number = new_number(&mut txn, base)?;
@@ -95,6 +99,10 @@ impl Tree {
     /// Gives an inode a name in one step, in the place of what had it: anything but a directory with entries.
     /// What was replaced is returned. A directory must not have a name yet.
     pub fn place(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Option<InodeNo>> {
+        self.with_room(|| self.place_once(number, parent, name))
+    }
+
+    fn place_once(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Option<InodeNo>> {
         Tree::check_name(name)?;
         let mut txn = self.device.begin_growing()?;
         let mut placed = inode::load(&txn, number, Moment::Live)?;
@@ -197,17 +205,28 @@ impl Tree {
     /// its entries. Interrupted, it goes on where it is called again.
     pub fn become_like(&self, number: InodeNo, model: Model, on_step: OnStep<'_>) -> Result<Likened> {
         let mut likened = Likened::default();
+        self.with_room(|| self.liken(number, model, &mut *on_step, &mut likened))?;
+        Ok(likened)
+    }
+
+    fn liken(&self, number: InodeNo, model: Model, on_step: OnStep<'_>, likened: &mut Likened) -> Result<()> {
         if self.inode(model.0, model.1)?.kind() == Kind::File {
-            match self.share_content(number, model, on_step, &mut likened) {
+            match self.share_content(number, model, &mut *on_step, likened) {
                 // What an archive has, or only memory, cannot be shared.
-                Err(Error::Posix(Errno::XDEV)) => likened.content |= self.copy_content(number, model, on_step)?,
+                Err(Error::Posix(Errno::XDEV)) => {
+                    let copied = self.copy_content(number, model, on_step);
+                    // Some of it may be there where not all is.
+                    likened.content |= *copied.as_ref().unwrap_or(&true);
+                    copied?;
+                }
                 result => result?,
             }
         }
         // What gives rights comes behind the content.
-        likened.attributes |= self.liken_xattrs(number, model)?;
-        self.liken_record(number, model, &mut likened)?;
-        Ok(likened)
+        let xattrs = self.liken_xattrs(number, model);
+        likened.attributes |= *xattrs.as_ref().unwrap_or(&true);
+        xattrs?;
+        self.liken_record(number, model, likened)
     }
 
     fn liken_xattrs(&self, number: InodeNo, (like, moment): Model) -> Result<bool> {

@@ -196,6 +196,10 @@ impl Tree {
 
     /// Makes a file, directory, symlink or special file.
     pub fn make(&self, caller: Caller, parent: InodeNo, name: &[u8], new: New<'_>) -> Result<(InodeNo, Inode)> {
+        self.with_room(|| self.make_once(caller, parent, name, new))
+    }
+
+    fn make_once(&self, caller: Caller, parent: InodeNo, name: &[u8], new: New<'_>) -> Result<(InodeNo, Inode)> {
         Tree::check_name(name)?;
         if new.target.len() > SYMLINK_BYTES_MAX {
             return Err(Error::Posix(Errno::NAMETOOLONG));
@@ -264,6 +268,10 @@ impl Tree {
 
     /// Gives an inode one more name.
     pub fn link(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Inode> {
+        self.with_room(|| self.link_once(number, parent, name))
+    }
+
+    fn link_once(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Inode> {
         Tree::check_name(name)?;
         if base_of(number) != base_of(parent) {
             return Err(Error::Posix(Errno::XDEV));

@@ -34,6 +34,17 @@ impl Tree {
         new_name: &[u8],
         mode: RenameMode,
     ) -> Result<()> {
+        self.with_room(|| self.rename_once(parent, name, new_parent, new_name, mode))
+    }
+
+    fn rename_once(
+        &self,
+        parent: InodeNo,
+        name: &[u8],
+        new_parent: InodeNo,
+        new_name: &[u8],
+        mode: RenameMode,
+    ) -> Result<()> {
         Tree::check_name(new_name)?;
         if base_of(parent) != base_of(new_parent) {
             return Err(Error::Posix(Errno::XDEV));

@@ -162,6 +162,10 @@ impl Tree {
     }
 
     pub fn set_xattr(&self, number: InodeNo, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
+        self.with_room(|| self.set_xattr_once(number, name, value, how))
+    }
+
+    fn set_xattr_once(&self, number: InodeNo, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
         check_name(name)?;
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Error::Posix(Errno::TOOBIG));

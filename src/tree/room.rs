@@ -1,0 +1,26 @@
+//! When room ends: what needs some is tried again, as long as whoever opened the store can make some.
+
+use super::Tree;
+use crate::error::Result;
+
+/// Makes room, as by dropping an old snapshot; false where there is none to be had. Called with no lock held.
+pub type MakeRoom = Box<dyn Fn() -> bool + Send + Sync>;
+
+impl Tree {
+    /// Says how room is made when it ends, for all operations that need some. Without, they fail.
+    pub fn when_full(&self, make_room: MakeRoom) {
+        if self.make_room.set(make_room).is_err() {
+            log::debug!("how room is made was said before");
+        }
+    }
+
+    /// Does something that may need room. The caller holds no lock.
+    pub(super) fn with_room<R>(&self, mut action: impl FnMut() -> Result<R>) -> Result<R> {
+        loop {
+            match action() {
+                Err(error) if error.is_no_space() && self.make_room.get().is_some_and(|make_room| make_room()) => {}
+                result => return result,
+            }
+        }
+    }
+}
