@@ -82,6 +82,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 /// Counts snapshots; every record carries the epoch of its birth.
 pub type Epoch = u32;
 
+/// The epoch that tables are in.
+pub fn epoch_of(meta: &Meta) -> Result<Epoch> {
+    let history: Option<HistoryRecord> = meta.get(Table::State, HISTORY)?;
+    history.map(|history| history.epoch).ok_or_else(|| missing("record of its history"))
+}
+
 pub type TrackNo = u64;
 
 /// How a store was created. Never changes.

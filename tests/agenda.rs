@@ -53,7 +53,7 @@ fn a_long_settling_starves_no_deletion() {
     let settled = turns(&mounted, "settle");
     assert!(settled > 12_000 / 512, "{settled}");
     eprintln!("the deletion was seen after {settled_before:?} of {settled} turns");
-    wait_for("the end", || workers(&mounted).iter().all(|worker| worker["is_working"] == false));
+    wait_for("the end", || workers(&mounted).iter().all(|worker| worker["working"] == false));
     assert!(workers(&mounted).iter().all(|worker| worker["waits_for"].is_null()));
     mounted.umount();
     mounted.check();

@@ -3,9 +3,18 @@
 mod mounted;
 
 use mounted::*;
+use pitfs::control::{PROTOCOL, Request, Session, Snap, Verb, serve};
+use pitfs::daemon::Daemon;
+use pitfs::device::Moment;
+use pitfs::error::Result;
+use pitfs::tree::{Caller, Change, Kind, New, ROOT, RenameMode, Tree};
+use serde_bytes::ByteBuf;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes that do not compress and that no other file has.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -163,4 +172,100 @@ fn damaged_metadata_is_found_and_gives_no_wrong_byte() {
     eprintln!("{found} of 60 flipped bits were found by check, {refused} hit a restore of live");
     fs::write(&meta, &whole).unwrap();
     mounted.check();
+}
+
+/// What is checked is one commit, whatever goes on meanwhile.
+#[test]
+fn nothing_is_wrong_with_a_store_that_is_worked_with() {
+    let mounted = Mounted::unmounted();
+    let daemon = Daemon::open(&mounted.store()).unwrap();
+    let tree = daemon.views().tree();
+    let ends = Instant::now() + Duration::from_secs(8);
+    let has_time = || Instant::now() < ends;
+    let ask = |base: &str, verb: Verb| {
+        let request = Request { protocol: PROTOCOL, base: Some(name(base)), verb };
+        // Names are taken, or gone, or needed: the ones that succeed are enough.
+        serve(&daemon, request, 0, &mut |_| Ok(())).is_ok()
+    };
+    let (mut checks, done) = (0, AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for at in (0..).take_while(|_| has_time()) {
+                done.fetch_add(u64::from(work(tree, at).is_ok()), Ordering::Relaxed);
+            }
+        });
+        scope.spawn(|| {
+            for at in 0.. {
+                if !has_time() {
+                    return;
+                }
+                let one = |at: u64| name(&format!("{at}"));
+                ask("live", Verb::Snap(Snap { name: Some(one(at)), ..Snap::default() }));
+                ask("live", Verb::Delete { names: vec![one(at.saturating_sub(5))], group: None, recursive: true });
+                match at % 7 {
+                    1 => {
+                        let snapshot = Some(one(at - 1));
+                        ask("live", Verb::Restore { snapshot, paths: Vec::new(), group: None });
+                    }
+                    3 => {
+                        let snapshot = daemon.views().snapshot_of(format!("{at}").as_bytes()).unwrap();
+                        let clone = format!("clone {at}");
+                        let _is_taken = daemon.views().clone_snapshot(&snapshot, clone.as_bytes(), at % 2 == 0, true);
+                        ask(&clone, Verb::Snap(Snap { name: Some(one(1000 + at)), ..Snap::default() }));
+                    }
+                    5 => {
+                        ask("live", Verb::Session(Session::Deactivate { name: one(at - 1) }));
+                    }
+                    _ => {}
+                }
+            }
+        });
+        scope.spawn(|| {
+            while has_time() {
+                let _is_over = (tree.settle_step(), tree.reap_step(), tree.device().delete_step());
+            }
+        });
+        while has_time() {
+            let report = daemon.check(&mut |_| Ok(())).unwrap();
+            assert!(report.is_clean(), "{:#?}", report.problems);
+            checks += 1;
+        }
+    });
+    assert!(checks > 10 && done.load(Ordering::Relaxed) > 100, "{checks} {done:?}");
+    daemon.close().unwrap();
+    drop(daemon);
+    mounted.check();
+}
+
+fn name(text: &str) -> ByteBuf {
+    ByteBuf::from(text.as_bytes())
+}
+
+/// Something that changes names, sizes and links; many of these fail.
+fn work(tree: &Tree, seed: u64) -> Result<()> {
+    let random = xxh3_64_with_seed(b"work", seed);
+    let caller = Caller { uid: 0, gid: 0, umask: 0 };
+    let new = |kind| New { kind, permissions: 0o755, rdev: 0, target: b"" };
+    let called = |shift: u64| format!("{}", random >> shift & 7).into_bytes();
+    let in_some = |shift: u64| match random >> shift & 3 {
+        0 => Ok(ROOT),
+        _ => tree.lookup(ROOT, &called(shift + 2), Moment::Live).map(|(inode, _)| inode),
+    };
+    let (from, to) = (in_some(8)?, in_some(16)?);
+    let (old, other) = (called(24), called(28));
+    let file = || tree.lookup(from, &old, Moment::Live).map(|(inode, _)| inode);
+    match random % 10 {
+        0 | 1 => tree.make(caller, from, &old, new(Kind::Directory)).map(drop),
+        2 | 3 => tree.make(caller, from, &old, new(Kind::File)).map(drop),
+        // No directory goes into another one, which could be in it.
+        4 => match tree.lookup(from, &old, Moment::Live)?.1.is_directory() {
+            true => tree.rename(from, &old, ROOT, &other, RenameMode::Replace),
+            false => tree.rename(from, &old, to, &other, RenameMode::Replace),
+        },
+        5 => tree.link(file()?, to, &other).map(drop),
+        6 => tree.unlink(from, &old).map(drop),
+        7 => tree.remove_directory(from, &old).map(drop),
+        8 => tree.write(file()?, random >> 40 & 0xf_ffff, &vec![random as u8; 20_000], false),
+        _ => tree.change(file()?, Change { size: Some(random >> 44), ..Change::default() }).map(drop),
+    }
 }

@@ -498,7 +498,7 @@ fn print_workers(workers: &[WorkerInfo]) -> Result<()> {
     Ok(())
 }
 
-/// Affected paths that a problem shows in text; JSON has them all.
+/// Affected paths that a problem shows in text; JSON has all that the report has.
 const PATHS_SHOWN: usize = 20;
 
 fn check(store: &Target, args: &args::Check) -> Result<bool> {
@@ -508,9 +508,9 @@ fn check(store: &Target, args: &args::Check) -> Result<bool> {
     let Answer::Check(report) = answer? else { return Err(unexpected()) };
     if args.json {
         print_json(&json::checked(&report))?;
-        return Ok(report.problems.is_empty());
+        return Ok(report.is_clean());
     }
-    let CheckReport { inodes, names, tracks, read_bytes, snapshots, problems } = &report;
+    let CheckReport { inodes, names, tracks, read_bytes, snapshots, problems, more_problems } = &report;
     for problem in problems {
         print(&format!("{}\n", line(&problem.text)))?;
         for damaged in problem.paths.iter().take(PATHS_SHOWN) {
@@ -520,7 +520,18 @@ fn check(store: &Target, args: &args::Check) -> Result<bool> {
             print(&format!("    and {} more\n", problem.paths.len() - PATHS_SHOWN))?;
         }
     }
-    let verdict = if problems.is_empty() { "no problems".to_string() } else { count(problems.len() as u64, "problem") };
+    if *more_problems > 0 {
+        print(&format!("{} more: only so many are listed\n", count(*more_problems, "problem")))?;
+    }
+    let without = match report.without_paths() {
+        0 => String::new(),
+        1 => "1 problem is".into(),
+        without => format!("{without} problems are"),
+    };
+    if !without.is_empty() {
+        print(&format!("{without} listed without some or all of the files: a report has no room for more paths\n"))?;
+    }
+    let verdict = if report.is_clean() { "no problems".to_string() } else { count(report.count(), "problem") };
     print(&format!(
         "{}, {}, {}, {}, {} read: {verdict}\n",
         count(*inodes, "inode"),
@@ -529,7 +540,7 @@ fn check(store: &Target, args: &args::Check) -> Result<bool> {
         count(*tracks, "track"),
         size(*read_bytes)
     ))?;
-    Ok(problems.is_empty())
+    Ok(report.is_clean())
 }
 
 fn sync(store: &Target, args: args::Sync) -> Result<bool> {

@@ -282,7 +282,13 @@ pub fn checked(report: &CheckReport) -> Value {
         "tracks": report.tracks,
         "snapshots": report.snapshots,
         "read_bytes": report.read_bytes,
-        "problems": all(&report.problems, |problem| json!({ "text": problem.text, "paths": paths(&problem.paths) })),
+        "problems": all(&report.problems, |problem| json!({
+            "text": problem.text,
+            "paths": paths(&problem.paths),
+            "more_paths": problem.has_more_paths,
+        })),
+        "more_problems": report.more_problems,
+        "problems_without_paths": report.without_paths(),
     })
 }
 
@@ -408,7 +414,7 @@ pub fn upgraded(store: &Path, report: &UpgradeReport) -> Value {
 fn worker(worker: &WorkerInfo) -> Value {
     json!({
         "name": worker.name,
-        "is_working": worker.is_working,
+        "working": worker.is_working,
         "turns": worker.turns,
         "waits_for": worker.waits_for,
         "failure": worker.failure,

@@ -3,18 +3,24 @@
 //! The tables are read as the last durable commit left them, while work goes on. What looks wrong is
 //! compared with the current state before it is reported: what has changed since says nothing.
 
+mod bases;
+mod directories;
+mod epochs;
 mod others;
+mod past;
+mod paths;
 mod records;
 mod tracks;
+mod volume;
 
 use super::{Daemon, OnProgress, Progress};
-use crate::device::{Epoch, InodeNo, LIVE, Moment, Snapshot, base_of, number_of};
+use crate::device::{BaseId, BaseRecord, Epoch, Snapshot, epoch_of};
 use crate::error::{Error, Result};
 use crate::meta::{Meta, Pair, Table, hex};
-use crate::view::LIVE_NAME;
+use paths::{PATH_BYTES_ALL, Paths};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +28,8 @@ pub struct Problem {
     pub text: String,
     /// The files it concerns, each with the view in which they lie: `live/a/b`, `SNAPSHOT/a/b`.
     pub paths: Vec<ByteBuf>,
+    /// There are more of them, or would be: a report has no room for all.
+    pub has_more_paths: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,10 +40,30 @@ pub struct CheckReport {
     pub read_bytes: u64,
     pub snapshots: u64,
     pub problems: Vec<Problem>,
+    /// Problems beyond those that are listed.
+    pub more_problems: u64,
+}
+
+impl CheckReport {
+    pub fn is_clean(&self) -> bool {
+        self.count() == 0
+    }
+
+    /// Problems that were found, listed or not.
+    pub fn count(&self) -> u64 {
+        (self.problems.len() as u64).saturating_add(self.more_problems)
+    }
+
+    /// Problems that are listed without some of their paths.
+    pub fn without_paths(&self) -> u64 {
+        self.problems.iter().filter(|problem| problem.has_more_paths).count() as u64
+    }
 }
 
 /// Problems beyond this many are counted and not listed.
 const PROBLEMS_MAX: usize = 10_000;
+/// Bytes of what is said of a problem: keys of records that somebody prepared can be long.
+const TEXT_BYTES_MAX: usize = 4096;
 
 impl Daemon {
     /// Reads everything. Problems are in the report; an error means that checking itself failed.
@@ -50,14 +78,20 @@ impl Daemon {
             let views = self.views.of(base.id);
             snapshots.extend(views.unless_gone(views.snapshots())?.into_iter().flatten());
         }
-        let mut check =
-            Check { daemon: self, meta: device.durable()?, snapshots, report: CheckReport::default(), progress };
+        let mut check = Check {
+            daemon: self,
+            meta: device.durable()?,
+            epoch: 0,
+            bases: BTreeMap::new(),
+            snapshots,
+            report: CheckReport::default(),
+            room: PATH_BYTES_ALL,
+            is_partial: false,
+            has_all_bases: true,
+            progress,
+        };
         check.report.snapshots = check.snapshots.len() as u64;
-        device.damage().into_iter().for_each(|damage| check.problem(damage, Vec::new()));
-        check.tracks()?;
-        check.records()?;
-        check.others()?;
-        check.layered()?;
+        check.all()?;
         Ok(check.report)
     }
 }
@@ -66,50 +100,82 @@ struct Check<'a> {
     daemon: &'a Daemon,
     /// The tables of the last durable commit.
     meta: Meta,
+    /// The epoch and the bases that they have.
+    epoch: Epoch,
+    bases: BTreeMap<BaseId, BaseRecord>,
     snapshots: Vec<Snapshot>,
     report: CheckReport,
+    /// Bytes that paths in the report may still take.
+    room: usize,
+    /// Something could not be read: what is missing elsewhere may be for that reason.
+    is_partial: bool,
+    /// All bases could be read.
+    has_all_bases: bool,
     progress: OnProgress<'a>,
 }
 
 impl Check<'_> {
-    fn problem(&mut self, text: impl Into<String>, paths: Vec<ByteBuf>) {
-        if self.report.problems.len() < PROBLEMS_MAX {
-            self.report.problems.push(Problem { text: text.into(), paths });
+    fn all(&mut self) -> Result<()> {
+        for damage in self.daemon.views.tree().device().damage() {
+            self.unreadable(damage, Paths::default());
         }
+        self.epoch = epoch_of(&self.meta)?;
+        self.load_bases()?;
+        self.tracks()?;
+        self.records()?;
+        self.names()?;
+        self.between_bases()?;
+        self.others()?;
+        self.layered()
+    }
+
+    fn problem(&mut self, text: impl Into<String>, paths: Paths) {
+        if self.is_full() {
+            self.report.more_problems += 1;
+            return;
+        }
+        self.room = if paths.is_out_of_room() { 0 } else { self.room.saturating_sub(paths.bytes) };
+        let mut text = text.into();
+        if text.len() > TEXT_BYTES_MAX {
+            text.truncate((0..=TEXT_BYTES_MAX).rfind(|at| text.is_char_boundary(*at)).unwrap_or(0));
+            text.push('…');
+        }
+        self.report.problems.push(Problem { text, paths: paths.found, has_more_paths: paths.is_cut });
+    }
+
+    /// A problem that concerns no file, or all.
+    fn say(&mut self, text: impl Into<String>) {
+        self.problem(text, Paths::default());
+    }
+
+    /// A problem for which what a record says is not known.
+    fn unreadable(&mut self, text: impl Into<String>, paths: Paths) {
+        self.is_partial = true;
+        self.problem(text, paths);
+    }
+
+    /// Looks at something; whether all of it could be read.
+    fn wholly(&mut self, look: impl FnOnce(&mut Self) -> Result<()>) -> Result<bool> {
+        let before = std::mem::take(&mut self.is_partial);
+        look(self)?;
+        let is_whole = !self.is_partial;
+        self.is_partial |= before;
+        Ok(is_whole)
+    }
+
+    /// Whether further problems are only counted.
+    fn is_full(&self) -> bool {
+        self.report.problems.len() >= PROBLEMS_MAX
+    }
+
+    /// Whether its own records are all that a base shows.
+    fn is_whole(&self, base: BaseId) -> bool {
+        self.bases.get(&base).is_some_and(|record| record.eras.is_empty() && !record.deleting)
     }
 
     fn tell(&mut self) -> Result<()> {
         let report = &self.report;
         (self.progress)(&Progress { files: report.inodes, bytes: report.read_bytes, total_bytes: 0 })
-    }
-
-    /// Where an inode is found in every view that shows what was born at `birth` and ended at `end`.
-    fn paths(&self, inode: InodeNo, birth: Epoch, end: Option<Epoch>) -> Vec<ByteBuf> {
-        let mut paths = Vec::new();
-        if end.is_none() {
-            paths.extend(self.paths_at(inode, LIVE_NAME, Moment::Live));
-        }
-        for snapshot in self.snapshots.iter().filter(|snapshot| snapshot.base == base_of(inode)) {
-            if birth <= snapshot.epoch && end.is_none_or(|end| snapshot.epoch < end) {
-                paths.extend(self.paths_at(inode, &snapshot.record.name, Moment::At(snapshot.epoch)));
-            }
-        }
-        paths
-    }
-
-    /// Where an inode is found in one view.
-    fn paths_at(&self, inode: InodeNo, name: &str, moment: Moment) -> Vec<ByteBuf> {
-        let number = number_of(inode);
-        let view = match base_of(inode) {
-            LIVE => format!("{name}/"),
-            base => self.daemon.views.of(base).base_name().map_or("?:".into(), |base| format!("{base}:{name}/")),
-        };
-        let without = |why: &str| vec![format!("{view}? (inode {number}, {why})").into_bytes().into()];
-        match self.daemon.views.tree().paths(inode, moment) {
-            Ok(found) if found.is_empty() => without("which has no name there"),
-            Ok(found) => found.iter().map(|path| ByteBuf::from([view.as_bytes(), path].concat())).collect(),
-            Err(_) => without("whose name is damaged"),
-        }
     }
 
     /// Calls `each` with all pairs of a table. Where a page is damaged, reports which keys cannot be read
@@ -187,10 +253,8 @@ impl Check<'_> {
             None => None,
         };
         let to = until.as_ref().map_or("the end".into(), |until| hex(until));
-        self.problem(
-            format!("table {}: keys from {} to {to} cannot be read: {error}", table.name(), hex(from)),
-            Vec::new(),
-        );
+        let text = format!("table {}: keys from {} to {to} cannot be read: {error}", table.name(), hex(from));
+        self.unreadable(text, Paths::default());
         self.reopen()?;
         Ok(until)
     }
@@ -214,6 +278,3 @@ impl Check<'_> {
         look.is_ok_and(|look| look.meta().get_raw(table, key).is_ok_and(|now| now.as_deref() == Some(value)))
     }
 }
-
-/// The inodes that a table's problems concern, once each.
-type Inodes = BTreeSet<InodeNo>;

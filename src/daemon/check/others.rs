@@ -1,6 +1,6 @@
 //! Records that nothing else in a store leans on: each by itself, whether it can be what its table has.
 
-use super::Check;
+use super::{Check, Paths};
 use crate::archive::Mark;
 use crate::device::{
     BaseId, BaseReserve, Counts, Epoch, base_of_key, check_work, inode_of_key, split_record, split_snapshot,
@@ -22,6 +22,9 @@ impl Check<'_> {
     pub(super) fn others(&mut self) -> Result<()> {
         for table in Table::ALL.into_iter().filter(|table| !is_looked_at_elsewhere(*table)) {
             self.each(table, |check, (key, value)| {
+                if table == Table::Xattr {
+                    check.born(table, &key, &value);
+                }
                 let mut looked = check_record(table, &key, &value);
                 if looked.is_ok() && table == Table::Room && !check.meta.contains(Table::Segment, &key[1..])? {
                     looked = Err(Error::corrupt(record_name(table, &key), "there is no such segment"));
@@ -30,7 +33,7 @@ impl Check<'_> {
                     && check.is_current(table, &key, &value)
                 {
                     let inode = inode_of_key(&key).filter(|_| table == Table::Xattr);
-                    let paths = inode.map_or(Vec::new(), |inode| check.paths(inode, u32::MAX, None));
+                    let paths = inode.map_or_else(Paths::default, |inode| check.paths_now(inode));
                     check.problem(error.to_string(), paths);
                 }
                 Ok(())

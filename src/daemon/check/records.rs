@@ -1,60 +1,112 @@
 //! Inodes, names, snapshots and the log: do they fit together?
 
-use super::{Check, Inodes};
+use super::directories::{Above, circles};
+use super::past::Past;
+use super::tracks::is_tombstone;
+use super::{Check, Paths};
 use crate::device::{
-    BaseId, Epoch, InodeNo, Moment, base_of, base_of_key, inode_of_key, inode_prefix, number_of, split_base,
-    split_increment, split_preimage, split_record,
+    BaseId, Epoch, InodeNo, Moment, base_of, base_of_key, inode_of_key, inode_prefix, number_of, split_increment,
+    split_preimage, split_record,
 };
-use crate::error::Result;
+use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode, hex};
 use crate::shown::shown;
 use crate::tree::{Entry, Inode, Kind, is_root, split_link_key, xattr_value};
-use serde_bytes::ByteBuf;
-use std::collections::{BTreeSet, HashMap};
+use crate::view::LIVE_NAME;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-/// What the entries of directories say about an inode.
-#[derive(Default)]
-struct Named {
+/// What an inode says of itself, and what the entries of directories say of it.
+struct Seen {
+    size: u64,
+    links: u32,
+    kind: Kind,
     names: u32,
     subdirectories: u32,
     entries: u64,
 }
 
-/// Whether a record says that there is nothing: it has a birth only.
-fn is_tombstone(value: &[u8]) -> bool {
-    split_record(Table::State, &[], value).is_ok_and(|(_, value)| value.is_empty())
-}
-
-impl Check<'_> {
-    /// Bases whose own records are all that they show.
-    fn whole_bases(&mut self) -> Result<BTreeSet<BaseId>> {
-        let mut whole = BTreeSet::new();
-        self.each(Table::Base, |check, (key, value)| {
-            match split_base(&key, &value) {
-                Ok((base, record)) if record.eras.is_empty() && !record.deleting => {
-                    whole.insert(base);
-                }
-                Ok(_) => {}
-                Err(error) => check.problem(error.to_string(), Vec::new()),
-            }
-            Ok(())
-        })?;
-        Ok(whole)
+impl Seen {
+    fn new(inode: &Inode) -> Seen {
+        let (size, links, kind) = (inode.size, inode.links, inode.kind());
+        Seen { size, links, kind, names: 0, subdirectories: 0, entries: 0 }
     }
 
+    /// What does not fit together.
+    fn problem(&self, number: InodeNo) -> Option<String> {
+        let Seen { size, links, kind, names, subdirectories, entries } = *self;
+        let is_directory = kind == Kind::Directory;
+        let found = match (is_directory, links) {
+            (_, 0) => 0,
+            (true, _) => subdirectories.saturating_add(2),
+            (false, _) => names,
+        };
+        if links == 0 && names > 0 {
+            Some(format!("it counts no links, and has {names} names"))
+        } else if links == 0 && entries > 0 {
+            Some(format!("it is a directory that was removed, and has {entries} entries"))
+        } else if found != links {
+            Some(format!("it counts {links} links and has {found}"))
+        } else if is_directory && size != entries {
+            Some(format!("it counts {size} entries and has {entries}"))
+        } else if names == 0 && links > 0 && !is_root(number) {
+            Some("it has no name".into())
+        } else if is_directory && names > u32::from(!is_root(number)) {
+            Some(format!(
+                "it is a directory and has {names} names{}",
+                if is_root(number) { ", being the root" } else { "" }
+            ))
+        } else {
+            None
+        }
+    }
+}
+
+/// Inodes of bases whose own records are all that they show.
+type Inodes = HashMap<InodeNo, Seen>;
+
+impl Check<'_> {
     /// Bases that show some of another state: what they show has to hold together as well.
     pub(super) fn layered(&mut self) -> Result<()> {
-        let whole = self.whole_bases()?;
         let bases: Vec<BaseId> = self.daemon.views.bases()?.iter().map(|base| base.id).collect();
-        for base in bases.into_iter().filter(|base| !whole.contains(base)) {
+        for base in bases.into_iter().filter(|base| !self.is_whole(*base)).collect::<Vec<_>>() {
             let views = self.daemon.views.of(base);
-            views.unless_gone(self.layered_base(base))?;
+            match views.unless_gone(self.layered_base(base)) {
+                // What it shows from elsewhere is not there.
+                Err(Error::Posix(Errno::STALE)) => {
+                    let name = views.base_name()?;
+                    self.say(format!("the base {name:?} cannot be looked into: what it shows is not there"));
+                }
+                // What comes behind it cannot be looked at.
+                Err(error @ Error::Corrupt { .. }) => self.say(error.to_string()),
+                result => drop(result?),
+            }
         }
         Ok(())
     }
 
     fn layered_base(&mut self, base: BaseId) -> Result<()> {
+        let mut above = Above::new();
+        self.layered_entries(base, |check, key, entry| check.layered_entry(&mut above, key, entry))?;
+        let mut found = circles(&above);
+        if found.is_empty() {
+            return Ok(());
+        }
+        // Directories that were moved while these were read can look so: not twice.
+        above.clear();
+        self.layered_entries(base, |_, key, entry| note_above(&mut above, key, &entry))?;
+        let again = circles(&above);
+        found.retain(|circle| again.contains(circle));
+        found.iter().for_each(|circle| self.say_circle(circle));
+        Ok(())
+    }
+
+    /// Calls `each` with the entries that a base shows now, wherever they come from; an error names one that is none.
+    fn layered_entries(
+        &mut self,
+        base: BaseId,
+        mut each: impl FnMut(&mut Self, &[u8], Result<Entry>) -> Result<()>,
+    ) -> Result<()> {
         const BATCH: usize = 512;
         let tree = self.daemon.views.tree();
         let prefix = base.to_be_bytes();
@@ -70,81 +122,114 @@ impl Check<'_> {
             from = last.clone();
             from.push(0);
             for (key, value) in entries {
-                let parent = inode_of_key(&key).unwrap_or_default();
-                let target = match tree.entry_of(&key, &value) {
-                    Ok(entry) => entry.inode,
-                    Err(error) => {
-                        let paths = self.paths(parent, u32::MAX, None);
-                        self.problem(error.to_string(), paths);
-                        continue;
-                    }
-                };
-                let is_missing = tree.inode(target, Moment::Live).is_err();
-                // It may have been removed meanwhile.
-                if is_missing && tree.device().look()?.exists(Table::Dirent, &key)? {
-                    let paths = self.paths(parent, u32::MAX, None);
-                    let text = format!(
-                        "an entry of directory {} names inode {}, which is missing or cannot be read",
-                        number_of(parent),
-                        number_of(target)
-                    );
-                    self.problem(text, paths);
-                }
+                each(self, &key, tree.entry_of(&key, &value))?;
             }
             self.tell()?;
         }
     }
 
+    /// Whether an entry leads to an inode that is not there, at one moment: it may have been removed, or lead elsewhere, meanwhile.
+    fn leads_nowhere(&self, key: &[u8], target: InodeNo) -> Result<bool> {
+        let tree = self.daemon.views.tree();
+        let look = tree.device().look()?;
+        let entry = look.value(Table::Dirent, key, Moment::Live)?;
+        let is_led_to = entry.is_some_and(|now| tree.entry_of(key, &now).is_ok_and(|entry| entry.inode == target));
+        let found = look.get::<Inode>(Table::Inode, &inode_prefix(target), Moment::Live);
+        let is_there = found.is_ok_and(|found| found.is_some_and(|inode| inode.checked_stored(target).is_ok()));
+        Ok(is_led_to && !is_there)
+    }
+
+    fn layered_entry(&mut self, above: &mut Above, key: &[u8], entry: Result<Entry>) -> Result<()> {
+        let tree = self.daemon.views.tree();
+        let parent = inode_of_key(key).unwrap_or_default();
+        note_above(above, key, &entry)?;
+        let target = match entry {
+            Ok(entry) => entry.inode,
+            Err(error) => {
+                let paths = self.paths_now(parent);
+                self.problem(error.to_string(), paths);
+                return Ok(());
+            }
+        };
+        let is_missing = tree.inode(target, Moment::Live).is_err();
+        if is_missing && self.leads_nowhere(key, target)? {
+            let paths = self.paths_now(parent);
+            let text = format!(
+                "an entry of directory {} names inode {}, which is missing or cannot be read",
+                number_of(parent),
+                number_of(target)
+            );
+            self.problem(text, paths);
+        }
+        Ok(())
+    }
+
     pub(super) fn records(&mut self) -> Result<()> {
-        let mut inodes: HashMap<InodeNo, Inode> = HashMap::new();
-        let mut unreadable = Inodes::new();
-        let whole = self.whole_bases()?;
+        let mut past = self.past()?;
+        let mut inodes = Inodes::new();
         self.each(Table::Inode, |check, (key, value)| {
+            check.born(Table::Inode, &key, &value);
+            check.inode_record(&mut inodes, &mut past, &key, &value);
+            Ok(())
+        })?;
+        // Old values come before what is now: entries that are there now were so in snapshots.
+        self.log(&mut past)?;
+        let mut above = Above::new();
+        self.each(Table::Dirent, |check, (key, value)| {
+            check.born(Table::Dirent, &key, &value);
             if is_tombstone(&value) {
                 return Ok(());
             }
-            check.report.inodes += 1;
-            let Some(number) = inode_of_key(&key).filter(|number| inode_prefix(*number) == key[..]) else {
-                check.problem(format!("record {} of table inode is damaged: its key is none", hex(&key)), Vec::new());
-                return Ok(());
-            };
-            let decoded = split_record(Table::Inode, &key, &value)
-                .and_then(|(_, record)| crate::meta::decode::<Inode>(Table::Inode, &key, record))
-                .and_then(|inode| inode.checked_stored(number));
-            match decoded {
-                Ok(inode) => {
-                    inodes.insert(number, Inode { inline: Default::default(), ..inode });
-                }
-                Err(error) => {
-                    unreadable.insert(number);
-                    let paths = check.paths(number, 0, None);
-                    check.problem(error.to_string(), paths);
-                }
+            check.report.names += 1;
+            if let Ok((birth, record)) = split_record(Table::Dirent, &key, &value) {
+                check.past_entry(&past, &key, (birth, None), record);
+            }
+            if check.is_whole(base_of_key(&key)) {
+                check.entry(&mut inodes, &mut above, &key, &value);
             }
             Ok(())
         })?;
-        let mut named: HashMap<InodeNo, Named> = HashMap::new();
-        self.each(Table::Dirent, |check, (key, value)| {
-            check.report.names += u64::from(!is_tombstone(&value));
-            if whole.contains(&base_of_key(&key)) && !is_tombstone(&value) {
-                check.entry(&inodes, &mut named, &key, &value);
-            }
-            Ok(())
-        })?;
+        drop(past);
         self.each(Table::Link, |check, (key, value)| {
-            let born = split_record(Table::Link, &key, &value).map(drop);
-            if let (Err(error), false) = (born.and(split_link_key(&key).map(drop)), is_tombstone(&value)) {
-                let paths = inode_of_key(&key).map_or(Vec::new(), |inode| check.paths(inode, u32::MAX, None));
+            check.born(Table::Link, &key, &value);
+            let is_one = split_record(Table::Link, &key, &value).map(drop).and(split_link_key(&key).map(drop));
+            if let (Err(error), false) = (is_one, is_tombstone(&value)) {
+                let paths = inode_of_key(&key).map_or_else(Paths::default, |inode| check.paths_now(inode));
                 check.problem(error.to_string(), paths);
             }
             Ok(())
         })?;
-        if self.report.problems.is_empty() {
-            inodes.retain(|inode, _| whole.contains(&base_of(*inode)));
-            self.counts(&inodes, &named);
+        if !self.is_partial {
+            self.counts(&inodes);
         }
-        self.snapshot_names()?;
-        self.log()
+        circles(&above).iter().for_each(|circle| self.say_circle(circle));
+        self.snapshot_names()
+    }
+
+    /// An inode as it is now.
+    fn inode_record(&mut self, inodes: &mut Inodes, past: &mut Past, key: &[u8], value: &[u8]) {
+        if is_tombstone(value) {
+            return;
+        }
+        self.report.inodes += 1;
+        let Some(number) = inode_of_key(key).filter(|number| inode_prefix(*number) == key[..]) else {
+            let text = format!("record {} of table inode is damaged: its key is none", hex(key));
+            return self.unreadable(text, Paths::default());
+        };
+        let split = split_record(Table::Inode, key, value);
+        let birth = split.as_ref().map_or(0, |(birth, _)| *birth);
+        let decoded = split
+            .and_then(|(_, record)| decode::<Inode>(Table::Inode, key, record))
+            .and_then(|inode| inode.checked_stored(number));
+        past.add(number, birth, decoded.as_ref().ok().map(Inode::kind));
+        match decoded {
+            Ok(inode) if self.is_whole(base_of(number)) => drop(inodes.insert(number, Seen::new(&inode))),
+            Ok(_) => {}
+            Err(error) => {
+                let paths = self.paths(number, 0, None);
+                self.unreadable(error.to_string(), paths);
+            }
+        }
     }
 
     fn entry_of(&self, key: &[u8], value: &[u8]) -> Result<Entry> {
@@ -167,78 +252,54 @@ impl Check<'_> {
         });
         if let Err(error) = looked {
             let birth = split_record(table, key, value).map_or(0, |(birth, _)| birth);
-            let paths = inode_of_key(key).map_or(Vec::new(), |inode| self.paths(inode, birth, Some(end)));
+            let paths = inode_of_key(key).map_or_else(Paths::default, |inode| self.paths(inode, birth, Some(end)));
             self.problem(error.to_string(), paths);
         }
     }
 
-    fn entry(
-        &mut self,
-        inodes: &HashMap<InodeNo, Inode>,
-        named: &mut HashMap<InodeNo, Named>,
-        key: &[u8],
-        value: &[u8],
-    ) {
+    fn entry(&mut self, inodes: &mut Inodes, above: &mut Above, key: &[u8], value: &[u8]) {
         let parent = inode_of_key(key).unwrap_or_default();
-        let Entry { name, inode: target, kind, .. } = match self.entry_of(key, value) {
+        let entry = self.entry_of(key, value);
+        let Entry { name, inode: target, kind, .. } = match entry {
             Ok(entry) => entry,
             Err(error) => {
-                let paths = self.paths(parent, u32::MAX, None);
-                return self.problem(error.to_string(), paths);
+                let paths = self.paths_now(parent);
+                return self.unreadable(error.to_string(), paths);
             }
         };
-        named.entry(target).or_default().names += 1;
-        let directory = named.entry(parent).or_default();
-        directory.entries += 1;
-        directory.subdirectories += u32::from(kind == Kind::Directory);
-        let problem = match inodes.get(&target) {
-            None => Some("its inode is missing or cannot be read".to_string()),
-            Some(inode) if inode.kind() != kind => Some("its inode is of another kind".to_string()),
-            Some(_) if !inodes.contains_key(&parent) => {
-                Some("the directory it is in is missing or cannot be read".to_string())
+        if kind == Kind::Directory {
+            above.insert(target, parent);
+        }
+        let is_in_one = inodes.get_mut(&parent).is_some_and(|directory| {
+            directory.entries += 1;
+            directory.subdirectories = directory.subdirectories.saturating_add(u32::from(kind == Kind::Directory));
+            true
+        });
+        let problem = match inodes.get_mut(&target) {
+            None => "its inode is missing or cannot be read",
+            Some(inode) => {
+                inode.names = inode.names.saturating_add(1);
+                match inode.kind == kind {
+                    false => "its inode is of another kind",
+                    true if !is_in_one => "the directory it is in is missing or cannot be read",
+                    true => return,
+                }
             }
-            Some(_) => None,
         };
-        if let Some(problem) = problem
-            && self.is_current(Table::Dirent, key, value)
-        {
-            let above = self.paths(parent, u32::MAX, None);
-            let above = above.first().map_or(&b"live/?"[..], |above| above.as_slice());
-            let path = ByteBuf::from([above, b"/", name.as_slice()].concat());
+        if self.is_current(Table::Dirent, key, value) {
+            let paths = self.paths_of_name(parent, &name, LIVE_NAME, Moment::Live);
             let name = shown(&name);
-            self.problem(format!("entry \"{name}\" of directory {}: {problem}", number_of(parent)), vec![path]);
+            self.problem(format!("entry \"{name}\" of directory {}: {problem}", number_of(parent)), paths);
         }
     }
 
-    fn counts(&mut self, inodes: &HashMap<InodeNo, Inode>, named: &HashMap<InodeNo, Named>) {
-        let none = Named::default();
-        for (&number, inode) in inodes {
-            let found = named.get(&number).unwrap_or(&none);
-            let links = match (inode.is_directory(), inode.links) {
-                (_, 0) => 0,
-                (true, _) => 2 + found.subdirectories,
-                (false, _) => found.names,
-            };
-            let problem = if links != inode.links {
-                Some(format!("it counts {} links and has {links}", inode.links))
-            } else if inode.is_directory() && inode.size != found.entries {
-                Some(format!("it counts {} entries and has {}", inode.size, found.entries))
-            } else if found.names == 0 && inode.links > 0 && !is_root(number) {
-                Some("it has no name".into())
-            } else {
-                None
-            };
-            if let Some(problem) = problem {
-                let is_unchanged = self
-                    .daemon
-                    .views
-                    .tree()
-                    .inode(number, Moment::Live)
-                    .is_ok_and(|now| (now.links, now.size, now.ctime) == (inode.links, inode.size, inode.ctime));
-                if is_unchanged {
-                    let paths = self.paths(number, u32::MAX, None);
-                    self.problem(format!("inode {}: {problem}", number_of(number)), paths);
-                }
+    fn counts(&mut self, inodes: &Inodes) {
+        for (&number, seen) in inodes {
+            let Some(problem) = seen.problem(number) else { continue };
+            let now = self.daemon.views.tree().inode(number, Moment::Live);
+            if now.is_ok_and(|now| (now.links, now.size) == (seen.links, seen.size)) {
+                let paths = self.paths_now(number);
+                self.problem(format!("inode {}: {problem}", number_of(number)), paths);
             }
         }
     }
@@ -253,17 +314,14 @@ impl Check<'_> {
             // It may have been deleted or renamed meanwhile.
             let now = self.daemon.views.tree().device().look()?.snapshot(snapshot.base, snapshot.epoch)?;
             if now.is_some_and(|now| now.record == snapshot.record) {
-                self.problem(
-                    format!("the name of snapshot {:?} does not lead to it", snapshot.record.name),
-                    Vec::new(),
-                );
+                self.say(format!("the name of snapshot {:?} does not lead to it", snapshot.record.name));
             }
         }
         Ok(())
     }
 
     /// Pre-images and increments are the same facts in two orders.
-    fn log(&mut self) -> Result<()> {
+    fn log(&mut self, past: &mut Past) -> Result<()> {
         let (mut preimages, mut sum_of_preimages) = (0u64, 0u64);
         let sum = |key: &[u8], end: u32| xxhash_rust::xxh3::xxh3_64_with_seed(key, end.into());
         self.each(Table::Preimage, |check, (key, value)| {
@@ -272,11 +330,14 @@ impl Check<'_> {
                     preimages += 1;
                     sum_of_preimages = sum_of_preimages.wrapping_add(sum(&own, end) ^ u64::from(table as u8));
                     check.old(table, &own, end, &value);
+                    check.ended(table, &own, end, &value);
+                    check.past_record(past, table, &own, end, &value);
                 }
-                Err(error) => check.problem(error.to_string(), Vec::new()),
+                Err(error) => check.unreadable(error.to_string(), Paths::default()),
             }
             Ok(())
         })?;
+        past.finish();
         let (mut increments, mut sum_of_increments) = (0u64, 0u64);
         self.each(Table::Increment, |check, (key, _)| {
             match split_increment(&key) {
@@ -284,16 +345,23 @@ impl Check<'_> {
                     increments += 1;
                     sum_of_increments = sum_of_increments.wrapping_add(sum(&own, end) ^ u64::from(table as u8));
                 }
-                Err(error) => check.problem(error.to_string(), Vec::new()),
+                Err(error) => check.unreadable(error.to_string(), Paths::default()),
             }
             Ok(())
         })?;
-        if self.report.problems.is_empty() && (preimages, sum_of_preimages) != (increments, sum_of_increments) {
-            self.problem(
-                format!("the log has {preimages} pre-images and {increments} increments that do not match"),
-                Vec::new(),
-            );
+        if !self.is_partial && (preimages, sum_of_preimages) != (increments, sum_of_increments) {
+            self.say(format!("the log has {preimages} pre-images and {increments} increments that do not match"));
         }
         Ok(())
     }
+}
+
+/// Notes in which directory a directory is.
+fn note_above(above: &mut Above, key: &[u8], entry: &Result<Entry>) -> Result<()> {
+    if let (Some(directory), Ok(entry)) = (inode_of_key(key), entry)
+        && entry.kind == Kind::Directory
+    {
+        above.insert(entry.inode, directory);
+    }
+    Ok(())
 }

@@ -1,15 +1,17 @@
 //! Tracks: every location's bytes, its room in its segment, its holders and its owner in the summary.
 
-use super::Check;
+use super::volume::VOLUME;
+use super::{Check, Paths};
 use crate::device::{
-    InodeNo, Moment, Pointer, TrackNo, base_of, in_base, number_of, split_preimage, split_record, split_track_key,
+    InodeNo, Moment, Pointer, TrackNo, base_of, in_base, inode_prefix, number_of, split_preimage, split_record,
+    split_track_key,
 };
 use crate::error::Result;
 use crate::limits::{SEGMENT_BLOCKS, SEGMENTS_MAX};
 use crate::logstore::{Descriptor, Holders, Location};
 use crate::meta::{Pair, Table, decode, hex};
+use crate::tree::{Inode, Kind};
 use crate::view::LIVE_NAME;
-use serde_bytes::ByteBuf;
 use std::collections::{HashMap, HashSet};
 
 /// What is known of one segment.
@@ -31,10 +33,10 @@ struct Record {
 }
 
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     segments: HashMap<u64, Segment>,
     /// Which segment has each physical one.
-    places: HashMap<u32, u64>,
+    pub(super) places: HashMap<u32, u64>,
     /// Who holds each location.
     holders: HashMap<(u64, u16), Holders>,
     /// What the first of them says of it.
@@ -43,22 +45,38 @@ struct Known {
     damaged: HashMap<(u64, u16), String>,
 }
 
+/// Whether a record says that there is nothing: it has a birth only.
+pub(super) fn is_tombstone(value: &[u8]) -> bool {
+    split_record(Table::State, &[], value).is_ok_and(|(_, value)| value.is_empty())
+}
+
 impl Check<'_> {
     pub(super) fn tracks(&mut self) -> Result<()> {
         let mut known = Known::default();
-        self.each(Table::Segment, |check, (key, value)| check.segment(&mut known, &key, &value))?;
+        let has_all_segments = self.wholly(|check| {
+            check.each(Table::Segment, |check, (key, value)| check.segment(&mut known, &key, &value))
+        })?;
+        self.volume(&known, has_all_segments)?;
+        let mut last = None;
         self.each(Table::Track, |check, pair| {
             let Some((inode, track)) = split_track_key(&pair.0) else {
-                check.problem(format!("record {} of table track: its key makes no sense", hex(&pair.0)), Vec::new());
+                let text = format!("record {} of table track: its key makes no sense", hex(&pair.0));
+                check.unreadable(text, Paths::default());
                 return Ok(());
             };
+            if !is_tombstone(&pair.1) {
+                let before = last.replace((inode, track));
+                before.filter(|(before, _)| *before != inode).into_iter().for_each(|last| check.is_in_file(last));
+            }
+            check.born(Table::Track, &pair.0, &pair.1);
             check.track_record(&mut known, Table::Track, pair, inode, track, None)
         })?;
+        last.into_iter().for_each(|last| self.is_in_file(last));
         self.each(Table::Preimage, |check, pair| {
             let (table, key, end) = match split_preimage(&pair.0) {
                 Ok(parts) => parts,
                 Err(error) => {
-                    check.problem(error.to_string(), Vec::new());
+                    check.unreadable(error.to_string(), Paths::default());
                     return Ok(());
                 }
             };
@@ -67,10 +85,8 @@ impl Check<'_> {
                     check.track_record(&mut known, Table::Preimage, pair, inode, track, Some(end))
                 }
                 (Table::Track, None) => {
-                    check.problem(
-                        format!("the old value {} of a track: its key makes no sense", hex(&pair.0)),
-                        Vec::new(),
-                    );
+                    let text = format!("the old value {} of a track: its key makes no sense", hex(&pair.0));
+                    check.unreadable(text, Paths::default());
                     Ok(())
                 }
                 _ => Ok(()),
@@ -81,29 +97,64 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// The last track of an inode: whether its file is as long as that. Of what a base shows from elsewhere, records of its
+    /// own say nothing yet.
+    fn is_in_file(&mut self, (inode, track): (InodeNo, TrackNo)) {
+        let key = inode_prefix(inode);
+        // What cannot be read is named elsewhere.
+        let Ok(found) = self.meta.get_raw(Table::Inode, &key) else { return };
+        let record = found.as_deref().map(|found| split_record(Table::Inode, &key, found));
+        let start = track.saturating_mul(self.daemon.views.tree().device().track_bytes());
+        let problem = match record {
+            _ if !self.is_whole(base_of(inode)) => return,
+            None | Some(Ok((_, []))) => format!("there is no such inode, and it has track {track}"),
+            Some(Err(_)) => return,
+            Some(Ok((_, record))) => match decode::<Inode>(Table::Inode, &key, record) {
+                Ok(inode) if inode.kind() != Kind::File => format!("it is no file, and has track {track}"),
+                Ok(inode) if inode.size <= start => {
+                    format!("it is {} bytes long, and has track {track}, which begins at {start}", inode.size)
+                }
+                _ => return,
+            },
+        };
+        if self.is_now(&key, found.as_deref()) {
+            let paths = self.paths_now(inode);
+            self.problem(format!("inode {}: {problem}", number_of(inode)), paths);
+        }
+    }
+
+    /// Whether the record of an inode is still this, or still missing.
+    fn is_now(&self, key: &[u8], value: Option<&[u8]>) -> bool {
+        let look = self.daemon.views.tree().device().look();
+        look.is_ok_and(|look| look.meta().get_raw(Table::Inode, key).is_ok_and(|now| now.as_deref() == value))
+    }
+
     fn segment(&mut self, known: &mut Known, key: &[u8], value: &[u8]) -> Result<()> {
         let id = <[u8; 8]>::try_from(key).ok().map(u64::from_be_bytes);
         let Some(id) = id.filter(|id| *id < SEGMENTS_MAX) else {
-            self.problem(format!("record {} of table segment: its key makes no sense", hex(key)), Vec::new());
+            self.unreadable(format!("record {} of table segment: its key makes no sense", hex(key)), Paths::default());
             return Ok(());
         };
         let descriptor: Descriptor = match decode(Table::Segment, key, value) {
             Ok(descriptor) => descriptor,
             Err(error) => {
-                self.problem(error.to_string(), Vec::new());
+                self.unreadable(error.to_string(), Paths::default());
                 return Ok(());
             }
         };
         let entries = match self.daemon.views.tree().device().log().summary(id, &descriptor) {
             Ok(entries) => entries.iter().map(|entry| (entry.block, entry.check)).collect(),
             Err(error) => {
-                self.problem(error.to_string(), Vec::new());
+                self.say(error.to_string());
                 HashSet::new()
             }
         };
+        for member in descriptor.members.iter().filter(|member| member.volume != VOLUME) {
+            self.say(format!("segment {id} is said to lie in volume {}, which is not there", member.volume));
+        }
         for pseg in descriptor.members.iter().flat_map(|member| &member.psegs) {
             if let Some(other) = known.places.insert(*pseg, id) {
-                self.problem(format!("segments {other} and {id} are both said to lie at {pseg}"), Vec::new());
+                self.say(format!("segments {other} and {id} are both said to lie at {pseg}"));
             }
         }
         let mut used = vec![false; SEGMENT_BLOCKS];
@@ -126,8 +177,7 @@ impl Check<'_> {
         end: Option<u32>,
     ) -> Result<()> {
         let (key, value) = pair;
-        if split_record(table, &key, &value).is_ok_and(|(_, value)| value.is_empty()) {
-            // A tombstone.
+        if is_tombstone(&value) {
             return Ok(());
         }
         let decoded = split_record(table, &key, &value)
@@ -136,7 +186,7 @@ impl Check<'_> {
             Ok(decoded) => decoded,
             Err(error) => {
                 let paths = self.paths(inode, 0, end);
-                self.problem(error.to_string(), paths);
+                self.unreadable(error.to_string(), paths);
                 return Ok(());
             }
         };
@@ -147,7 +197,7 @@ impl Check<'_> {
                 && self.is_current(record.table, &record.key, &record.value)
             {
                 let mut paths = self.paths(inode, birth, end);
-                paths.extend(self.paths_through(inode, track, location));
+                self.add_paths_through(&mut paths, inode, track, location);
                 self.problem(format!("inode {} track {track}: {problem}", number_of(inode)), paths);
             }
         }
@@ -159,9 +209,9 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Where other bases show a location of this track, which have no record of it of their own yet.
-    fn paths_through(&self, inode: InodeNo, track: TrackNo, location: &Location) -> Vec<ByteBuf> {
-        let Ok(look) = self.daemon.views.tree().device().look() else { return Vec::new() };
+    /// Adds where other bases show a location of this track, which have no record of it of their own yet.
+    fn add_paths_through(&self, paths: &mut Paths, inode: InodeNo, track: TrackNo, location: &Location) {
+        let Ok(look) = self.daemon.views.tree().device().look() else { return };
         let mut shown = Vec::new();
         for (base, _) in look.bases().filter(|(base, record)| *base != base_of(inode) && !record.eras.is_empty()) {
             let inode = in_base(base, number_of(inode));
@@ -175,13 +225,14 @@ impl Check<'_> {
             shown.extend(views.filter(|(_, moment)| has(*moment)).map(|(name, moment)| (inode, name, moment)));
         }
         drop(look);
-        shown.into_iter().flat_map(|(inode, name, moment)| self.paths_at(inode, name, moment)).collect()
+        shown.into_iter().for_each(|(inode, name, moment)| self.add_paths(paths, inode, name, moment, b""));
     }
 
     /// What is wrong with one location.
     fn location(&mut self, known: &mut Known, record: &Record, location: &Location) -> Option<String> {
         let place = format!("segment {} block {}", location.segment, location.block);
         let Some(segment) = known.segments.get_mut(&location.segment) else {
+            self.is_partial = true;
             return Some(format!("it is said to lie in {place}, and that segment does not exist or cannot be read"));
         };
         let range = usize::from(location.block)..usize::from(location.block) + location.blocks();
@@ -199,6 +250,7 @@ impl Check<'_> {
         }
         let used = &mut segment.used[range.clone()];
         if used.iter().any(|used| *used) {
+            self.is_partial = true;
             return Some(format!("its blocks at {place} belong to another track as well"));
         }
         used.fill(true);
@@ -230,7 +282,7 @@ impl Check<'_> {
             let holders: Holders = match decode(Table::Shared, &key, &value) {
                 Ok(holders) => holders,
                 Err(error) => {
-                    check.problem(error.to_string(), Vec::new());
+                    check.unreadable(error.to_string(), Paths::default());
                     return Ok(());
                 }
             };
@@ -238,27 +290,24 @@ impl Check<'_> {
                 Some((segment, Ok(block))) => {
                     counted.insert((u64::from_be_bytes(*segment), u16::from_be_bytes(block)), holders);
                 }
-                _ => check.problem(format!("record {} of table shared: its key is no place", hex(&key)), Vec::new()),
+                _ => check.say(format!("record {} of table shared: its key is no place", hex(&key))),
             }
             Ok(())
         })?;
         let shared = known.holders.iter().filter(|(_, holders)| holders.all() > 1).map(|(place, _)| place);
         let places: HashSet<(u64, u16)> = counted.keys().chain(shared).copied().collect();
-        let has_lost_records = !self.report.problems.is_empty();
+        let has_lost_records = self.is_partial;
         for place in places {
             let found = known.holders.get(&place).copied().unwrap_or_default();
             let said = counted.get(&place).copied().unwrap_or_default();
             // With unreadable records the count is too low for a reason that was reported already.
             if said != found && !(has_lost_records && found.all() < said.all()) {
                 let (segment, block) = place;
-                self.problem(
-                    format!(
-                        "the track at segment {segment} block {block} is said to have {} holders in live and {} in \
-                         the log, and has {} and {}",
-                        said.live, said.log, found.live, found.log
-                    ),
-                    Vec::new(),
-                );
+                self.say(format!(
+                    "the track at segment {segment} block {block} is said to have {} holders in live and {} in \
+                     the log, and has {} and {}",
+                    said.live, said.log, found.live, found.log
+                ));
             }
         }
         Ok(())
@@ -266,7 +315,7 @@ impl Check<'_> {
 
     /// The block maps.
     fn room(&mut self, known: &Known) {
-        if !self.report.problems.is_empty() {
+        if self.is_partial {
             // Blocks of records that cannot be read would be taken for lost ones.
             return;
         }
@@ -278,10 +327,7 @@ impl Check<'_> {
                 .filter(|&block| segment.descriptor.is_taken(block as u16) && !segment.used[block])
                 .count();
             if lost > 0 {
-                self.problem(
-                    format!("segment {id}: {lost} blocks are marked as taken and belong to nothing"),
-                    Vec::new(),
-                );
+                self.say(format!("segment {id}: {lost} blocks are marked as taken and belong to nothing"));
             }
         }
     }
