@@ -3,7 +3,7 @@
 //! Layers, from the top; calls go down this list and never up:
 //! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `archive`, `journal`,
 //! `meta`, `media`. Below all of them are `clock`, `error`, `fault`, `id`, `limits`, `purpose`, `shown` and `system`.
-//! `docs/design.md` says what each knows and what it does not.
+//! `docs/design.md` says what each knows and what it does not, `docs/code.md` where what is.
 
 pub mod archive;
 pub mod cli;

@@ -237,6 +237,34 @@ fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The map of the code names each file in one room, by itself or with its folder, and nothing that is not there.
+#[test]
+fn each_file_has_its_room() {
+    let text = read("docs/code.md");
+    assert!(text.lines().count() <= 150, "it is a map, not a book");
+    let rooms = text.split("## Rooms").nth(1).unwrap().split("\n## ").next().unwrap();
+    let lines = rooms.lines().filter(|line| line.starts_with("| `"));
+    let named: Vec<&str> = lines
+        .flat_map(|line| line.split('|').nth(1).unwrap().split('`'))
+        .filter(|part| part.ends_with(".rs") || part.ends_with('/'))
+        .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for room in &named {
+        assert!(root.join(room).exists(), "there is no {room}");
+    }
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    for file in files {
+        let path = file.strip_prefix(&root).unwrap().to_str().unwrap();
+        let is_in = |room: &&&str| match room.strip_suffix('/') {
+            // A folder, with its face.
+            Some(folder) => path.starts_with(**room) || path.strip_suffix(".rs") == Some(folder),
+            None => path == **room,
+        };
+        assert_eq!(named.iter().filter(is_in).count(), 1, "the rooms of {path}");
+    }
+}
+
 #[test]
 fn every_promise_has_a_number_of_its_own_and_tests_that_exist() {
     let text = read("docs/semantics.md");
