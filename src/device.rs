@@ -25,7 +25,6 @@ mod commit;
 mod delete;
 mod differing;
 mod dirty;
-mod era;
 mod flush;
 mod history;
 mod journaling;
@@ -34,11 +33,13 @@ mod pointer;
 mod room;
 mod scan;
 mod separate;
-mod session;
-mod spans;
+mod settle;
+mod snapshot;
+mod timeline;
 mod tracks;
 mod twin;
 mod upgrade;
+mod work;
 
 pub use archived::{ArchivedTrack, TrackRecord, index_entry};
 pub use base::{
@@ -47,20 +48,20 @@ pub use base::{
 };
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
-pub use delete::{check_work, work_number};
 pub use differing::Differing;
-pub use era::{Settle, Walk};
 pub use history::{Moment, split_increment, split_preimage, split_record};
 pub use journaling::Journaling;
 pub use names::{LIVE_NAME, is_virtual_name};
 pub use pointer::{Patch, Pointer};
 pub use room::BaseReserve;
 pub use separate::{Separate, Separated};
-pub use session::{Changing, HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, split_snapshot};
-pub use spans::{Span, Timeline, Value};
+pub use settle::{Settle, Walk};
+pub use snapshot::{Changing, HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, split_snapshot};
+pub use timeline::{Span, Timeline, Value};
 pub(crate) use tracks::expect_track;
 pub use tracks::{Source, split_track_key, track_key};
 pub use upgrade::{downgrade, upgrade};
+pub use work::{check_work, work_number};
 
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};

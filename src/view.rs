@@ -3,17 +3,21 @@
 //! A view is a base at a moment: what one directory under the mount shows. A base now can be written to;
 //! every snapshot is a view of its own, and read-only.
 
+mod archive;
 mod base;
 mod copies;
 mod delete;
 mod filling;
+mod group;
 mod history;
 mod hold;
 mod mirror;
 mod naming;
 mod restore;
+mod room;
 mod save;
 mod session;
+mod snapshot;
 
 pub use base::{BaseInfo, BaseKind, CloneOptions};
 pub use copies::Copying;
@@ -22,7 +26,8 @@ pub use history::HistoryEntry;
 pub use mirror::MirrorStep;
 pub use naming::{LIVE_NAME, check_name, is_virtual_name};
 pub use restore::{BringingBack, Restored};
-pub use session::{RegisterOptions, Session, SessionRecord, SnapRequest};
+pub use session::{RegisterOptions, Session, SessionRecord};
+pub use snapshot::SnapRequest;
 
 use crate::device::{BaseId, Changing, Epoch, InodeNo, LIVE, Moment, Point, Snapshot, State, in_base};
 use crate::error::{Errno, Error, Result};

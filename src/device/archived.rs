@@ -6,7 +6,7 @@
 
 use super::history::{preimage_key, split_record, with_birth};
 use super::names::check_base_name;
-use super::session::{name_key, snapshot_key};
+use super::snapshot::{name_key, snapshot_key};
 use super::tracks::{Source, expect_track, track_key};
 use super::{
     BaseId, Changing, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotRecord, SnapshotState, State, TrackNo,

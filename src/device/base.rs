@@ -16,9 +16,9 @@
 //! - what an era's source is, a snapshot, is not deleted while the era lasts;
 //! - eras are settled in the order in which they began.
 
-use super::delete::{SETTLE, work_key};
 use super::names::check_base_name;
 use super::room::{BaseReserve, reserve_key};
+use super::work::{SETTLE, work_key};
 use super::{Changing, Epoch, HISTORY, Settle, Snapshot, State, Txn, Walk};
 use crate::archive::Archive;
 use crate::clock::Timestamp;

@@ -5,8 +5,8 @@
 //! when there is room again. It is over when a walk over all tracks has found none that is shared.
 
 use super::base::inode_of_key;
-use super::delete::{SEPARATE, work_key};
 use super::tracks::expect_track;
+use super::work::{SEPARATE, work_key};
 use super::{BaseId, Device, InodeNo, Moment, Pointer, TrackKey, TrackNo};
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_BYTES;

@@ -12,7 +12,7 @@
 use super::base::{check_base_free, check_base_name};
 use super::naming::free_name;
 use super::restore::take_before;
-use super::session::take;
+use super::snapshot::take;
 use super::{Views, refused};
 use crate::clock::Timestamp;
 use crate::device::{

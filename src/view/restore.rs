@@ -1,7 +1,8 @@
 //! Going back: a base shows an older state from one moment to the next.
 
 use super::naming::free_name;
-use super::session::{may_be_dropped, take};
+use super::room::may_be_dropped;
+use super::snapshot::take;
 use super::{View, Views, not_kept, refused};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, Changing, Epoch, Moment, Point, SnapOptions, Snapshot, Walk};

@@ -10,8 +10,8 @@
 //! all that its source has.
 
 use super::base::{Era, Point, base_of_key, in_base, inode_of_key, inode_prefix, key_in};
-use super::delete::{INODE, INODE_WALK, SETTLE, SWEEP, WALKED, work_key, work_number, work_range};
 use super::history::{birth_of, increment_key, split_increment, split_record, tombstone_key, with_birth};
+use super::work::{INODE, INODE_WALK, SETTLE, SWEEP, WALKED, work_key, work_number, work_range};
 use super::{BaseId, Device, Epoch, InodeNo, Moment, Pointer, State, Txn};
 use crate::error::{Error, Result};
 use crate::logstore::{Holder, LogStore};
