@@ -257,6 +257,8 @@ impl Drop for Txn<'_> {
 }
 
 const META_FILE: &str = "meta.redb";
+/// Segments that opening looks at; the background goes on.
+const PLACES_AT_ONCE: usize = 2048;
 
 fn missing(what: &str) -> Error {
     Error::corrupt("the metadata (meta.redb)", format!("it has no {what}"))
@@ -359,7 +361,8 @@ impl Device {
         };
         let mut damage: Vec<Error> = damage.into_iter().collect();
         damage.extend(state.load_bases()?);
-        damage.extend(log.check_places(&state.meta).err());
+        damage.extend(log.check_next(&state.meta).err());
+        damage.extend(log.check_places(&state.meta, PLACES_AT_ONCE).err());
         let device = Device {
             state: RwLock::new(state),
             log,
@@ -460,6 +463,19 @@ impl Device {
         log::error!("a page of the metadata is damaged or could not be read or written; reopening to read the rest");
         self.kv.reopen()?;
         state.meta.reattach(&self.kv)
+    }
+
+    /// Looks at some more of where segments lie; whether there may be more to look at.
+    pub fn check_places_step(&self) -> Result<bool> {
+        const STEP: usize = 4096;
+        let looked = self.log.check_places(&self.look()?.meta, STEP);
+        if let Err(error @ Error::Corrupt { .. }) = &looked {
+            if self.check_running().is_ok() {
+                self.found_damage(error);
+            }
+            return Ok(false);
+        }
+        looked.map(|is_over| !is_over)
     }
 
     /// What was found when the store was opened leaves nobody know what may be changed: nothing is, and what is whole can be

@@ -18,6 +18,7 @@
 mod cache;
 mod codec;
 mod holders;
+mod places;
 mod segment;
 mod summary;
 mod volume;
@@ -116,6 +117,7 @@ pub struct LogStore {
     codec: Codec,
     slot_blocks: usize,
     inner: Mutex<Inner>,
+    places: Mutex<places::Places>,
     cache: Mutex<cache::Cache>,
 }
 
@@ -174,7 +176,8 @@ impl LogStore {
             .get(Table::State, COUNTERS)?
             .ok_or_else(|| Error::corrupt("the metadata (meta.redb)", "it has no counters of the log store"))?;
         let inner = Mutex::new(Inner { counters, ..Inner::default() });
-        Ok(LogStore { dir, volume, codec, slot_blocks: slot_bytes / BLOCK_BYTES, inner, cache: Mutex::default() })
+        let (places, cache) = (Mutex::default(), Mutex::default());
+        Ok(LogStore { dir, volume, codec, slot_blocks: slot_bytes / BLOCK_BYTES, inner, places, cache })
     }
 
     /// Lays out the log store of a new store.
@@ -195,37 +198,16 @@ impl LogStore {
         volume::relabel(dir, 0, ids)
     }
 
-    /// What is written from now on must not take the place of what is there: a new segment the number of another, and no
-    /// segment the room of another or of the label.
-    pub fn check_places(&self, meta: &Meta) -> Result<()> {
+    /// A new segment must not take the place of one that is there.
+    pub fn check_next(&self, meta: &Meta) -> Result<()> {
         let next = self.inner.lock().counters.next_segment;
-        if !self.volume.is_taken(meta, 0)? {
-            return Err(Error::corrupt("the map of room of volume 0", "it says that the room of the label is free"));
-        }
-        let mut places: Vec<(u32, u64)> = Vec::new();
-        for found in self.descriptors(meta)? {
-            let (id, descriptor) = found?;
-            if id >= next {
-                let problem = format!("the next segment is said to be {next}, and there is one of number {id}");
-                return Err(Error::corrupt(record_name(Table::State, COUNTERS), problem));
+        let last = meta.last(Table::Segment, &[], &[u8::MAX; 9])?;
+        match last.and_then(|(key, _)| Some(u64::from_be_bytes(key.try_into().ok()?))) {
+            Some(last) if last >= next => {
+                let problem = format!("the next segment is said to be {next}, and there is one of number {last}");
+                Err(Error::corrupt(record_name(Table::State, COUNTERS), problem))
             }
-            // One that cannot be read is not written to either.
-            let Ok(members) = descriptor.and_then(|descriptor| descriptor.checked_members(id)) else { continue };
-            for pseg in members.iter().flat_map(|member| member.psegs.iter().copied()) {
-                if pseg == 0 || !self.volume.is_taken(meta, pseg)? {
-                    let whose = if pseg == 0 { "is that of the label" } else { "is free by the map of room" };
-                    return Err(Error::corrupt(format!("segment {id}"), format!("its room at {pseg} {whose}")));
-                }
-                places.push((pseg, id));
-            }
-        }
-        places.sort_unstable();
-        match places.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            None => Ok(()),
-            Some(pair) => {
-                let problem = format!("its room at {} is that of segment {} as well", pair[0].0, pair[0].1);
-                Err(Error::corrupt(format!("segment {}", pair[1].1), problem))
-            }
+            _ => Ok(()),
         }
     }
 
@@ -381,6 +363,7 @@ impl LogStore {
     pub fn release(&self, meta: &mut Meta, location: &Location, holder: Holder) -> Result<Holders> {
         let left = holders::release(meta, location, holder)?;
         if left.all() == 0 {
+            self.check_all_places(meta)?;
             let mut inner = self.inner.lock();
             let blocks = location.blocks();
             let segment = inner.load(meta, location.segment)?;
@@ -514,12 +497,7 @@ impl LogStore {
         &self,
         meta: &'a Meta,
     ) -> Result<impl Iterator<Item = Result<(u64, Result<Descriptor>)>> + use<'a>> {
-        Ok(meta.range(Table::Segment, &[], &[u8::MAX; 9])?.map(|pair| {
-            let (key, value) = pair?;
-            let id = <[u8; 8]>::try_from(key.as_slice())
-                .map_err(|_| Error::corrupt("a segment's descriptor", "its key has the wrong length"))?;
-            Ok((u64::from_be_bytes(id), crate::meta::decode(Table::Segment, &key, &value)))
-        }))
+        places::descriptors(meta, &[])
     }
 
     /// The valid entries of a segment's summary.
@@ -563,6 +541,7 @@ impl LogStore {
         const HALF_FREE: u8 = 4;
         /// Segments looked at before a new one is preferred.
         const CANDIDATES: usize = 16;
+        self.check_all_places(meta)?;
         if self.reopen_one(inner, meta, HALF_FREE, CANDIDATES)? {
             return Ok(());
         }

@@ -38,7 +38,7 @@ fn a_long_settling_starves_no_deletion() {
     mounted.ok(["sync", source.to_str().unwrap()]);
     mounted.mount(&[]);
     let names: Vec<_> = workers(&mounted).iter().map(|worker| worker["name"].clone()).collect();
-    assert_eq!(names, ["settle", "delete", "reap", "copy"]);
+    assert_eq!(names, ["look", "settle", "delete", "reap", "copy"]);
     mounted.ok(["clone", "--full", "one", "clone"]);
     mounted.ok(["delete", "two"]);
     // Settling takes some seventy turns; the deletion has its own among the first.

@@ -1,8 +1,8 @@
 //! What the daemon does by itself: named workers that take turns, so that no long piece of work starves another.
 //!
 //! ```text
-//! settle ─▶ delete ─▶ reap ─▶ copy ─▶ settle …      a step each; who has nothing to do passes
-//!              └─ between two of them: what is dirty is flushed, room is made, and a commit when it is due
+//! look ─▶ settle ─▶ delete ─▶ reap ─▶ copy ─▶ look …      a step each; who has nothing to do passes
+//!      └─ between two of them: what is dirty is flushed, room is made, and a commit when it is due
 //! ```
 //!
 //! A worker that fails rests for a while, and the others go on. A store that has stopped has nothing for any of them.
@@ -22,6 +22,8 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Work of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Worker {
+    /// Looks whether segments lie where nothing else does.
+    Look,
     /// Gives bases records of their own for what they show from elsewhere.
     Settle,
     /// Gives the room of snapshots and bases back that were deleted.
@@ -33,10 +35,11 @@ enum Worker {
 }
 
 impl Worker {
-    const ALL: [Worker; 4] = [Worker::Settle, Worker::Delete, Worker::Reap, Worker::Copy];
+    const ALL: [Worker; 5] = [Worker::Look, Worker::Settle, Worker::Delete, Worker::Reap, Worker::Copy];
 
     fn name(self) -> &'static str {
         match self {
+            Worker::Look => "look",
             Worker::Settle => "settle",
             Worker::Delete => "delete",
             Worker::Reap => "reap",
@@ -48,6 +51,7 @@ impl Worker {
     fn step(self, views: &Views) -> Result<bool> {
         let tree = views.tree();
         match self {
+            Worker::Look => tree.device().check_places_step(),
             Worker::Settle => tree.settle_step(),
             Worker::Delete => tree.device().delete_step(),
             Worker::Reap => tree.reap_step(),
