@@ -14,32 +14,41 @@ fn sample() -> Mounted {
     let mounted = Mounted::unmounted();
     let source = mounted.dir.path().join("source");
     fs::create_dir_all(source.join("directory")).unwrap();
+    fs::write(source.join("directory/file"), "zeroth").unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "zero"]);
     fs::write(source.join("directory/file"), "first").unwrap();
     fs::write(source.join("large"), vec![7; 300_000]).unwrap();
     mounted.ok(["sync", source.to_str().unwrap()]);
     mounted.ok(["snap", "one"]);
+    mounted.ok(["roll", "--archive", mounted.dir.path().join("archive").to_str().unwrap(), "--keep", "2"]);
     fs::write(source.join("directory/file"), "second").unwrap();
     mounted.ok(["sync", source.to_str().unwrap()]);
     mounted.ok(["snap", "two"]);
     mounted
 }
 
-/// The store's directory at another place, where it cannot be written to; gone with it.
-struct ReadOnly(PathBuf);
+/// The store's directory at another place, where it cannot be written to, as its archive cannot; gone with it.
+struct ReadOnly(PathBuf, PathBuf);
 
 impl ReadOnly {
     fn of(mounted: &Mounted) -> ReadOnly {
         let at = mounted.dir.path().join("read-only");
         fs::create_dir(&at).unwrap();
         mount_bind(mounted.store(), &at).unwrap();
-        mount_remount(&at, MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
-        ReadOnly(at)
+        let archive = mounted.dir.path().join("archive");
+        mount_bind(&archive, &archive).unwrap();
+        for place in [&at, &archive] {
+            mount_remount(place, MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
+        }
+        ReadOnly(at, archive)
     }
 }
 
 impl Drop for ReadOnly {
     fn drop(&mut self) {
         detach(&self.0);
+        detach(&self.1);
     }
 }
 
@@ -114,8 +123,13 @@ fn a_store_on_a_read_only_medium_is_looked_into_and_mounted() {
     assert_eq!(fs::read_to_string(at.join("live/late")).unwrap(), "in the journal");
     assert_eq!(fs::read(at.join("live/large")).unwrap(), vec![7; 300_000]);
     assert_eq!(fs::write(at.join("live/late"), "").unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
-    // Several at a time, and through the mount as well.
+    // Several at a time, and through the mount as well, with what only the archive has.
     assert!(ok(store, &["list"]).contains("two"));
+    assert!(ok(store, &["archive", "verify"]).contains("whole") || !ok(store, &["archive", "list"]).is_empty());
+    assert_eq!(fs::read_to_string(at.join("zero/directory/file")).unwrap(), "zeroth");
+    ok(store, &["restore", "zero", "--to", to.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(to.join("directory/file")).unwrap(), "zeroth");
+    fs::remove_dir_all(&to).unwrap();
     assert!(ok(&at, &["list"]).contains("two"));
     let taken = Command::new(PITFS).args(["umount", at_text]).output().unwrap();
     assert!(taken.status.success(), "{}", String::from_utf8(taken.stderr).unwrap());

@@ -361,10 +361,12 @@ pub fn not_there(directory: &Path) -> Error {
     Error::Refused(Errno::NOENT, text)
 }
 
-/// Takes an archive, which then nobody else can open, for as long as the file is open.
+/// Takes an archive, which then nobody else can open, for as long as the file is open; or, where nobody can write to it,
+/// beside others who read it.
 pub fn lock(directory: &Directory) -> Result<File> {
     let path = directory.path();
-    let locked = directory.try_lock_whole().map_err(|error| failed("locking", path, error))?;
+    let is_shared = super::check_writable(directory).is_err();
+    let locked = directory.try_lock_whole(is_shared).map_err(|error| failed("locking", path, error))?;
     locked.ok_or_else(|| {
         let text = format!(
             "the archive {} is in use by a copy of this store; unmount that one first, or end what it does",

@@ -27,7 +27,8 @@ pub fn tell_all<'a>(problems: impl IntoIterator<Item = &'a String>) {
 
 /// Passes whole lines on to standard error.
 pub fn tell_lines(text: &str) {
-    eprint!("{}", plain(text));
+    // Whoever listened may be gone.
+    let _said = write!(io::stderr().lock(), "{}", plain(text));
 }
 
 /// Bytes of a file, for another program.

@@ -186,7 +186,7 @@ impl Check<'_> {
         loop {
             let mut batch = Vec::new();
             let mut damage = self.fill(table, &from, BATCH, &mut batch).err();
-            if let (Some(Error::Corrupt { .. }), true) = (&damage, batch.is_empty()) {
+            if let (Some(Error::Corrupt { .. } | Error::Media { .. }), true) = (&damage, batch.is_empty()) {
                 // Somebody else may have met the damage and reopened the metadata under this reader.
                 self.reopen()?;
                 damage = self.fill(table, &from, BATCH, &mut batch).err();
@@ -201,7 +201,7 @@ impl Check<'_> {
             }
             match damage {
                 // What came before the damage is done; the next round looks at the damage itself.
-                Some(Error::Corrupt { .. }) if had_some => {}
+                Some(Error::Corrupt { .. } | Error::Media { .. }) if had_some => {}
                 Some(error @ Error::Corrupt { .. }) => match self.skip_damage(table, &from, &error)? {
                     Some(next) => from = next,
                     None => return Ok(()),

@@ -129,7 +129,7 @@ impl Companion {
         let mut processes = self.processes.lock();
         self.reap(&mut processes)?;
         let mut outcomes = Vec::with_capacity(messages.len());
-        let mut was_gone = false;
+        let (mut was_gone, mut was_stuck) = (false, false);
         while outcomes.len() < messages.len() {
             let patience = match processes.stuck.len() {
                 0 => PATIENCE,
@@ -151,7 +151,10 @@ impl Companion {
                         "the {} of this daemon waits for what a program holds; another one is started",
                         self.role.name()
                     );
-                    outcomes.push((Err(Errno::TIMEDOUT), 0));
+                    // The next one tries those behind this message; if it is stuck as well, all have been handed over and follow later.
+                    let late = if was_stuck { running.awaited.div_ceil(ANSWER) } else { 1 };
+                    outcomes.extend(std::iter::repeat_n((Err(Errno::TIMEDOUT), 0), late));
+                    was_stuck = true;
                     processes.stuck.push(running);
                 }
                 // What was done in part is done again: each message can be.

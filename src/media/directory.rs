@@ -256,16 +256,21 @@ impl Directory {
         locked(file, FlockOperation::NonBlockingLockExclusive)
     }
 
-    /// Locks a file of it that is there, which cannot be written to, beside others who do the same.
+    /// Locks a file of it, which cannot be written to, beside others who do the same; where it is missing, the directory.
     pub fn try_lock_shared(&self, name: &str) -> io::Result<Option<File>> {
-        let file = self.open_file(name, Access::Read)?;
-        locked(file, FlockOperation::NonBlockingLockShared)
+        match self.open_file(name, Access::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.try_lock_whole(true),
+            opened => locked(opened?, FlockOperation::NonBlockingLockShared),
+        }
     }
 
-    /// Locks the directory itself, for as long as the file is open, if nobody has it locked.
-    pub fn try_lock_whole(&self) -> io::Result<Option<File>> {
+    /// Locks the directory itself, for as long as the file is open, if nobody has it locked; beside others who only share it,
+    /// if that is enough.
+    pub fn try_lock_whole(&self, is_shared: bool) -> io::Result<Option<File>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        locked(openat(&self.file, ".", flags, Mode::empty())?.into(), FlockOperation::NonBlockingLockExclusive)
+        let how =
+            if is_shared { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
+        locked(openat(&self.file, ".", flags, Mode::empty())?.into(), how)
     }
 }
 

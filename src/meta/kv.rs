@@ -289,6 +289,8 @@ fn failed(error: redb::Error) -> Error {
             Error::corrupt(OBJECT, "the file is shorter than it should be")
         }
         redb::Error::Io(source) => Error::media(OBJECT, source),
+        // What it has not read says nothing about what is there.
+        redb::Error::PreviousIo => Error::media(OBJECT, io::Error::other("an earlier read or write failed")),
         redb::Error::Corrupted(problem) => Error::corrupt(OBJECT, problem),
         other => Error::corrupt(OBJECT, other.to_string()),
     }

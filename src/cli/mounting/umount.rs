@@ -73,7 +73,8 @@ fn end(target: PathBuf, args: &Umount) -> Result<bool> {
     unmount_path(&mount_point, args.lazy)?;
     let is_done = wait_for_end(&store.store, args.lazy, device)?;
     let start = Instant::now();
-    while is_read(&store.store) && start.elapsed() < NOTICE {
+    let is_shown_elsewhere = || mounts().iter().any(|mount| mount.shows(&store.store));
+    while is_read(&store.store) && !is_shown_elsewhere() && start.elapsed() < NOTICE {
         wait_a_moment(start.elapsed());
     }
     // So that what the store lies on can be unmounted next.
