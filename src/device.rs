@@ -361,8 +361,8 @@ impl Device {
         };
         let mut damage: Vec<Error> = damage.into_iter().collect();
         damage.extend(state.load_bases()?);
-        damage.extend(log.check_next(&state.meta).err());
-        damage.extend(log.check_places(&state.meta, PLACES_AT_ONCE).err());
+        base::or_damage(log.check_next(&state.meta), &mut damage)?;
+        base::or_damage(log.check_places(&state.meta, PLACES_AT_ONCE), &mut damage)?;
         let device = Device {
             state: RwLock::new(state),
             log,
@@ -468,14 +468,17 @@ impl Device {
     /// Looks at some more of where segments lie; whether there may be more to look at.
     pub fn check_places_step(&self) -> Result<bool> {
         const STEP: usize = 4096;
-        let looked = self.log.check_places(&self.look()?.meta, STEP);
-        if let Err(error @ Error::Corrupt { .. }) = &looked {
-            if self.check_running().is_ok() {
-                self.found_damage(error);
-            }
+        // Of one that has stopped nothing depends on it.
+        if self.log.knows_places() || self.check_running().is_err() {
             return Ok(false);
         }
-        looked.map(|is_over| !is_over)
+        let looked = self.log.check_places(&self.look()?.meta, STEP);
+        // What was changed since the store was opened, and is not durable, is lost: closing it fails, and says so.
+        looked.map(|is_over| !is_over).inspect_err(|error| {
+            if matches!(error, Error::Corrupt { .. }) {
+                self.stop(error);
+            }
+        })
     }
 
     /// What was found when the store was opened leaves nobody know what may be changed: nothing is, and what is whole can be

@@ -27,7 +27,7 @@ pub use codec::{Codec, Encoded};
 pub use holders::{Holder, Holders};
 pub use segment::Descriptor;
 pub use summary::Owner;
-pub use volume::{Ids, Volume};
+pub use volume::{CHUNK_BITS, Ids, Volume};
 
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;

@@ -140,7 +140,10 @@ impl Views {
         tree.when_full(Box::new(move || {
             let Some(tree) = weak.upgrade() else { return false };
             let views = Views { tree, base: LIVE, uid, is_rehearsing: false, on_dropped: on_dropped.clone() };
-            views.make_room().unwrap_or(false)
+            views.make_room().unwrap_or_else(|error| {
+                log::warn!("no room could be made: {error}");
+                false
+            })
         }));
         views
     }

@@ -106,6 +106,53 @@ fn nothing_is_written_where_something_lies() {
     mounted.check();
 }
 
+/// Opening looks at some segments only: whoever writes looks at the others, and what was not made durable is not said to be.
+#[test]
+fn what_opening_has_not_looked_at_is_looked_at_before_a_write() {
+    const SEGMENTS: u64 = 3000;
+    let (mounted, source) = sample();
+    {
+        let records = Records::of(&mounted.store());
+        let (_, value) = records.all(Table::Segment).remove(0);
+        let (redundancy, members, _, map): Descriptor = rmp_serde::from_slice(&value).unwrap();
+        let mut counters: (u64, u64, u64) = records.get(Table::State, b"logstore");
+        let mut overlay = Overlay::default();
+        let mut chunks = vec![vec![0u8; 512]; 4];
+        chunks[0].copy_from_slice(&records.get::<ByteBuf>(Table::Volume, &[0; 6]));
+        let mut empty = map;
+        empty.fill(0);
+        empty[0] = 1;
+        for number in 0..SEGMENTS {
+            let place = 400 + number as u32 * 4;
+            // The last lies where another one does.
+            let place = if number == SEGMENTS - 1 { members[0].1[0] } else { place };
+            let psegs: Vec<u32> = (place..place + 4).collect();
+            psegs.iter().for_each(|pseg| chunks[*pseg as usize / 4096][*pseg as usize % 4096 / 8] |= 1 << (pseg % 8));
+            let descriptor: Descriptor = (redundancy, vec![(0, psegs)], vec![0], empty.clone());
+            overlay.put(Table::Segment, &(counters.0 + number).to_be_bytes(), encode(&descriptor));
+        }
+        counters.0 += SEGMENTS;
+        overlay.put(Table::State, b"logstore", encode(&counters));
+        for (number, chunk) in chunks.into_iter().enumerate() {
+            overlay.put(Table::Volume, &[0, 0, 0, 0, 0, number as u8], encode(&ByteBuf::from(chunk)));
+        }
+        records.kv.commit(&overlay).unwrap();
+    }
+    let volume = fs::read(mounted.store().join("volume.0")).unwrap();
+    let other = mounted.dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("new"), vec![7; 3_000_000]).unwrap();
+    for _ in 0..2 {
+        let (status, text) = ends(&mounted, &["sync", other.to_str().unwrap()]);
+        assert!(status != 0 && text.contains("as well"), "{text}");
+    }
+    assert!(fs::read(mounted.store().join("volume.0")).unwrap() == volume, "the volume was written to");
+    let to = mounted.dir.path().join("to");
+    // What is whole is copied out, whether or not it is said at the end that the store has stopped.
+    ends(&mounted, &["restore", "one", "--to", to.to_str().unwrap()]);
+    assert_same(&listing(&source), &listing(&to), "one");
+}
+
 #[test]
 fn what_is_born_later_than_now_is_damage() {
     let (mounted, _) = sample();
@@ -135,6 +182,9 @@ fn what_is_born_later_than_now_is_damage() {
         })
         .collect();
     assert_eq!(looked.iter().filter(|is_whole| !**is_whole).count(), 1, "{names:?}: {looked:?}");
+    for (name, is_whole) in names.iter().zip(&looked) {
+        assert_eq!(tree.versions(0, name).is_ok(), *is_whole, "versions of {name:?}");
+    }
 }
 
 #[test]

@@ -125,7 +125,7 @@ fn a_store_on_a_read_only_medium_is_looked_into_and_mounted() {
     assert_eq!(fs::write(at.join("live/late"), "").unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     // Several at a time, and through the mount as well, with what only the archive has.
     assert!(ok(store, &["list"]).contains("two"));
-    assert!(ok(store, &["archive", "verify"]).contains("whole") || !ok(store, &["archive", "list"]).is_empty());
+    assert!(ok(store, &["archive", "verify"]).contains("2 increments, "));
     assert_eq!(fs::read_to_string(at.join("zero/directory/file")).unwrap(), "zeroth");
     ok(store, &["restore", "zero", "--to", to.to_str().unwrap()]);
     assert_eq!(fs::read_to_string(to.join("directory/file")).unwrap(), "zeroth");

@@ -3,14 +3,13 @@
 mod mounted;
 
 use mounted::*;
-use pitfs::device::{BaseRecord, Settings};
+use pitfs::device::BaseRecord;
 use pitfs::logstore::Descriptor;
-use pitfs::media::{DiskDir, MediaDir};
-use pitfs::meta::{Kv, Overlay, Pair, Table, encode};
+use pitfs::media::DiskDir;
+use pitfs::meta::{Overlay, Pair, Table, encode};
 use pitfs::tree::{Caller, Inode, Kind, New, ROOT, Tree};
 use serde_bytes::ByteBuf;
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -19,39 +18,22 @@ const TRACK_BYTES: u64 = 16 << 10;
 /// A number that nothing in a sample has.
 const NOTHING: u64 = 900;
 
-struct Records {
-    kv: Kv,
-    seed: u64,
-}
-
 impl Records {
-    fn of(store: &Path) -> Records {
-        let kv = Kv::open(DiskDir::open(store).unwrap().open("meta.redb", false).unwrap(), None).unwrap();
-        let read = |bytes: &[u8]| Ok(rmp_serde::from_slice::<Settings>(bytes).unwrap());
-        let settings = kv.tables().unwrap().with(Table::State, b"settings", read).unwrap().unwrap();
-        Records { kv, seed: settings.hash_seed }
-    }
-
-    fn all(&self, table: Table) -> Vec<Pair> {
-        self.kv.tables().unwrap().range(table, &[], &[u8::MAX; 400]).unwrap().map(|pair| pair.unwrap()).collect()
-    }
-
     fn change(&self, change: impl FnOnce(&mut Overlay)) {
         let mut overlay = Overlay::default();
         change(&mut overlay);
         self.kv.commit(&overlay).unwrap();
     }
 
-    fn put(&self, table: Table, key: &[u8], value: Vec<u8>) {
+    fn put_whole(&self, table: Table, key: &[u8], value: Vec<u8>) {
         self.change(|overlay| overlay.put(table, key, value));
     }
 
     fn epoch(&self) -> u32 {
-        let read = |bytes: &[u8]| Ok(rmp_serde::from_slice::<(u32, u64, u64)>(bytes).unwrap().0);
-        self.kv.tables().unwrap().with(Table::State, b"history", read).unwrap().unwrap()
+        self.get::<(u32, u64, u64)>(Table::State, b"history").0
     }
 
-    fn entry_key(&self, directory: u64, name: &[u8]) -> Vec<u8> {
+    fn key_in(&self, directory: u64, name: &[u8]) -> Vec<u8> {
         let hash = xxh3_64_with_seed(name, self.seed) >> 1;
         [&0u32.to_be_bytes()[..], &directory.to_be_bytes(), &hash.to_be_bytes(), name].concat()
     }
@@ -70,7 +52,7 @@ impl Records {
         let value = self.all(Table::Inode).into_iter().find(|(other, _)| *other == key).unwrap().1;
         let mut inode: Inode = rmp_serde::from_slice(&value[5..]).unwrap();
         change(&mut inode);
-        self.put(Table::Inode, &key, [&value[..5], &encode(&inode)].concat());
+        self.put_whole(Table::Inode, &key, [&value[..5], &encode(&inode)].concat());
     }
 
     /// Old values of a table of the first base: the record's own key, its end, and the value.
@@ -104,7 +86,7 @@ impl Records {
             let mut record: BaseRecord = rmp_serde::from_slice(&value).unwrap();
             if record.name == name {
                 change(u32::from_be_bytes(key[..].try_into().unwrap()), &mut record);
-                return self.put(Table::Base, &key, encode(&record));
+                return self.put_whole(Table::Base, &key, encode(&record));
             }
         }
         panic!("there is no base {name}");
@@ -121,14 +103,14 @@ impl Records {
         let (key, value) = self.all(Table::Segment).remove(0);
         let mut descriptor: Descriptor = rmp_serde::from_slice(&value).unwrap();
         change(&mut descriptor);
-        self.put(Table::Segment, &key, encode(&descriptor));
+        self.put_whole(Table::Segment, &key, encode(&descriptor));
     }
 
     fn change_map(&self, change: impl FnOnce(&mut [u8])) {
         let (key, value) = self.all(Table::Volume).remove(0);
         let mut map: ByteBuf = rmp_serde::from_slice(&value).unwrap();
         change(&mut map);
-        self.put(Table::Volume, &key, encode(&map));
+        self.put_whole(Table::Volume, &key, encode(&map));
     }
 }
 
@@ -244,7 +226,7 @@ fn a_record_of_an_epoch_to_come_is_named() {
     for table in [Table::Inode, Table::Dirent, Table::Track, Table::Xattr, Table::Link] {
         forger.says(&["is said to be born in epoch 4000, and the store has come to"], |records| {
             let (key, value) = records.all(table).into_iter().rfind(|(key, _)| key[..4] == [0; 4]).unwrap();
-            records.put(table, &key, with_birth(4000, &value));
+            records.put_whole(table, &key, with_birth(4000, &value));
         });
     }
 }
@@ -313,7 +295,7 @@ fn an_old_value_of_an_inode_that_is_missing_is_named() {
         let key = inode_key(records.entry("small").2);
         let value = records.all(Table::Inode).into_iter().find(|(other, _)| *other == key).unwrap().1;
         assert_eq!(birth_of(&value), 1);
-        records.put(Table::Inode, &key, with_birth(records.epoch(), &value));
+        records.put_whole(Table::Inode, &key, with_birth(records.epoch(), &value));
     });
 }
 
@@ -327,7 +309,7 @@ fn a_file_that_is_shorter_than_its_tracks_is_named() {
     });
     forger.says(&["there is no such inode, and it has track 3", &format!("inode {NOTHING}")], |records| {
         let (_, value) = records.all(Table::Track).remove(0);
-        records.put(Table::Track, &[&inode_key(NOTHING)[..], &3u64.to_be_bytes()].concat(), value);
+        records.put_whole(Table::Track, &[&inode_key(NOTHING)[..], &3u64.to_be_bytes()].concat(), value);
     });
 }
 
@@ -396,13 +378,13 @@ fn a_name_that_leads_to_no_snapshot_or_another_is_named() {
     let forger = Forger::new();
     let name = |name: &str| [&0u32.to_be_bytes()[..], name.as_bytes()].concat();
     let expected = "the name \"ghost\" of a snapshot of \"live\" leads to epoch 999, of which there is no snapshot";
-    forger.says(&[expected, "1 problem\n"], |records| records.put(Table::Name, &name("ghost"), encode(&999u32)));
+    forger.says(&[expected, "1 problem\n"], |records| records.put_whole(Table::Name, &name("ghost"), encode(&999u32)));
     forger.says(&["the name \"one\" of a snapshot of \"live\" leads to a snapshot named \"five\""], |records| {
         let (_, epoch) = records.all(Table::Name).into_iter().find(|(key, _)| *key == name("five")).unwrap();
-        records.put(Table::Name, &name("one"), epoch);
+        records.put_whole(Table::Name, &name("one"), epoch);
     });
     forger.says(&["of base 500, which is not there leads to epoch 1"], |records| {
-        records.put(Table::Name, &[&500u32.to_be_bytes()[..], b"one"].concat(), encode(&1u32));
+        records.put_whole(Table::Name, &[&500u32.to_be_bytes()[..], b"one"].concat(), encode(&1u32));
     });
 }
 
@@ -433,8 +415,8 @@ fn directories_in_each_other_are_named_once() {
     let put_into = |records: &Records, name: &str, to: u64| {
         let (from, value, number) = records.entry(name);
         records.change(|overlay| {
-            overlay.remove(Table::Dirent, &records.entry_key(from, name.as_bytes()));
-            overlay.put(Table::Dirent, &records.entry_key(to, name.as_bytes()), with_birth(records.epoch(), &value));
+            overlay.remove(Table::Dirent, &records.key_in(from, name.as_bytes()));
+            overlay.put(Table::Dirent, &records.key_in(to, name.as_bytes()), with_birth(records.epoch(), &value));
         });
         for (directory, change) in [(from, -1i32), (to, 1)] {
             records.change_inode(directory, |inode| {
@@ -458,7 +440,7 @@ fn directories_in_each_other_are_named_once() {
     // One that has a name in two directories, each of which counts it.
     forger.says(&["it is a directory and has 2 names"], |records| {
         let (_, value, _) = records.entry("deep");
-        records.put(Table::Dirent, &records.entry_key(ROOT, b"deep"), with_birth(records.epoch(), &value));
+        records.put_whole(Table::Dirent, &records.key_in(ROOT, b"deep"), with_birth(records.epoch(), &value));
         records.change_inode(ROOT, |inode| (inode.links, inode.size) = (inode.links + 1, inode.size + 1));
     });
 }

@@ -591,7 +591,7 @@ fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
         workers: daemon.workers()?,
         only_read: daemon.is_only_read(),
         stopped: match tree.device().check_running() {
-            Err(error) if !daemon.is_only_read() || !tree.device().damage().is_empty() => Some(error.to_string()),
+            Err(error @ Error::Stopped(_)) => Some(error.to_string()),
             _ => None,
         },
     })

@@ -64,8 +64,10 @@ impl Daemon {
     pub fn roll(&self, views: &Views, options: &RollOptions, progress: OnProgress<'_>) -> Result<RollReport> {
         let _rolling = self.begin_rolling()?;
         let options = &self.located(options)?;
-        // A name that is taken is found before an archive is made and attached.
-        self.snapshot_all(&views.rehearsing(), &[views.base()], request(options))?;
+        if options.archive.is_some() {
+            // A name that is taken is found before an archive is made and attached.
+            views.rehearsing().snapshot_all(&[views.base()], request(options))?;
+        }
         let archive = self.prepare_roll(views, options, progress)?;
         let taken = self.snapshot_all(views, &[views.base()], request(options))?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;

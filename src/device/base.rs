@@ -288,7 +288,7 @@ pub fn split_base(key: &[u8], value: &[u8]) -> Result<(BaseId, BaseRecord)> {
 }
 
 /// What was found; if it is damaged, that is noted.
-fn or_damage<T>(found: Result<T>, damage: &mut Vec<Error>) -> Result<Option<T>> {
+pub(super) fn or_damage<T>(found: Result<T>, damage: &mut Vec<Error>) -> Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
         Err(error @ Error::Corrupt { .. }) => {

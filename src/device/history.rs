@@ -73,10 +73,6 @@ pub(super) fn with_birth(birth: Epoch, bytes: &[u8]) -> Vec<u8> {
     [&[U32][..], &birth.to_be_bytes(), &bytes[BIRTH_LEN..]].concat()
 }
 
-pub fn birth_of(table: Table, key: &[u8], bytes: &[u8]) -> Result<Epoch> {
-    Ok(split_record(table, key, bytes)?.0)
-}
-
 /// Key of a pre-image: base, table, the rest of the record's key, end epoch.
 pub(super) fn preimage_key(table: Table, key: &[u8], end: Epoch) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.len() + 1 + EPOCH_LEN);
@@ -142,6 +138,10 @@ impl State {
             }
             found => Ok(found),
         }
+    }
+
+    pub(super) fn birth_of(&self, table: Table, key: &[u8], bytes: &[u8]) -> Result<Epoch> {
+        Ok(self.split_record(table, key, bytes)?.0)
     }
 
     /// The largest number of an inode that a base has or had, as far as the store knows.
@@ -232,7 +232,7 @@ impl State {
             let (full, bytes) = pair?;
             // A longer key that starts with this one can lie in between.
             if full.len() == from.len() {
-                let (birth, value) = split_record(table, key, &bytes)?;
+                let (birth, value) = self.split_record(table, key, &bytes)?;
                 return Ok(birth <= epoch && !value.is_empty());
             }
         }
@@ -413,7 +413,7 @@ impl State {
         let base = self.base(base_of_key(&key))?;
         let (newest, before_newest) = (base.newest, base.before_newest);
         let Some(found) = self.candidate(Table::Track, &key, Moment::At(newest))? else { return Ok(()) };
-        let (birth, value) = split_record(Table::Track, &key, &found.bytes)?;
+        let (birth, value) = self.split_record(Table::Track, &key, &found.bytes)?;
         if found.holder == Holder::Log && !value.is_empty() && birth > before_newest && birth <= newest {
             let pointer: Pointer = decode(Table::Track, &key, value)?;
             if pointer.locations().any(|other| other == location) {

@@ -192,7 +192,7 @@ impl Txn<'_> {
         }
         let Some((pointer, _)) = self.state.pointer(inode, track, Moment::Live)? else { return Ok(false) };
         let own = self.state.meta.get_raw(Table::Track, &key)?;
-        let birth = own.map(|bytes| Ok::<_, Error>(split_record(Table::Track, &key, &bytes)?.0)).transpose()?;
+        let birth = own.map(|bytes| self.state.birth_of(Table::Track, &key, &bytes)).transpose()?;
         // Without a record of its own, the base shows somebody else's.
         if birth.is_none_or(|birth| birth <= self.state.bases.get(&base).map_or(0, |base| base.newest)) {
             return Ok(true);

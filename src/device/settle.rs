@@ -10,7 +10,7 @@
 //! all that its source has.
 
 use super::base::{Era, Point, base_of_key, in_base, inode_of_key, inode_prefix, key_in};
-use super::history::{birth_of, increment_key, split_increment, split_record, tombstone_key, with_birth};
+use super::history::{increment_key, split_increment, split_record, tombstone_key, with_birth};
 use super::work::{INODE, INODE_WALK, SETTLE, SWEEP, WALKED, work_key, work_number, work_range};
 use super::{BaseId, Device, Epoch, InodeNo, Moment, Pointer, State, Txn};
 use crate::error::{Error, Result};
@@ -165,7 +165,7 @@ impl State {
     fn settle_in(&mut self, log: &LogStore, table: Table, key: &[u8], era: Era) -> Result<u64> {
         let base = base_of_key(key);
         let own = self.meta.get_raw(table, key)?;
-        let birth = own.as_deref().map(|bytes| birth_of(table, key, bytes)).transpose()?;
+        let birth = own.as_deref().map(|bytes| self.birth_of(table, key, bytes)).transpose()?;
         if birth.is_some_and(|birth| birth > era.since) {
             return Ok(0);
         }
@@ -483,7 +483,7 @@ impl Txn<'_> {
     fn is_born_after(&self, inode: InodeNo, after: Epoch, to: Epoch) -> Result<bool> {
         let key = inode_prefix(inode);
         match self.find(Table::Inode, &key, Moment::At(to))? {
-            Some(found) => Ok(birth_of(Table::Inode, &key, &found.bytes)? > after),
+            Some(found) => Ok(self.birth_of(Table::Inode, &key, &found.bytes)? > after),
             None => Ok(false),
         }
     }

@@ -9,7 +9,7 @@
 //! rule (`archived.rs`), which its index answers in the same way.
 
 use super::base::{Era, base_of_key, inode_prefix, key_in};
-use super::history::{preimage_key, split_preimage, split_record};
+use super::history::{preimage_key, split_preimage};
 use super::tracks::{expect_track, track_key};
 use super::{BaseId, Epoch, InodeNo, Moment, Snapshot, State, TrackKey, TrackNo, in_base};
 use crate::archive::Archive;
@@ -34,8 +34,8 @@ pub struct Value {
 }
 
 impl Value {
-    fn of(table: Table, key: &[u8], bytes: &[u8], is_archived: bool) -> Result<Value> {
-        let (birth, value) = split_record(table, key, bytes)?;
+    fn of(state: &State, table: Table, key: &[u8], bytes: &[u8], is_archived: bool) -> Result<Value> {
+        let (birth, value) = state.split_record(table, key, bytes)?;
         Ok(Value { bytes: value.to_vec(), birth, is_archived })
     }
 
@@ -231,7 +231,7 @@ impl State {
             let (full, bytes) = pair?;
             // A longer key that starts with this one can lie in between.
             if full.len() == from.len() {
-                all.add(Value::of(table, key, &bytes, archive.is_some())?, split_preimage(&full)?.2);
+                all.add(Value::of(self, table, key, &bytes, archive.is_some())?, split_preimage(&full)?.2);
             }
             if all.rest.is_empty() {
                 return Ok(all.spans);
@@ -240,7 +240,7 @@ impl State {
         let end = all.rest.end;
         let last = archive.map_or(Moment::Live, |(_, tip)| Moment::At(*tip));
         match self.candidate(table, key, last)? {
-            Some(found) => all.add(Value::of(table, key, &found.bytes, found.archive.is_some())?, end),
+            Some(found) => all.add(Value::of(self, table, key, &found.bytes, found.archive.is_some())?, end),
             None => all.shine_through(end),
         }
         Ok(all.spans)
@@ -248,7 +248,7 @@ impl State {
 
     fn value_at(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Value>> {
         let found = self.find(table, key, moment)?;
-        found.map(|found| Value::of(table, key, &found.bytes, found.archive.is_some())).transpose()
+        found.map(|found| Value::of(self, table, key, &found.bytes, found.archive.is_some())).transpose()
     }
 
     /// What the record of a track says at a moment, to be compared.

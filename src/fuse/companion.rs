@@ -117,27 +117,32 @@ impl Companion {
     /// Has messages dealt with in their order. An error if there is no companion to be had; ETIMEDOUT for a message that
     /// somebody holds up, which is dealt with when he lets go.
     pub(super) fn ask(&self, messages: &[Vec<u8>]) -> io::Result<Vec<Outcome>> {
-        self.exchange(messages, false)
+        self.exchange(messages, false, Some(PATIENCE))
+    }
+
+    /// The same of one that nobody can hold up for ever, however long it takes.
+    pub(super) fn ask_to_the_end(&self, message: Vec<u8>) -> io::Result<Vec<Outcome>> {
+        self.exchange(&[message], false, None)
     }
 
     /// The same of messages that ask from beside: what the kernel sends in its name meanwhile changes nothing.
     pub(super) fn ask_from_beside(&self, messages: &[Vec<u8>]) -> io::Result<Vec<Outcome>> {
-        self.exchange(messages, true)
+        self.exchange(messages, true, Some(PATIENCE))
     }
 
-    fn exchange(&self, messages: &[Vec<u8>], is_beside: bool) -> io::Result<Vec<Outcome>> {
+    fn exchange(&self, messages: &[Vec<u8>], is_beside: bool, patience: Option<Duration>) -> io::Result<Vec<Outcome>> {
         let mut processes = self.processes.lock();
-        self.reap(&mut processes)?;
+        self.reap(&mut processes);
         let mut outcomes = Vec::with_capacity(messages.len());
         let (mut was_gone, mut was_stuck) = (false, false);
         while outcomes.len() < messages.len() {
             let patience = match processes.stuck.len() {
-                0 => PATIENCE,
-                STUCK_MAX.. => {
+                STUCK_MAX.. if patience.is_some() => {
                     outcomes.resize(messages.len(), (Err(Errno::TIMEDOUT), 0));
                     break;
                 }
-                _ => PATIENCE_WITH_STUCK,
+                1.. => patience.map(|_| PATIENCE_WITH_STUCK),
+                0 => patience,
             };
             let mut running = processes.running.take().map_or_else(|| self.start(), Ok)?;
             let process = running.child.id();
@@ -170,19 +175,22 @@ impl Companion {
     }
 
     /// Lets those go that were stuck and are not any more.
-    fn reap(&self, processes: &mut Processes) -> io::Result<()> {
+    fn reap(&self, processes: &mut Processes) {
         for mut stuck in std::mem::take(&mut processes.stuck) {
-            if stuck.is_waited_for()? {
+            // Of one about which that cannot be told nothing is believed.
+            if stuck.is_waited_for().unwrap_or(true) {
                 processes.stuck.push(stuck);
                 continue;
             }
             let Running { mut child, socket, .. } = stuck;
             let process = child.id();
             drop(socket);
-            child.wait()?;
-            self.beside.forget(process);
+            // Its number may be another's from here on.
+            match child.wait() {
+                Ok(_) => self.beside.forget(process),
+                Err(error) => log::warn!("a {} that has ended is not known to have: {error}", self.role.name()),
+            }
         }
-        Ok(())
     }
 
     /// Has it running before it is needed: whoever asks meanwhile waits for the start of this one.
@@ -229,8 +237,13 @@ pub fn program() -> PathBuf {
 
 impl Running {
     /// Appends the outcomes of messages, as far as they are answered.
-    fn exchange(&mut self, messages: &[Vec<u8>], patience: Duration, outcomes: &mut Vec<Outcome>) -> Result<(), End> {
-        self.socket.set_read_timeout(Some(patience)).map_err(End::Gone)?;
+    fn exchange(
+        &mut self,
+        messages: &[Vec<u8>],
+        patience: Option<Duration>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), End> {
+        self.socket.set_read_timeout(patience).map_err(End::Gone)?;
         for messages in messages.chunks(WINDOW) {
             let mut bytes = Vec::new();
             for message in messages {

@@ -60,11 +60,10 @@ fn inval_entry(directory: u64, name: &[u8], how: How) -> Vec<u8> {
 }
 
 /// What programs have written to a file cannot be had.
-fn is_held(what: &str) -> Error {
-    let text = format!(
-        "what was written to {what} cannot be fetched: a program that uses it waits for something else, such as a file system          that does not answer; end that program (`fuser -v` shows it), and try again"
-    );
-    Error::Refused(Errno::BUSY, text)
+fn is_held() -> Error {
+    let text = "what was written to a file cannot be fetched: a program that uses it waits for something else, such as a file \
+                system that does not answer; end that program (`fuser -v` shows it), and try again";
+    Error::Refused(Errno::BUSY, text.into())
 }
 
 impl Notify {
@@ -93,15 +92,15 @@ impl Notify {
     /// point.
     pub(super) fn fetch_written(&self, inode: InodeNo, path: &Path) -> Result<()> {
         let path = self.mount_point.join(path);
-        let failed = |errno: Errno| match errno {
-            Errno::TIMEDOUT => is_held(&shown_file(&path).to_string()),
-            errno => Error::media(format!("fetching what was written to {}", shown_file(&path)), errno.into()),
-        };
+        let failed =
+            |errno: Errno| Error::media(format!("fetching what was written to {}", shown_file(&path)), errno.into());
         let visited = self
             .visitor
             .ask(&[Visit::Sync.message(&path)])
             .map_err(|error| Error::media("starting the process that fetches what was written", error))?;
         match visited.as_slice() {
+            // Somebody holds the file: it is fetched without its lock.
+            [(Err(Errno::TIMEDOUT), _)] => self.fetch_files(&[inode])?,
             // It had not been opened, or another file has the name by now.
             [(_, found)] if *found != live_number(inode) => self.fetch_files(&[inode])?,
             [(result, _)] => result.map_err(failed)?,
@@ -118,7 +117,8 @@ impl Notify {
     /// Unmounts, which writes out what the kernel keeps, and so can wait for the daemon.
     pub(super) fn unmount(&self, at: &Path, lazy: bool) -> Result<()> {
         let errand = if lazy { Visit::UnmountLazily } else { Visit::Unmount };
-        match self.visitor.ask(&[errand.message(at)]).as_deref() {
+        // Whoever could hold it up keeps the mount busy, which ends it at once; what it writes out takes what it takes.
+        match self.visitor.ask_to_the_end(errand.message(at)).as_deref() {
             Ok([(Ok(()), _)]) => Ok(()),
             Ok([(Err(errno), _)]) => {
                 let text = format!("{} could not be unmounted: {}", shown_file(at), Error::Posix(*errno));
@@ -255,7 +255,7 @@ impl Notify {
         let mut not_stored = self.fs.not_stored.take(inodes);
         if not_stored.is_empty() {
             if self.tell_of_inodes(inodes.iter().copied()) {
-                return Err(is_held("a file that is mapped into memory"));
+                return Err(is_held());
             }
             not_stored = self.fs.not_stored.take(inodes);
         }

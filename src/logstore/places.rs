@@ -51,6 +51,11 @@ impl LogStore {
         Ok(places.is_over)
     }
 
+    /// Whether all have been looked at, and are well.
+    pub fn knows_places(&self) -> bool {
+        self.places.lock().is_over
+    }
+
     pub(super) fn check_all_places(&self, meta: &Meta) -> Result<()> {
         self.check_places(meta, usize::MAX).map(|_| ())
     }
@@ -63,31 +68,33 @@ impl LogStore {
         for found in descriptors(meta, &places.cursor)?.take(most) {
             let (id, descriptor) = found?;
             looked += 1;
-            places.cursor = [&id.to_be_bytes()[..], &[0]].concat();
             // One that cannot be read is not written to either.
-            let Ok(members) = descriptor.and_then(|descriptor| descriptor.checked_members(id)) else { continue };
-            for pseg in members.iter().flat_map(|member| member.psegs.iter().copied()) {
-                if pseg == 0 || !self.volume.is_taken(meta, pseg)? {
-                    let whose = if pseg == 0 { "is that of the label" } else { "is free by the map of room" };
-                    return Err(Error::corrupt(format!("segment {id}"), format!("its room at {pseg} {whose}")));
+            if let Ok(members) = descriptor.and_then(|descriptor| descriptor.checked_members(id)) {
+                let psegs = members.iter().flat_map(|member| member.psegs.iter().copied());
+                for pseg in psegs.clone() {
+                    if pseg == 0 || !self.volume.is_taken(meta, pseg)? {
+                        let whose = if pseg == 0 { "is that of the label" } else { "is free by the map of room" };
+                        return Err(Error::corrupt(format!("segment {id}"), format!("its room at {pseg} {whose}")));
+                    }
                 }
-                places.seen.push((pseg, id));
+                places.seen.extend(psegs.map(|pseg| (pseg, id)));
             }
+            // Whatever fails, a segment is done as a whole or looked at again.
+            places.cursor = [&id.to_be_bytes()[..], &[0]].concat();
         }
         if looked == most {
             return Ok(());
         }
-        let mut seen = std::mem::take(&mut places.seen);
-        seen.sort_unstable();
+        places.seen.sort_unstable();
         // One that was given up meanwhile has its room no more.
         let is_there = |id: u64| meta.contains(Table::Segment, &id.to_be_bytes());
-        for pair in seen.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+        for pair in places.seen.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
             if is_there(pair[0].1)? && is_there(pair[1].1)? {
                 let problem = format!("its room at {} is that of segment {} as well", pair[0].0, pair[0].1);
                 return Err(Error::corrupt(format!("segment {}", pair[1].1), problem));
             }
         }
-        places.is_over = true;
+        (places.is_over, places.seen) = (true, Vec::new());
         Ok(())
     }
 }

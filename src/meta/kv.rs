@@ -41,7 +41,6 @@ impl Kv {
         if media.len().map_err(|error| Error::media(OBJECT, error))? == 0 {
             return Err(Error::corrupt(OBJECT, "the file is empty"));
         }
-        check_head(&*media)?;
         Kv::open_database(media, reserve)
     }
 
@@ -251,6 +250,9 @@ fn image_of(stored: &Stored) -> Result<Vec<u8>> {
 }
 
 fn build(media: &Arc<dyn Media>, reserve: &Option<Arc<Reserve>>, damaged: &DamageFlag) -> Result<Database> {
+    if media.len().map_err(|error| Error::media(OBJECT, error))? > 0 {
+        check_head(&**media)?;
+    }
     let pages = CheckedPages::new(media.clone(), reserve.clone(), damaged.clone());
     let mut builder = Database::builder();
     builder.set_cache_size(META_CACHE_BYTES);
@@ -291,6 +293,7 @@ fn failed(error: redb::Error) -> Error {
         redb::Error::Io(source) => Error::media(OBJECT, source),
         // What it has not read says nothing about what is there.
         redb::Error::PreviousIo => Error::media(OBJECT, io::Error::other("an earlier read or write failed")),
+        redb::Error::DatabaseClosed => closed(),
         redb::Error::Corrupted(problem) => Error::corrupt(OBJECT, problem),
         other => Error::corrupt(OBJECT, other.to_string()),
     }
@@ -357,4 +360,72 @@ impl Stored {
 
 fn out_of_order(table: Table) -> Error {
     Error::corrupt(OBJECT, format!("the keys of table {} are not in order", table.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    /// Reads fail while that is said.
+    #[derive(Debug)]
+    struct Failing(MemoryMedia, Arc<AtomicBool>);
+
+    impl Media for Failing {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            match self.1.load(Ordering::SeqCst) {
+                true => Err(io::Error::from_raw_os_error(5)),
+                false => self.0.read_at(offset, out),
+            }
+        }
+
+        fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, data)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.0.sync()
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.set_len(len)
+        }
+
+        fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+            self.0.allocate(offset, len)
+        }
+
+        fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+            self.0.punch(offset, len)
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_damaged() {
+        let fails = Arc::new(AtomicBool::new(false));
+        let media: Arc<dyn Media> = Arc::new(Failing(MemoryMedia::default(), fails.clone()));
+        let kv = Kv::create(media.clone(), None).unwrap();
+        let mut overlay = Overlay::default();
+        for number in 0..4000u32 {
+            overlay.put(Table::Inode, &number.to_be_bytes(), vec![number as u8; 100]);
+        }
+        kv.commit(&overlay).unwrap();
+        drop(kv);
+        let kv = Kv::open(media, None).unwrap();
+        let tables = kv.tables().unwrap();
+        let read = |number: u32| tables.with(Table::Inode, &number.to_be_bytes(), |value| Ok(value[0]));
+        fails.store(true, Ordering::SeqCst);
+        let failed = |result: Result<Option<u8>>| matches!(result, Err(Error::Media { .. }));
+        assert!(failed(read(7)));
+        fails.store(false, Ordering::SeqCst);
+        // It has to be opened again, and that says nothing about what is there.
+        assert!(kv.met_damage() && failed(read(7)) && failed(read(3999)));
+        kv.reopen().unwrap();
+        let again = kv.tables().unwrap();
+        assert_eq!(again.with(Table::Inode, &7u32.to_be_bytes(), |value| Ok(value[0])).unwrap(), Some(7));
+    }
 }

@@ -5,6 +5,10 @@ use crate::daemon::{Daemon, OnProgress, Progress};
 use crate::error::{Errno, Result};
 use crate::view::Views;
 use std::path::Path;
+use std::time::Duration;
+
+/// How often whoever waits for the end of a roll looks whether he is still waited for.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Daemon {
     /// Reads and verifies every increment; what is wrong is in the answer, with the times it costs.
@@ -46,12 +50,11 @@ impl Daemon {
             return Ok(());
         };
         // While increments are written or merged it is on its way from one to the other.
-        let indexed = match self.begin_rolling() {
-            Ok(_changing) => archive.indexed()?,
-            Err(busy) => {
-                log::warn!("the index of the archive is not compared with its increments: {busy}");
-                return Ok(());
+        let indexed = loop {
+            if let Some(_changing) = self.rolling.try_lock_for(PAUSE) {
+                break archive.indexed()?;
             }
+            tell()?;
         };
         if !archive.check_index(&indexed, &mut |_| tell())? {
             let text = "the index said other things than the increments, so that times may have been shown wrongly; it is made anew";

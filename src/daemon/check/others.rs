@@ -7,6 +7,7 @@ use crate::device::{
 };
 use crate::error::{Error, Result};
 use crate::limits::{COUNT_MAX, EPOCHS_MAX, INODE_BITS};
+use crate::logstore::CHUNK_BITS;
 use crate::meta::{Table, decode, record_name};
 use crate::tree::{Origin, xattr_value};
 use crate::view::{BringingBack, HistoryEntry, Session, check_name};
@@ -59,7 +60,7 @@ fn check_record(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
         Table::Name => or_damage((1..=EPOCHS_MAX).contains(&decode(table, key, value)?), "no snapshot has its epoch"),
         Table::Volume => {
             let map: ByteBuf = decode(table, key, value)?;
-            or_damage(key.len() == 6 && map.len() == 512, "it is no map of room")
+            or_damage(key.len() == 6 && map.len() * 8 == CHUNK_BITS, "it is no map of room")
         }
         Table::Room => or_damage(key.len() == 9 && key[0] <= 8, "its key is that of no segment with room"),
         Table::Orphan => check_work(key, value),

@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 
 /// The only volume there is.
 pub(super) const VOLUME: u16 = 0;
-/// Physical segments of which one record says whether they are taken.
-const CHUNK_BITS: u32 = 4096;
+const CHUNK_BITS: u32 = crate::logstore::CHUNK_BITS as u32;
 
 impl Check<'_> {
     /// Compares the map of room with the places of segments.

@@ -21,7 +21,9 @@ impl Daemon {
     ) -> Result<Vec<(String, RollReport)>> {
         let _rolling = self.begin_rolling()?;
         let options = &self.located(options)?;
-        self.snapshot_group(&views.rehearsing(), group, request(options))?;
+        if options.archive.is_some() {
+            views.rehearsing().snapshot_group(group, request(options))?;
+        }
         let mut bases = Vec::new();
         let members = views.group(group)?;
         for base in &members {
