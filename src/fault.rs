@@ -3,10 +3,14 @@
 //! What stands for itself runs in a domain of its own: a read of the metadata, a request of the kernel, a command, a round of
 //! background work. What it had changed is undone, or the store stops, where that is kept: [`Txn`](crate::device::Txn) and
 //! [`Commit`](crate::device::Commit) see to it when they are dropped.
+//!
+//! One fault nobody can go on after: a second one in what the first left to be put away, as the key-value store does of locks
+//! that it had poisoned. That ends the program in order, with a message and the status of an error.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, Location, PanicHookInfo, catch_unwind, set_hook, take_hook};
+use std::process::exit;
 use std::sync::Once;
 
 thread_local! {
@@ -17,6 +21,9 @@ thread_local! {
 }
 
 static HOOK: Once = Once::new();
+
+/// What the program ends with after a fault in what a fault left, as after any error.
+pub const ENDED: i32 = 1;
 
 /// Runs something in a domain: its result, or the message of the panic that ended it and the place where that was, in one
 /// line. Whoever asks says it; the panic itself prints nothing.
@@ -40,8 +47,25 @@ fn keep_quiet() {
     let print = take_hook();
     set_hook(Box::new(move |panic: &PanicHookInfo<'_>| match DEPTH.get() {
         0 => print(panic),
+        _ if is_last(panic) => end(),
         _ => PLACE.set(panic.location().map_or(String::new(), place)),
     }));
+}
+
+/// Whether the program would be aborted next. Only the text tells.
+fn is_last(panic: &PanicHookInfo<'_>) -> bool {
+    ["panic in a destructor during cleanup", "panic in a function that cannot unwind"]
+        .contains(&message(panic.payload()))
+}
+
+/// What has been committed is whole; a mount is left as by a daemon that was killed, and the next `mount` or `umount` frees it.
+fn end() -> ! {
+    let place = PLACE.take();
+    log::error!(
+        "a fault in what a fault had left ({place}): nothing can go on after it, and this program ends. The store is as its last \
+         commit left it; `pitfs check` says what is damaged"
+    );
+    exit(ENDED)
 }
 
 /// Without the directories, which are those of whoever built it.
@@ -58,6 +82,31 @@ fn message(payload: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
+
+    const CHILD: &str = "PITFS_TEST_FAULTS";
+
+    struct Failing;
+
+    impl Drop for Failing {
+        fn drop(&mut self) {
+            panic!("the second");
+        }
+    }
+
+    #[test]
+    fn a_fault_in_what_a_fault_left_ends_the_program_in_order() {
+        if std::env::var_os(CHILD).is_some() {
+            let _it_is_not_returned_to = contained(|| {
+                let _failing = Failing;
+                panic!("the first");
+            });
+            unreachable!("the program has ended");
+        }
+        let test = "fault::tests::a_fault_in_what_a_fault_left_ends_the_program_in_order";
+        let child = Command::new(std::env::current_exe().unwrap()).args(["--exact", test]).env(CHILD, "1").status();
+        assert_eq!(child.unwrap().code(), Some(ENDED), "and not a signal");
+    }
 
     #[test]
     fn a_panic_ends_its_own_domain_and_is_told() {

@@ -5,12 +5,14 @@ use super::watch::watched;
 use bolero::TypeGenerator;
 use pitfs::daemon::{Daemon, FORMAT};
 use pitfs::device::Moment;
+use pitfs::fault::ENDED;
 use pitfs::logstore::Codec;
 use pitfs::media::{Media, MediaDir, TestDir};
 use pitfs::tree::{ROOT, Tree};
 use std::fs;
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const PAGE: usize = 4096;
@@ -85,43 +87,71 @@ fn checksums_are_made_right() {
     assert!(Tree::open(Arc::new(changed(&[]))).unwrap().inode(ROOT, Moment::Live).is_ok());
 }
 
+/// Runs one of the tests that are ignored in processes of its own, for so long or as `make fuzz` says: some of what is tried
+/// ends the program in order, and then the next begins.
+fn in_processes(test: &str, seconds: u64) {
+    const TIME: &str = "BOLERO_RANDOM_TEST_TIME_MS";
+    let asked = std::env::var(TIME).ok().and_then(|millis| millis.parse().ok());
+    let end = Instant::now() + asked.map_or(Duration::from_secs(seconds), Duration::from_millis);
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        // What it leaves goes with this.
+        let place = tempfile::tempdir().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", test, "--ignored", "--nocapture"]);
+        child.env(TIME, left.as_millis().to_string()).env("TMPDIR", place.path());
+        let output = child.output().unwrap();
+        match output.status.code() {
+            Some(0 | ENDED) => {}
+            _ => panic!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)),
+        }
+    }
+}
+
 #[test]
 fn metadata_with_hostile_pages_can_be_read_and_changed() {
-    bolero::check!().with_type::<(Mutation, Option<Mutation>)>().with_test_time(Duration::from_secs(5)).for_each(
-        |(first, second)| {
-            let mutations: Vec<Mutation> = [Some(first), second.as_ref()].into_iter().flatten().cloned().collect();
-            let dir = changed(&mutations);
-            watched(
-                || format!("{mutations:?}"),
-                || {
-                    read_all(&dir);
-                    change_all(&dir);
-                },
-            );
-        },
-    );
+    in_processes("pages::hostile_pages_are_read_and_changed", 5);
 }
 
 #[test]
 fn metadata_with_hostile_pages_can_be_checked() {
+    in_processes("pages::hostile_pages_are_checked", 3);
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn hostile_pages_are_read_and_changed() {
+    bolero::check!().with_type::<(Mutation, Option<Mutation>)>().for_each(|(first, second)| {
+        let mutations: Vec<Mutation> = [Some(first), second.as_ref()].into_iter().flatten().cloned().collect();
+        let dir = changed(&mutations);
+        watched(
+            || format!("{mutations:?}"),
+            || {
+                read_all(&dir);
+                change_all(&dir);
+            },
+        );
+    });
+}
+
+#[test]
+#[ignore = "run in a process of its own"]
+fn hostile_pages_are_checked() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("store");
     fs::create_dir(&path).unwrap();
     fs::write(path.join("store"), format!("pitfs store\nformat {FORMAT}\n")).unwrap();
-    bolero::check!().with_type::<(Mutation, Option<Mutation>)>().with_test_time(Duration::from_secs(3)).for_each(
-        |(first, second)| {
-            let mutations: Vec<Mutation> = [Some(first), second.as_ref()].into_iter().flatten().cloned().collect();
-            let dir = changed(&mutations);
-            for name in ["meta.redb", "volume.0"] {
-                fs::write(path.join(name), bytes_of(&dir, name)).unwrap();
+    bolero::check!().with_type::<(Mutation, Option<Mutation>)>().for_each(|(first, second)| {
+        let mutations: Vec<Mutation> = [Some(first), second.as_ref()].into_iter().flatten().cloned().collect();
+        let dir = changed(&mutations);
+        for name in ["meta.redb", "volume.0"] {
+            fs::write(path.join(name), bytes_of(&dir, name)).unwrap();
+        }
+        let check = || {
+            if let Ok(daemon) = Daemon::open(&path) {
+                let _an_error_is_fine = daemon.check(&mut |_| Ok(()));
+                let _an_error_is_fine = daemon.close();
             }
-            let check = || {
-                if let Ok(daemon) = Daemon::open(&path) {
-                    let _an_error_is_fine = daemon.check(&mut |_| Ok(()));
-                    let _an_error_is_fine = daemon.close();
-                }
-            };
-            watched(|| format!("{mutations:?}"), check);
-        },
-    );
+        };
+        watched(|| format!("{mutations:?}"), check);
+    });
 }
