@@ -1,8 +1,10 @@
 //! The time of day, which nothing else in the crate asks for, and how times are written and read.
 
+mod epoch;
 mod files;
 mod when;
 
+pub use epoch::Epoch;
 pub use files::FileClock;
 pub use when::{parse_until, parse_when};
 

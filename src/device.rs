@@ -30,6 +30,7 @@ mod history;
 mod journaling;
 mod names;
 mod pointer;
+mod record;
 mod room;
 mod scan;
 mod separate;
@@ -43,8 +44,7 @@ mod work;
 
 pub use archived::{ArchivedTrack, TrackRecord, index_entry};
 pub use base::{
-    ArchiveRecord, BaseId, BaseRecord, Counts, Era, InodeNo, LIVE, MirrorRecord, Point, Same, SnapshotRef, base_of,
-    base_of_key, in_base, inode_of_key, inode_prefix, last_save_key, number_of, split_base,
+    ArchiveRecord, BaseRecord, Counts, Era, MirrorRecord, Point, Same, SnapshotRef, last_save_key, split_base,
 };
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
@@ -53,6 +53,7 @@ pub use history::{Moment, split_increment, split_preimage, split_record};
 pub use journaling::Journaling;
 pub use names::{LIVE_NAME, is_virtual_name};
 pub use pointer::{Patch, Pointer};
+pub use record::{BaseId, InodeNo, LIVE, TrackNo};
 pub use room::BaseReserve;
 pub use separate::{Separate, Separated};
 pub use settle::{Settle, Walk};
@@ -63,7 +64,7 @@ pub use tracks::{Source, split_track_key, track_key};
 pub use upgrade::{downgrade, upgrade};
 pub use work::{check_work, work_number};
 
-use crate::clock::Timestamp;
+use crate::clock::{Epoch, Timestamp};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::journal::{Entry, EntryKind, Journal};
@@ -80,16 +81,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// Counts snapshots; every record carries the epoch of its birth.
-pub type Epoch = u32;
-
 /// The epoch that tables are in.
 pub fn epoch_of(meta: &Meta) -> Result<Epoch> {
     let history: Option<HistoryRecord> = meta.get(Table::State, HISTORY)?;
     history.map(|history| history.epoch).ok_or_else(|| missing("record of its history"))
 }
-
-pub type TrackNo = u64;
 
 /// How a store was created. Never changes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -111,7 +107,6 @@ const HISTORY: &[u8] = b"history";
 /// What is counted for all bases together; stored with each commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct HistoryRecord {
-    #[serde(deserialize_with = "crate::limits::number::epoch")]
     epoch: Epoch,
     /// Blocks of locations that only pre-images hold.
     #[serde(deserialize_with = "crate::limits::number::blocks")]
@@ -292,8 +287,8 @@ impl Device {
         let kv = Kv::create(media, None)?;
         let mut meta = Meta::new(&kv)?;
         meta.put(Table::State, SETTINGS, settings);
-        meta.put(Table::State, HISTORY, &HistoryRecord { epoch: 1, log_blocks: 0, reserved: 0 });
-        meta.put(Table::Base, &LIVE.to_be_bytes(), &BaseRecord::new("live", Timestamp::now()));
+        meta.put(Table::State, HISTORY, &HistoryRecord { epoch: Epoch::new(1), log_blocks: 0, reserved: 0 });
+        meta.put(Table::Base, &LIVE.prefix(), &BaseRecord::new("live", Timestamp::now()));
         meta.put(Table::State, COMMITS, &0u64);
         LogStore::create(&*dir, &mut meta, settings.id)?;
         kv.commit(&meta.freeze())
@@ -339,7 +334,7 @@ impl Device {
         journaled.retain(|entry| entry.after >= durable);
         let history: HistoryRecord =
             meta.get(Table::State, HISTORY)?.ok_or_else(|| missing("record of its history"))?;
-        if history.epoch == 0 {
+        if history.epoch == Epoch::ZERO {
             return Err(Error::corrupt(record_name(Table::State, HISTORY), "epochs are counted from 1"));
         }
         let log = LogStore::open(dir.clone(), &meta, settings.id, settings.codec, track_bytes)?;

@@ -31,12 +31,12 @@ pub use mounts::{Device, MountInfo, User, free, has_mounts_inside, mount_around,
 pub use notify::Notify;
 pub use opened::Opens;
 
-use crate::device::{BaseId, Moment, base_of};
+use crate::device::{BaseId, InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::view::Views;
 use aside::Aside;
 use beside::Beside;
-use number::{Node, Numbers, Place, Virtual};
+use number::{KernelNo, Node, Numbers, Place, Virtual};
 use opened::{NotStored, OpenForWriting};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -117,7 +117,7 @@ impl FileSystem {
     }
 
     /// The inode behind a kernel number, in whatever view.
-    fn inside(&self, number: u64) -> Result<(u64, Moment)> {
+    fn inside(&self, number: KernelNo) -> Result<(InodeNo, Moment)> {
         match self.numbers.node(number)? {
             Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::PERM)),
             Node::In(Place { inode, moment, .. }) => Ok((inode, moment)),
@@ -125,18 +125,18 @@ impl FileSystem {
     }
 
     /// The inode behind a kernel number that is about to be changed: in a base as it is now only.
-    fn writable(&self, number: u64) -> Result<u64> {
+    fn writable(&self, number: KernelNo) -> Result<InodeNo> {
         Ok(self.writable_place(number)?.inode)
     }
 
-    fn writable_place(&self, number: u64) -> Result<Place> {
+    fn writable_place(&self, number: KernelNo) -> Result<Place> {
         match self.numbers.node(number)? {
             Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::PERM)),
             Node::In(place) => {
                 crate::view::check_writable(place.moment)?;
                 // A mirror that is in step with its base is not written to.
                 if place.way != 0 {
-                    self.views.of(base_of(place.inode)).check_writable()?;
+                    self.views.of(place.inode.base()).check_writable()?;
                 }
                 Ok(place)
             }

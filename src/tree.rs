@@ -122,7 +122,7 @@ impl Tree {
         let mut root = Inode::new(Kind::Directory, options.mode, options.uid, options.gid, now);
         root.parent = ROOT;
         txn.set(Table::Inode, &inode::key(ROOT), &root)?;
-        txn.meta_mut().put(Table::State, NEXT_INODE, &(ROOT + 1));
+        txn.meta_mut().put(Table::State, NEXT_INODE, &(ROOT.number() + 1));
         txn.finish()?;
         tree.commit()
     }
@@ -150,7 +150,7 @@ impl Tree {
     /// A new inode must not take the place of one that is there.
     fn check_next_inode(&self) -> Result<()> {
         let look = self.device.look()?;
-        let next: InodeNo = look.meta().get(Table::State, NEXT_INODE)?.unwrap_or_default();
+        let next: u64 = look.meta().get(Table::State, NEXT_INODE)?.unwrap_or_default();
         for (base, _) in look.bases() {
             if let Some(last) = look.last_inode(base)?.filter(|last| *last >= next) {
                 let problem = format!("the next inode is said to be {next}, and there is one of number {last}, or was");
@@ -179,12 +179,12 @@ impl Tree {
     }
 
     fn lock_file(&self, inode: InodeNo) -> MutexGuard<'_, ()> {
-        self.file_locks[inode as usize % FILE_LOCKS].lock()
+        self.file_locks[lock_of(inode)].lock()
     }
 
     /// Locks two files, in an order in which no two callers can wait for each other.
     fn lock_files(&self, a: InodeNo, b: InodeNo) -> (MutexGuard<'_, ()>, Option<MutexGuard<'_, ()>>) {
-        let (a, b) = (a as usize % FILE_LOCKS, b as usize % FILE_LOCKS);
+        let (a, b) = (lock_of(a), lock_of(b));
         let first = self.file_locks[a.min(b)].lock();
         (first, (a != b).then(|| self.file_locks[a.max(b)].lock()))
     }
@@ -243,4 +243,9 @@ impl Tree {
             _ => Err(Error::Posix(Errno::INVAL)),
         }
     }
+}
+
+/// Which of the locks of files is this one's.
+fn lock_of(inode: InodeNo) -> usize {
+    (inode.number() % FILE_LOCKS as u64) as usize
 }

@@ -29,7 +29,8 @@ pub use restore::{BringingBack, Restored};
 pub use session::{RegisterOptions, Session, SessionRecord};
 pub use snapshot::SnapRequest;
 
-use crate::device::{BaseId, Changing, Epoch, InodeNo, LIVE, Moment, Point, Snapshot, State, in_base};
+use crate::clock::Epoch;
+use crate::device::{BaseId, Changing, InodeNo, LIVE, Moment, Point, Snapshot, State};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BASES_MAX, VIEW_BITS, VIEWS_PASSING};
 use crate::shown::shown;
@@ -68,16 +69,16 @@ impl View {
     }
 
     pub fn root(self) -> InodeNo {
-        in_base(self.base, ROOT)
+        ROOT.in_base(self.base)
     }
 
     /// A number that no other view of the store has. Epochs whose number is taken are never used, see
     /// [`has_free_number`].
     pub fn number(self) -> ViewNo {
         match self.moment {
-            Moment::At(epoch) => epoch & VIEW_MASK,
+            Moment::At(epoch) => epoch.number() & VIEW_MASK,
             Moment::Live if self.base == LIVE => 0,
-            Moment::Live => VIEWS_PASSING - self.base,
+            Moment::Live => VIEWS_PASSING - self.base.number(),
         }
     }
 }
@@ -113,19 +114,17 @@ fn not_kept(snapshot: &Snapshot) -> Error {
 
 /// Whether no other snapshot's view has this epoch's number, nor a base's.
 fn has_free_number(state: &State, epoch: Epoch) -> Result<bool> {
-    let number = epoch & VIEW_MASK;
+    let number = View::at(LIVE, epoch).number();
     if number == 0 || number >= BASE_NUMBERS {
         return Ok(false);
     }
     let bases: Vec<BaseId> = state.bases().map(|(id, _)| id).collect();
-    let mut other = epoch;
-    while let Some(earlier) = other.checked_sub(1 << VIEW_BITS) {
+    for turns in 1..=epoch.number() >> VIEW_BITS {
         for base in &bases {
-            if state.snapshot(*base, earlier)?.is_some() {
+            if state.snapshot(*base, epoch.minus(turns << VIEW_BITS))?.is_some() {
                 return Ok(false);
             }
         }
-        other = earlier;
     }
     Ok(true)
 }
@@ -196,7 +195,7 @@ impl Views {
 
     /// All snapshots, and the times that only the archive holds, oldest first.
     pub fn all_snapshots(&self) -> Result<Vec<Snapshot>> {
-        let mut all = self.tree.device().look()?.shown_after(self.base, 0, usize::MAX)?;
+        let mut all = self.tree.device().look()?.shown_after(self.base, Epoch::ZERO, usize::MAX)?;
         all.retain(|snapshot| !snapshot.record.deleting);
         Ok(all)
     }

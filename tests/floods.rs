@@ -3,7 +3,7 @@
 mod mounted;
 
 use mounted::*;
-use pitfs::device::{InodeNo, Moment};
+use pitfs::device::{InodeNo, Moment, TrackNo};
 use pitfs::error::{Errno, Error, Result};
 use pitfs::limits::{
     COPY_BYTES_MAX, DIRTY_RECORD_BYTES_MAX, STEP_TRACKS, STEP_XATTRS, XATTR_VALUE_BYTES_MAX, XATTR_VALUES_BYTES_MAX,
@@ -149,7 +149,7 @@ fn a_file_of_many_tracks_is_cut_in_steps() {
     let written = random_bytes(3, 70_000);
     let end = size * 1000 + 70_000;
     tree.write(inode, end - 70_000, &written, false).unwrap();
-    let steps = || tree.device().look().unwrap().every_track(inode, 0..u64::MAX, STEP_TRACKS, u64::MAX).unwrap().0;
+    let steps = || tree.device().look().unwrap().every_track(inode, TrackNo::ALL, STEP_TRACKS, u64::MAX).unwrap().0;
     assert_eq!(steps().len(), 4);
     let cut_to = |size: u64| tree.change(inode, Change { size: Some(size), ..Change::default() }).unwrap();
     // What others see meanwhile is always the front of what it was.

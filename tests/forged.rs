@@ -3,7 +3,7 @@
 mod mounted;
 
 use mounted::*;
-use pitfs::device::Moment;
+use pitfs::device::{InodeNo, LIVE, Moment};
 use pitfs::error::Error;
 use pitfs::media::DiskDir;
 use pitfs::meta::{Overlay, Pair, Table, encode};
@@ -183,7 +183,7 @@ fn what_is_born_later_than_now_is_damage() {
         .collect();
     assert_eq!(looked.iter().filter(|is_whole| !**is_whole).count(), 1, "{names:?}: {looked:?}");
     for (name, is_whole) in names.iter().zip(&looked) {
-        assert_eq!(tree.versions(0, name).is_ok(), *is_whole, "versions of {name:?}");
+        assert_eq!(tree.versions(LIVE, name).is_ok(), *is_whole, "versions of {name:?}");
     }
 }
 
@@ -361,19 +361,19 @@ fn directories_in_a_circle_are_settled() {
     mounted.ok(["sync", source.to_str().unwrap()]);
     {
         let records = Records::of(&mounted.store());
-        let directories: Vec<(u64, Vec<u8>)> = records
+        let directories: Vec<(InodeNo, Vec<u8>)> = records
             .all(Table::Inode)
             .into_iter()
             .filter_map(|(key, value)| {
                 let inode: Inode = rmp_serde::from_slice(&value[5..]).ok()?;
-                let number = u64::from_be_bytes(key[4..12].try_into().unwrap());
+                let number = InodeNo::of_key(&key).unwrap();
                 (inode.mode >> 12 == 4 && number != ROOT).then(|| (number, value[..5].to_vec()))
             })
             .collect();
         assert_eq!(directories.len(), 2);
         for ((inside, birth), (leads_to, _)) in directories.iter().zip(directories.iter().rev()) {
             let hash = xxhash_rust::xxh3::xxh3_64_with_seed(b"round", records.seed) >> 1;
-            let key = [&0u32.to_be_bytes()[..], &inside.to_be_bytes(), &hash.to_be_bytes(), b"round"].concat();
+            let key = [&inside.prefix()[..], &hash.to_be_bytes(), b"round"].concat();
             records.put(Table::Dirent, &key, birth, &(*leads_to, 4u8));
         }
     }

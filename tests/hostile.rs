@@ -3,7 +3,7 @@
 mod mounted;
 
 use mounted::*;
-use pitfs::device::Moment;
+use pitfs::device::{InodeNo, LIVE, Moment};
 use pitfs::error::Error;
 use pitfs::media::DiskDir;
 use pitfs::meta::{Overlay, Pair, Table, encode};
@@ -86,7 +86,7 @@ fn an_entry_with_a_name_that_cannot_be_is_damage() {
         assert!(tree.lookup(ROOT, &name, Moment::Live).is_err(), "{shown} was found");
         // An empty path, and one of a dot, is the root's.
         let is_root = matches!(name.as_slice(), b"" | b".");
-        assert!(is_root || tree.versions(0, &name).is_err(), "{shown} has versions");
+        assert!(is_root || tree.versions(LIVE, &name).is_err(), "{shown} has versions");
         assert!(tree.lookup(ROOT, b"file", Moment::Live).is_ok(), "what else there is stays");
     }
 }
@@ -225,7 +225,7 @@ fn an_inode_that_says_to_have_such_a_name_is_damaged() {
             let (key, value, inode) = records.file();
             match is_further {
                 true => {
-                    let link = [&key[..], &ROOT.to_be_bytes(), &name].concat();
+                    let link = [&key[..], &ROOT.number().to_be_bytes(), &name].concat();
                     records.put(Table::Link, &link, &value[..5], &());
                 }
                 // Without a name it is an inode that has none yet.
@@ -431,12 +431,12 @@ fn a_directory_that_contains_itself_ends() {
         let records = Records::of(&mounted.store());
         let directory = records.all(Table::Inode).into_iter().find_map(|(key, value)| {
             let inode: Inode = rmp_serde::from_slice(&value[5..]).ok()?;
-            let number = u64::from_be_bytes(key[4..12].try_into().unwrap());
+            let number = InodeNo::of_key(&key).unwrap();
             (inode.mode >> 12 == 4 && number != ROOT).then_some((number, value[..5].to_vec()))
         });
         let (number, birth) = directory.unwrap();
         let hash = xxh3_64_with_seed(b"loop", records.seed) >> 1;
-        let key = [&0u32.to_be_bytes()[..], &number.to_be_bytes(), &hash.to_be_bytes(), b"loop"].concat();
+        let key = [&number.prefix()[..], &hash.to_be_bytes(), b"loop"].concat();
         records.put(Table::Dirent, &key, &birth, &(number, 4u8));
         records.put(Table::Dirent, &records.entry_key(b"self", false), &birth, &(ROOT, 4u8));
     }

@@ -3,7 +3,7 @@
 mod mounted;
 
 use mounted::*;
-use pitfs::device::Moment;
+use pitfs::device::{InodeNo, LIVE, Moment};
 use pitfs::logstore::Codec;
 use pitfs::media::{Tearing, TestDir};
 use pitfs::tree::{Change, CreateOptions, SetXattr, Tree};
@@ -708,7 +708,7 @@ fn a_restore_that_an_unsettled_restore_went_back_over_is_seen_by_diff() {
     let three = views.snapshot(None).unwrap();
     views.restore(&two).unwrap();
     assert_eq!(tree.read(file, 0, 9, Moment::Live).unwrap(), b"two");
-    let differences = tree.diff(0, Moment::At(three.epoch), Moment::Live).unwrap();
+    let differences = tree.diff(LIVE, Moment::At(three.epoch), Moment::Live).unwrap();
     assert_eq!(differences.iter().map(|found| found.path.as_slice()).collect::<Vec<_>>(), [b"file"]);
 }
 
@@ -741,7 +741,7 @@ fn tree_in_memory() -> (TestDir, Tree) {
     (dir, tree)
 }
 
-fn file_in(tree: &Tree, name: &[u8]) -> u64 {
+fn file_in(tree: &Tree, name: &[u8]) -> InodeNo {
     let caller = pitfs::tree::Caller { uid: 0, gid: 0, umask: 0 };
     let new = pitfs::tree::New { kind: pitfs::tree::Kind::File, permissions: 0o644, rdev: 0, target: b"" };
     tree.make(caller, pitfs::tree::ROOT, name, new).unwrap().0

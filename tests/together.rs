@@ -3,7 +3,8 @@
 mod mounted;
 
 use mounted::*;
-use pitfs::device::BaseRecord;
+use pitfs::clock::Epoch;
+use pitfs::device::{BaseId, BaseRecord, InodeNo, LIVE};
 use pitfs::logstore::Descriptor;
 use pitfs::media::DiskDir;
 use pitfs::meta::{Overlay, Pair, Table, encode};
@@ -16,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const TRACK_BYTES: u64 = 16 << 10;
 /// A number that nothing in a sample has.
-const NOTHING: u64 = 900;
+const NOTHING: InodeNo = InodeNo::new(LIVE, 900);
 
 impl Records {
     fn change(&self, change: impl FnOnce(&mut Overlay)) {
@@ -33,21 +34,21 @@ impl Records {
         self.get::<(u32, u64, u64)>(Table::State, b"history").0
     }
 
-    fn key_in(&self, directory: u64, name: &[u8]) -> Vec<u8> {
+    fn key_in(&self, directory: InodeNo, name: &[u8]) -> Vec<u8> {
         let hash = xxh3_64_with_seed(name, self.seed) >> 1;
-        [&0u32.to_be_bytes()[..], &directory.to_be_bytes(), &hash.to_be_bytes(), name].concat()
+        [&directory.prefix()[..], &hash.to_be_bytes(), name].concat()
     }
 
     /// An entry of the first base: its directory, its record, and the inode that it names.
-    fn entry(&self, name: &str) -> (u64, Vec<u8>, u64) {
+    fn entry(&self, name: &str) -> (InodeNo, Vec<u8>, InodeNo) {
         let all = self.all(Table::Dirent).into_iter();
         let (key, value) =
             all.filter(|(key, _)| key[..4] == [0; 4]).find(|(key, _)| &key[20..] == name.as_bytes()).unwrap();
-        let (number, _): (u64, u8) = rmp_serde::from_slice(&value[5..]).unwrap();
-        (u64::from_be_bytes(key[4..12].try_into().unwrap()), value, number)
+        let (number, _): (InodeNo, u8) = rmp_serde::from_slice(&value[5..]).unwrap();
+        (InodeNo::of_key(&key).unwrap(), value, number)
     }
 
-    fn change_inode(&self, number: u64, change: impl FnOnce(&mut Inode)) {
+    fn change_inode(&self, number: InodeNo, change: impl FnOnce(&mut Inode)) {
         let key = inode_key(number);
         let value = self.all(Table::Inode).into_iter().find(|(other, _)| *other == key).unwrap().1;
         let mut inode: Inode = rmp_serde::from_slice(&value[5..]).unwrap();
@@ -81,11 +82,11 @@ impl Records {
         });
     }
 
-    fn change_base(&self, name: &str, change: impl FnOnce(u32, &mut BaseRecord)) {
+    fn change_base(&self, name: &str, change: impl FnOnce(BaseId, &mut BaseRecord)) {
         for (key, value) in self.all(Table::Base) {
             let mut record: BaseRecord = rmp_serde::from_slice(&value).unwrap();
             if record.name == name {
-                change(u32::from_be_bytes(key[..].try_into().unwrap()), &mut record);
+                change(BaseId::of_key(&key).unwrap(), &mut record);
                 return self.put_whole(Table::Base, &key, encode(&record));
             }
         }
@@ -114,8 +115,8 @@ impl Records {
     }
 }
 
-fn inode_key(number: u64) -> Vec<u8> {
-    [&0u32.to_be_bytes()[..], &number.to_be_bytes()].concat()
+fn inode_key(number: InodeNo) -> Vec<u8> {
+    number.prefix().to_vec()
 }
 
 fn with_birth(birth: u32, value: &[u8]) -> Vec<u8> {
@@ -275,7 +276,7 @@ fn an_old_value_of_an_inode_that_is_missing_is_named() {
     let expected = ["damaged: one/going\n", "damaged: one/directory/going as well\n", "2 problems\n"];
     forger.says(&expected, |records| {
         let number = records.old(Table::Dirent).into_iter().find(|(key, _, _)| &key[20..] == b"going").unwrap().2;
-        let (number, _): (u64, u8) = rmp_serde::from_slice(&number[5..]).unwrap();
+        let (number, _): (InodeNo, u8) = rmp_serde::from_slice(&number[5..]).unwrap();
         let old: Vec<_> =
             records.old(Table::Inode).into_iter().filter(|(key, _, _)| *key == inode_key(number)).collect();
         assert!(!old.is_empty());
@@ -334,8 +335,8 @@ fn a_base_that_shows_what_is_not_there_is_named() {
     ] {
         forger.says(&[expected], |records| {
             records.change_base("clone", |_, record| match forge {
-                0 => record.eras[0].source.epoch = records.free_epoch(),
-                _ => record.eras[0].source.base = 500,
+                0 => record.eras[0].source.epoch = Epoch::new(records.free_epoch()),
+                _ => record.eras[0].source.base = BaseId::new(500),
             });
         });
     }
@@ -345,13 +346,13 @@ fn a_base_that_shows_what_is_not_there_is_named() {
 fn a_mirror_of_nothing_is_named() {
     let forger = Forger::new();
     forger.says(&["the base \"mirror\"", "it is a mirror of base 500, which is not there"], |records| {
-        records.change_base("mirror", |_, record| record.mirror.as_mut().unwrap().of = 500);
+        records.change_base("mirror", |_, record| record.mirror.as_mut().unwrap().of = BaseId::new(500));
     });
     forger.says(&["as a mirror it was the same as \"live\"", "there is no such snapshot", "1 problem\n"], |records| {
         let same = |record: &mut BaseRecord, epoch| {
             record.mirror.as_mut().unwrap().same.as_mut().unwrap().of.epoch = epoch;
         };
-        records.change_base("mirror", |_, record| same(record, records.free_epoch()));
+        records.change_base("mirror", |_, record| same(record, Epoch::new(records.free_epoch())));
     });
     forger.says(&["as a mirror it was the same as \"live\"", "the snapshot there is another one"], |records| {
         records.change_base("mirror", |_, record| {
@@ -412,7 +413,7 @@ fn segments_lie_where_the_map_of_room_says() {
 #[test]
 fn directories_in_each_other_are_named_once() {
     let forger = Forger::new();
-    let put_into = |records: &Records, name: &str, to: u64| {
+    let put_into = |records: &Records, name: &str, to: InodeNo| {
         let (from, value, number) = records.entry(name);
         records.change(|overlay| {
             overlay.remove(Table::Dirent, &records.key_in(from, name.as_bytes()));

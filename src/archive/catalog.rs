@@ -6,6 +6,7 @@
 use super::chain::{Joined, tip};
 use super::index::{Index, IndexEntry, Tell, Unreadable};
 use super::{Header, Increment, Label, Leftover, Mark, Place, Reach, Reader, failed};
+use crate::clock::Epoch;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::ARCHIVE_READERS_MAX;
@@ -34,8 +35,8 @@ pub struct Broken {
 pub(super) struct Inner {
     index: Option<Stored>,
     /// The increments that join up to the tip, by the epoch they begin with.
-    pub(super) chain: BTreeMap<u32, Increment>,
-    by_name: HashMap<String, u32>,
+    pub(super) chain: BTreeMap<Epoch, Increment>,
+    by_name: HashMap<String, Epoch>,
     /// Parts of what was merged, which are still there.
     pub(super) leftovers: Vec<Leftover>,
     /// What else there is of this base, the oldest first.
@@ -58,7 +59,7 @@ impl Inner {
 }
 
 /// The epochs between which an increment leads.
-type Ends = (u32, u32);
+type Ends = (Epoch, Epoch);
 
 /// Increments of one base of one store.
 pub struct Archive {
@@ -246,12 +247,12 @@ impl Archive {
     }
 
     /// The time that began in an epoch, if it can be reached.
-    pub fn mark(&self, epoch: u32) -> Option<Mark> {
+    pub fn mark(&self, epoch: Epoch) -> Option<Mark> {
         self.inner.read().chain.get(&epoch).map(|increment| increment.header.from.clone())
     }
 
     /// The increment that begins with the time of an epoch, if that can be reached.
-    pub fn increment_from(&self, epoch: u32) -> Option<Increment> {
+    pub fn increment_from(&self, epoch: Epoch) -> Option<Increment> {
         self.inner.read().chain.get(&epoch).cloned()
     }
 
@@ -269,9 +270,9 @@ impl Archive {
     }
 
     /// Times after an epoch that can be reached, the oldest first.
-    pub fn marks_after(&self, epoch: u32) -> Vec<Mark> {
+    pub fn marks_after(&self, epoch: Epoch) -> Vec<Mark> {
         let inner = self.inner.read();
-        let from = epoch.saturating_add(1);
+        let from = epoch.next();
         inner.chain.range(from..).map(|(_, increment)| increment.header.from.clone()).collect()
     }
 
@@ -436,7 +437,7 @@ pub(super) fn note_gaps(
     tip: Option<&Mark>,
     broken: &mut Vec<Broken>,
 ) {
-    let end = chain.first().map(|first| first.header.from.epoch).or(tip.map(|tip| tip.epoch)).unwrap_or(u32::MAX);
+    let end = chain.first().map(|first| first.header.from.epoch).or(tip.map(|tip| tip.epoch)).unwrap_or(Epoch::MAX);
     let lost: Vec<&Increment> = others.iter().filter(|one| one.header.to.epoch <= end).collect();
     let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
     let (from, to) = (first.header.from.time.as_text(), last.header.from.time.as_text());

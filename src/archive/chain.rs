@@ -10,6 +10,7 @@
 //! does what is newer than the tip.
 
 use super::{Header, Increment, Leftover, Mark};
+use crate::clock::Epoch;
 use crate::error::Result;
 use crate::id::Id;
 use std::collections::HashMap;
@@ -68,7 +69,7 @@ pub(super) fn chain(headers: &[&Header], tip: Id) -> Vec<usize> {
     let mut ascending: Vec<usize> = (0..headers.len()).collect();
     ascending.sort_by_key(|at| headers[*at].from.epoch);
     // How far back each leads, and which one leads best to each snapshot.
-    let mut best: HashMap<Id, (u32, usize)> = HashMap::new();
+    let mut best: HashMap<Id, (Epoch, usize)> = HashMap::new();
     for at in ascending {
         let Header { from, to, .. } = headers[at];
         let reaches = best.get(&from.id).map_or(from.epoch, |(reaches, _)| *reaches);
@@ -79,7 +80,7 @@ pub(super) fn chain(headers: &[&Header], tip: Id) -> Vec<usize> {
     }
     let mut chain = Vec::new();
     let mut next = tip;
-    let mut before = u32::MAX;
+    let mut before = Epoch::MAX;
     while let Some((_, at)) = best.get(&next) {
         // Ids that contradict the epochs lead in circles.
         if headers[*at].from.epoch >= before {
@@ -101,7 +102,7 @@ mod tests {
     fn mark(epoch: u32, history: &str) -> Mark {
         let id = Id::of_parts(history, &[&epoch.to_le_bytes()]);
         let (name, time) = (format!("{history}{epoch}"), Timestamp::default());
-        Mark { epoch, id, name, time, purpose: Purpose::Plain, offline: false }
+        Mark { epoch: Epoch::new(epoch), id, name, time, purpose: Purpose::Plain, offline: false }
     }
 
     fn increment(from: Mark, to: Mark) -> Header {

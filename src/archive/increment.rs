@@ -35,6 +35,7 @@ pub use header::{Header, Mark, before_ids};
 pub use reader::Reader;
 pub use writer::Writer;
 
+use crate::clock::Epoch;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -49,7 +50,7 @@ pub struct Entry {
     /// The record's key, without the base.
     pub key: Vec<u8>,
     /// The epoch in which the value was written.
-    pub birth: u32,
+    pub birth: Epoch,
     pub value: Value,
 }
 

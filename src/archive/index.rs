@@ -10,6 +10,7 @@
 //! - nothing is in it of an increment outside the chain, but for what ends before the chain begins.
 
 use super::{Entry, Header, Increment, failed};
+use crate::clock::Epoch;
 use crate::error::{Error, Result};
 use crate::media::{Directory, DiskDir, MediaDir, ScratchMedia};
 use crate::meta::{Kv, Overlay, Pair, Stored, Table, decode, encode, prefix_end};
@@ -233,7 +234,7 @@ impl Index {
     /// or went meanwhile, are left out.
     pub(super) fn agrees(&self, tables: &Stored, chain: &[Increment], tell: Tell<'_>) -> Result<bool> {
         // By the epoch they lead to: entries that the index has to have.
-        let mut expected: HashMap<u32, u64> = HashMap::new();
+        let mut expected: HashMap<Epoch, u64> = HashMap::new();
         let mut unread = HashSet::new();
         for increment in chain {
             let end = increment.header.to.epoch;
@@ -244,10 +245,10 @@ impl Index {
             }
             tell(0)?;
         }
-        let first = chain.first().map_or(u32::MAX, |increment| increment.header.from.epoch);
+        let first = chain.first().map_or(Epoch::MAX, |increment| increment.header.from.epoch);
         for pair in tables.range(Table::Preimage, &[], &[u8::MAX; 40])? {
             let (key, _) = pair?;
-            let end = key.last_chunk().map_or(0, |end| u32::from_be_bytes(*end));
+            let end = key.last_chunk().map_or(Epoch::ZERO, |end| Epoch::from_be_bytes(*end));
             match expected.get_mut(&end) {
                 Some(left) if *left > 0 => *left -= 1,
                 // What ends before the chain begins is asked for by nobody.

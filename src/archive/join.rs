@@ -3,6 +3,7 @@
 use super::catalog::files;
 use super::chain::tip;
 use super::{Archive, Header, Holds, Increment, Reader, Tell, explain_no_room, failed, sync, temporary_name};
+use crate::clock::Epoch;
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::media::Directory;
@@ -29,7 +30,7 @@ impl Archive {
         }
         let (here, others) = (self.increments(), self.others());
         let headers: Vec<&Header> = here.iter().chain(&others).chain(&found).map(|one| &one.header).collect();
-        let end = tip(&headers, holds)?.map_or(u32::MAX, |tip| tip.epoch);
+        let end = tip(&headers, holds)?.map_or(Epoch::MAX, |tip| tip.epoch);
         let known = known_ids(&here);
         let is_here = |one: &Header| known.contains(&one.from.id) && known.contains(&one.to.id);
         let broken: HashSet<PathBuf> = self.broken().into_iter().map(|broken| broken.path).collect();

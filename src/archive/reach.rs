@@ -3,6 +3,7 @@
 use super::catalog::{Broken, Holds, note_gaps, read_all};
 use super::chain::{Joined, tip};
 use super::{Header, Increment, Label, Mark};
+use crate::clock::Epoch;
 use crate::error::Result;
 use crate::media::Directory;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ pub struct Reach {
     /// The times that can be reached, the oldest first.
     pub marks: Vec<Mark>,
     /// The epochs between which times were merged away, in order.
-    pub merged: Vec<(u32, u32)>,
+    pub merged: Vec<(Epoch, Epoch)>,
     /// What else there is of the base, the oldest first.
     pub others: Vec<Increment>,
     pub broken: Vec<Broken>,
@@ -54,7 +55,7 @@ impl Reach {
 
     /// What it leads to beyond what the store has.
     pub fn beyond(&self) -> Option<&Mark> {
-        let tip = self.tip.as_ref().map_or(0, |tip| tip.epoch);
+        let tip = self.tip.as_ref().map_or(Epoch::ZERO, |tip| tip.epoch);
         self.others.iter().map(|one| &one.header.to).rfind(|to| to.epoch > tip)
     }
 

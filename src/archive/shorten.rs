@@ -16,6 +16,7 @@ use super::{
     Archive, Entries, Entry, Header, Increment, LEVEL, Leftover, Reader, Tell, Value, Writer, explain_no_room, failed,
     file_name, sync,
 };
+use crate::clock::Epoch;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::ARCHIVE_MERGED_MAX;
@@ -163,7 +164,7 @@ struct Head {
     key: (u8, Vec<u8>),
     /// Which of the increments, the oldest first.
     at: usize,
-    birth: u32,
+    birth: Epoch,
     value: Value,
 }
 

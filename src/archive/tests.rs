@@ -1,5 +1,5 @@
 use super::*;
-use crate::clock::Timestamp;
+use crate::clock::{Epoch, Timestamp};
 use crate::id::Id;
 use crate::purpose::Purpose;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 fn mark(epoch: u32) -> Mark {
     let (id, name) = (Id::of_parts("snapshot", &[&epoch.to_le_bytes()]), format!("r{epoch}"));
     let time = Timestamp { seconds: epoch.into(), nanos: 0 };
-    Mark { epoch, id, name, time, purpose: Purpose::Plain, offline: false }
+    Mark { epoch: Epoch::new(epoch), id, name, time, purpose: Purpose::Plain, offline: false }
 }
 
 fn label() -> Label {

@@ -1,6 +1,6 @@
 //! What is answered.
 
-use crate::clock::Timestamp;
+use crate::clock::{Epoch, Timestamp};
 use crate::daemon::{
     ArchiveInfo, BringBackReport, CheckReport, Detached, MissingTime, Progress, RestoreReport, RollReport, Shortened,
     SyncReport, WorkerInfo,
@@ -89,7 +89,7 @@ pub enum Answer {
 pub struct SnapshotInfo {
     pub base: String,
     pub name: String,
-    pub epoch: u32,
+    pub epoch: Epoch,
     pub time: Timestamp,
     pub state: SnapshotState,
     pub purpose: Purpose,

@@ -7,7 +7,7 @@ mod rehearse;
 use super::{Answer, Archive, Base, Group, Keep, Mirror, Request, Session, SessionInfo, Snap, SnapshotInfo};
 use super::{ByteRange, CloneRequest, StatusInfo, TracksInfo, Verb, VersionInfo};
 use crate::daemon::{Daemon, OnProgress};
-use crate::device::{BaseId, Moment, SnapOptions, Snapshot, SnapshotState};
+use crate::device::{BaseId, Moment, SnapOptions, Snapshot, SnapshotState, TrackNo};
 use crate::error::{Errno, Error, Result};
 use crate::purpose::Purpose;
 use crate::shown::shown_file;
@@ -300,7 +300,7 @@ fn serve_session(daemon: &Daemon, views: &Views, session: Session, of_one: bool)
         }
         Session::Read { name, inode, range: (from, to) } => {
             let snapshot = ended(views, &name)?;
-            let inode = crate::device::in_base(snapshot.base, inode);
+            let inode = crate::device::InodeNo::new(snapshot.base, inode);
             let to = to.min(from.saturating_add(READ_BYTES_MAX));
             views.tree().read_saved(snapshot.epoch, inode, from..to).map(ByteBuf::from).map(Answer::Bytes)
         }
@@ -494,7 +494,7 @@ fn versions(views: &Views, path: &[u8]) -> Result<Vec<VersionInfo>> {
             snapshot: version.snapshot.map(|snapshot| snapshot.record.name),
             modified: version.time,
             size: version.size,
-            inode: crate::device::number_of(version.inode),
+            inode: version.inode.number(),
         })
         .collect())
 }
@@ -529,19 +529,19 @@ fn tracks(
 fn tracks_answer(views: &Views, mut found: Vec<ChangedTracks>, range: Option<ByteRange>) -> Answer {
     let track_bytes = views.tree().device().track_bytes();
     if let Some((from, to)) = range {
-        let (first, end) = (from / track_bytes, to.div_ceil(track_bytes));
+        let (first, end) = (TrackNo::of(from, track_bytes), TrackNo::behind(to, track_bytes));
         for file in &mut found {
-            let within = |tracks: &std::ops::Range<u64>| tracks.start.max(first)..tracks.end.min(end);
+            let within = |tracks: &std::ops::Range<TrackNo>| tracks.start.max(first)..tracks.end.min(end);
             file.tracks = file.tracks.iter().map(within).filter(|tracks| !tracks.is_empty()).collect();
         }
         found.retain(|file| !file.tracks.is_empty());
     }
     let files = found.into_iter().map(|file| TracksInfo {
         path: file.path,
-        inode: crate::device::number_of(file.inode),
+        inode: file.inode.number(),
         size_before: file.size_before,
         size_after: file.size_after,
-        tracks: file.tracks.into_iter().map(|range| (range.start, range.end)).collect(),
+        tracks: file.tracks.into_iter().map(|range| (range.start.number(), range.end.number())).collect(),
     });
     Answer::Tracks { track_bytes, files: files.collect() }
 }

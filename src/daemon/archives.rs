@@ -19,7 +19,7 @@ use crate::archive::{
     Archive, Broken, Increment, Label, Leftover, Mark, Reach, Survey, before_ids, check_writable, has_index, not_there,
     open_named, remove_index,
 };
-use crate::clock::Timestamp;
+use crate::clock::{Epoch, Timestamp};
 use crate::device::{ArchiveRecord, BaseId, Snapshot, index_entry};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
@@ -55,7 +55,7 @@ pub struct ArchiveInfo {
 pub struct MissingTime {
     pub name: String,
     pub time: Timestamp,
-    pub epoch: u32,
+    pub epoch: Epoch,
     pub purpose: Purpose,
 }
 
@@ -74,7 +74,7 @@ pub struct Detached {
 pub struct IncrementInfo {
     pub name: String,
     pub time: Timestamp,
-    pub epoch: u32,
+    pub epoch: Epoch,
     pub bytes: u64,
     #[serde(with = "crate::meta::path")]
     pub file: PathBuf,
@@ -240,7 +240,7 @@ impl Daemon {
         }
         let archive = match (increments.is_empty(), attached) {
             // Without a label it is of format 3, or the label was lost.
-            (false, None) => before_ids::archive(origin.hash_seed, views.base()),
+            (false, None) => before_ids::archive(origin.hash_seed, views.base().number()),
             (false, Some(attached)) => attached.id,
             (true, None) => Id::random(),
             // Nothing was saved to it yet.
@@ -282,7 +282,7 @@ impl Daemon {
             done += bytes;
             progress(&Progress { files: 0, bytes: done, total_bytes: 0 })
         };
-        Archive::open(directory, label, base, index_entry, &|mark| device.holds(base, mark), &mut tell)
+        Archive::open(directory, label, base.number(), index_entry, &|mark| device.holds(base, mark), &mut tell)
     }
 
     /// The archive that is attached, opened if it is not; an error says why that cannot be. Where it is, the store says: that
@@ -502,7 +502,7 @@ impl Daemon {
         let reachable = archive.increments().into_iter().map(|increment| increment_info(increment, true));
         let others = archive.others().into_iter().map(|increment| increment_info(increment, false));
         let increments = sorted(reachable.chain(others).chain(archive.leftovers().into_iter().map(leftover_info)));
-        let missing = missing_times(views, &archive.marks_after(0))?;
+        let missing = missing_times(views, &archive.marks_after(Epoch::ZERO))?;
         let mut problems = problems_of(&archive.broken());
         if problems.is_empty() {
             let continues = check_continues(&archive.reach(), self.archive_record(views)?.as_ref());
@@ -606,7 +606,7 @@ fn removed(directory: &Path, count: usize, last: &MissingTime) -> String {
 fn missing_times(views: &Views, there: &[Mark]) -> Result<Vec<MissingTime>> {
     let look = views.tree().device().look()?;
     let mut known = look.known_archived(views.base())?;
-    let has: BTreeSet<u32> = there.iter().map(|mark| mark.epoch).collect();
+    let has: BTreeSet<Epoch> = there.iter().map(|mark| mark.epoch).collect();
     known.retain(|mark| !has.contains(&mark.epoch));
     let mut missing = Vec::new();
     for mark in known {

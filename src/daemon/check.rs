@@ -14,7 +14,8 @@ mod tracks;
 mod volume;
 
 use super::{Daemon, OnProgress, Progress};
-use crate::device::{BaseId, BaseRecord, Epoch, Snapshot, epoch_of};
+use crate::clock::Epoch;
+use crate::device::{BaseId, BaseRecord, Snapshot, epoch_of};
 use crate::error::{Error, Result};
 use crate::meta::{Meta, Pair, Table, hex};
 use paths::{PATH_BYTES_ALL, Paths};
@@ -81,7 +82,7 @@ impl Daemon {
         let mut check = Check {
             daemon: self,
             meta: device.durable()?,
-            epoch: 0,
+            epoch: Epoch::ZERO,
             bases: BTreeMap::new(),
             snapshots,
             report: CheckReport::default(),

@@ -16,6 +16,7 @@ pub use plan::RollPlan;
 use super::archives::{Place, attached_already, refused};
 use super::{Daemon, OnProgress, Progress, host};
 use crate::archive::{Archive, LEVEL, Reach, check_writable, explain_no_room, file_name};
+use crate::clock::Epoch;
 use crate::device::{ArchiveRecord, SnapOptions, Snapshot, SnapshotRef, SnapshotState};
 use crate::error::{Errno, Error, Result};
 use crate::media::Directory;
@@ -191,7 +192,7 @@ impl Daemon {
             saving: saving.iter().map(Snapshot::as_ref).collect(),
         };
         // What is being saved changes nothing about the times that there are.
-        let times = saving.is_empty().then(|| archive.marks_after(0));
+        let times = saving.is_empty().then(|| archive.marks_after(Epoch::ZERO));
         views.set_archive(Some(record), times.as_deref())
     }
 
@@ -228,7 +229,7 @@ impl Daemon {
     /// Nothing was to be saved: what the archive has is noted where the store does not know it.
     pub(super) fn note_archive_if_new(&self, views: &Views, archive: &Archive) -> Result<()> {
         let known = views.tree().device().look()?.known_archived(views.base())?;
-        if known == archive.marks_after(0) { Ok(()) } else { self.note_archive(views, archive, &[]) }
+        if known == archive.marks_after(Epoch::ZERO) { Ok(()) } else { self.note_archive(views, archive, &[]) }
     }
 
     /// Deletes the oldest snapshots but `keep`, as far as the archive has them, or there is none.
@@ -306,7 +307,7 @@ fn active_before(mut all: Vec<Snapshot>, taken: &Snapshot) -> Vec<Snapshot> {
 
 /// The snapshots between which an archive has nothing yet: what changed from each to the next is to be saved.
 fn unsaved(archive: &Reach, mut all: Vec<Snapshot>) -> Vec<Snapshot> {
-    let anchor = archive.tip.as_ref().map_or(0, |tip| tip.epoch);
+    let anchor = archive.tip.as_ref().map_or(Epoch::ZERO, |tip| tip.epoch);
     all.retain(|snapshot| snapshot.epoch >= anchor && snapshot.is_readable());
     all
 }

@@ -5,7 +5,7 @@ use super::archives::{open_there, refused};
 use super::roll::{check_continues, has_lost_newest};
 use super::{ArchiveInfo, Daemon, OnProgress, Progress};
 use crate::archive::{Archive, Increment, Merged, TakenIn, check_writable};
-use crate::clock::{Period, Timestamp};
+use crate::clock::{Epoch, Period, Timestamp};
 use crate::error::{Errno, Error, Result};
 use crate::limits::ARCHIVE_MERGE_MAX;
 use crate::shown::shown_file;
@@ -84,7 +84,7 @@ impl Daemon {
     }
 
     /// The newest save of a base, if only the archive has it.
-    fn standing_save(&self, views: &Views) -> Result<Option<(u32, String)>> {
+    fn standing_save(&self, views: &Views) -> Result<Option<(Epoch, String)>> {
         let save = views.newest_save()?.filter(|save| save.is_archived);
         Ok(save.map(|save| (save.epoch, save.record.name)))
     }
@@ -195,7 +195,7 @@ impl Daemon {
 }
 
 /// The epoch of the oldest time that stays.
-fn first_to_stay(all: &[Increment], options: PruneOptions) -> Result<u32> {
+fn first_to_stay(all: &[Increment], options: PruneOptions) -> Result<Epoch> {
     if options.keep.is_none() && options.before.is_none() {
         let text = "say which times are to go: all but the newest, `--keep NUMBER`, or the old ones, `--before TIME`";
         return Err(refused(Errno::INVAL, text.into()));
@@ -211,7 +211,7 @@ fn first_to_stay(all: &[Increment], options: PruneOptions) -> Result<u32> {
 }
 
 /// The newest save among increments that cannot be reached, if it may be the one that stands.
-fn save_behind(others: &[Increment], newest_save: Option<u32>) -> Option<(u32, String)> {
+fn save_behind(others: &[Increment], newest_save: Option<Epoch>) -> Option<(Epoch, String)> {
     let saves = others.iter().map(|one| &one.header.from).filter(|from| from.purpose.is_save());
     let newest = saves.max_by_key(|save| save.epoch).map(|save| (save.epoch, save.name.clone()));
     newest.filter(|(save, _)| newest_save.is_none_or(|newest| newest < *save))
@@ -219,7 +219,11 @@ fn save_behind(others: &[Increment], newest_save: Option<u32>) -> Option<(u32, S
 
 /// What goes of the increments that cannot be reached: only what would go if they could, since what is missing after them
 /// may be put back. `cut` is the epoch of the oldest time that stays, and how many there are that can be reached.
-fn unreachable_to_go(others: Vec<Increment>, (cut, reachable): (u32, usize), options: PruneOptions) -> Vec<Increment> {
+fn unreachable_to_go(
+    others: Vec<Increment>,
+    (cut, reachable): (Epoch, usize),
+    options: PruneOptions,
+) -> Vec<Increment> {
     let mut gone = others;
     gone.retain(|one| one.header.to.epoch <= cut);
     gone.retain(|one| options.before.is_none_or(|before| one.header.from.time < before));
@@ -229,7 +233,7 @@ fn unreachable_to_go(others: Vec<Increment>, (cut, reachable): (u32, usize), opt
 }
 
 /// Increments that follow each other and whose times lie in one period, where there are several.
-fn groups(all: Vec<Increment>, options: MergeOptions, save: Option<u32>) -> Vec<Vec<Increment>> {
+fn groups(all: Vec<Increment>, options: MergeOptions, save: Option<Epoch>) -> Vec<Vec<Increment>> {
     let mut groups: Vec<(String, Vec<Increment>)> = Vec::new();
     for one in all {
         let from = &one.header.from;

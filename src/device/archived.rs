@@ -56,7 +56,7 @@ fn check_entry(entry: &Entry) -> Result<()> {
         Value::Track(_) => 0,
     };
     let (key, is_track) = (entry.key.len(), matches!(entry.value, Value::Track(_)));
-    let is_possible = key >= INODE && key <= most.0 && value <= most.1 && entry.birth <= EPOCHS_MAX;
+    let is_possible = key >= INODE && key <= most.0 && value <= most.1 && entry.birth.is_possible();
     if is_possible && (table == Some(Table::Track) || !is_track) {
         return Ok(());
     }
@@ -91,7 +91,7 @@ impl State {
     pub fn is_archived(&self, inode: InodeNo, moment: super::Moment) -> Result<bool> {
         match moment {
             super::Moment::Live => Ok(false),
-            super::Moment::At(epoch) => Ok(self.archive_of(super::base_of(inode), epoch)?.is_some()),
+            super::Moment::At(epoch) => Ok(self.archive_of(inode.base(), epoch)?.is_some()),
         }
     }
 
@@ -168,7 +168,7 @@ impl State {
     /// A time of the archive by name.
     pub(super) fn archived_named(&self, base: BaseId, name: &str) -> Result<Option<Snapshot>> {
         let Some(archive) = &self.base(base)?.archive else { return Ok(None) };
-        let numbered = || name.rsplit_once(NUMBERED)?.1.parse().ok();
+        let numbered = || name.rsplit_once(NUMBERED)?.1.parse().ok().map(Epoch::new);
         let mut epochs = archive.named(name).map(|mark| mark.epoch).into_iter().chain(numbered());
         let found = epochs.find_map(|epoch| self.archived_snapshot(base, epoch).transpose());
         Ok(found.transpose()?.filter(|found| found.record.name == name))
@@ -182,7 +182,7 @@ impl State {
         key: &[u8],
         epoch: Epoch,
     ) -> Result<Option<Vec<u8>>> {
-        let from = preimage_key(table, key, epoch + 1);
+        let from = preimage_key(table, key, epoch.next());
         let to = preimage_key(table, key, Epoch::MAX);
         for pair in archive.range(&from, &to)? {
             let (found, bytes) = pair?;
@@ -241,7 +241,7 @@ impl Device {
         let header = Header {
             store: self.settings.id,
             base_id,
-            base: from.base,
+            base: from.base.number(),
             base_name,
             from: from.mark(),
             to: to.mark(),
@@ -286,9 +286,9 @@ impl Device {
         from: Epoch,
         to: Epoch,
     ) -> Result<std::collections::BTreeSet<(Table, Vec<u8>, Epoch)>> {
-        let prefix = base.to_be_bytes();
-        let mut start = super::history::increment_key(Table::State, &prefix, from + 1);
-        let end = super::history::increment_key(Table::State, &prefix, to + 1);
+        let prefix = base.prefix();
+        let mut start = super::history::increment_key(Table::State, &prefix, from.next());
+        let end = super::history::increment_key(Table::State, &prefix, to.next());
         let mut keys = std::collections::BTreeSet::new();
         loop {
             const STEP: usize = 4096;
@@ -315,7 +315,8 @@ impl Device {
 impl State {
     /// The times that the archive of a base had when it was last known, the oldest first.
     pub fn known_archived(&self, base: BaseId) -> Result<Vec<Mark>> {
-        let all = self.meta.range(Table::Archived, &snapshot_key(base, 0), &snapshot_key(base, Epoch::MAX))?;
+        let all =
+            self.meta.range(Table::Archived, &snapshot_key(base, Epoch::ZERO), &snapshot_key(base, Epoch::MAX))?;
         let mark = |(key, value): Pair| -> Result<Mark> {
             let mark: Mark = decode(Table::Archived, &key, &value)?;
             check_base_name(&mark.name, || format!("the archived time of epoch {} of base {base}", mark.epoch))?;

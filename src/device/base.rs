@@ -19,73 +19,27 @@
 use super::names::check_base_name;
 use super::room::{BaseReserve, reserve_key};
 use super::work::{SETTLE, work_key};
-use super::{Changing, Epoch, HISTORY, Settle, Snapshot, State, Txn, Walk};
+use super::{BaseId, Changing, Epoch, HISTORY, InodeNo, LIVE, Settle, Snapshot, State, Txn, Walk};
 use crate::archive::Archive;
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
-use crate::limits::{BASES_MAX, INODE_BITS, TOUCHED_MAX};
+use crate::limits::{BASES_MAX, TOUCHED_MAX};
 use crate::meta::{Table, decode, hex, prefix_end, record_name};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A tree that is written to. Numbers are not used again.
-pub type BaseId = u32;
-/// The base that every store starts with.
-pub const LIVE: BaseId = 0;
-
-/// An inode of a base: the base in the high 24 bits, the inode's number in the low 40.
-pub type InodeNo = u64;
-
-pub fn in_base(base: BaseId, number: u64) -> InodeNo {
-    u64::from(base) << INODE_BITS | number_of(number)
-}
-
-pub fn base_of(inode: InodeNo) -> BaseId {
-    (inode >> INODE_BITS) as BaseId
-}
-
-pub fn number_of(inode: InodeNo) -> u64 {
-    inode & ((1 << INODE_BITS) - 1)
-}
-
-/// The beginning of the keys of all records of an inode.
-pub fn inode_prefix(inode: InodeNo) -> [u8; 12] {
-    let mut key = [0; 12];
-    key[..4].copy_from_slice(&base_of(inode).to_be_bytes());
-    key[4..].copy_from_slice(&number_of(inode).to_be_bytes());
-    key
-}
-
-/// The base that a key begins with.
-pub fn base_of_key(key: &[u8]) -> BaseId {
-    key.first_chunk().map_or(LIVE, |base| BaseId::from_be_bytes(*base))
-}
-
-/// The inode that the key of a record of an inode begins with, if it is one.
-pub fn inode_of_key(key: &[u8]) -> Option<InodeNo> {
-    let number = u64::from_be_bytes(key.get(4..12)?.try_into().ok()?);
-    let base = base_of_key(key);
-    (number_of(number) == number && base < BASES_MAX).then(|| in_base(base, number))
-}
-
-/// The same where no other key can be.
-pub(super) fn expect_inode(key: &[u8]) -> Result<InodeNo> {
-    inode_of_key(key).ok_or_else(|| Error::corrupt(format!("record {}", hex(key)), "its key names no inode"))
-}
-
 /// The same key in another base.
 pub(super) fn key_in(base: BaseId, key: &[u8]) -> Vec<u8> {
-    [&base.to_be_bytes()[..], &key[4..]].concat()
+    [&base.prefix()[..], &key[4..]].concat()
 }
 
 /// A state that is kept: a base as it was in a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Point {
     pub base: BaseId,
-    #[serde(deserialize_with = "crate::limits::number::epoch")]
     pub epoch: Epoch,
 }
 
@@ -93,7 +47,6 @@ pub struct Point {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Era {
     /// Records of the base up to this epoch do not count after it.
-    #[serde(deserialize_with = "crate::limits::number::epoch")]
     pub since: Epoch,
     pub source: Point,
 }
@@ -119,7 +72,6 @@ pub struct BaseRecord {
 /// A snapshot as something else names it: it counts only if it is the very one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRef {
-    #[serde(deserialize_with = "crate::limits::number::epoch")]
     pub epoch: Epoch,
     pub id: Id,
 }
@@ -169,7 +121,7 @@ pub struct Same {
 impl Same {
     /// The epochs of both; 0 for none.
     pub fn epochs(&self) -> (Epoch, Epoch) {
-        (self.of.epoch, self.own.map_or(0, |own| own.epoch))
+        (self.of.epoch, self.own.map_or(Epoch::ZERO, |own| own.epoch))
     }
 }
 
@@ -213,33 +165,33 @@ pub(super) struct Base {
 pub(super) type Bases = BTreeMap<BaseId, Base>;
 
 fn counts_key(base: BaseId) -> Vec<u8> {
-    [b"counts", &base.to_be_bytes()[..]].concat()
+    [b"counts", &base.prefix()[..]].concat()
 }
 
 /// Where it is kept of a base when the protection of a snapshot last ended.
 fn ended_key(base: BaseId) -> Vec<u8> {
-    [b"ended", &base.to_be_bytes()[..]].concat()
+    [b"ended", &base.prefix()[..]].concat()
 }
 
 /// Where it is noted of a base that the mount does not show it.
 pub(super) fn offline_key(base: BaseId) -> Vec<u8> {
-    [b"offline", &base.to_be_bytes()[..]].concat()
+    [b"offline", &base.prefix()[..]].concat()
 }
 
 /// Where it is kept of a base which of its snapshots was saved last.
 pub fn last_save_key(base: BaseId) -> Vec<u8> {
-    [b"last save", &base.to_be_bytes()[..]].concat()
+    [b"last save", &base.prefix()[..]].concat()
 }
 
 impl Base {
     fn new(record: BaseRecord, counts: Counts) -> Base {
         Base {
             record,
-            newest: 0,
-            before_newest: 0,
+            newest: Epoch::ZERO,
+            before_newest: Epoch::ZERO,
             counts,
             archive: None,
-            ended: 0,
+            ended: Epoch::ZERO,
             newest_reserve: 0,
             reserve: None,
             is_offline: false,
@@ -271,10 +223,10 @@ impl BaseRecord {
 /// The base that a record says.
 pub fn split_base(key: &[u8], value: &[u8]) -> Result<(BaseId, BaseRecord)> {
     let wrong = || Error::corrupt("the table of bases", format!("the key {} has the wrong length", hex(key)));
-    let id = BaseId::from_be_bytes(key.try_into().map_err(|_| wrong())?);
+    let id = BaseId::new(u32::from_be_bytes(key.try_into().map_err(|_| wrong())?));
     let record: BaseRecord = decode(Table::Base, key, value)?;
     check_base_name(&record.name, || format!("the base {id}"))?;
-    if id >= BASES_MAX {
+    if id.number() >= BASES_MAX {
         return Err(Error::corrupt(format!("the base {id}"), format!("its number is not below {BASES_MAX}")));
     }
     // Following the sources of eras leads back in time, and so ends.
@@ -325,7 +277,7 @@ impl State {
             self.find_newest(*id)?;
         }
         let next = or_damage(self.meta.get::<BaseId>(Table::State, NEXT_BASE), &mut damage)?;
-        let checked = self.check_next(&ids, next.flatten().unwrap_or(LIVE + 1));
+        let checked = self.check_next(&ids, next.flatten().unwrap_or(LIVE.next()));
         or_damage(checked, &mut damage)?;
         or_damage(self.check_going(), &mut damage)?;
         Ok(damage)
@@ -360,7 +312,7 @@ impl State {
         // Of damaged ones it is not known what they hold alone, nor what they have set aside.
         let mut damage = Vec::new();
         let before = or_damage(self.kept_before(id, newest), &mut damage)?.flatten();
-        let before = before.map_or(0, |snapshot| snapshot.epoch);
+        let before = before.map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
         let reserve = or_damage(self.stored_snapshot(id, newest), &mut damage)?.flatten();
         let reserve = reserve.map_or(0, |snapshot| snapshot.record.reserve);
         if let Some(base) = self.bases.get_mut(&id) {
@@ -400,7 +352,7 @@ impl State {
     }
 
     pub(super) fn touch(&mut self, inode: InodeNo) {
-        if let Some(base) = self.bases.get_mut(&base_of(inode))
+        if let Some(base) = self.bases.get_mut(&inode.base())
             && let Some(touched) = &mut base.touched
         {
             touched.insert(inode);
@@ -459,7 +411,7 @@ impl State {
     fn needs_when_settled(&self, id: BaseId, base: &Base) -> Result<BTreeSet<Point>> {
         let mut eras = Vec::new();
         for era in &base.record.eras {
-            if !self.meta.contains(Table::Orphan, &work_key(id, SETTLE, era.since.into()))? {
+            if !self.meta.contains(Table::Orphan, &work_key(id, SETTLE, era.since.number().into()))? {
                 eras.push(*era);
             }
         }
@@ -474,7 +426,7 @@ impl State {
     }
 
     pub(super) fn put_base(&mut self, id: BaseId, record: BaseRecord) {
-        self.meta.put(Table::Base, &id.to_be_bytes(), &record);
+        self.meta.put(Table::Base, &id.prefix(), &record);
         match self.bases.get_mut(&id) {
             Some(base) => base.record = record,
             None => {
@@ -545,14 +497,14 @@ impl State {
 
     pub(super) fn forget_ended(&mut self, id: BaseId) {
         if let Some(base) = self.bases.get_mut(&id) {
-            base.ended = 0;
+            base.ended = Epoch::ZERO;
         }
         self.meta.remove(Table::State, &ended_key(id));
     }
 
     /// Forgets a base of which no record is left.
     pub(super) fn forget_base(&mut self, id: BaseId) {
-        self.meta.remove(Table::Base, &id.to_be_bytes());
+        self.meta.remove(Table::Base, &id.prefix());
         self.meta.remove(Table::State, &counts_key(id));
         self.meta.remove(Table::State, &ended_key(id));
         self.meta.remove(Table::State, &offline_key(id));
@@ -576,11 +528,11 @@ const NEXT_BASE: &[u8] = b"next base";
 impl State {
     /// A number for a new base.
     fn next_base(&mut self) -> Result<BaseId> {
-        let id: BaseId = self.meta.get(Table::State, NEXT_BASE)?.unwrap_or(LIVE + 1);
-        if id >= BASES_MAX {
+        let id: BaseId = self.meta.get(Table::State, NEXT_BASE)?.unwrap_or(LIVE.next());
+        if id.number() >= BASES_MAX {
             return Err(Error::Refused(Errno::NOSPC, "this store has had all the bases it can count".into()));
         }
-        self.meta.put(Table::State, NEXT_BASE, &(id + 1));
+        self.meta.put(Table::State, NEXT_BASE, &id.next());
         Ok(id)
     }
 }
@@ -619,7 +571,7 @@ impl Changing<'_> {
     /// Adds a base that shows a kept state from now on; with all of it to be taken over, if `settles`.
     pub fn add_clone(&mut self, record: BaseRecord, source: Point, settles: bool) -> Result<BaseId> {
         let snapshot = self.snapshot_at(source)?;
-        let since = self.state.epoch - 1;
+        let since = self.state.epoch.before();
         let id = self.state.add_base(record)?;
         let settle = settles.then(|| Settle::new(vec![Walk::All], snapshot.record.refers));
         self.state.begin_era(id, since, source, settle)?;
@@ -631,7 +583,7 @@ impl Changing<'_> {
     /// Lets a base show a kept state from the next epoch on. What can differ is said by the walks.
     pub fn begin_restore(&mut self, base: BaseId, source: Point, walks: Vec<Walk>) -> Result<()> {
         let snapshot = self.snapshot_at(source)?;
-        let since = self.state.epoch - 1;
+        let since = self.state.epoch.before();
         let walks = [&[Walk::Nameless { to: since }][..], &walks].concat();
         self.state.begin_era(base, since, source, Some(Settle::new(walks, 0)))?;
         self.state.bases.entry(base).and_modify(|base| base.touched = Some(BTreeSet::new()));
@@ -644,7 +596,7 @@ impl Changing<'_> {
         let found = self.state.base(base)?;
         let refers = found.counts.refers;
         let Some(first) = found.record.eras.first().copied() else { return Ok(()) };
-        let key = work_key(base, SETTLE, first.since.into());
+        let key = work_key(base, SETTLE, first.since.number().into());
         // A later era, of a restore, may be settling already.
         if !self.state.meta.contains(Table::Orphan, &key)? {
             self.state.meta.put(Table::Orphan, &key, &Settle::new(vec![Walk::All], refers));
@@ -656,7 +608,7 @@ impl Changing<'_> {
     pub fn move_clone(&mut self, base: BaseId, source: Point) -> Result<()> {
         let refers = self.snapshot_at(source)?.record.refers;
         let mut record = self.state.base(base)?.record.clone();
-        let since = self.state.epoch - 1;
+        let since = self.state.epoch.before();
         let old = std::mem::replace(&mut record.eras, vec![Era { since, source }]);
         record.clone_of = Some(source);
         self.state.put_base(base, record);
@@ -698,7 +650,7 @@ impl Changing<'_> {
 impl State {
     /// Whether a base has any record of its own.
     pub fn has_own_records(&self, base: BaseId) -> Result<bool> {
-        let prefix = base.to_be_bytes();
+        let prefix = base.prefix();
         for table in [Table::Inode, Table::Dirent, Table::Xattr, Table::Track, Table::Link, Table::Preimage] {
             if self.meta.range(table, &prefix, &prefix_end(&prefix))?.next().transpose()?.is_some() {
                 return Ok(true);

@@ -158,6 +158,10 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::LIVE;
+
+    const FILE: InodeNo = InodeNo::new(LIVE, 7);
+    const OTHER: InodeNo = InodeNo::new(LIVE, 8);
 
     #[test]
     fn a_cut_takes_what_was_written_behind_it_along() {
@@ -174,22 +178,22 @@ mod tests {
     #[test]
     fn changes_of_a_commit_under_way_come_first() {
         let mut changes = Changes::default();
-        changes.note(7, Note::Created);
-        changes.note(7, Note::Written(0..100));
+        changes.note(FILE, Note::Created);
+        changes.note(FILE, Note::Written(0..100));
         changes.freeze();
-        changes.note(7, Note::Cut(50));
-        changes.note(7, Note::Written(60..70));
-        let change = changes.get(7).unwrap();
+        changes.note(FILE, Note::Cut(50));
+        changes.note(FILE, Note::Written(60..70));
+        let change = changes.get(FILE).unwrap();
         assert_eq!((change.cut, change.ranges.as_slice()), (Some(50), &[0..50, 60..70][..]));
         assert!(change.is_new && change.is_pending);
-        changes.begin(7);
-        changes.journaled(7, Ticket::default());
-        let change = changes.get(7).unwrap();
+        changes.begin(FILE);
+        changes.journaled(FILE, Ticket::default());
+        let change = changes.get(FILE).unwrap();
         assert!(!change.is_new && !change.is_pending && change.ranges.is_empty() && change.cut.is_none());
-        assert!(changes.claim(b"a", 7) && changes.claim(b"a", 7) && !changes.claim(b"a", 8));
+        assert!(changes.claim(b"a", FILE) && changes.claim(b"a", FILE) && !changes.claim(b"a", OTHER));
         changes.freeze();
-        assert!(!changes.claim(b"a", 8));
+        assert!(!changes.claim(b"a", OTHER));
         changes.published();
-        assert!(changes.claim(b"a", 8));
+        assert!(changes.claim(b"a", OTHER));
     }
 }

@@ -5,12 +5,13 @@
 //! snapshots and no other. How far it has come is noted with the oldest. One before it that comes to go as well is the
 //! oldest then, and the walk begins anew; what one behind them adds lies ahead.
 
-use super::base::{Point, base_of, expect_inode, in_base, number_of};
+use super::base::Point;
 use super::history::{increment_key, preimage_key, split_increment, split_preimage, split_record};
-use super::work::{BASE, INODE, SNAPSHOT, work_key, work_number, work_range};
+use super::tracks::keys_of;
+use super::work::{BASE, INODE, SNAPSHOT, work_epoch, work_key, work_number, work_range};
 use super::{BaseId, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotState, State, Txn};
 use crate::error::{Errno, Error, Result};
-use crate::limits::{BLOCK_BYTES, EPOCHS_MAX};
+use crate::limits::BLOCK_BYTES;
 use crate::logstore::{Holder, Holders, Location};
 use crate::meta::{Table, decode, prefix_end};
 use crate::purpose::Purpose;
@@ -70,7 +71,7 @@ impl Device {
         txn.state.put_reserve(base, None);
         txn.state.reserved = txn.state.reserved.saturating_sub(set_aside.saturating_add(own));
         // What is in memory of it must not come to be flushed.
-        let all = (in_base(base, 0), 0)..(in_base(base + 1, 0), 0);
+        let all = keys_of(base);
         let tracks = [&txn.state.dirty, &txn.state.flushing].into_iter().flat_map(|tracks| tracks.range(all.clone()));
         let tracks: Vec<_> = tracks.map(|(key, _)| *key).collect();
         txn.forget.extend(tracks);
@@ -126,9 +127,9 @@ impl Device {
         }
         let (from, to) = work_range(base, SNAPSHOT);
         let Some((key, _)) = txn.meta().last(Table::Orphan, &from, &to)? else { return Ok(false) };
-        let newest = work_number(&key)? as Epoch;
+        let newest = work_epoch(&key)?;
         let going = txn.going(base, newest)?;
-        let key = work_key(base, SNAPSHOT, going.oldest().into());
+        let key = work_key(base, SNAPSHOT, going.oldest().number().into());
         let cursor: serde_bytes::ByteBuf = txn.meta().get(Table::Orphan, &key)?.unwrap_or_default();
         let next = match txn.drop_preimages(&going, &cursor)? {
             Some(cursor) => Some(cursor),
@@ -164,7 +165,7 @@ impl Device {
             Table::Orphan,
         ];
         let mut txn = self.begin()?;
-        let prefix = base.to_be_bytes();
+        let prefix = base.prefix();
         let mut budget = STEP;
         for table in TABLES {
             let mut pairs = Vec::new();
@@ -236,7 +237,7 @@ impl Device {
             let (from, to) = work_range(base, INODE);
             for pair in look.meta().range(Table::Orphan, &from, &to)? {
                 let number = work_number(&pair?.0)?;
-                let inode = in_base(base, number);
+                let inode = InodeNo::new(base, number);
                 if may_go(inode) {
                     return Ok(Some(inode));
                 }
@@ -248,15 +249,15 @@ impl Device {
     /// Whether an inode has lost its last name and is to be removed.
     pub fn is_orphan(&self, inode: InodeNo) -> Result<bool> {
         let look = self.look()?;
-        let key = work_key(base_of(inode), INODE, number_of(inode));
-        Ok(look.meta().contains(Table::Orphan, &key)? && !look.is_settling(base_of(inode))?)
+        let key = work_key(inode.base(), INODE, inode.number());
+        Ok(look.meta().contains(Table::Orphan, &key)? && !look.is_settling(inode.base())?)
     }
 }
 
 impl Txn<'_> {
     /// Makes snapshots invisible that nothing needs.
     fn hide(&mut self, snapshots: Vec<Snapshot>) -> Result<()> {
-        let key = |snapshot: &Snapshot| work_key(snapshot.base, SNAPSHOT, snapshot.epoch.into());
+        let key = |snapshot: &Snapshot| work_key(snapshot.base, SNAPSHOT, snapshot.epoch.number().into());
         for snapshot in &snapshots {
             self.state.meta.put(Table::Orphan, &key(snapshot), &serde_bytes::ByteBuf::new());
         }
@@ -287,12 +288,12 @@ impl Going {
     }
 
     fn after(&self) -> Epoch {
-        self.after.as_ref().map_or(Epoch::MAX - 1, |snapshot| snapshot.epoch)
+        self.after.as_ref().map_or(Epoch::MAX.before(), |snapshot| snapshot.epoch)
     }
 
     /// Where their increments end.
     fn end(&self) -> Vec<u8> {
-        increment_key(Table::State, &self.base.to_be_bytes(), self.after() + 1)
+        increment_key(Table::State, &self.base.prefix(), self.after().next())
     }
 }
 
@@ -345,7 +346,7 @@ impl State {
             self.each_dropped(*base, epochs, &mut drop_one)?;
         }
         for base in bases {
-            let prefix = base.to_be_bytes();
+            let prefix = base.prefix();
             for table in [Table::Track, Table::Preimage] {
                 for pair in self.meta().range(table, &prefix, &prefix_end(&prefix))? {
                     let (key, value) = pair?;
@@ -359,7 +360,7 @@ impl State {
                     let value = split_record(table, &key, &value)?.1;
                     if !value.is_empty() {
                         let pointer: Pointer = decode(table, &key, value)?;
-                        let inode = expect_inode(&key)?;
+                        let inode = InodeNo::expect_of_key(&key)?;
                         pointer.locations().try_for_each(|location| drop_one(inode, location))?;
                     }
                 }
@@ -379,20 +380,20 @@ impl State {
         epochs.sort_unstable();
         epochs.dedup();
         // The last snapshot before those that go with the one at hand, which stays.
-        let (mut below, mut last) = (0, None);
+        let (mut below, mut last) = (Epoch::ZERO, None);
         for &epoch in &epochs {
             if self.stored_snapshot(base, epoch)?.is_none() {
                 continue;
             }
             let before = self.kept_before(base, epoch)?.map(|snapshot| snapshot.epoch);
             if before.is_none() || before != last {
-                below = before.unwrap_or(0);
+                below = before.unwrap_or(Epoch::ZERO);
             }
             last = Some(epoch);
-            let after = self.kept_after(base, epoch)?.map_or(EPOCHS_MAX, |snapshot| snapshot.epoch);
-            let prefix = base.to_be_bytes();
-            let from = increment_key(Table::State, &prefix, epoch + 1);
-            let to = increment_key(Table::State, &prefix, after + 1);
+            let after = self.kept_after(base, epoch)?.map_or(Epoch::MAX.before(), |snapshot| snapshot.epoch);
+            let prefix = base.prefix();
+            let from = increment_key(Table::State, &prefix, epoch.next());
+            let to = increment_key(Table::State, &prefix, after.next());
             for pair in self.meta().range(Table::Increment, &from, &to)? {
                 let (table, key, end) = split_increment(&pair?.0)?;
                 if table != Table::Track {
@@ -407,7 +408,7 @@ impl State {
                     continue;
                 }
                 let pointer: Pointer = decode(table, &key, value)?;
-                let inode = expect_inode(&key)?;
+                let inode = InodeNo::expect_of_key(&key)?;
                 pointer.locations().try_for_each(|location| drop_one(inode, location))?;
             }
         }
@@ -433,8 +434,8 @@ impl Txn<'_> {
 
     /// Drops up to [`STEP`] pre-images; where to go on, or `None` when there are no more.
     fn drop_preimages(&mut self, going: &Going, cursor: &[u8]) -> Result<Option<Vec<u8>>> {
-        let before = going.before.as_ref().map_or(0, |snapshot| snapshot.epoch);
-        let start = increment_key(Table::State, &going.base.to_be_bytes(), going.oldest() + 1);
+        let before = going.before.as_ref().map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
+        let start = increment_key(Table::State, &going.base.prefix(), going.oldest().next());
         let from = start.as_slice().max(cursor);
         let mut keys = Vec::new();
         for pair in self.meta().range(Table::Increment, from, &going.end())? {
@@ -456,7 +457,7 @@ impl Txn<'_> {
                 let pointer: Pointer = decode(table, &key, value)?;
                 self.state.releases.extend(pointer.locations().map(|location| (*location, Holder::Log, None)));
             }
-            self.state.pass(table, &key, birth);
+            self.state.pass(table, &key, birth)?;
             self.state.meta.remove(Table::Preimage, &preimage);
             self.state.meta.remove(Table::Increment, &full);
         }
@@ -474,8 +475,8 @@ impl Txn<'_> {
             None if going.after.is_none() => self.state.forget_ended(going.base),
             _ => {}
         }
-        let before = going.before.as_ref().map_or(0, |before| before.epoch);
-        let from = increment_key(Table::State, &going.base.to_be_bytes(), before + 1);
+        let before = going.before.as_ref().map_or(Epoch::ZERO, |before| before.epoch);
+        let from = increment_key(Table::State, &going.base.prefix(), before.next());
         let mut keys = Vec::new();
         for pair in self.meta().range(Table::Passed, &from, &going.end())?.take(STEP) {
             keys.push(pair?.0);
@@ -488,7 +489,7 @@ impl Txn<'_> {
     fn forget(&mut self, going: &Going) -> Result<()> {
         for &epoch in &going.epochs {
             self.state.forget_snapshot(Point { base: going.base, epoch });
-            self.state.meta.remove(Table::Orphan, &work_key(going.base, SNAPSHOT, epoch.into()));
+            self.state.meta.remove(Table::Orphan, &work_key(going.base, SNAPSHOT, epoch.number().into()));
         }
         let neighbours = going.before.iter().chain(&going.after).filter(|neighbour| !neighbour.record.deleting);
         neighbours.cloned().collect::<Vec<_>>().into_iter().try_for_each(|neighbour| self.state.forget_alone(neighbour))
@@ -496,10 +497,10 @@ impl Txn<'_> {
 
     /// Writes down that an inode has no name any more and is to be removed.
     pub fn add_orphan(&mut self, inode: InodeNo) {
-        self.state.meta.put(Table::Orphan, &work_key(base_of(inode), INODE, number_of(inode)), &());
+        self.state.meta.put(Table::Orphan, &work_key(inode.base(), INODE, inode.number()), &());
     }
 
     pub fn remove_orphan(&mut self, inode: InodeNo) {
-        self.state.meta.remove(Table::Orphan, &work_key(base_of(inode), INODE, number_of(inode)));
+        self.state.meta.remove(Table::Orphan, &work_key(inode.base(), INODE, inode.number()));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::dirty::{Dirty, Patches};
 use super::tracks::Stored;
-use super::{Commit, Moment, Patch, Pointer, State, TrackKey, base_of, number_of};
+use super::{Commit, Moment, Patch, Pointer, State, TrackKey};
 use crate::error::{Error, Result};
 use crate::limits::{BLOCK_BYTES, TRACK_PATCHES_HURRIED, TRACK_PATCHES_MAX};
 use crate::logstore::{Encoded, Owner};
@@ -132,11 +132,11 @@ impl Commit<'_> {
             };
             for (at, encoded) in pieces {
                 let owner = Owner {
-                    base: base_of(key.0),
-                    inode: number_of(key.0),
-                    at: key.1 * device.track_bytes() + *at as u64,
+                    base: key.0.base().number(),
+                    inode: key.0.number(),
+                    at: key.1.start(device.track_bytes()) + *at as u64,
                     is_patch: pointer.is_some(),
-                    birth: state.epoch,
+                    birth: state.epoch.number(),
                 };
                 let location = device.log.append(&mut state.meta, encoded, owner)?;
                 match &mut pointer {

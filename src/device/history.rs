@@ -8,12 +8,11 @@
 //! In an era (`base.rs`), a value counts only if it was born since the era began; where there is none, the
 //! era's source is read by the same rule. A record without a value is a tombstone: nothing is there.
 
-use super::base::{base_of_key, inode_of_key, key_in, number_of};
+use super::base::key_in;
 use super::tracks::track_key;
-use super::{BaseId, Device, Epoch, Note, Pointer, State, TrackKey, Txn};
+use super::{BaseId, Device, Epoch, InodeNo, Note, Pointer, State, TrackKey, TrackNo, Txn};
 use crate::archive::Archive;
 use crate::error::{Errno, Error, Result};
-use crate::limits::EPOCHS_MAX;
 use crate::logstore::{Holder, Location, LogStore};
 use crate::meta::{Pair, Table, decode, encode, hex, prefix_end, record_name};
 use serde::Serialize;
@@ -56,7 +55,7 @@ fn encode_record<T: Serialize>(birth: Epoch, value: &T) -> Vec<u8> {
 pub fn split_record<'a>(table: Table, key: &[u8], bytes: &'a [u8]) -> Result<(Epoch, &'a [u8])> {
     match bytes.split_at_checked(BIRTH_LEN) {
         Some(([U32, a, b, c, d], value)) => match Epoch::from_be_bytes([*a, *b, *c, *d]) {
-            birth @ ..=EPOCHS_MAX => Ok((birth, value)),
+            birth if birth.is_possible() => Ok((birth, value)),
             birth => Err(Error::corrupt(record_name(table, key), format!("nothing is born in epoch {birth}"))),
         },
         _ => Err(Error::corrupt(record_name(table, key), "it has no birth")),
@@ -98,7 +97,7 @@ pub fn split_increment(key: &[u8]) -> Result<(Table, Vec<u8>, Epoch)> {
     let damaged = || Error::corrupt(format!("record {} of table increment", hex(key)), "its key makes no sense");
     let (head, rest) = key.split_at_checked(BASE_LEN + EPOCH_LEN + 1).ok_or_else(damaged)?;
     let end = Epoch::from_be_bytes(head[BASE_LEN..BASE_LEN + EPOCH_LEN].try_into().map_err(|_| damaged())?);
-    let table = Table::from_number(head[BASE_LEN + EPOCH_LEN]).filter(|_| end <= EPOCHS_MAX).ok_or_else(damaged)?;
+    let table = Table::from_number(head[BASE_LEN + EPOCH_LEN]).filter(|_| end.is_possible()).ok_or_else(damaged)?;
     Ok((table, [&head[..BASE_LEN], rest].concat(), end))
 }
 
@@ -108,7 +107,7 @@ pub fn split_preimage(key: &[u8]) -> Result<(Table, Vec<u8>, Epoch)> {
     let (head, rest) = key.split_at_checked(BASE_LEN + 1).ok_or_else(damaged)?;
     let (rest, end) = rest.split_last_chunk::<EPOCH_LEN>().ok_or_else(damaged)?;
     let end = Epoch::from_be_bytes(*end);
-    let table = Table::from_number(head[BASE_LEN]).filter(|_| end <= EPOCHS_MAX).ok_or_else(damaged)?;
+    let table = Table::from_number(head[BASE_LEN]).filter(|_| end.is_possible()).ok_or_else(damaged)?;
     Ok((table, [&head[..BASE_LEN], rest].concat(), end))
 }
 
@@ -149,18 +148,18 @@ impl State {
         let last = |table: Table, prefix: &[u8]| {
             Ok::<_, Error>(self.meta.last(table, prefix, &prefix_end(prefix))?.map(|(key, _)| key))
         };
-        let live = last(Table::Inode, &base.to_be_bytes())?;
-        let old = last(Table::Preimage, &[&base.to_be_bytes()[..], &[Table::Inode as u8]].concat())?;
+        let live = last(Table::Inode, &base.prefix())?;
+        let old = last(Table::Preimage, &[&base.prefix()[..], &[Table::Inode as u8]].concat())?;
         let old = old.and_then(|key| Some(split_preimage(&key).ok()?.1));
-        Ok(live.into_iter().chain(old).filter_map(|key| inode_of_key(&key)).map(number_of).max())
+        Ok(live.into_iter().chain(old).filter_map(|key| InodeNo::of_key(&key)).map(InodeNo::number).max())
     }
 
     /// The last epoch in which something of a base ended.
     pub(super) fn last_end(&self, base: BaseId) -> Result<Epoch> {
-        let prefix = base.to_be_bytes();
+        let prefix = base.prefix();
         let last = self.meta.last(Table::Increment, &prefix, &prefix_end(&prefix))?;
         // One that makes no sense shows nothing, and is named by `check`.
-        Ok(last.and_then(|(key, _)| split_increment(&key).ok()).map_or(0, |(_, _, end)| end))
+        Ok(last.and_then(|(key, _)| split_increment(&key).ok()).map_or(Epoch::ZERO, |(_, _, end)| end))
     }
 
     /// A record's value at a moment, without its birth.
@@ -185,7 +184,7 @@ impl State {
         moment: Moment,
         read: impl FnOnce(&[u8]) -> Result<R>,
     ) -> Result<Option<R>> {
-        if moment == Moment::Live && self.base(base_of_key(key))?.record.eras.is_empty() {
+        if moment == Moment::Live && self.base(BaseId::of_key(key)?)?.record.eras.is_empty() {
             let found = self.meta.with(table, key, |bytes| {
                 let (_, value) = self.split_record(table, key, bytes)?;
                 if value.is_empty() { Ok(None) } else { read(value).map(Some) }
@@ -203,7 +202,7 @@ impl State {
         let mut key = Cow::Borrowed(key);
         let mut moment = moment;
         loop {
-            let base = self.base(base_of_key(&key))?;
+            let base = self.base(BaseId::of_key(&key)?)?;
             let era = match moment {
                 Moment::Live => base.record.eras.last(),
                 Moment::At(epoch) => base.era_at(epoch),
@@ -222,9 +221,9 @@ impl State {
 
     /// Whether an old value of a key was kept that ended after an epoch, up to another, and was there in the first.
     pub fn is_saved(&self, table: Table, key: &[u8], epoch: Epoch, end: Epoch) -> Result<bool> {
-        let from = preimage_key(table, key, epoch + 1);
-        let to = preimage_key(table, key, end.saturating_add(1));
-        let old: Box<dyn Iterator<Item = Result<Pair>>> = match self.archive_of(base_of_key(key), epoch)? {
+        let from = preimage_key(table, key, epoch.next());
+        let to = preimage_key(table, key, end.next());
+        let old: Box<dyn Iterator<Item = Result<Pair>>> = match self.archive_of(BaseId::of_key(key)?, epoch)? {
             Some((archive, _)) => archive.range(&from, &to)?,
             None => Box::new(self.meta.range(Table::Preimage, &from, &to)?),
         };
@@ -242,7 +241,7 @@ impl State {
     /// The record of the base itself that decides what a key is at a moment, if its birth allows it.
     pub(super) fn candidate(&self, table: Table, key: &[u8], mut moment: Moment) -> Result<Option<Found>> {
         if let Moment::At(epoch) = moment
-            && let Some((archive, tip)) = self.archive_of(base_of_key(key), epoch)?
+            && let Some((archive, tip)) = self.archive_of(BaseId::of_key(key)?, epoch)?
         {
             if let Some(bytes) = self.archived_candidate(archive, table, key, epoch)? {
                 return Ok(Some(Found { bytes, holder: Holder::Log, archive: Some(archive.clone()) }));
@@ -250,7 +249,7 @@ impl State {
             moment = Moment::At(tip);
         }
         if let Moment::At(epoch) = moment {
-            let from = preimage_key(table, key, epoch + 1);
+            let from = preimage_key(table, key, epoch.next());
             let to = preimage_key(table, key, Epoch::MAX);
             for pair in self.meta.range(Table::Preimage, &from, &to)? {
                 let (found, bytes) = pair?;
@@ -303,7 +302,7 @@ impl State {
 
     /// Whether the source of any era, also of one that a later one hides, has this key.
     pub(super) fn shines_through(&self, table: Table, key: &[u8]) -> Result<bool> {
-        for era in &self.base(base_of_key(key))?.record.eras {
+        for era in &self.base(BaseId::of_key(key)?)?.record.eras {
             let source = key_in(era.source.base, key);
             if self.find(table, &source, Moment::At(era.source.epoch))?.is_some() {
                 return Ok(true);
@@ -320,7 +319,7 @@ impl State {
     /// Keeps the current value of a key if a snapshot needs it, before it is replaced or removed.
     fn protect(&mut self, log: &LogStore, table: Table, key: &[u8]) -> Result<Old> {
         self.settle_key(log, table, key)?;
-        let base = self.base(base_of_key(key))?;
+        let base = self.base(BaseId::of_key(key)?)?;
         let (newest, before_newest, ended) = (base.newest, base.before_newest, base.ended);
         // Of an unprotected record nothing is needed but a track's pointer.
         let old = self.meta.with(table, key, |bytes| {
@@ -340,17 +339,17 @@ impl State {
             self.meta.remove(Table::Tombstone, &tombstone_key(table, key));
         }
         if birth > newest {
-            self.pass(table, key, birth);
+            self.pass(table, key, birth)?;
             return Ok(if is_tombstone { Old::None } else { Old::Gone(pointer) });
         }
         self.put_preimage(table, key, self.epoch, bytes);
         if let Some(pointer) = &pointer {
-            self.count(base_of_key(key), |counts| counts.kept += pointer.blocks());
+            self.count(BaseId::of_key(key)?, |counts| counts.kept += pointer.blocks());
         }
         let is_alone = birth > before_newest;
         for location in pointer.iter().flat_map(Pointer::locations) {
             if self.keep(log, location)?.all() == 1 && is_alone {
-                self.count_newest_alone(base_of_key(key), |blocks| blocks + location.blocks() as u64);
+                self.count_newest_alone(BaseId::of_key(key)?, |blocks| blocks + location.blocks() as u64);
             }
         }
         Ok(if is_tombstone { Old::None } else { Old::Kept { pointer, is_alone } })
@@ -358,11 +357,12 @@ impl State {
 
     /// Remembers of what goes without a pre-image that it came into being while a snapshot was active whose
     /// protection has ended: its increment is not to lose that.
-    pub(super) fn pass(&mut self, table: Table, key: &[u8], birth: Epoch) {
+    pub(super) fn pass(&mut self, table: Table, key: &[u8], birth: Epoch) -> Result<()> {
         let is_told = matches!(table, Table::Track | Table::Inode);
-        if is_told && self.bases.get(&base_of_key(key)).is_some_and(|base| birth < base.ended) {
+        if is_told && self.bases.get(&BaseId::of_key(key)?).is_some_and(|base| birth < base.ended) {
             self.meta.put_raw(Table::Passed, &increment_key(table, key, birth), Vec::new());
         }
+        Ok(())
     }
 
     pub(super) fn put_preimage(&mut self, table: Table, key: &[u8], end: Epoch, bytes: Vec<u8>) {
@@ -378,7 +378,7 @@ impl State {
     fn put_track(&mut self, device: &Device, key: TrackKey, pointer: &Pointer) -> Result<()> {
         let track = key;
         let key = track_key(key.0, key.1);
-        let base = base_of_key(&key);
+        let base = BaseId::of_key(&key)?;
         let old = self.protect(&device.log, Table::Track, &key)?;
         self.count_refers(base, old.pointer(), Some(pointer));
         match old {
@@ -410,14 +410,14 @@ impl State {
         change: impl FnOnce(u64, u64) -> u64,
     ) -> Result<()> {
         let key = track_key(track.0, track.1);
-        let base = self.base(base_of_key(&key))?;
+        let base = self.base(BaseId::of_key(&key)?)?;
         let (newest, before_newest) = (base.newest, base.before_newest);
         let Some(found) = self.candidate(Table::Track, &key, Moment::At(newest))? else { return Ok(()) };
         let (birth, value) = self.split_record(Table::Track, &key, &found.bytes)?;
         if found.holder == Holder::Log && !value.is_empty() && birth > before_newest && birth <= newest {
             let pointer: Pointer = decode(Table::Track, &key, value)?;
             if pointer.locations().any(|other| other == location) {
-                self.count_newest_alone(base_of_key(&key), |blocks| change(blocks, location.blocks() as u64));
+                self.count_newest_alone(BaseId::of_key(&key)?, |blocks| change(blocks, location.blocks() as u64));
             }
         }
         Ok(())
@@ -437,7 +437,7 @@ impl State {
     }
 
     /// The pointer of a track at a moment, and what kind of record it stands in.
-    pub fn pointer(&self, inode: u64, track: u64, moment: Moment) -> Result<Option<(Pointer, Holder)>> {
+    pub fn pointer(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<(Pointer, Holder)>> {
         let key = track_key(inode, track);
         match self.find(Table::Track, &key, moment)? {
             // What an archive has cannot be named by a pointer.
@@ -482,14 +482,14 @@ impl Txn<'_> {
             Table::Dirent | Table::Xattr | Table::Link => Note::NeedsCommit,
             _ => return,
         };
-        if let Some(inode) = inode_of_key(key) {
+        if let Some(inode) = InodeNo::of_key(key) {
             self.note(inode, note);
         }
     }
 
     fn protect(&mut self, table: Table, key: &[u8]) -> Result<()> {
         let old = self.state.protect(&self.device.log, table, key)?;
-        self.state.count_refers(base_of_key(key), old.pointer(), None);
+        self.state.count_refers(BaseId::of_key(key)?, old.pointer(), None);
         if let Old::Gone(pointer) = old {
             let locations = pointer.iter().flat_map(Pointer::locations);
             let track = super::split_track_key(key);

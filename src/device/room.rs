@@ -5,10 +5,9 @@
 //! up by that writing alone: new data does not get it, nor does what is written anew elsewhere and keeps its old
 //! tracks. Copies in the background leave a part of the room to everybody else.
 
-use super::base::base_of_key;
 use super::history::split_record;
 use super::tracks::track_key;
-use super::{BaseId, Changing, Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn, base_of};
+use super::{BaseId, Changing, Device, Epoch, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BLOCK_BYTES, COPY_SPARE_MAX, COPY_SPARE_MIN, COPY_SPARE_SHARE, RESERVE_BYTES_MIN, SEGMENT_BYTES};
 use crate::meta::{Table, decode};
@@ -26,7 +25,7 @@ pub struct BaseReserve {
 
 /// Where it is kept what a base has set aside.
 pub(super) fn reserve_key(base: BaseId) -> Vec<u8> {
-    [b"reserve", &base.to_be_bytes()[..]].concat()
+    [b"reserve", &base.prefix()[..]].concat()
 }
 
 impl State {
@@ -73,7 +72,7 @@ impl State {
 
     /// Counts what a change of a track does to the room that its base has set aside for itself.
     pub(super) fn counting_own<R>(&mut self, key: TrackKey, change: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
-        let base = base_of(key.0);
+        let base = key.0.base();
         if self.bases.get(&base).is_none_or(|base| base.reserve.is_none()) {
             return change(self);
         }
@@ -89,7 +88,7 @@ impl State {
 
     /// A track goes: what it took of the room that its base has set aside for itself is there again.
     pub(super) fn uncount_own(&mut self, key: TrackKey) -> Result<()> {
-        let base = base_of(key.0);
+        let base = key.0.base();
         if self.bases.get(&base).is_some_and(|base| base.reserve.is_some()) {
             let bytes = self.own_blocks(key)? * BLOCK_BYTES as u64;
             if let Some(own) = self.bases.get_mut(&base).and_then(|base| base.reserve.as_mut()) {
@@ -186,7 +185,7 @@ impl Txn<'_> {
     /// since a snapshot or somebody else holds it.
     pub fn keeps_old(&self, inode: InodeNo, track: TrackNo) -> Result<bool> {
         let key = track_key(inode, track);
-        let base = base_of_key(&key);
+        let base = BaseId::of_key(&key)?;
         if self.state.reserved == 0 || self.state.is_in_memory(&(inode, track)) || self.state.is_covered(base)? {
             return Ok(false);
         }
@@ -194,7 +193,7 @@ impl Txn<'_> {
         let own = self.state.meta.get_raw(Table::Track, &key)?;
         let birth = own.map(|bytes| self.state.birth_of(Table::Track, &key, &bytes)).transpose()?;
         // Without a record of its own, the base shows somebody else's.
-        if birth.is_none_or(|birth| birth <= self.state.bases.get(&base).map_or(0, |base| base.newest)) {
+        if birth.is_none_or(|birth| birth <= self.state.bases.get(&base).map_or(Epoch::ZERO, |base| base.newest)) {
             return Ok(true);
         }
         for location in pointer.locations() {

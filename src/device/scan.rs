@@ -6,7 +6,7 @@
 //! the source's era's … ┘
 //! ```
 
-use super::base::{base_of_key, key_in};
+use super::base::key_in;
 use super::history::{preimage_key, split_preimage};
 use super::{BaseId, Epoch, Moment, State};
 use crate::error::Result;
@@ -48,7 +48,7 @@ impl State {
         moment: Moment,
         mut each: impl FnMut(&[u8], Epoch, &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let base = base_of_key(from);
+        let base = BaseId::of_key(from)?;
         let layers = self.layers(base, moment)?;
         if let [only] = layers.as_slice() {
             for pair in self.records_of(table, from, to, *only)? {
@@ -85,7 +85,7 @@ impl State {
                 Moment::Live => found.record.eras.last(),
                 Moment::At(epoch) => found.era_at(epoch),
             };
-            layers.push(Layer { base, moment, since: era.map_or(0, |era| era.since) });
+            layers.push(Layer { base, moment, since: era.map_or(Epoch::ZERO, |era| era.since) });
             let Some(era) = era else { return Ok(layers) };
             (base, moment) = (era.source.base, Moment::At(era.source.epoch));
         }
@@ -104,7 +104,7 @@ impl State {
         let start = from.to_vec();
         let is_before = move |pair: &Result<Pair>| pair.as_ref().is_ok_and(|(key, _)| *key < start);
         match layer.moment {
-            Moment::Live if layer.since == 0 => Ok(Box::new(base)),
+            Moment::Live if layer.since == Epoch::ZERO => Ok(Box::new(base)),
             Moment::Live => Ok(Box::new(base.filter(filter))),
             Moment::At(epoch) if self.archive_of(layer.base, epoch)?.is_some() => {
                 let Some((archive, tip)) = self.archive_of(layer.base, epoch)? else { return Ok(Box::new(base)) };
@@ -126,17 +126,16 @@ impl State {
 
 /// Where pre-images of the keys of a range are.
 fn log_range(table: Table, from: &[u8], to: &[u8], base: BaseId) -> (Vec<u8>, Vec<u8>) {
-    let end = match base_of_key(to) == base {
-        true => preimage_key(table, to, 0),
-        false => [&base.to_be_bytes()[..], &[table as u8 + 1]].concat(),
+    let end = match to.starts_with(&base.prefix()) {
+        true => preimage_key(table, to, Epoch::ZERO),
+        false => [&base.prefix()[..], &[table as u8 + 1]].concat(),
     };
-    (preimage_key(table, from, 0), end)
+    (preimage_key(table, from, Epoch::ZERO), end)
 }
 
 /// The end of a range in another base.
 fn end_in(base: BaseId, of: BaseId, to: &[u8]) -> Vec<u8> {
-    let is_behind = base_of_key(to) != of;
-    if is_behind { (base + 1).to_be_bytes().to_vec() } else { key_in(base, to) }
+    if to.starts_with(&of.prefix()) { key_in(base, to) } else { base.next().prefix().to_vec() }
 }
 
 /// The next record of several streams, of which an upper one hides the same key in those below.

@@ -4,7 +4,6 @@
 //! new place like any other. The copy stops where it would take the room that is left to everybody else, and goes on
 //! when there is room again. It is over when a walk over all tracks has found none that is shared.
 
-use super::base::inode_of_key;
 use super::tracks::expect_track;
 use super::work::{SEPARATE, work_key};
 use super::{BaseId, Device, InodeNo, Moment, Pointer, TrackKey, TrackNo};
@@ -206,7 +205,7 @@ impl Device {
     /// Some tracks of a base, and which of them others hold as well.
     fn shared_tracks(&self, base: BaseId, separate: &Separate) -> Result<Piece> {
         let look = self.look()?;
-        let prefix = base.to_be_bytes();
+        let prefix = base.prefix();
         let from = separate.cursor.as_slice().max(&prefix);
         let mut piece = Piece { shared: Vec::new(), shared_bytes: 0, bytes: 0, next: None };
         let mut last = None;
@@ -234,7 +233,7 @@ impl Device {
             key.push(0);
             key
         });
-        debug_assert!(piece.next.as_ref().is_none_or(|key| inode_of_key(key).is_some()));
+        debug_assert!(piece.next.as_ref().is_none_or(|key| InodeNo::of_key(key).is_some()));
         Ok(piece)
     }
 

@@ -9,9 +9,9 @@
 //! belongs to, so that inodes that changed are looked through. A clone that is made independent takes over
 //! all that its source has.
 
-use super::base::{Era, Point, base_of_key, in_base, inode_of_key, inode_prefix, key_in};
+use super::base::{Era, Point, key_in};
 use super::history::{increment_key, split_increment, split_record, tombstone_key, with_birth};
-use super::work::{INODE, INODE_WALK, SETTLE, SWEEP, WALKED, work_key, work_number, work_range};
+use super::work::{INODE, INODE_WALK, SETTLE, SWEEP, WALKED, work_epoch, work_key, work_number, work_range};
 use super::{BaseId, Device, Epoch, InodeNo, Moment, Pointer, State, Txn};
 use crate::error::{Error, Result};
 use crate::logstore::{Holder, LogStore};
@@ -32,18 +32,9 @@ pub enum Walk {
     /// Everything that the source has.
     All,
     /// What a base changed after an epoch, up to another.
-    Changed {
-        base: BaseId,
-        #[serde(deserialize_with = "crate::limits::number::epoch")]
-        after: Epoch,
-        #[serde(deserialize_with = "crate::limits::number::epoch")]
-        to: Epoch,
-    },
+    Changed { base: BaseId, after: Epoch, to: Epoch },
     /// What has no name in the base at an epoch, and so is found in no directory.
-    Nameless {
-        #[serde(deserialize_with = "crate::limits::number::epoch")]
-        to: Epoch,
-    },
+    Nameless { to: Epoch },
 }
 
 /// How far settling an era has come.
@@ -92,9 +83,7 @@ impl Settle {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct InodeWalk {
     base: BaseId,
-    #[serde(deserialize_with = "crate::limits::number::epoch")]
     after: Epoch,
-    #[serde(deserialize_with = "crate::limits::number::epoch")]
     to: Epoch,
     cursor: ByteBuf,
 }
@@ -145,14 +134,14 @@ impl State {
         record.eras.push(Era { since, source });
         self.put_base(base, record);
         if let Some(settle) = settle {
-            self.meta.put(Table::Orphan, &work_key(base, SETTLE, since.into()), &settle);
+            self.meta.put(Table::Orphan, &work_key(base, SETTLE, since.number().into()), &settle);
         }
         Ok(())
     }
 
     /// Gives a key a record of its own in every era of its base.
     pub(super) fn settle_key(&mut self, log: &LogStore, table: Table, key: &[u8]) -> Result<u64> {
-        let base = base_of_key(key);
+        let base = BaseId::of_key(key)?;
         let eras = self.base(base)?.record.eras.clone();
         let mut blocks = 0;
         for era in eras {
@@ -163,7 +152,7 @@ impl State {
 
     /// Settles a key in one era; the blocks of what it took over.
     fn settle_in(&mut self, log: &LogStore, table: Table, key: &[u8], era: Era) -> Result<u64> {
-        let base = base_of_key(key);
+        let base = BaseId::of_key(key)?;
         let own = self.meta.get_raw(table, key)?;
         let birth = own.as_deref().map(|bytes| self.birth_of(table, key, bytes)).transpose()?;
         if birth.is_some_and(|birth| birth > era.since) {
@@ -180,7 +169,7 @@ impl State {
         let Some(found) = found else {
             // What an earlier era shows must not come back when this one is over, nor be settled again.
             if birth.is_some() && self.shines_through(table, key)? {
-                self.put_tombstone(table, key, era.since + 1);
+                self.put_tombstone(table, key, era.since.next());
             }
             return Ok(0);
         };
@@ -196,7 +185,7 @@ impl State {
             }
             blocks = pointer.blocks();
         }
-        self.meta.put_raw(table, key, with_birth(era.since + 1, &found.bytes));
+        self.meta.put_raw(table, key, with_birth(era.since.next(), &found.bytes));
         Ok(blocks)
     }
 
@@ -210,7 +199,7 @@ impl State {
         birth: Epoch,
         bytes: Vec<u8>,
     ) -> Result<()> {
-        let base = base_of_key(key);
+        let base = BaseId::of_key(key)?;
         let value = split_record(table, key, &bytes)?.1;
         let is_tombstone = value.is_empty();
         let pointer: Option<Pointer> =
@@ -219,14 +208,14 @@ impl State {
             self.meta.remove(Table::Tombstone, &tombstone_key(table, key));
         }
         self.meta.remove(table, key);
-        let before = self.newest_protecting(base, era.since + 1)?;
+        let before = self.newest_protecting(base, era.since.next())?;
         if birth > before {
-            self.pass(table, key, birth);
+            self.pass(table, key, birth)?;
             let locations = pointer.iter().flat_map(Pointer::locations).copied();
             self.releases.extend(locations.map(|location| (location, Holder::Live, None)));
             return Ok(());
         }
-        self.put_preimage(table, key, era.since + 1, bytes);
+        self.put_preimage(table, key, era.since.next(), bytes);
         let mut is_only_there = false;
         for location in pointer.iter().flat_map(Pointer::locations) {
             is_only_there |= self.keep(log, location)?.live == 0;
@@ -269,7 +258,7 @@ impl Txn<'_> {
         let (from, to) = work_range(base, SETTLE);
         let first = self.meta().range(Table::Orphan, &from, &to)?.next().transpose()?;
         let Some((key, value)) = first else { return self.sweep_some(base) };
-        let since = work_number(&key)? as Epoch;
+        let since = work_epoch(&key)?;
         let mut settle = Settle::of(&key, &value)?;
         let mut step = Step { is_working: true, inodes: Vec::new() };
         if self.walk_inodes(base, &mut step, &mut settle)? {
@@ -290,7 +279,7 @@ impl Txn<'_> {
                 let orphans: Result<Vec<_>> = self.meta().range(Table::Orphan, &first, &end)?.collect();
                 for (key, _) in orphans? {
                     let number = work_number(&key)?;
-                    self.add_inode_walk(base, in_base(base, number), (base, 0, to));
+                    self.add_inode_walk(base, InodeNo::new(base, number), (base, Epoch::ZERO, to));
                 }
                 false
             }
@@ -325,7 +314,7 @@ impl Txn<'_> {
 
     fn settle_one(&mut self, table: Table, key: &[u8], settle: &mut Settle, step: &mut Step) -> Result<()> {
         settle.done += self.state.settle_key(&self.device.log, table, key)?;
-        let Some(inode) = inode_of_key(key) else { return Ok(()) };
+        let Some(inode) = InodeNo::of_key(key) else { return Ok(()) };
         self.state.touch(inode);
         if table == Table::Inode {
             step.inodes.push(inode);
@@ -337,7 +326,7 @@ impl Txn<'_> {
     fn walk_source(&mut self, base: BaseId, source: Point, settle: &mut Settle, step: &mut Step) -> Result<bool> {
         let (number, rest) = settle.cursor.split_first().map_or((0, Vec::new()), |(n, rest)| (*n, rest.to_vec()));
         let Some(&table) = TREE.get(usize::from(number)) else { return Ok(false) };
-        let prefix = source.base.to_be_bytes();
+        let prefix = source.base.prefix();
         let from = [&prefix[..], &rest].concat();
         let mut keys = Vec::new();
         self.scan(table, &from, &prefix_end(&prefix), Moment::At(source.epoch), |key, _| {
@@ -363,10 +352,10 @@ impl Txn<'_> {
         settle: &mut Settle,
         step: &mut Step,
     ) -> Result<bool> {
-        let prefix = from.to_be_bytes();
-        let start = increment_key(Table::State, &prefix, after + 1);
+        let prefix = from.prefix();
+        let start = increment_key(Table::State, &prefix, after.next());
         let start = start.as_slice().max(&settle.cursor).to_vec();
-        let end = increment_key(Table::State, &prefix, to + 1);
+        let end = increment_key(Table::State, &prefix, to.next());
         let mut keys = Vec::new();
         for pair in self.meta().range(Table::Increment, &start, &end)? {
             keys.push(pair?.0);
@@ -378,7 +367,7 @@ impl Txn<'_> {
         for full in &keys {
             let (table, key, _) = split_increment(full)?;
             self.settle_one(table, &key_in(base, &key), settle, step)?;
-            if let (Table::Inode, Some(inode)) = (table, inode_of_key(&key)) {
+            if let (Table::Inode, Some(inode)) = (table, InodeNo::of_key(&key)) {
                 self.add_inode_walk(base, inode, (from, after, to));
             }
         }
@@ -396,7 +385,7 @@ impl Txn<'_> {
     }
 
     fn add_inode_walk(&mut self, base: BaseId, inode: InodeNo, (from, after, to): (BaseId, Epoch, Epoch)) {
-        let key = work_key(base, INODE_WALK, super::number_of(inode));
+        let key = work_key(base, INODE_WALK, inode.number());
         let walk = InodeWalk { base: from, after, to, cursor: ByteBuf::new() };
         self.state.meta.put(Table::Orphan, &key, &walk);
     }
@@ -432,7 +421,7 @@ impl Txn<'_> {
         settle: &mut Settle,
         step: &mut Step,
     ) -> Result<bool> {
-        let prefix = inode_prefix(in_base(walk.base, number));
+        let prefix = (InodeNo::new(walk.base, number)).prefix();
         loop {
             let (table, rest) = walk.cursor.split_first().map_or((0, Vec::new()), |(n, rest)| (*n, rest.to_vec()));
             let Some(&kind) = TREE.get(usize::from(table)) else { return Ok(false) };
@@ -461,8 +450,8 @@ impl Txn<'_> {
                 if kind == Table::Dirent {
                     // What is new in a directory may be new as a whole.
                     let (child, _): (u64, u8) = decode(kind, &key, &value)?;
-                    let child = in_base(walk.base, child);
-                    let walked = work_key(base, WALKED, super::number_of(child));
+                    let child = InodeNo::new(walk.base, child);
+                    let walked = work_key(base, WALKED, child.number());
                     if !self.meta().contains(Table::Orphan, &walked)?
                         && self.is_born_after(child, walk.after, walk.to)?
                     {
@@ -481,7 +470,7 @@ impl Txn<'_> {
     }
 
     fn is_born_after(&self, inode: InodeNo, after: Epoch, to: Epoch) -> Result<bool> {
-        let key = inode_prefix(inode);
+        let key = inode.prefix();
         match self.find(Table::Inode, &key, Moment::At(to))? {
             Some(found) => Ok(self.birth_of(Table::Inode, &key, &found.bytes)? > after),
             None => Ok(false),
@@ -490,7 +479,7 @@ impl Txn<'_> {
 
     /// Removes tombstones that hide nothing any more.
     fn sweep_some(&mut self, base: BaseId) -> Result<Step> {
-        let prefix = base.to_be_bytes();
+        let prefix = base.prefix();
         let mut keys = Vec::new();
         for pair in self.meta().range(Table::Tombstone, &prefix, &prefix_end(&prefix))?.take(STEP) {
             keys.push(pair?.0);

@@ -13,12 +13,11 @@
 
 use super::base::{Bases, Point, SnapshotRef};
 use super::names::check_snapshot_name;
-use super::{BaseId, Commit, Device, Epoch, InodeNo, Moment, State, base_of};
+use super::{BaseId, Commit, Device, Epoch, InodeNo, Moment, State};
 use crate::archive::Mark;
 use crate::clock::Timestamp;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
-use crate::limits::EPOCHS_MAX;
 use crate::meta::{Table, decode, hex};
 use crate::purpose::Purpose;
 use serde::{Deserialize, Serialize};
@@ -30,7 +29,7 @@ pub enum SnapshotState {
     Active,
     Deactivated,
     /// Nothing has been protected for it since this epoch.
-    Ended(#[serde(deserialize_with = "crate::limits::number::epoch")] Epoch),
+    Ended(Epoch),
 }
 
 /// What is stored of a snapshot.
@@ -140,25 +139,29 @@ impl Snapshot {
 /// The key of a snapshot's record, and of an archived time.
 pub(super) fn snapshot_key(base: BaseId, epoch: Epoch) -> [u8; 8] {
     let mut key = [0; 8];
-    key[..4].copy_from_slice(&base.to_be_bytes());
+    key[..4].copy_from_slice(&base.prefix());
     key[4..].copy_from_slice(&epoch.to_be_bytes());
     key
 }
 
 pub(super) fn name_key(base: BaseId, name: &str) -> Vec<u8> {
-    [&base.to_be_bytes()[..], name.as_bytes()].concat()
+    [&base.prefix()[..], name.as_bytes()].concat()
 }
 
 pub(super) fn split_snapshot_key(key: &[u8]) -> Result<(BaseId, Epoch)> {
     let wrong = |problem: &str| Error::corrupt("the table of snapshots", format!("the key {} {problem}", hex(key)));
     let [a, b, c, d, e, f, g, h] = *<&[u8; 8]>::try_from(key).map_err(|_| wrong("has the wrong length"))?;
-    let (base, epoch) = (BaseId::from_be_bytes([a, b, c, d]), Epoch::from_be_bytes([e, f, g, h]));
-    if (1..=EPOCHS_MAX).contains(&epoch) { Ok((base, epoch)) } else { Err(wrong("names an epoch that cannot be")) }
+    let (base, epoch) = (BaseId::new(u32::from_be_bytes([a, b, c, d])), Epoch::from_be_bytes([e, f, g, h]));
+    if epoch > Epoch::ZERO && epoch.is_possible() {
+        Ok((base, epoch))
+    } else {
+        Err(wrong("names an epoch that cannot be"))
+    }
 }
 
 /// The epoch that follows, as long as there is one.
 fn epoch_after(epoch: Epoch) -> Result<Epoch> {
-    let next = epoch.checked_add(1).filter(|next| *next <= EPOCHS_MAX);
+    let next = Some(epoch.next()).filter(|next| next.is_possible());
     next.ok_or_else(|| Error::Refused(Errno::NOSPC, "this store has taken all the snapshots it can count".into()))
 }
 
@@ -180,7 +183,7 @@ impl State {
                 // Nobody knows what it needs: it keeps all that it can show.
                 Some((epoch, Err(Error::Corrupt { .. }))) => return Ok(epoch),
                 Some((_, Err(error))) => return Err(error),
-                None => return Ok(0),
+                None => return Ok(Epoch::ZERO),
             };
             let is_active = snapshot.record.state == SnapshotState::Active && !snapshot.record.deleting;
             if is_active || self.is_archiving(snapshot.point()) {
@@ -205,7 +208,7 @@ impl State {
     /// The same with its epoch, whatever its record is like. A key that is none is passed over: `check` says it.
     fn found_before(&self, base: BaseId, epoch: Epoch) -> Result<Option<(Epoch, Result<Snapshot>)>> {
         let mut end = snapshot_key(base, epoch).to_vec();
-        while let Some((key, value)) = self.meta.last(Table::Snapshot, &snapshot_key(base, 1), &end)? {
+        while let Some((key, value)) = self.meta.last(Table::Snapshot, &snapshot_key(base, Epoch::new(1)), &end)? {
             if let Ok((_, epoch)) = split_snapshot_key(&key) {
                 return Ok(Some((epoch, split_snapshot(&key, &value))));
             }
@@ -216,7 +219,7 @@ impl State {
 
     /// The epoch of the last snapshot of a base, whatever its record is like; 0 without any.
     pub(super) fn last_epoch(&self, base: BaseId) -> Result<Epoch> {
-        Ok(self.found_before(base, Epoch::MAX)?.map_or(0, |(epoch, _)| epoch))
+        Ok(self.found_before(base, Epoch::MAX)?.map_or(Epoch::ZERO, |(epoch, _)| epoch))
     }
 
     /// The last snapshot before this epoch that is not being deleted.
@@ -250,7 +253,7 @@ impl State {
     }
 
     fn found_after(&self, base: BaseId, epoch: Epoch) -> Result<impl Iterator<Item = Result<Snapshot>> + use<'_>> {
-        let next = snapshot_key(base, epoch.saturating_add(1));
+        let next = snapshot_key(base, epoch.next());
         let after = self.meta.range(Table::Snapshot, &next, &snapshot_key(base, Epoch::MAX))?;
         Ok(after.filter_map(|pair| match pair {
             Ok((key, value)) => split_snapshot_key(&key).is_ok().then(|| split_snapshot(&key, &value)),
@@ -272,7 +275,7 @@ impl State {
 
     /// All snapshots of a base that are not being deleted, oldest first. Damaged ones are left out.
     pub fn snapshots(&self, base: BaseId) -> Result<Vec<Snapshot>> {
-        let mut all = self.whole_after(base, 0, usize::MAX)?;
+        let mut all = self.whole_after(base, Epoch::ZERO, usize::MAX)?;
         all.retain(|snapshot| !snapshot.record.deleting);
         Ok(all)
     }
@@ -307,7 +310,7 @@ impl State {
 
     /// ESTALE if what an inode is looked at in is gone: its base, or the snapshot.
     pub fn check_moment(&self, inode: InodeNo, moment: Moment) -> Result<()> {
-        let base = base_of(inode);
+        let base = inode.base();
         let is_there = match moment {
             Moment::Live => !self.base(base)?.record.deleting,
             Moment::At(epoch) => self.snapshot(base, epoch)?.is_some_and(|snapshot| snapshot.is_readable()),
@@ -341,7 +344,7 @@ impl State {
             before.record.alone = counts.newest_alone;
             self.put_snapshot(&before);
         }
-        let last = self.kept_before(base, epoch)?.map_or(0, |snapshot| snapshot.epoch);
+        let last = self.kept_before(base, epoch)?.map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
         let reserve = if options.reserve { counts.refers * crate::limits::BLOCK_BYTES as u64 } else { 0 };
         let SnapOptions { offline, held, purpose, reserve: _ } = options;
         let refers = counts.refers;

@@ -8,10 +8,10 @@
 //! looking up what was there in snapshots that can be read. Times that only an archive holds follow the archive's
 //! rule (`archived.rs`), which its index answers in the same way.
 
-use super::base::{Era, base_of_key, inode_prefix, key_in};
+use super::base::{Era, key_in};
 use super::history::{preimage_key, split_preimage};
-use super::tracks::{expect_track, track_key};
-use super::{BaseId, Epoch, InodeNo, Moment, Snapshot, State, TrackKey, TrackNo, in_base};
+use super::tracks::{expect_track, keys_of, track_key};
+use super::{BaseId, Epoch, InodeNo, Moment, Snapshot, State, TrackKey, TrackNo};
 use crate::archive::Archive;
 use crate::error::Result;
 use crate::meta::{Pair, Table, prefix_end};
@@ -83,7 +83,7 @@ impl Timeline {
         let archived = self.archived.get(self.archived.partition_point(|found| found.epoch < epochs.start));
         let archived = archived.filter(|found| found.epoch < epochs.end);
         let end = archived.map_or(epochs.end, |found| found.epoch);
-        let mut after = epochs.start.saturating_sub(1);
+        let mut after = epochs.start.before();
         loop {
             match state.snapshot_after(self.base, after)?.filter(|found| found.epoch < end) {
                 Some(found) if found.is_readable() => return Ok(Some(found)),
@@ -119,7 +119,7 @@ impl Timeline {
 
 /// The beginning of the keys of all pre-images of an inode's records in a table.
 fn preimages_of(table: Table, inode: InodeNo) -> Vec<u8> {
-    let prefix = inode_prefix(inode);
+    let prefix = inode.prefix();
     [&prefix[..4], &[table as u8], &prefix[4..]].concat()
 }
 
@@ -169,7 +169,7 @@ impl State {
     pub fn timeline(&self, base: BaseId) -> Result<Timeline> {
         let mut timeline = Timeline { base, archived: Vec::new(), archive: None, turns: Vec::new() };
         let Some(archive) = self.archive(base) else { return Ok(timeline) };
-        for snapshot in self.shown_after(base, 0, usize::MAX)?.into_iter().filter(Snapshot::is_readable) {
+        for snapshot in self.shown_after(base, Epoch::ZERO, usize::MAX)?.into_iter().filter(Snapshot::is_readable) {
             // The first kind is the archive's: with a store's snapshot first, it ends before it begins.
             if snapshot.is_archived != timeline.turns.len().is_multiple_of(2) {
                 timeline.turns.push(snapshot.epoch);
@@ -180,7 +180,7 @@ impl State {
         }
         // What is behind the last of them is the store's.
         match timeline.archived.last() {
-            Some(last) if timeline.turns.len().is_multiple_of(2) => timeline.turns.push(last.epoch + 1),
+            Some(last) if timeline.turns.len().is_multiple_of(2) => timeline.turns.push(last.epoch.next()),
             Some(_) => {}
             None => timeline.turns.clear(),
         }
@@ -195,7 +195,7 @@ impl State {
         let mut start = window.start;
         let mut era: Option<&Era> = None;
         for next in eras.iter().map(Some).chain([None]) {
-            let end = next.map_or(window.end, |next| window.end.min(next.since + 1));
+            let end = next.map_or(window.end, |next| window.end.min(next.since.next()));
             if start < end {
                 for (part, is_archived) in timeline.parts(start..end) {
                     let archive = timeline.archive.as_ref().filter(|_| is_archived);
@@ -216,13 +216,14 @@ impl State {
         key: &[u8],
         window: Range<Epoch>,
     ) -> Result<Vec<Span>> {
-        let from = preimage_key(table, key, window.start + 1);
+        let from = preimage_key(table, key, window.start.next());
         let to = preimage_key(table, key, Epoch::MAX);
         let source = match era {
             Some(Era { source, .. }) => self.value_at(table, &key_in(source.base, key), Moment::At(source.epoch))?,
             None => None,
         };
-        let mut all = Spans { since: era.map_or(0, |era| era.since), source, rest: window, spans: Vec::new() };
+        let mut all =
+            Spans { since: era.map_or(Epoch::ZERO, |era| era.since), source, rest: window, spans: Vec::new() };
         let old: Box<dyn Iterator<Item = Result<Pair>>> = match archive {
             Some((archive, _)) => archive.range(&from, &to)?,
             None => Box::new(self.meta.range(Table::Preimage, &from, &to)?),
@@ -274,8 +275,8 @@ impl State {
 
     /// Keys of an inode's records that are there now, or shine through in an era that is not settled yet.
     pub fn present_keys(&self, table: Table, inode: InodeNo) -> Result<BTreeSet<Vec<u8>>> {
-        let prefix = inode_prefix(inode);
-        let base = base_of_key(&prefix);
+        let prefix = inode.prefix();
+        let base = BaseId::of_key(&prefix)?;
         let mut keys = BTreeSet::new();
         for pair in self.meta.range(table, &prefix, &prefix_end(&prefix))? {
             keys.insert(pair?.0);
@@ -326,12 +327,12 @@ impl State {
 
     /// The tracks of a base that were written and have no place on the media yet.
     pub fn tracks_in_memory(&self, base: BaseId) -> BTreeSet<(InodeNo, TrackNo)> {
-        self.in_memory((in_base(base, 0), 0)..(in_base(base + 1, 0), 0)).collect()
+        self.in_memory(keys_of(base)).collect()
     }
 
     /// Whether some of a file was written and has no place on the media yet.
     pub fn has_tracks_in_memory(&self, inode: InodeNo) -> bool {
-        self.in_memory((inode, 0)..(inode, TrackNo::MAX)).next().is_some()
+        self.in_memory((inode, TrackNo::FIRST)..(inode, TrackNo::MAX)).next().is_some()
     }
 
     fn in_memory(&self, range: Range<TrackKey>) -> impl Iterator<Item = TrackKey> {

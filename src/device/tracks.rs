@@ -1,8 +1,8 @@
 //! File data in tracks: where a track's bytes are now, reading them, and changing them in memory.
 
 use super::dirty::{Dirty, Patches, lay_over};
-use super::{ArchivedTrack, TrackRecord};
-use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn, base_of, inode_of_key, inode_prefix};
+use super::{ArchivedTrack, BaseId, TrackRecord};
+use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn};
 use crate::archive::Archive;
 use crate::error::{Error, Result};
 use crate::limits::{DIRTY_BYTES_MAX, DIRTY_ROOM_MAX, TRACKS_MAX};
@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 pub fn track_key(inode: InodeNo, track: TrackNo) -> [u8; 20] {
     let mut key = [0; 20];
-    key[..12].copy_from_slice(&inode_prefix(inode));
-    key[12..].copy_from_slice(&track.to_be_bytes());
+    key[..12].copy_from_slice(&inode.prefix());
+    key[12..].copy_from_slice(&track.number().to_be_bytes());
     key
 }
 
@@ -22,7 +22,13 @@ pub fn track_key(inode: InodeNo, track: TrackNo) -> [u8; 20] {
 pub fn split_track_key(key: &[u8]) -> Option<(InodeNo, TrackNo)> {
     let key: &[u8; 20] = key.try_into().ok()?;
     let track = u64::from_be_bytes(*key.last_chunk()?);
-    Some((inode_of_key(key)?, track)).filter(|_| track < TRACKS_MAX)
+    Some((InodeNo::of_key(key)?, TrackNo::new(track))).filter(|_| track < TRACKS_MAX)
+}
+
+/// All tracks that are in memory of a base.
+pub(super) fn keys_of(base: BaseId) -> Range<TrackKey> {
+    let from = |base| (InodeNo::new(base, 0), TrackNo::FIRST);
+    from(base)..from(base.next())
 }
 
 /// The same where no other key can be.
@@ -92,16 +98,16 @@ impl State {
         self.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), moment, |key, _| {
             let (_, track) = expect_track(key)?;
             while next < track && in_memory(next) {
-                next += 1;
+                next = next.next();
             }
             if next < track {
                 return Ok(ControlFlow::Break(()));
             }
-            next = track + 1;
+            next = track.next();
             Ok(ControlFlow::Continue(()))
         })?;
         while next < to && in_memory(next) {
-            next += 1;
+            next = next.next();
         }
         Ok(next.min(to))
     }
@@ -469,7 +475,7 @@ impl Txn<'_> {
             }
         }
         self.set(Table::Track, &track_key(inode, track), pointer)?;
-        self.state.count_refers(base_of(inode), None, Some(pointer));
+        self.state.count_refers(inode.base(), None, Some(pointer));
         self.forget.push((inode, track));
         Ok(())
     }

@@ -3,14 +3,14 @@
 //! The two were the same in the snapshots that the mirror's record names, and a mirror in step still is that. A track
 //! that was not written anew since is the same there; patches that were laid over it since go over the other as well.
 
-use super::{BaseId, InodeNo, MirrorRecord, Moment, Pointer, State, TrackNo, base_of, in_base};
+use super::{BaseId, InodeNo, MirrorRecord, Moment, Pointer, State, TrackNo};
 use crate::error::{Errno, Error, Result};
 
 impl State {
     /// Where else the bytes of a track lie that its base, or its mirror, has at a moment. Several, where a base has
     /// several mirrors.
     pub(super) fn twins(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Vec<Pointer>> {
-        let base = base_of(inode);
+        let base = inode.base();
         let mut twins = Vec::new();
         let Some(now) = self.stored_pointer(inode, track, moment)? else { return Ok(twins) };
         for (id, record) in self.bases() {
@@ -25,7 +25,7 @@ impl State {
             let ((_, then), other): (_, (BaseId, Moment)) =
                 if id == base { (in_mirror_then, in_base_then) } else { (in_base_then, in_mirror_then) };
             let Some(then) = self.stored_pointer(inode, track, then)? else { continue };
-            let Some(twin) = self.stored_pointer(in_base(other.0, inode), track, other.1)? else { continue };
+            let Some(twin) = self.stored_pointer(inode.in_base(other.0), track, other.1)? else { continue };
             twins.extend(now.over(&then, twin));
         }
         Ok(twins)

@@ -6,7 +6,7 @@
 //! What the present format gave an id keeps it on the way back and over another upgrade, in records that format 3 leaves alone:
 //! increments that were saved in between name it.
 
-use super::base::{Era, Point, base_of_key, last_save_key, offline_key};
+use super::base::{Era, Point, last_save_key, offline_key};
 use super::room::reserve_key;
 use super::separate::LEFT;
 use super::work::{SEPARATE, WALKED};
@@ -151,7 +151,7 @@ impl Records {
                 let point = super::snapshot::split_snapshot_key(snapshot)?;
                 kept.snapshots.insert(point, decode(Table::State, &key, &value)?);
             } else if let Some(base) = key.strip_prefix(BASE_ID) {
-                kept.bases.insert(base_of_key(base), decode(Table::State, &key, &value)?);
+                kept.bases.insert(BaseId::of_key(base)?, decode(Table::State, &key, &value)?);
             } else {
                 continue;
             }
@@ -180,16 +180,16 @@ pub fn upgrade(dir: &Arc<dyn MediaDir>) -> Result<()> {
         let old: SnapshotRecord3 = decode(Table::Snapshot, &key, &value)?;
         let (base, epoch) = super::snapshot::split_snapshot_key(&key)?;
         let kept = kept.snapshots.get(&(base, epoch)).filter(|(time, _)| *time == old.time);
-        let id = kept.map_or_else(|| before_ids::snapshot(seed, base, epoch, old.time), |(_, id)| *id);
+        let id = kept.map_or_else(|| before_ids::snapshot(seed, base.number(), epoch, old.time), |(_, id)| *id);
         ids.insert((base, epoch), id);
         records.meta.put(Table::Snapshot, &key, &new_snapshot(old, id));
     }
     // What is gone is named by nothing that counts.
     let reference = |base: BaseId, epoch: Epoch| ids.get(&(base, epoch)).map(|id| SnapshotRef { epoch, id: *id });
     for (key, value) in records.all(Table::Base)? {
-        let base = base_of_key(&key);
+        let base = BaseId::of_key(&key)?;
         let old: BaseRecord3 = decode(Table::Base, &key, &value)?;
-        let id = kept.bases.get(&base).copied().unwrap_or_else(|| before_ids::base(seed, base));
+        let id = kept.bases.get(&base).copied().unwrap_or_else(|| before_ids::base(seed, base.number()));
         records.meta.put(Table::Base, &key, &new_base(old, id, seed, base, &reference));
         // Format 3 has gone on without it.
         records.meta.remove(Table::State, &last_save_key(base));
@@ -217,12 +217,12 @@ pub fn downgrade(dir: &Arc<dyn MediaDir>) -> Result<Vec<String>> {
     let seed = new.hash_seed;
     let mut names = BTreeMap::new();
     for (key, value) in records.all(Table::Base)? {
-        names.insert(base_of_key(&key), decode::<BaseRecord>(Table::Base, &key, &value)?.name);
+        names.insert(BaseId::of_key(&key)?, decode::<BaseRecord>(Table::Base, &key, &value)?.name);
     }
     for (key, value) in records.all(Table::Snapshot)? {
         let new: SnapshotRecord = decode(Table::Snapshot, &key, &value)?;
         let (base, epoch) = super::snapshot::split_snapshot_key(&key)?;
-        if new.id != before_ids::snapshot(seed, base, epoch, new.time) {
+        if new.id != before_ids::snapshot(seed, base.number(), epoch, new.time) {
             records.meta.put(Table::State, &[SNAPSHOT_ID, &key].concat(), &(new.time, new.id));
         }
         if !new.deleting && new.tags.iter().any(|tag| tag != HOLD_TAG) {
@@ -235,11 +235,11 @@ pub fn downgrade(dir: &Arc<dyn MediaDir>) -> Result<Vec<String>> {
     }
     for (key, value) in records.all(Table::Base)? {
         let new: BaseRecord = decode(Table::Base, &key, &value)?;
-        if new.id != before_ids::base(seed, base_of_key(&key)) {
+        if new.id != before_ids::base(seed, BaseId::of_key(&key)?.number()) {
             records.meta.put(Table::State, &[BASE_ID, &key].concat(), &new.id);
         }
-        dropped.extend(drop_reserve(&mut records, base_of_key(&key), &new)?);
-        if !new.deleting && records.meta.contains(Table::State, &offline_key(base_of_key(&key)))? {
+        dropped.extend(drop_reserve(&mut records, BaseId::of_key(&key)?, &new)?);
+        if !new.deleting && records.meta.contains(Table::State, &offline_key(BaseId::of_key(&key)?))? {
             dropped.push(format!("the base {:?} is offline, and format 3 shows it all the same", new.name));
         }
         records.meta.put(Table::Base, &key, &old_base(new)?);
@@ -338,7 +338,7 @@ fn new_base(
     });
     let archive = archive.map(|ArchiveRecord3 { directory, anchor, saving }| ArchiveRecord {
         directory,
-        id: before_ids::archive(seed, base),
+        id: before_ids::archive(seed, base.number()),
         anchor: anchor.and_then(|anchor| reference(base, anchor)),
         saving: saving.into_iter().filter_map(|epoch| reference(base, epoch)).collect(),
         hosts: Vec::new(),

@@ -3,10 +3,10 @@
 //! Each piece of work is a record in the `orphan` table, written in the same transaction that caused it,
 //! so that a crash at any point loses none of it. Whose work it is knows what is done for it.
 
-use super::base::{Point, number_of};
+use super::base::Point;
 use super::separate::{LEFT, Left};
 use super::settle::InodeWalk;
-use super::{BaseId, Epoch, LIVE, Separate, Settle, State};
+use super::{BaseId, Epoch, InodeNo, LIVE, Separate, Settle, State};
 use crate::error::{Error, Result};
 use crate::meta::{Table, decode, hex, record_name};
 
@@ -22,7 +22,7 @@ pub(super) const WALKED: u8 = 7;
 
 pub(super) fn work_key(base: BaseId, kind: u8, number: u64) -> [u8; 13] {
     let mut key = [0; 13];
-    key[..4].copy_from_slice(&base.to_be_bytes());
+    key[..4].copy_from_slice(&base.prefix());
     key[4] = kind;
     key[5..].copy_from_slice(&number.to_be_bytes());
     key
@@ -35,10 +35,15 @@ pub fn work_number(key: &[u8]) -> Result<u64> {
     let number = number.ok_or_else(|| damaged("has the wrong length"))?;
     // What is masked away would be looked for under another key, and never be done.
     let is_epoch = [SNAPSHOT, SETTLE].map(Some).contains(&key.get(4).copied());
-    match number == number_of(number) && !(is_epoch && number >= Epoch::MAX.into()) {
+    match InodeNo::from_bare(number).is_some() && !(is_epoch && number >= Epoch::MAX.number().into()) {
         true => Ok(number),
         false => Err(damaged("has a number that nothing can have")),
     }
+}
+
+/// The epoch that work on a snapshot or an era is about.
+pub(super) fn work_epoch(key: &[u8]) -> Result<Epoch> {
+    work_number(key).map(|number| Epoch::new(number as u32))
 }
 
 /// Whether a record can be work: its key, and what is decoded of its value.
@@ -78,7 +83,7 @@ impl State {
             let (from, to) = work_range(*id, SNAPSHOT);
             for pair in self.meta.range(Table::Orphan, &from, &to)? {
                 let (key, _) = pair?;
-                let epoch = work_number(&key)? as Epoch;
+                let epoch = work_epoch(&key)?;
                 let Some(record) = self.snapshot_record(*id, epoch)? else { continue };
                 if !record.deleting || record.held || needed.contains_key(&Point { base: *id, epoch }) {
                     let problem = format!("the snapshot {:?} is not to be deleted", record.name);

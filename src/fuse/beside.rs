@@ -9,9 +9,9 @@
 
 use super::companion::{Outcome, Visit};
 use super::notify::Notify;
-use super::number::live_number;
+use super::number::{KernelNo, live_number};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, base_of};
+use crate::device::{InodeNo, Moment};
 use crate::error::Errno;
 use parking_lot::Mutex;
 use std::ffi::OsStr;
@@ -60,13 +60,13 @@ impl Beside {
 }
 
 fn name_of(inode: InodeNo) -> String {
-    format!("{PREFIX}{:016x}", live_number(inode))
+    format!("{PREFIX}{:016x}", live_number(inode).0)
 }
 
 /// The inode that a name in the mount root stands for, for who asks from beside.
-pub(super) fn number_in(name: &[u8]) -> Option<u64> {
+pub(super) fn number_in(name: &[u8]) -> Option<KernelNo> {
     let digits = std::str::from_utf8(name).ok()?.strip_prefix(PREFIX)?;
-    u64::from_str_radix(digits, 16).ok()
+    u64::from_str_radix(digits, 16).ok().map(KernelNo)
 }
 
 /// The size of a file and the time of its last change; `None` if it is gone.
@@ -138,7 +138,7 @@ impl Notify {
     pub fn find(&self, inodes: impl Iterator<Item = InodeNo>) {
         let mut found = Vec::new();
         for inode in inodes {
-            let Ok(live) = self.fs.path_of_live(base_of(inode)) else { continue };
+            let Ok(live) = self.fs.path_of_live(inode.base()) else { continue };
             let paths = self.fs.views.tree().paths(inode, Moment::Live).unwrap_or_default();
             found.extend(paths.into_iter().map(|path| live.join(OsStr::from_bytes(&path))));
         }
@@ -155,10 +155,11 @@ impl Notify {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::LIVE;
 
     #[test]
     fn names_lead_to_numbers_for_who_asks_only() {
-        assert_eq!(number_in(name_of(77).as_bytes()), Some(77));
+        assert_eq!(number_in(name_of(InodeNo::new(LIVE, 77)).as_bytes()), Some(KernelNo(77)));
         for name in [&b".pitfs-beside-"[..], b"live", b".pitfs-beside-x", b"\xff"] {
             assert_eq!(number_in(name), None);
         }

@@ -1,10 +1,11 @@
 //! Between the tree's types and fuser's.
 
+use super::number::KernelNo;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::limits::BLOCK_BYTES;
 use crate::tree::{Inode, Kind, SetTime};
-use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
+use fuser::{FileAttr, FileType, TimeOrNow};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(super) fn file_type(kind: Kind) -> FileType {
@@ -19,9 +20,9 @@ pub(super) fn file_type(kind: Kind) -> FileType {
     }
 }
 
-pub(super) fn attributes(number: u64, inode: &Inode, track_bytes: u64) -> FileAttr {
+pub(super) fn attributes(number: KernelNo, inode: &Inode, track_bytes: u64) -> FileAttr {
     FileAttr {
-        ino: INodeNo(number),
+        ino: number.into(),
         size: inode.size,
         blocks: inode.blocks(track_bytes),
         atime: inode.atime.into(),

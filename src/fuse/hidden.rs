@@ -6,9 +6,9 @@
 
 use super::FileSystem;
 use super::mounts::has_mounts_inside;
-use super::number::{Node, Place, Virtual};
+use super::number::{KernelNo, Node, Place, Virtual};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, base_of};
+use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{self, Caller, Kind, Most, New};
 use crate::view::View;
@@ -40,7 +40,7 @@ pub(super) fn name_of(node: &Node) -> Option<(InodeNo, &'static [u8])> {
 fn hidden(directory: InodeNo, name: &[u8]) -> Option<Virtual> {
     match name {
         SNAP => Some(Virtual::Snap(directory)),
-        SHADOW if tree::is_root(directory) => Some(Virtual::Shadow(base_of(directory))),
+        SHADOW if tree::is_root(directory) => Some(Virtual::Shadow(directory.base())),
         _ => None,
     }
 }
@@ -60,7 +60,7 @@ impl FileSystem {
 
     /// Whether a snapshot shows a live directory, under its number or its path.
     fn has_past(&self, directory: InodeNo) -> Result<bool> {
-        let views = self.views.of(base_of(directory));
+        let views = self.views.of(directory.base());
         let tree = views.tree();
         for snapshot in views.all_snapshots()?.iter().rev().filter(|snapshot| super::root::is_shown(snapshot)) {
             let found = tree.inode(directory, Moment::At(snapshot.epoch));
@@ -84,7 +84,7 @@ impl FileSystem {
     }
 
     /// Whoever may make something in the directory may do so in what is hidden in it.
-    pub(super) fn attributes_of_hidden(&self, node: &Virtual, number: u64) -> Result<FileAttr> {
+    pub(super) fn attributes_of_hidden(&self, node: &Virtual, number: KernelNo) -> Result<FileAttr> {
         let attr = self.virtual_attributes(number, FileType::Directory, 0)?;
         // By a time that is new the kernel sees that it has to list it anew.
         let attr = FileAttr { mtime: Timestamp::now().into(), ..attr };
@@ -120,7 +120,7 @@ impl FileSystem {
             return Ok(());
         }
         // Nothing leads to a tree that is offline.
-        let Ok(live) = self.path_of_live(base_of(parent)) else { return Ok(()) };
+        let Ok(live) = self.path_of_live(parent.base()) else { return Ok(()) };
         let mut above = tree.paths(parent, Moment::Live)?.into_iter();
         above.try_for_each(|above| self.check_nothing_inside(&live.join(OsStr::from_bytes(&above)), name))
     }
@@ -142,7 +142,7 @@ impl FileSystem {
     }
 
     /// The node in which something is to be made.
-    pub(super) fn node_for_new(&self, caller: Caller, number: u64) -> Result<Node> {
+    pub(super) fn node_for_new(&self, caller: Caller, number: KernelNo) -> Result<Node> {
         let node = self.numbers.node(number)?;
         match name_of(&node) {
             Some((directory, name)) => self.real(caller, directory, name).map(Node::In),
@@ -151,7 +151,7 @@ impl FileSystem {
     }
 
     /// The place in which something is to be made.
-    pub(super) fn place_for_new(&self, caller: Caller, number: u64) -> Result<Place> {
+    pub(super) fn place_for_new(&self, caller: Caller, number: KernelNo) -> Result<Place> {
         match self.node_for_new(caller, number)? {
             Node::In(place) => self.writable_place(place.number()),
             Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::PERM)),
@@ -167,7 +167,7 @@ impl FileSystem {
 
     /// The real directory of a name, made if there is none.
     fn real(&self, caller: Caller, directory: InodeNo, name: &'static [u8]) -> Result<Place> {
-        let view = View::live(base_of(directory));
+        let view = View::live(directory.base());
         let above = self.numbers.know(Place { inode: directory, moment: view.moment, way: view.number() });
         self.writable_place(above.number())?;
         let new = New { kind: Kind::Directory, permissions: 0o777, rdev: 0, target: b"" };

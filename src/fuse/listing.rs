@@ -2,24 +2,24 @@
 
 use super::convert::file_type;
 use super::nodes::GENERATION;
-use super::number::{Node, Place, ROOT, Virtual};
+use super::number::{KernelNo, Node, Place, ROOT, Virtual};
 use super::root::Target;
 use super::{FileSystem, KEEP};
-use crate::device::{Moment, number_of};
+use crate::device::Moment;
 use crate::error::{Error, Result};
 use crate::tree::Entry;
-use fuser::{FileAttr, FileType, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use fuser::{FileAttr, FileType, Generation, ReplyDirectory, ReplyDirectoryPlus};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, UNIX_EPOCH};
 
 impl FileSystem {
     /// Whether all snapshots are looked through for one directory.
-    pub(super) fn is_listed_long(&self, number: u64) -> bool {
+    pub(super) fn is_listed_long(&self, number: KernelNo) -> bool {
         matches!(self.numbers.node(number), Ok(Node::Virtual(Virtual::Snap(_))))
     }
 
-    pub(super) fn list_plain(&self, number: u64, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
+    pub(super) fn list_plain(&self, number: KernelNo, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
         let place = match self.numbers.node(number)? {
             Node::In(place) => place,
             node => {
@@ -29,33 +29,33 @@ impl FileSystem {
                         Target::Virtual(node) => (self.numbers.virtual_number(&node), FileType::Directory),
                         Target::In(place) => (place.number(), FileType::Directory),
                     };
-                    Ok(reply.add(INodeNo(number), next, kind, OsStr::from_bytes(name)))
+                    Ok(reply.add(number.into(), next, kind, OsStr::from_bytes(name)))
                 });
             }
         };
-        if offset < 1 && reply.add(INodeNo(number), 1, FileType::Directory, ".") {
+        if offset < 1 && reply.add(number.into(), 1, FileType::Directory, ".") {
             return Ok(());
         }
         if offset < 2 {
             let above = self.number_above(place)?;
-            if reply.add(INodeNo(above), 2, FileType::Directory, "..") {
+            if reply.add(above.into(), 2, FileType::Directory, "..") {
                 return Ok(());
             }
         }
         self.views.tree().list(place.inode, offset, place.moment, |entry: &Entry| {
             let number = place.at(entry.inode).number();
-            Ok(!reply.add(INodeNo(number), entry.offset, file_type(entry.kind), OsStr::from_bytes(&entry.name)))
+            Ok(!reply.add(number.into(), entry.offset, file_type(entry.kind), OsStr::from_bytes(&entry.name)))
         })
     }
 
-    fn number_above(&self, place: Place) -> Result<u64> {
+    fn number_above(&self, place: Place) -> Result<KernelNo> {
         if crate::tree::is_root(place.inode) {
             return Ok(ROOT);
         }
         Ok(place.at(self.views.tree().inode(place.inode, place.moment)?.parent).number())
     }
 
-    pub(super) fn list_plus(&self, number: u64, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
+    pub(super) fn list_plus(&self, number: KernelNo, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
         let own = self.attr_of(number)?;
         let _telling = self.numbers.telling(number, b"");
         let place = match self.numbers.node(number)? {
@@ -71,10 +71,10 @@ impl FileSystem {
                             self.attributes(place).unwrap_or_else(|error| unknown(place, FileType::Directory, &error))
                         }
                     };
-                    let generation = self.generation(attr.ino.0);
+                    let generation = self.generation(attr.ino.into());
                     let is_full = reply.add(attr.ino, next, OsStr::from_bytes(name), &keep, &attr, generation);
                     if !is_full && !is_dots {
-                        self.hold(attr.ino.0);
+                        self.hold(attr.ino.into());
                     }
                     Ok(is_full)
                 });
@@ -101,7 +101,7 @@ impl FileSystem {
                 true => {
                     self.views.tree().hold(entry.inode);
                 }
-                false => self.numbers.hold(attr.ino.0),
+                false => self.numbers.hold(attr.ino.into()),
             }
             Ok(!is_full)
         })
@@ -111,9 +111,9 @@ impl FileSystem {
 /// What is told of an entry whose inode cannot be read, so that it is listed: the kernel takes no attributes with such a size,
 /// forgets the number, and asks when somebody wants to know.
 fn unknown(place: Place, kind: FileType, error: &Error) -> FileAttr {
-    log::error!("listing inode {}: {error}", number_of(place.inode));
+    log::error!("listing inode {}: {error}", place.inode.number());
     FileAttr {
-        ino: INodeNo(place.number()),
+        ino: place.number().into(),
         size: u64::MAX,
         blocks: 0,
         atime: UNIX_EPOCH,

@@ -7,7 +7,7 @@ mod point;
 pub use point::MountPoint;
 
 use super::mounts::{Device, Door, mount_at};
-use super::number::{Node, Place, Virtual};
+use super::number::{KernelNo, Node, Place, Virtual};
 use super::{FileSystem, Notify, Opens};
 use crate::device::BaseId;
 use crate::error::{Errno, Error, Result};
@@ -266,7 +266,7 @@ impl Served {
     }
 
     /// Takes a snapshot for a `mkdir` in a base's directory; makes a base for one above these.
-    pub(super) fn mkdir_in_root(&self, request: &Request, parent: u64, name: Vec<u8>, reply: ReplyEntry) {
+    pub(super) fn mkdir_in_root(&self, request: &Request, parent: KernelNo, name: Vec<u8>, reply: ReplyEntry) {
         let fs = self.0.clone();
         let (uid, gid) = (request.uid(), request.gid());
         let take = move |notify: Option<&Notify>| {
@@ -303,21 +303,21 @@ impl Served {
     }
 
     /// A file is open for writing from now on, or was until now.
-    pub(super) fn ask_for_blocks_again(&self, number: u64) {
+    pub(super) fn ask_for_blocks_again(&self, number: KernelNo) {
         if self.live_inode(number).is_some_and(|inode| self.stored_blocks(inode).1) {
             self.drop_attributes(number);
         }
     }
 
     /// For a thread that serves a request about this very inode.
-    pub(super) fn drop_attributes(&self, number: u64) {
+    pub(super) fn drop_attributes(&self, number: KernelNo) {
         if let Some(notify) = self.1.get() {
             notify.drop_attributes(number);
         }
     }
 
     /// Lets the kernel drop what somebody tried to write to a snapshot, or to a mirror that is in step.
-    pub(super) fn drop_written(&self, number: u64, offset: u64, len: usize) {
+    pub(super) fn drop_written(&self, number: KernelNo, offset: u64, len: usize) {
         let Some(notify) = self.1.get().cloned() else { return };
         // With its writeback cache it has the size and the time of what it took.
         let live = self.live_inode(number).filter(|_| self.writeback);
@@ -348,7 +348,7 @@ impl FileSystem {
     fn fetch_dirty_pages(&self, notify: &Notify) -> Result<()> {
         let mut fetched = Ok(());
         for inode in self.open_for_writing.all() {
-            let shown = match self.path_of_live(crate::device::base_of(inode)) {
+            let shown = match self.path_of_live(inode.base()) {
                 Ok(path) => path,
                 // A tree that is offline has no path.
                 Err(Error::Posix(Errno::NOENT)) => continue,

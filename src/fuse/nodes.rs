@@ -1,9 +1,9 @@
 //! What requests ask of nodes, whatever they show: a tree, the root of the mount, or what is in none.
 
 use super::listing::keep;
-use super::number::{Node, Place, ROOT};
+use super::number::{KernelNo, Node, Place, ROOT};
 use super::{BASE_XATTR, FileSystem, STORE_XATTR, beside};
-use crate::device::{InodeNo, Moment, base_of};
+use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::limits::STEP_TRACKS;
 use crate::tree::{Asker, Caller, Change, Kind, New, RenameMode};
@@ -34,7 +34,7 @@ impl FileSystem {
         Caller { uid: request.uid(), gid: request.gid(), umask }
     }
 
-    pub(super) fn lookup_in(&self, request: &Request, parent: u64, name: &[u8]) -> Result<(FileAttr, Duration)> {
+    pub(super) fn lookup_in(&self, request: &Request, parent: KernelNo, name: &[u8]) -> Result<(FileAttr, Duration)> {
         if parent == ROOT
             && self.beside.is_asking(request.pid())
             && let Some(number) = beside::number_in(name)
@@ -59,14 +59,14 @@ impl FileSystem {
     }
 
     /// Whether the kernel may remember that there is nothing under a name.
-    pub(super) fn may_be_kept(&self, parent: u64, name: &[u8]) -> bool {
+    pub(super) fn may_be_kept(&self, parent: KernelNo, name: &[u8]) -> bool {
         let is_beside = parent == ROOT && beside::number_in(name).is_some();
         !crate::view::is_virtual_name(name)
             && !is_beside
             && self.numbers.node(parent).is_ok_and(|node| !keep(&node).is_zero())
     }
 
-    pub(super) fn live_inode(&self, number: u64) -> Option<InodeNo> {
+    pub(super) fn live_inode(&self, number: KernelNo) -> Option<InodeNo> {
         match self.numbers.node(number) {
             Ok(Node::In(Place { inode, moment: Moment::Live, .. })) => Some(inode),
             _ => None,
@@ -74,7 +74,7 @@ impl FileSystem {
     }
 
     /// The kernel is told of this inode: it stays until it is forgotten.
-    pub(super) fn hold(&self, number: u64) -> Generation {
+    pub(super) fn hold(&self, number: KernelNo) -> Generation {
         match self.live_inode(number) {
             Some(inode) => Generation(self.views.tree().hold(inode)),
             None => {
@@ -84,7 +84,7 @@ impl FileSystem {
         }
     }
 
-    pub(super) fn generation(&self, number: u64) -> Generation {
+    pub(super) fn generation(&self, number: KernelNo) -> Generation {
         self.live_inode(number).map_or(GENERATION, |inode| Generation(self.views.tree().generation(inode)))
     }
 
@@ -92,7 +92,7 @@ impl FileSystem {
         &self,
         request: &Request,
         umask: u32,
-        parent: u64,
+        parent: KernelNo,
         name: &OsStr,
         new: New<'_>,
     ) -> Result<FileAttr> {
@@ -102,7 +102,7 @@ impl FileSystem {
         self.settle(self.attributes_of(parent.at(inode), &made)?)
     }
 
-    pub(super) fn attr_of(&self, number: u64) -> Result<FileAttr> {
+    pub(super) fn attr_of(&self, number: KernelNo) -> Result<FileAttr> {
         match self.numbers.node(number)? {
             Node::Root => self.root_attributes(),
             Node::Virtual(node) => self.attributes_of_virtual(&node),
@@ -134,9 +134,9 @@ impl FileSystem {
     pub(super) fn rename_nodes(
         &self,
         caller: Caller,
-        parent: u64,
+        parent: KernelNo,
         name: &OsStr,
-        new_parent: u64,
+        new_parent: KernelNo,
         new_name: &OsStr,
         flags: RenameFlags,
     ) -> Result<()> {
@@ -164,7 +164,13 @@ impl FileSystem {
         self.settle(())
     }
 
-    pub(super) fn link_node(&self, caller: Caller, number: u64, parent: u64, name: &OsStr) -> Result<FileAttr> {
+    pub(super) fn link_node(
+        &self,
+        caller: Caller,
+        number: KernelNo,
+        parent: KernelNo,
+        name: &OsStr,
+    ) -> Result<FileAttr> {
         let (Node::In(place), Node::In(parent)) = (self.numbers.node(number)?, self.node_for_new(caller, parent)?)
         else {
             return Err(Error::Posix(Errno::PERM));
@@ -177,7 +183,7 @@ impl FileSystem {
         self.settle(self.attributes_of(place, &linked)?)
     }
 
-    pub(super) fn change_node(&self, number: u64, change: Change, is_of_times: bool) -> Result<FileAttr> {
+    pub(super) fn change_node(&self, number: KernelNo, change: Change, is_of_times: bool) -> Result<FileAttr> {
         let place = self.writable_place(number)?;
         // A kernel that keeps times itself writes them out as it does pages.
         if self.writeback && is_of_times && self.views.tree().passes_over(place.inode) {
@@ -187,7 +193,7 @@ impl FileSystem {
         self.attributes_of(place, &found)
     }
 
-    pub(super) fn preallocate(&self, number: u64, offset: u64, length: u64, mode: i32, kill: bool) -> Result<()> {
+    pub(super) fn preallocate(&self, number: KernelNo, offset: u64, length: u64, mode: i32, kill: bool) -> Result<()> {
         let inode = self.writable(number)?;
         let keep_size = mode & KEEP_SIZE != 0;
         match mode & !KEEP_SIZE {
@@ -199,24 +205,24 @@ impl FileSystem {
     }
 
     /// Whether making a hole takes more than a step, so that nobody should wait for it.
-    pub(super) fn takes_long(&self, number: u64, length: u64, mode: i32) -> bool {
+    pub(super) fn takes_long(&self, number: KernelNo, length: u64, mode: i32) -> bool {
         mode & (PUNCH_HOLE | ZERO_RANGE) != 0
             && length > STEP_TRACKS * self.views.tree().device().track_bytes()
             && self.has_more_tracks(number, 0, STEP_TRACKS)
     }
 
     /// Whether more tracks than these may lie behind an offset in a file.
-    pub(super) fn has_more_tracks(&self, number: u64, from: u64, most: u64) -> bool {
+    pub(super) fn has_more_tracks(&self, number: KernelNo, from: u64, most: u64) -> bool {
         let bytes = most * self.views.tree().device().track_bytes();
         let found = self.inside(number).and_then(|(inode, moment)| self.views.tree().inode(inode, moment));
         found.is_ok_and(|found| found.tracks > most && found.size.saturating_sub(from) > bytes)
     }
 
-    pub(super) fn xattr_of(&self, number: u64, name: &[u8]) -> Result<Vec<u8>> {
+    pub(super) fn xattr_of(&self, number: KernelNo, name: &[u8]) -> Result<Vec<u8>> {
         match self.numbers.node(number)? {
             Node::Root if name == STORE_XATTR.as_bytes() => Ok(self.store.as_os_str().as_bytes().to_vec()),
             Node::In(place) if name == BASE_XATTR.as_bytes() && crate::tree::is_root(place.inode) => {
-                Ok(self.views.of(base_of(place.inode)).base_name()?.into_bytes())
+                Ok(self.views.of(place.inode.base()).base_name()?.into_bytes())
             }
             node @ (Node::Root | Node::Virtual(_)) if name == BASE_XATTR.as_bytes() => match self.base_shown(&node) {
                 Some(base) => Ok(self.views.of(base).base_name()?.into_bytes()),
@@ -228,7 +234,7 @@ impl FileSystem {
     }
 
     /// Snapshots are durable from their beginning; so is the root's list of them.
-    pub(super) fn sync_node(&self, number: u64) -> Result<()> {
+    pub(super) fn sync_node(&self, number: KernelNo) -> Result<()> {
         match self.numbers.node(number)? {
             Node::In(Place { inode, moment: Moment::Live, .. }) => self.views.tree().sync_inode(inode),
             Node::In(_) | Node::Root | Node::Virtual(_) => Ok(()),
@@ -238,7 +244,7 @@ impl FileSystem {
     /// Whether an access list that this caller sets takes the sgid bit away: it does if the caller is not in the
     /// file's group. The kernel knows and says so in a flag of the request; fuser 0.18 does not pass it on. Nobody
     /// changes mode or group between this look and the change, since the kernel has the inode locked.
-    pub(super) fn clears_sgid(&self, request: &Request, inode: u64) -> Result<bool> {
+    pub(super) fn clears_sgid(&self, request: &Request, inode: InodeNo) -> Result<bool> {
         if FileSystem::keeps_privileges(request) {
             return Ok(false);
         }
@@ -247,7 +253,7 @@ impl FileSystem {
     }
 
     /// What may not be written to is not opened for that: not even a mapping changes what others read of it.
-    pub(super) fn open_node(&self, number: u64, flags: i32) -> Result<FileHandle> {
+    pub(super) fn open_node(&self, number: KernelNo, flags: i32) -> Result<FileHandle> {
         if flags & ACCESS_MODE == 0 {
             self.inside(number)?;
             return Ok(FOR_READING);
@@ -261,7 +267,7 @@ impl FileSystem {
     }
 
     /// Whether nobody has the file open for writing any more, who had until now.
-    pub(super) fn close_node(&self, number: u64, handle: FileHandle) -> bool {
+    pub(super) fn close_node(&self, number: KernelNo, handle: FileHandle) -> bool {
         let Ok((inode, _)) = self.inside(number) else { return false };
         let is_last = handle == FOR_WRITING && self.open_for_writing.close(inode);
         if is_last {
@@ -277,21 +283,21 @@ impl FileSystem {
         &self,
         request: &Request,
         umask: u32,
-        parent: u64,
+        parent: KernelNo,
         name: &OsStr,
         mode: u32,
         flags: i32,
     ) -> Result<(FileAttr, FileHandle)> {
         let new = New { kind: Kind::File, permissions: mode & 0o7777, rdev: 0, target: b"" };
         let mut attr = self.make(request, umask, parent, name, new)?;
-        let handle = self.open_node(attr.ino.0, flags)?;
-        if let Node::In(place) = self.numbers.node(attr.ino.0)? {
+        let handle = self.open_node(attr.ino.into(), flags)?;
+        if let Node::In(place) = self.numbers.node(attr.ino.into())? {
             self.show_unseen_data(place, &mut attr);
         }
         Ok((attr, handle))
     }
 
-    pub(super) fn forget_node(&self, number: u64, count: u64) {
+    pub(super) fn forget_node(&self, number: KernelNo, count: u64) {
         if let Ok(Node::In(Place { inode, moment: Moment::Live, .. })) = self.numbers.node(number)
             && let Err(error) = self.views.tree().unhold(inode, count)
         {

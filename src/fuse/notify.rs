@@ -5,9 +5,9 @@
 //! takes a snapshot locks its directory until what is dirty has been fetched.
 
 use super::companion::{Companion, Outcome, Role, Visit};
-use super::number::{ROOT, base_number, live_number};
+use super::number::{KernelNo, ROOT, base_number, live_number};
 use super::{FileSystem, unmount_path};
-use crate::device::{BaseId, InodeNo, Moment, base_of};
+use crate::device::{BaseId, InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::shown::{shown, shown_file};
 use std::fs::File;
@@ -50,13 +50,13 @@ fn message(kind: i32, body: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Drops attributes, and pages from `offset` on, all of them if `len` is 0, none if `offset` is negative.
-fn inval_inode(number: u64, offset: i64, len: i64) -> Vec<u8> {
-    message(INVAL_INODE, &[&number.to_ne_bytes(), &offset.to_ne_bytes(), &len.to_ne_bytes()])
+fn inval_inode(number: KernelNo, offset: i64, len: i64) -> Vec<u8> {
+    message(INVAL_INODE, &[&number.0.to_ne_bytes(), &offset.to_ne_bytes(), &len.to_ne_bytes()])
 }
 
-fn inval_entry(directory: u64, name: &[u8], how: How) -> Vec<u8> {
+fn inval_entry(directory: KernelNo, name: &[u8], how: How) -> Vec<u8> {
     let len = (name.len() as u32).to_ne_bytes();
-    message(INVAL_ENTRY, &[&directory.to_ne_bytes(), &len, &(how as u32).to_ne_bytes(), name, &[0]])
+    message(INVAL_ENTRY, &[&directory.0.to_ne_bytes(), &len, &(how as u32).to_ne_bytes(), name, &[0]])
 }
 
 /// What programs have written to a file cannot be had.
@@ -102,7 +102,7 @@ impl Notify {
             // Somebody holds the file: it is fetched without its lock.
             [(Err(Errno::TIMEDOUT), _)] => self.fetch_files(&[inode])?,
             // It had not been opened, or another file has the name by now.
-            [(_, found)] if *found != live_number(inode) => self.fetch_files(&[inode])?,
+            [(_, found)] if *found != live_number(inode).0 => self.fetch_files(&[inode])?,
             [(result, _)] => result.map_err(failed)?,
             _ => {}
         }
@@ -163,7 +163,7 @@ impl Notify {
 
     /// Attributes of an inode are asked for again. The one message that a thread that serves requests may send, while a
     /// request is about this very inode: the kernel waits for nothing then.
-    pub(super) fn drop_attributes(&self, number: u64) {
+    pub(super) fn drop_attributes(&self, number: KernelNo) {
         const NO_PAGES: i64 = -1;
         if let Err(error) = (&*self.device).write(&inval_inode(number, NO_PAGES, 0)) {
             log::warn!("the kernel goes by attributes that it was given before: {error}");
@@ -171,7 +171,7 @@ impl Notify {
     }
 
     /// Drops pages of an inode; those that nobody has written out yet are written out before.
-    pub(super) fn drop_pages(&self, number: u64, offset: u64, len: usize) {
+    pub(super) fn drop_pages(&self, number: KernelNo, offset: u64, len: usize) {
         self.tell(&self.pages, &[inval_inode(number, offset as i64, len as i64)]);
     }
 
@@ -190,7 +190,7 @@ impl Notify {
         self.names_changed(shown.map(|directory| (directory, old.as_bytes())), How::Expired);
     }
 
-    fn names_changed<'a>(&self, names: impl Iterator<Item = (u64, &'a [u8])> + Clone, how: How) {
+    fn names_changed<'a>(&self, names: impl Iterator<Item = (KernelNo, &'a [u8])> + Clone, how: How) {
         let entries: Vec<_> = names.clone().map(|(directory, name)| inval_entry(directory, name, how)).collect();
         self.tell(&self.names, &entries);
         let directories: Vec<_> = names.map(|(directory, _)| inval_inode(directory, 0, 0)).collect();
@@ -240,7 +240,7 @@ impl Notify {
             return Ok(());
         }
         let mut dirty = self.fs.which_may_be_dirty();
-        dirty.retain(|inode| base_of(*inode) == base);
+        dirty.retain(|inode| (*inode).base() == base);
         self.fetch_files(&dirty)
     }
 
@@ -311,11 +311,11 @@ mod tests {
 
     #[test]
     fn messages_have_their_length_in_front_and_names_end_in_a_zero() {
-        let entry = inval_entry(0x42, b"abc", How::Expired);
+        let entry = inval_entry(KernelNo(0x42), b"abc", How::Expired);
         assert_eq!(entry.len(), 36);
         assert_eq!(entry[..8], [36, 0, 0, 0, 3, 0, 0, 0]);
         assert_eq!(entry[16..], *b"\x42\0\0\0\0\0\0\0\x03\0\0\0\x01\0\0\0abc\0");
-        let inode = inval_inode(0x42, 100, 200);
+        let inode = inval_inode(KernelNo(0x42), 100, 200);
         assert_eq!((inode.len(), inode[4], inode[16], inode[24], inode[32]), (40, 2, 0x42, 100, 200));
         assert_eq!(message(INC_EPOCH, &[]), [16, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     }

@@ -9,8 +9,8 @@ mod given;
 mod layout;
 
 use super::hidden::{SHADOW, SNAP};
-use crate::clock::Timestamp;
-use crate::device::{BaseId, Epoch, InodeNo, Moment, base_of, in_base, number_of};
+use crate::clock::{Epoch, Timestamp};
+use crate::device::{BaseId, InodeNo, LIVE, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BASES_MAX, VIEW_BITS, VIEWS_PASSING};
 use crate::view::{View, ViewNo};
@@ -18,7 +18,23 @@ use given::{Given, What};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::HashMap;
 
-pub(super) const ROOT: u64 = 1;
+/// What the kernel knows an inode of the mount by, see [`layout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct KernelNo(pub u64);
+
+impl From<fuser::INodeNo> for KernelNo {
+    fn from(number: fuser::INodeNo) -> KernelNo {
+        KernelNo(number.0)
+    }
+}
+
+impl From<KernelNo> for fuser::INodeNo {
+    fn from(number: KernelNo) -> fuser::INodeNo {
+        fuser::INodeNo(number.0)
+    }
+}
+
+pub(super) const ROOT: KernelNo = KernelNo(1);
 
 const VIRTUAL: ViewNo = (1 << VIEW_BITS) - 1;
 
@@ -82,8 +98,8 @@ impl Place {
         Place { inode, ..self }
     }
 
-    pub(super) fn number(self) -> u64 {
-        layout::join(self.way, number_of(self.inode))
+    pub(super) fn number(self) -> KernelNo {
+        layout::join(self.way, self.inode.number())
     }
 
     /// The root of a view, under the view's own name.
@@ -93,13 +109,13 @@ impl Place {
 }
 
 /// The number of an inode in its base as it is now.
-pub(super) fn live_number(inode: InodeNo) -> u64 {
-    Place { inode, moment: Moment::Live, way: View::live(base_of(inode)).number() }.number()
+pub(super) fn live_number(inode: InodeNo) -> KernelNo {
+    Place { inode, moment: Moment::Live, way: View::live(inode.base()).number() }.number()
 }
 
 /// The number of the directory of a base, in a mount of several.
-pub(super) fn base_number(base: BaseId) -> u64 {
-    layout::join(VIRTUAL, u64::from(base))
+pub(super) fn base_number(base: BaseId) -> KernelNo {
+    layout::join(VIRTUAL, u64::from(base.number()))
 }
 
 /// The views and virtual nodes that the kernel has been told numbers of.
@@ -116,7 +132,7 @@ pub(super) struct Numbers {
 impl Numbers {
     /// The kernel may come back with numbers of this view from now on.
     pub(super) fn know(&self, place: Place) -> Place {
-        let view = View { base: base_of(place.inode), moment: place.moment };
+        let view = View { base: place.inode.base(), moment: place.moment };
         if place.way != 0 && self.views.read().get(&place.way) != Some(&view) {
             self.views.write().insert(place.way, view);
         }
@@ -125,12 +141,12 @@ impl Numbers {
 
     /// An inode of a snapshot, reached through a door.
     pub(super) fn aside(&self, inode: InodeNo, epoch: Epoch, door: Door) -> Result<Place> {
-        let view = View::at(base_of(inode), epoch);
+        let view = View::at(inode.base(), epoch);
         let way = self.given.lock().way(view, door).ok_or(Error::Posix(Errno::NFILE))?;
         Ok(self.know(Place { inode, moment: view.moment, way }))
     }
 
-    pub(super) fn virtual_number(&self, node: &Virtual) -> u64 {
+    pub(super) fn virtual_number(&self, node: &Virtual) -> KernelNo {
         if let Virtual::Base(base) = node {
             return base_number(*base);
         }
@@ -148,20 +164,20 @@ impl Numbers {
     }
 
     /// Held from before a number is given to after it is counted, where that can be for what is behind a name.
-    pub(super) fn telling(&self, parent: u64, name: &[u8]) -> Option<RwLockReadGuard<'_, ()>> {
+    pub(super) fn telling(&self, parent: KernelNo, name: &[u8]) -> Option<RwLockReadGuard<'_, ()>> {
         let is_here = parent == ROOT || layout::split(parent).0 == VIRTUAL || name == SNAP || name == SHADOW;
         is_here.then(|| self.telling.read())
     }
 
     /// The kernel is told a number.
-    pub(super) fn hold(&self, number: u64) {
+    pub(super) fn hold(&self, number: KernelNo) {
         if let Some(what) = what(number) {
             self.given.lock().hold(what);
         }
     }
 
     /// The kernel has forgotten a number as often as it was told.
-    pub(super) fn forget(&self, number: u64, count: u64) {
+    pub(super) fn forget(&self, number: KernelNo, count: u64) {
         let Some(what) = what(number) else { return };
         let is_unknown = self.given.lock().forget(what, count);
         // Else somebody is told of something: what is left then goes with the next.
@@ -174,15 +190,15 @@ impl Numbers {
     }
 
     /// ESTALE for a number whose view is not known.
-    pub(super) fn node(&self, number: u64) -> Result<Node> {
+    pub(super) fn node(&self, number: KernelNo) -> Result<Node> {
         if number == ROOT {
             return Ok(Node::Root);
         }
         let (way, own) = layout::split(number);
-        let place = |view: View, way| Node::In(Place { inode: in_base(view.base, own), moment: view.moment, way });
+        let place = |view: View, way| Node::In(Place { inode: InodeNo::new(view.base, own), moment: view.moment, way });
         match way {
-            0 => Ok(Node::In(Place { inode: own, moment: Moment::Live, way: 0 })),
-            VIRTUAL if own < u64::from(BASES_MAX) => Ok(Node::Virtual(Virtual::Base(own as BaseId))),
+            0 => Ok(Node::In(Place { inode: InodeNo::new(LIVE, own), moment: Moment::Live, way: 0 })),
+            VIRTUAL if own < u64::from(BASES_MAX) => Ok(Node::Virtual(Virtual::Base(BaseId::new(own as u32)))),
             VIRTUAL => {
                 let found = self.given.lock().node(own);
                 found.map(Node::Virtual).ok_or(Error::Posix(Errno::STALE))
@@ -196,7 +212,7 @@ impl Numbers {
 }
 
 /// What a number stands for that is given out while the store is mounted.
-fn what(number: u64) -> Option<What> {
+fn what(number: KernelNo) -> Option<What> {
     match layout::split(number) {
         (VIRTUAL, own) if own >= u64::from(BASES_MAX) => Some(What::Node(own)),
         (VIRTUAL, _) => None,
@@ -211,23 +227,35 @@ mod tests {
     #[test]
     fn numbers_lead_back_to_what_they_stand_for() {
         let numbers = Numbers::default();
-        for view in [View::live(0), View::at(0, 1), View::at(0, (1 << 24) + 5), View::live(3), View::at(3, 77)] {
-            let place = numbers.know(Place::root(view)).at(in_base(view.base, 77));
+        for view in [
+            View::live(LIVE),
+            View::at(LIVE, Epoch::new(1)),
+            View::at(LIVE, Epoch::new((1 << 24) + 5)),
+            View::live(BaseId::new(3)),
+            View::at(BaseId::new(3), Epoch::new(77)),
+        ] {
+            let place = numbers.know(Place::root(view)).at(InodeNo::new(view.base, 77));
             assert_eq!(numbers.node(place.number()).unwrap(), Node::In(place));
         }
-        let mut seen = vec![Place::root(View::at(3, 77)).at(in_base(3, 5)).number()];
+        let mut seen =
+            vec![Place::root(View::at(BaseId::new(3), Epoch::new(77))).at(InodeNo::new(BaseId::new(3), 5)).number()];
         for door in [7, 8]
             .map(|seconds| Door::Time(Timestamp { seconds, nanos: 0 }))
             .into_iter()
             .chain([Door::Snap, Door::Shadow])
         {
-            let aside = numbers.aside(in_base(3, 5), 77, door).unwrap();
-            assert_eq!(numbers.aside(in_base(3, 5), 77, door).unwrap(), aside);
+            let aside = numbers.aside(InodeNo::new(BaseId::new(3), 5), Epoch::new(77), door).unwrap();
+            assert_eq!(numbers.aside(InodeNo::new(BaseId::new(3), 5), Epoch::new(77), door).unwrap(), aside);
             assert_eq!(numbers.node(aside.number()).unwrap(), Node::In(aside));
             assert!(!seen.contains(&aside.number()));
             seen.push(aside.number());
         }
-        for node in [Virtual::Base(4), Virtual::Snap(9), Virtual::Shadow(0), Virtual::Link("a".into())] {
+        for node in [
+            Virtual::Base(BaseId::new(4)),
+            Virtual::Snap(InodeNo::new(LIVE, 9)),
+            Virtual::Shadow(LIVE),
+            Virtual::Link("a".into()),
+        ] {
             assert_eq!(numbers.node(numbers.virtual_number(&node)).unwrap(), Node::Virtual(node));
         }
         assert_eq!(numbers.node(ROOT).unwrap(), Node::Root);
@@ -237,18 +265,18 @@ mod tests {
     #[test]
     fn numbers_that_are_forgotten_come_back() {
         let numbers = Numbers::default();
-        let stays = numbers.aside(in_base(0, 5), 1, Door::Snap).unwrap();
-        let node = Virtual::Snap(1);
+        let stays = numbers.aside(InodeNo::new(LIVE, 5), Epoch::new(1), Door::Snap).unwrap();
+        let node = Virtual::Snap(InodeNo::new(LIVE, 1));
         let node_stays = numbers.virtual_number(&node);
         [stays.number(), stays.number(), node_stays].into_iter().for_each(|number| numbers.hold(number));
         numbers.forget(stays.number(), 1);
         for i in 2..(1 << 20) + 1000 {
-            let place = numbers.aside(in_base(0, 5), i, Door::Snap).unwrap();
-            let other = numbers.virtual_number(&Virtual::Snap(u64::from(i)));
-            let told = [place.number(), place.at(in_base(0, 6)).number(), place.number(), other];
+            let place = numbers.aside(InodeNo::new(LIVE, 5), Epoch::new(i), Door::Snap).unwrap();
+            let other = numbers.virtual_number(&Virtual::Snap(InodeNo::new(LIVE, u64::from(i))));
+            let told = [place.number(), place.at(InodeNo::new(LIVE, 6)).number(), place.number(), other];
             told.into_iter().for_each(|number| numbers.hold(number));
             numbers.forget(place.number(), 2);
-            assert_eq!(numbers.node(told[1]).unwrap(), Node::In(place.at(in_base(0, 6))), "one inode is known");
+            assert_eq!(numbers.node(told[1]).unwrap(), Node::In(place.at(InodeNo::new(LIVE, 6))), "one inode is known");
             numbers.forget(told[1], 1);
             numbers.forget(other, 1);
         }
@@ -261,11 +289,11 @@ mod tests {
     #[test]
     fn what_is_about_to_be_told_is_not_taken_back() {
         let numbers = Numbers::default();
-        let node = Virtual::Snap(7);
-        let telling = numbers.telling(77, SNAP);
-        assert!(telling.is_some() && numbers.telling(77, b"name").is_none());
+        let node = Virtual::Snap(InodeNo::new(LIVE, 7));
+        let telling = numbers.telling(KernelNo(77), SNAP);
+        assert!(telling.is_some() && numbers.telling(KernelNo(77), b"name").is_none());
         let number = numbers.virtual_number(&node);
-        let other = numbers.virtual_number(&Virtual::Snap(8));
+        let other = numbers.virtual_number(&Virtual::Snap(InodeNo::new(LIVE, 8)));
         numbers.hold(other);
         numbers.forget(other, 1);
         assert_eq!(numbers.node(number).unwrap(), Node::Virtual(node.clone()));

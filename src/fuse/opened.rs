@@ -114,7 +114,7 @@ impl FileSystem {
     /// ends it is to ask (`mount/end.rs`). Of programs that are run as somebody else it asks each time: a write takes that
     /// from them, and the kernel, which does not look what has become of the mode, must not go on with it.
     pub(super) fn keep_attributes(&self, attr: &FileAttr) -> Duration {
-        match self.numbers.node(attr.ino.0) {
+        match self.numbers.node(attr.ino.into()) {
             Ok(Node::Virtual(node)) if node.is_always_new() => Duration::ZERO,
             Ok(Node::In(Place { inode, moment: Moment::Live, .. }))
                 if self.is_stopping_writers() && self.open_for_writing.has(inode) =>
@@ -134,13 +134,15 @@ impl FileSystem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::LIVE;
 
     #[test]
     fn of_each_file_it_is_told_once_that_something_was_not_stored() {
         let known = NotStored::default();
-        [1, 2, 3].into_iter().for_each(|inode| known.note(inode));
-        assert_eq!(known.take(&[1, 3, 4]), [1, 3]);
-        assert!(known.take(&[1, 3, 4]).is_empty());
-        assert_eq!(known.take(&[2]), [2]);
+        let [one, two, three, four] = [1, 2, 3, 4].map(|number| InodeNo::new(LIVE, number));
+        [one, two, three].into_iter().for_each(|inode| known.note(inode));
+        assert_eq!(known.take(&[one, three, four]), [one, three]);
+        assert!(known.take(&[one, three, four]).is_empty());
+        assert_eq!(known.take(&[two]), [two]);
     }
 }

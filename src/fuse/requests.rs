@@ -38,7 +38,7 @@ macro_rules! reply_or_error {
 impl FileSystem {
     fn reply_made(&self, reply: ReplyEntry, made: Result<FileAttr>) {
         reply_or_error!(reply, made, attr => {
-            let generation = self.hold(attr.ino.0);
+            let generation = self.hold(attr.ino.into());
             reply.entry(&self.keep_attributes(&attr), &attr, generation);
         });
     }
@@ -82,16 +82,16 @@ impl Filesystem for super::mount::Served {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         placement::serving(request.pid());
-        let _telling = self.numbers.telling(parent.0, name.as_bytes());
-        let found = self.lookup_in(request, parent.0, name.as_bytes());
+        let _telling = self.numbers.telling(parent.into(), name.as_bytes());
+        let found = self.lookup_in(request, parent.into(), name.as_bytes());
         let _yielding = placement::yielding();
         match found {
             Ok((attr, keep)) => {
-                let generation = self.hold(attr.ino.0);
+                let generation = self.hold(attr.ino.into());
                 reply.entry(&keep, &attr, generation);
             }
             // That there is nothing may be remembered as well, but of times.
-            Err(Error::Posix(Errno::NOENT)) if self.may_be_kept(parent.0, name.as_bytes()) => {
+            Err(Error::Posix(Errno::NOENT)) if self.may_be_kept(parent.into(), name.as_bytes()) => {
                 match self.root_attributes() {
                     Ok(attr) => reply.entry(&KEEP, &FileAttr { ino: INodeNo(0), ..attr }, GENERATION),
                     Err(error) => reply.error(errno(error)),
@@ -102,12 +102,12 @@ impl Filesystem for super::mount::Served {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
-        self.forget_node(ino.0, nlookup);
+        self.forget_node(ino.into(), nlookup);
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         placement::serving(request.pid());
-        let attr = self.ending_for(request.pid(), ino.0).and_then(|()| self.attr_of(ino.0));
+        let attr = self.ending_for(request.pid(), ino.into()).and_then(|()| self.attr_of(ino.into()));
         reply_or_error!(reply, attr, attr => reply.attr(&self.keep_attributes(&attr), &attr));
     }
 
@@ -131,8 +131,8 @@ impl Filesystem for super::mount::Served {
     ) {
         if self.beside.is_asking(request.pid()) {
             // To learn what the file is.
-            let attr = self.attr_of(ino.0);
-            if let (Some(_), Ok(attr), Ok(Node::In(place))) = (size, &attr, self.numbers.node(ino.0)) {
+            let attr = self.attr_of(ino.into());
+            if let (Some(_), Ok(attr), Ok(Node::In(place))) = (size, &attr, self.numbers.node(ino.into())) {
                 self.views.tree().end_given(place.inode, attr.size);
             }
             reply_or_error!(reply, attr, attr => reply.attr(&self.keep_attributes(&attr), &attr));
@@ -152,16 +152,16 @@ impl Filesystem for super::mount::Served {
             // A change of owner clears the bits whoever makes it, unless it sets the mode as well.
             kill_privileges: uid.is_some() || gid.is_some() || !FileSystem::keeps_privileges(request),
         };
-        let is_long = size.is_some_and(|size| self.has_more_tracks(ino.0, size, STEP_TRACKS));
+        let is_long = size.is_some_and(|size| self.has_more_tracks(ino.into(), size, STEP_TRACKS));
         self.here_or_aside(request, is_long, move |fs| {
-            let changed = fs.change_node(ino.0, change, is_of_times);
+            let changed = fs.change_node(ino.into(), change, is_of_times);
             reply_or_error!(reply, changed, attr => reply.attr(&fs.keep_attributes(&attr), &attr));
         });
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         placement::serving(request.pid());
-        let target = self.numbers.node(ino.0).and_then(|node| match node {
+        let target = self.numbers.node(ino.into()).and_then(|node| match node {
             Node::In(place) => self.views.tree().read_link(place.inode, place.moment),
             Node::Virtual(node) => self.read_virtual_link(&node),
             Node::Root => Err(Error::Posix(Errno::INVAL)),
@@ -181,7 +181,7 @@ impl Filesystem for super::mount::Served {
     ) {
         placement::serving(request.pid());
         let made = Kind::from_mode(mode).ok_or(Error::Posix(Errno::INVAL)).and_then(|kind| {
-            self.make(request, umask, parent.0, name, New { kind, permissions: mode & 0o7777, rdev, target: b"" })
+            self.make(request, umask, parent.into(), name, New { kind, permissions: mode & 0o7777, rdev, target: b"" })
         });
         self.reply_made(reply, made);
     }
@@ -189,16 +189,16 @@ impl Filesystem for super::mount::Served {
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         placement::serving(request.pid());
         let is_in_tree = |node| matches!(node, Node::In(_)) || super::hidden::name_of(&node).is_some();
-        if self.numbers.node(parent.0).is_ok_and(|node| !is_in_tree(node)) {
-            return self.mkdir_in_root(request, parent.0, name.as_bytes().to_vec(), reply);
+        if self.numbers.node(parent.into()).is_ok_and(|node| !is_in_tree(node)) {
+            return self.mkdir_in_root(request, parent.into(), name.as_bytes().to_vec(), reply);
         }
         let new = New { kind: Kind::Directory, permissions: mode & 0o7777, rdev: 0, target: b"" };
-        self.reply_made(reply, self.make(request, umask, parent.0, name, new));
+        self.reply_made(reply, self.make(request, umask, parent.into(), name, new));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         placement::serving(request.pid());
-        let removed = self.writable(parent.0).and_then(|parent| {
+        let removed = self.writable(parent.into()).and_then(|parent| {
             self.views.tree().unlink(parent, name.as_bytes())?;
             self.settle(())
         });
@@ -207,9 +207,9 @@ impl Filesystem for super::mount::Served {
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         placement::serving(request.pid());
-        let removed = self.numbers.node(parent.0).and_then(|node| match node {
+        let removed = self.numbers.node(parent.into()).and_then(|node| match node {
             Node::In(place) => {
-                let parent = self.writable(parent.0)?;
+                let parent = self.writable(parent.into())?;
                 self.check_may_go(parent, name.as_bytes())?;
                 match self.views.tree().remove_directory(parent, name.as_bytes()) {
                     Err(Error::Posix(Errno::NOENT)) => self.hide(place, name.as_bytes()),
@@ -224,7 +224,7 @@ impl Filesystem for super::mount::Served {
     fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
         placement::serving(request.pid());
         let new = New { kind: Kind::Symlink, permissions: 0o777, rdev: 0, target: target.as_os_str().as_bytes() };
-        self.reply_made(reply, self.make(request, 0, parent.0, link_name, new));
+        self.reply_made(reply, self.make(request, 0, parent.into(), link_name, new));
     }
 
     fn rename(
@@ -239,14 +239,14 @@ impl Filesystem for super::mount::Served {
     ) {
         placement::serving(request.pid());
         let caller = FileSystem::caller(request, UMASK);
-        let renamed = self.rename_nodes(caller, parent.0, name, newparent.0, newname, flags);
+        let renamed = self.rename_nodes(caller, parent.into(), name, newparent.into(), newname, flags);
         reply_or_error!(reply, renamed, () => reply.ok());
     }
 
     fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         placement::serving(request.pid());
         let caller = FileSystem::caller(request, UMASK);
-        self.reply_made(reply, self.link_node(caller, ino.0, newparent.0, newname));
+        self.reply_made(reply, self.link_node(caller, ino.into(), newparent.into(), newname));
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -259,9 +259,9 @@ impl Filesystem for super::mount::Served {
             return reply.opened(FOR_READING, FopenFlags::FOPEN_KEEP_CACHE);
         }
         placement::serving(request.pid());
-        let opened = self.open_node(ino.0, flags.0);
+        let opened = self.open_node(ino.into(), flags.0);
         if let Ok(FOR_WRITING) = opened {
-            self.ask_for_blocks_again(ino.0);
+            self.ask_for_blocks_again(ino.into());
         }
         reply_or_error!(reply, opened, handle => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE));
     }
@@ -282,8 +282,9 @@ impl Filesystem for super::mount::Served {
         reply: ReplyData,
     ) {
         placement::moving(request.pid(), size as usize);
-        let read =
-            self.inside(ino.0).and_then(|(inode, moment)| self.views.tree().read(inode, offset, size as usize, moment));
+        let read = self
+            .inside(ino.into())
+            .and_then(|(inode, moment)| self.views.tree().read(inode, offset, size as usize, moment));
         reply_or_error!(reply, read, bytes => reply.data(&bytes));
     }
 
@@ -300,7 +301,7 @@ impl Filesystem for super::mount::Served {
         reply: ReplyWrite,
     ) {
         placement::moving(request.pid(), data.len());
-        let written = self.writable(ino.0).and_then(|inode| {
+        let written = self.writable(ino.into()).and_then(|inode| {
             let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
             let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
             let sent = Sent { from_cache, appended: !from_cache && flags.0 & APPEND != 0 };
@@ -315,12 +316,12 @@ impl Filesystem for super::mount::Served {
                 return Err(error);
             }
             if before.is_some_and(|before| before != self.stored_blocks(inode)) {
-                self.drop_attributes(ino.0);
+                self.drop_attributes(ino.into());
             }
             Ok(())
         });
         if let Err(Error::Posix(Errno::ROFS)) = written {
-            self.drop_written(ino.0, offset, data.len());
+            self.drop_written(ino.into(), offset, data.len());
         }
         reply_or_error!(reply, written, () => reply.written(data.len() as u32));
     }
@@ -339,25 +340,25 @@ impl Filesystem for super::mount::Served {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        if self.close_node(ino.0, fh) {
-            self.ask_for_blocks_again(ino.0);
+        if self.close_node(ino.into(), fh) {
+            self.ask_for_blocks_again(ino.into());
         }
         reply.ok();
     }
 
     fn fsync(&self, request: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         placement::serving(request.pid());
-        reply_or_error!(reply, self.sync_node(ino.0), () => reply.ok());
+        reply_or_error!(reply, self.sync_node(ino.into()), () => reply.ok());
     }
 
     fn fsyncdir(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply_or_error!(reply, self.sync_node(ino.0), () => reply.ok());
+        reply_or_error!(reply, self.sync_node(ino.into()), () => reply.ok());
     }
 
     fn readdir(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         placement::serving(request.pid());
-        self.here_or_aside(request, self.is_listed_long(ino.0), move |fs| {
-            reply_or_error!(reply, fs.list_plain(ino.0, offset, &mut reply), () => reply.ok());
+        self.here_or_aside(request, self.is_listed_long(ino.into()), move |fs| {
+            reply_or_error!(reply, fs.list_plain(ino.into(), offset, &mut reply), () => reply.ok());
         });
     }
 
@@ -370,8 +371,8 @@ impl Filesystem for super::mount::Served {
         mut reply: ReplyDirectoryPlus,
     ) {
         placement::serving(request.pid());
-        self.here_or_aside(request, self.is_listed_long(ino.0), move |fs| {
-            reply_or_error!(reply, fs.list_plus(ino.0, offset, &mut reply), () => reply.ok());
+        self.here_or_aside(request, self.is_listed_long(ino.into()), move |fs| {
+            reply_or_error!(reply, fs.list_plus(ino.into(), offset, &mut reply), () => reply.ok());
         });
     }
 
@@ -403,7 +404,7 @@ impl Filesystem for super::mount::Served {
             _ => Err(Error::Posix(Errno::INVAL)),
         };
         let set = mode.and_then(|mode| {
-            let inode = self.writable(ino.0)?;
+            let inode = self.writable(ino.into())?;
             let how = SetXattr { mode, clears_sgid: self.clears_sgid(request, inode)? };
             self.views.tree().set_xattr(inode, name.as_bytes(), value, how)
         });
@@ -412,11 +413,11 @@ impl Filesystem for super::mount::Served {
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         placement::serving(request.pid());
-        reply_or_error!(reply, self.xattr_of(ino.0, name.as_bytes()), value => reply_sized(reply, &value, size));
+        reply_or_error!(reply, self.xattr_of(ino.into(), name.as_bytes()), value => reply_sized(reply, &value, size));
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = match self.numbers.node(ino.0) {
+        let names = match self.numbers.node(ino.into()) {
             Ok(Node::Root | Node::Virtual(_)) => Ok(Vec::new()),
             Ok(Node::In(place)) => self.views.tree().xattr_names(place.inode, place.moment),
             Err(error) => Err(error),
@@ -433,7 +434,8 @@ impl Filesystem for super::mount::Served {
             return reply.ok();
         }
         placement::serving(request.pid());
-        let removed = self.writable(ino.0).and_then(|inode| self.views.tree().remove_xattr(inode, name.as_bytes()));
+        let removed =
+            self.writable(ino.into()).and_then(|inode| self.views.tree().remove_xattr(inode, name.as_bytes()));
         reply_or_error!(reply, removed, () => reply.ok());
     }
 
@@ -452,9 +454,9 @@ impl Filesystem for super::mount::Served {
             return reply.error(fuser::Errno::ENOSYS);
         }
         placement::serving(request.pid());
-        let created = self.create_node(request, umask, parent.0, name, mode, flags);
+        let created = self.create_node(request, umask, parent.into(), name, mode, flags);
         reply_or_error!(reply, created, (attr, handle) => {
-            let generation = self.hold(attr.ino.0);
+            let generation = self.hold(attr.ino.into());
             reply.created(&self.keep_attributes(&attr), &attr, generation, handle, FopenFlags::FOPEN_KEEP_CACHE);
         });
     }
@@ -485,14 +487,14 @@ impl Filesystem for super::mount::Served {
         reply: ReplyEmpty,
     ) {
         let kill = !FileSystem::keeps_privileges(request);
-        self.here_or_aside(request, self.takes_long(ino.0, length, mode), move |fs| {
-            reply_or_error!(reply, fs.preallocate(ino.0, offset, length, mode, kill), () => reply.ok());
+        self.here_or_aside(request, self.takes_long(ino.into(), length, mode), move |fs| {
+            reply_or_error!(reply, fs.preallocate(ino.into(), offset, length, mode, kill), () => reply.ok());
         });
     }
 
     fn lseek(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let is_long = self.has_more_tracks(ino.0, offset.max(0) as u64, LONG_SEEK_TRACKS);
-        self.here_or_aside(request, is_long, move |fs| fs.seek(ino.0, offset, whence, reply));
+        let is_long = self.has_more_tracks(ino.into(), offset.max(0) as u64, LONG_SEEK_TRACKS);
+        self.here_or_aside(request, is_long, move |fs| fs.seek(ino.into(), offset, whence, reply));
     }
 
     fn copy_file_range(
@@ -510,10 +512,10 @@ impl Filesystem for super::mount::Served {
     ) {
         // The reply says how many these were, in 32 bits; the caller goes on from there.
         let len = len.min(COPY_BYTES_MAX);
-        let copied = self.inside(ino_in.0).and_then(|(inode, moment)| {
+        let copied = self.inside(ino_in.into()).and_then(|(inode, moment)| {
             let from = Position { inode, offset: offset_in, moment };
             let kill = !FileSystem::keeps_privileges(request);
-            let to = self.writable(ino_out.0)?;
+            let to = self.writable(ino_out.into())?;
             self.views.tree().copy_range(from, to, offset_out, len, kill)
         });
         reply_or_error!(reply, copied, count => reply.written(count as u32));

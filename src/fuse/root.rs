@@ -11,14 +11,14 @@
 
 use super::convert::attributes;
 use super::hidden::{SHADOW, SNAP};
-use super::number::{Door, Node, Place, Virtual};
+use super::number::{Door, KernelNo, Node, Place, Virtual};
 use super::{FileSystem, KEEP};
-use crate::clock::Timestamp;
-use crate::device::{BaseId, Moment, Snapshot, base_of};
+use crate::clock::{Epoch, Timestamp};
+use crate::device::{BaseId, InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{self, Asker, Inode};
 use crate::view::{LIVE_NAME, View, Views};
-use fuser::{FileAttr, FileType, INodeNo};
+use fuser::{FileAttr, FileType};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -53,16 +53,16 @@ impl FileSystem {
     }
 
     /// The attributes of a directory, or link, that is in no tree.
-    pub(super) fn virtual_attributes(&self, number: u64, kind: FileType, size: u64) -> Result<FileAttr> {
+    pub(super) fn virtual_attributes(&self, number: KernelNo, kind: FileType, size: u64) -> Result<FileAttr> {
         let look = self.views.tree().device().look()?;
         let mut newest = None;
         for (base, _) in look.bases() {
-            let snapshot = look.snapshot_before(base, u32::MAX)?;
+            let snapshot = look.snapshot_before(base, Epoch::MAX)?;
             newest = newest.max(snapshot.map(|snapshot| snapshot.record.time));
         }
         let time = newest.map_or(UNIX_EPOCH, |time: Timestamp| time.into());
         Ok(FileAttr {
-            ino: INodeNo(number),
+            ino: number.into(),
             size,
             blocks: 0,
             atime: time,
@@ -113,7 +113,7 @@ impl FileSystem {
         let mut attr = attributes(place.number(), found, tree.device().track_bytes());
         if let Moment::At(epoch) = place.moment
             && tree::is_root(place.inode)
-            && let Some(snapshot) = tree.device().look()?.snapshot(base_of(place.inode), epoch)?
+            && let Some(snapshot) = tree.device().look()?.snapshot(place.inode.base(), epoch)?
         {
             attr.mtime = snapshot.record.time.into();
         }
@@ -242,8 +242,8 @@ impl FileSystem {
     }
 
     /// The way that leads there is not the snapshot's: nobody gets where he could not have gone in that.
-    fn snap_lookup(&self, asker: &Asker<'_>, directory: u64, name: &[u8]) -> Result<(FileAttr, Duration)> {
-        let views = self.views.of(base_of(directory));
+    fn snap_lookup(&self, asker: &Asker<'_>, directory: InodeNo, name: &[u8]) -> Result<(FileAttr, Duration)> {
+        let views = self.views.of(directory.base());
         if name.starts_with(b"@") {
             return self.time_link(&views, name);
         }
@@ -261,14 +261,14 @@ impl FileSystem {
     }
 
     /// Whether something is mounted in `.snap` of a directory.
-    fn has_mounts_behind(&self, directory: u64, path: Option<&[u8]>) -> Result<bool> {
+    fn has_mounts_behind(&self, directory: InodeNo, path: Option<&[u8]>) -> Result<bool> {
         let Some(path) = path else { return Ok(false) };
-        let above = self.path_of_live(base_of(directory))?.join(OsStr::from_bytes(path));
+        let above = self.path_of_live(directory.base())?.join(OsStr::from_bytes(path));
         Ok(self.check_nothing_inside(&above, SNAP).is_err())
     }
 
     /// Where a live directory was in a snapshot: the directory itself, or the one that had its path.
-    fn in_snapshot(&self, directory: u64, path: Option<&[u8]>, snapshot: &Snapshot) -> Result<Option<Place>> {
+    fn in_snapshot(&self, directory: InodeNo, path: Option<&[u8]>, snapshot: &Snapshot) -> Result<Option<Place>> {
         let tree = self.views.tree();
         let moment = Moment::At(snapshot.epoch);
         let was_there = |inode| tree.inode(inode, moment).is_ok_and(|found| found.is_directory() && found.links > 0);
@@ -295,7 +295,7 @@ impl FileSystem {
         match node {
             Node::Root => {
                 for (base, name) in self.views.top_bases()? {
-                    let next = LIVE_OFFSET + u64::from(base);
+                    let next = LIVE_OFFSET + u64::from(base.number());
                     if next > offset && add(name.as_bytes(), next, Target::Virtual(Virtual::Base(base)))? {
                         break;
                     }
@@ -323,7 +323,7 @@ impl FileSystem {
         if offset < LIVE_OFFSET && add(LIVE_NAME.as_bytes(), LIVE_OFFSET, live)? {
             return Ok(());
         }
-        let mut epoch = offset.saturating_sub(LIVE_OFFSET).min(u64::from(u32::MAX)) as u32;
+        let mut epoch = Epoch::new(offset.saturating_sub(LIVE_OFFSET).min(u64::from(u32::MAX)) as u32);
         let mut is_at_snapshots = offset < CLONE_OFFSET;
         while is_at_snapshots {
             // `add` may look at the state itself: it is not held here meanwhile.
@@ -332,14 +332,14 @@ impl FileSystem {
             epoch = batch.last().map_or(epoch, |last| last.epoch);
             for snapshot in batch.iter().filter(|snapshot| is_shown(snapshot)) {
                 let place = self.numbers.know(Place::root(View::at(snapshot.base, snapshot.epoch)));
-                let next = LIVE_OFFSET + u64::from(snapshot.epoch);
+                let next = LIVE_OFFSET + u64::from(snapshot.epoch.number());
                 if add(snapshot.record.name.as_bytes(), next, Target::In(place))? {
                     return Ok(());
                 }
             }
         }
         for (base, name) in views.beside()? {
-            let next = CLONE_OFFSET + u64::from(base);
+            let next = CLONE_OFFSET + u64::from(base.number());
             let place = self.numbers.know(Place::root(View::live(base)));
             if next > offset && add(name.as_bytes(), next, Target::In(place))? {
                 break;
@@ -348,11 +348,11 @@ impl FileSystem {
         Ok(())
     }
 
-    fn list_snap(&self, directory: u64, offset: u64, add: Add<'_>) -> Result<()> {
-        let views = self.views.of(base_of(directory));
+    fn list_snap(&self, directory: InodeNo, offset: u64, add: Add<'_>) -> Result<()> {
+        let views = self.views.of(directory.base());
         let path = self.path_in_reach(directory)?;
         for snapshot in views.all_snapshots()?.into_iter().filter(is_shown) {
-            let next = LIVE_OFFSET + u64::from(snapshot.epoch);
+            let next = LIVE_OFFSET + u64::from(snapshot.epoch.number());
             if next > offset
                 && let Some(place) = self.in_snapshot(directory, path.as_deref(), &snapshot)?
                 && add(snapshot.record.name.as_bytes(), next, Target::In(place))?
@@ -392,7 +392,7 @@ impl FileSystem {
             by_name.insert(snapshot.record.time.seconds, snapshot);
         }
         for snapshot in by_name.into_values() {
-            let next = LIVE_OFFSET + u64::from(snapshot.epoch);
+            let next = LIVE_OFFSET + u64::from(snapshot.epoch.number());
             if next > offset {
                 let place = self.numbers.aside(View::live(views.base()).root(), snapshot.epoch, Door::Shadow)?;
                 if add(snapshot.record.time.as_gmt_name().as_bytes(), next, Target::In(place))? {

@@ -7,6 +7,7 @@
 //! The kernel holds the inode's lock until it is answered. Dropping pages does not take it; fsync(2) and close(2) do.
 
 use super::mount::Served;
+use super::number::KernelNo;
 use super::{FileSystem, convert};
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
@@ -32,7 +33,7 @@ struct Sought {
 type Answer = (Result<u64>, Option<Range<u64>>);
 
 impl FileSystem {
-    fn sought(&self, number: u64, offset: i64, whence: i32) -> Result<Sought> {
+    fn sought(&self, number: KernelNo, offset: i64, whence: i32) -> Result<Sought> {
         let (inode, moment) = self.inside(number)?;
         let offset = u64::try_from(offset).map_err(|_| Error::Posix(Errno::NXIO))?;
         match whence {
@@ -69,7 +70,7 @@ impl FileSystem {
 }
 
 impl Served {
-    pub(super) fn seek(&self, number: u64, offset: i64, whence: i32, reply: ReplyLseek) {
+    pub(super) fn seek(&self, number: KernelNo, offset: i64, whence: i32, reply: ReplyLseek) {
         let sought = match self.sought(number, offset, whence) {
             Ok(sought) => sought,
             Err(error) => return reply.error(convert::errno(error)),

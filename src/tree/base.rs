@@ -3,7 +3,7 @@
 use super::Tree;
 use super::inode::{self, Inode, Kind, ROOT, root_of};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, BaseRecord, InodeNo, Moment, Separated, State, Txn, in_base};
+use crate::device::{BaseId, BaseRecord, InodeNo, Moment, Separated, State, Txn};
 use crate::error::Result;
 use crate::limits::SETTLE_AT_ONCE;
 use crate::meta::Table;
@@ -26,7 +26,7 @@ impl Tree {
         check(&txn)?;
         let base = txn.add_base(record)?;
         let mut root = Inode::new(Kind::Directory, mode, uid, gid, Timestamp::now());
-        root.parent = in_base(base, ROOT);
+        root.parent = root_of(base);
         txn.set(Table::Inode, &inode::key(root_of(base)), &Inode { parent: ROOT, ..root })?;
         noted(&mut txn, base);
         txn.finish()?;

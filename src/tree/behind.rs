@@ -17,7 +17,7 @@
 
 use super::Tree;
 use super::inode::{self, Inode};
-use crate::device::{BaseId, InodeNo, Moment, Point, State, base_of, in_base};
+use crate::device::{BaseId, InodeNo, Moment, Point, State};
 use crate::error::{Errno, Error, Result};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -87,7 +87,7 @@ impl Behind {
             return Ok(Some((offset, 0)));
         }
         let mut known = self.known.lock();
-        let tree = known.trees.get(&base_of(number)).copied();
+        let tree = known.trees.get(&number.base()).copied();
         let file = known.files.get(&number).copied();
         if tree.is_none() && file.is_none() {
             return Ok(Some((offset, 0)));
@@ -134,7 +134,7 @@ impl Behind {
         let mut known = self.known.lock();
         let file = known.files.get(&number).copied();
         let is_told = file.is_some_and(|file| file.is_told);
-        let passes_over = !is_told && (file.is_some() || known.trees.contains_key(&base_of(number)));
+        let passes_over = !is_told && (file.is_some() || known.trees.contains_key(&number.base()));
         if passes_over {
             known.astray.insert(number);
         }
@@ -150,7 +150,7 @@ impl Behind {
 }
 
 fn inode_then(state: &State, number: InodeNo, before: Point) -> Result<Option<Inode>> {
-    inode::find(state, in_base(before.base, number), Moment::At(before.epoch))
+    inode::find(state, number.in_base(before.base), Moment::At(before.epoch))
 }
 
 impl Tree {
@@ -214,9 +214,9 @@ impl Tree {
         self.behind.change(|known| {
             known.expected.remove(&base);
             known.trees.remove(&base);
-            known.files.retain(|inode, _| base_of(*inode) != base);
+            known.files.retain(|inode, _| (*inode).base() != base);
             let (astray, rest): (BTreeSet<_>, _) =
-                known.astray.union(&known.moved).copied().partition(|of| base_of(*of) == base);
+                known.astray.union(&known.moved).copied().partition(|of| (*of).base() == base);
             known.astray = rest;
             known.moved.clear();
             astray.into_iter().collect()
@@ -235,7 +235,7 @@ impl Tree {
     /// more.
     pub fn told(&self, number: InodeNo) -> bool {
         self.behind.change(|known| {
-            if known.trees.contains_key(&base_of(number)) || known.files.contains_key(&number) {
+            if known.trees.contains_key(&number.base()) || known.files.contains_key(&number) {
                 known.files.entry(number).or_default().is_told = true;
             }
             known.astray.remove(&number)
@@ -249,7 +249,7 @@ impl Tree {
             return;
         }
         self.behind.change(|known| {
-            if known.trees.contains_key(&base_of(number)) || known.files.contains_key(&number) {
+            if known.trees.contains_key(&number.base()) || known.files.contains_key(&number) {
                 let file = known.files.entry(number).or_default();
                 file.end = Some(file.end.map_or(end, |given| given.min(end)));
             }
@@ -261,7 +261,7 @@ impl Tree {
     pub fn sized(&self, number: InodeNo) -> bool {
         self.behind.change(|known| {
             let was_moved = known.moved.remove(&number);
-            if !was_moved && (known.trees.contains_key(&base_of(number)) || known.files.contains_key(&number)) {
+            if !was_moved && (known.trees.contains_key(&number.base()) || known.files.contains_key(&number)) {
                 known.files.entry(number).or_default().is_sized = true;
             }
             !was_moved
@@ -288,6 +288,7 @@ mod tests {
     use super::super::{Caller, CreateOptions, Kind, New, root_of};
     use super::*;
     use crate::clock::Timestamp;
+    use crate::device::LIVE;
     use crate::device::{Changing, SnapOptions};
     use crate::logstore::Codec;
     use crate::media::TestDir;
@@ -303,7 +304,7 @@ mod tests {
         Tree::create(dir.clone(), &options).unwrap();
         let tree = Tree::open(dir).unwrap();
         let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
-        let (inode, _) = tree.make(Caller { uid: 0, gid: 0, umask: 0 }, root_of(0), b"f", new).unwrap();
+        let (inode, _) = tree.make(Caller { uid: 0, gid: 0, umask: 0 }, root_of(LIVE), b"f", new).unwrap();
         tree.write(inode, 0, b"0123456789", false).unwrap();
         (tree, inode)
     }
@@ -362,15 +363,15 @@ mod tests {
     #[test]
     fn a_tree_is_not_replaced_under_a_kernel_that_nobody_tells() {
         let (tree, inode) = tree_with_file();
-        tree.replace(&[0], |_| Ok(())).unwrap();
+        tree.replace(&[LIVE], |_| Ok(())).unwrap();
         tree.write_sent(inode, 0, b"x", false, PAGE).unwrap();
         assert_eq!(content(&tree, inode), b"x123456789", "nothing is passed over where nobody tells");
         tree.shown();
-        assert!(tree.replace(&[0], |_| Ok(())).is_err());
-        tree.expect_replaced(&[0]);
-        tree.replace(&[0], |_| Ok(())).unwrap();
+        assert!(tree.replace(&[LIVE], |_| Ok(())).is_err());
+        tree.expect_replaced(&[LIVE]);
+        tree.replace(&[LIVE], |_| Ok(())).unwrap();
         tree.write_sent(inode, 0, b"y", false, PAGE).unwrap();
-        assert_eq!(tree.end_replaced(0), [inode]);
+        assert_eq!(tree.end_replaced(LIVE), [inode]);
         tree.write_sent(inode, 1, b"z", false, PAGE).unwrap();
         assert_eq!(content(&tree, inode), b"xz23456789");
     }
@@ -380,13 +381,13 @@ mod tests {
         let mut taken = None;
         let take = |change: &mut Changing<'_>| {
             let options = SnapOptions::default();
-            taken = Some(change.snapshot(0, "s".into(), Timestamp::now(), options, &|_, _| Ok(true))?.point());
+            taken = Some(change.snapshot(LIVE, "s".into(), Timestamp::now(), options, &|_, _| Ok(true))?.point());
             Ok(())
         };
         tree.device.committer().unwrap().change(take).unwrap();
         let point = taken.unwrap();
-        tree.expect_replaced(&[0]);
-        tree.replace(&[0], |tell| {
+        tree.expect_replaced(&[LIVE]);
+        tree.replace(&[LIVE], |tell| {
             tell(vec![Some(point)]);
             Ok(())
         })
@@ -395,7 +396,7 @@ mod tests {
         tree.device.hide_snapshots(&[point]).unwrap();
         assert!(!tree.device.delete_step().unwrap());
         assert_eq!(tree.inode_before(inode, point).unwrap().size, 10);
-        tree.end_replaced(0);
+        tree.end_replaced(LIVE);
         assert!(tree.device.delete_step().unwrap());
     }
 }

@@ -10,7 +10,8 @@ use super::diff::{Spans, order};
 use super::inode::{Inode, Kind, root_of};
 use super::paths::names_of;
 use crate::archive::{Archive, Increment};
-use crate::device::{BaseId, Epoch, InodeNo, Moment, TrackNo, in_base, inode_of_key, split_increment, split_track_key};
+use crate::clock::Epoch;
+use crate::device::{BaseId, InodeNo, Moment, TrackNo, split_increment, split_track_key};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, prefix_end};
@@ -39,7 +40,7 @@ pub struct ChangedTracks {
 }
 
 /// A bit for each of `count` tracks, the lowest of each byte first.
-pub fn bitmap(tracks: &[Range<TrackNo>], count: u64) -> Vec<u8> {
+pub fn bitmap(tracks: &[Range<u64>], count: u64) -> Vec<u8> {
     let mut bits = vec![0; count.div_ceil(8) as usize];
     for track in tracks.iter().flat_map(|range| range.start.min(count)..range.end.min(count)) {
         bits[(track / 8) as usize] |= 1 << (track % 8);
@@ -51,8 +52,8 @@ pub(super) fn ranges(tracks: &BTreeSet<TrackNo>) -> Vec<Range<TrackNo>> {
     let mut ranges: Vec<Range<TrackNo>> = Vec::new();
     for &track in tracks {
         match ranges.last_mut() {
-            Some(last) if last.end == track => last.end = track + 1,
-            _ => ranges.push(track..track + 1),
+            Some(last) if last.end == track => last.end = track.next(),
+            _ => ranges.push(track..track.next()),
         }
     }
     ranges
@@ -62,7 +63,7 @@ pub(super) fn ranges(tracks: &BTreeSet<TrackNo>) -> Vec<Range<TrackNo>> {
 pub(super) type Touched = BTreeMap<InodeNo, BTreeSet<TrackNo>>;
 
 pub(super) fn note_key(table: Table, key: &[u8], touched: &mut Touched) {
-    if let Some(inode) = inode_of_key(key) {
+    if let Some(inode) = InodeNo::of_key(key) {
         let tracks = touched.entry(inode).or_default();
         tracks.extend(split_track_key(key).filter(|_| table == Table::Track).map(|(_, track)| track));
     }
@@ -77,7 +78,7 @@ pub(super) fn note_entries(
     for entry in increment.open(archive.directory())?.entries() {
         let entry = entry?;
         if let Some(table) = Table::from_number(entry.table) {
-            note_key(table, &[&base.to_be_bytes()[..], &entry.key].concat(), touched);
+            note_key(table, &[&base.prefix()[..], &entry.key].concat(), touched);
         }
     }
     Ok(())
@@ -136,8 +137,8 @@ impl Tree {
     ) -> Result<u64> {
         let mut bytes = 0;
         for file in self.changed_tracks(base, before, after, None)? {
-            let inode = in_base(of, file.inode);
-            for piece in file.tracks.into_iter().flatten().collect::<Vec<_>>().chunks(STEP) {
+            let inode = file.inode.in_base(of);
+            for piece in file.tracks.into_iter().flat_map(TrackNo::each).collect::<Vec<_>>().chunks(STEP) {
                 let look = self.device.look()?;
                 for &track in piece {
                     bytes += match look.pointer(inode, track, moment)? {
@@ -229,9 +230,9 @@ impl Tree {
         end: Epoch,
         touched: &mut Touched,
     ) -> Result<()> {
-        let key = |epoch: Epoch| [base.to_be_bytes(), epoch.to_be_bytes()].concat();
-        let mut from = key(start + 1);
-        let to = key(end + 1);
+        let key = |epoch: Epoch| [base.prefix(), epoch.to_be_bytes()].concat();
+        let mut from = key(start.next());
+        let to = key(end.next());
         loop {
             let look = self.device.look()?;
             let mut last = None;
@@ -267,7 +268,7 @@ impl Tree {
 
     /// Notes all inodes of a moment.
     fn note_all(&self, base: BaseId, moment: Moment, touched: &mut Touched) -> Result<()> {
-        let mut from = base.to_be_bytes().to_vec();
+        let mut from = base.prefix().to_vec();
         let to = prefix_end(&from);
         loop {
             let look = self.device.look()?;
@@ -280,7 +281,7 @@ impl Tree {
                     return Ok(ControlFlow::Break(()));
                 }
                 count += 1;
-                touched.extend(inode_of_key(key).map(|inode| (inode, BTreeSet::new())));
+                touched.extend(InodeNo::of_key(key).map(|inode| (inode, BTreeSet::new())));
                 Ok(ControlFlow::Continue(()))
             })?;
             match next {
@@ -360,12 +361,12 @@ impl Tree {
             return Ok(differing);
         }
         if old.inline != new.inline {
-            differing.insert(0);
+            differing.insert(TrackNo::FIRST);
         }
         let mut tracks = tracks.clone();
         if window.has_era {
             for moment in [window.early, window.late] {
-                tracks.extend(self.tracks_born(inode, 0..TrackNo::MAX, moment, 0)?);
+                tracks.extend(self.tracks_born(inode, TrackNo::ALL, moment, Epoch::ZERO)?);
             }
         }
         // Tracks that came into being and are not among those touched.
@@ -392,8 +393,8 @@ impl Tree {
             }
         }
         // Most files grow at their end.
-        let end = old.size.div_ceil(self.device.track_bytes());
-        for range in [end..TrackNo::MAX, 0..end] {
+        let end = TrackNo::behind(old.size, self.device.track_bytes());
+        for range in [end..TrackNo::MAX, TrackNo::FIRST..end] {
             if missing > 0 && !window.has_era {
                 let born = self.tracks_born(inode, range, window.late, window.start)?;
                 let born = born.difference(&tracks).copied();
@@ -407,12 +408,12 @@ impl Tree {
     /// All tracks that a file has.
     fn all_tracks(&self, inode: InodeNo, found: &Inode, moment: Moment) -> Result<BTreeSet<TrackNo>> {
         if !found.inline.is_empty() {
-            return Ok([0].into());
+            return Ok([TrackNo::FIRST].into());
         }
         if found.tracks == 0 {
             return Ok(BTreeSet::new());
         }
-        self.tracks_born(inode, 0..TrackNo::MAX, moment, 0)
+        self.tracks_born(inode, TrackNo::ALL, moment, Epoch::ZERO)
     }
 
     /// The tracks of a range that were born after an epoch.

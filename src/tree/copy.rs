@@ -38,7 +38,7 @@ pub(super) fn share_track(
         None if moment == Moment::Live && txn.has_track(source, source_track)? => return Ok(Shared::Unstored),
         None if !had_track => return Ok(Shared::Same),
         None => {
-            txn.remove_tracks(to, track, track + 1)?;
+            txn.remove_tracks(to, track, track.next())?;
             target.tracks -= 1;
         }
     }
@@ -155,8 +155,8 @@ impl Tree {
             target.inline.clear();
         }
         let old_size = target.size;
-        let first_from: TrackNo = from.offset / track_bytes;
-        let first_to: TrackNo = to_offset / track_bytes;
+        let first_from = TrackNo::of(from.offset, track_bytes);
+        let first_to = TrackNo::of(to_offset, track_bytes);
         let mut done = 0;
         for i in 0..STEP_TRACKS {
             let rest = len - done;
@@ -168,8 +168,8 @@ impl Tree {
             } else {
                 break;
             };
-            let (source_track, target_track) = (first_from + i, first_to + i);
-            let had_track = target_track * track_bytes < old_size && txn.has_track(to, target_track)?;
+            let (source_track, target_track) = (first_from.plus(i), first_to.plus(i));
+            let had_track = target_track.start(track_bytes) < old_size && txn.has_track(to, target_track)?;
             let source = (from.inode, source_track, from.moment);
             match share_track(&mut txn, source, (to, target_track), had_track, &mut target)? {
                 Shared::Unstored if !is_last_try => return Ok(None),

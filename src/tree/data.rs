@@ -18,12 +18,12 @@ type Before = Option<Arc<Vec<u8>>>;
 impl Tree {
     pub(super) fn tracks_of(&self, bytes: Range<u64>) -> Range<TrackNo> {
         let size = self.device.track_bytes();
-        bytes.start / size..bytes.end.div_ceil(size)
+        TrackNo::of(bytes.start, size)..TrackNo::behind(bytes.end, size)
     }
 
     /// The part of a byte range that lies in one track, relative to its start.
     pub(super) fn part_of(&self, bytes: &Range<u64>, track: TrackNo) -> Range<usize> {
-        let start = track * self.device.track_bytes();
+        let start = track.start(self.device.track_bytes());
         let end = start + self.device.track_bytes();
         (bytes.start.max(start) - start) as usize..(bytes.end.min(end) - start) as usize
     }
@@ -42,8 +42,7 @@ impl Tree {
                 return Ok(inline_part(&found, offset..end));
             }
             let bytes = offset..end;
-            let sources: Result<Vec<(TrackNo, Source)>> = self
-                .tracks_of(bytes.clone())
+            let sources: Result<Vec<(TrackNo, Source)>> = TrackNo::each(self.tracks_of(bytes.clone()))
                 .map(|track| Ok((track, self.device.source(&look, number, track, moment)?)))
                 .collect();
             (bytes, sources?)
@@ -127,9 +126,9 @@ impl Tree {
         let tracks = self.tracks_of(bytes.clone());
         let mut edit = TrackEdit::start(self, &txn, number, &mut found, old_size, tracks.clone())?;
         edit.apply_inode(&mut txn, &found)?;
-        for track in tracks {
+        for track in TrackNo::each(tracks) {
             let part = self.part_of(&bytes, track);
-            let at = (track * self.device.track_bytes() + part.start as u64 - offset) as usize;
+            let at = (track.start(self.device.track_bytes()) + part.start as u64 - offset) as usize;
             edit.write(&mut txn, track, part.start, &data[at..at + part.len()]);
         }
         txn.finish()
@@ -143,8 +142,8 @@ impl Tree {
         let mut ends = Vec::new();
         let found = self.inode(number, Moment::Live)?;
         if found.tracks > STEP_TRACKS && size < found.size {
-            let mut from = Some(size.div_ceil(track_bytes));
-            let end = found.size.div_ceil(track_bytes);
+            let mut from = Some(TrackNo::behind(size, track_bytes));
+            let end = TrackNo::behind(found.size, track_bytes);
             while let Some(at) = from {
                 // In pieces: nobody should wait for a large file to be walked.
                 let (some, rest) = self.device.look()?.every_track(number, at..end, STEP_TRACKS, SEEK_TRACKS)?;
@@ -157,7 +156,7 @@ impl Tree {
             let mut txn = self.device.begin()?;
             let mut found = inode::load_file(&txn, number, Moment::Live)?;
             // It may be another's content by now, that of a snapshot.
-            if found.size <= end * track_bytes {
+            if found.size <= end.start(track_bytes) {
                 continue;
             }
             self.touch(number, &mut found);
@@ -165,7 +164,7 @@ impl Tree {
                 found.kill_privileges();
             }
             // Between two tracks nothing is cut through.
-            self.resize(&mut txn, number, &mut found, end * track_bytes, None)?;
+            self.resize(&mut txn, number, &mut found, end.start(track_bytes), None)?;
             inode::store(&mut txn, number, &found)?;
             txn.finish()?;
         }
@@ -194,17 +193,18 @@ impl Tree {
             // The bytes leave the record for a track.
             let bytes = std::mem::take(&mut found.inline).into_vec();
             found.tracks = 1;
-            return Ok(Some(Cut { track: 0, before: Some(Arc::new(bytes)), len: usize::MAX }));
+            return Ok(Some(Cut { track: TrackNo::FIRST, before: Some(Arc::new(bytes)), len: usize::MAX }));
         }
         if size >= old_size {
             return Ok(None);
         }
         let track_bytes = self.device.track_bytes();
-        let kept = size.div_ceil(track_bytes);
+        let kept = TrackNo::behind(size, track_bytes);
         found.tracks -= txn.remove_tracks(number, kept, TrackNo::MAX)?.min(found.tracks);
         let rest = (size % track_bytes) as usize;
-        let is_cut = rest > 0 && txn.has_track(number, size / track_bytes)?;
-        Ok(is_cut.then_some(Cut { track: size / track_bytes, before: edge, len: rest }))
+        let track = TrackNo::of(size, track_bytes);
+        let is_cut = rest > 0 && txn.has_track(number, track)?;
+        Ok(is_cut.then_some(Cut { track, before: edge, len: rest }))
     }
 
     /// Carries out what [`Tree::resize`] left to be done. Nothing may fail after it.
@@ -221,7 +221,7 @@ impl Tree {
         if size.is_multiple_of(track_bytes) {
             return Ok(None);
         }
-        let track = size / track_bytes;
+        let track = TrackNo::of(size, track_bytes);
         let source = {
             let look = self.device.look()?;
             if inode::load(&look, number, Moment::Live)?.tracks == 0 {
@@ -263,8 +263,9 @@ impl Tree {
         if found.tracks > 0 && !bytes.is_empty() {
             let track_bytes = self.device.track_bytes();
             let is_to_end = bytes.end == found.size;
-            let first_whole = bytes.start.div_ceil(track_bytes);
-            let last_whole = if is_to_end { bytes.end.div_ceil(track_bytes) } else { bytes.end / track_bytes };
+            let first_whole = TrackNo::behind(bytes.start, track_bytes);
+            let part = if is_to_end { TrackNo::behind } else { TrackNo::of };
+            let last_whole = part(bytes.end, track_bytes);
             if first_whole < last_whole {
                 let (removed, rest) = txn.remove_some_tracks(number, first_whole..last_whole, STEP_TRACKS)?;
                 found.tracks -= removed.min(found.tracks);
@@ -274,7 +275,7 @@ impl Tree {
                     return Ok(false);
                 }
             }
-            let mut edges = vec![bytes.start / track_bytes, (bytes.end - 1) / track_bytes];
+            let mut edges = [bytes.start, bytes.end - 1].map(|at| TrackNo::of(at, track_bytes)).to_vec();
             edges.dedup();
             for track in edges {
                 if !(first_whole..last_whole).contains(&track) && txn.has_track(number, track)? {
@@ -340,9 +341,9 @@ impl Tree {
             return if offset < found.inline.len() as u64 { Ok(offset) } else { Err(Error::Posix(Errno::NXIO)) };
         }
         let track_bytes = self.device.track_bytes();
-        let end = found.size.div_ceil(track_bytes);
-        match look.next_track(number, offset / track_bytes, end, moment)? {
-            Some(track) => Ok(offset.max(track * track_bytes)),
+        let tracks = self.tracks_of(offset..found.size);
+        match look.next_track(number, tracks.start, tracks.end, moment)? {
+            Some(track) => Ok(offset.max(track.start(track_bytes))),
             None => Err(Error::Posix(Errno::NXIO)),
         }
     }
@@ -359,18 +360,18 @@ impl Tree {
             return Ok(if offset < found.inline.len() as u64 { found.size } else { offset });
         }
         let track_bytes = self.device.track_bytes();
-        let end = found.size.div_ceil(track_bytes);
+        let end = TrackNo::behind(found.size, track_bytes);
         drop(look);
-        let mut track = offset / track_bytes;
+        let mut track = TrackNo::of(offset, track_bytes);
         while track < end {
             // In pieces: nobody should wait for a large file to be walked.
-            let piece_end = end.min(track + SEEK_TRACKS);
+            let piece_end = end.min(track.plus(SEEK_TRACKS));
             track = self.device.look()?.next_gap(number, track, piece_end, moment)?;
             if track < piece_end {
                 break;
             }
         }
-        Ok(offset.max(track * track_bytes).min(found.size))
+        Ok(offset.max(track.start(track_bytes)).min(found.size))
     }
 }
 
@@ -406,14 +407,15 @@ impl TrackEdit {
         let mut edit = TrackEdit { number, slots: 0, inline: None, new: Vec::new(), growth: 0 };
         if !found.inline.is_empty() {
             edit.inline = Some(Arc::new(std::mem::replace(&mut found.inline, ByteBuf::new()).into_vec()));
-            if tracks.start > 0 {
+            if tracks.start > TrackNo::FIRST {
                 found.tracks += 1;
                 edit.slots += 1;
             }
         }
-        let old_tracks = if found.tracks == 0 { 0 } else { old_size.div_ceil(tree.device.track_bytes()) };
-        for track in tracks {
-            if track >= old_tracks || !txn.has_track(number, track)? {
+        let old_size = if found.tracks == 0 { 0 } else { old_size };
+        let old_end = TrackNo::behind(old_size, tree.device.track_bytes());
+        for track in TrackNo::each(tracks) {
+            if track >= old_end || !txn.has_track(number, track)? {
                 found.tracks += 1;
                 edit.new.push(track);
                 edit.growth += 1;
@@ -431,7 +433,7 @@ impl TrackEdit {
         txn.check_growth(self.growth)?;
         txn.reserve(self.slots)?;
         if let Some(inline) = self.inline.take() {
-            txn.edit_track(self.number, 0, Some(inline), |_| {});
+            txn.edit_track(self.number, TrackNo::FIRST, Some(inline), |_| {});
         }
         Ok(())
     }

@@ -8,7 +8,8 @@ use super::Tree;
 use super::inode::{Inode, Kind, is_root, root_of};
 use super::names::Entry;
 use super::paths::join;
-use crate::device::{BaseId, Epoch, InodeNo, Moment, inode_of_key, split_increment};
+use crate::clock::Epoch;
+use crate::device::{BaseId, InodeNo, Moment, split_increment};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
 use serde::{Deserialize, Serialize};
@@ -48,7 +49,7 @@ pub struct Difference {
 pub(super) fn order(moment: Moment) -> Epoch {
     match moment {
         Moment::At(epoch) => epoch,
-        Moment::Live => Epoch::MAX - 1,
+        Moment::Live => Epoch::MAX.before(),
     }
 }
 
@@ -177,8 +178,8 @@ impl Tree {
         for increment in archive.increments().iter().filter(|found| (start..end).contains(&found.header.from.epoch)) {
             for entry in increment.open(archive.directory())?.entries() {
                 let entry = entry?;
-                let key = [&base.to_be_bytes()[..], &entry.key].concat();
-                if let Some(number) = inode_of_key(&key) {
+                let key = [&base.prefix()[..], &entry.key].concat();
+                if let Some(number) = InodeNo::of_key(&key) {
                     let touch = touched.entry(number).or_default();
                     touch.data |= entry.table == Table::Track as u8;
                     touch.xattr |= entry.table == Table::Xattr as u8;
@@ -217,9 +218,9 @@ impl Tree {
         end: Epoch,
         touched: &mut BTreeMap<InodeNo, Touched>,
     ) -> Result<()> {
-        let key = |epoch: Epoch| [base.to_be_bytes(), epoch.to_be_bytes()].concat();
-        let mut from = key(start + 1);
-        let to = key(end + 1);
+        let key = |epoch: Epoch| [base.prefix(), epoch.to_be_bytes()].concat();
+        let mut from = key(start.next());
+        let to = key(end.next());
         loop {
             let look = self.device.look()?;
             let mut count = 0;
@@ -227,7 +228,7 @@ impl Tree {
             for pair in look.meta().range(Table::Increment, &from, &to)?.take(STEP) {
                 let (full, _) = pair?;
                 let (table, key, _) = split_increment(&full)?;
-                if let Some(number) = inode_of_key(&key) {
+                if let Some(number) = InodeNo::of_key(&key) {
                     let touch = touched.entry(number).or_default();
                     touch.data |= table == Table::Track;
                     touch.xattr |= table == Table::Xattr;

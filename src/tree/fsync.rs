@@ -8,7 +8,7 @@
 use super::data::inline_part;
 use super::inode::{self, Inode, Kind};
 use super::{NEXT_INODE, Tree};
-use crate::device::{Change, InodeNo, Journaling, Moment, Source, TrackNo, base_of, number_of};
+use crate::device::{Change, InodeNo, Journaling, Moment, Source, TrackNo};
 use crate::error::{Error, Result};
 use crate::journal;
 use crate::limits::JOURNAL_DATA_MAX;
@@ -110,7 +110,8 @@ impl Tree {
                 continue;
             }
             let tracks = self.tracks_of(range.clone());
-            let sources = tracks.map(|track| Ok((track, self.device.source(&state, number, track, Moment::Live)?)));
+            let sources = TrackNo::each(tracks)
+                .map(|track| Ok((track, self.device.source(&state, number, track, Moment::Live)?)));
             parts.push((range, sources.collect::<Result<_>>()?));
         }
         state.changes().begin(number);
@@ -134,7 +135,7 @@ impl Tree {
         let (mut at, mut record, mut is_new) = (number, record.clone(), change.is_new);
         // A directory that is new needs no commit for its entries: they are made one by one.
         while is_new {
-            if chain.len() == NEW_ABOVE_MAX || !state.base_record(base_of(at))?.eras.is_empty() {
+            if chain.len() == NEW_ABOVE_MAX || !state.base_record(at.base())?.eras.is_empty() {
                 return Ok(false);
             }
             let Some(parent) = inode::find(state, record.parent, Moment::Live)? else { return Ok(false) };
@@ -246,7 +247,7 @@ impl Tree {
             return Err(damaged(format!("nothing can have the name \"{name}\" that it gives to an inode")));
         }
         if !is_there(entry.builds_on) {
-            return Err(damaged(format!("what came before it of inode {} is lost", number_of(entry.inode))));
+            return Err(damaged(format!("what came before it of inode {} is lost", entry.inode.number())));
         }
         self.replay_one(entry)
     }
@@ -287,8 +288,8 @@ impl Tree {
         if inode::find(&txn, number, Moment::Live)?.is_some() {
             return Ok(());
         }
-        let next: InodeNo = txn.meta().get(Table::State, NEXT_INODE)?.unwrap_or_default();
-        txn.meta_mut().put(Table::State, NEXT_INODE, &next.max(number_of(number) + 1));
+        let next: u64 = txn.meta().get(Table::State, NEXT_INODE)?.unwrap_or_default();
+        txn.meta_mut().put(Table::State, NEXT_INODE, &next.max(number.number() + 1));
         record.links = if record.is_directory() { 2 } else { 1 };
         let directory = inode::load_directory(&txn, record.parent, Moment::Live)?;
         self.add_entry(&mut txn, directory, number, &record, record.btime)?;

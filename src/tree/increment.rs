@@ -12,10 +12,8 @@ use super::Tree;
 use super::changed::{ChangedTracks, Touched, note_entries, ranges};
 use super::inode::{self, Inode, Kind};
 use crate::archive::{Archive, Increment};
-use crate::device::{
-    BaseId, Epoch, InodeNo, Moment, Snapshot, SnapshotState, State, TrackNo, base_of, inode_of_key, split_track_key,
-    track_key,
-};
+use crate::clock::Epoch;
+use crate::device::{BaseId, InodeNo, Moment, Snapshot, SnapshotState, State, TrackNo, split_track_key, track_key};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode, prefix_end};
 use std::collections::BTreeSet;
@@ -62,7 +60,7 @@ fn extent(state: &State, base: BaseId, epoch: Epoch) -> Result<Extent> {
     let archived = None;
     Ok(match (snapshot.record.state, next) {
         (SnapshotState::Ended(ended), _) => {
-            let end = next.unwrap_or(Epoch::MAX).min(ended.saturating_sub(1));
+            let end = next.unwrap_or(Epoch::MAX).min(ended.before());
             Extent { snapshot, end, moment: None, is_open: false, archived }
         }
         (_, Some(end)) => Extent { snapshot, end, moment: at(end)?, is_open: false, archived },
@@ -98,11 +96,11 @@ impl Tree {
     /// The old bytes of a range of a file that a snapshot's increment has kept; fewer at the end of the file. ENODATA
     /// in words if a track of the range is not in the increment.
     pub fn read_saved(&self, epoch: Epoch, inode: InodeNo, range: Range<u64>) -> Result<Vec<u8>> {
-        let extent = extent(&*self.device.look()?, base_of(inode), epoch)?;
+        let extent = extent(&*self.device.look()?, inode.base(), epoch)?;
         let then = Moment::At(epoch);
         let old = inode::find(&*self.device.look()?, inode, then)?.filter(|old| old.kind() == Kind::File);
         if let Some(old) = old.as_ref().filter(|old| !old.inline.is_empty() && range.start < old.size) {
-            self.check_saved(&extent, Table::Inode, &inode::key(inode), 0)?;
+            self.check_saved(&extent, Table::Inode, &inode::key(inode), TrackNo::FIRST)?;
             let bytes =
                 [old.inline.as_slice(), &vec![0; (old.size as usize).saturating_sub(old.inline.len())]].concat();
             let end = (range.end.min(bytes.len() as u64)) as usize;
@@ -113,13 +111,14 @@ impl Tree {
         let mut bytes = Vec::new();
         let mut at = range.start;
         if at >= end {
-            self.check_saved(&extent, Table::Track, &track_key(inode, at / track_bytes), at / track_bytes)?;
+            let track = TrackNo::of(at, track_bytes);
+            self.check_saved(&extent, Table::Track, &track_key(inode, track), track)?;
         }
         while at < end {
-            let track = at / track_bytes;
+            let track = TrackNo::of(at, track_bytes);
             self.check_saved(&extent, Table::Track, &track_key(inode, track), track)?;
-            let until = end.min((track + 1) * track_bytes);
-            let part = (at % track_bytes) as usize..(until - track * track_bytes) as usize;
+            let until = end.min(track.next().start(track_bytes));
+            let part = (at % track_bytes) as usize..(until - track.start(track_bytes)) as usize;
             let source = {
                 let look = self.device.look()?;
                 self.device.source(&look, inode, track, then)?
@@ -135,7 +134,7 @@ impl Tree {
         if self.device.look()?.is_saved(table, key, extent.snapshot.epoch, extent.end)? {
             return Ok(());
         }
-        let (at, len) = (track * self.device.track_bytes(), self.device.track_bytes());
+        let (at, len) = (track.start(self.device.track_bytes()), self.device.track_bytes());
         let text = format!(
             "the {len} bytes from {at} on are not in the increment of {:?}: they were not there, or did not change \
              while it was active",
@@ -165,7 +164,7 @@ impl Tree {
         let Extent { snapshot: Snapshot { base, epoch, .. }, end, .. } = *extent;
         self.note_increments(Table::Passed, base, epoch, end, touched)?;
         for table in [Table::Track, Table::Inode] {
-            let mut from = base.to_be_bytes().to_vec();
+            let mut from = base.prefix().to_vec();
             let to = prefix_end(&from);
             loop {
                 let look = self.device.look()?;
@@ -177,7 +176,7 @@ impl Tree {
                         return Ok(ControlFlow::Break(()));
                     }
                     count += 1;
-                    let Some(inode) = inode_of_key(key).filter(|_| birth > epoch) else {
+                    let Some(inode) = InodeNo::of_key(key).filter(|_| birth > epoch) else {
                         return Ok(ControlFlow::Continue(()));
                     };
                     match table {
@@ -238,7 +237,7 @@ impl Tree {
             let last = new.as_ref().or(now.as_ref());
             let inline = |found: Option<&Inode>| found.map(|found| found.inline.clone()).unwrap_or_default();
             if inline(old.as_ref()) != inline(last) && (!inline(old.as_ref()).is_empty() || with_new && old.is_none()) {
-                bits.insert(0);
+                bits.insert(TrackNo::FIRST);
             }
             if bits.is_empty() {
                 continue;

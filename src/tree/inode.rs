@@ -1,7 +1,7 @@
 //! The inode record.
 
 use crate::clock::Timestamp;
-use crate::device::{BaseId, InodeNo, Moment, State, Txn, base_of, in_base, inode_prefix, number_of};
+use crate::device::{BaseId, InodeNo, LIVE, Moment, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX, LINKS_MAX, SYMLINK_BYTES_MAX, TRACKS_MAX};
 use crate::meta::{Table, is_name};
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 /// The root of a tree. Number 1 is left to whoever shows several trees under one root.
-pub const ROOT: InodeNo = 2;
+pub const ROOT: InodeNo = InodeNo::new(LIVE, 2);
 
 /// The root of a base.
 pub fn root_of(base: BaseId) -> InodeNo {
-    in_base(base, ROOT)
+    ROOT.in_base(base)
 }
 
 pub fn is_root(inode: InodeNo) -> bool {
-    number_of(inode) == ROOT
+    inode.number() == ROOT.number()
 }
 
 pub(super) const SETUID: u32 = 0o4000;
@@ -92,7 +92,7 @@ impl Inode {
             mtime: now,
             ctime: now,
             btime: now,
-            parent: 0,
+            parent: InodeNo::default(),
             name: ByteBuf::new(),
             inline: ByteBuf::new(),
         }
@@ -119,16 +119,16 @@ impl Inode {
         } else {
             return Ok(self);
         };
-        Err(Error::corrupt(format!("inode {}", number_of(number)), problem))
+        Err(Error::corrupt(format!("inode {number}"), problem))
     }
 
     /// The same of a record in a table, where the directory has its number alone.
     pub fn checked_stored(self, number: InodeNo) -> Result<Inode> {
-        if number_of(self.parent) == self.parent {
+        if self.parent.is_bare() {
             return self.checked(number);
         }
-        let problem = format!("no directory has the number {}", self.parent);
-        Err(Error::corrupt(format!("inode {}", number_of(number)), problem))
+        let problem = format!("no directory has the number {:?}", self.parent);
+        Err(Error::corrupt(format!("inode {number}"), problem))
     }
 
     pub fn kind(&self) -> Kind {
@@ -175,13 +175,13 @@ impl Inode {
 }
 
 pub(super) fn key(inode: InodeNo) -> [u8; 12] {
-    inode_prefix(inode)
+    inode.prefix()
 }
 
 /// The inode at a moment, if there is one.
 pub(super) fn find(state: &State, inode: InodeNo, moment: Moment) -> Result<Option<Inode>> {
     let found: Option<Inode> = state.get(Table::Inode, &key(inode), moment)?;
-    let inside = |found: Inode| Inode { parent: in_base(base_of(inode), found.parent), ..found };
+    let inside = |found: Inode| Inode { parent: found.parent.in_base(inode.base()), ..found };
     found.map(|found| found.checked_stored(inode).map(inside)).transpose()
 }
 
@@ -206,5 +206,5 @@ pub(super) fn load_file(state: &State, inode: InodeNo, moment: Moment) -> Result
 
 pub(super) fn store(txn: &mut Txn<'_>, inode: InodeNo, record: &Inode) -> Result<()> {
     // Stored with the number alone: a clone shows the same record.
-    txn.set(Table::Inode, &key(inode), &Inode { parent: number_of(record.parent), ..record.clone() })
+    txn.set(Table::Inode, &key(inode), &Inode { parent: record.parent.bare(), ..record.clone() })
 }

@@ -15,7 +15,7 @@ use super::inode::{self, Inode, Kind};
 use super::names::{Dirent, link_key, new_number};
 use super::{Tree, root_of, xattr};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, Differing, InodeNo, Moment, Note, TrackNo, Txn, base_of};
+use crate::device::{BaseId, Differing, InodeNo, Moment, Note, TrackNo, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BLOCK_BYTES, LINKS_MAX};
 use crate::meta::Table;
@@ -64,7 +64,7 @@ impl Tree {
     /// Makes an inode without a name, with the attributes of another one; of a file, without its bytes. It is
     /// held, and removed with that hold if it gets no name.
     pub fn make_nameless(&self, model: Model) -> Result<InodeNo> {
-        self.make_nameless_in(base_of(model.0), model)
+        self.make_nameless_in(model.0.base(), model)
     }
 
     /// The same in another base.
@@ -190,7 +190,7 @@ impl Tree {
 
     /// Whether the tracks of two files are the same, each shared by both.
     pub(super) fn has_same_tracks(&self, a: Model, b: Model) -> Result<bool> {
-        let mut next = Some(0);
+        let mut next = Some(TrackNo::FIRST);
         while let Some(from) = next {
             let differing = self.device.look()?.differing_tracks(a, b, from, 1)?;
             if !differing.tracks.is_empty() {
@@ -282,7 +282,7 @@ impl Tree {
     fn share_content(&self, number: InodeNo, model: Model, on_step: OnStep<'_>, likened: &mut Likened) -> Result<()> {
         let mut from = self.share_changed(number, model, on_step, likened)?;
         while let Some(next) = self.share_step(number, model, from, likened)? {
-            on_step(next.saturating_mul(self.device.track_bytes()))?;
+            on_step(next.start(self.device.track_bytes()))?;
             from = next;
         }
         Ok(())
@@ -297,35 +297,35 @@ impl Tree {
         on_step: OnStep<'_>,
         likened: &mut Likened,
     ) -> Result<TrackNo> {
-        let Moment::At(since) = moment else { return Ok(0) };
+        let Moment::At(since) = moment else { return Ok(TrackNo::FIRST) };
         let model = self.inode(like, moment)?;
         let track_bytes = self.device.track_bytes();
         let has_no_hole = model.tracks == model.size.div_ceil(track_bytes);
         if number != like || model.tracks < SEARCH_TRACKS || !has_no_hole {
-            return Ok(0);
+            return Ok(TrackNo::FIRST);
         }
         // What is in memory is named when it has a place.
         self.device.committer()?.flush()?;
-        let (base, now) = (base_of(number), self.device.look()?.epoch());
+        let (base, now) = (number.base(), self.device.look()?.epoch());
         let spans = self.spans(base, since, now)?;
         if !spans.is_all || !self.has_increments_since(base, since)? {
-            return Ok(0);
+            return Ok(TrackNo::FIRST);
         }
         let mut done = 0;
         for (start, end) in spans.spans {
-            let mut from = Some((start + 1, 0));
+            let mut from = Some((start.next(), TrackNo::FIRST));
             while let Some(place) = from {
                 let _file = self.lock_file(number);
                 let (mut tracks, next) = self.changed_tracks_of(number, place, end, STEP_TRACKS)?;
                 from = next;
                 // What lies behind the end is left to those who set it.
-                tracks.retain(|track| *track < model.tracks);
+                tracks.retain(|track| track.number() < model.tracks);
                 self.share_tracks(number, (like, moment), &model, &tracks, likened)?;
                 done += tracks.len() as u64;
                 on_step((done * track_bytes).min(model.size))?;
             }
         }
-        Ok(model.size / track_bytes)
+        Ok(TrackNo::of(model.size, track_bytes))
     }
 
     /// Shares some tracks, in one transaction. The caller holds the file's lock.
@@ -346,7 +346,7 @@ impl Tree {
         if self.share_in(&mut txn, number, (like, moment), tracks, &mut target)? {
             let rights = Rights::of(&txn, like, moment, model)?;
             likened.attributes |= disarm(&mut txn, number, &mut target, &rights)?;
-            let end = tracks.iter().max().map_or(0, |last| (last + 1).saturating_mul(self.device.track_bytes()));
+            let end = tracks.iter().max().map_or(0, |last| last.next().start(self.device.track_bytes()));
             target.size = target.size.max(model.size.min(end));
             inode::store(&mut txn, number, &target)?;
             txn.finish()?;
@@ -400,7 +400,7 @@ impl Tree {
             let differing = look.differing_tracks((number, Moment::Live), (like, moment), from, STEP_TRACKS)?;
             // Whoever writes between two steps may have put something behind the end again: the size is set in
             // a step that has seen all from the end on.
-            let end = if model.tracks == 0 { 0 } else { model.size / track_bytes };
+            let end = TrackNo::of(if model.tracks == 0 { 0 } else { model.size }, track_bytes);
             let next = if differing.next.is_none() && from > end { Some(end) } else { differing.next };
             let is_same = (target.size, &target.inline) == (model.size, &model.inline);
             if differing.tracks.is_empty() && (next.is_some() || is_same) {
@@ -443,7 +443,7 @@ impl Tree {
         let track_bytes = self.device.track_bytes();
         let mut needed = 0;
         self.each_differing(number, (like, moment), &mut |track| {
-            let bytes = self.read(like, track.saturating_mul(track_bytes), track_bytes as usize, moment)?;
+            let bytes = self.read(like, track.start(track_bytes), track_bytes as usize, moment)?;
             if bytes.iter().any(|byte| *byte != 0) {
                 needed += (self.device.log().encode(&bytes).stored().len() as u64).next_multiple_of(BLOCK_BYTES as u64);
             }
@@ -462,7 +462,7 @@ impl Tree {
         model: Model,
         visit: &mut dyn FnMut(TrackNo) -> Result<()>,
     ) -> Result<()> {
-        let mut next = Some(0);
+        let mut next = Some(TrackNo::FIRST);
         while let Some(from) = next {
             let found = self.device.look()?.differing_tracks((number, Moment::Live), model, from, STEP_TRACKS)?;
             found.tracks.into_iter().try_for_each(&mut *visit)?;
@@ -484,11 +484,11 @@ impl Tree {
             is_changed = true;
         }
         if !model.inline.is_empty() {
-            is_changed |= self.copy_track(number, (like, moment), 0, size)?;
+            is_changed |= self.copy_track(number, (like, moment), TrackNo::FIRST, size)?;
         }
         self.each_differing(number, (like, moment), &mut |track| {
             is_changed |= self.copy_track(number, (like, moment), track, size)?;
-            on_step((track + 1).saturating_mul(self.device.track_bytes()).min(size))
+            on_step(track.next().start(self.device.track_bytes()).min(size))
         })?;
         if self.inode(number, Moment::Live)?.size != size {
             self.resize_to(number, size)?;
@@ -500,7 +500,7 @@ impl Tree {
     /// Copies one track of a file of a size; whether it differed.
     fn copy_track(&self, number: InodeNo, (like, moment): Model, track: TrackNo, size: u64) -> Result<bool> {
         let track_bytes = self.device.track_bytes();
-        let offset = track.saturating_mul(track_bytes);
+        let offset = track.start(track_bytes);
         if offset >= size {
             return Ok(false);
         }

@@ -7,9 +7,7 @@ use super::inode::{self, Inode, Kind, SETGID};
 use super::position;
 use super::{NEXT_INODE, Tree, acl};
 use crate::clock::Timestamp;
-use crate::device::{
-    BaseId, InodeNo, Moment, Note, State, Txn, base_of, in_base, inode_of_key, inode_prefix, number_of,
-};
+use crate::device::{BaseId, InodeNo, Moment, Note, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 use crate::meta::{Table, hex, is_name, record_name};
@@ -35,12 +33,12 @@ impl Dirent {
     }
 
     pub(super) fn stored(self) -> Dirent {
-        Dirent { inode: number_of(self.inode), ..self }
+        Dirent { inode: self.inode.bare(), ..self }
     }
 
     /// As it is used: with the base of its directory.
     pub(super) fn inside(self, directory: InodeNo) -> Dirent {
-        Dirent { inode: in_base(base_of(directory), self.inode), ..self }
+        Dirent { inode: self.inode.in_base(directory.base()), ..self }
     }
 }
 
@@ -74,7 +72,7 @@ pub struct New<'a> {
 
 impl Tree {
     pub(super) fn dirent_key(&self, parent: InodeNo, name: &[u8]) -> Vec<u8> {
-        [&inode_prefix(parent)[..], &self.hash_of(name).to_be_bytes(), name].concat()
+        [&parent.prefix()[..], &self.hash_of(name).to_be_bytes(), name].concat()
     }
 
     fn hash_of(&self, name: &[u8]) -> u64 {
@@ -85,10 +83,10 @@ impl Tree {
     /// be one, or lies where it would not be looked for, the record is damaged.
     fn take_apart<'a>(&self, key: &'a [u8], value: &[u8]) -> Result<(u64, &'a [u8], InodeNo, Kind)> {
         let damaged = |problem: &str| Error::corrupt(format!("record {} of table dirent", hex(key)), problem);
-        let directory = inode_of_key(key).ok_or_else(|| damaged("its key is that of no entry"))?;
-        let rest = key.get(inode_prefix(directory).len()..).unwrap_or_default();
+        let directory = InodeNo::of_key(key).ok_or_else(|| damaged("its key is that of no entry"))?;
+        let rest = key.get(directory.prefix().len()..).unwrap_or_default();
         let (hash, name) = rest.split_first_chunk::<8>().ok_or_else(|| damaged("its key is that of no entry"))?;
-        let entry = || format!("the entry \"{}\" of directory {}", shown(name), number_of(directory));
+        let entry = || format!("the entry \"{}\" of directory {}", shown(name), directory.number());
         if !is_name(name) {
             return Err(Error::corrupt(entry(), "nothing can have this name"));
         }
@@ -97,8 +95,8 @@ impl Tree {
             return Err(Error::corrupt(entry(), "it lies where its name would not be looked for"));
         }
         let dirent: Dirent = crate::meta::decode(Table::Dirent, key, value)?;
-        if number_of(dirent.inode) != dirent.inode {
-            return Err(Error::corrupt(entry(), format!("no inode has the number {}", dirent.inode)));
+        if !dirent.inode.is_bare() {
+            return Err(Error::corrupt(entry(), format!("no inode has the number {:?}", dirent.inode)));
         }
         let kind = Kind::from_number(dirent.kind);
         let kind = kind.ok_or_else(|| Error::corrupt(entry(), format!("there is no kind {}", dirent.kind)))?;
@@ -216,7 +214,7 @@ impl Tree {
             return Err(Error::Posix(Errno::MLINK));
         }
         let now = self.now();
-        let number = new_number(&mut txn, base_of(parent))?;
+        let number = new_number(&mut txn, parent.base())?;
         let inherited = if new.kind == Kind::Symlink { None } else { acl::inherit(&txn, parent, new.permissions)? };
         let permissions = match &inherited {
             Some(inherited) => inherited.permissions,
@@ -273,7 +271,7 @@ impl Tree {
 
     fn link_once(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Inode> {
         Tree::check_name(name)?;
-        if base_of(number) != base_of(parent) {
+        if number.base() != parent.base() {
             return Err(Error::Posix(Errno::XDEV));
         }
         let mut txn = self.device.begin_growing()?;
@@ -384,31 +382,30 @@ impl Tree {
 
 /// A number that no inode has had.
 pub(super) fn new_number(txn: &mut Txn<'_>, base: BaseId) -> Result<InodeNo> {
-    let next: Option<InodeNo> = txn.meta().get(Table::State, NEXT_INODE)?;
+    let next: Option<u64> = txn.meta().get(Table::State, NEXT_INODE)?;
     let number = next.ok_or_else(|| Error::corrupt("the metadata (meta.redb)", "it has no next inode number"))?;
     if number >> INODE_BITS != 0 {
         return Err(Error::Refused(Errno::NOSPC, "this store has had all the inodes it can count".into()));
     }
     txn.meta_mut().put(Table::State, NEXT_INODE, &(number + 1));
-    Ok(in_base(base, number))
+    Ok(InodeNo::new(base, number))
 }
 
 pub(super) fn link_key(inode: InodeNo, parent: InodeNo, name: &[u8]) -> Vec<u8> {
-    [&inode_prefix(inode)[..], &number_of(parent).to_be_bytes(), name].concat()
+    [&inode.prefix()[..], &parent.number().to_be_bytes(), name].concat()
 }
 
 /// The directory and the name that a key of the link table holds.
 pub fn split_link_key(key: &[u8]) -> Result<(InodeNo, &[u8])> {
     match key.get(12..).and_then(|rest| rest.split_first_chunk::<8>()) {
         Some((parent, name)) if is_name(name) => {
-            let parent = u64::from_be_bytes(*parent);
-            match inode_of_key(key) {
-                Some(inode) if number_of(parent) == parent => Ok((in_base(base_of(inode), parent), name)),
+            match (InodeNo::of_key(key), InodeNo::from_bare(u64::from_be_bytes(*parent))) {
+                (Some(inode), Some(parent)) => Ok((parent.in_base(inode.base()), name)),
                 _ => Err(Error::corrupt(record_name(Table::Link, key), "its key names what is no inode")),
             }
         }
         Some((_, name)) => {
-            let number = inode_of_key(key).map_or(0, number_of);
+            let number = InodeNo::of_key(key).unwrap_or_default();
             let record = format!("the further name \"{}\" of inode {number}", shown(name));
             Err(Error::corrupt(record, "nothing can have this name"))
         }
@@ -429,7 +426,7 @@ pub(super) fn forget_name(
         return Ok(());
     }
     let mut other = None;
-    let prefix = inode_prefix(number);
+    let prefix = number.prefix();
     txn.scan(Table::Link, &prefix, &crate::meta::prefix_end(&prefix), Moment::Live, |key, _| {
         other = Some(split_link_key(key).map(|(parent, name)| (parent, name.to_vec()))?);
         Ok(ControlFlow::Break(()))
@@ -451,7 +448,7 @@ fn list_in(
     each: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<()> {
     inode::load_directory(state, directory, moment)?;
-    let prefix = inode_prefix(directory);
+    let prefix = directory.prefix();
     let to = crate::meta::prefix_end(&prefix);
     let mut run = Run::after(offset);
     loop {

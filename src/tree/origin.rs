@@ -4,7 +4,7 @@
 
 use super::Tree;
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Txn, inode_prefix};
+use crate::device::{InodeNo, Txn};
 use crate::error::Result;
 use crate::meta::Table;
 use serde::{Deserialize, Serialize};
@@ -23,19 +23,19 @@ pub struct Origin {
 
 impl Tree {
     pub fn origin(&self, number: InodeNo) -> Result<Option<Origin>> {
-        self.device.look()?.meta().get(Table::Origin, &inode_prefix(number))
+        self.device.look()?.meta().get(Table::Origin, &number.prefix())
     }
 
     pub fn set_origin(&self, number: InodeNo, origin: &Origin) -> Result<()> {
         let mut txn = self.device.begin()?;
-        txn.meta_mut().put(Table::Origin, &inode_prefix(number), origin);
+        txn.meta_mut().put(Table::Origin, &number.prefix(), origin);
         txn.finish()
     }
 }
 
 pub(super) fn forget(txn: &mut Txn<'_>, number: InodeNo) -> Result<()> {
-    if txn.meta().contains(Table::Origin, &inode_prefix(number))? {
-        txn.meta_mut().remove(Table::Origin, &inode_prefix(number));
+    if txn.meta().contains(Table::Origin, &number.prefix())? {
+        txn.meta_mut().remove(Table::Origin, &number.prefix());
     }
     Ok(())
 }

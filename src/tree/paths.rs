@@ -3,7 +3,7 @@
 use super::inode::{self, root_of};
 use super::names::split_link_key;
 use super::{Tree, is_root};
-use crate::device::{BaseId, InodeNo, Moment, State, inode_prefix};
+use crate::device::{BaseId, InodeNo, Moment, State};
 use crate::error::Result;
 use crate::meta::{Table, prefix_end};
 use std::ops::ControlFlow;
@@ -59,7 +59,7 @@ pub fn names_of(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn names_in(tree: &Tree, state: &State, number: InodeNo, moment: Moment) -> Result<Vec<(InodeNo, Vec<u8>)>> {
     let Some(found) = inode::find(state, number, moment)? else { return Ok(Vec::new()) };
     let mut places = vec![(found.parent, found.name.into_vec())];
-    let prefix = inode_prefix(number);
+    let prefix = number.prefix();
     state.scan(Table::Link, &prefix, &prefix_end(&prefix), moment, |key, _| {
         places.push(split_link_key(key).map(|(parent, name)| (parent, name.to_vec()))?);
         Ok(ControlFlow::Continue(()))

@@ -2,7 +2,7 @@
 
 use super::inode::{self};
 use super::{Tree, origin, xattr};
-use crate::device::{InodeNo, Moment, TrackNo, inode_prefix};
+use crate::device::{InodeNo, Moment, TrackNo};
 use crate::error::Result;
 use crate::limits::{STEP_TRACKS, STEP_XATTRS};
 use crate::meta::{Table, prefix_end};
@@ -44,12 +44,12 @@ impl Tree {
             }
         };
         let has_tracks = found.tracks > 0
-            && matches!(txn.remove_some_tracks(number, 0..TrackNo::MAX, STEP_TRACKS)?, (_removed, Some(_rest)));
+            && matches!(txn.remove_some_tracks(number, TrackNo::ALL, STEP_TRACKS)?, (_removed, Some(_rest)));
         if has_tracks || !xattr::remove_some(&mut txn, number, STEP_XATTRS)? {
             txn.finish()?;
             return Ok(false);
         }
-        let prefix = inode_prefix(number);
+        let prefix = number.prefix();
         let mut links = Vec::new();
         txn.scan(Table::Link, &prefix, &prefix_end(&prefix), Moment::Live, |key, _| {
             links.push(key.to_vec());

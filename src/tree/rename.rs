@@ -4,7 +4,7 @@ use super::Tree;
 use super::inode::{self, Inode, Kind};
 use super::names::{Dirent, forget_name, link_key};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, Note, Txn, base_of};
+use crate::device::{InodeNo, Moment, Note, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::LINKS_MAX;
 use crate::meta::Table;
@@ -46,7 +46,7 @@ impl Tree {
         mode: RenameMode,
     ) -> Result<()> {
         Tree::check_name(new_name)?;
-        if base_of(parent) != base_of(new_parent) {
+        if parent.base() != new_parent.base() {
             return Err(Error::Posix(Errno::XDEV));
         }
         let (from, to) = (Place { parent, name }, Place { parent: new_parent, name: new_name });

@@ -1,9 +1,8 @@
 //! Which inodes changed since a snapshot, and which directories have such inodes below them.
 
 use super::{Tree, is_root};
-use crate::device::{
-    BaseId, Epoch, InodeNo, Moment, TrackNo, expect_track, inode_of_key, inode_prefix, split_increment,
-};
+use crate::clock::Epoch;
+use crate::device::{BaseId, InodeNo, Moment, TrackNo, expect_track, split_increment};
 use crate::error::Result;
 use crate::meta::{Table, prefix_end};
 use std::collections::{HashMap, HashSet};
@@ -73,7 +72,7 @@ impl Tree {
     /// Whether all increments since a snapshot are there. Those after one that is not in the store may have gone with
     /// it.
     pub(super) fn has_increments_since(&self, base: BaseId, since: Epoch) -> Result<bool> {
-        let after = self.device.look()?.snapshots_after(base, since.saturating_sub(1), 1)?;
+        let after = self.device.look()?.snapshots_after(base, since.before(), 1)?;
         Ok(after.iter().any(|found| found.epoch == since))
     }
 
@@ -86,7 +85,7 @@ impl Tree {
         to: Epoch,
         most: usize,
     ) -> Result<(Vec<TrackNo>, Option<Next>)> {
-        let prefix = inode_prefix(inode);
+        let prefix = inode.prefix();
         let (base, number) = prefix.split_at(4);
         let look = self.device.look()?;
         let mut tracks = Vec::new();
@@ -94,7 +93,7 @@ impl Tree {
         while epoch <= to {
             let of_epoch = |epoch: Epoch| [base, &epoch.to_be_bytes()].concat();
             let of_file = [&of_epoch(epoch)[..], &[Table::Track as u8], number].concat();
-            let start = [&of_file[..], &track.to_be_bytes()].concat();
+            let start = [&of_file[..], &track.number().to_be_bytes()].concat();
             for pair in look.meta().range(Table::Increment, &start, &prefix_end(&of_file))? {
                 let (_, key, _) = split_increment(&pair?.0)?;
                 let (_, track) = expect_track(&key)?;
@@ -104,10 +103,10 @@ impl Tree {
                 tracks.push(track);
             }
             // The next epoch in which anything changed.
-            let Some(after) = epoch.checked_add(1) else { break };
-            let end = of_epoch(to.saturating_add(1));
+            let after = epoch.next();
+            let end = of_epoch(to.next());
             match look.meta().range(Table::Increment, &of_epoch(after), &end)?.next().transpose()? {
-                Some((full, _)) => (epoch, track) = (split_increment(&full)?.2, 0),
+                Some((full, _)) => (epoch, track) = (split_increment(&full)?.2, TrackNo::FIRST),
                 None => break,
             }
         }
@@ -123,9 +122,9 @@ impl Tree {
         inodes: &mut HashSet<InodeNo>,
         on_step: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        let key = |epoch: Epoch| [base.to_be_bytes(), epoch.to_be_bytes()].concat();
-        let mut from = key(start + 1);
-        let to = key(end + 1);
+        let key = |epoch: Epoch| [base.prefix(), epoch.to_be_bytes()].concat();
+        let mut from = key(start.next());
+        let to = key(end.next());
         while from < to {
             on_step()?;
             let look = self.device.look()?;
@@ -138,10 +137,10 @@ impl Tree {
                 }
                 let (table, key_of, epoch) = split_increment(&full)?;
                 if table > Table::Inode {
-                    next = key(epoch + 1);
+                    next = key(epoch.next());
                     break;
                 }
-                inodes.extend(inode_of_key(&key_of));
+                inodes.extend(InodeNo::of_key(&key_of));
             }
             from = next;
         }

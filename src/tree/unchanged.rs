@@ -2,7 +2,8 @@
 
 use super::diff::order;
 use super::{Inode, Tree};
-use crate::device::{BaseId, Epoch, InodeNo, Moment, inode_of_key, split_increment};
+use crate::clock::Epoch;
+use crate::device::{BaseId, InodeNo, Moment, split_increment};
 use crate::error::Result;
 use crate::meta::Table;
 use std::collections::{BTreeMap, HashSet};
@@ -21,8 +22,8 @@ impl Tree {
         }
         let mut known = HashSet::new();
         for (start, end) in spans.spans {
-            let key = |epoch: Epoch| [base.to_be_bytes(), epoch.to_be_bytes()].concat();
-            let (mut from, to) = (key(start + 1), key(end.saturating_add(1)));
+            let key = |epoch: Epoch| [base.prefix(), epoch.to_be_bytes()].concat();
+            let (mut from, to) = (key(start.next()), key(end.next()));
             while from < to {
                 let (inodes, next) = self.some_touched(&from, &to)?;
                 for inode in inodes {
@@ -45,7 +46,7 @@ impl Tree {
             if i == STEP {
                 return Ok((inodes, full));
             }
-            inodes.extend(inode_of_key(&split_increment(&full)?.1));
+            inodes.extend(InodeNo::of_key(&split_increment(&full)?.1));
         }
         Ok((inodes, to.to_vec()))
     }

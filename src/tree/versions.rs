@@ -16,8 +16,8 @@
 use super::Tree;
 use super::inode::{self, Inode, Kind, root_of};
 use super::paths::names_of;
-use crate::clock::Timestamp;
-use crate::device::{BaseId, Epoch, InodeNo, Moment, Snapshot, Span, State, Timeline, Value};
+use crate::clock::{Epoch, Timestamp};
+use crate::device::{BaseId, InodeNo, Moment, Snapshot, Span, State, Timeline, Value};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode, is_name};
 use std::collections::BTreeSet;
@@ -92,7 +92,7 @@ impl Tree {
     fn shown_at(&self, base: BaseId, timeline: &Timeline, path: &[u8]) -> Result<Vec<Shown>> {
         let look = self.device.look()?;
         let now = look.epoch();
-        let mut places: Vec<(InodeNo, Range<Epoch>)> = vec![(root_of(base), 0..now + 1)];
+        let mut places: Vec<(InodeNo, Range<Epoch>)> = vec![(root_of(base), Epoch::ZERO..now.next())];
         for name in names_of(path) {
             if !is_name(name) {
                 return Ok(Vec::new());
@@ -127,7 +127,7 @@ impl Tree {
             for pair in shown.windows(2) {
                 let [before, after] = pair else { break };
                 // Was it away meanwhile, where a snapshot shows it?
-                let was_away = timeline.first(&look, before.seen.last + 1..after.seen.first)?.is_some();
+                let was_away = timeline.first(&look, before.seen.last.next()..after.seen.first)?.is_some();
                 begins.push(was_away || differ(&before.record, &after.record));
             }
         }
@@ -158,7 +158,7 @@ impl Tree {
         let (Some(first), Some(last)) = (shown.first(), shown.last()) else { return Ok(()) };
         let inode = first.inode;
         let moments: Vec<Epoch> = shown.iter().map(|shown| shown.seen.first).collect();
-        let window = first.seen.first..last.seen.first + 1;
+        let window = first.seen.first..last.seen.first.next();
         let note_all = |look: &State, keys: BTreeSet<Vec<u8>>, begins: &mut [bool]| -> Result<()> {
             for key in keys {
                 note_turns(&look.spans(timeline, table, &key, window.clone())?, &moments, begins);

@@ -2,7 +2,7 @@
 
 use super::inode::{self, Inode, SETGID};
 use super::{Tree, acl};
-use crate::device::{InodeNo, Moment, State, Txn, inode_of_key, inode_prefix, number_of};
+use crate::device::{InodeNo, Moment, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 use crate::meta::{Table, decode, prefix_end, record_name};
@@ -29,7 +29,7 @@ pub struct SetXattr {
 const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
 fn key(inode: InodeNo, name: &[u8]) -> Vec<u8> {
-    [&inode_prefix(inode)[..], name].concat()
+    [&inode.prefix()[..], name].concat()
 }
 
 pub(super) fn load(state: &State, inode: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Vec<u8>>> {
@@ -49,8 +49,8 @@ pub fn xattr_value(key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
 
 fn split_key(key: &[u8]) -> Result<(InodeNo, &[u8])> {
     let damaged = || Error::corrupt(record_name(Table::Xattr, key), "its key is that of no xattr");
-    let inode = inode_of_key(key).ok_or_else(damaged)?;
-    let name = &key[inode_prefix(inode).len()..];
+    let inode = InodeNo::of_key(key).ok_or_else(damaged)?;
+    let name = &key[inode.prefix().len()..];
     // A list of names is told apart by zeros.
     match name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
         true => Err(Error::corrupt(described(inode, name), "nothing can have this name")),
@@ -59,7 +59,7 @@ fn split_key(key: &[u8]) -> Result<(InodeNo, &[u8])> {
 }
 
 fn described(inode: InodeNo, name: &[u8]) -> String {
-    format!("the xattr \"{}\" of inode {}", shown(name), number_of(inode))
+    format!("the xattr \"{}\" of inode {}", shown(name), inode.number())
 }
 
 pub(super) fn store(txn: &mut Txn<'_>, inode: InodeNo, name: &[u8], value: &[u8]) -> Result<()> {
@@ -72,7 +72,7 @@ pub(super) fn remove(txn: &mut Txn<'_>, inode: InodeNo, name: &[u8]) -> Result<b
 
 /// Removes up to `most` xattrs of an inode; whether that were all.
 pub(super) fn remove_some(txn: &mut Txn<'_>, inode: InodeNo, most: usize) -> Result<bool> {
-    let prefix = inode_prefix(inode);
+    let prefix = inode.prefix();
     let mut keys = Vec::new();
     let mut is_all = true;
     txn.scan(Table::Xattr, &prefix, &prefix_end(&prefix), Moment::Live, |key, _| {
@@ -89,7 +89,7 @@ pub(super) fn remove_some(txn: &mut Txn<'_>, inode: InodeNo, most: usize) -> Res
 }
 
 pub(super) fn names(state: &State, inode: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
-    let prefix = inode_prefix(inode);
+    let prefix = inode.prefix();
     let mut names = Vec::new();
     state.scan(Table::Xattr, &prefix, &prefix_end(&prefix), moment, |key, _| {
         names.push(split_key(key)?.1.to_vec());
@@ -100,7 +100,7 @@ pub(super) fn names(state: &State, inode: InodeNo, moment: Moment) -> Result<Vec
 
 /// ENOSPC where an inode would have more names or values than it may with this one.
 fn check_room(state: &State, inode: InodeNo, name: &[u8], value: &[u8]) -> Result<()> {
-    let prefix = inode_prefix(inode);
+    let prefix = inode.prefix();
     let (mut names, mut values) = (name.len() + 1, value.len());
     let mut is_too_much = false;
     state.scan(Table::Xattr, &prefix, &prefix_end(&prefix), Moment::Live, |key, stored| {

@@ -3,7 +3,7 @@
 use super::base::{check_base_free, check_base_name};
 use super::{CloneOptions, Views, refused};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, BaseRecord, LIVE, Moment, Snapshot, State, Txn, base_of_key};
+use crate::device::{BaseId, BaseRecord, LIVE, Moment, Snapshot, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, record_name};
 use crate::tree::root_of;
@@ -12,7 +12,7 @@ use crate::tree::root_of;
 const FILLING: &[u8] = b"filling";
 
 fn key(base: BaseId) -> Vec<u8> {
-    [FILLING, &base.to_be_bytes()].concat()
+    [FILLING, &base.prefix()].concat()
 }
 
 impl Views {
@@ -71,7 +71,7 @@ impl Views {
         let mut bases = Vec::new();
         for pair in look.meta().range(Table::State, FILLING, &crate::meta::prefix_end(FILLING))? {
             let (key, _) = pair?;
-            let base = key.get(FILLING.len()..).filter(|base| base.len() == 4).map(base_of_key);
+            let base = key.get(FILLING.len()..).filter(|base| base.len() == 4).map(BaseId::of_key).transpose()?;
             match base.filter(|base| *base != LIVE) {
                 Some(base) if look.snapshots(base)?.is_empty() => bases.push(base),
                 _ => {

@@ -14,10 +14,8 @@ use super::naming::free_name;
 use super::restore::take_before;
 use super::snapshot::take;
 use super::{Views, refused};
-use crate::clock::Timestamp;
-use crate::device::{
-    BaseId, BaseRecord, Changing, Epoch, MirrorRecord, Moment, Point, Same, SnapOptions, Snapshot, Walk,
-};
+use crate::clock::{Epoch, Timestamp};
+use crate::device::{BaseId, BaseRecord, Changing, MirrorRecord, Moment, Point, Same, SnapOptions, Snapshot, Walk};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::purpose::Purpose;
@@ -108,7 +106,7 @@ impl Views {
 
     /// Brings a mirror that is in step up to what its base is now, and splits it in the same moment, if `splits`.
     fn bring_up(&self, record: &BaseRecord, mirror: MirrorRecord, splits: bool) -> Result<MirrorStep> {
-        let old = mirror.same.map_or(0, |same| same.of.epoch);
+        let old = mirror.same.map_or(Epoch::ZERO, |same| same.of.epoch);
         let before = mirror.same.map(|_| Point { base: mirror.of, epoch: old });
         let wanted = self.changed(mirror.of, old, mirror.of, Moment::Live)?;
         self.check_room(wanted)?;
@@ -144,7 +142,7 @@ impl Views {
     /// Bytes of the tracks that a base has changed since a snapshot of it, as they are in a base at a moment.
     fn changed(&self, base: BaseId, since: Epoch, of: BaseId, moment: Moment) -> Result<u64> {
         match since {
-            0 => Ok(0),
+            Epoch::ZERO => Ok(0),
             since => self.tree.changed_bytes(base, Moment::At(since), Moment::Live, (of, moment)),
         }
     }
@@ -185,7 +183,7 @@ impl Views {
     /// Brings a split mirror back in step: what it changed is undone, what its base changed is taken over.
     pub fn resync_mirror(&self) -> Result<MirrorStep> {
         let (record, mirror) = self.check_split(true)?;
-        let (of, own) = mirror.same.map_or((0, 0), |same| same.epochs());
+        let (of, own) = mirror.same.map_or((Epoch::ZERO, Epoch::ZERO), |same| same.epochs());
         let wanted = self.changed(mirror.of, of, mirror.of, Moment::Live)?
             + self.changed(self.base, own, mirror.of, Moment::Live)?;
         self.check_room(wanted)?;
@@ -207,7 +205,7 @@ impl Views {
     /// Lets the base become what its split mirror is; both are in step then.
     pub fn reverse_mirror(&self) -> Result<MirrorStep> {
         let (record, mirror) = self.check_split(true)?;
-        let (of, own) = mirror.same.map_or((0, 0), |same| same.epochs());
+        let (of, own) = mirror.same.map_or((Epoch::ZERO, Epoch::ZERO), |same| same.epochs());
         let wanted = self.changed(mirror.of, of, self.base, Moment::Live)?
             + self.changed(self.base, own, self.base, Moment::Live)?;
         self.check_room(wanted)?;
@@ -251,7 +249,7 @@ impl Views {
             let text = format!("{:?} is no snapshot of what {:?} is a mirror of", to.record.name, record.name);
             return Err(refused(Errno::INVAL, text));
         }
-        let (of, own) = mirror.same.map_or((0, 0), |same| same.epochs());
+        let (of, own) = mirror.same.map_or((Epoch::ZERO, Epoch::ZERO), |same| same.epochs());
         let then = Moment::At(to.epoch);
         let wanted = self.tree.changed_bytes(mirror.of, Moment::At(of), then, (mirror.of, then))?
             + self.changed(self.base, own, mirror.of, then)?;
@@ -259,7 +257,7 @@ impl Views {
         self.replace(&[self.base], |change| {
             let before = mark(change, self.base, "before-restore")?;
             let mut walks = vec![Walk::Changed { base: mirror.of, after: of.min(to.epoch), to: of.max(to.epoch) }];
-            if own > 0 {
+            if own > Epoch::ZERO {
                 walks.push(Walk::Changed { base: self.base, after: own, to: before.epoch });
             }
             self.show(change, to.point(), walks, MirrorRecord { is_split: true, ..mirror }, wanted)?;

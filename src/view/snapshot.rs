@@ -172,8 +172,8 @@ impl Views {
         let mut found = Vec::new();
         for (base, _) in look.bases() {
             // Those of one moment have epochs one behind the other, but for some that cannot be used.
-            let near = snapshot.epoch.saturating_sub(MOMENT_EPOCHS)..=snapshot.epoch.saturating_add(MOMENT_EPOCHS);
-            let after = look.snapshots_after(base, near.start().saturating_sub(1), MOMENT_EPOCHS as usize * 2)?;
+            let near = snapshot.epoch.minus(MOMENT_EPOCHS)..=snapshot.epoch.plus(MOMENT_EPOCHS);
+            let after = look.snapshots_after(base, near.start().before(), MOMENT_EPOCHS as usize * 2)?;
             found.extend(after.into_iter().find(|other| {
                 let is_near = near.contains(&other.epoch) && !other.record.deleting;
                 is_near && other.record.time == snapshot.record.time && other.record.purpose == snapshot.record.purpose

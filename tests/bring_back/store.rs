@@ -1,8 +1,8 @@
 //! A store of its own for each test, worked on by paths, and pictures of what it shows.
 
-use pitfs::clock::Timestamp;
+use pitfs::clock::{Epoch, Timestamp};
 use pitfs::daemon::{BringBackReport, Daemon, Progress};
-use pitfs::device::{Epoch, InodeNo, Moment, Snapshot};
+use pitfs::device::{InodeNo, LIVE, Moment, Snapshot};
 use pitfs::error::{Error, Result};
 use pitfs::logstore::Codec;
 use pitfs::meta::Table;
@@ -66,7 +66,7 @@ impl Store {
     }
 
     pub fn at(&self, path: impl AsRef<[u8]>) -> InodeNo {
-        self.tree().resolve(0, path.as_ref(), Moment::Live).unwrap()
+        self.tree().resolve(LIVE, path.as_ref(), Moment::Live).unwrap()
     }
 
     pub fn inode(&self, path: impl AsRef<[u8]>) -> Inode {
@@ -74,7 +74,7 @@ impl Store {
     }
 
     pub fn exists(&self, path: impl AsRef<[u8]>) -> bool {
-        self.tree().resolve(0, path.as_ref(), Moment::Live).is_ok()
+        self.tree().resolve(LIVE, path.as_ref(), Moment::Live).is_ok()
     }
 
     pub fn make(&self, path: impl AsRef<[u8]>, kind: Kind, target: &[u8]) -> InodeNo {
@@ -249,12 +249,12 @@ impl Store {
         let after = self.daemon.snapshot(None).unwrap();
         assert_eq!(self.increments(before.epoch, after.epoch), 0);
         let (before, after) = (Moment::At(before.epoch), Moment::At(after.epoch));
-        assert_eq!(self.tree().diff(0, before, after).unwrap(), []);
+        assert_eq!(self.tree().diff(LIVE, before, after).unwrap(), []);
     }
 
     /// Records changed after one epoch, up to another.
     pub fn increments(&self, after: Epoch, to: Epoch) -> usize {
-        let key = |epoch: Epoch| [0u32.to_be_bytes(), (epoch + 1).to_be_bytes()].concat();
+        let key = |epoch: Epoch| [0u32.to_be_bytes(), (epoch.next()).to_be_bytes()].concat();
         self.tree().device().look().unwrap().meta().range(Table::Increment, &key(after), &key(to)).unwrap().count()
     }
 

@@ -1,7 +1,7 @@
 //! A small store with something of everything, and using all of a store whatever it holds.
 
 use pitfs::clock::Timestamp;
-use pitfs::device::{InodeNo, Moment};
+use pitfs::device::{InodeNo, LIVE, Moment};
 use pitfs::logstore::Codec;
 use pitfs::media::{Media, MediaDir, Tearing, TestDir};
 use pitfs::meta::{Kv, Meta, Pair, Table};
@@ -118,7 +118,7 @@ pub fn read_all(dir: &TestDir) {
     let _an_error_is_fine = tree.space();
     for &moment in &moments {
         let mut seen = BTreeSet::new();
-        let mut ahead: Vec<InodeNo> = (ROOT..30).rev().collect();
+        let mut ahead: Vec<InodeNo> = first_inodes().rev().collect();
         while let Some(number) = ahead.pop().filter(|_| seen.len() < NODES_MAX) {
             if !seen.insert(number) {
                 continue;
@@ -162,6 +162,11 @@ fn read_node(tree: &Tree, number: InodeNo, moment: Moment) {
     }
 }
 
+/// Those of the first base, used or not.
+fn first_inodes() -> impl DoubleEndedIterator<Item = InodeNo> {
+    (ROOT.number()..30).map(|number| InodeNo::new(LIVE, number))
+}
+
 /// Changes everything that the store lets be changed; errors are as good as answers.
 pub fn change_all(dir: &TestDir) {
     for round in 0..2 {
@@ -169,7 +174,7 @@ pub fn change_all(dir: &TestDir) {
         let views = Views::new(tree);
         let tree = views.tree();
         let _an_error_is_fine = views.snapshot(Some(format!("new {round}").as_bytes()));
-        for number in ROOT..30 {
+        for number in first_inodes() {
             change_node(tree, number);
         }
         for name in [&b"one"[..], b"three", b"new 0"] {
@@ -193,7 +198,7 @@ fn change_node(tree: &Tree, number: InodeNo) {
     let _an_error_is_fine = tree.write(number, 100_000, b"x", true);
     let _an_error_is_fine = tree.zero(number, 5000, 40_000, false, false);
     let from = Position { inode: number, offset: 0, moment: Moment::Live };
-    let _an_error_is_fine = tree.copy_range(from, number ^ 1, 0, 100_000, false);
+    let _an_error_is_fine = tree.copy_range(from, InodeNo::new(LIVE, number.number() ^ 1), 0, 100_000, false);
     let _an_error_is_fine = tree.set_xattr(number, b"user.b", b"value", SetXattr::default());
     let _an_error_is_fine = tree.remove_xattr(number, b"user.a");
     let _an_error_is_fine = tree.link(number, ROOT, format!("linked {number}").as_bytes());

@@ -3,7 +3,7 @@
 use super::sample::*;
 use super::watch::watched;
 use bolero::TypeGenerator;
-use pitfs::device::{Moment, split_record};
+use pitfs::device::{InodeNo, Moment, split_record};
 use pitfs::logstore::{Codec, Descriptor, Location};
 use pitfs::media::{MediaDir, TestDir};
 use pitfs::meta::{Table, decode, encode};
@@ -97,7 +97,7 @@ fn bodies_that_claim_to_be_huge_are_refused() {
             let (kv, mut meta) = open_meta(&dir);
             meta.put_raw(Table::Track, &sample.key, [&sample.birth[..], &encode(&location)].concat());
             kv.commit(&meta.freeze()).unwrap();
-            let number = u64::from_be_bytes(sample.key[4..12].try_into().unwrap());
+            let number = InodeNo::of_key(&sample.key).unwrap();
             let read = || {
                 let tree = Tree::open(Arc::new(dir.clone())).unwrap();
                 assert!(tree.read(number, 0, 1 << 20, Moment::Live).is_err(), "{codec:?} {raw}");

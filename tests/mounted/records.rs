@@ -1,6 +1,7 @@
 //! What somebody else could have written into a store.
 
 use super::Mounted;
+use pitfs::device::InodeNo;
 use pitfs::device::Settings;
 use pitfs::media::{DiskDir, MediaDir};
 use pitfs::meta::{Kv, Overlay, Pair, Table, encode};
@@ -40,13 +41,13 @@ impl Records {
     /// The key of an entry of the first base's root, where it is looked for, or a little behind.
     pub fn entry_key(&self, name: &[u8], is_misplaced: bool) -> Vec<u8> {
         let hash = (xxh3_64_with_seed(name, self.seed) >> 1) + u64::from(is_misplaced);
-        [&0u32.to_be_bytes()[..], &ROOT.to_be_bytes(), &hash.to_be_bytes(), name].concat()
+        [&ROOT.prefix()[..], &hash.to_be_bytes(), name].concat()
     }
 
     /// An entry of the root that leads to a file.
     pub fn add_entry(&self, name: &[u8], is_misplaced: bool) {
         let (key, value, _) = self.file();
-        let number = u64::from_be_bytes(key[4..12].try_into().unwrap());
+        let number = InodeNo::of_key(&key).unwrap();
         self.put(Table::Dirent, &self.entry_key(name, is_misplaced), &value[..5], &(number, 8u8));
     }
 

@@ -6,7 +6,7 @@ use crate::common::compare::compare;
 use crate::common::model::Picture;
 use crate::common::rng::Rng;
 use crate::common::world::{TRACK, World, open};
-use pitfs::device::Moment;
+use pitfs::device::{Moment, TrackNo};
 use pitfs::error::Error;
 use pitfs::limits::{BLOCK_BYTES, PSEG_BYTES};
 use pitfs::logstore::{Codec, Descriptor, Location};
@@ -86,7 +86,7 @@ fn locations(views: &Views, picture: &Picture) -> Vec<Location> {
     for (moment, model) in moments {
         for number in model.paths().into_keys().filter(|number| model.node(*number).kind == Kind::File) {
             let tracks = model.node(number).size().div_ceil(TRACK);
-            let pointers = (0..tracks).filter_map(|track| look.pointer(number, track, moment).unwrap());
+            let pointers = (0..tracks).filter_map(|track| look.pointer(number, TrackNo::new(track), moment).unwrap());
             found.extend(pointers.flat_map(|(pointer, _)| pointer.locations().copied().collect::<Vec<_>>()));
         }
     }

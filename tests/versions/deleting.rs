@@ -2,7 +2,8 @@
 #![cfg(debug_assertions)]
 
 use super::{TRACK, file, in_memory, make, settle, snap};
-use pitfs::device::{LIVE, Moment};
+use pitfs::clock::Epoch;
+use pitfs::device::{BaseId, LIVE, Moment};
 use pitfs::meta::lookups;
 use pitfs::tree::{Kind, root_of};
 use pitfs::view::{CloneOptions, ToDelete, Views};
@@ -111,9 +112,9 @@ fn what_deleting_would_free_is_what_it_frees() {
     settle(tree);
     while views.copy_step().unwrap() {}
     let plain = views.of(views.base_named(b"plain").unwrap());
-    plain.tree().write(pitfs::device::in_base(plain.base(), own), 0, &[5; TRACK as usize], false).unwrap();
+    plain.tree().write(own.in_base(plain.base()), 0, &[5; TRACK as usize], false).unwrap();
     snap(&plain, "mine");
-    plain.tree().write(pitfs::device::in_base(plain.base(), own), 0, &[6; TRACK as usize], false).unwrap();
+    plain.tree().write(own.in_base(plain.base()), 0, &[6; TRACK as usize], false).unwrap();
     tree.commit().unwrap();
     let base = |name: &[u8]| views.base_named(name).unwrap();
     for (names, trees, expected) in [
@@ -127,8 +128,8 @@ fn what_deleting_would_free_is_what_it_frees() {
         let plan = views.plan_deletion(&what).unwrap();
         let goes: Vec<&str> = plan.bases.iter().map(|going| going.info.name.as_str()).collect();
         assert_eq!(goes, expected);
-        let epochs: Vec<u32> = plan.snapshots.iter().map(|snapshot| snapshot.epoch).collect();
-        let bases: Vec<u32> = plan.bases.iter().map(|going| going.info.id).collect();
+        let epochs: Vec<Epoch> = plan.snapshots.iter().map(|snapshot| snapshot.epoch).collect();
+        let bases: Vec<BaseId> = plan.bases.iter().map(|going| going.info.id).collect();
         let freed = tree.device().look().unwrap().freed_by_all(&[(LIVE, epochs)].into(), &bases).unwrap();
         let used = || {
             tree.commit().unwrap();

@@ -6,8 +6,8 @@ mod cost;
 mod deleting;
 mod world;
 
-use pitfs::clock::Timestamp;
-use pitfs::device::{InodeNo, LIVE, Moment, SnapshotState, in_base};
+use pitfs::clock::{Epoch, Timestamp};
+use pitfs::device::{InodeNo, LIVE, Moment, SnapshotState};
 use pitfs::error::{Errno, Error};
 use pitfs::logstore::Codec;
 use pitfs::media::{MediaDir, TestDir};
@@ -43,7 +43,7 @@ fn file(tree: &Tree, name: &str) -> InodeNo {
     make(tree, root_of(LIVE), name, Kind::File)
 }
 
-fn snap(views: &Views, name: &str) -> u32 {
+fn snap(views: &Views, name: &str) -> Epoch {
     views.snapshot(Some(name.as_bytes())).unwrap().epoch
 }
 
@@ -164,7 +164,10 @@ fn a_bitmap_has_the_lowest_bit_of_each_byte_first() {
 fn tracks(found: &[ChangedTracks]) -> Vec<(String, Vec<Range<u64>>, bool)> {
     found
         .iter()
-        .map(|file| (String::from_utf8(file.path.clone()).unwrap(), file.tracks.clone(), file.is_whole))
+        .map(|file| {
+            let tracks = file.tracks.iter().map(|tracks| tracks.start.number()..tracks.end.number());
+            (String::from_utf8(file.path.clone()).unwrap(), tracks.collect(), file.is_whole)
+        })
         .collect()
 }
 
@@ -301,7 +304,7 @@ fn the_bits_of_a_snapshot_outlive_its_end() {
     let look = tree.device().look().unwrap();
     assert_eq!(look.meta().range(Table::Passed, &[], &[u8::MAX; 40]).unwrap().count(), 0);
     drop(look);
-    assert!(matches!(tree.session_bits(LIVE, 1000, None), Err(Error::Posix(Errno::STALE))));
+    assert!(matches!(tree.session_bits(LIVE, Epoch::new(1000), None), Err(Error::Posix(Errno::STALE))));
 }
 
 #[test]
@@ -333,7 +336,7 @@ fn a_clone_has_versions_of_its_own() {
     let snapshot = views.snapshot(Some(b"s")).unwrap();
     let clone = views.clone_snapshot(&snapshot, b"clone", false, false).unwrap();
     let found = views.tree().versions(clone, b"f").unwrap();
-    assert_eq!((found.len(), found[0].inode, found[0].snapshot.clone()), (1, in_base(clone, f), None));
+    assert_eq!((found.len(), found[0].inode, found[0].snapshot.clone()), (1, f.in_base(clone), None));
     // The clone has no snapshots of its own.
     assert_eq!(found[0].oldest, None);
 }

@@ -2,8 +2,8 @@
 
 use super::{ROOT_USER, TRACK, in_memory, settle, shown, snap};
 use pitfs::archive::{Archive, Label, Mark};
-use pitfs::clock::Timestamp;
-use pitfs::device::{ArchiveRecord, BaseId, InodeNo, LIVE, Moment, Snapshot, index_entry, inode_prefix};
+use pitfs::clock::{Epoch, Timestamp};
+use pitfs::device::{ArchiveRecord, BaseId, InodeNo, LIVE, Moment, Snapshot, TrackNo, index_entry};
 use pitfs::error::{Errno, Error};
 use pitfs::id::Id;
 use pitfs::media::Directory;
@@ -11,6 +11,7 @@ use pitfs::meta::Table;
 use pitfs::tree::{Change, Inode, Kind, New, Position, RenameMode, SetTime, SetXattr, Tree, root_of};
 use pitfs::view::Views;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 struct Rng(u64);
@@ -106,7 +107,7 @@ impl World {
             let directory = Arc::new(Directory::open(dir.path()).unwrap());
             label.create(&directory).unwrap();
             let holds = |mark: &Mark| device.holds(LIVE, mark);
-            let archive = Archive::open(&directory, label, LIVE, index_entry, &holds, &mut |_| Ok(()));
+            let archive = Archive::open(&directory, label, LIVE.number(), index_entry, &holds, &mut |_| Ok(()));
             let archive = Arc::new(archive.unwrap());
             world.views.tree().device().set_archive(LIVE, Some(archive.clone()));
             world.archive = Some((dir, archive));
@@ -250,7 +251,7 @@ impl World {
         while tree.device().look().unwrap().is_settling(LIVE).unwrap() {
             settle(tree);
         }
-        let from = archive.tip().map_or(0, |tip| tip.epoch);
+        let from = archive.tip().map_or(Epoch::ZERO, |tip| tip.epoch);
         let mut all = self.views.snapshots().unwrap();
         all.retain(|snapshot| snapshot.epoch >= from && snapshot.is_readable());
         for pair in all.windows(2) {
@@ -259,7 +260,7 @@ impl World {
             archive.append(saved, &mut |_| Ok(())).unwrap();
             let (directory, anchor) = (archive.path().to_path_buf(), Some(pair.1.as_ref()));
             let record = ArchiveRecord { directory, id: archive.id(), anchor, saving: Vec::new(), hosts: Vec::new() };
-            self.views.set_archive(Some(record), Some(&archive.marks_after(0))).unwrap();
+            self.views.set_archive(Some(record), Some(&archive.marks_after(Epoch::ZERO))).unwrap();
         }
         for snapshot in self.views.snapshots().unwrap() {
             let name = snapshot.record.name.as_bytes();
@@ -387,7 +388,7 @@ impl World {
                 let bytes = tree.read(place.inode, 0, inode.size as usize, moment).unwrap();
                 let look = tree.device().look().unwrap();
                 let tracks = (0..inode.size.div_ceil(TRACK)).map(|track| Track {
-                    is_dirty: moment == Moment::Live && look.is_in_memory(&(place.inode, track)),
+                    is_dirty: moment == Moment::Live && look.is_in_memory(&(place.inode, TrackNo::new(track))),
                     record: look.value(Table::Track, &track_key(place.inode, track), moment).unwrap(),
                     bytes: bytes[(track * TRACK) as usize..].iter().copied().take(TRACK as usize).collect(),
                 });
@@ -420,7 +421,7 @@ impl World {
             let got: BTreeMap<_, _> = found
                 .iter()
                 .map(|file| {
-                    let tracks: BTreeSet<u64> = file.tracks.iter().flat_map(Clone::clone).collect();
+                    let tracks = numbers(&file.tracks);
                     (file.inode, (file.size_before, file.size_after, tracks, file.is_whole))
                 })
                 .collect();
@@ -475,10 +476,8 @@ impl World {
                 let changed = tree.changed_tracks(base, Moment::At(snapshot.epoch), next, None).unwrap();
                 assert_eq!(bits, changed, "{when}: bits of {}", snapshot.record.name);
                 let found = tree.saved_tracks(base, snapshot.epoch, None).unwrap();
-                let got: BTreeMap<InodeNo, BTreeSet<u64>> = found
-                    .iter()
-                    .map(|file| (file.inode, file.tracks.iter().flat_map(Clone::clone).collect()))
-                    .collect();
+                let got: BTreeMap<InodeNo, BTreeSet<u64>> =
+                    found.iter().map(|file| (file.inode, numbers(&file.tracks))).collect();
                 for (inode, file) in &old {
                     let has = |track: &u64| match file.inline.is_empty() {
                         true => file.tracks[*track as usize].record.is_some(),
@@ -503,7 +502,7 @@ impl World {
 }
 
 fn track_key(inode: InodeNo, track: u64) -> Vec<u8> {
-    [&inode_prefix(inode)[..], &track.to_be_bytes()].concat()
+    [&inode.prefix()[..], &track.to_be_bytes()].concat()
 }
 
 struct Track {
@@ -522,6 +521,10 @@ struct File {
 }
 
 /// The tracks that differ, by where they lie; an archive names places in another way.
+fn numbers(tracks: &[Range<TrackNo>]) -> BTreeSet<u64> {
+    tracks.iter().flat_map(|tracks| tracks.start.number()..tracks.end.number()).collect()
+}
+
 fn differing(old: Option<&File>, new: Option<&File>) -> BTreeSet<u64> {
     let count = [old, new].into_iter().flatten().map(|file| file.tracks.len()).max().unwrap_or(0);
     let inline = |file: Option<&File>| file.map_or(Vec::new(), |file| file.inline.clone());

@@ -2,6 +2,7 @@
 
 use super::layout::{RECORDS, take_bytes, take_number};
 use super::{Entry, Place, Value};
+use crate::clock::Epoch;
 use crate::limits::{ARCHIVE_KEY_BYTES_MAX, TRACK_BYTES_MAX};
 use std::sync::Arc;
 
@@ -119,7 +120,7 @@ impl Cursor {
         let key = key.to_vec();
         self.is_peeked = false;
         let birth = take_number(&self.block.bytes, &mut self.at)?;
-        let birth = u32::try_from(birth).map_err(|_| format!("it has an epoch of {birth}"))?;
+        let birth = u32::try_from(birth).map(Epoch::new).map_err(|_| format!("it has an epoch of {birth}"))?;
         let value = self.take_value()?;
         Ok(Some(Entry { table, key, birth, value }))
     }

@@ -1,6 +1,6 @@
 //! What an increment says of itself, in the present format and in that of before.
 
-use crate::clock::Timestamp;
+use crate::clock::{Epoch, Timestamp};
 use crate::id::Id;
 use crate::meta::is_name;
 use crate::purpose::Purpose;
@@ -11,8 +11,7 @@ use serde_bytes::ByteArray;
 /// One snapshot at an end of an increment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    #[serde(deserialize_with = "crate::limits::number::epoch")]
-    pub epoch: u32,
+    pub epoch: Epoch,
     /// Which snapshot it is, in whatever copy of the store.
     pub id: Id,
     pub name: String,
@@ -74,7 +73,7 @@ impl Header {
 
 /// The ids of what format 3 had without any: always the same for the same thing, and others in a copy that went its own way.
 pub mod before_ids {
-    use super::{Id, Timestamp};
+    use super::{Epoch, Id, Timestamp};
 
     pub fn store(hash_seed: u64) -> Id {
         Id::of_parts("pitfs store", &[&hash_seed.to_le_bytes()])
@@ -93,11 +92,11 @@ pub mod before_ids {
     }
 
     /// Two copies of a store that both took a snapshot in one epoch did so at different times.
-    pub fn snapshot(hash_seed: u64, base: u32, epoch: u32, time: Timestamp) -> Id {
+    pub fn snapshot(hash_seed: u64, base: u32, epoch: Epoch, time: Timestamp) -> Id {
         let numbers: [&[u8]; 5] = [
             &hash_seed.to_le_bytes(),
             &base.to_le_bytes(),
-            &epoch.to_le_bytes(),
+            &epoch.number().to_le_bytes(),
             &time.seconds.to_le_bytes(),
             &time.nanos.to_le_bytes(),
         ];
@@ -120,8 +119,7 @@ pub(super) struct Header1 {
 
 #[derive(Deserialize)]
 struct Mark1 {
-    #[serde(deserialize_with = "crate::limits::number::epoch")]
-    epoch: u32,
+    epoch: Epoch,
     name: String,
     time: Timestamp,
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 /// An entry's birth, whether it is a track, and its bytes.
-type Old = (u32, bool, Vec<u8>);
+type Old = (Epoch, bool, Vec<u8>);
 type Model = BTreeMap<(u8, Vec<u8>), Old>;
 
 /// So small that a few entries make an index of several levels.
@@ -26,15 +26,15 @@ const USUAL: Sizes = Sizes { tracks: ARCHIVE_TRACKS_BYTES, records: ARCHIVE_RECO
 const NAME: &str = "increment";
 
 fn header() -> Header {
-    let mark = |epoch, name: &str| {
-        let time = Timestamp { seconds: 1_795_000_000 + i64::from(epoch), nanos: 7 };
+    let mark = |epoch: Epoch, name: &str| {
+        let time = Timestamp { seconds: 1_795_000_000 + i64::from(epoch.number()), nanos: 7 };
         Mark {
             epoch,
             id: Id::of_parts(name, &[]),
             name: name.into(),
             time,
-            purpose: if epoch == 7 { Purpose::Save } else { Purpose::Roll },
-            offline: epoch == 8,
+            purpose: if epoch == Epoch::new(7) { Purpose::Save } else { Purpose::Roll },
+            offline: epoch == Epoch::new(8),
         }
     };
     Header {
@@ -42,8 +42,8 @@ fn header() -> Header {
         base_id: Id::of_parts("base", &[]),
         base: 1,
         base_name: "live".into(),
-        from: mark(7, "before"),
-        to: mark(8, "after ü"),
+        from: mark(Epoch::new(7), "before"),
+        to: mark(Epoch::new(8), "after ü"),
         track_bytes: 65_536,
         hash_seed: u64::MAX - 1,
         merged: Vec::new(),
@@ -110,7 +110,7 @@ fn key() -> impl Strategy<Value = (u8, Vec<u8>)> {
 fn model() -> impl Strategy<Value = Model> {
     let text = (0..400usize).prop_map(|len| b"the same words again ".iter().copied().cycle().take(len).collect());
     let bytes = prop_oneof![text, prop::collection::vec(any::<u8>(), 0..60)];
-    prop::collection::btree_map(key(), (any::<u32>(), any::<bool>(), bytes), 0..120)
+    prop::collection::btree_map(key(), (any::<u32>().prop_map(Epoch::new), any::<bool>(), bytes), 0..120)
 }
 
 /// An increment of some 20 KB in several blocks of each kind.
@@ -125,10 +125,10 @@ fn sample() -> Model {
     };
     let mut model = Model::new();
     for inode in 0..60u64 {
-        model.insert((1, inode.to_be_bytes().to_vec()), (3, false, noise(30)));
-        model.insert((3, [&inode.to_be_bytes()[..], b"user.x"].concat()), (4, false, b"value ".repeat(20)));
+        model.insert((1, inode.to_be_bytes().to_vec()), (Epoch::new(3), false, noise(30)));
+        model.insert((3, [&inode.to_be_bytes()[..], b"user.x"].concat()), (Epoch::new(4), false, b"value ".repeat(20)));
         let len = if inode % 7 == 0 { 1500 } else { 100 };
-        model.insert((4, inode.to_be_bytes().repeat(2)), (5, true, noise(len)));
+        model.insert((4, inode.to_be_bytes().repeat(2)), (Epoch::new(5), true, noise(len)));
     }
     model
 }
@@ -167,14 +167,14 @@ proptest! {
 fn entries_out_of_order_are_refused_and_the_others_stay() {
     let dir = TempDir::new().unwrap();
     let mut writer = Writer::create_with(&directory(dir.path()), NAME, &header(), LEVEL, TINY).unwrap();
-    writer.record(2, b"middle", 1, &[7; 100]).unwrap();
+    writer.record(2, b"middle", Epoch::new(1), &[7; 100]).unwrap();
     for (table, key) in [(2, &b"middle"[..]), (2, b"early"), (2, b""), (1, b"zebra")] {
-        assert!(matches!(writer.record(table, key, 1, b"x"), Err(Error::Refused(..))));
-        assert!(matches!(writer.track(table, key, 1, b"x"), Err(Error::Refused(..))));
+        assert!(matches!(writer.record(table, key, Epoch::new(1), b"x"), Err(Error::Refused(..))));
+        assert!(matches!(writer.track(table, key, Epoch::new(1), b"x"), Err(Error::Refused(..))));
     }
-    assert!(writer.record(3, &[0; 5000], 1, b"x").is_err(), "a key that is too long");
-    assert!(writer.track(3, b"x", 1, &vec![0; TRACK_BYTES_MAX + 1]).is_err(), "a track that is too long");
-    writer.track(2, b"middle and more", 1, b"y").unwrap();
+    assert!(writer.record(3, &[0; 5000], Epoch::new(1), b"x").is_err(), "a key that is too long");
+    assert!(writer.track(3, b"x", Epoch::new(1), &vec![0; TRACK_BYTES_MAX + 1]).is_err(), "a track that is too long");
+    writer.track(2, b"middle and more", Epoch::new(1), b"y").unwrap();
     let reader = open(&writer.finish().unwrap().path).unwrap();
     assert_eq!(
         reader.entries().map(|entry| entry.unwrap().key).collect::<Vec<_>>(),
@@ -195,7 +195,7 @@ fn an_increment_without_entries_is_one() {
 fn tracks_longer_than_a_block_and_empty_ones_come_back() {
     let large: Vec<u8> = (0..TRACK_BYTES_MAX as u32).flat_map(|n| [(n % 251) as u8, (n >> 13) as u8]).collect();
     let sizes = [0, TRACK_BYTES_MAX, 0, 1, ARCHIVE_TRACKS_BYTES, ARCHIVE_TRACKS_BYTES + 1, TRACK_BYTES_MAX, 0];
-    let tracks = sizes.iter().zip(0u8..).map(|(len, n)| ((4, vec![n]), (1, true, large[..*len].to_vec())));
+    let tracks = sizes.iter().zip(0u8..).map(|(len, n)| ((4, vec![n]), (Epoch::new(1), true, large[..*len].to_vec())));
     let model: Model = tracks.collect();
     let (_dir, reader) = written(&model, USUAL);
     reader.verify(&mut |_| Ok(())).unwrap();
@@ -205,7 +205,7 @@ fn tracks_longer_than_a_block_and_empty_ones_come_back() {
 #[test]
 fn many_entries_have_an_index_of_several_levels() {
     let key = |n: u32| [&[0; 60][..], &n.wrapping_mul(0x9E37_79B9).to_be_bytes(), &n.to_be_bytes()].concat();
-    let model: Model = (0..3000).map(|n| ((2, key(n)), (n, n % 3 == 0, vec![n as u8; 20]))).collect();
+    let model: Model = (0..3000).map(|n| ((2, key(n)), (Epoch::new(n), n % 3 == 0, vec![n as u8; 20]))).collect();
     let (_dir, reader) = written(&model, TINY);
     let levels = reader.root().unwrap().0;
     assert!(levels > 3, "{levels}");
@@ -224,7 +224,7 @@ fn what_is_not_finished_leaves_nothing_and_leftovers_are_replaced() {
     std::fs::write(dir.path().join(".increment.new"), [1; 9999]).unwrap();
     let mut writer = Writer::create(&directory(dir.path()), NAME, &header(), LEVEL).unwrap();
     assert!(files() == 1 && !dir.path().join(NAME).exists());
-    writer.track(4, b"x", 1, &[1; 200_000]).unwrap();
+    writer.track(4, b"x", Epoch::new(1), &[1; 200_000]).unwrap();
     drop(writer);
     assert_eq!(files(), 0);
     let summary = write(dir.path(), &sample(), USUAL).unwrap();

@@ -19,6 +19,7 @@ use super::layout::{
 };
 use super::{Header, Summary};
 use crate::archive::temporary_name;
+use crate::clock::Epoch;
 use crate::error::{Errno, Error, Result};
 use crate::limits::{
     ARCHIVE_KEY_BYTES_MAX, ARCHIVE_RECORDS_BYTES, ARCHIVE_TRACKS_BYTES, ARCHIVE_VALUE_BYTES_MAX, TRACK_BYTES_MAX,
@@ -105,7 +106,7 @@ impl Writer {
     }
 
     /// Adds a record's old value, without its birth. Entries come in ascending order of table and key.
-    pub fn record(&mut self, table: u8, key: &[u8], birth: u32, value: &[u8]) -> Result<()> {
+    pub fn record(&mut self, table: u8, key: &[u8], birth: Epoch, value: &[u8]) -> Result<()> {
         self.begin_entry(table, key, birth, value.len(), ARCHIVE_VALUE_BYTES_MAX)?;
         let entries = &mut self.levels[0].bytes;
         put_number(entries, (value.len() as u64) << 2 | RECORD);
@@ -115,7 +116,7 @@ impl Writer {
     }
 
     /// Adds the bytes of an old track. Entries come in ascending order of table and key.
-    pub fn track(&mut self, table: u8, key: &[u8], birth: u32, bytes: &[u8]) -> Result<()> {
+    pub fn track(&mut self, table: u8, key: &[u8], birth: Epoch, bytes: &[u8]) -> Result<()> {
         self.begin_entry(table, key, birth, bytes.len(), TRACK_BYTES_MAX)?;
         let entries = &mut self.levels[0].bytes;
         let len = (bytes.len() as u64) << 2;
@@ -151,7 +152,7 @@ impl Writer {
         Ok(Summary { path: self.out.path(), bytes, records, tracks, track_bytes })
     }
 
-    fn begin_entry(&mut self, table: u8, key: &[u8], birth: u32, len: usize, len_max: usize) -> Result<()> {
+    fn begin_entry(&mut self, table: u8, key: &[u8], birth: Epoch, len: usize, len_max: usize) -> Result<()> {
         self.out.refuse_after_failure()?;
         let refused = |problem| {
             let text = format!("{}: record {} of table {table} {problem}", shown_file(&self.out.path()), hex(key));
@@ -169,7 +170,7 @@ impl Writer {
             return refused(format!("does not come after {}, the one before, table and key", hex(&entries.last)));
         }
         entries.put_key(&full);
-        put_number(&mut entries.bytes, birth.into());
+        put_number(&mut entries.bytes, birth.number().into());
         Ok(())
     }
 
@@ -345,18 +346,18 @@ mod tests {
         let id = Id::default();
         let time = Default::default();
         let mark = |epoch| Mark { epoch, id, name: "m".into(), time, purpose: Purpose::Plain, offline: false };
-        let (from, to, base_name) = (mark(1), mark(2), "live".into());
+        let (from, to, base_name) = (mark(Epoch::new(1)), mark(Epoch::new(2)), "live".into());
         let (track_bytes, merged) = (65_536, Vec::new());
         let header = Header { store: id, base_id: id, base: 1, base_name, from, to, track_bytes, hash_seed: 1, merged };
         let dir = TempDir::new().unwrap();
         let directory = Arc::new(Directory::open(dir.path()).unwrap());
         let mut writer = Writer::create(&directory, "increment", &header, 1).unwrap();
-        writer.record(1, b"a", 1, b"x").unwrap();
+        writer.record(1, b"a", Epoch::new(1), b"x").unwrap();
         // A file that is only open for reading cannot be written to.
         writer.out.file = File::open(writer.out.temporary_path()).unwrap();
         let large = vec![7; TRACK_BYTES_MAX];
-        assert!(matches!(writer.track(4, b"b", 1, &large), Err(Error::Media { .. })));
-        let message = writer.record(5, b"c", 1, b"x").unwrap_err().to_string();
+        assert!(matches!(writer.track(4, b"b", Epoch::new(1), &large), Err(Error::Media { .. })));
+        let message = writer.record(5, b"c", Epoch::new(1), b"x").unwrap_err().to_string();
         assert!(message.ends_with(".increment.new: an earlier write failed"), "{message}");
         assert!(matches!(writer.finish(), Err(Error::Media { .. })));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

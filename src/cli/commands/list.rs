@@ -4,6 +4,7 @@ use super::super::args::{Column, List, Sort};
 use super::super::json::{self, state_of};
 use super::super::output::{print, print_json, size, table, tell_all};
 use super::{ask, unexpected};
+use crate::clock::Epoch;
 use crate::control::{Answer, ListInfo, MissingInfo, SnapshotInfo, Target, Verb};
 use crate::daemon::MissingTime;
 use crate::error::Result;
@@ -88,7 +89,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn epoch(&self) -> u32 {
+    fn epoch(&self) -> Epoch {
         match self {
             Entry::Snapshot(snapshot) => snapshot.epoch,
             Entry::Missing(_, time) => time.epoch,

@@ -1,9 +1,10 @@
 //! Deleting, and what it would free.
 
 use super::{infos, slices};
+use crate::clock::Epoch;
 use crate::control::{Answer, DeletionInfo, FreedInfo, SnapshotInfo};
 use crate::daemon::Daemon;
-use crate::device::{BaseId, Epoch, LIVE, Moment, Snapshot, base_of, number_of};
+use crate::device::{BaseId, InodeNo, LIVE, Moment, Snapshot};
 use crate::error::Result;
 use crate::view::{BaseKind, Deletion, GoingBase, ToDelete, Views};
 use serde_bytes::ByteBuf;
@@ -81,16 +82,16 @@ fn freed(views: &Views, deletion: &Deletion) -> Result<FreedInfo> {
     }
     let bases: Vec<BaseId> = deletion.bases.iter().map(|going| going.info.id).collect();
     let freed = views.tree().device().look()?.freed_by_all(&snapshots, &bases)?;
-    let mut by_size: Vec<(u64, u64)> = freed.iter().map(|(inode, bytes)| (*bytes, *inode)).collect();
+    let mut by_size: Vec<(u64, InodeNo)> = freed.iter().map(|(inode, bytes)| (*bytes, *inode)).collect();
     by_size.sort_unstable_by(|a, b| b.cmp(a));
     let mut paths = Vec::new();
     for (bytes, inode) in by_size.into_iter().take(PATHS_SHOWN) {
         // Where it was last.
-        let newest = snapshots.get(&base_of(inode)).and_then(|epochs| epochs.iter().max());
+        let newest = snapshots.get(&inode.base()).and_then(|epochs| epochs.iter().max());
         let moment = newest.map_or(Moment::Live, |epoch| Moment::At(*epoch));
         let found = views.tree().paths(inode, moment).ok().and_then(|paths| paths.into_iter().next());
-        let path = found.unwrap_or_else(|| format!("inode {}", number_of(inode)).into_bytes());
-        paths.push((views.of(base_of(inode)).base_name()?, ByteBuf::from(path), bytes));
+        let path = found.unwrap_or_else(|| format!("inode {}", inode.number()).into_bytes());
+        paths.push((views.of(inode.base()).base_name()?, ByteBuf::from(path), bytes));
     }
     Ok(FreedInfo { bytes: freed.values().sum(), paths })
 }

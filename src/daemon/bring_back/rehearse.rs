@@ -2,7 +2,7 @@
 
 use super::{BringBack, BringBackReport, Now, Place, Tops};
 use crate::daemon::{Daemon, OnProgress};
-use crate::device::{InodeNo, Moment, Snapshot};
+use crate::device::{BaseId, InodeNo, Moment, Snapshot};
 use crate::error::Result;
 use crate::tree::{Inode, Kind, Likened, RenameMode};
 use crate::view::Views;
@@ -51,7 +51,7 @@ pub(super) struct Rehearsal {
 }
 
 /// Stands for whatever would be made.
-pub(super) const UNMADE: InodeNo = InodeNo::MAX;
+pub(super) const UNMADE: InodeNo = InodeNo::new(BaseId::new(u32::MAX), u64::MAX);
 
 impl Rehearsal {
     /// What a name would lead to that leads to this now.

@@ -1,9 +1,8 @@
 //! Bases and names: what leads from one to another has to lead there.
 
 use super::{Check, Paths};
-use crate::device::{
-    BaseId, BaseRecord, Epoch, MirrorRecord, Point, Snapshot, SnapshotRef, base_of_key, split_base, split_snapshot,
-};
+use crate::clock::Epoch;
+use crate::device::{BaseId, BaseRecord, MirrorRecord, Point, Snapshot, SnapshotRef, split_base, split_snapshot};
 use crate::error::Result;
 use crate::id::Id;
 use crate::meta::{Table, decode, record_name};
@@ -26,14 +25,14 @@ impl Check<'_> {
 
     /// What the tables have of a snapshot. `Err` where that cannot be read, which is named elsewhere.
     fn stored(&self, point: Point) -> Result<Option<Snapshot>> {
-        let key = [point.base.to_be_bytes(), point.epoch.to_be_bytes()].concat();
+        let key = [point.base.prefix(), point.epoch.to_be_bytes()].concat();
         self.meta.with(Table::Snapshot, &key, |value| split_snapshot(&key, value))
     }
 
     /// Names of snapshots lead to snapshots that have them.
     pub(super) fn names(&mut self) -> Result<()> {
         self.each(Table::Name, |check, (key, value)| {
-            let base = base_of_key(&key);
+            let base = BaseId::of_key(&key)?;
             // Of a base that is being deleted, snapshots go before their names.
             if check.bases.get(&base).is_some_and(|record| record.deleting) {
                 return Ok(());
@@ -132,7 +131,7 @@ impl Check<'_> {
 
     /// Says what is wrong with a base, if that is still as it was.
     fn of_base(&mut self, id: BaseId, problem: String) -> Result<()> {
-        let key = id.to_be_bytes();
+        let key = id.prefix();
         if let (Some(value), Some(record)) = (self.meta.get_raw(Table::Base, &key)?, self.bases.get(&id))
             && self.is_current(Table::Base, &key, &value)
         {

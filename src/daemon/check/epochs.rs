@@ -1,7 +1,8 @@
 //! When records were born and when they ended: not before each other, and not in an epoch to come.
 
 use super::Check;
-use crate::device::{Epoch, LIVE, base_of_key, inode_of_key, number_of, split_record, split_track_key};
+use crate::clock::Epoch;
+use crate::device::{BaseId, InodeNo, LIVE, split_record, split_track_key};
 use crate::meta::{Table, record_name};
 use crate::shown::shown;
 
@@ -15,7 +16,7 @@ impl Check<'_> {
                 self.what(table, key),
                 self.epoch
             );
-            let paths = inode_of_key(key).map_or_else(Default::default, |inode| self.paths_now(inode));
+            let paths = InodeNo::of_key(key).map_or_else(Default::default, |inode| self.paths_now(inode));
             self.problem(text, paths);
         }
     }
@@ -36,17 +37,17 @@ impl Check<'_> {
 
     /// What a record is of.
     pub(super) fn what(&self, table: Table, key: &[u8]) -> String {
-        let base = match self.bases.get(&base_of_key(key)) {
-            Some(record) if base_of_key(key) != LIVE => format!(" of base {:?}", record.name),
+        let base = match BaseId::of_key(key).ok().filter(|base| *base != LIVE).and_then(|base| self.bases.get(&base)) {
+            Some(record) => format!(" of base {:?}", record.name),
             _ => String::new(),
         };
-        let inode = inode_of_key(key).map(number_of);
+        let inode = InodeNo::of_key(key);
         match (table, inode, split_track_key(key)) {
             (Table::Inode, Some(inode), _) => format!("inode {inode}{base}"),
             (Table::Dirent, Some(inode), _) => {
                 format!("the entry \"{}\" of directory {inode}{base}", shown(key.get(20..).unwrap_or_default()))
             }
-            (Table::Track, _, Some((inode, track))) => format!("track {track} of inode {}{base}", number_of(inode)),
+            (Table::Track, _, Some((inode, track))) => format!("track {track} of inode {inode}{base}"),
             (Table::Xattr | Table::Link, Some(inode), _) => {
                 format!("a record of table {} of inode {inode}{base}", table.name())
             }

@@ -2,11 +2,10 @@
 
 use super::{Check, Paths};
 use crate::archive::Mark;
-use crate::device::{
-    BaseId, BaseReserve, Counts, Epoch, base_of_key, check_work, inode_of_key, split_record, split_snapshot,
-};
+use crate::clock::Epoch;
+use crate::device::{BaseId, BaseReserve, Counts, InodeNo, check_work, split_record, split_snapshot};
 use crate::error::{Error, Result};
-use crate::limits::{COUNT_MAX, EPOCHS_MAX, INODE_BITS};
+use crate::limits::{COUNT_MAX, INODE_BITS};
 use crate::logstore::CHUNK_BITS;
 use crate::meta::{Table, decode, record_name};
 use crate::tree::{Origin, xattr_value};
@@ -33,7 +32,7 @@ impl Check<'_> {
                 if let Err(error) = looked
                     && check.is_current(table, &key, &value)
                 {
-                    let inode = inode_of_key(&key).filter(|_| table == Table::Xattr);
+                    let inode = InodeNo::of_key(&key).filter(|_| table == Table::Xattr);
                     let paths = inode.map_or_else(Paths::default, |inode| check.paths_now(inode));
                     check.problem(error.to_string(), paths);
                 }
@@ -57,7 +56,7 @@ fn check_record(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
             value => xattr_value(key, value).map(drop),
         },
         Table::Snapshot => split_snapshot(key, value).map(drop),
-        Table::Name => or_damage((1..=EPOCHS_MAX).contains(&decode(table, key, value)?), "no snapshot has its epoch"),
+        Table::Name => or_damage(decode::<Epoch>(table, key, value)? > Epoch::ZERO, "no snapshot has its epoch"),
         Table::Volume => {
             let map: ByteBuf = decode(table, key, value)?;
             or_damage(key.len() == 6 && map.len() * 8 == CHUNK_BITS, "it is no map of room")
@@ -66,7 +65,7 @@ fn check_record(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
         Table::Orphan => check_work(key, value),
         Table::Origin => {
             decode::<Origin>(table, key, value)?;
-            or_damage(key.len() == 12 && inode_of_key(key).is_some(), "its key is that of no inode")
+            or_damage(key.len() == 12 && InodeNo::of_key(key).is_some(), "its key is that of no inode")
         }
         Table::Tombstone => or_damage(is_table(4), "its key is that of no record"),
         Table::Session => Session::of(key, value).map(drop),
@@ -80,8 +79,8 @@ fn check_record(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
             or_damage(number.is_ok_and(|number| number <= COUNT_MAX), "its key is that of no entry")
         }
         Table::Passed => {
-            let birth = key.get(4..8).map(base_of_key);
-            or_damage(is_table(8) && birth.is_some_and(|birth| birth <= EPOCHS_MAX), "its key is that of no record")
+            let birth = key.get(4..).and_then(|rest| rest.first_chunk()).map(|birth| Epoch::from_be_bytes(*birth));
+            or_damage(is_table(8) && birth.is_some_and(|birth| birth.is_possible()), "its key is that of no record")
         }
         Table::Archived => {
             let mark: Mark = decode(table, key, value)?;

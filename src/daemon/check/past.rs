@@ -5,9 +5,8 @@
 //! which some comes from elsewhere are left out.
 
 use super::Check;
-use crate::device::{
-    BaseId, Epoch, InodeNo, Moment, base_of, base_of_key, inode_of_key, number_of, split_record, split_snapshot,
-};
+use crate::clock::Epoch;
+use crate::device::{BaseId, InodeNo, Moment, split_record, split_snapshot};
 use crate::error::Result;
 use crate::meta::{Table, decode};
 use crate::shown::shown;
@@ -50,7 +49,7 @@ impl Past {
 
     /// An inode as it is now. All of these come before the old values.
     pub fn add(&mut self, inode: InodeNo, birth: Epoch, kind: Option<Kind>) {
-        let (from, to) = self.places(base_of(inode), birth, None);
+        let (from, to) = self.places(inode.base(), birth, None);
         if from < to {
             self.runs.insert(inode, Run { from, to, kind });
         }
@@ -69,18 +68,18 @@ impl Past {
         if self.old.as_ref().is_none_or(|old| old.inode != inode) {
             self.finish();
         }
-        let old = self.old.get_or_insert(Old { inode, end: 0, runs: Vec::new() });
+        let old = self.old.get_or_insert(Old { inode, end: Epoch::ZERO, runs: Vec::new() });
         // Up to the end of the one before, that one is read.
         let birth = birth.max(old.end);
         old.end = end;
-        self.places(base_of(inode), birth, Some(end))
+        self.places(inode.base(), birth, Some(end))
     }
 
     /// The old values that came last are all of their inode.
     pub fn finish(&mut self) {
         let Some(Old { inode, end, mut runs }) = self.old.take() else { return };
         if let Some(now) = self.runs.remove(&inode) {
-            let (from, _) = self.places(base_of(inode), end, None);
+            let (from, _) = self.places(inode.base(), end, None);
             add_run(&mut runs, Run { from: now.from.max(from), ..now });
         }
         match runs.as_slice() {
@@ -100,7 +99,7 @@ impl Past {
                 at = run.to;
             }
         }
-        let epochs = self.epochs.get(&base_of(inode))?;
+        let epochs = self.epochs.get(&inode.base())?;
         if at < to { epochs.get(at as usize).copied() } else { None }
     }
 }
@@ -135,7 +134,9 @@ impl Check<'_> {
 
     /// An old value of an inode or an entry.
     pub(super) fn past_record(&mut self, past: &mut Past, table: Table, key: &[u8], end: Epoch, value: &[u8]) {
-        let (Ok((birth, record)), Some(inode)) = (split_record(table, key, value), inode_of_key(key)) else { return };
+        let (Ok((birth, record)), Some(inode)) = (split_record(table, key, value), InodeNo::of_key(key)) else {
+            return;
+        };
         match table {
             Table::Inode if record.is_empty() => drop(past.pass_old(inode, birth, end)),
             Table::Inode => {
@@ -152,11 +153,14 @@ impl Check<'_> {
 
     /// An entry of a directory, of some time: whether what it names is there in every snapshot that shows it.
     pub(super) fn past_entry(&mut self, past: &Past, key: &[u8], (birth, end): (Epoch, Option<Epoch>), record: &[u8]) {
-        let places = past.places(base_of_key(key), birth, end);
+        // Of a key that is none the entry itself is told.
+        let Ok(base) = BaseId::of_key(key) else { return };
+        let places = past.places(base, birth, end);
         if record.is_empty() || places.0 >= places.1 {
             return;
         }
-        let (Some(directory), Ok(entry)) = (inode_of_key(key), self.daemon.views.tree().entry_of(key, record)) else {
+        let (Some(directory), Ok(entry)) = (InodeNo::of_key(key), self.daemon.views.tree().entry_of(key, record))
+        else {
             return;
         };
         let Some(epoch) = past.missing(entry.inode, entry.kind, places) else { return };
@@ -164,8 +168,8 @@ impl Check<'_> {
             let text = format!(
                 "entry \"{}\" of directory {} in snapshot {name:?}: its inode {} is missing or of another kind there",
                 shown(&entry.name),
-                number_of(directory),
-                number_of(entry.inode)
+                directory.number(),
+                entry.inode.number()
             );
             let paths = self.paths_of_name(directory, &entry.name, &name, Moment::At(epoch));
             self.problem(text, paths);
@@ -178,7 +182,7 @@ impl Check<'_> {
         let moment = Moment::At(epoch);
         let (snapshot, value) = {
             let look = tree.device().look().ok()?;
-            let snapshot = look.snapshot(base_of_key(key), epoch).ok()??;
+            let snapshot = look.snapshot(BaseId::of_key(key).ok()?, epoch).ok()??;
             (snapshot, look.value(Table::Dirent, key, moment).ok()??)
         };
         let is_shown = snapshot.is_readable() && tree.entry_of(key, &value).is_ok_and(|now| now.inode == entry.inode);

@@ -1,7 +1,8 @@
 //! Where what is wrong is found: paths, as many as a report can carry.
 
 use super::Check;
-use crate::device::{Epoch, InodeNo, LIVE, Moment, base_of, number_of};
+use crate::clock::Epoch;
+use crate::device::{InodeNo, LIVE, Moment};
 use crate::error::Result;
 use crate::tree::{Most, is_root, join};
 use crate::view::LIVE_NAME;
@@ -54,7 +55,7 @@ impl Check<'_> {
         if end.is_none() {
             self.add_paths(&mut paths, inode, LIVE_NAME, Moment::Live, b"");
         }
-        for snapshot in self.snapshots.iter().filter(|snapshot| snapshot.base == base_of(inode)) {
+        for snapshot in self.snapshots.iter().filter(|snapshot| snapshot.base == inode.base()) {
             if birth <= snapshot.epoch && end.is_none_or(|end| snapshot.epoch < end) {
                 self.add_paths(&mut paths, inode, &snapshot.record.name, Moment::At(snapshot.epoch), b"");
             }
@@ -82,7 +83,7 @@ impl Check<'_> {
         if paths.is_cut {
             return;
         }
-        let view = match base_of(inode) {
+        let view = match inode.base() {
             LIVE => format!("{name}/"),
             base => self.daemon.views.of(base).base_name().map_or("?:".into(), |base| format!("{base}:{name}/")),
         };
@@ -97,7 +98,7 @@ impl Check<'_> {
             Ok(Reached::NoWay) => "to which no way leads from the root, or too long a one",
             Err(_) => "whose name is damaged",
         };
-        push(format!("? (inode {}, {why})", number_of(inode)).as_bytes());
+        push(format!("? (inode {}, {why})", inode.number()).as_bytes());
     }
 
     /// Calls `each` with the paths of an inode in one view until it says no.

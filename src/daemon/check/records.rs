@@ -4,10 +4,8 @@ use super::directories::{Above, circles};
 use super::past::Past;
 use super::tracks::is_tombstone;
 use super::{Check, Paths};
-use crate::device::{
-    BaseId, Epoch, InodeNo, Moment, base_of, base_of_key, inode_of_key, inode_prefix, number_of, split_increment,
-    split_preimage, split_record,
-};
+use crate::clock::Epoch;
+use crate::device::{BaseId, InodeNo, Moment, split_increment, split_preimage, split_record};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode, hex};
 use crate::shown::shown;
@@ -109,7 +107,7 @@ impl Check<'_> {
     ) -> Result<()> {
         const BATCH: usize = 512;
         let tree = self.daemon.views.tree();
-        let prefix = base.to_be_bytes();
+        let prefix = base.prefix();
         let end = crate::meta::prefix_end(&prefix);
         let mut from = prefix.to_vec();
         loop {
@@ -134,14 +132,14 @@ impl Check<'_> {
         let look = tree.device().look()?;
         let entry = look.value(Table::Dirent, key, Moment::Live)?;
         let is_led_to = entry.is_some_and(|now| tree.entry_of(key, &now).is_ok_and(|entry| entry.inode == target));
-        let found = look.get::<Inode>(Table::Inode, &inode_prefix(target), Moment::Live);
+        let found = look.get::<Inode>(Table::Inode, &target.prefix(), Moment::Live);
         let is_there = found.is_ok_and(|found| found.is_some_and(|inode| inode.checked_stored(target).is_ok()));
         Ok(is_led_to && !is_there)
     }
 
     fn layered_entry(&mut self, above: &mut Above, key: &[u8], entry: Result<Entry>) -> Result<()> {
         let tree = self.daemon.views.tree();
-        let parent = inode_of_key(key).unwrap_or_default();
+        let parent = InodeNo::of_key(key).unwrap_or_default();
         note_above(above, key, &entry)?;
         let target = match entry {
             Ok(entry) => entry.inode,
@@ -156,8 +154,8 @@ impl Check<'_> {
             let paths = self.paths_now(parent);
             let text = format!(
                 "an entry of directory {} names inode {}, which is missing or cannot be read",
-                number_of(parent),
-                number_of(target)
+                parent.number(),
+                target.number()
             );
             self.problem(text, paths);
         }
@@ -184,7 +182,7 @@ impl Check<'_> {
             if let Ok((birth, record)) = split_record(Table::Dirent, &key, &value) {
                 check.past_entry(&past, &key, (birth, None), record);
             }
-            if check.is_whole(base_of_key(&key)) {
+            if check.is_whole(BaseId::of_key(&key)?) {
                 check.entry(&mut inodes, &mut above, &key, &value);
             }
             Ok(())
@@ -194,7 +192,7 @@ impl Check<'_> {
             check.born(Table::Link, &key, &value);
             let is_one = split_record(Table::Link, &key, &value).map(drop).and(split_link_key(&key).map(drop));
             if let (Err(error), false) = (is_one, is_tombstone(&value)) {
-                let paths = inode_of_key(&key).map_or_else(Paths::default, |inode| check.paths_now(inode));
+                let paths = InodeNo::of_key(&key).map_or_else(Paths::default, |inode| check.paths_now(inode));
                 check.problem(error.to_string(), paths);
             }
             Ok(())
@@ -212,21 +210,21 @@ impl Check<'_> {
             return;
         }
         self.report.inodes += 1;
-        let Some(number) = inode_of_key(key).filter(|number| inode_prefix(*number) == key[..]) else {
+        let Some(number) = InodeNo::of_key(key).filter(|number| (*number).prefix() == key[..]) else {
             let text = format!("record {} of table inode is damaged: its key is none", hex(key));
             return self.unreadable(text, Paths::default());
         };
         let split = split_record(Table::Inode, key, value);
-        let birth = split.as_ref().map_or(0, |(birth, _)| *birth);
+        let birth = split.as_ref().map_or(Epoch::ZERO, |(birth, _)| *birth);
         let decoded = split
             .and_then(|(_, record)| decode::<Inode>(Table::Inode, key, record))
             .and_then(|inode| inode.checked_stored(number));
         past.add(number, birth, decoded.as_ref().ok().map(Inode::kind));
         match decoded {
-            Ok(inode) if self.is_whole(base_of(number)) => drop(inodes.insert(number, Seen::new(&inode))),
+            Ok(inode) if self.is_whole(number.base()) => drop(inodes.insert(number, Seen::new(&inode))),
             Ok(_) => {}
             Err(error) => {
-                let paths = self.paths(number, 0, None);
+                let paths = self.paths(number, Epoch::ZERO, None);
                 self.unreadable(error.to_string(), paths);
             }
         }
@@ -244,21 +242,21 @@ impl Check<'_> {
             Table::Dirent => self.daemon.views.tree().entry_of(key, record).map(|_| birth),
             Table::Inode => {
                 let inode = decode::<Inode>(table, key, record)?;
-                inode.checked_stored(inode_of_key(key).unwrap_or_default()).map(|_| birth)
+                inode.checked_stored(InodeNo::of_key(key).unwrap_or_default()).map(|_| birth)
             }
             Table::Link => split_link_key(key).map(|_| birth),
             Table::Xattr => xattr_value(key, record).map(|_| birth),
             _ => Ok(birth),
         });
         if let Err(error) = looked {
-            let birth = split_record(table, key, value).map_or(0, |(birth, _)| birth);
-            let paths = inode_of_key(key).map_or_else(Paths::default, |inode| self.paths(inode, birth, Some(end)));
+            let birth = split_record(table, key, value).map_or(Epoch::ZERO, |(birth, _)| birth);
+            let paths = InodeNo::of_key(key).map_or_else(Paths::default, |inode| self.paths(inode, birth, Some(end)));
             self.problem(error.to_string(), paths);
         }
     }
 
     fn entry(&mut self, inodes: &mut Inodes, above: &mut Above, key: &[u8], value: &[u8]) {
-        let parent = inode_of_key(key).unwrap_or_default();
+        let parent = InodeNo::of_key(key).unwrap_or_default();
         let entry = self.entry_of(key, value);
         let Entry { name, inode: target, kind, .. } = match entry {
             Ok(entry) => entry,
@@ -289,7 +287,7 @@ impl Check<'_> {
         if self.is_current(Table::Dirent, key, value) {
             let paths = self.paths_of_name(parent, &name, LIVE_NAME, Moment::Live);
             let name = shown(&name);
-            self.problem(format!("entry \"{name}\" of directory {}: {problem}", number_of(parent)), paths);
+            self.problem(format!("entry \"{name}\" of directory {}: {problem}", parent.number()), paths);
         }
     }
 
@@ -299,7 +297,7 @@ impl Check<'_> {
             let now = self.daemon.views.tree().inode(number, Moment::Live);
             if now.is_ok_and(|now| (now.links, now.size) == (seen.links, seen.size)) {
                 let paths = self.paths_now(number);
-                self.problem(format!("inode {}: {problem}", number_of(number)), paths);
+                self.problem(format!("inode {}: {problem}", number.number()), paths);
             }
         }
     }
@@ -323,7 +321,7 @@ impl Check<'_> {
     /// Pre-images and increments are the same facts in two orders.
     fn log(&mut self, past: &mut Past) -> Result<()> {
         let (mut preimages, mut sum_of_preimages) = (0u64, 0u64);
-        let sum = |key: &[u8], end: u32| xxhash_rust::xxh3::xxh3_64_with_seed(key, end.into());
+        let sum = |key: &[u8], end: Epoch| xxhash_rust::xxh3::xxh3_64_with_seed(key, end.number().into());
         self.each(Table::Preimage, |check, (key, value)| {
             match split_preimage(&key) {
                 Ok((table, own, end)) => {
@@ -358,7 +356,7 @@ impl Check<'_> {
 
 /// Notes in which directory a directory is.
 fn note_above(above: &mut Above, key: &[u8], entry: &Result<Entry>) -> Result<()> {
-    if let (Some(directory), Ok(entry)) = (inode_of_key(key), entry)
+    if let (Some(directory), Ok(entry)) = (InodeNo::of_key(key), entry)
         && entry.kind == Kind::Directory
     {
         above.insert(entry.inode, directory);

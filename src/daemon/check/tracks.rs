@@ -2,10 +2,8 @@
 
 use super::volume::VOLUME;
 use super::{Check, Paths};
-use crate::device::{
-    InodeNo, Moment, Pointer, TrackNo, base_of, in_base, inode_prefix, number_of, split_preimage, split_record,
-    split_track_key,
-};
+use crate::clock::Epoch;
+use crate::device::{InodeNo, Moment, Pointer, TrackNo, split_preimage, split_record, split_track_key};
 use crate::error::Result;
 use crate::limits::{SEGMENT_BLOCKS, SEGMENTS_MAX};
 use crate::logstore::{Descriptor, Holders, Location};
@@ -100,13 +98,13 @@ impl Check<'_> {
     /// The last track of an inode: whether its file is as long as that. Of what a base shows from elsewhere, records of its
     /// own say nothing yet.
     fn is_in_file(&mut self, (inode, track): (InodeNo, TrackNo)) {
-        let key = inode_prefix(inode);
+        let key = inode.prefix();
         // What cannot be read is named elsewhere.
         let Ok(found) = self.meta.get_raw(Table::Inode, &key) else { return };
         let record = found.as_deref().map(|found| split_record(Table::Inode, &key, found));
-        let start = track.saturating_mul(self.daemon.views.tree().device().track_bytes());
+        let start = track.start(self.daemon.views.tree().device().track_bytes());
         let problem = match record {
-            _ if !self.is_whole(base_of(inode)) => return,
+            _ if !self.is_whole(inode.base()) => return,
             None | Some(Ok((_, []))) => format!("there is no such inode, and it has track {track}"),
             Some(Err(_)) => return,
             Some(Ok((_, record))) => match decode::<Inode>(Table::Inode, &key, record) {
@@ -119,7 +117,7 @@ impl Check<'_> {
         };
         if self.is_now(&key, found.as_deref()) {
             let paths = self.paths_now(inode);
-            self.problem(format!("inode {}: {problem}", number_of(inode)), paths);
+            self.problem(format!("inode {}: {problem}", inode.number()), paths);
         }
     }
 
@@ -174,7 +172,7 @@ impl Check<'_> {
         pair: Pair,
         inode: InodeNo,
         track: TrackNo,
-        end: Option<u32>,
+        end: Option<Epoch>,
     ) -> Result<()> {
         let (key, value) = pair;
         if is_tombstone(&value) {
@@ -185,7 +183,7 @@ impl Check<'_> {
         let (birth, pointer) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => {
-                let paths = self.paths(inode, 0, end);
+                let paths = self.paths(inode, Epoch::ZERO, end);
                 self.unreadable(error.to_string(), paths);
                 return Ok(());
             }
@@ -198,12 +196,12 @@ impl Check<'_> {
             {
                 let mut paths = self.paths(inode, birth, end);
                 self.add_paths_through(&mut paths, inode, track, location);
-                self.problem(format!("inode {} track {track}: {problem}", number_of(inode)), paths);
+                self.problem(format!("inode {} track {track}: {problem}", inode.number()), paths);
             }
         }
         if pointer.held() as u64 > self.daemon.views.tree().device().track_bytes() {
             let paths = self.paths(inode, birth, end);
-            let text = format!("inode {} track {track}: it is said to hold {} bytes", number_of(inode), pointer.held());
+            let text = format!("inode {} track {track}: it is said to hold {} bytes", inode.number(), pointer.held());
             self.problem(text, paths);
         }
         Ok(())
@@ -213,8 +211,8 @@ impl Check<'_> {
     fn add_paths_through(&self, paths: &mut Paths, inode: InodeNo, track: TrackNo, location: &Location) {
         let Ok(look) = self.daemon.views.tree().device().look() else { return };
         let mut shown = Vec::new();
-        for (base, _) in look.bases().filter(|(base, record)| *base != base_of(inode) && !record.eras.is_empty()) {
-            let inode = in_base(base, number_of(inode));
+        for (base, _) in look.bases().filter(|(base, record)| *base != inode.base() && !record.eras.is_empty()) {
+            let inode = inode.in_base(base);
             let has = |moment| {
                 let found = look.pointer(inode, track, moment).ok().flatten();
                 found.is_some_and(|(pointer, _)| pointer.locations().any(|one| one == location))
@@ -268,7 +266,7 @@ impl Check<'_> {
             Ok(_) if !is_summarized => Some(format!(
                 "the summary of segment {} does not name it (inode {}, track {})",
                 location.segment,
-                number_of(record.inode),
+                record.inode.number(),
                 record.track
             )),
             Ok(_) => None,

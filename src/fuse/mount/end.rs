@@ -3,6 +3,7 @@
 use super::{Mounted, unmount_path};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::mounts::Door;
+use crate::fuse::number::KernelNo;
 use crate::fuse::{FileSystem, Notify};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -34,7 +35,7 @@ impl Drop for Begun<'_> {
 
 impl FileSystem {
     /// While the mount ends: attributes of a file that is open for writing are for nobody but the visitor.
-    pub(in crate::fuse) fn ending_for(&self, process: u32, number: u64) -> Result<()> {
+    pub(in crate::fuse) fn ending_for(&self, process: u32, number: KernelNo) -> Result<()> {
         let visitor = self.ending_visitor.load(Ordering::Acquire);
         let is_written = || self.writable(number).is_ok_and(|inode| self.open_for_writing.has(inode));
         match visitor == 0 || visitor == process || !is_written() {

@@ -10,7 +10,7 @@
 //! in eight ways: 3 bits say how, and each pair has the first way in which it fits. A number stays what it is
 //! whatever else comes and goes, and nothing has to be kept to know it.
 
-use super::VIRTUAL;
+use super::{KernelNo, VIRTUAL};
 use crate::limits::{BASES_MAX, INODE_BITS, VIEWS_PASSING};
 use crate::view::{BASE_NUMBERS, ViewNo};
 
@@ -48,12 +48,15 @@ fn unpacked(packed: u64) -> ViewNo {
 }
 
 /// The number of an inode behind a view's number.
-pub(super) fn join(way: ViewNo, own: u64) -> u64 {
-    match way {
-        0 if !(SHORT..LONG).contains(&own) => return own,
-        0 => return u64::from(VIRTUAL) << INODE_BITS | LIVE_ASIDE | own,
-        _ => {}
-    }
+pub(super) fn join(way: ViewNo, own: u64) -> KernelNo {
+    KernelNo(match way {
+        0 if !(SHORT..LONG).contains(&own) => own,
+        0 => u64::from(VIRTUAL) << INODE_BITS | LIVE_ASIDE | own,
+        _ => join_view(way, own),
+    })
+}
+
+fn join_view(way: ViewNo, own: u64) -> u64 {
     let view = packed(way);
     let fits = |own_bits: u32| own >> own_bits == 0 && view >> (SHARED_BITS - own_bits) == 0;
     match OWN_BITS.iter().position(|own_bits| fits(*own_bits)) {
@@ -63,7 +66,7 @@ pub(super) fn join(way: ViewNo, own: u64) -> u64 {
 }
 
 /// The view's number and the inode's own.
-pub(super) fn split(number: u64) -> (ViewNo, u64) {
+pub(super) fn split(KernelNo(number): KernelNo) -> (ViewNo, u64) {
     if number < SHORT {
         return (0, number);
     }
@@ -99,23 +102,23 @@ mod tests {
         for way in ways {
             for own in edges(INODE_BITS).filter(|own| way != VIRTUAL || *own < LIVE_ASIDE) {
                 let number = join(way, own);
-                assert_eq!(split(number), (way, own), "{number:#x}");
-                assert_eq!(*seen.entry(number).or_insert((way, own)), (way, own), "{number:#x}");
+                assert_eq!(split(number), (way, own), "{number:x?}");
+                assert_eq!(*seen.entry(number).or_insert((way, own)), (way, own), "{number:x?}");
             }
         }
     }
 
     #[test]
     fn what_is_small_fits_into_32_bits_and_live_keeps_its_numbers() {
-        assert_eq!(join(0, 77), 77);
+        assert_eq!(join(0, 77), KernelNo(77));
         let clone = VIEWS_PASSING - 3;
         let door = VIEWS_PASSING + 5;
         for (way, own) in
             [(15, 4_000_000), (60, 1_000_000), (1000, 60_000), (4000, 16_000), (200_000, 200), (clone, 1_000_000)]
         {
-            assert!(join(way, own) < LONG, "{way} {own}");
+            assert!(join(way, own).0 < LONG, "{way} {own}");
         }
-        assert!(join(door, 500_000) < LONG && join(VIRTUAL, u64::from(BASES_MAX) + 1000) < LONG);
-        assert!(join(5, 1 << 30) >= LONG);
+        assert!(join(door, 500_000).0 < LONG && join(VIRTUAL, u64::from(BASES_MAX) + 1000).0 < LONG);
+        assert!(join(5, 1 << 30).0 >= LONG);
     }
 }

@@ -2,8 +2,8 @@
 
 use super::model::{BEFORE_RESTORE, Model, Node, Shown, Times};
 use super::world::{World, agreed};
-use pitfs::clock::Timestamp;
-use pitfs::device::{BaseId, Epoch, InodeNo, LIVE, Moment};
+use pitfs::clock::{Epoch, Timestamp};
+use pitfs::device::{BaseId, InodeNo, LIVE, Moment};
 use pitfs::error::{Errno, Error};
 use pitfs::meta::Table;
 use pitfs::tree::{Difference, DifferenceKind, root_of};
@@ -74,7 +74,7 @@ impl World {
 
     fn next_base(&self) -> BaseId {
         let look = self.tree().device().look().expect("the store is open");
-        look.meta().get(Table::State, b"next base").expect("it can be read").unwrap_or(LIVE + 1)
+        look.meta().get(Table::State, b"next base").expect("it can be read").unwrap_or(LIVE.next())
     }
 
     pub fn create_base(&mut self) -> Result<(), Error> {

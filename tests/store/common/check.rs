@@ -1,8 +1,9 @@
 //! Checks that the records of a store hold together: names, inodes, tracks, pre-images, room.
 
+use pitfs::clock::Epoch;
 use pitfs::device::{
-    BaseId, Epoch, InodeNo, LIVE, Moment, Pointer, Snapshot, SnapshotRecord, State, base_of, base_of_key, in_base,
-    inode_of_key, split_increment, split_preimage, split_record, split_track_key,
+    BaseId, InodeNo, LIVE, Moment, Pointer, Snapshot, SnapshotRecord, State, split_increment, split_preimage,
+    split_record, split_track_key,
 };
 use pitfs::limits::{BLOCK_BYTES, INLINE_BYTES_MAX, PSEGS_IN_SEGMENT, SEGMENT_BLOCKS, SEGMENT_BYTES};
 use pitfs::logstore::{Descriptor, Holders, Location};
@@ -80,12 +81,16 @@ fn decode<T: DeserializeOwned>(table: Table, key: &[u8], value: &[u8]) -> Result
 }
 
 fn number_of_key(key: &[u8]) -> Number {
-    inode_of_key(key).expect("a key of an inode's record")
+    InodeNo::of_key(key).expect("a key of an inode's record")
 }
 
 /// A number that is stored without its base.
+fn base_of(key: &[u8]) -> BaseId {
+    BaseId::of_key(key).expect("the key of a record")
+}
+
 fn number_at(key: &[u8], at: usize) -> Number {
-    in_base(base_of_key(key), u64::from_be_bytes(key[at..at + 8].try_into().expect("eight bytes")))
+    InodeNo::new(base_of(key), u64::from_be_bytes(key[at..at + 8].try_into().expect("eight bytes")))
 }
 
 impl Check<'_> {
@@ -106,7 +111,7 @@ impl Check<'_> {
 
     /// What a base shows, its own or from elsewhere.
     fn shown<T: DeserializeOwned>(&self, table: Table, base: BaseId) -> Result<Vec<(Vec<u8>, T)>, String> {
-        let prefix = base.to_be_bytes();
+        let prefix = base.prefix();
         let mut found = Vec::new();
         let scanned = self.state.scan(table, &prefix, &prefix_end(&prefix), Moment::Live, |key, value| {
             found.push((key.to_vec(), value.to_vec()));
@@ -124,7 +129,7 @@ impl Check<'_> {
 
     fn inodes(&self, base: BaseId) -> Result<BTreeMap<Number, Inode>, String> {
         let fill = |(key, inode): (Vec<u8>, Inode)| {
-            (number_of_key(&key), Inode { parent: in_base(base, inode.parent), ..inode })
+            (number_of_key(&key), Inode { parent: inode.parent.in_base(base), ..inode })
         };
         let inodes: BTreeMap<Number, Inode> = self.shown::<Inode>(Table::Inode, base)?.into_iter().map(fill).collect();
         let orphans: BTreeSet<Number> =
@@ -157,7 +162,7 @@ impl Check<'_> {
         let mut names: BTreeMap<Number, BTreeSet<(Number, Vec<u8>)>> = BTreeMap::new();
         let (mut entries, mut subdirectories) = (HashMap::<Number, u64>::new(), HashMap::<Number, u32>::new());
         for (key, (number, kind)) in self.shown::<(u64, u8)>(Table::Dirent, base)? {
-            let (number, parent, name) = (in_base(base, number), number_of_key(&key), key[20..].to_vec());
+            let (number, parent, name) = (InodeNo::new(base, number), number_of_key(&key), key[20..].to_vec());
             let inode =
                 inodes.get(&number).ok_or(format!("an entry of {parent} names inode {number}, which is not there"))?;
             ensure!(inode.kind() as u8 == kind, "an entry says another kind than inode {number}");
@@ -203,7 +208,7 @@ impl Check<'_> {
         for (key, pointer) in self.shown::<Pointer>(Table::Track, base)? {
             let (number, track) = split_track_key(&key).ok_or("a key of a track makes no sense")?;
             let inode = inodes.get(&number).ok_or(format!("a track belongs to inode {number}, which is not there"))?;
-            let end = track * track_bytes + pointer.held() as u64;
+            let end = track.start(track_bytes) + pointer.held() as u64;
             ensure!(
                 inode.links == 0 || end <= inode.size,
                 "track {track} of inode {number} ends at {end}, after the file"
@@ -227,11 +232,11 @@ impl Check<'_> {
         for table in [Table::Inode, Table::Dirent, Table::Xattr, Table::Track, Table::Link] {
             for (key, _) in self.born(table)?.into_iter().filter(|(_, value)| value.is_empty()) {
                 let note = [&key[..4], &[table as u8], &key[4..]].concat();
-                let is_deleted = self.state.base_record(base_of_key(&key)).is_ok_and(|record| record.deleting);
+                let is_deleted = self.state.base_record(base_of(&key)).is_ok_and(|record| record.deleting);
                 ensure!(noted.remove(&note) || is_deleted, "a tombstone of table {} is not noted", table.name());
             }
         }
-        noted.retain(|key| self.state.base_record(base_of_key(key)).is_ok_and(|record| !record.deleting));
+        noted.retain(|key| self.state.base_record(base_of(key)).is_ok_and(|record| !record.deleting));
         ensure!(noted.is_empty(), "tombstones are noted that are not there: {noted:?}");
         Ok(())
     }
@@ -252,11 +257,11 @@ impl Check<'_> {
         let mut all = Vec::new();
         let mut names: BTreeMap<(BaseId, Vec<u8>), Epoch> = BTreeMap::new();
         for (key, value) in self.all(Table::Name)? {
-            names.insert((base_of_key(&key), key[4..].to_vec()), decode(Table::Name, &key, &value)?);
+            names.insert((base_of(&key), key[4..].to_vec()), decode(Table::Name, &key, &value)?);
         }
         for (key, value) in self.all(Table::Snapshot)? {
-            let base = base_of_key(&key);
-            let epoch = u32::from_be_bytes(key[4..].try_into().expect("four bytes"));
+            let base = base_of(&key);
+            let epoch = Epoch::from_be_bytes(key[4..].try_into().expect("four bytes"));
             let record: SnapshotRecord = decode(Table::Snapshot, &key, &value)?;
             ensure!(epoch < self.state.epoch(), "a snapshot lies in the future");
             if !record.deleting && !self.is_going(base) {
@@ -281,7 +286,7 @@ impl Check<'_> {
         for (full, bytes) in self.all(Table::Preimage)? {
             let (table, key, end) = split_preimage(&full).map_err(|error| error.to_string())?;
             let (birth, value) = split_record(table, &key, &bytes).map_err(|error| error.to_string())?;
-            let base = base_of_key(&key);
+            let base = base_of(&key);
             let holds = |snapshot: &Snapshot| snapshot.base == base && birth <= snapshot.epoch && snapshot.epoch < end;
             ensure!(
                 self.is_going(base) || snapshots.iter().any(holds),
@@ -300,11 +305,11 @@ impl Check<'_> {
         for (full, _) in self.all(Table::Increment)? {
             let fact = split_increment(&full).map_err(|error| error.to_string())?;
             ensure!(
-                facts.remove(&fact) || self.is_going(base_of_key(&fact.1)),
+                facts.remove(&fact) || self.is_going(base_of(&fact.1)),
                 "an increment without a pre-image: {fact:?}"
             );
         }
-        facts.retain(|(_, key, _)| !self.is_going(base_of_key(key)));
+        facts.retain(|(_, key, _)| !self.is_going(base_of(key)));
         ensure!(facts.is_empty(), "pre-images without an increment: {facts:?}");
         let only_log = self.holders.iter().filter(|(_, holders)| holders.live == 0);
         Ok(only_log.map(|(location, _)| location.blocks() as u64).sum())
@@ -448,11 +453,11 @@ impl Check<'_> {
             let left = self.all(table)?;
             ensure!(left.is_empty(), "{} records are left in table {}: {left:?}", left.len(), table.name());
         }
-        let bases: Vec<BaseId> = self.all(Table::Base)?.iter().map(|(key, _)| base_of_key(key)).collect();
+        let bases: Vec<BaseId> = self.all(Table::Base)?.iter().map(|(key, _)| base_of(key)).collect();
         ensure!(bases == [LIVE], "bases are left: {bases:?}");
         let inodes: Vec<Number> = self.all(Table::Inode)?.iter().map(|(key, _)| number_of_key(key)).collect();
         ensure!(
-            inodes.iter().all(|number| is_root(*number) && base_of(*number) == LIVE),
+            inodes.iter().all(|number| is_root(*number) && (*number).base() == LIVE),
             "inodes are left: {inodes:?}"
         );
         let counts = self.state.meta().range(Table::State, b"counts", b"countt").map_err(|error| error.to_string())?;

@@ -1,7 +1,7 @@
 //! Naive trees of files: everything in memory, copied whole for each snapshot, clone and restore.
 
-use pitfs::clock::Timestamp;
-use pitfs::device::{BaseId, Epoch, InodeNo, LIVE, base_of, in_base};
+use pitfs::clock::{Epoch, Timestamp};
+use pitfs::device::{BaseId, InodeNo, LIVE};
 use pitfs::error::Errno;
 use pitfs::tree::{Kind, ROOT, RenameMode, root_of};
 use std::collections::BTreeMap;
@@ -182,14 +182,14 @@ impl Model {
         let named = self.nodes.iter().filter(|(_, node)| node.links > 0);
         let moved = |(number, node): (&InodeNo, &Node)| {
             let mut node = node.clone();
-            node.entries.values_mut().for_each(|child| *child = in_base(base, *child));
-            (in_base(base, *number), node)
+            node.entries.values_mut().for_each(|child| *child = child.in_base(base));
+            (number.in_base(base), node)
         };
         Model { nodes: named.map(moved).collect() }
     }
 
     fn root(&self) -> InodeNo {
-        self.nodes.keys().next().map_or(ROOT, |number| root_of(base_of(*number)))
+        self.nodes.keys().next().map_or(ROOT, |number| root_of((*number).base()))
     }
 
     pub fn node(&self, number: InodeNo) -> &Node {

@@ -4,7 +4,7 @@ use super::compare::compare_exactly;
 use super::model::{BEFORE_RESTORE, Node, Picture, TO_COME, Times, write};
 use super::rng::Rng;
 use pitfs::clock::Timestamp;
-use pitfs::device::{InodeNo, Moment, SnapshotState, base_of};
+use pitfs::device::{InodeNo, Moment, SnapshotState};
 use pitfs::error::{Errno, Error};
 use pitfs::limits::{FILE_BYTES_MAX, NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use pitfs::logstore::Codec;
@@ -597,7 +597,7 @@ impl World {
     }
 
     fn unhold(&mut self) -> Result<(), Error> {
-        let held: Vec<InodeNo> = self.held.keys().copied().filter(|number| base_of(*number) == self.now.base).collect();
+        let held: Vec<InodeNo> = self.held.keys().copied().filter(|number| (*number).base() == self.now.base).collect();
         if held.is_empty() {
             return Ok(());
         }
