@@ -29,7 +29,7 @@ use super::{Daemon, OnProgress, Progress};
 use crate::device::{InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown;
-use crate::tree::{Inode, Likened, Touched, Tree, root_of};
+use crate::tree::{ChangedSince, Inode, Likened, Tree, root_of};
 use crate::view::{BringingBack, Views};
 use parking_lot::MutexGuard;
 use paths::{Tops, shown_all};
@@ -193,7 +193,7 @@ struct BringBack<'a> {
     then: Moment,
     tops: &'a Tops,
     /// What changed since; without it, everything is compared.
-    touched: Option<Touched>,
+    touched: Option<ChangedSince>,
     /// Inodes with several names then: what stands for them now.
     chosen: HashMap<InodeNo, InodeNo>,
     /// Inodes that stand for others than they were then, or that have several names.
@@ -256,7 +256,7 @@ impl<'a> BringBack<'a> {
     fn find_touched(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
         if self.tops.have_directory() {
             let tree = self.tree;
-            self.touched = tree.touched_since(snapshot.base, snapshot.epoch, before.epoch, &mut || self.tell(0))?;
+            self.touched = tree.changed_since(snapshot.base, snapshot.epoch, before.epoch, &mut || self.tell(0))?;
         }
         Ok(())
     }

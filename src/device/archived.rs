@@ -4,12 +4,13 @@
 //! smallest end after *e* in the archive's index, if its birth is not after *e*; with no such entry it is what the key
 //! is in the snapshot that the newest increment leads to, if that was born by *e*.
 
-use super::history::{preimage_key, split_record, with_birth};
 use super::names::check_base_name;
+use super::record::{expect_track, preimage_key, rest_of, split_record, track_key, with_birth};
 use super::snapshot::{name_key, snapshot_key};
-use super::tracks::{Source, expect_track, track_key};
+use super::tracks::Source;
 use super::{
-    BaseId, Changing, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotRecord, SnapshotState, State, TrackNo,
+    BaseId, Changing, Device, Epoch, Increments, InodeNo, Named, Pointer, Snapshot, SnapshotRecord, SnapshotState,
+    State, TrackNo,
 };
 use crate::archive::{Archive, Entry, Header, Increment, Mark, Place, Value, Writer};
 use crate::error::{Error, Result};
@@ -249,11 +250,16 @@ impl Device {
             hash_seed: self.settings.hash_seed,
             merged: Vec::new(),
         };
-        let keys = self.increment_keys(from.base, from.epoch, to.epoch)?;
+        // In the order of tables.
+        let mut keys = BTreeSet::new();
+        self.each_named(Increments::between(from.base, from.epoch, to.epoch), &mut |named| {
+            keys.insert(named.clone());
+            Ok(())
+        })?;
         let name = crate::archive::file_name(&header.from, &header.to);
         let mut writer = Writer::create(directory, &name, &header, level)?;
         let mut saved = 0;
-        for (table, key, end) in keys {
+        for Named { table, key, end } in keys {
             // What holds the snapshot and not the next one cannot change, nor go while both are there.
             let look = self.look()?;
             let bytes = look.meta.get_raw(Table::Preimage, &preimage_key(table, &key, end))?;
@@ -269,46 +275,14 @@ impl Device {
                 let (inode, track) = expect_track(&key)?;
                 let content = self.read_track(source, inode, track, super::Moment::At(from.epoch))?;
                 saved += content.len() as u64;
-                writer.track(table as u8, &key[4..], birth, &content)?;
+                writer.track(table as u8, rest_of(&key), birth, &content)?;
                 tell(saved)?;
             } else {
-                writer.record(table as u8, &key[4..], birth, value)?;
+                writer.record(table as u8, rest_of(&key), birth, value)?;
             }
         }
         let summary = writer.finish()?;
         Ok(Increment { header, path: summary.path, bytes: summary.bytes })
-    }
-
-    /// The keys whose values ended between two epochs, in the order of tables.
-    fn increment_keys(
-        &self,
-        base: BaseId,
-        from: Epoch,
-        to: Epoch,
-    ) -> Result<std::collections::BTreeSet<(Table, Vec<u8>, Epoch)>> {
-        let prefix = base.prefix();
-        let mut start = super::history::increment_key(Table::State, &prefix, from.next());
-        let end = super::history::increment_key(Table::State, &prefix, to.next());
-        let mut keys = std::collections::BTreeSet::new();
-        loop {
-            const STEP: usize = 4096;
-            let look = self.look()?;
-            let mut last = None;
-            let mut count = 0;
-            for pair in look.meta.range(Table::Increment, &start, &end)?.take(STEP) {
-                let (full, _) = pair?;
-                keys.insert(super::split_increment(&full)?);
-                count += 1;
-                last = Some(full);
-            }
-            match last {
-                Some(mut last) if count == STEP => {
-                    last.push(0);
-                    start = last;
-                }
-                _ => return Ok(keys),
-            }
-        }
     }
 }
 

@@ -31,11 +31,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The same key in another base.
-pub(super) fn key_in(base: BaseId, key: &[u8]) -> Vec<u8> {
-    [&base.prefix()[..], &key[4..]].concat()
-}
-
 /// A state that is kept: a base as it was in a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Point {

@@ -6,10 +6,9 @@
 //! oldest then, and the walk begins anew; what one behind them adds lies ahead.
 
 use super::base::Point;
-use super::history::{increment_key, preimage_key, split_increment, split_preimage, split_record};
-use super::tracks::keys_of;
+use super::record::{increment_key, keys_of, preimage_key, split_preimage, split_record};
 use super::work::{BASE, INODE, SNAPSHOT, work_epoch, work_key, work_number, work_range};
-use super::{BaseId, Device, Epoch, InodeNo, Pointer, Snapshot, SnapshotState, State, Txn};
+use super::{BaseId, Device, Epoch, Increments, InodeNo, Named, Pointer, Snapshot, SnapshotState, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::logstore::{Holder, Holders, Location};
@@ -133,7 +132,7 @@ impl Device {
         let cursor: serde_bytes::ByteBuf = txn.meta().get(Table::Orphan, &key)?.unwrap_or_default();
         let next = match txn.drop_preimages(&going, &cursor)? {
             Some(cursor) => Some(cursor),
-            None if txn.drop_passed(&going)? => Some(going.end()),
+            None if txn.drop_passed(&going)? => Some(increment_key(Table::State, &base.prefix(), going.after().next())),
             None => {
                 txn.forget(&going)?;
                 None
@@ -290,11 +289,6 @@ impl Going {
     fn after(&self) -> Epoch {
         self.after.as_ref().map_or(Epoch::MAX.before(), |snapshot| snapshot.epoch)
     }
-
-    /// Where their increments end.
-    fn end(&self) -> Vec<u8> {
-        increment_key(Table::State, &self.base.prefix(), self.after().next())
-    }
 }
 
 impl State {
@@ -391,11 +385,8 @@ impl State {
             }
             last = Some(epoch);
             let after = self.kept_after(base, epoch)?.map_or(Epoch::MAX.before(), |snapshot| snapshot.epoch);
-            let prefix = base.prefix();
-            let from = increment_key(Table::State, &prefix, epoch.next());
-            let to = increment_key(Table::State, &prefix, after.next());
-            for pair in self.meta().range(Table::Increment, &from, &to)? {
-                let (table, key, end) = split_increment(&pair?.0)?;
+            for named in Increments::between(base, epoch, after).all(self)? {
+                let Named { table, key, end } = named?;
                 if table != Table::Track {
                     continue;
                 }
@@ -435,18 +426,8 @@ impl Txn<'_> {
     /// Drops up to [`STEP`] pre-images; where to go on, or `None` when there are no more.
     fn drop_preimages(&mut self, going: &Going, cursor: &[u8]) -> Result<Option<Vec<u8>>> {
         let before = going.before.as_ref().map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
-        let start = increment_key(Table::State, &going.base.prefix(), going.oldest().next());
-        let from = start.as_slice().max(cursor);
-        let mut keys = Vec::new();
-        for pair in self.meta().range(Table::Increment, from, &going.end())? {
-            keys.push(pair?.0);
-            if keys.len() > STEP {
-                break;
-            }
-        }
-        let next = if keys.len() > STEP { keys.pop() } else { None };
-        for full in keys {
-            let (table, key, end) = split_increment(&full)?;
+        let mut walk = Increments::between(going.base, going.oldest(), going.after()).on_from(cursor);
+        for Named { table, key, end } in walk.step(self, STEP)? {
             let preimage = preimage_key(table, &key, end);
             let Some(value) = self.meta().get_raw(Table::Preimage, &preimage)? else { continue };
             let (birth, value) = split_record(table, &key, &value)?;
@@ -459,9 +440,9 @@ impl Txn<'_> {
             }
             self.state.pass(table, &key, birth)?;
             self.state.meta.remove(Table::Preimage, &preimage);
-            self.state.meta.remove(Table::Increment, &full);
+            self.state.meta.remove(Table::Increment, &increment_key(table, &key, end));
         }
-        Ok(next)
+        Ok(walk.cursor().map(<[u8]>::to_vec))
     }
 
     /// Forgets up to [`STEP`] records that came into being while snapshots were active that are being deleted, unless
@@ -476,13 +457,11 @@ impl Txn<'_> {
             _ => {}
         }
         let before = going.before.as_ref().map_or(Epoch::ZERO, |before| before.epoch);
-        let from = increment_key(Table::State, &going.base.prefix(), before.next());
-        let mut keys = Vec::new();
-        for pair in self.meta().range(Table::Passed, &from, &going.end())?.take(STEP) {
-            keys.push(pair?.0);
+        let mut walk = Increments::passed(going.base, before, going.after());
+        for Named { table, key, end } in walk.step(self, STEP)? {
+            self.state.meta.remove(Table::Passed, &increment_key(table, &key, end));
         }
-        keys.iter().for_each(|key| self.state.meta.remove(Table::Passed, key));
-        Ok(keys.len() == STEP)
+        Ok(walk.cursor().is_some())
     }
 
     /// Forgets snapshots of which nothing is left; what their neighbours hold alone has to be counted anew.

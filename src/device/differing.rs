@@ -1,6 +1,6 @@
 //! Which tracks of a file differ from those of another one, told by their pointers.
 
-use super::tracks::{expect_track, track_key};
+use super::record::{expect_track, track_key};
 use super::{InodeNo, Moment, State, TrackNo, Tracks};
 use crate::error::Result;
 use crate::meta::Table;

@@ -8,13 +8,15 @@
 //! In an era (`base.rs`), a value counts only if it was born since the era began; where there is none, the
 //! era's source is read by the same rule. A record without a value is a tombstone: nothing is there.
 
-use super::base::key_in;
-use super::tracks::track_key;
+use super::record::{
+    encode_record, increment_key, key_in, preimage_key, split_increment, split_preimage, split_record, tombstone,
+    tombstone_key, track_key,
+};
 use super::{BaseId, Device, Epoch, InodeNo, Note, Pointer, State, TrackKey, TrackNo, Txn};
 use crate::archive::Archive;
 use crate::error::{Errno, Error, Result};
 use crate::logstore::{Holder, Location, LogStore};
-use crate::meta::{Pair, Table, decode, encode, hex, prefix_end, record_name};
+use crate::meta::{Pair, Table, decode, prefix_end, record_name};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
@@ -35,80 +37,6 @@ impl Moment {
             Moment::At(epoch) => birth <= epoch,
         }
     }
-}
-
-const BASE_LEN: usize = 4;
-const EPOCH_LEN: usize = 4;
-/// MessagePack's mark of an unsigned integer of 32 bits.
-const U32: u8 = 0xce;
-const BIRTH_LEN: usize = 5;
-
-/// A record as stored: its birth, then its value, as two MessagePack objects.
-fn encode_record<T: Serialize>(birth: Epoch, value: &T) -> Vec<u8> {
-    let mut bytes = vec![U32];
-    bytes.extend_from_slice(&birth.to_be_bytes());
-    bytes.extend_from_slice(&encode(value));
-    bytes
-}
-
-/// The birth and the value of a stored record.
-pub fn split_record<'a>(table: Table, key: &[u8], bytes: &'a [u8]) -> Result<(Epoch, &'a [u8])> {
-    match bytes.split_at_checked(BIRTH_LEN) {
-        Some(([U32, a, b, c, d], value)) => match Epoch::from_be_bytes([*a, *b, *c, *d]) {
-            birth if birth.is_possible() => Ok((birth, value)),
-            birth => Err(Error::corrupt(record_name(table, key), format!("nothing is born in epoch {birth}"))),
-        },
-        _ => Err(Error::corrupt(record_name(table, key), "it has no birth")),
-    }
-}
-
-/// A record that says that there is nothing.
-pub(super) fn tombstone(birth: Epoch) -> Vec<u8> {
-    [&[U32][..], &birth.to_be_bytes()].concat()
-}
-
-/// The same record with another birth.
-pub(super) fn with_birth(birth: Epoch, bytes: &[u8]) -> Vec<u8> {
-    [&[U32][..], &birth.to_be_bytes(), &bytes[BIRTH_LEN..]].concat()
-}
-
-/// Key of a pre-image: base, table, the rest of the record's key, end epoch.
-pub(super) fn preimage_key(table: Table, key: &[u8], end: Epoch) -> Vec<u8> {
-    let mut out = Vec::with_capacity(key.len() + 1 + EPOCH_LEN);
-    out.extend_from_slice(&key[..BASE_LEN]);
-    out.push(table as u8);
-    out.extend_from_slice(&key[BASE_LEN..]);
-    out.extend_from_slice(&end.to_be_bytes());
-    out
-}
-
-/// Key of the same fact in order of time: base, end epoch, table, the rest of the record's key.
-pub(super) fn increment_key(table: Table, key: &[u8], end: Epoch) -> Vec<u8> {
-    let mut out = Vec::with_capacity(key.len() + 1 + EPOCH_LEN);
-    out.extend_from_slice(&key[..BASE_LEN]);
-    out.extend_from_slice(&end.to_be_bytes());
-    out.push(table as u8);
-    out.extend_from_slice(&key[BASE_LEN..]);
-    out
-}
-
-/// The parts of an increment's key: table, the record's own key, end epoch.
-pub fn split_increment(key: &[u8]) -> Result<(Table, Vec<u8>, Epoch)> {
-    let damaged = || Error::corrupt(format!("record {} of table increment", hex(key)), "its key makes no sense");
-    let (head, rest) = key.split_at_checked(BASE_LEN + EPOCH_LEN + 1).ok_or_else(damaged)?;
-    let end = Epoch::from_be_bytes(head[BASE_LEN..BASE_LEN + EPOCH_LEN].try_into().map_err(|_| damaged())?);
-    let table = Table::from_number(head[BASE_LEN + EPOCH_LEN]).filter(|_| end.is_possible()).ok_or_else(damaged)?;
-    Ok((table, [&head[..BASE_LEN], rest].concat(), end))
-}
-
-/// The parts of a pre-image's key: table, the record's own key, end epoch.
-pub fn split_preimage(key: &[u8]) -> Result<(Table, Vec<u8>, Epoch)> {
-    let damaged = || Error::corrupt(format!("record {} of table preimage", hex(key)), "its key makes no sense");
-    let (head, rest) = key.split_at_checked(BASE_LEN + 1).ok_or_else(damaged)?;
-    let (rest, end) = rest.split_last_chunk::<EPOCH_LEN>().ok_or_else(damaged)?;
-    let end = Epoch::from_be_bytes(*end);
-    let table = Table::from_number(head[BASE_LEN]).filter(|_| end.is_possible()).ok_or_else(damaged)?;
-    Ok((table, [&head[..BASE_LEN], rest].concat(), end))
 }
 
 /// A record that was found.
@@ -282,11 +210,6 @@ impl Old {
             Old::Gone(pointer) | Old::Kept { pointer, .. } => pointer.as_ref(),
         }
     }
-}
-
-/// Where a tombstone is noted, to be found again: base, table, the rest of the record's key.
-pub(super) fn tombstone_key(table: Table, key: &[u8]) -> Vec<u8> {
-    [&key[..BASE_LEN], &[table as u8], &key[BASE_LEN..]].concat()
 }
 
 impl State {

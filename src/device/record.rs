@@ -1,191 +1,152 @@
-//! The kinds of numbers that records have, and how their keys are made of them.
+//! Records with a memory: how they are stored, and the keys of all that has to do with one. Nobody else cuts a key.
 
+use super::TrackKey;
+use super::numbers::{BaseId, InodeNo, TrackNo};
+use crate::clock::Epoch;
 use crate::error::{Error, Result};
-use crate::limits::{BASES_MAX, INODE_BITS};
-use crate::meta::hex;
-use serde::{Deserialize, Serialize};
-use std::fmt;
+use crate::limits::TRACKS_MAX;
+use crate::meta::{Table, encode, hex, record_name};
+use serde::Serialize;
 use std::ops::Range;
 
-const NUMBERS: u64 = 1 << INODE_BITS;
+const BASE_LEN: usize = 4;
+const EPOCH_LEN: usize = 4;
+/// MessagePack's mark of an unsigned integer of 32 bits.
+const U32: u8 = 0xce;
+const BIRTH_LEN: usize = 5;
 
-/// A tree that is written to. Numbers are not used again.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct BaseId(u32);
+/// A record as stored: its birth, then its value, as two MessagePack objects.
+pub(super) fn encode_record<T: Serialize>(birth: Epoch, value: &T) -> Vec<u8> {
+    let mut bytes = vec![U32];
+    bytes.extend_from_slice(&birth.to_be_bytes());
+    bytes.extend_from_slice(&encode(value));
+    bytes
+}
 
-/// The base that every store starts with.
-pub const LIVE: BaseId = BaseId(0);
-
-impl BaseId {
-    pub const fn new(number: u32) -> BaseId {
-        BaseId(number)
-    }
-
-    pub const fn number(self) -> u32 {
-        self.0
-    }
-
-    /// The one whose keys come next.
-    pub const fn next(self) -> BaseId {
-        BaseId(self.0 + 1)
-    }
-
-    /// The beginning of the keys of all of its records.
-    pub const fn prefix(self) -> [u8; 4] {
-        self.0.to_be_bytes()
-    }
-
-    /// The base that the key of a record begins with.
-    pub fn of_key(key: &[u8]) -> Result<BaseId> {
-        let base = key.first_chunk().map(|base| BaseId(u32::from_be_bytes(*base)));
-        base.ok_or_else(|| Error::corrupt(format!("record {}", hex(key)), "its key names no base"))
+/// The birth and the value of a stored record.
+pub fn split_record<'a>(table: Table, key: &[u8], bytes: &'a [u8]) -> Result<(Epoch, &'a [u8])> {
+    match bytes.split_at_checked(BIRTH_LEN) {
+        Some(([U32, a, b, c, d], value)) => match Epoch::from_be_bytes([*a, *b, *c, *d]) {
+            birth if birth.is_possible() => Ok((birth, value)),
+            birth => Err(Error::corrupt(record_name(table, key), format!("nothing is born in epoch {birth}"))),
+        },
+        _ => Err(Error::corrupt(record_name(table, key), "it has no birth")),
     }
 }
 
-impl fmt::Display for BaseId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(out)
-    }
+/// A record that says that there is nothing.
+pub(super) fn tombstone(birth: Epoch) -> Vec<u8> {
+    [&[U32][..], &birth.to_be_bytes()].concat()
 }
 
-impl fmt::Debug for BaseId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(out)
-    }
+/// The same record with another birth.
+pub(super) fn with_birth(birth: Epoch, bytes: &[u8]) -> Vec<u8> {
+    [&[U32][..], &birth.to_be_bytes(), &bytes[BIRTH_LEN..]].concat()
 }
 
-/// An inode of a base. Stored as one number: the base in the high 24 bits, the inode's own number in the low 40.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct InodeNo(u64);
-
-impl InodeNo {
-    /// The inode of a base that has this number there, of which 40 bits count.
-    pub const fn new(base: BaseId, number: u64) -> InodeNo {
-        InodeNo(((base.0 as u64) << INODE_BITS) | (number % NUMBERS))
-    }
-
-    pub const fn base(self) -> BaseId {
-        BaseId((self.0 >> INODE_BITS) as u32)
-    }
-
-    /// The number in its base, which is the same in all that were made of it.
-    pub const fn number(self) -> u64 {
-        self.0 % NUMBERS
-    }
-
-    /// The inode of another base that has the same number there.
-    pub const fn in_base(self, base: BaseId) -> InodeNo {
-        InodeNo::new(base, self.number())
-    }
-
-    /// As a record within a base names it, without the base.
-    pub const fn bare(self) -> InodeNo {
-        InodeNo(self.number())
-    }
-
-    /// The inode that a record within a base names so, if there can be one.
-    pub fn from_bare(number: u64) -> Option<InodeNo> {
-        (number < NUMBERS).then_some(InodeNo(number))
-    }
-
-    pub const fn is_bare(self) -> bool {
-        self.0 < NUMBERS
-    }
-
-    /// The beginning of the keys of all of its records.
-    pub fn prefix(self) -> [u8; 12] {
-        let mut key = [0; 12];
-        key[..4].copy_from_slice(&self.base().prefix());
-        key[4..].copy_from_slice(&self.number().to_be_bytes());
-        key
-    }
-
-    /// The inode that the key of a record of an inode begins with, if it is one.
-    pub fn of_key(key: &[u8]) -> Option<InodeNo> {
-        let base = BaseId::of_key(key).ok()?;
-        let number = u64::from_be_bytes(key.get(4..12)?.try_into().ok()?);
-        (number < NUMBERS && base.0 < BASES_MAX).then(|| InodeNo::new(base, number))
-    }
-
-    /// The same where no other key can be.
-    pub(super) fn expect_of_key(key: &[u8]) -> Result<InodeNo> {
-        InodeNo::of_key(key).ok_or_else(|| Error::corrupt(format!("record {}", hex(key)), "its key names no inode"))
-    }
+/// Key of a pre-image: base, table, the rest of the record's key, end epoch.
+pub(super) fn preimage_key(table: Table, key: &[u8], end: Epoch) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + 1 + EPOCH_LEN);
+    out.extend_from_slice(&key[..BASE_LEN]);
+    out.push(table as u8);
+    out.extend_from_slice(&key[BASE_LEN..]);
+    out.extend_from_slice(&end.to_be_bytes());
+    out
 }
 
-/// The number in its base: messages are about one base.
-impl fmt::Display for InodeNo {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.number().fmt(out)
-    }
+/// Key of the same fact in order of time: base, end epoch, table, the rest of the record's key.
+pub(super) fn increment_key(table: Table, key: &[u8], end: Epoch) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + 1 + EPOCH_LEN);
+    out.extend_from_slice(&key[..BASE_LEN]);
+    out.extend_from_slice(&end.to_be_bytes());
+    out.push(table as u8);
+    out.extend_from_slice(&key[BASE_LEN..]);
+    out
 }
 
-/// As base and number, since the one that is stored says nothing to anyone.
-impl fmt::Debug for InodeNo {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}:{}", self.base(), self.number())
-    }
+/// The parts of an increment's key: table, the record's own key, end epoch.
+pub fn split_increment(key: &[u8]) -> Result<(Table, Vec<u8>, Epoch)> {
+    let damaged = || Error::corrupt(format!("record {} of table increment", hex(key)), "its key makes no sense");
+    let (head, rest) = key.split_at_checked(BASE_LEN + EPOCH_LEN + 1).ok_or_else(damaged)?;
+    let end = Epoch::from_be_bytes(head[BASE_LEN..BASE_LEN + EPOCH_LEN].try_into().map_err(|_| damaged())?);
+    let table = Table::from_number(head[BASE_LEN + EPOCH_LEN]).filter(|_| end.is_possible()).ok_or_else(damaged)?;
+    Ok((table, [&head[..BASE_LEN], rest].concat(), end))
 }
 
-/// A track of a file: the piece of its bytes from this number times the store's size of tracks on.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct TrackNo(u64);
-
-impl TrackNo {
-    pub const FIRST: TrackNo = TrackNo(0);
-    /// After all that can be.
-    pub const MAX: TrackNo = TrackNo(u64::MAX);
-    pub const ALL: Range<TrackNo> = TrackNo(0)..TrackNo(u64::MAX);
-
-    pub const fn new(number: u64) -> TrackNo {
-        TrackNo(number)
-    }
-
-    pub const fn number(self) -> u64 {
-        self.0
-    }
-
-    /// The track that has a byte of a file.
-    pub const fn of(offset: u64, track_bytes: u64) -> TrackNo {
-        TrackNo(offset / track_bytes)
-    }
-
-    /// The first track that has nothing of a file of this length.
-    pub const fn behind(len: u64, track_bytes: u64) -> TrackNo {
-        TrackNo(len.div_ceil(track_bytes))
-    }
-
-    /// The first byte of a file that it has.
-    pub const fn start(self, track_bytes: u64) -> u64 {
-        self.0.saturating_mul(track_bytes)
-    }
-
-    /// So many tracks behind it, if there can be one.
-    pub const fn plus(self, tracks: u64) -> TrackNo {
-        TrackNo(self.0.saturating_add(tracks))
-    }
-
-    pub const fn next(self) -> TrackNo {
-        self.plus(1)
-    }
-
-    /// Each of a range, in order.
-    pub fn each(range: Range<TrackNo>) -> impl DoubleEndedIterator<Item = TrackNo> + Clone {
-        (range.start.0..range.end.0).map(TrackNo)
-    }
+/// The parts of a pre-image's key: table, the record's own key, end epoch.
+pub fn split_preimage(key: &[u8]) -> Result<(Table, Vec<u8>, Epoch)> {
+    let damaged = || Error::corrupt(format!("record {} of table preimage", hex(key)), "its key makes no sense");
+    let (head, rest) = key.split_at_checked(BASE_LEN + 1).ok_or_else(damaged)?;
+    let (rest, end) = rest.split_last_chunk::<EPOCH_LEN>().ok_or_else(damaged)?;
+    let end = Epoch::from_be_bytes(*end);
+    let table = Table::from_number(head[BASE_LEN]).filter(|_| end.is_possible()).ok_or_else(damaged)?;
+    Ok((table, [&head[..BASE_LEN], rest].concat(), end))
 }
 
-impl fmt::Display for TrackNo {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(out)
-    }
+/// Where a tombstone is noted, to be found again: base, table, the rest of the record's key.
+pub(super) fn tombstone_key(table: Table, key: &[u8]) -> Vec<u8> {
+    [&key[..BASE_LEN], &[table as u8], &key[BASE_LEN..]].concat()
 }
 
-impl fmt::Debug for TrackNo {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(out)
-    }
+/// The parts of the key of such a note: table, the record's own key.
+pub(super) fn split_tombstone(key: &[u8]) -> Result<(Table, Vec<u8>)> {
+    let damaged = || Error::corrupt(format!("record {} of table tombstone", hex(key)), "its key makes no sense");
+    let (head, rest) = key.split_at_checked(BASE_LEN + 1).ok_or_else(damaged)?;
+    let table = Table::from_number(head[BASE_LEN]).ok_or_else(damaged)?;
+    Ok((table, [&head[..BASE_LEN], rest].concat()))
+}
+
+/// The beginning of the keys of all pre-images of an inode's records in a table.
+pub(super) fn preimages_of(table: Table, inode: InodeNo) -> Vec<u8> {
+    tombstone_key(table, &inode.prefix())
+}
+
+/// What is behind the base in a record's key, the same in all bases that show the record.
+pub(super) fn rest_of(key: &[u8]) -> &[u8] {
+    key.get(BASE_LEN..).unwrap_or_default()
+}
+
+/// The same key in another base.
+pub(super) fn key_in(base: BaseId, key: &[u8]) -> Vec<u8> {
+    [&base.prefix()[..], rest_of(key)].concat()
+}
+
+/// Where pre-images of the keys of a range are.
+pub(super) fn log_range(table: Table, from: &[u8], to: &[u8], base: BaseId) -> (Vec<u8>, Vec<u8>) {
+    let end = match to.starts_with(&base.prefix()) {
+        true => preimage_key(table, to, Epoch::ZERO),
+        false => [&base.prefix()[..], &[table as u8 + 1]].concat(),
+    };
+    (preimage_key(table, from, Epoch::ZERO), end)
+}
+
+/// The end of a range in another base.
+pub(super) fn end_in(base: BaseId, of: BaseId, to: &[u8]) -> Vec<u8> {
+    if to.starts_with(&of.prefix()) { key_in(base, to) } else { base.next().prefix().to_vec() }
+}
+
+pub fn track_key(inode: InodeNo, track: TrackNo) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..12].copy_from_slice(&inode.prefix());
+    key[12..].copy_from_slice(&track.number().to_be_bytes());
+    key
+}
+
+/// The inode and track that a key of the track table names.
+pub fn split_track_key(key: &[u8]) -> Option<(InodeNo, TrackNo)> {
+    let key: &[u8; 20] = key.try_into().ok()?;
+    let track = u64::from_be_bytes(*key.last_chunk()?);
+    Some((InodeNo::of_key(key)?, TrackNo::new(track))).filter(|_| track < TRACKS_MAX)
+}
+
+/// All tracks that are in memory of a base.
+pub(super) fn keys_of(base: BaseId) -> Range<TrackKey> {
+    let from = |base| (InodeNo::new(base, 0), TrackNo::FIRST);
+    from(base)..from(base.next())
+}
+
+/// The same where no other key can be.
+pub(crate) fn expect_track(key: &[u8]) -> Result<TrackKey> {
+    let damaged = || Error::corrupt(format!("record {} of table track", hex(key)), "its key makes no sense");
+    split_track_key(key).ok_or_else(damaged)
 }

@@ -5,8 +5,7 @@
 //! up by that writing alone: new data does not get it, nor does what is written anew elsewhere and keeps its old
 //! tracks. Copies in the background leave a part of the room to everybody else.
 
-use super::history::split_record;
-use super::tracks::track_key;
+use super::record::{split_record, track_key};
 use super::{BaseId, Changing, Device, Epoch, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BLOCK_BYTES, COPY_SPARE_MAX, COPY_SPARE_MIN, COPY_SPARE_SHARE, RESERVE_BYTES_MIN, SEGMENT_BYTES};

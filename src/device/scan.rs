@@ -6,8 +6,7 @@
 //! the source's era's … ┘
 //! ```
 
-use super::base::key_in;
-use super::history::{preimage_key, split_preimage};
+use super::record::{end_in, key_in, log_range, rest_of, split_preimage};
 use super::{BaseId, Epoch, Moment, State};
 use crate::error::Result;
 use crate::meta::{Pair, Table};
@@ -124,27 +123,13 @@ impl State {
     }
 }
 
-/// Where pre-images of the keys of a range are.
-fn log_range(table: Table, from: &[u8], to: &[u8], base: BaseId) -> (Vec<u8>, Vec<u8>) {
-    let end = match to.starts_with(&base.prefix()) {
-        true => preimage_key(table, to, Epoch::ZERO),
-        false => [&base.prefix()[..], &[table as u8 + 1]].concat(),
-    };
-    (preimage_key(table, from, Epoch::ZERO), end)
-}
-
-/// The end of a range in another base.
-fn end_in(base: BaseId, of: BaseId, to: &[u8]) -> Vec<u8> {
-    if to.starts_with(&of.prefix()) { key_in(base, to) } else { base.next().prefix().to_vec() }
-}
-
 /// The next record of several streams, of which an upper one hides the same key in those below.
 fn next_of(streams: &mut [Peekable<Records<'_>>]) -> Result<Option<Pair>> {
     let mut least: Option<Vec<u8>> = None;
     for stream in streams.iter_mut() {
         match stream.peek() {
-            Some(Ok((key, _))) if least.as_ref().is_none_or(|least| key[4..] < least[..]) => {
-                least = Some(key[4..].to_vec());
+            Some(Ok((key, _))) if least.as_ref().is_none_or(|least| rest_of(key) < &least[..]) => {
+                least = Some(rest_of(key).to_vec());
             }
             Some(Err(_)) => return stream.next().transpose(),
             Some(Ok(_)) | None => {}
@@ -153,7 +138,7 @@ fn next_of(streams: &mut [Peekable<Records<'_>>]) -> Result<Option<Pair>> {
     let Some(least) = least else { return Ok(None) };
     let mut found = None;
     for stream in streams.iter_mut() {
-        if stream.peek().is_some_and(|pair| pair.as_ref().is_ok_and(|(key, _)| key[4..] == least[..])) {
+        if stream.peek().is_some_and(|pair| pair.as_ref().is_ok_and(|(key, _)| rest_of(key) == &least[..])) {
             let pair = stream.next().transpose()?;
             found = found.or(pair);
         }

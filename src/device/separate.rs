@@ -4,7 +4,7 @@
 //! new place like any other. The copy stops where it would take the room that is left to everybody else, and goes on
 //! when there is room again. It is over when a walk over all tracks has found none that is shared.
 
-use super::tracks::expect_track;
+use super::record::expect_track;
 use super::work::{SEPARATE, work_key};
 use super::{BaseId, Device, InodeNo, Moment, Pointer, TrackKey, TrackNo};
 use crate::error::{Error, Result};

@@ -9,10 +9,10 @@
 //! belongs to, so that inodes that changed are looked through. A clone that is made independent takes over
 //! all that its source has.
 
-use super::base::{Era, Point, key_in};
-use super::history::{increment_key, split_increment, split_record, tombstone_key, with_birth};
+use super::base::{Era, Point};
+use super::record::{key_in, rest_of, split_record, split_tombstone, tombstone_key, with_birth};
 use super::work::{INODE, INODE_WALK, SETTLE, SWEEP, WALKED, work_epoch, work_key, work_number, work_range};
-use super::{BaseId, Device, Epoch, InodeNo, Moment, Pointer, State, Txn};
+use super::{BaseId, Device, Epoch, Increments, InodeNo, Moment, Named, Pointer, State, Txn};
 use crate::error::{Error, Result};
 use crate::logstore::{Holder, LogStore};
 use crate::meta::{Table, decode, prefix_end, record_name};
@@ -338,7 +338,7 @@ impl Txn<'_> {
             self.settle_one(table, &key_in(base, &key), settle, step)?;
         }
         settle.cursor = ByteBuf::from(match next {
-            Some(key) => [&[number][..], &key[4..]].concat(),
+            Some(key) => [&[number][..], rest_of(&key)].concat(),
             None => vec![number + 1],
         });
         Ok(true)
@@ -352,27 +352,15 @@ impl Txn<'_> {
         settle: &mut Settle,
         step: &mut Step,
     ) -> Result<bool> {
-        let prefix = from.prefix();
-        let start = increment_key(Table::State, &prefix, after.next());
-        let start = start.as_slice().max(&settle.cursor).to_vec();
-        let end = increment_key(Table::State, &prefix, to.next());
-        let mut keys = Vec::new();
-        for pair in self.meta().range(Table::Increment, &start, &end)? {
-            keys.push(pair?.0);
-            if keys.len() > STEP {
-                break;
-            }
-        }
-        let next = if keys.len() > STEP { keys.pop() } else { None };
-        for full in &keys {
-            let (table, key, _) = split_increment(full)?;
+        let mut walk = Increments::between(from, after, to).on_from(&settle.cursor);
+        for Named { table, key, .. } in walk.step(self, STEP)? {
             self.settle_one(table, &key_in(base, &key), settle, step)?;
             if let (Table::Inode, Some(inode)) = (table, InodeNo::of_key(&key)) {
                 self.add_inode_walk(base, inode, (from, after, to));
             }
         }
-        settle.cursor = ByteBuf::from(next.clone().unwrap_or_default());
-        Ok(next.is_some())
+        settle.cursor = ByteBuf::from(walk.cursor().unwrap_or_default());
+        Ok(walk.cursor().is_some())
     }
 
     /// Forgets a piece of which directories were looked through, before the next walk begins; whether there was any.
@@ -489,17 +477,14 @@ impl Txn<'_> {
             return Ok(Step { is_working: true, inodes: Vec::new() });
         }
         for noted in keys {
-            let table = noted.get(4).and_then(|number| Table::from_number(*number));
-            if let (Some(table), Some(rest)) = (table, noted.get(5..)) {
-                let key = [&noted[..4], rest].concat();
-                let raw = self.meta().get_raw(table, &key)?;
-                let is_tombstone = match &raw {
-                    Some(bytes) => split_record(table, &key, bytes)?.1.is_empty(),
-                    None => false,
-                };
-                if is_tombstone {
-                    self.state.meta.remove(table, &key);
-                }
+            let (table, key) = split_tombstone(&noted)?;
+            let raw = self.meta().get_raw(table, &key)?;
+            let is_tombstone = match &raw {
+                Some(bytes) => split_record(table, &key, bytes)?.1.is_empty(),
+                None => false,
+            };
+            if is_tombstone {
+                self.state.meta.remove(table, &key);
             }
             self.state.meta.remove(Table::Tombstone, &noted);
         }

@@ -8,9 +8,8 @@
 //! looking up what was there in snapshots that can be read. Times that only an archive holds follow the archive's
 //! rule (`archived.rs`), which its index answers in the same way.
 
-use super::base::{Era, key_in};
-use super::history::{preimage_key, split_preimage};
-use super::tracks::{expect_track, keys_of, track_key};
+use super::base::Era;
+use super::record::{expect_track, key_in, keys_of, preimage_key, preimages_of, split_preimage, track_key};
 use super::{BaseId, Epoch, InodeNo, Moment, Snapshot, State, TrackKey, TrackNo};
 use crate::archive::Archive;
 use crate::error::Result;
@@ -115,12 +114,6 @@ impl Timeline {
         let all = archive.range(&prefix, &prefix_end(&prefix))?;
         all.map(|pair| pair.and_then(|(full, _)| Ok(split_preimage(&full)?.1))).collect()
     }
-}
-
-/// The beginning of the keys of all pre-images of an inode's records in a table.
-fn preimages_of(table: Table, inode: InodeNo) -> Vec<u8> {
-    let prefix = inode.prefix();
-    [&prefix[..4], &[table as u8], &prefix[4..]].concat()
 }
 
 /// The spans of a key in one era, as far as they are known.

@@ -1,41 +1,16 @@
 //! File data in tracks: where a track's bytes are now, reading them, and changing them in memory.
 
 use super::dirty::{Dirty, Patches, lay_over};
-use super::{ArchivedTrack, BaseId, TrackRecord};
+use super::record::{expect_track, track_key};
+use super::{ArchivedTrack, TrackRecord};
 use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn};
 use crate::archive::Archive;
 use crate::error::{Error, Result};
-use crate::limits::{DIRTY_BYTES_MAX, DIRTY_ROOM_MAX, TRACKS_MAX};
+use crate::limits::{DIRTY_BYTES_MAX, DIRTY_ROOM_MAX};
 use crate::logstore::{Holder, Holders, Placed};
-use crate::meta::{Table, hex};
+use crate::meta::Table;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-
-pub fn track_key(inode: InodeNo, track: TrackNo) -> [u8; 20] {
-    let mut key = [0; 20];
-    key[..12].copy_from_slice(&inode.prefix());
-    key[12..].copy_from_slice(&track.number().to_be_bytes());
-    key
-}
-
-/// The inode and track that a key of the track table names.
-pub fn split_track_key(key: &[u8]) -> Option<(InodeNo, TrackNo)> {
-    let key: &[u8; 20] = key.try_into().ok()?;
-    let track = u64::from_be_bytes(*key.last_chunk()?);
-    Some((InodeNo::of_key(key)?, TrackNo::new(track))).filter(|_| track < TRACKS_MAX)
-}
-
-/// All tracks that are in memory of a base.
-pub(super) fn keys_of(base: BaseId) -> Range<TrackKey> {
-    let from = |base| (InodeNo::new(base, 0), TrackNo::FIRST);
-    from(base)..from(base.next())
-}
-
-/// The same where no other key can be.
-pub(crate) fn expect_track(key: &[u8]) -> Result<TrackKey> {
-    let damaged = || Error::corrupt(format!("record {} of table track", hex(key)), "its key makes no sense");
-    split_track_key(key).ok_or_else(damaged)
-}
 
 /// Where the bytes of a track are at this moment. Bytes past the end of what it holds are zeros.
 pub struct Source {

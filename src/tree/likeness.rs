@@ -316,7 +316,7 @@ impl Tree {
             let mut from = Some((start.next(), TrackNo::FIRST));
             while let Some(place) = from {
                 let _file = self.lock_file(number);
-                let (mut tracks, next) = self.changed_tracks_of(number, place, end, STEP_TRACKS)?;
+                let (mut tracks, next) = self.device.look()?.tracks_named(number, place, end, STEP_TRACKS)?;
                 from = next;
                 // What lies behind the end is left to those who set it.
                 tracks.retain(|track| track.number() < model.tracks);

@@ -13,13 +13,13 @@
 //! records of b   ├─────┤├─┤├──────┤   ├──────┤├──────────   each a version if it differs and is seen
 //! ```
 
-use super::Tree;
-use super::inode::{self, Inode, Kind, root_of};
-use super::paths::names_of;
 use crate::clock::{Epoch, Timestamp};
 use crate::device::{BaseId, InodeNo, Moment, Snapshot, Span, State, Timeline, Value};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode, is_name};
+use crate::tree::Tree;
+use crate::tree::inode::{self, Inode, Kind, root_of};
+use crate::tree::paths::names_of;
 use std::collections::BTreeSet;
 use std::ops::Range;
 

@@ -8,14 +8,17 @@
 //!
 //! The *saved tracks* are those whose old values were kept.
 
-use super::Tree;
-use super::changed::{ChangedTracks, Touched, note_entries, ranges};
-use super::inode::{self, Inode, Kind};
+use super::tracks::{ChangedTracks, TracksNamed, note, ranges};
 use crate::archive::{Archive, Increment};
 use crate::clock::Epoch;
-use crate::device::{BaseId, InodeNo, Moment, Snapshot, SnapshotState, State, TrackNo, split_track_key, track_key};
+use crate::device::{
+    BaseId, Increments, InodeNo, Moment, Snapshot, SnapshotState, State, TrackNo, each_named_in, split_track_key,
+    track_key,
+};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode, prefix_end};
+use crate::tree::Tree;
+use crate::tree::inode::{self, Inode, Kind};
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -144,25 +147,28 @@ impl Tree {
     }
 
     /// Records that were replaced or removed in the epochs of an increment.
-    fn touched_in(&self, extent: &Extent) -> Result<Touched> {
-        let mut touched = Touched::new();
+    fn touched_in(&self, extent: &Extent) -> Result<TracksNamed> {
+        let mut touched = TracksNamed::new();
         let base = extent.snapshot.base;
         if let Some((archive, increment)) = &extent.archived {
-            note_entries(base, (archive, increment), &mut touched)?;
+            each_named_in(base, archive, increment, &mut |named| {
+                note(named, &mut touched);
+                Ok(())
+            })?;
             return Ok(touched);
         }
         // First of all: what is flushed after that is in the increments when they are read.
         if extent.is_open {
             self.note_memory(base, &mut touched)?;
         }
-        self.note_increments(Table::Increment, base, extent.snapshot.epoch, extent.end, &mut touched)?;
+        self.note_all_of(Increments::between(base, extent.snapshot.epoch, extent.end), &mut touched)?;
         Ok(touched)
     }
 
     /// Tracks, and small files, that came into being in the epochs of an increment that has ended.
-    fn note_born(&self, extent: &Extent, touched: &mut Touched) -> Result<()> {
+    fn note_born(&self, extent: &Extent, touched: &mut TracksNamed) -> Result<()> {
         let Extent { snapshot: Snapshot { base, epoch, .. }, end, .. } = *extent;
-        self.note_increments(Table::Passed, base, epoch, end, touched)?;
+        self.note_all_of(Increments::passed(base, epoch, end), touched)?;
         for table in [Table::Track, Table::Inode] {
             let mut from = base.prefix().to_vec();
             let to = prefix_end(&from);
@@ -205,7 +211,7 @@ impl Tree {
     fn increment_of(
         &self,
         extent: &Extent,
-        touched: Touched,
+        touched: TracksNamed,
         path: Option<&[u8]>,
         with_new: bool,
         is_wanted: impl Fn(&State, (InodeNo, TrackNo)) -> Result<bool>,

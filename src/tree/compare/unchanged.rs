@@ -1,11 +1,10 @@
 //! Whether a base is what it was.
 
 use super::diff::order;
-use super::{Inode, Tree};
 use crate::clock::Epoch;
-use crate::device::{BaseId, InodeNo, Moment, split_increment};
+use crate::device::{BaseId, Increments, InodeNo, Moment, Named};
 use crate::error::Result;
-use crate::meta::Table;
+use crate::tree::{Inode, Tree};
 use std::collections::{BTreeMap, HashSet};
 
 /// Increments read under one lock: the first thing that differs ends the search.
@@ -22,33 +21,17 @@ impl Tree {
         }
         let mut known = HashSet::new();
         for (start, end) in spans.spans {
-            let key = |epoch: Epoch| [base.prefix(), epoch.to_be_bytes()].concat();
-            let (mut from, to) = (key(start.next()), key(end.next()));
-            while from < to {
-                let (inodes, next) = self.some_touched(&from, &to)?;
-                for inode in inodes {
+            let mut walk = Increments::between(base, start, end);
+            while walk.cursor().is_some() {
+                let named = walk.step(&*self.device.look()?, STEP)?;
+                for inode in named.iter().filter_map(Named::inode) {
                     if known.insert(inode) && !self.is_as_at(inode, then)? {
                         return Ok(false);
                     }
                 }
-                from = next;
             }
         }
         Ok(true)
-    }
-
-    /// Inodes that increments in a range of keys name, and where to go on.
-    fn some_touched(&self, from: &[u8], to: &[u8]) -> Result<(Vec<InodeNo>, Vec<u8>)> {
-        let look = self.device.look()?;
-        let mut inodes = Vec::new();
-        for (i, pair) in look.meta().range(Table::Increment, from, to)?.enumerate() {
-            let (full, _) = pair?;
-            if i == STEP {
-                return Ok((inodes, full));
-            }
-            inodes.extend(InodeNo::of_key(&split_increment(&full)?.1));
-        }
-        Ok((inodes, to.to_vec()))
     }
 
     fn is_as_at(&self, inode: InodeNo, then: Moment) -> Result<bool> {

@@ -4,19 +4,16 @@
 //! the listings are compared; what appears in a directory without having existed before is listed as a
 //! whole. The cost follows what changed and the size of the directories it changed in.
 
-use super::Tree;
-use super::inode::{Inode, Kind, is_root, root_of};
-use super::names::Entry;
-use super::paths::join;
 use crate::clock::Epoch;
-use crate::device::{BaseId, InodeNo, Moment, split_increment};
+use crate::device::{BaseId, Increments, InodeNo, Moment, Named};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
+use crate::tree::Tree;
+use crate::tree::inode::{Inode, Kind, is_root};
+use crate::tree::names::Entry;
+use crate::tree::paths::join;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
-
-/// Increments read under one lock.
-const STEP: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,14 +50,15 @@ pub(super) fn order(moment: Moment) -> Epoch {
     }
 }
 
+/// What kinds of records of an inode changed.
 #[derive(Default)]
-struct Touched {
+struct Touch {
     data: bool,
     xattr: bool,
 }
 
 /// Increments that are to be looked at.
-pub(super) struct Spans {
+pub(in crate::tree) struct Spans {
     /// After the first epoch, up to the second.
     pub spans: Vec<(Epoch, Epoch)>,
     /// Whether they name all that changed. Of what was taken over from another base they do not.
@@ -145,52 +143,32 @@ impl Tree {
         }
     }
 
-    pub(super) fn inode_or_none(&self, number: InodeNo, moment: Moment) -> Result<Option<Inode>> {
+    pub(in crate::tree) fn inode_or_none(&self, number: InodeNo, moment: Moment) -> Result<Option<Inode>> {
         // An inode without a name is not part of the tree any more.
         let found = self.inode(number, moment).map(|found| (found.links > 0).then_some(found));
         self.unless_gone(number, moment, found)
     }
 
     /// Inodes that changed after an epoch, up to another.
-    fn touched(&self, base: BaseId, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touched>> {
-        let mut touched = BTreeMap::new();
+    fn touched(&self, base: BaseId, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touch>> {
+        let mut touched: BTreeMap<InodeNo, Touch> = BTreeMap::new();
+        let mut note = |named: &Named| {
+            if let Some(inode) = named.inode() {
+                let touch = touched.entry(inode).or_default();
+                touch.data |= named.table == Table::Track;
+                touch.xattr |= named.table == Table::Xattr;
+            }
+            Ok(())
+        };
         for (start, end) in self.spans(base, start, end)?.spans {
-            self.note_touched(base, start, end, &mut touched)?;
+            self.device.each_named(Increments::between(base, start, end), &mut note)?;
         }
-        self.note_increments_outside(base, start, end, &mut touched)?;
+        self.device.each_named_outside(base, &[Moment::At(start)], start..end, &mut note)?;
         Ok(touched)
     }
 
-    /// Notes what increments outside the store name, if the earlier moment is there.
-    fn note_increments_outside(
-        &self,
-        base: BaseId,
-        start: Epoch,
-        end: Epoch,
-        touched: &mut BTreeMap<InodeNo, Touched>,
-    ) -> Result<()> {
-        let archive = {
-            let look = self.device.look()?;
-            let is_needed = look.is_archived(root_of(base), Moment::At(start))?;
-            look.archive(base).filter(|_| is_needed)
-        };
-        let Some(archive) = archive else { return Ok(()) };
-        for increment in archive.increments().iter().filter(|found| (start..end).contains(&found.header.from.epoch)) {
-            for entry in increment.open(archive.directory())?.entries() {
-                let entry = entry?;
-                let key = [&base.prefix()[..], &entry.key].concat();
-                if let Some(number) = InodeNo::of_key(&key) {
-                    let touch = touched.entry(number).or_default();
-                    touch.data |= entry.table == Table::Track as u8;
-                    touch.xattr |= entry.table == Table::Xattr as u8;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The epochs whose increments name what changed after an epoch, up to another.
-    pub(super) fn spans(&self, base: BaseId, start: Epoch, end: Epoch) -> Result<Spans> {
+    pub(in crate::tree) fn spans(&self, base: BaseId, start: Epoch, end: Epoch) -> Result<Spans> {
         let mut found = Spans { spans: vec![(start, end)], is_all: true };
         let look = self.device.look()?;
         let eras = &look.base_record(base)?.eras;
@@ -211,45 +189,10 @@ impl Tree {
         Ok(found)
     }
 
-    fn note_touched(
-        &self,
-        base: BaseId,
-        start: Epoch,
-        end: Epoch,
-        touched: &mut BTreeMap<InodeNo, Touched>,
-    ) -> Result<()> {
-        let key = |epoch: Epoch| [base.prefix(), epoch.to_be_bytes()].concat();
-        let mut from = key(start.next());
-        let to = key(end.next());
-        loop {
-            let look = self.device.look()?;
-            let mut count = 0;
-            let mut last = None;
-            for pair in look.meta().range(Table::Increment, &from, &to)?.take(STEP) {
-                let (full, _) = pair?;
-                let (table, key, _) = split_increment(&full)?;
-                if let Some(number) = InodeNo::of_key(&key) {
-                    let touch = touched.entry(number).or_default();
-                    touch.data |= table == Table::Track;
-                    touch.xattr |= table == Table::Xattr;
-                }
-                count += 1;
-                last = Some(full);
-            }
-            match last {
-                Some(mut last) if count == STEP => {
-                    last.push(0);
-                    from = last;
-                }
-                _ => return Ok(()),
-            }
-        }
-    }
-
     fn change_of(
         &self,
         number: InodeNo,
-        touch: &Touched,
+        touch: &Touch,
         old: &Inode,
         new: &Inode,
         before: Moment,
@@ -277,7 +220,12 @@ impl Tree {
     }
 
     /// What cannot be read is not the same.
-    pub(super) fn has_same_bytes(&self, old: (InodeNo, Moment), new: (InodeNo, Moment), inode: &Inode) -> bool {
+    pub(in crate::tree) fn has_same_bytes(
+        &self,
+        old: (InodeNo, Moment),
+        new: (InodeNo, Moment),
+        inode: &Inode,
+    ) -> bool {
         const STEP: usize = 1 << 20;
         let read = |of: (InodeNo, Moment), offset| self.read(of.0, offset, STEP, of.1);
         let is_same = |offset| matches!((read(old, offset), read(new, offset)), (Ok(old), Ok(new)) if old == new);

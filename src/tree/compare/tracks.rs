@@ -5,17 +5,16 @@
 //! only as far as their number of tracks says that there is something to be found. Files that are new or gone
 //! are found in the directories that changed.
 
-use super::Tree;
 use super::diff::{Spans, order};
-use super::inode::{Inode, Kind, root_of};
-use super::paths::names_of;
-use crate::archive::{Archive, Increment};
 use crate::clock::Epoch;
-use crate::device::{BaseId, InodeNo, Moment, TrackNo, split_increment, split_track_key};
+use crate::device::{BaseId, Increments, InodeNo, Moment, Named, TrackNo};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, prefix_end};
 use crate::shown::shown;
+use crate::tree::Tree;
+use crate::tree::inode::{Inode, Kind, root_of};
+use crate::tree::paths::names_of;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
@@ -60,28 +59,13 @@ pub(super) fn ranges(tracks: &BTreeSet<TrackNo>) -> Vec<Range<TrackNo>> {
 }
 
 /// Inodes of which a record changed, with the tracks that the increments name.
-pub(super) type Touched = BTreeMap<InodeNo, BTreeSet<TrackNo>>;
+pub(super) type TracksNamed = BTreeMap<InodeNo, BTreeSet<TrackNo>>;
 
-pub(super) fn note_key(table: Table, key: &[u8], touched: &mut Touched) {
-    if let Some(inode) = InodeNo::of_key(key) {
-        let tracks = touched.entry(inode).or_default();
-        tracks.extend(split_track_key(key).filter(|_| table == Table::Track).map(|(_, track)| track));
+/// Notes what an increment names.
+pub(super) fn note(named: &Named, touched: &mut TracksNamed) {
+    if let Some(inode) = named.inode() {
+        touched.entry(inode).or_default().extend(named.track());
     }
-}
-
-/// Notes what an increment outside the store names.
-pub(super) fn note_entries(
-    base: BaseId,
-    (archive, increment): (&Archive, &Increment),
-    touched: &mut Touched,
-) -> Result<()> {
-    for entry in increment.open(archive.directory())?.entries() {
-        let entry = entry?;
-        if let Some(table) = Table::from_number(entry.table) {
-            note_key(table, &[&base.prefix()[..], &entry.key].concat(), touched);
-        }
-    }
-    Ok(())
 }
 
 /// What is between two moments.
@@ -185,10 +169,10 @@ impl Tree {
     }
 
     /// What changed in a window.
-    fn touched_between(&self, window: &mut Window) -> Result<Touched> {
+    fn touched_between(&self, window: &mut Window) -> Result<TracksNamed> {
         let Window { base, early, late, start, .. } = *window;
         let end = order(late);
-        let mut touched = Touched::new();
+        let mut touched = TracksNamed::new();
         {
             let look = self.device.look()?;
             [early, late].into_iter().try_for_each(|moment| look.check_moment(root_of(base), moment))?;
@@ -203,9 +187,12 @@ impl Tree {
         let Spans { spans, is_all } = self.spans(base, start, end)?;
         window.has_era = spans.len() > 1 || !is_all;
         for (start, end) in spans {
-            self.note_increments(Table::Increment, base, start, end, &mut touched)?;
+            self.note_all_of(Increments::between(base, start, end), &mut touched)?;
         }
-        self.note_archived(window, &mut touched)?;
+        self.device.each_named_outside(base, &[early, late], start..end, &mut |named| {
+            note(named, &mut touched);
+            Ok(())
+        })?;
         if !is_all {
             self.note_all(base, early, &mut touched)?;
             self.note_all(base, late, &mut touched)?;
@@ -214,60 +201,23 @@ impl Tree {
         Ok(touched)
     }
 
-    pub(super) fn note_memory(&self, base: BaseId, touched: &mut Touched) -> Result<()> {
+    pub(super) fn note_memory(&self, base: BaseId, touched: &mut TracksNamed) -> Result<()> {
         for (inode, track) in self.device.look()?.tracks_in_memory(base) {
             touched.entry(inode).or_default().insert(track);
         }
         Ok(())
     }
 
-    /// Notes what a table in the order of time names after an epoch, up to another.
-    pub(super) fn note_increments(
-        &self,
-        table: Table,
-        base: BaseId,
-        start: Epoch,
-        end: Epoch,
-        touched: &mut Touched,
-    ) -> Result<()> {
-        let key = |epoch: Epoch| [base.prefix(), epoch.to_be_bytes()].concat();
-        let mut from = key(start.next());
-        let to = key(end.next());
-        loop {
-            let look = self.device.look()?;
-            let mut last = None;
-            let mut count = 0;
-            for pair in look.meta().range(table, &from, &to)?.take(STEP) {
-                let (full, _) = pair?;
-                let (table, key, _) = split_increment(&full)?;
-                note_key(table, &key, touched);
-                count += 1;
-                last = Some(full);
-            }
-            match last {
-                Some(last) if count == STEP => from = [&last[..], &[0]].concat(),
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Notes what increments outside the store name, where one of the moments needs them.
-    fn note_archived(&self, window: &Window, touched: &mut Touched) -> Result<()> {
-        let (archive, is_needed) = {
-            let look = self.device.look()?;
-            let is_archived = |moment| look.is_archived(root_of(window.base), moment);
-            (look.archive(window.base), is_archived(window.early)? || is_archived(window.late)?)
-        };
-        let Some(archive) = archive.filter(|_| is_needed) else { return Ok(()) };
-        let epochs = window.start..order(window.late);
-        for increment in archive.increments().iter().filter(|found| epochs.contains(&found.header.from.epoch)) {
-            note_entries(window.base, (&archive, increment), touched)?;
-        }
-        Ok(())
+    /// Notes what a walk names.
+    pub(super) fn note_all_of(&self, walk: Increments, touched: &mut TracksNamed) -> Result<()> {
+        self.device.each_named(walk, &mut |named| {
+            note(named, touched);
+            Ok(())
+        })
     }
 
     /// Notes all inodes of a moment.
-    fn note_all(&self, base: BaseId, moment: Moment, touched: &mut Touched) -> Result<()> {
+    fn note_all(&self, base: BaseId, moment: Moment, touched: &mut TracksNamed) -> Result<()> {
         let mut from = base.prefix().to_vec();
         let to = prefix_end(&from);
         loop {
@@ -292,7 +242,7 @@ impl Tree {
     }
 
     /// Notes files that directories gained or lost, and all that is in directories that they gained or lost.
-    fn note_files_of_directories(&self, window: &Window, touched: &mut Touched) -> Result<()> {
+    fn note_files_of_directories(&self, window: &Window, touched: &mut TracksNamed) -> Result<()> {
         let mut directories: Vec<InodeNo> = touched.keys().copied().collect();
         let mut seen: BTreeSet<InodeNo> = directories.iter().copied().collect();
         while let Some(directory) = directories.pop() {

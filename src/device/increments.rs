@@ -1,0 +1,205 @@
+//! What changed after an epoch, up to another: increments name the records whose values ended, in the order of time and, within
+//! an epoch, of tables and keys. One walk, of the store and of its archives, for all who ask.
+
+use super::record::{increment_key, split_increment, split_track_key};
+use super::{BaseId, Device, InodeNo, Moment, State, TrackNo};
+use crate::archive::{Archive, Increment};
+use crate::clock::Epoch;
+use crate::error::Result;
+use crate::meta::Table;
+use std::ops::Range;
+
+/// Records read under one lock, where nobody says otherwise.
+const STEP: usize = 1024;
+
+/// Where to go on in the tracks of a file: in this epoch, from this one on.
+pub type TracksFrom = (Epoch, TrackNo);
+
+/// A record of which a value ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Named {
+    pub table: Table,
+    /// The record's own.
+    pub key: Vec<u8>,
+    /// The epoch in which it ended.
+    pub end: Epoch,
+}
+
+impl Named {
+    pub fn inode(&self) -> Option<InodeNo> {
+        InodeNo::of_key(&self.key)
+    }
+
+    /// The track, if it is the record of one.
+    pub fn track(&self) -> Option<TrackNo> {
+        split_track_key(&self.key).filter(|_| self.table == Table::Track).map(|(_, track)| track)
+    }
+}
+
+/// How a walk goes on after a record.
+pub enum Then {
+    GoOn,
+    /// With the next epoch in which anything ended, in a step of its own.
+    NextEpoch,
+}
+
+/// A walk in steps, between which the store may change.
+#[derive(Debug)]
+pub struct Increments {
+    table: Table,
+    base: BaseId,
+    from: Vec<u8>,
+    to: Vec<u8>,
+}
+
+impl Increments {
+    /// Over what ended after an epoch, up to another.
+    pub fn between(base: BaseId, after: Epoch, to: Epoch) -> Increments {
+        Increments::of(Table::Increment, base, after, to)
+    }
+
+    /// Over what came into being after an epoch, up to another, and went without that its value was kept.
+    pub fn passed(base: BaseId, after: Epoch, to: Epoch) -> Increments {
+        Increments::of(Table::Passed, base, after, to)
+    }
+
+    fn of(table: Table, base: BaseId, after: Epoch, to: Epoch) -> Increments {
+        let key = |epoch: Epoch| increment_key(Table::State, &base.prefix(), epoch);
+        Increments { table, base, from: key(after.next()), to: key(to.next()) }
+    }
+
+    /// The rest of the walk that had come to here, see [`Increments::cursor`].
+    pub fn on_from(mut self, cursor: &[u8]) -> Increments {
+        if self.from.as_slice() < cursor {
+            self.from = cursor.to_vec();
+        }
+        self
+    }
+
+    /// Where to go on; `None` if all has been seen.
+    pub fn cursor(&self) -> Option<&[u8]> {
+        (self.from < self.to).then_some(&self.from[..])
+    }
+
+    /// All of the rest, under one look.
+    pub fn all<'a>(&self, state: &'a State) -> Result<impl Iterator<Item = Result<Named>> + 'a> {
+        let pairs = state.meta().range(self.table, &self.from, &self.to)?;
+        Ok(pairs.map(|pair| {
+            let (table, key, end) = split_increment(&pair?.0)?;
+            Ok(Named { table, key, end })
+        }))
+    }
+
+    /// The next records, `most` at most.
+    pub fn step(&mut self, state: &State, most: usize) -> Result<Vec<Named>> {
+        let mut found = Vec::new();
+        self.visit(state, most, &mut |named| {
+            found.push(named);
+            Ok(Then::GoOn)
+        })?;
+        Ok(found)
+    }
+
+    /// Visits the next records, `most` at most.
+    pub fn visit(&mut self, state: &State, most: usize, visit: &mut dyn FnMut(Named) -> Result<Then>) -> Result<()> {
+        let mut next = self.to.clone();
+        for (i, named) in self.all(state)?.enumerate() {
+            let named = named?;
+            if i == most {
+                next = increment_key(named.table, &named.key, named.end);
+                break;
+            }
+            let end = named.end;
+            if let Then::NextEpoch = visit(named)? {
+                next = increment_key(Table::State, &self.base.prefix(), end.next());
+                break;
+            }
+        }
+        self.from = next;
+        Ok(())
+    }
+}
+
+impl State {
+    /// Tracks of a file, up to `most`, that increments up to an epoch name, from a place in them on; and where to look
+    /// on, if there may be more. A track can come again.
+    pub fn tracks_named(
+        &self,
+        inode: InodeNo,
+        (mut epoch, mut track): TracksFrom,
+        to: Epoch,
+        most: usize,
+    ) -> Result<(Vec<TrackNo>, Option<TracksFrom>)> {
+        let mut tracks = Vec::new();
+        while epoch <= to {
+            let key = |track: TrackNo| increment_key(Table::Track, &super::track_key(inode, track), epoch);
+            let of_file =
+                Increments { table: Table::Increment, base: inode.base(), from: key(track), to: key(TrackNo::MAX) };
+            for named in of_file.all(self)? {
+                let Some(track) = named?.track() else { continue };
+                if tracks.len() == most {
+                    return Ok((tracks, Some((epoch, track))));
+                }
+                tracks.push(track);
+            }
+            // The next epoch in which anything changed.
+            match Increments::between(inode.base(), epoch, to).all(self)?.next().transpose()? {
+                Some(named) => (epoch, track) = (named.end, TrackNo::FIRST),
+                None => break,
+            }
+        }
+        Ok((tracks, None))
+    }
+}
+
+impl Device {
+    /// Visits all records of a walk, a look at a time.
+    pub fn each_named(&self, mut walk: Increments, visit: &mut dyn FnMut(&Named) -> Result<()>) -> Result<()> {
+        while walk.cursor().is_some() {
+            let named = walk.step(&*self.look()?, STEP)?;
+            named.iter().try_for_each(&mut *visit)?;
+        }
+        Ok(())
+    }
+
+    /// Visits what the increments in the archive of a base name that begin in these epochs, if only the archive has one of
+    /// the moments.
+    pub fn each_named_outside(
+        &self,
+        base: BaseId,
+        moments: &[Moment],
+        epochs: Range<Epoch>,
+        visit: &mut dyn FnMut(&Named) -> Result<()>,
+    ) -> Result<()> {
+        let archive = {
+            let look = self.look()?;
+            let mut is_needed = false;
+            for moment in moments {
+                is_needed |= look.is_archived(InodeNo::new(base, 0), *moment)?;
+            }
+            look.archive(base).filter(|_| is_needed)
+        };
+        let Some(archive) = archive else { return Ok(()) };
+        for increment in archive.increments().iter().filter(|found| epochs.contains(&found.header.from.epoch)) {
+            each_named_in(base, &archive, increment, visit)?;
+        }
+        Ok(())
+    }
+}
+
+/// Visits what one increment in the archive of a base names.
+pub fn each_named_in(
+    base: BaseId,
+    archive: &Archive,
+    increment: &Increment,
+    visit: &mut dyn FnMut(&Named) -> Result<()>,
+) -> Result<()> {
+    for entry in increment.open(archive.directory())?.entries() {
+        let entry = entry?;
+        if let Some(table) = Table::from_number(entry.table) {
+            let key = [&base.prefix()[..], &entry.key].concat();
+            visit(&Named { table, key, end: increment.header.to.epoch })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Which inodes changed since a snapshot, and which directories have such inodes below them.
+
+use crate::clock::Epoch;
+use crate::device::{BaseId, Increments, InodeNo, Moment, Then};
+use crate::error::Result;
+use crate::meta::Table;
+use crate::tree::{Tree, is_root};
+use std::collections::{HashMap, HashSet};
+
+/// Records read under one lock.
+const STEP: usize = 1024;
+
+/// What changed after a snapshot, as it is found in that snapshot. What was made since is not in it: the
+/// directories it was made in are.
+#[derive(Debug, Default)]
+pub struct ChangedSince {
+    inodes: HashSet<InodeNo>,
+    below: HashMap<InodeNo, Vec<(InodeNo, Vec<u8>)>>,
+}
+
+impl ChangedSince {
+    pub fn has(&self, inode: InodeNo) -> bool {
+        self.inodes.contains(&inode)
+    }
+
+    /// What a directory had in it that changed, or has such things below it, with the names there.
+    pub fn below(&self, directory: InodeNo) -> &[(InodeNo, Vec<u8>)] {
+        self.below.get(&directory).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Tree {
+    /// What changed after the epoch of a snapshot, up to another one; `None` where increments do not tell. Calls
+    /// `on_step` now and then, and ends with its error.
+    pub fn changed_since(
+        &self,
+        base: BaseId,
+        since: Epoch,
+        to: Epoch,
+        on_step: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<ChangedSince>> {
+        let spans = self.spans(base, since, to)?;
+        if !spans.is_all || !self.has_increments_since(base, since)? {
+            return Ok(None);
+        }
+        let mut touched = ChangedSince::default();
+        for (start, end) in spans.spans {
+            self.add_inodes(base, start, end, &mut touched.inodes, on_step)?;
+        }
+        let mut known = HashSet::new();
+        for (i, &inode) in touched.inodes.iter().enumerate() {
+            let mut at = vec![inode];
+            while let Some(inode) = at.pop() {
+                if is_root(inode) || !known.insert(inode) {
+                    continue;
+                }
+                for (parent, name) in self.names(inode, Moment::At(since))? {
+                    touched.below.entry(parent).or_default().push((inode, name));
+                    at.push(parent);
+                }
+            }
+            if i % STEP == 0 {
+                on_step()?;
+            }
+        }
+        Ok(Some(touched))
+    }
+
+    /// Whether all increments since a snapshot are there. Those after one that is not in the store may have gone with
+    /// it.
+    pub(in crate::tree) fn has_increments_since(&self, base: BaseId, since: Epoch) -> Result<bool> {
+        let after = self.device.look()?.snapshots_after(base, since.before(), 1)?;
+        Ok(after.iter().any(|found| found.epoch == since))
+    }
+
+    /// Every change of an inode changes its record. In each increment these come first: the others are passed over.
+    fn add_inodes(
+        &self,
+        base: BaseId,
+        start: Epoch,
+        end: Epoch,
+        inodes: &mut HashSet<InodeNo>,
+        on_step: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let mut walk = Increments::between(base, start, end);
+        while walk.cursor().is_some() {
+            on_step()?;
+            walk.visit(&*self.device.look()?, STEP, &mut |named| {
+                if named.table > Table::Inode {
+                    return Ok(Then::NextEpoch);
+                }
+                inodes.extend(named.inode());
+                Ok(Then::GoOn)
+            })?;
+        }
+        Ok(())
+    }
+}
