@@ -17,67 +17,63 @@
 //! - when the overlay is frozen nothing is dirty: a commit is a whole state;
 //! - all dirty tracks belong to the current epoch, since a snapshot flushes before it advances it.
 
+mod accounts;
 mod alone;
 mod archived;
 mod base;
+mod born;
 mod changes;
 mod commit;
 mod delete;
 mod differing;
 mod dirty;
 mod flush;
-mod history;
-mod increments;
 mod journaling;
-mod names;
-mod numbers;
+mod named;
+mod past;
 mod pointer;
-mod record;
 mod room;
-mod scan;
 mod separate;
 mod settle;
 mod snapshot;
-mod timeline;
 mod tracks;
 mod twin;
+mod txn;
 mod upgrade;
 mod work;
 
 pub use archived::{ArchivedTrack, TrackRecord, index_entry};
-pub use base::{
-    ArchiveRecord, BaseRecord, Counts, Era, MirrorRecord, Point, Same, SnapshotRef, last_save_key, split_base,
-};
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
 pub use differing::Differing;
-pub use history::Moment;
-pub use increments::{Increments, Named, Then, each_named_in};
 pub use journaling::Journaling;
-pub use names::{LIVE_NAME, is_virtual_name};
-pub use numbers::{BaseId, InodeNo, LIVE, TrackNo};
+pub use named::each_named_in;
+pub use past::{
+    ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Era, HOLD_TAG, Increments, InodeNo, LIVE, LIVE_NAME,
+    MirrorRecord, Moment, Named, Past, Point, Same, Settle, SnapOptions, Snapshot, SnapshotRecord, SnapshotRef,
+    SnapshotState, Span, Then, Timeline, TrackNo, TracksFrom, Value, Walk, is_virtual_name, last_save_key, split_base,
+    split_increment, split_preimage, split_record, split_snapshot, split_track_key, track_key, work_number,
+};
 pub use pointer::{Patch, Pointer};
-pub use record::{split_increment, split_preimage, split_record, split_track_key, track_key};
-pub use room::BaseReserve;
 pub use separate::{Separate, Separated};
-pub use settle::{Settle, Walk};
-pub use snapshot::{Changing, HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, split_snapshot};
-pub use timeline::{Span, Timeline, Value};
+pub use snapshot::Changing;
 pub use tracks::Source;
 pub use upgrade::{downgrade, upgrade};
-pub use work::{check_work, work_number};
+pub use work::check_work;
 
 use crate::clock::{Epoch, Timestamp};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::journal::{Entry, EntryKind, Journal};
 use crate::limits::*;
-use crate::logstore::{Codec, Holder, Holders, Location, LogStore};
+use crate::logstore::{Codec, LogStore};
 use crate::media::MediaDir;
 use crate::meta::{Kv, Meta, Overlay, Reserve, Table, record_name};
+use accounts::{Accounts, Before};
 use alone::Alone;
 use dirty::Dirty;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use past::{HISTORY, TrackKey, or_damage};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -105,8 +101,6 @@ const SETTINGS: &[u8] = b"settings";
 /// Counts commits: what the journal has is obsolete or not by this number.
 const COMMITS: &[u8] = b"commits";
 
-const HISTORY: &[u8] = b"history";
-
 /// What is counted for all bases together; stored with each commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct HistoryRecord {
@@ -119,23 +113,12 @@ struct HistoryRecord {
     reserved: u64,
 }
 
-pub type TrackKey = (InodeNo, TrackNo);
 type Tracks = BTreeMap<TrackKey, Dirty>;
 
 /// Everything an operation can see and change, under one lock.
 pub struct State {
-    meta: Meta,
-    /// Counts the snapshots of all bases.
-    epoch: Epoch,
-    bases: base::Bases,
-    /// What was counted before the operation under way.
-    counts_undo: Vec<(BaseId, Counts)>,
-    /// Bytes of room that snapshots and clones have set aside.
-    reserved: u64,
-    log_blocks: u64,
-    /// Locations that records let go of in the operation under way, what kind of record it was, and of a live one
-    /// which, if a pre-image of it may have to do with them.
-    releases: Vec<(Location, Holder, Option<TrackKey>)>,
+    past: Past,
+    accounts: Accounts,
     dirty: Tracks,
     flushing: Tracks,
     dirty_bytes: usize,
@@ -172,6 +155,14 @@ pub struct Device {
     work_came: Condvar,
 }
 
+impl std::ops::Deref for State {
+    type Target = Past;
+
+    fn deref(&self) -> &Past {
+        &self.past
+    }
+}
+
 /// Looks at a state.
 pub struct Look<'a> {
     state: RwLockReadGuard<'a, State>,
@@ -190,13 +181,13 @@ impl std::ops::Deref for Look<'_> {
 pub struct Txn<'a> {
     device: &'a Device,
     state: RwLockWriteGuard<'a, State>,
-    log_blocks_before: u64,
+    /// What is to be taken back; `None` once the changes have taken effect.
+    before: Option<Before>,
     /// Tracks in memory that the operation makes void.
     forget: Vec<TrackKey>,
     notes: Vec<(InodeNo, Note)>,
     /// Bytes of tracks in memory are others, which no rollback takes back.
     has_edited: bool,
-    finished: bool,
     _alone: Alone,
 }
 
@@ -213,9 +204,8 @@ impl Txn<'_> {
     pub fn finish(mut self) -> Result<()> {
         let state = &mut *self.state;
         let released = state.release_all(&self.device.log);
-        state.counts_undo.clear();
-        state.meta.finish();
-        self.finished = true;
+        state.keep_changes();
+        self.before = None;
         for (inode, note) in self.notes.drain(..) {
             state.changes.note(inode, note);
         }
@@ -241,15 +231,11 @@ impl Drop for Txn<'_> {
     fn drop(&mut self) {
         // What only passes through a panic is undone like after an error; but where it had begun to change something,
         // nobody knows what was half done.
-        if std::thread::panicking() && (self.finished || self.has_edited || self.state.meta.has_begun()) {
+        if std::thread::panicking() && (self.before.is_none() || self.has_edited || self.state.past.meta.has_begun()) {
             self.device.stop(&Error::Fault("it ended in the middle of a change".into()));
         }
-        if !self.finished {
-            let state = &mut *self.state;
-            state.meta.rollback();
-            state.log_blocks = self.log_blocks_before;
-            state.restore_counts();
-            state.releases.clear();
+        if let Some(before) = self.before.take() {
+            self.state.take_back(before);
         }
     }
 }
@@ -344,13 +330,8 @@ impl Device {
         // What is committed from now on is later than all that was journaled.
         let commits = journaled.iter().map(|entry| entry.after).fold(durable, u64::max);
         let mut state = State {
-            meta,
-            epoch: history.epoch,
-            bases: base::Bases::new(),
-            counts_undo: Vec::new(),
-            reserved: history.reserved,
-            log_blocks: history.log_blocks,
-            releases: Vec::new(),
+            past: Past::new(meta, history.epoch),
+            accounts: Accounts::new(history.log_blocks, history.reserved),
             dirty: Tracks::new(),
             flushing: Tracks::new(),
             dirty_bytes: 0,
@@ -358,9 +339,9 @@ impl Device {
             replaying: (!journaled.is_empty()).then_some(durable),
         };
         let mut damage: Vec<Error> = damage.into_iter().collect();
-        damage.extend(state.load_bases()?);
-        base::or_damage(log.check_next(&state.meta), &mut damage)?;
-        base::or_damage(log.check_places(&state.meta, PLACES_AT_ONCE), &mut damage)?;
+        damage.extend(state.past.load_bases()?);
+        or_damage(log.check_next(&state.past.meta), &mut damage)?;
+        or_damage(log.check_places(&state.past.meta, PLACES_AT_ONCE), &mut damage)?;
         let device = Device {
             state: RwLock::new(state),
             log,
@@ -433,11 +414,9 @@ impl Device {
         let alone = Alone::with(self);
         let mut state = self.state.write();
         self.check_running()?;
-        state.meta.begin();
-        let log_blocks_before = state.log_blocks;
+        let before = Some(state.begin());
         let (forget, notes) = (Vec::new(), Vec::new());
-        let (has_edited, finished) = (false, false);
-        Ok(Txn { device: self, state, log_blocks_before, forget, notes, has_edited, finished, _alone: alone })
+        Ok(Txn { device: self, state, before, forget, notes, has_edited: false, _alone: alone })
     }
 
     /// Starts an operation that needs more room than it frees: NOSPC on a full disk.
@@ -460,7 +439,7 @@ impl Device {
         let mut state = self.state.write();
         log::error!("a page of the metadata is damaged or could not be read or written; reopening to read the rest");
         self.kv.reopen()?;
-        state.meta.reattach(&self.kv)
+        state.past.meta.reattach(&self.kv)
     }
 
     /// Looks at some more of where segments lie; whether there may be more to look at.
@@ -523,16 +502,16 @@ impl Device {
         let mut state = self.state.write();
         if is_whole {
             // What was set aside for work is not taken while there is none.
-            self.log.trim(&state.meta);
+            self.log.trim(&state.past.meta);
             // Nothing depends on it, and on a full disk it could only fail.
             if !self.is_full()
-                && let Err(error) = self.trim_meta(&mut state.meta)
+                && let Err(error) = self.trim_meta(&mut state.past.meta)
             {
                 log::warn!("room that is not used was not given back: {error}");
             }
         }
         // Others may still have this device: no file waits for the last of them.
-        state.bases.values_mut().filter_map(|base| base.archive.take()).for_each(|archive| archive.close());
+        state.past.bases.values_mut().filter_map(|base| base.archive.take()).for_each(|archive| archive.close());
         self.kv.close();
         if is_whole { self.journal.close() } else { Ok(()) }
     }
@@ -595,7 +574,7 @@ impl Device {
 
     /// Bytes of locations that only snapshots hold.
     pub fn log_bytes(&self) -> u64 {
-        self.state.read().log_blocks.saturating_mul(BLOCK_BYTES as u64)
+        self.state.read().accounts.log_blocks.saturating_mul(BLOCK_BYTES as u64)
     }
 
     /// Looks whether metadata may grow; remembered until it may again.
@@ -617,8 +596,8 @@ impl Device {
 
     /// Whether the open transaction has grown to where operations wait for its commit.
     fn holds_too_many_records(&self, state: &State) -> bool {
-        state.meta.dirty_records() > DIRTY_RECORDS_MAX
-            || state.meta.dirty_record_bytes() > self.record_bytes_max.load(Ordering::Relaxed)
+        state.past.meta.dirty_records() > DIRTY_RECORDS_MAX
+            || state.past.meta.dirty_record_bytes() > self.record_bytes_max.load(Ordering::Relaxed)
     }
 
     /// Whether room has ended, as of the last commit.
@@ -633,15 +612,6 @@ impl Device {
 }
 
 impl State {
-    /// The open transaction, for reading tables that have no history.
-    pub fn meta(&self) -> &Meta {
-        &self.meta
-    }
-
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
     /// Room on the media that the dirty tracks may come to need, in bytes.
     fn dirty_room(&self, track_bytes: u64) -> usize {
         (self.dirty.len() + self.flushing.len()) * track_bytes as usize
@@ -653,49 +623,8 @@ impl State {
 
     /// Whether the open transaction has grown to where it is committed.
     fn wants_commit(&self) -> bool {
-        self.meta.dirty_records() >= DIRTY_RECORDS_COMMIT || self.meta.dirty_record_bytes() >= DIRTY_RECORD_BYTES_COMMIT
-    }
-
-    /// What records let go of in an operation is free, now that it takes effect.
-    fn release_all(&mut self, log: &LogStore) -> Result<()> {
-        std::mem::take(&mut self.releases)
-            .iter()
-            .try_for_each(|(location, holder, track)| self.release(log, location, *holder, *track))
-    }
-
-    /// A record lets go of a location.
-    fn release(&mut self, log: &LogStore, location: &Location, holder: Holder, track: Option<TrackKey>) -> Result<()> {
-        let left = log.release(&mut self.meta, location, holder)?;
-        let blocks = location.blocks() as u64;
-        match holder {
-            Holder::Live if left.live == 0 && left.log > 0 => {
-                self.log_blocks = self.log_blocks.saturating_add(blocks);
-                if let (1, Some(track)) = (left.log, track) {
-                    self.count_single(track, location, u64::saturating_add)?;
-                }
-            }
-            Holder::Log if left.all() == 0 => self.log_blocks = self.log_blocks.saturating_sub(blocks),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// A live record that names this location has become a pre-image; who holds it then.
-    fn keep(&mut self, log: &LogStore, location: &Location) -> Result<Holders> {
-        let holders = log.keep(&mut self.meta, location)?;
-        if holders.live == 0 {
-            self.log_blocks = self.log_blocks.saturating_add(location.blocks() as u64);
-        }
-        Ok(holders)
-    }
-
-    /// A live record comes to name a location that `known` holds; who held it before.
-    fn share(&mut self, log: &LogStore, location: &Location, known: Holder) -> Result<Holders> {
-        let before = log.share(&mut self.meta, location, known)?;
-        if before.live == 0 {
-            self.log_blocks = self.log_blocks.saturating_sub(location.blocks() as u64);
-        }
-        Ok(before)
+        self.past.meta.dirty_records() >= DIRTY_RECORDS_COMMIT
+            || self.past.meta.dirty_record_bytes() >= DIRTY_RECORD_BYTES_COMMIT
     }
 }
 
@@ -707,6 +636,6 @@ impl Txn<'_> {
 
     /// The open transaction, for changing tables that have no history.
     pub fn meta_mut(&mut self) -> &mut Meta {
-        &mut self.state.meta
+        &mut self.state.past.meta
     }
 }

@@ -153,6 +153,11 @@ impl Meta {
         Ok(Meta { tables: kv.tables()?, frozen: None, active: Overlay::default(), undo: None })
     }
 
+    /// One over nothing, which is never committed.
+    pub fn empty() -> Meta {
+        Meta { tables: Tables::nothing(), frozen: None, active: Overlay::default(), undo: None }
+    }
+
     pub fn get_raw(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.with(table, key, |bytes| Ok(bytes.to_vec()))
     }

@@ -30,7 +30,7 @@ pub use session::{RegisterOptions, Session, SessionRecord};
 pub use snapshot::SnapRequest;
 
 use crate::clock::Epoch;
-use crate::device::{BaseId, Changing, InodeNo, LIVE, Moment, Point, Snapshot, State};
+use crate::device::{BaseId, Changing, InodeNo, LIVE, Moment, Past, Point, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BASES_MAX, VIEW_BITS, VIEWS_PASSING};
 use crate::shown::shown;
@@ -113,15 +113,15 @@ fn not_kept(snapshot: &Snapshot) -> Error {
 }
 
 /// Whether no other snapshot's view has this epoch's number, nor a base's.
-fn has_free_number(state: &State, epoch: Epoch) -> Result<bool> {
+fn has_free_number(past: &Past, epoch: Epoch) -> Result<bool> {
     let number = View::at(LIVE, epoch).number();
     if number == 0 || number >= BASE_NUMBERS {
         return Ok(false);
     }
-    let bases: Vec<BaseId> = state.bases().map(|(id, _)| id).collect();
+    let bases: Vec<BaseId> = past.bases().map(|(id, _)| id).collect();
     for turns in 1..=epoch.number() >> VIEW_BITS {
         for base in &bases {
-            if state.snapshot(*base, epoch.minus(turns << VIEW_BITS))?.is_some() {
+            if past.snapshot(*base, epoch.minus(turns << VIEW_BITS))?.is_some() {
                 return Ok(false);
             }
         }

@@ -409,6 +409,24 @@ fn no_layer_calls_up() {
     }
 }
 
+/// The past is a floor of its own: it knows keys and values, and neither tracks nor where their bytes lie.
+#[test]
+fn the_past_knows_records_and_nothing_else() {
+    const KNOWN: [&str; 8] = ["archive", "meta", "clock", "error", "id", "limits", "purpose", "shown"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/device");
+    let mut files = vec![root.join("past.rs")];
+    rust_files(&root.join("past"), &mut files);
+    assert!(files.len() > 10);
+    for file in files {
+        let text = program(&fs::read_to_string(&file).unwrap());
+        // What is for the device alone says so.
+        let text = text.replace("pub(in crate::device)", "pub");
+        let named = parts_named(&text);
+        let others: Vec<_> = named.iter().filter(|name| !KNOWN.contains(&name.as_str())).collect();
+        assert!(others.is_empty() && !text.contains("super::super"), "{}: knows {others:?}", file.display());
+    }
+}
+
 /// Whether one of the licences that an expression offers is among those that are taken.
 fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let expression = expression.replace('/', " OR ");

@@ -1,564 +1,21 @@
-//! Bases: the trees of a store that are written to, and where what they do not hold themselves comes from.
-//!
-//! A base that is a clone, or that was restored a moment ago, has an *era*: from an epoch on, a key without
-//! a record that was born since then has the value that it has in another state, the era's *source*. Settling
-//! an era gives the base records of its own, one by one; when all have one, the era ends.
-//!
-//! ```text
-//!            before          era                       no era
-//! live ──────────────┬──────────────────────────┬───────────────────▶
-//!                    │ own records born since,  │
-//!                 restore   else the source's   settled
-//! ```
-//!
-//! Invariants:
-//! - a record of a base that was born in an era, or the lack of one with a tombstone, hides the source;
-//! - what an era's source is, a snapshot, is not deleted while the era lasts;
-//! - eras are settled in the order in which they began.
+//! Bases that come, go, or show something else.
 
-use super::names::check_base_name;
-use super::room::{BaseReserve, reserve_key};
-use super::work::{SETTLE, work_key};
-use super::{BaseId, Changing, Epoch, HISTORY, InodeNo, LIVE, Settle, Snapshot, State, Txn, Walk};
-use crate::archive::Archive;
-use crate::clock::Timestamp;
+use super::Txn;
+use super::past::{ArchiveRecord, BaseId, BaseRecord, Era, Point, SETTLE, Settle, Snapshot, Walk, work_key};
+use super::snapshot::Changing;
 use crate::error::{Errno, Error, Result};
-use crate::id::Id;
-use crate::limits::{BASES_MAX, TOUCHED_MAX};
-use crate::meta::{Table, decode, hex, prefix_end, record_name};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::Arc;
-
-/// A state that is kept: a base as it was in a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Point {
-    pub base: BaseId,
-    pub epoch: Epoch,
-}
-
-/// From when on what a base does not hold itself is looked for elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Era {
-    /// Records of the base up to this epoch do not count after it.
-    pub since: Epoch,
-    pub source: Point,
-}
-
-/// What is stored of a base.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BaseRecord {
-    pub name: String,
-    pub time: Timestamp,
-    /// Of a clone: the base beside which it is shown, and the snapshot it was made of.
-    pub clone_of: Option<Point>,
-    /// Of a mirror: what it is a copy of.
-    pub mirror: Option<MirrorRecord>,
-    /// The oldest first.
-    pub eras: Vec<Era>,
-    /// Where its increments go.
-    pub archive: Option<ArchiveRecord>,
-    /// It is being deleted: nobody sees it any more.
-    pub deleting: bool,
-    pub id: Id,
-}
-
-/// A snapshot as something else names it: it counts only if it is the very one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotRef {
-    pub epoch: Epoch,
-    pub id: Id,
-}
-
-/// An archive that is attached.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArchiveRecord {
-    #[serde(with = "crate::meta::path")]
-    pub directory: PathBuf,
-    /// What the directory's label says.
-    pub id: Id,
-    /// The snapshot that the newest increment leads to: it must be there to reach any of them.
-    pub anchor: Option<SnapshotRef>,
-    /// Snapshots whose increments are being saved.
-    pub saving: Vec<SnapshotRef>,
-    /// The machines on which somebody has said that the archive is there, the last one behind.
-    #[serde(default)]
-    pub hosts: Vec<Id>,
-}
-
-impl ArchiveRecord {
-    /// Whether the archive, or what is being saved to it, would be broken without this snapshot.
-    pub fn needs(&self, epoch: Epoch) -> bool {
-        self.anchor.iter().chain(&self.saving).any(|needed| needed.epoch == epoch)
-    }
-}
-
-/// What ties a mirror to its base.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MirrorRecord {
-    pub of: BaseId,
-    /// The snapshots in which both were the same: of the base, and of the mirror.
-    pub same: Option<Same>,
-    /// The mirror may be written to.
-    pub is_split: bool,
-}
-
-/// Snapshots in which two bases were the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Same {
-    /// Of the base.
-    pub of: SnapshotRef,
-    /// Of the mirror, once it may have changed since.
-    pub own: Option<SnapshotRef>,
-}
-
-impl Same {
-    /// The epochs of both; 0 for none.
-    pub fn epochs(&self) -> (Epoch, Epoch) {
-        (self.of.epoch, self.own.map_or(Epoch::ZERO, |own| own.epoch))
-    }
-}
-
-/// Room that a base takes, counted as it changes, in blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// What all its tracks take.
-    #[serde(deserialize_with = "crate::limits::number::blocks")]
-    pub refers: u64,
-    /// What only the newest snapshot holds; unknown after a neighbour of it was deleted or deactivated.
-    #[serde(deserialize_with = "crate::limits::number::known_blocks")]
-    pub newest_alone: Option<u64>,
-    /// What the base has let go of since the newest snapshot was taken, which that has kept.
-    #[serde(default, deserialize_with = "crate::limits::number::blocks")]
-    pub kept: u64,
-}
-
-/// A base as it is known while the store is open.
-#[derive(Clone, Debug)]
-pub(super) struct Base {
-    pub record: BaseRecord,
-    /// The newest snapshot that protects anything; 0 without any.
-    pub newest: Epoch,
-    /// The one before it, whether it protects anything or not.
-    pub before_newest: Epoch,
-    pub counts: Counts,
-    /// The archive, if it is attached and could be opened.
-    pub archive: Option<Arc<Archive>>,
-    /// The last epoch in which the protection of a snapshot ended that is still there; 0 without any.
-    pub ended: Epoch,
-    /// Bytes of room that the newest has set aside.
-    pub newest_reserve: u64,
-    /// Room that it has set aside for itself.
-    pub reserve: Option<BaseReserve>,
-    /// The mount does not show it.
-    pub is_offline: bool,
-    /// Inodes that settling looked at since the last restore; `None` when they are many.
-    pub touched: Option<BTreeSet<InodeNo>>,
-}
-
-pub(super) type Bases = BTreeMap<BaseId, Base>;
-
-fn counts_key(base: BaseId) -> Vec<u8> {
-    [b"counts", &base.prefix()[..]].concat()
-}
-
-/// Where it is kept of a base when the protection of a snapshot last ended.
-fn ended_key(base: BaseId) -> Vec<u8> {
-    [b"ended", &base.prefix()[..]].concat()
-}
-
-/// Where it is noted of a base that the mount does not show it.
-pub(super) fn offline_key(base: BaseId) -> Vec<u8> {
-    [b"offline", &base.prefix()[..]].concat()
-}
-
-/// Where it is kept of a base which of its snapshots was saved last.
-pub fn last_save_key(base: BaseId) -> Vec<u8> {
-    [b"last save", &base.prefix()[..]].concat()
-}
-
-impl Base {
-    fn new(record: BaseRecord, counts: Counts) -> Base {
-        Base {
-            record,
-            newest: Epoch::ZERO,
-            before_newest: Epoch::ZERO,
-            counts,
-            archive: None,
-            ended: Epoch::ZERO,
-            newest_reserve: 0,
-            reserve: None,
-            is_offline: false,
-            touched: None,
-        }
-    }
-
-    /// The era that a moment lies in.
-    pub fn era_at(&self, epoch: Epoch) -> Option<&Era> {
-        self.record.eras.iter().rev().find(|era| era.since < epoch)
-    }
-}
-
-impl BaseRecord {
-    pub fn new(name: &str, time: Timestamp) -> BaseRecord {
-        BaseRecord {
-            name: name.into(),
-            time,
-            clone_of: None,
-            mirror: None,
-            eras: Vec::new(),
-            archive: None,
-            deleting: false,
-            id: Id::random(),
-        }
-    }
-}
-
-/// The base that a record says.
-pub fn split_base(key: &[u8], value: &[u8]) -> Result<(BaseId, BaseRecord)> {
-    let wrong = || Error::corrupt("the table of bases", format!("the key {} has the wrong length", hex(key)));
-    let id = BaseId::new(u32::from_be_bytes(key.try_into().map_err(|_| wrong())?));
-    let record: BaseRecord = decode(Table::Base, key, value)?;
-    check_base_name(&record.name, || format!("the base {id}"))?;
-    if id.number() >= BASES_MAX {
-        return Err(Error::corrupt(format!("the base {id}"), format!("its number is not below {BASES_MAX}")));
-    }
-    // Following the sources of eras leads back in time, and so ends.
-    match record.eras.iter().find(|era| era.source.epoch > era.since) {
-        None => Ok((id, record)),
-        Some(Era { since, source }) => {
-            let problem = format!("from epoch {since} on it is said to show epoch {}, which is later", source.epoch);
-            Err(Error::corrupt(format!("the base {id}"), problem))
-        }
-    }
-}
-
-/// What was found; if it is damaged, that is noted.
-pub(super) fn or_damage<T>(found: Result<T>, damage: &mut Vec<Error>) -> Result<Option<T>> {
-    match found {
-        Ok(found) => Ok(Some(found)),
-        Err(error @ Error::Corrupt { .. }) => {
-            damage.push(error);
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-impl State {
-    /// Takes the bases up. What is damaged is left out, and in the answer: without it nobody knows what may go, nor which
-    /// numbers are free, so that nothing must change.
-    pub(super) fn load_bases(&mut self) -> Result<Vec<Error>> {
-        let mut damage = Vec::new();
-        let mut bases = Bases::new();
-        for pair in self.meta.range(Table::Base, &[], &[u8::MAX; 40])? {
-            let (key, value) = pair?;
-            let Some((id, record)) = or_damage(split_base(&key, &value), &mut damage)? else { continue };
-            let counts = or_damage(self.meta.get(Table::State, &counts_key(id)), &mut damage)?;
-            let ended = or_damage(self.meta.get(Table::State, &ended_key(id)), &mut damage)?;
-            let reserve = or_damage(self.meta.get(Table::State, &reserve_key(id)), &mut damage)?.flatten();
-            let (counts, ended) = (counts.flatten().unwrap_or_default(), ended.flatten().unwrap_or_default());
-            let is_offline = self.meta.contains(Table::State, &offline_key(id))?;
-            bases.insert(id, Base { ended, reserve, is_offline, ..Base::new(record, counts) });
-        }
-        if !bases.contains_key(&LIVE) {
-            let without = Error::corrupt("the metadata (meta.redb)", "it has no record of the first base");
-            return Err(damage.into_iter().next().unwrap_or(without));
-        }
-        let ids: Vec<BaseId> = bases.keys().copied().collect();
-        self.bases = bases;
-        for id in &ids {
-            self.find_newest(*id)?;
-        }
-        let next = or_damage(self.meta.get::<BaseId>(Table::State, NEXT_BASE), &mut damage)?;
-        let checked = self.check_next(&ids, next.flatten().unwrap_or(LIVE.next()));
-        or_damage(checked, &mut damage)?;
-        or_damage(self.check_going(), &mut damage)?;
-        Ok(damage)
-    }
-
-    /// A new base, or a new snapshot, must not take the place of one that is there.
-    fn check_next(&self, ids: &[BaseId], next_base: BaseId) -> Result<()> {
-        if let Some(last) = ids.last().filter(|last| **last >= next_base) {
-            let problem = format!("the next base is said to be {next_base}, and there is one of number {last}");
-            return Err(Error::corrupt(record_name(Table::State, NEXT_BASE), problem));
-        }
-        let epoch = self.epoch;
-        for id in ids {
-            let last = self.last_epoch(*id)?;
-            if last >= epoch {
-                let problem =
-                    format!("the epoch is said to be {epoch}, and the base {id} has a snapshot of epoch {last}");
-                return Err(Error::corrupt(record_name(Table::State, HISTORY), problem));
-            }
-            let end = self.last_end(*id)?;
-            if end > epoch {
-                let problem = format!("the epoch is said to be {epoch}, and something of the base {id} ended in {end}");
-                return Err(Error::corrupt(record_name(Table::State, HISTORY), problem));
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks up again which snapshots protect a base.
-    pub(super) fn find_newest(&mut self, id: BaseId) -> Result<()> {
-        let newest = self.newest_protecting(id, Epoch::MAX)?;
-        // Of damaged ones it is not known what they hold alone, nor what they have set aside.
-        let mut damage = Vec::new();
-        let before = or_damage(self.kept_before(id, newest), &mut damage)?.flatten();
-        let before = before.map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
-        let reserve = or_damage(self.stored_snapshot(id, newest), &mut damage)?.flatten();
-        let reserve = reserve.map_or(0, |snapshot| snapshot.record.reserve);
-        if let Some(base) = self.bases.get_mut(&id) {
-            (base.newest, base.before_newest, base.newest_reserve) = (newest, before, reserve);
-        }
-        Ok(())
-    }
-
-    /// A base that is there and is not being deleted; else ESTALE.
-    pub(super) fn base(&self, id: BaseId) -> Result<&Base> {
-        self.bases.get(&id).filter(|base| !base.record.deleting).ok_or(Error::Posix(Errno::STALE))
-    }
-
-    /// What is stored of a base; ESTALE if it is gone.
-    pub fn base_record(&self, id: BaseId) -> Result<&BaseRecord> {
-        self.base(id).map(|base| &base.record)
-    }
-
-    /// All bases that can be seen, in the order in which they were made.
-    pub fn bases(&self) -> impl Iterator<Item = (BaseId, &BaseRecord)> {
-        self.bases.iter().map(|(id, base)| (*id, &base.record)).filter(|(_, record)| !record.deleting)
-    }
-
-    /// The base of a name; of bytes that are no UTF-8 there is none.
-    pub fn base_named(&self, name: impl AsRef<[u8]>) -> Option<BaseId> {
-        self.bases().find(|(_, record)| record.name.as_bytes() == name.as_ref()).map(|(id, _)| id)
-    }
-
-    pub fn counts(&self, id: BaseId) -> Result<Counts> {
-        self.base(id).map(|base| base.counts)
-    }
-
-    /// The only inodes in which a base, since it was settled, can differ from what it was before it was restored;
-    /// `None` if that cannot be told.
-    pub fn touched(&self, id: BaseId) -> Option<&BTreeSet<InodeNo>> {
-        self.bases.get(&id).and_then(|base| base.touched.as_ref())
-    }
-
-    pub(super) fn touch(&mut self, inode: InodeNo) {
-        if let Some(base) = self.bases.get_mut(&inode.base())
-            && let Some(touched) = &mut base.touched
-        {
-            touched.insert(inode);
-            if touched.len() > TOUCHED_MAX {
-                base.touched = None;
-            }
-        }
-    }
-
-    /// Bases that need a snapshot: it is the source of an era, it has what an era is to be cleared of, settling
-    /// looks at it, or it holds a mirror together.
-    pub fn dependants(&self, point: Point) -> Result<Vec<BaseId>> {
-        let mut dependants = Vec::new();
-        for (id, base) in self.bases.iter().filter(|(_, base)| !base.record.deleting) {
-            if self.needs(*id, base)?.contains(&point) {
-                dependants.push(*id);
-            }
-        }
-        Ok(dependants)
-    }
-
-    /// The same of all snapshots that something depends on.
-    pub fn all_dependants(&self) -> Result<BTreeMap<Point, Vec<BaseId>>> {
-        self.dependants_by(|id, base| self.needs(id, base))
-    }
-
-    /// The same as it will be when all is settled that is being settled.
-    pub fn all_dependants_when_settled(&self) -> Result<BTreeMap<Point, Vec<BaseId>>> {
-        self.dependants_by(|id, base| self.needs_when_settled(id, base))
-    }
-
-    fn dependants_by(
-        &self,
-        needs: impl Fn(BaseId, &Base) -> Result<BTreeSet<Point>>,
-    ) -> Result<BTreeMap<Point, Vec<BaseId>>> {
-        let mut all: BTreeMap<Point, Vec<BaseId>> = BTreeMap::new();
-        for (id, base) in self.bases.iter().filter(|(_, base)| !base.record.deleting) {
-            for point in needs(*id, base)? {
-                all.entry(point).or_default().push(*id);
-            }
-        }
-        Ok(all)
-    }
-
-    /// The snapshots that a base could not be without.
-    fn needs(&self, id: BaseId, base: &Base) -> Result<BTreeSet<Point>> {
-        let eras = &base.record.eras;
-        let mut points = needed(id, base, eras.iter());
-        // Only what has eras is settled.
-        if !eras.is_empty() {
-            points.extend(self.walked(id)?);
-        }
-        Ok(points)
-    }
-
-    fn needs_when_settled(&self, id: BaseId, base: &Base) -> Result<BTreeSet<Point>> {
-        let mut eras = Vec::new();
-        for era in &base.record.eras {
-            if !self.meta.contains(Table::Orphan, &work_key(id, SETTLE, era.since.number().into()))? {
-                eras.push(*era);
-            }
-        }
-        Ok(needed(id, base, eras.iter()))
-    }
-
-    /// Whether the archive of its base, or what is being saved to it, needs a snapshot.
-    pub fn is_archiving(&self, point: Point) -> bool {
-        // A base that is being deleted has no archive any more.
-        let archive = self.base_record(point.base).ok().and_then(|record| record.archive.as_ref());
-        archive.is_some_and(|archive| archive.needs(point.epoch))
-    }
-
-    pub(super) fn put_base(&mut self, id: BaseId, record: BaseRecord) {
-        self.meta.put(Table::Base, &id.prefix(), &record);
-        match self.bases.get_mut(&id) {
-            Some(base) => base.record = record,
-            None => {
-                self.bases.insert(id, Base::new(record, Counts::default()));
-            }
-        }
-    }
-
-    /// Changes what is counted of a base; taken back if the operation under way fails.
-    pub(super) fn count(&mut self, id: BaseId, change: impl FnOnce(&mut Counts)) {
-        if let Some(base) = self.bases.get_mut(&id) {
-            self.counts_undo.push((id, base.counts));
-            change(&mut base.counts);
-        }
-    }
-
-    pub(super) fn restore_counts(&mut self) {
-        while let Some((id, counts)) = self.counts_undo.pop() {
-            if let Some(base) = self.bases.get_mut(&id) {
-                base.counts = counts;
-            }
-        }
-    }
-
-    /// Puts the counts into the open transaction, just before that is frozen.
-    pub(super) fn freeze_counts(&mut self) -> Result<()> {
-        for (id, base) in &self.bases {
-            let key = counts_key(*id);
-            if self.meta.get::<Counts>(Table::State, &key)? != Some(base.counts) {
-                self.meta.put(Table::State, &key, &base.counts);
-            }
-            if let Some(reserve) = &base.reserve
-                && self.meta.get::<BaseReserve>(Table::State, &reserve_key(*id))?.as_ref() != Some(reserve)
-            {
-                self.meta.put(Table::State, &reserve_key(*id), reserve);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the mount does not show a base.
-    pub fn is_base_offline(&self, id: BaseId) -> bool {
-        self.bases.get(&id).is_some_and(|base| base.is_offline)
-    }
-
-    /// What a base has set aside for itself.
-    pub fn reserve_of(&self, id: BaseId) -> Option<BaseReserve> {
-        self.bases.get(&id).and_then(|base| base.reserve)
-    }
-
-    pub(super) fn put_reserve(&mut self, id: BaseId, reserve: Option<BaseReserve>) {
-        match &reserve {
-            Some(reserve) => self.meta.put(Table::State, &reserve_key(id), reserve),
-            None => self.meta.remove(Table::State, &reserve_key(id)),
-        }
-        if let Some(base) = self.bases.get_mut(&id) {
-            base.reserve = reserve;
-        }
-    }
-
-    /// Notes that the protection of a snapshot of a base has ended: what was born before is of its increment.
-    pub(super) fn note_ended(&mut self, id: BaseId, epoch: Epoch) {
-        if let Some(base) = self.bases.get_mut(&id) {
-            base.ended = base.ended.max(epoch);
-            self.meta.put(Table::State, &ended_key(id), &base.ended);
-        }
-    }
-
-    pub(super) fn forget_ended(&mut self, id: BaseId) {
-        if let Some(base) = self.bases.get_mut(&id) {
-            base.ended = Epoch::ZERO;
-        }
-        self.meta.remove(Table::State, &ended_key(id));
-    }
-
-    /// Forgets a base of which no record is left.
-    pub(super) fn forget_base(&mut self, id: BaseId) {
-        self.meta.remove(Table::Base, &id.prefix());
-        self.meta.remove(Table::State, &counts_key(id));
-        self.meta.remove(Table::State, &ended_key(id));
-        self.meta.remove(Table::State, &offline_key(id));
-        self.bases.remove(&id);
-    }
-}
-
-/// The snapshots that eras of a base, and what it is a mirror of, need.
-fn needed<'a>(id: BaseId, base: &Base, eras: impl Iterator<Item = &'a Era>) -> BTreeSet<Point> {
-    let own = |epoch: Epoch| Point { base: id, epoch };
-    let mut points: BTreeSet<Point> = eras.flat_map(|era| [era.source, own(era.since)]).collect();
-    if let Some((mirror, same)) = base.record.mirror.and_then(|mirror| Some((mirror, mirror.same?))) {
-        let (of, since) = same.epochs();
-        points.extend([Point { base: mirror.of, epoch: of }, own(since)]);
-    }
-    points
-}
-
-const NEXT_BASE: &[u8] = b"next base";
-
-impl State {
-    /// A number for a new base.
-    fn next_base(&mut self) -> Result<BaseId> {
-        let id: BaseId = self.meta.get(Table::State, NEXT_BASE)?.unwrap_or(LIVE.next());
-        if id.number() >= BASES_MAX {
-            return Err(Error::Refused(Errno::NOSPC, "this store has had all the bases it can count".into()));
-        }
-        self.meta.put(Table::State, NEXT_BASE, &id.next());
-        Ok(id)
-    }
-}
+use crate::meta::Table;
+use std::collections::BTreeSet;
 
 impl Txn<'_> {
     /// Adds a base without any record but this.
     pub fn add_base(&mut self, record: BaseRecord) -> Result<BaseId> {
-        self.state.add_base(record)
+        self.state.past.add_base(record)
     }
 
     /// Whether the mount shows a base.
     pub fn show_base(&mut self, id: BaseId, is_shown: bool) {
-        self.state.show_base(id, is_shown);
-    }
-}
-
-impl State {
-    fn add_base(&mut self, record: BaseRecord) -> Result<BaseId> {
-        let id = self.next_base()?;
-        self.put_base(id, record);
-        Ok(id)
-    }
-
-    fn show_base(&mut self, id: BaseId, is_shown: bool) {
-        match is_shown {
-            true => self.meta.remove(Table::State, &offline_key(id)),
-            false => self.meta.put(Table::State, &offline_key(id), &()),
-        }
-        if let Some(base) = self.bases.get_mut(&id) {
-            base.is_offline = !is_shown;
-        }
+        self.state.past.show_base(id, is_shown);
     }
 }
 
@@ -566,24 +23,24 @@ impl Changing<'_> {
     /// Adds a base that shows a kept state from now on; with all of it to be taken over, if `settles`.
     pub fn add_clone(&mut self, record: BaseRecord, source: Point, settles: bool) -> Result<BaseId> {
         let snapshot = self.snapshot_at(source)?;
-        let since = self.state.epoch.before();
-        let id = self.state.add_base(record)?;
+        let since = self.state.past.epoch.before();
+        let id = self.state.past.add_base(record)?;
         let settle = settles.then(|| Settle::new(vec![Walk::All], snapshot.record.refers));
-        self.state.begin_era(id, since, source, settle)?;
+        self.state.past.begin_era(id, since, source, settle)?;
         self.state.count(id, |counts| counts.refers = snapshot.record.refers);
-        self.state.find_newest(source.base)?;
+        self.state.past.find_newest(source.base)?;
         Ok(id)
     }
 
     /// Lets a base show a kept state from the next epoch on. What can differ is said by the walks.
     pub fn begin_restore(&mut self, base: BaseId, source: Point, walks: Vec<Walk>) -> Result<()> {
         let snapshot = self.snapshot_at(source)?;
-        let since = self.state.epoch.before();
+        let since = self.state.past.epoch.before();
         let walks = [&[Walk::Nameless { to: since }][..], &walks].concat();
-        self.state.begin_era(base, since, source, Some(Settle::new(walks, 0)))?;
-        self.state.bases.entry(base).and_modify(|base| base.touched = Some(BTreeSet::new()));
+        self.state.past.begin_era(base, since, source, Some(Settle::new(walks, 0)))?;
+        self.state.past.bases.entry(base).and_modify(|base| base.touched = Some(BTreeSet::new()));
         self.state.count(base, |counts| counts.refers = snapshot.record.refers);
-        self.state.find_newest(source.base)
+        self.state.past.find_newest(source.base)
     }
 
     /// Takes over all that a clone still shows from elsewhere, in the background.
@@ -593,8 +50,8 @@ impl Changing<'_> {
         let Some(first) = found.record.eras.first().copied() else { return Ok(()) };
         let key = work_key(base, SETTLE, first.since.number().into());
         // A later era, of a restore, may be settling already.
-        if !self.state.meta.contains(Table::Orphan, &key)? {
-            self.state.meta.put(Table::Orphan, &key, &Settle::new(vec![Walk::All], refers));
+        if !self.state.past.meta.contains(Table::Orphan, &key)? {
+            self.state.past.meta.put(Table::Orphan, &key, &Settle::new(vec![Walk::All], refers));
         }
         Ok(())
     }
@@ -603,13 +60,13 @@ impl Changing<'_> {
     pub fn move_clone(&mut self, base: BaseId, source: Point) -> Result<()> {
         let refers = self.snapshot_at(source)?.record.refers;
         let mut record = self.state.base(base)?.record.clone();
-        let since = self.state.epoch.before();
+        let since = self.state.past.epoch.before();
         let old = std::mem::replace(&mut record.eras, vec![Era { since, source }]);
         record.clone_of = Some(source);
-        self.state.put_base(base, record);
-        self.state.bases.entry(base).and_modify(|base| base.touched = None);
+        self.state.past.put_base(base, record);
+        self.state.past.bases.entry(base).and_modify(|base| base.touched = None);
         self.state.count(base, |counts| counts.refers = refers);
-        self.state.find_newest(source.base)?;
+        self.state.past.find_newest(source.base)?;
         old.iter().try_for_each(|era| self.state.protection_changed(era.source.base))
     }
 
@@ -621,36 +78,23 @@ impl Changing<'_> {
                 return Err(Error::Posix(Errno::STALE));
             }
         }
-        self.state.put_base(base, BaseRecord { archive, ..record });
+        self.state.past.put_base(base, BaseRecord { archive, ..record });
         self.state.protection_changed(base)
     }
 
     /// Whether the mount shows a base.
     pub fn show_base(&mut self, id: BaseId, is_shown: bool) {
-        self.state.show_base(id, is_shown);
+        self.state.past.show_base(id, is_shown);
     }
 
     /// Changes what is stored of a base.
     pub fn update_base(&mut self, base: BaseId, record: BaseRecord) {
-        self.state.put_base(base, record);
+        self.state.past.put_base(base, record);
     }
 
     fn snapshot_at(&self, point: Point) -> Result<Snapshot> {
         let snapshot = self.state.stored_snapshot(point.base, point.epoch)?;
         let gone = || Error::Refused(Errno::STALE, "the snapshot was deleted or deactivated and has ended".into());
         snapshot.filter(Snapshot::is_readable).ok_or_else(gone)
-    }
-}
-
-impl State {
-    /// Whether a base has any record of its own.
-    pub fn has_own_records(&self, base: BaseId) -> Result<bool> {
-        let prefix = base.prefix();
-        for table in [Table::Inode, Table::Dirent, Table::Xattr, Table::Track, Table::Link, Table::Preimage] {
-            if self.meta.range(table, &prefix, &prefix_end(&prefix))?.next().transpose()?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }

@@ -1,6 +1,6 @@
 //! What has changed in each inode since the last freeze, as far as fsync has to know.
 
-use super::InodeNo;
+use super::past::InodeNo;
 use crate::journal::Ticket;
 use crate::limits::JOURNAL_RANGES_MAX;
 use std::collections::HashMap;

@@ -7,7 +7,8 @@
 //! The small overlay of a change that somebody waits for goes to the journal first, where it is durable with
 //! one flush of the disk. The key-value store takes it over in the background, or when the next commit comes.
 
-use super::{COMMITS, Device, HISTORY, HistoryRecord, State};
+use super::past::HISTORY;
+use super::{COMMITS, Device, HistoryRecord, State};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{COUNT_MAX, FREEZE_BYTES_MAX, JOURNAL_COMMIT_MAX, JOURNAL_COMMIT_RECORDS_MAX};
 use crate::meta::{Overlay, Table};
@@ -129,17 +130,21 @@ impl<'a> Commit<'a> {
             return Err(Error::Refused(Errno::NOSPC, "this store has had all the commits it can count".into()));
         }
         let result = last(state)?;
-        if state.meta.dirty_records() == 0 {
+        if state.past.meta.dirty_records() == 0 {
             return Ok((result, before));
         }
         state.release_all(&device.log).inspect_err(|error| device.stop(error))?;
-        let history = HistoryRecord { epoch: state.epoch, log_blocks: state.log_blocks, reserved: state.reserved };
-        state.meta.put(Table::State, HISTORY, &history);
+        let history = HistoryRecord {
+            epoch: state.past.epoch,
+            log_blocks: state.accounts.log_blocks,
+            reserved: state.accounts.reserved,
+        };
+        state.past.meta.put(Table::State, HISTORY, &history);
         state.freeze_counts()?;
-        device.log.freeze(&mut state.meta).inspect_err(|error| device.stop(error))?;
+        device.log.freeze(&mut state.past.meta).inspect_err(|error| device.stop(error))?;
         let freeze = before + 1;
-        state.meta.put(Table::State, COMMITS, &state.replaying.unwrap_or(freeze));
-        *self.pending = Some(state.meta.freeze());
+        state.past.meta.put(Table::State, COMMITS, &state.replaying.unwrap_or(freeze));
+        *self.pending = Some(state.past.meta.freeze());
         state.changes.freeze();
         device.freezes.store(freeze, Ordering::SeqCst);
         device.journal.frozen();
@@ -195,7 +200,7 @@ impl<'a> Commit<'a> {
         let publish = || {
             let mut state = device.state.write();
             state.changes.published();
-            state.meta.published(&device.kv)
+            state.past.meta.published(&device.kv)
         };
         let taken_over = device.kv.commit(&overlay).and_then(|()| publish()).and_then(|()| device.log.durable());
         taken_over.inspect_err(|error| device.stop(error))?;

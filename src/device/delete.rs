@@ -5,10 +5,13 @@
 //! snapshots and no other. How far it has come is noted with the oldest. One before it that comes to go as well is the
 //! oldest then, and the walk begins anew; what one behind them adds lies ahead.
 
-use super::base::Point;
-use super::record::{increment_key, keys_of, preimage_key, split_preimage, split_record};
-use super::work::{BASE, INODE, SNAPSHOT, work_epoch, work_key, work_number, work_range};
-use super::{BaseId, Device, Epoch, Increments, InodeNo, Named, Pointer, Snapshot, SnapshotState, State, Txn};
+use super::past::{
+    BASE, BaseId, INODE, Increments, InodeNo, Named, Point, SNAPSHOT, Snapshot, SnapshotState, increment_key, keys_of,
+    preimage_key, split_preimage, split_record, work_epoch, work_key, work_number, work_range,
+};
+use super::pointer::Pointer;
+use super::{Device, State, Txn};
+use crate::clock::Epoch;
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::logstore::{Holder, Holders, Location};
@@ -57,18 +60,18 @@ impl Device {
         // It needs nothing any more.
         record.mirror = None;
         let eras = std::mem::take(&mut record.eras);
-        txn.state.put_base(base, record);
+        txn.state.past.put_base(base, record);
 
         for source in eras.iter().map(|era| era.source.base).filter(|source| *source != base) {
             txn.state.protection_changed(source)?;
         }
-        txn.state.meta.put(Table::Orphan, &work_key(base, BASE, 0), &());
+        txn.state.past.meta.put(Table::Orphan, &work_key(base, BASE, 0), &());
         // Nor is anything written in it any more.
         let own = txn.state.reserve_of(base).map_or(0, |own| own.bytes);
         let set_aside =
             txn.state.snapshots(base)?.iter().map(|snapshot| snapshot.record.reserve).fold(0, u64::saturating_add);
-        txn.state.put_reserve(base, None);
-        txn.state.reserved = txn.state.reserved.saturating_sub(set_aside.saturating_add(own));
+        txn.state.past.put_reserve(base, None);
+        txn.state.accounts.reserved = txn.state.accounts.reserved.saturating_sub(set_aside.saturating_add(own));
         // What is in memory of it must not come to be flushed.
         let all = keys_of(base);
         let tracks = [&txn.state.dirty, &txn.state.flushing].into_iter().flat_map(|tracks| tracks.range(all.clone()));
@@ -139,7 +142,7 @@ impl Device {
             }
         };
         if let Some(cursor) = next {
-            txn.state.meta.put(Table::Orphan, &key, &serde_bytes::ByteBuf::from(cursor));
+            txn.state.past.meta.put(Table::Orphan, &key, &serde_bytes::ByteBuf::from(cursor));
         }
         txn.finish()?;
         Ok(true)
@@ -184,18 +187,21 @@ impl Device {
                     let value = split_record(table, &key, own)?.1;
                     if !value.is_empty() {
                         let pointer: Pointer = decode(table, &key, value)?;
-                        txn.state.releases.extend(pointer.locations().map(|location| (*location, holder, None)));
+                        txn.state
+                            .accounts
+                            .releases
+                            .extend(pointer.locations().map(|location| (*location, holder, None)));
                     }
                 }
                 // The work itself goes last.
                 if table != Table::Orphan || key.get(4) != Some(&BASE) {
-                    txn.state.meta.remove(table, &key);
+                    txn.state.past.meta.remove(table, &key);
                 }
             }
         }
         if budget > 1 {
-            txn.state.meta.remove(Table::Orphan, &work_key(base, BASE, 0));
-            txn.state.forget_base(base);
+            txn.state.past.meta.remove(Table::Orphan, &work_key(base, BASE, 0));
+            txn.state.past.forget_base(base);
         }
         txn.finish()
     }
@@ -216,7 +222,7 @@ impl Device {
         if txn.base(point.base)?.newest != point.epoch {
             if let Some(mut snapshot) = txn.stored_snapshot(point.base, point.epoch)? {
                 snapshot.record.alone = blocks;
-                txn.state.put_snapshot(&snapshot);
+                txn.state.past.put_snapshot(&snapshot);
             }
         } else if txn.kept_after(point.base, point.epoch)?.is_none() {
             txn.state.count(point.base, |counts| counts.newest_alone = blocks);
@@ -258,7 +264,7 @@ impl Txn<'_> {
     fn hide(&mut self, snapshots: Vec<Snapshot>) -> Result<()> {
         let key = |snapshot: &Snapshot| work_key(snapshot.base, SNAPSHOT, snapshot.epoch.number().into());
         for snapshot in &snapshots {
-            self.state.meta.put(Table::Orphan, &key(snapshot), &serde_bytes::ByteBuf::new());
+            self.state.past.meta.put(Table::Orphan, &key(snapshot), &serde_bytes::ByteBuf::new());
         }
         snapshots.chunk_by(|a, b| a.base == b.base).try_for_each(|of_base| self.state.hide(of_base[0].base, of_base))
     }
@@ -436,11 +442,11 @@ impl Txn<'_> {
             }
             if table == Table::Track && !value.is_empty() {
                 let pointer: Pointer = decode(table, &key, value)?;
-                self.state.releases.extend(pointer.locations().map(|location| (*location, Holder::Log, None)));
+                self.state.accounts.releases.extend(pointer.locations().map(|location| (*location, Holder::Log, None)));
             }
-            self.state.pass(table, &key, birth)?;
-            self.state.meta.remove(Table::Preimage, &preimage);
-            self.state.meta.remove(Table::Increment, &increment_key(table, &key, end));
+            self.state.past.pass(table, &key, birth)?;
+            self.state.past.meta.remove(Table::Preimage, &preimage);
+            self.state.past.meta.remove(Table::Increment, &increment_key(table, &key, end));
         }
         Ok(walk.cursor().map(<[u8]>::to_vec))
     }
@@ -453,13 +459,13 @@ impl Txn<'_> {
             Some(before) if before.record.deleting => return Ok(false),
             Some(before) if matches!(before.record.state, SnapshotState::Ended(_)) => return Ok(false),
             // Nothing is left of which anything is to be told.
-            None if going.after.is_none() => self.state.forget_ended(going.base),
+            None if going.after.is_none() => self.state.past.forget_ended(going.base),
             _ => {}
         }
         let before = going.before.as_ref().map_or(Epoch::ZERO, |before| before.epoch);
         let mut walk = Increments::passed(going.base, before, going.after());
         for Named { table, key, end } in walk.step(self, STEP)? {
-            self.state.meta.remove(Table::Passed, &increment_key(table, &key, end));
+            self.state.past.meta.remove(Table::Passed, &increment_key(table, &key, end));
         }
         Ok(walk.cursor().is_some())
     }
@@ -467,8 +473,8 @@ impl Txn<'_> {
     /// Forgets snapshots of which nothing is left; what their neighbours hold alone has to be counted anew.
     fn forget(&mut self, going: &Going) -> Result<()> {
         for &epoch in &going.epochs {
-            self.state.forget_snapshot(Point { base: going.base, epoch });
-            self.state.meta.remove(Table::Orphan, &work_key(going.base, SNAPSHOT, epoch.number().into()));
+            self.state.past.forget_snapshot(Point { base: going.base, epoch });
+            self.state.past.meta.remove(Table::Orphan, &work_key(going.base, SNAPSHOT, epoch.number().into()));
         }
         let neighbours = going.before.iter().chain(&going.after).filter(|neighbour| !neighbour.record.deleting);
         neighbours.cloned().collect::<Vec<_>>().into_iter().try_for_each(|neighbour| self.state.forget_alone(neighbour))
@@ -476,10 +482,10 @@ impl Txn<'_> {
 
     /// Writes down that an inode has no name any more and is to be removed.
     pub fn add_orphan(&mut self, inode: InodeNo) {
-        self.state.meta.put(Table::Orphan, &work_key(inode.base(), INODE, inode.number()), &());
+        self.state.past.meta.put(Table::Orphan, &work_key(inode.base(), INODE, inode.number()), &());
     }
 
     pub fn remove_orphan(&mut self, inode: InodeNo) {
-        self.state.meta.remove(Table::Orphan, &work_key(inode.base(), INODE, inode.number()));
+        self.state.past.meta.remove(Table::Orphan, &work_key(inode.base(), INODE, inode.number()));
     }
 }

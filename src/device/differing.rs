@@ -1,7 +1,7 @@
 //! Which tracks of a file differ from those of another one, told by their pointers.
 
-use super::record::{expect_track, track_key};
-use super::{InodeNo, Moment, State, TrackNo, Tracks};
+use super::past::{InodeNo, Moment, TrackNo, expect_track, track_key};
+use super::{State, Tracks};
 use crate::error::Result;
 use crate::meta::Table;
 use std::collections::BTreeSet;

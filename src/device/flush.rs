@@ -3,9 +3,12 @@
 //! A track that was written in part is stored as patches over what lies there, as long as these stay few
 //! and small. Otherwise it is merged with what it held before and stored whole.
 
+use super::State;
+use super::commit::Commit;
 use super::dirty::{Dirty, Patches};
+use super::past::{Moment, TrackKey};
+use super::pointer::{Patch, Pointer};
 use super::tracks::Stored;
-use super::{Commit, Moment, Patch, Pointer, State, TrackKey};
 use crate::error::{Error, Result};
 use crate::limits::{BLOCK_BYTES, TRACK_PATCHES_HURRIED, TRACK_PATCHES_MAX};
 use crate::logstore::{Encoded, Owner};
@@ -136,9 +139,9 @@ impl Commit<'_> {
                     inode: key.0.number(),
                     at: key.1.start(device.track_bytes()) + *at as u64,
                     is_patch: pointer.is_some(),
-                    birth: state.epoch.number(),
+                    birth: state.past.epoch.number(),
                 };
-                let location = device.log.append(&mut state.meta, encoded, owner)?;
+                let location = device.log.append(&mut state.past.meta, encoded, owner)?;
                 match &mut pointer {
                     Some(pointer) => pointer.lay(Patch { at: *at as u32, location }),
                     None => pointer = Some(Pointer::new(location)),

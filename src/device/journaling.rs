@@ -1,6 +1,7 @@
 //! What fsync needs of the device: what has changed in an inode, and the journal.
 
-use super::{Changes, Device, State};
+use super::changes::Changes;
+use super::{Device, State};
 use crate::error::Result;
 use crate::journal::Ticket;
 use crate::meta::Table;
@@ -33,7 +34,7 @@ impl Journaling<'_> {
     /// The values that a record has where an entry may meet it: in the last durable commit and, if one is
     /// under way, in that. Each is a value or nothing.
     pub fn found_by_replay(&self, table: Table, key: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let found = self.state.meta.below(table, key)?;
+        let found = self.state.past.meta.below(table, key)?;
         found.into_iter().flatten().map(|bytes| Ok(super::split_record(table, key, &bytes)?.1.to_vec())).collect()
     }
 }

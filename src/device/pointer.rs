@@ -4,6 +4,7 @@
 //! were written since. Patches make a small write into a large track cost what it writes; when there are
 //! too many of them, the track is written anew.
 
+use crate::error::Result;
 use crate::limits::TRACK_BYTES_MAX;
 use crate::logstore::Location;
 use serde::de::{Error as _, SeqAccess, Visitor};

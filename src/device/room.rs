@@ -5,36 +5,23 @@
 //! up by that writing alone: new data does not get it, nor does what is written anew elsewhere and keeps its old
 //! tracks. Copies in the background leave a part of the room to everybody else.
 
-use super::record::{split_record, track_key};
-use super::{BaseId, Changing, Device, Epoch, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn};
+use super::past::{BaseId, BaseReserve, InodeNo, Moment, TrackKey, TrackNo, split_record, track_key};
+use super::pointer::Pointer;
+use super::snapshot::Changing;
+use super::{Device, State, Txn};
+use crate::clock::Epoch;
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BLOCK_BYTES, COPY_SPARE_MAX, COPY_SPARE_MIN, COPY_SPARE_SHARE, RESERVE_BYTES_MIN, SEGMENT_BYTES};
 use crate::meta::{Table, decode};
-use serde::{Deserialize, Serialize};
-
-/// Room that a clone has set aside, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BaseReserve {
-    #[serde(deserialize_with = "crate::limits::number::bytes")]
-    pub bytes: u64,
-    /// What it has written anew: what its tracks take that nobody else holds.
-    #[serde(deserialize_with = "crate::limits::number::bytes")]
-    pub used: u64,
-}
-
-/// Where it is kept what a base has set aside.
-pub(super) fn reserve_key(base: BaseId) -> Vec<u8> {
-    [b"reserve", &base.prefix()[..]].concat()
-}
 
 impl State {
     /// Bytes that are set aside for snapshots and clones and not taken up by them yet.
     pub fn reserved_room(&self) -> u64 {
-        if self.reserved == 0 {
+        if self.accounts.reserved == 0 {
             return 0;
         }
-        let mut reserved = self.reserved;
-        for base in self.bases.values().filter(|base| !base.record.deleting) {
+        let mut reserved = self.accounts.reserved;
+        for base in self.past.bases.values().filter(|base| !base.record.deleting) {
             let own = base.reserve.unwrap_or_default();
             reserved = reserved.saturating_sub(own.used.min(own.bytes));
             // What the newest snapshot has kept has come out of its reserve, if it has one.
@@ -54,7 +41,7 @@ impl State {
     /// Blocks of a track that nobody else holds.
     fn own_blocks(&self, key: TrackKey) -> Result<u64> {
         let key = track_key(key.0, key.1);
-        let Some(bytes) = self.meta.get_raw(Table::Track, &key)? else { return Ok(0) };
+        let Some(bytes) = self.past.meta.get_raw(Table::Track, &key)? else { return Ok(0) };
         let value = split_record(Table::Track, &key, &bytes)?.1;
         if value.is_empty() {
             return Ok(0);
@@ -62,7 +49,7 @@ impl State {
         let pointer: Pointer = decode(Table::Track, &key, value)?;
         let mut blocks = 0;
         for location in pointer.locations() {
-            if !self.meta.contains(Table::Shared, &location.key())? {
+            if !self.past.meta.contains(Table::Shared, &location.key())? {
                 blocks += location.blocks() as u64;
             }
         }
@@ -72,27 +59,23 @@ impl State {
     /// Counts what a change of a track does to the room that its base has set aside for itself.
     pub(super) fn counting_own<R>(&mut self, key: TrackKey, change: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
         let base = key.0.base();
-        if self.bases.get(&base).is_none_or(|base| base.reserve.is_none()) {
+        if self.past.bases.get(&base).is_none_or(|base| base.reserve.is_none()) {
             return change(self);
         }
         let before = self.own_blocks(key)?;
         let result = change(self)?;
         let after = self.own_blocks(key)?;
-        if let Some(own) = self.bases.get_mut(&base).and_then(|base| base.reserve.as_mut()) {
-            let bytes = |blocks: u64| blocks * BLOCK_BYTES as u64;
-            own.used = (own.used + bytes(after)).saturating_sub(bytes(before));
-        }
+        let bytes = |blocks: u64| blocks * BLOCK_BYTES as u64;
+        self.count_reserve(base, |own| own.used = (own.used + bytes(after)).saturating_sub(bytes(before)));
         Ok(result)
     }
 
     /// A track goes: what it took of the room that its base has set aside for itself is there again.
     pub(super) fn uncount_own(&mut self, key: TrackKey) -> Result<()> {
         let base = key.0.base();
-        if self.bases.get(&base).is_some_and(|base| base.reserve.is_some()) {
+        if self.past.bases.get(&base).is_some_and(|base| base.reserve.is_some()) {
             let bytes = self.own_blocks(key)? * BLOCK_BYTES as u64;
-            if let Some(own) = self.bases.get_mut(&base).and_then(|base| base.reserve.as_mut()) {
-                own.used = own.used.saturating_sub(bytes);
-            }
+            self.count_reserve(base, |own| own.used = own.used.saturating_sub(bytes));
         }
         Ok(())
     }
@@ -185,18 +168,21 @@ impl Txn<'_> {
     pub fn keeps_old(&self, inode: InodeNo, track: TrackNo) -> Result<bool> {
         let key = track_key(inode, track);
         let base = BaseId::of_key(&key)?;
-        if self.state.reserved == 0 || self.state.is_in_memory(&(inode, track)) || self.state.is_covered(base)? {
+        if self.state.accounts.reserved == 0
+            || self.state.is_in_memory(&(inode, track))
+            || self.state.is_covered(base)?
+        {
             return Ok(false);
         }
         let Some((pointer, _)) = self.state.pointer(inode, track, Moment::Live)? else { return Ok(false) };
-        let own = self.state.meta.get_raw(Table::Track, &key)?;
+        let own = self.state.past.meta.get_raw(Table::Track, &key)?;
         let birth = own.map(|bytes| self.state.birth_of(Table::Track, &key, &bytes)).transpose()?;
         // Without a record of its own, the base shows somebody else's.
-        if birth.is_none_or(|birth| birth <= self.state.bases.get(&base).map_or(Epoch::ZERO, |base| base.newest)) {
+        if birth.is_none_or(|birth| birth <= self.state.past.bases.get(&base).map_or(Epoch::ZERO, |base| base.newest)) {
             return Ok(true);
         }
         for location in pointer.locations() {
-            if self.state.meta.contains(Table::Shared, &location.key())? {
+            if self.state.past.meta.contains(Table::Shared, &location.key())? {
                 return Ok(true);
             }
         }
@@ -214,8 +200,8 @@ impl Changing<'_> {
     pub fn reserve_for_base(&mut self, base: BaseId) -> Result<()> {
         let bytes = self.state.counts(base)?.refers * BLOCK_BYTES as u64;
         self.device.check_reservable(self.state, bytes)?;
-        self.state.put_reserve(base, Some(BaseReserve { bytes, used: 0 }));
-        self.state.reserved += bytes;
+        self.state.past.put_reserve(base, Some(BaseReserve { bytes, used: 0 }));
+        self.state.accounts.reserved += bytes;
         Ok(())
     }
 

@@ -4,9 +4,9 @@
 //! new place like any other. The copy stops where it would take the room that is left to everybody else, and goes on
 //! when there is room again. It is over when a walk over all tracks has found none that is shared.
 
-use super::record::expect_track;
-use super::work::{SEPARATE, work_key};
-use super::{BaseId, Device, InodeNo, Moment, Pointer, TrackKey, TrackNo};
+use super::Device;
+use super::past::{BaseId, InodeNo, Moment, SEPARATE, TrackKey, TrackNo, expect_track, work_key};
+use super::pointer::Pointer;
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, decode, prefix_end};
@@ -75,12 +75,12 @@ enum Copied {
 impl super::State {
     /// How far separating a base has come.
     pub fn separating(&self, base: BaseId) -> Result<Option<Separate>> {
-        self.meta.get(Table::Orphan, &work_key(base, SEPARATE, 0))
+        self.past.meta.get(Table::Orphan, &work_key(base, SEPARATE, 0))
     }
 
     /// Damaged tracks that the last copy of a base has left shared.
     pub fn left_shared(&self, base: BaseId) -> Result<u64> {
-        let left: Option<Left> = self.meta.get(Table::Orphan, &work_key(base, SEPARATE, LEFT))?;
+        let left: Option<Left> = self.past.meta.get(Table::Orphan, &work_key(base, SEPARATE, LEFT))?;
         Ok(left.map_or(0, |left| left.0))
     }
 }
@@ -91,8 +91,8 @@ impl super::Changing<'_> {
     pub fn separate(&mut self, base: BaseId, wanted: u64) -> Result<()> {
         let total = self.state.counts(base)?.refers * BLOCK_BYTES as u64;
         let begun = Separate { total, wanted, ..Separate::default() };
-        self.state.meta.put(Table::Orphan, &work_key(base, SEPARATE, 0), &begun);
-        self.state.meta.remove(Table::Orphan, &work_key(base, SEPARATE, LEFT));
+        self.state.past.meta.put(Table::Orphan, &work_key(base, SEPARATE, 0), &begun);
+        self.state.past.meta.remove(Table::Orphan, &work_key(base, SEPARATE, LEFT));
         Ok(())
     }
 }
@@ -190,7 +190,7 @@ impl Device {
         let key = work_key(base, SEPARATE, 0);
         // The base may be gone.
         if txn.meta().contains(Table::Orphan, &key)? {
-            let meta = &mut txn.state.meta;
+            let meta = &mut txn.state.past.meta;
             match is_over {
                 false => meta.put(Table::Orphan, &key, separate),
                 true => meta.remove(Table::Orphan, &key),

@@ -9,14 +9,14 @@
 //! belongs to, so that inodes that changed are looked through. A clone that is made independent takes over
 //! all that its source has.
 
-use super::base::{Era, Point};
-use super::record::{key_in, rest_of, split_record, split_tombstone, tombstone_key, with_birth};
-use super::work::{INODE, INODE_WALK, SETTLE, SWEEP, WALKED, work_epoch, work_key, work_number, work_range};
-use super::{BaseId, Device, Epoch, Increments, InodeNo, Moment, Named, Pointer, State, Txn};
-use crate::error::{Error, Result};
-use crate::logstore::{Holder, LogStore};
-use crate::meta::{Table, decode, prefix_end, record_name};
-use serde::{Deserialize, Serialize};
+use super::past::{
+    BaseId, INODE, INODE_WALK, Increments, InodeNo, InodeWalk, Moment, Named, Point, SETTLE, SWEEP, Settle, WALKED,
+    Walk, key_in, rest_of, split_record, split_tombstone, work_epoch, work_key, work_number, work_range,
+};
+use super::{Device, Txn};
+use crate::clock::Epoch;
+use crate::error::Result;
+use crate::meta::{Table, decode, prefix_end};
 use serde_bytes::ByteBuf;
 use std::ops::ControlFlow;
 
@@ -26,68 +26,6 @@ const STEP: usize = 512;
 /// Tables of a tree, in the order in which they are walked.
 const TREE: [Table; 5] = [Table::Inode, Table::Dirent, Table::Xattr, Table::Track, Table::Link];
 
-/// Where to look for keys that are to be settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Walk {
-    /// Everything that the source has.
-    All,
-    /// What a base changed after an epoch, up to another.
-    Changed { base: BaseId, after: Epoch, to: Epoch },
-    /// What has no name in the base at an epoch, and so is found in no directory.
-    Nameless { to: Epoch },
-}
-
-/// How far settling an era has come.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settle {
-    /// Walks to be made. What they look at stays until all are over.
-    pub walks: Vec<Walk>,
-    /// How many of them are over; the next is under way.
-    pub over: usize,
-    /// Where it goes on.
-    pub cursor: ByteBuf,
-    /// Blocks of tracks that were settled, and how many there are in all, if that is known.
-    #[serde(deserialize_with = "crate::limits::number::blocks")]
-    pub done: u64,
-    #[serde(deserialize_with = "crate::limits::number::blocks")]
-    pub total: u64,
-}
-
-impl Settle {
-    pub fn new(walks: Vec<Walk>, total: u64) -> Settle {
-        Settle { walks, over: 0, cursor: ByteBuf::new(), done: 0, total }
-    }
-
-    /// What a record says.
-    pub(super) fn of(key: &[u8], value: &[u8]) -> Result<Settle> {
-        let settle: Settle = decode(Table::Orphan, key, value)?;
-        match settle.over <= settle.walks.len() {
-            true => Ok(settle),
-            false => {
-                let problem = format!("{} of its {} walks are said to be over", settle.over, settle.walks.len());
-                Err(Error::corrupt(record_name(Table::Orphan, key), problem))
-            }
-        }
-    }
-
-    /// Snapshots whose increments and states the walks look at.
-    fn points(&self) -> impl Iterator<Item = Point> {
-        self.walks.iter().flat_map(|walk| match *walk {
-            Walk::Changed { base, after, to } => vec![Point { base, epoch: after }, Point { base, epoch: to }],
-            Walk::All | Walk::Nameless { .. } => Vec::new(),
-        })
-    }
-}
-
-/// An inode that changed: what was created in it is still to be looked for.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct InodeWalk {
-    base: BaseId,
-    after: Epoch,
-    to: Epoch,
-    cursor: ByteBuf,
-}
-
 /// What a step did.
 #[derive(Debug, Default)]
 struct Step {
@@ -95,138 +33,6 @@ struct Step {
     is_working: bool,
     /// Inodes that got records of their own.
     inodes: Vec<InodeNo>,
-}
-
-impl State {
-    /// Whether some of a base is still to be settled in the background.
-    pub fn is_settling(&self, base: BaseId) -> Result<bool> {
-        let (from, to) = work_range(base, SETTLE);
-        Ok(self.meta.last(Table::Orphan, &from, &to)?.is_some())
-    }
-
-    /// How far settling a base has come: blocks done and in all (0 where unknown).
-    pub fn settling(&self, base: BaseId) -> Result<Option<Settle>> {
-        let (from, to) = work_range(base, SETTLE);
-        let first = self.meta.range(Table::Orphan, &from, &to)?.next().transpose()?;
-        first.map(|(key, value)| Settle::of(&key, &value)).transpose()
-    }
-
-    /// Snapshots that are needed until a base is settled, besides those its eras name.
-    pub fn walked(&self, base: BaseId) -> Result<Vec<Point>> {
-        let (from, to) = work_range(base, SETTLE);
-        let mut points = Vec::new();
-        for pair in self.meta.range(Table::Orphan, &from, &to)? {
-            let (key, value) = pair?;
-            points.extend(Settle::of(&key, &value)?.points());
-        }
-        Ok(points)
-    }
-
-    /// Begins an era after the newest epoch, with settling it if `settle` says how.
-    pub(super) fn begin_era(
-        &mut self,
-        base: BaseId,
-        since: Epoch,
-        source: Point,
-        settle: Option<Settle>,
-    ) -> Result<()> {
-        let mut record = self.base(base)?.record.clone();
-        record.eras.push(Era { since, source });
-        self.put_base(base, record);
-        if let Some(settle) = settle {
-            self.meta.put(Table::Orphan, &work_key(base, SETTLE, since.number().into()), &settle);
-        }
-        Ok(())
-    }
-
-    /// Gives a key a record of its own in every era of its base.
-    pub(super) fn settle_key(&mut self, log: &LogStore, table: Table, key: &[u8]) -> Result<u64> {
-        let base = BaseId::of_key(key)?;
-        let eras = self.base(base)?.record.eras.clone();
-        let mut blocks = 0;
-        for era in eras {
-            blocks += self.settle_in(log, table, key, era)?;
-        }
-        Ok(blocks)
-    }
-
-    /// Settles a key in one era; the blocks of what it took over.
-    fn settle_in(&mut self, log: &LogStore, table: Table, key: &[u8], era: Era) -> Result<u64> {
-        let base = BaseId::of_key(key)?;
-        let own = self.meta.get_raw(table, key)?;
-        let birth = own.as_deref().map(|bytes| self.birth_of(table, key, bytes)).transpose()?;
-        if birth.is_some_and(|birth| birth > era.since) {
-            return Ok(0);
-        }
-        if era.source.base == base && birth.is_some_and(|birth| birth <= era.source.epoch) {
-            // It has not changed since the source.
-            return Ok(0);
-        }
-        let found = self.find(table, &key_in(era.source.base, key), Moment::At(era.source.epoch))?;
-        if let (Some(bytes), Some(birth)) = (own, birth) {
-            self.end_with_era(log, table, key, era, birth, bytes)?;
-        }
-        let Some(found) = found else {
-            // What an earlier era shows must not come back when this one is over, nor be settled again.
-            if birth.is_some() && self.shines_through(table, key)? {
-                self.put_tombstone(table, key, era.since.next());
-            }
-            return Ok(0);
-        };
-        let mut blocks = 0;
-        if table == Table::Track {
-            let pointer: Pointer = decode(table, key, split_record(table, key, &found.bytes)?.1)?;
-            let mut was_alone = false;
-            for location in pointer.locations() {
-                was_alone |= self.share(log, location, found.holder)?.live == 0;
-            }
-            if was_alone {
-                self.forget_alone_at(era.source)?;
-            }
-            blocks = pointer.blocks();
-        }
-        self.meta.put_raw(table, key, with_birth(era.since.next(), &found.bytes));
-        Ok(blocks)
-    }
-
-    /// A record of the time before an era ends where the era begins.
-    fn end_with_era(
-        &mut self,
-        log: &LogStore,
-        table: Table,
-        key: &[u8],
-        era: Era,
-        birth: Epoch,
-        bytes: Vec<u8>,
-    ) -> Result<()> {
-        let base = BaseId::of_key(key)?;
-        let value = split_record(table, key, &bytes)?.1;
-        let is_tombstone = value.is_empty();
-        let pointer: Option<Pointer> =
-            if table == Table::Track && !is_tombstone { Some(decode(table, key, value)?) } else { None };
-        if is_tombstone {
-            self.meta.remove(Table::Tombstone, &tombstone_key(table, key));
-        }
-        self.meta.remove(table, key);
-        let before = self.newest_protecting(base, era.since.next())?;
-        if birth > before {
-            self.pass(table, key, birth)?;
-            let locations = pointer.iter().flat_map(Pointer::locations).copied();
-            self.releases.extend(locations.map(|location| (location, Holder::Live, None)));
-            return Ok(());
-        }
-        self.put_preimage(table, key, era.since.next(), bytes);
-        let mut is_only_there = false;
-        for location in pointer.iter().flat_map(Pointer::locations) {
-            is_only_there |= self.keep(log, location)?.live == 0;
-        }
-        if is_only_there { self.forget_alone_at(Point { base, epoch: before }) } else { Ok(()) }
-    }
-
-    /// What a snapshot holds alone is other than was counted.
-    fn forget_alone_at(&mut self, point: Point) -> Result<()> {
-        self.stored_snapshot(point.base, point.epoch)?.map_or(Ok(()), |snapshot| self.forget_alone(snapshot))
-    }
 }
 
 impl Device {
@@ -262,7 +68,7 @@ impl Txn<'_> {
         let mut settle = Settle::of(&key, &value)?;
         let mut step = Step { is_working: true, inodes: Vec::new() };
         if self.walk_inodes(base, &mut step, &mut settle)? {
-            self.state.meta.put(Table::Orphan, &key, &settle);
+            self.state.past.meta.put(Table::Orphan, &key, &settle);
             return Ok(step);
         }
         if settle.cursor.is_empty() && self.forget_walked(base)? {
@@ -291,16 +97,16 @@ impl Txn<'_> {
         }
         let has_left = self.has_work(base, INODE_WALK)? || self.has_work(base, WALKED)?;
         if settle.over < settle.walks.len() || more || has_left {
-            self.state.meta.put(Table::Orphan, &key, &settle);
+            self.state.past.meta.put(Table::Orphan, &key, &settle);
             return Ok(step);
         }
-        self.state.meta.remove(Table::Orphan, &key);
+        self.state.past.meta.remove(Table::Orphan, &key);
         let mut record = self.base(base)?.record.clone();
         record.eras.retain(|era| era.since != since);
         if record.eras.is_empty() {
-            self.state.meta.put(Table::Orphan, &work_key(base, SWEEP, 0), &ByteBuf::new());
+            self.state.past.meta.put(Table::Orphan, &work_key(base, SWEEP, 0), &ByteBuf::new());
         }
-        self.state.put_base(base, record);
+        self.state.past.put_base(base, record);
         if let Some(era) = era {
             self.state.protection_changed(era.source.base)?;
             self.state.protection_changed(base)?;
@@ -315,7 +121,7 @@ impl Txn<'_> {
     fn settle_one(&mut self, table: Table, key: &[u8], settle: &mut Settle, step: &mut Step) -> Result<()> {
         settle.done += self.state.settle_key(&self.device.log, table, key)?;
         let Some(inode) = InodeNo::of_key(key) else { return Ok(()) };
-        self.state.touch(inode);
+        self.state.past.touch(inode);
         if table == Table::Inode {
             step.inodes.push(inode);
         }
@@ -368,14 +174,14 @@ impl Txn<'_> {
         let (from, to) = work_range(base, WALKED);
         let walked: Result<Vec<_>> = self.meta().range(Table::Orphan, &from, &to)?.take(STEP).collect();
         let walked = walked?;
-        walked.iter().for_each(|(key, _)| self.state.meta.remove(Table::Orphan, key));
+        walked.iter().for_each(|(key, _)| self.state.past.meta.remove(Table::Orphan, key));
         Ok(!walked.is_empty())
     }
 
     fn add_inode_walk(&mut self, base: BaseId, inode: InodeNo, (from, after, to): (BaseId, Epoch, Epoch)) {
         let key = work_key(base, INODE_WALK, inode.number());
         let walk = InodeWalk { base: from, after, to, cursor: ByteBuf::new() };
-        self.state.meta.put(Table::Orphan, &key, &walk);
+        self.state.past.meta.put(Table::Orphan, &key, &walk);
     }
 
     /// Looks through a piece of an inode that changed for what was created in it; false if there is none.
@@ -391,9 +197,9 @@ impl Txn<'_> {
             let number = work_number(&key)?;
             let mut walk: InodeWalk = decode(Table::Orphan, &key, &value)?;
             if self.walk_inode(base, number, &mut walk, &mut budget, settle, step)? {
-                self.state.meta.put(Table::Orphan, &key, &walk);
+                self.state.past.meta.put(Table::Orphan, &key, &walk);
             } else {
-                self.state.meta.remove(Table::Orphan, &key);
+                self.state.past.meta.remove(Table::Orphan, &key);
             }
         }
         Ok(has_worked)
@@ -431,7 +237,7 @@ impl Txn<'_> {
             *budget = budget.saturating_sub(looked);
             if kind == Table::Dirent && !keys.is_empty() {
                 // Damaged ones can lie in each other, and would be looked through for ever.
-                self.state.meta.put(Table::Orphan, &work_key(base, WALKED, number), &());
+                self.state.past.meta.put(Table::Orphan, &work_key(base, WALKED, number), &());
             }
             for (key, value) in keys {
                 self.settle_one(kind, &key_in(base, &key), settle, step)?;
@@ -473,7 +279,7 @@ impl Txn<'_> {
             keys.push(pair?.0);
         }
         if keys.is_empty() || !self.base(base)?.record.eras.is_empty() {
-            self.state.meta.remove(Table::Orphan, &work_key(base, SWEEP, 0));
+            self.state.past.meta.remove(Table::Orphan, &work_key(base, SWEEP, 0));
             return Ok(Step { is_working: true, inodes: Vec::new() });
         }
         for noted in keys {
@@ -484,9 +290,9 @@ impl Txn<'_> {
                 None => false,
             };
             if is_tombstone {
-                self.state.meta.remove(table, &key);
+                self.state.past.meta.remove(table, &key);
             }
-            self.state.meta.remove(Table::Tombstone, &noted);
+            self.state.past.meta.remove(Table::Tombstone, &noted);
         }
         Ok(Step { is_working: true, inodes: Vec::new() })
     }

@@ -1,365 +1,25 @@
-//! Snapshots: taking, naming, finding and ending them.
-//!
-//! ```text
-//!              activate                deactivate, with an active one behind it
-//! (session) ─────────────▶ Active ───────────────────────────────▶ Deactivated
-//!                            │                                        │ the last active one behind it goes
-//!                            │ deactivate, being the newest           ▼
-//!                            └─────────────────────────────────────▶ Ended
-//! ```
-//!
-//! An active snapshot protects what it shows. A deactivated one protects nothing and can be seen as long as a
-//! later one protects it. Of one that has ended only the increment is left: what changed while it was active.
+//! Snapshots taken, deactivated and hidden, with what that does to what is counted; and one-step changes.
 
-use super::base::{Bases, Point, SnapshotRef};
-use super::names::check_snapshot_name;
-use super::{BaseId, Commit, Device, Epoch, InodeNo, Moment, State};
-use crate::archive::Mark;
-use crate::clock::Timestamp;
+use super::commit::Commit;
+use super::past::{BaseId, Past, Point, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, epoch_after, name_key};
+use super::{Device, State};
+use crate::clock::{Epoch, Timestamp};
 use crate::error::{Errno, Error, Result};
-use crate::id::Id;
-use crate::meta::{Table, decode, hex};
-use crate::purpose::Purpose;
-use serde::{Deserialize, Serialize};
+use crate::meta::Table;
 use std::collections::BTreeSet;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SnapshotState {
-    #[default]
-    Active,
-    Deactivated,
-    /// Nothing has been protected for it since this epoch.
-    Ended(Epoch),
-}
-
-/// What is stored of a snapshot.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotRecord {
-    pub name: String,
-    pub time: Timestamp,
-    /// It is being deleted: nobody sees it any more.
-    pub deleting: bool,
-    /// The mount does not show it.
-    pub offline: bool,
-    /// No rule and no lack of room deletes it.
-    pub held: bool,
-    pub state: SnapshotState,
-    pub purpose: Purpose,
-    /// Blocks that its tracks take.
-    #[serde(deserialize_with = "crate::limits::number::blocks")]
-    pub refers: u64,
-    /// Blocks that only it holds; unknown while it is the newest, and after a neighbour was deleted.
-    #[serde(deserialize_with = "crate::limits::number::known_blocks")]
-    pub alone: Option<u64>,
-    /// Bytes of room that are set aside for it.
-    #[serde(deserialize_with = "crate::limits::number::bytes")]
-    pub reserve: u64,
-    /// No other snapshot has it, in no copy of the store.
-    pub id: Id,
-    /// Why it is held; empty where nobody said.
-    pub tags: Vec<String>,
-}
-
-/// Of a hold for which nobody said why.
-pub const HOLD_TAG: &str = "hold";
-
-impl SnapshotRecord {
-    /// Why it is held; one reason at least if it is.
-    pub fn hold_tags(&self) -> Vec<String> {
-        match self.held && self.tags.is_empty() {
-            true => vec![HOLD_TAG.to_string()],
-            false => self.tags.clone(),
-        }
-    }
-
-    /// Adds a reason to hold it; false if it was there.
-    pub fn add_hold(&mut self, tag: &str) -> bool {
-        let mut tags = self.hold_tags();
-        let is_new = !tags.iter().any(|known| known == tag);
-        if is_new {
-            tags.push(tag.to_string());
-        }
-        (self.held, self.tags) = (true, tags);
-        is_new
-    }
-
-    /// Takes a reason away, or all; with the last of them the hold ends. False if it was not there.
-    pub fn end_hold(&mut self, tag: Option<&str>) -> bool {
-        let before = self.hold_tags();
-        let left: Vec<String> = before.iter().filter(|known| tag.is_some_and(|tag| *known != tag)).cloned().collect();
-        let has_ended = left.len() < before.len();
-        (self.held, self.tags) = (!left.is_empty(), left);
-        has_ended
-    }
-}
-
-/// How a snapshot is to be taken.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SnapOptions {
-    pub offline: bool,
-    pub held: bool,
-    pub purpose: Purpose,
-    /// Set room aside, so that all of the base can be written anew.
-    pub reserve: bool,
-}
-
-/// One moment of a base that is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    pub base: BaseId,
-    pub epoch: Epoch,
-    pub record: SnapshotRecord,
-    /// An archive has it, and not the store.
-    pub is_archived: bool,
-}
-
-impl Snapshot {
-    pub fn point(&self) -> Point {
-        Point { base: self.base, epoch: self.epoch }
-    }
-
-    /// How an archive names it.
-    pub fn mark(&self) -> Mark {
-        let SnapshotRecord { id, name, time, purpose, offline, .. } = &self.record;
-        let (name, offline) = (name.clone(), *offline);
-        Mark { epoch: self.epoch, id: *id, name, time: *time, purpose: *purpose, offline }
-    }
-
-    /// How others name it.
-    pub fn as_ref(&self) -> SnapshotRef {
-        SnapshotRef { epoch: self.epoch, id: self.record.id }
-    }
-
-    /// Whether it can still be looked into.
-    pub fn is_readable(&self) -> bool {
-        !self.record.deleting && !matches!(self.record.state, SnapshotState::Ended(_))
-    }
-}
-
-/// The key of a snapshot's record, and of an archived time.
-pub(super) fn snapshot_key(base: BaseId, epoch: Epoch) -> [u8; 8] {
-    let mut key = [0; 8];
-    key[..4].copy_from_slice(&base.prefix());
-    key[4..].copy_from_slice(&epoch.to_be_bytes());
-    key
-}
-
-pub(super) fn name_key(base: BaseId, name: &str) -> Vec<u8> {
-    [&base.prefix()[..], name.as_bytes()].concat()
-}
-
-pub(super) fn split_snapshot_key(key: &[u8]) -> Result<(BaseId, Epoch)> {
-    let wrong = |problem: &str| Error::corrupt("the table of snapshots", format!("the key {} {problem}", hex(key)));
-    let [a, b, c, d, e, f, g, h] = *<&[u8; 8]>::try_from(key).map_err(|_| wrong("has the wrong length"))?;
-    let (base, epoch) = (BaseId::new(u32::from_be_bytes([a, b, c, d])), Epoch::from_be_bytes([e, f, g, h]));
-    if epoch > Epoch::ZERO && epoch.is_possible() {
-        Ok((base, epoch))
-    } else {
-        Err(wrong("names an epoch that cannot be"))
-    }
-}
-
-/// The epoch that follows, as long as there is one.
-fn epoch_after(epoch: Epoch) -> Result<Epoch> {
-    let next = Some(epoch.next()).filter(|next| next.is_possible());
-    next.ok_or_else(|| Error::Refused(Errno::NOSPC, "this store has taken all the snapshots it can count".into()))
-}
-
-/// The snapshot that a record says.
-pub fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
-    let (base, epoch) = split_snapshot_key(key)?;
-    let record: SnapshotRecord = decode(Table::Snapshot, key, value)?;
-    check_snapshot_name(&record.name, || format!("the snapshot of epoch {epoch} of base {base}"))?;
-    Ok(Snapshot { base, epoch, record, is_archived: false })
-}
-
 impl State {
-    /// The newest snapshot before an epoch for which old values are kept; 0 without any.
-    pub(super) fn newest_protecting(&self, base: BaseId, mut before: Epoch) -> Result<Epoch> {
-        let mut needed = None;
-        loop {
-            let snapshot = match self.found_before(base, before)? {
-                Some((_, Ok(snapshot))) => snapshot,
-                // Nobody knows what it needs: it keeps all that it can show.
-                Some((epoch, Err(Error::Corrupt { .. }))) => return Ok(epoch),
-                Some((_, Err(error))) => return Err(error),
-                None => return Ok(Epoch::ZERO),
-            };
-            let is_active = snapshot.record.state == SnapshotState::Active && !snapshot.record.deleting;
-            if is_active || self.is_archiving(snapshot.point()) {
-                return Ok(snapshot.epoch);
-            }
-            let needed = match &mut needed {
-                Some(needed) => needed,
-                none => none.insert(self.all_dependants()?),
-            };
-            if needed.contains_key(&snapshot.point()) {
-                return Ok(snapshot.epoch);
-            }
-            before = snapshot.epoch;
-        }
-    }
-
-    /// The last snapshot before this epoch, also if it is being deleted.
-    pub fn snapshot_before(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
-        self.found_before(base, epoch)?.map(|(_, snapshot)| snapshot).transpose()
-    }
-
-    /// The same with its epoch, whatever its record is like. A key that is none is passed over: `check` says it.
-    fn found_before(&self, base: BaseId, epoch: Epoch) -> Result<Option<(Epoch, Result<Snapshot>)>> {
-        let mut end = snapshot_key(base, epoch).to_vec();
-        while let Some((key, value)) = self.meta.last(Table::Snapshot, &snapshot_key(base, Epoch::new(1)), &end)? {
-            if let Ok((_, epoch)) = split_snapshot_key(&key) {
-                return Ok(Some((epoch, split_snapshot(&key, &value))));
-            }
-            end = key;
-        }
-        Ok(None)
-    }
-
-    /// The epoch of the last snapshot of a base, whatever its record is like; 0 without any.
-    pub(super) fn last_epoch(&self, base: BaseId) -> Result<Epoch> {
-        Ok(self.found_before(base, Epoch::MAX)?.map_or(Epoch::ZERO, |(epoch, _)| epoch))
-    }
-
-    /// The last snapshot before this epoch that is not being deleted.
-    pub(super) fn kept_before(&self, base: BaseId, mut epoch: Epoch) -> Result<Option<Snapshot>> {
-        loop {
-            match self.snapshot_before(base, epoch)? {
-                Some(snapshot) if snapshot.record.deleting => epoch = snapshot.epoch,
-                found => return Ok(found),
-            }
-        }
-    }
-
-    /// The first snapshot after this epoch that is not being deleted.
-    pub(super) fn kept_after(&self, base: BaseId, mut epoch: Epoch) -> Result<Option<Snapshot>> {
-        loop {
-            match self.snapshot_after(base, epoch)? {
-                Some(snapshot) if snapshot.record.deleting => epoch = snapshot.epoch,
-                found => return Ok(found),
-            }
-        }
-    }
-
-    /// The first snapshot after this epoch, also if it is being deleted.
-    pub fn snapshot_after(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
-        Ok(self.snapshots_after(base, epoch, 1)?.pop())
-    }
-
-    /// Up to `most` snapshots after this epoch, also those that are being deleted.
-    pub fn snapshots_after(&self, base: BaseId, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
-        self.found_after(base, epoch)?.take(most).collect()
-    }
-
-    fn found_after(&self, base: BaseId, epoch: Epoch) -> Result<impl Iterator<Item = Result<Snapshot>> + use<'_>> {
-        let next = snapshot_key(base, epoch.next());
-        let after = self.meta.range(Table::Snapshot, &next, &snapshot_key(base, Epoch::MAX))?;
-        Ok(after.filter_map(|pair| match pair {
-            Ok((key, value)) => split_snapshot_key(&key).is_ok().then(|| split_snapshot(&key, &value)),
-            Err(error) => Some(Err(error)),
-        }))
-    }
-
-    /// Up to `most` of them to be shown, without those whose records are damaged.
-    pub(super) fn whole_after(&self, base: BaseId, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
-        let whole = self.found_after(base, epoch)?.filter_map(|found| match found {
-            Err(error @ Error::Corrupt { .. }) => {
-                log::error!("{error}; it is left out");
-                None
-            }
-            found => Some(found),
-        });
-        whole.take(most).collect()
-    }
-
-    /// All snapshots of a base that are not being deleted, oldest first. Damaged ones are left out.
-    pub fn snapshots(&self, base: BaseId) -> Result<Vec<Snapshot>> {
-        let mut all = self.whole_after(base, Epoch::ZERO, usize::MAX)?;
-        all.retain(|snapshot| !snapshot.record.deleting);
-        Ok(all)
-    }
-
-    /// What is stored of a snapshot, also of one that is being deleted.
-    pub(super) fn snapshot_record(&self, base: BaseId, epoch: Epoch) -> Result<Option<SnapshotRecord>> {
-        let key = snapshot_key(base, epoch);
-        let found = self.meta.with(Table::Snapshot, &key, |value| split_snapshot(&key, value))?;
-        Ok(found.map(|snapshot| snapshot.record))
-    }
-
-    pub fn snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
-        match self.snapshot_record(base, epoch)? {
-            Some(record) if !record.deleting => Ok(Some(Snapshot { base, epoch, record, is_archived: false })),
-            _ if self.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_snapshot(base, epoch),
-            _ => Ok(None),
-        }
-    }
-
-    /// The same of one that the store holds itself.
-    pub(super) fn stored_snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
-        Ok(self.snapshot(base, epoch)?.filter(|snapshot| !snapshot.is_archived))
-    }
-
-    pub fn snapshot_named(&self, base: BaseId, name: &str) -> Result<Option<Snapshot>> {
-        match self.meta.get::<Epoch>(Table::Name, &name_key(base, name))? {
-            Some(epoch) => self.snapshot(base, epoch),
-            None if self.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_named(base, name),
-            None => Ok(None),
-        }
-    }
-
-    /// ESTALE if what an inode is looked at in is gone: its base, or the snapshot.
-    pub fn check_moment(&self, inode: InodeNo, moment: Moment) -> Result<()> {
-        let base = inode.base();
-        let is_there = match moment {
-            Moment::Live => !self.base(base)?.record.deleting,
-            Moment::At(epoch) => self.snapshot(base, epoch)?.is_some_and(|snapshot| snapshot.is_readable()),
-        };
-        if is_there { Ok(()) } else { Err(Error::Posix(Errno::STALE)) }
-    }
-
-    pub(super) fn put_snapshot(&mut self, snapshot: &Snapshot) {
-        self.meta.put(Table::Snapshot, &snapshot_key(snapshot.base, snapshot.epoch), &snapshot.record);
-    }
-
-    /// Keeps a base as it is now. The caller has made sure that nothing is dirty, that the name is good and
-    /// free, and which epochs can be used.
+    /// Like [`Past::add_snapshot`], with the room that it sets aside.
     pub(super) fn add_snapshot(
         &mut self,
         base: BaseId,
         name: String,
         time: Timestamp,
         options: SnapOptions,
-        may_use: &dyn Fn(&State, Epoch) -> Result<bool>,
+        may_use: &dyn Fn(&Past, Epoch) -> Result<bool>,
     ) -> Result<Snapshot> {
-        let mut epoch = self.epoch;
-        while !may_use(self, epoch)? {
-            epoch = epoch_after(epoch)?;
-        }
-        let next = epoch_after(epoch)?;
-        let found = self.base(base)?;
-        let (newest, counts) = (found.newest, found.counts);
-        // What the newest one holds alone is settled from here on.
-        if let Some(mut before) = self.stored_snapshot(base, newest)? {
-            before.record.alone = counts.newest_alone;
-            self.put_snapshot(&before);
-        }
-        let last = self.kept_before(base, epoch)?.map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
-        let reserve = if options.reserve { counts.refers * crate::limits::BLOCK_BYTES as u64 } else { 0 };
-        let SnapOptions { offline, held, purpose, reserve: _ } = options;
-        let refers = counts.refers;
-        let id = Id::random();
-        let record =
-            SnapshotRecord { name, time, offline, held, purpose, refers, reserve, id, ..SnapshotRecord::default() };
-        let snapshot = Snapshot { base, epoch, record, is_archived: false };
-        self.put_snapshot(&snapshot);
-        self.meta.put(Table::Name, &name_key(base, &snapshot.record.name), &epoch);
-        self.epoch = next;
-        if let Some(found) = self.bases.get_mut(&base) {
-            (found.before_newest, found.newest, found.newest_reserve) = (last, epoch, reserve);
-            (found.counts.newest_alone, found.counts.kept) = (Some(0), 0);
-        }
-        self.reserved = self.reserved.saturating_add(reserve);
+        let snapshot = self.past.add_snapshot(base, name, time, options, may_use)?;
+        self.accounts.reserved = self.accounts.reserved.saturating_add(snapshot.record.reserve);
         Ok(snapshot)
     }
 
@@ -371,33 +31,25 @@ impl State {
         }
         if let Some(mut last) = self.unprotected(base)?.into_iter().rfind(|last| !last.record.deleting) {
             last.record.state = SnapshotState::Active;
-            self.put_snapshot(&last);
+            self.past.put_snapshot(&last);
         }
         self.end_unprotected(base)
     }
 
-    /// Deactivated snapshots that nothing protects.
-    fn unprotected(&self, base: BaseId) -> Result<Vec<Snapshot>> {
-        let newest = self.newest_protecting(base, Epoch::MAX)?;
-        let mut later = self.snapshots_after(base, newest, usize::MAX)?;
-        later.retain(|later| later.record.state == SnapshotState::Deactivated);
-        Ok(later)
-    }
-
     /// What the snapshots still need must be protected, and what is no longer protected has ended.
     fn end_unprotected(&mut self, base: BaseId) -> Result<()> {
-        let neighbours = |base: &super::base::Base| (base.newest, base.before_newest);
+        let neighbours = |base: &super::past::Base| (base.newest, base.before_newest);
         let Ok(before) = self.base(base).map(neighbours) else { return Ok(()) };
-        self.find_newest(base)?;
+        self.past.find_newest(base)?;
         let after = neighbours(self.base(base)?);
         if before != after {
             self.count(base, |counts| (counts.newest_alone, counts.kept) = (None, 0));
         }
-        let now = self.epoch;
+        let now = self.past.epoch;
         for mut later in self.unprotected(base)? {
             later.record.state = SnapshotState::Ended(now);
-            self.put_snapshot(&later);
-            self.note_ended(base, now);
+            self.past.put_snapshot(&later);
+            self.past.note_ended(base, now);
         }
         Ok(())
     }
@@ -411,44 +63,23 @@ impl State {
         }
         if self.base(point.base)?.newest == point.epoch {
             // What changes from now on is not part of its increment.
-            self.epoch = epoch_after(self.epoch)?;
+            self.past.epoch = epoch_after(self.past.epoch)?;
         }
         snapshot.record.state = SnapshotState::Deactivated;
-        self.put_snapshot(&snapshot);
+        self.past.put_snapshot(&snapshot);
         self.check_held_are_protected(point.base)?;
         self.end_unprotected(point.base)?;
         Ok(self.stored_snapshot(point.base, point.epoch)?.unwrap_or(snapshot))
-    }
-
-    /// EBUSY where a snapshot that somebody holds would end.
-    fn check_held_are_protected(&self, base: BaseId) -> Result<()> {
-        match self.unprotected(base)?.iter().find(|later| later.record.held && !later.record.deleting) {
-            None => Ok(()),
-            Some(held) => {
-                let name = &held.record.name;
-                let text = format!(
-                    "{name:?} is held and would end, since nothing protected it any more; `pitfs release {name}` ends that"
-                );
-                Err(Error::Refused(Errno::BUSY, text))
-            }
-        }
-    }
-
-    pub(super) fn rename(&mut self, snapshot: &Snapshot, name: &str) {
-        self.meta.remove(Table::Name, &name_key(snapshot.base, &snapshot.record.name));
-        self.meta.put(Table::Name, &name_key(snapshot.base, name), &snapshot.epoch);
-        let record = SnapshotRecord { name: name.to_string(), ..snapshot.record.clone() };
-        self.put_snapshot(&Snapshot { record, ..snapshot.clone() });
     }
 
     /// Makes snapshots of a base invisible; what only they need is removed later, step by step.
     pub(super) fn hide(&mut self, base: BaseId, snapshots: &[Snapshot]) -> Result<()> {
         let mut hidden = BTreeSet::new();
         for snapshot in snapshots {
-            self.meta.remove(Table::Name, &name_key(base, &snapshot.record.name));
-            self.reserved = self.reserved.saturating_sub(snapshot.record.reserve);
+            self.past.meta.remove(Table::Name, &name_key(base, &snapshot.record.name));
+            self.accounts.reserved = self.accounts.reserved.saturating_sub(snapshot.record.reserve);
             let record = SnapshotRecord { deleting: true, ..snapshot.record.clone() };
-            self.put_snapshot(&Snapshot { record, ..snapshot.clone() });
+            self.past.put_snapshot(&Snapshot { record, ..snapshot.clone() });
             hidden.insert(snapshot.epoch);
         }
         // What the neighbours hold alone has to be counted anew; those that lie side by side have the same ones.
@@ -471,14 +102,9 @@ impl State {
         if self.base(snapshot.base)?.newest == snapshot.epoch {
             self.count(snapshot.base, |counts| counts.newest_alone = None);
         } else if snapshot.record.alone.take().is_some() {
-            self.put_snapshot(&snapshot);
+            self.past.put_snapshot(&snapshot);
         }
         Ok(())
-    }
-
-    /// Forgets a snapshot of which nothing is left.
-    pub(super) fn forget_snapshot(&mut self, point: Point) {
-        self.meta.remove(Table::Snapshot, &snapshot_key(point.base, point.epoch));
     }
 }
 
@@ -488,15 +114,14 @@ impl Commit<'_> {
     pub fn change<R>(&mut self, change: impl FnOnce(&mut Changing<'_>) -> Result<R>) -> Result<R> {
         let device = self.device;
         self.run_soon(|state| {
-            let before = Before::begin(state);
+            let before = state.begin_with_bases();
             match Error::of_panic(|| change(&mut Changing { device, state })) {
                 Ok(result) => {
-                    state.meta.finish();
-                    state.counts_undo.clear();
+                    state.keep_changes();
                     Ok(result)
                 }
                 Err(error) => {
-                    before.take_back(state);
+                    state.take_back(before);
                     Err(error)
                 }
             }
@@ -508,34 +133,10 @@ impl Commit<'_> {
         let device = self.device;
         let mut guard = self.flushed()?;
         let state = &mut *guard;
-        let before = Before::begin(state);
+        let before = state.begin_with_bases();
         let result = Error::of_panic(|| change(&mut Changing { device, state }));
-        before.take_back(state);
+        state.take_back(before);
         result
-    }
-}
-
-/// What a state had before a step, besides its tables.
-struct Before {
-    epoch: Epoch,
-    bases: Bases,
-    reserved: u64,
-    log_blocks: u64,
-}
-
-impl Before {
-    fn begin(state: &mut State) -> Before {
-        state.meta.begin();
-        let State { epoch, reserved, log_blocks, .. } = *state;
-        Before { epoch, bases: state.bases.clone(), reserved, log_blocks }
-    }
-
-    fn take_back(self, state: &mut State) {
-        state.meta.rollback();
-        state.counts_undo.clear();
-        state.releases.clear();
-        let Before { epoch, bases, reserved, log_blocks } = self;
-        (state.epoch, state.bases, state.reserved, state.log_blocks) = (epoch, bases, reserved, log_blocks);
     }
 }
 
@@ -562,7 +163,7 @@ impl Changing<'_> {
         name: String,
         time: Timestamp,
         options: SnapOptions,
-        may_use: &dyn Fn(&State, Epoch) -> Result<bool>,
+        may_use: &dyn Fn(&Past, Epoch) -> Result<bool>,
     ) -> Result<Snapshot> {
         if options.reserve {
             self.check_reservable(&[base])?;
@@ -576,15 +177,15 @@ impl Changing<'_> {
 
     /// Changes what is stored of a snapshot, but for its name.
     pub fn update(&mut self, snapshot: &Snapshot) {
-        self.state.put_snapshot(snapshot);
+        self.state.past.put_snapshot(snapshot);
     }
 
     pub fn rename(&mut self, snapshot: &Snapshot, name: &str) {
-        self.state.rename(snapshot, name);
+        self.state.past.rename(snapshot, name);
     }
 
     /// The tables without a history.
     pub fn meta_mut(&mut self) -> &mut crate::meta::Meta {
-        &mut self.state.meta
+        &mut self.state.past.meta
     }
 }

@@ -1,9 +1,10 @@
 //! File data in tracks: where a track's bytes are now, reading them, and changing them in memory.
 
+use super::archived::{ArchivedTrack, TrackRecord};
 use super::dirty::{Dirty, Patches, lay_over};
-use super::record::{expect_track, track_key};
-use super::{ArchivedTrack, TrackRecord};
-use super::{Device, InodeNo, Moment, Pointer, State, TrackKey, TrackNo, Txn};
+use super::past::{InodeNo, Moment, TrackKey, TrackNo, expect_track, track_key};
+use super::pointer::Pointer;
+use super::{Device, State, Txn};
 use crate::archive::Archive;
 use crate::error::{Error, Result};
 use crate::limits::{DIRTY_BYTES_MAX, DIRTY_ROOM_MAX};
@@ -152,7 +153,7 @@ impl Device {
     }
 
     pub(super) fn placed(&self, state: &State, pointer: Pointer) -> Result<Stored> {
-        let placed = |location| self.log.placed(&state.meta, location);
+        let placed = |location| self.log.placed(&state.past.meta, location);
         Ok(Stored {
             whole: placed(pointer.whole)?,
             patches: pointer.patches.iter().map(|patch| placed(patch.location)).collect::<Result<_>>()?,
@@ -346,7 +347,7 @@ impl Txn<'_> {
     /// Makes sure that so many tracks can become dirty; NOSPC where there is no room. What is reserved
     /// is used by [`Txn::edit_track`] or given back with [`Txn::unreserve`].
     pub fn reserve(&mut self, tracks: usize) -> Result<()> {
-        self.device.log.reserve(&mut self.state.meta, tracks)
+        self.device.log.reserve(&mut self.state.past.meta, tracks)
     }
 
     pub fn unreserve(&mut self, tracks: usize) {

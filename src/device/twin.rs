@@ -3,7 +3,9 @@
 //! The two were the same in the snapshots that the mirror's record names, and a mirror in step still is that. A track
 //! that was not written anew since is the same there; patches that were laid over it since go over the other as well.
 
-use super::{BaseId, InodeNo, MirrorRecord, Moment, Pointer, State, TrackNo};
+use super::State;
+use super::past::{BaseId, InodeNo, MirrorRecord, Moment, TrackNo};
+use super::pointer::Pointer;
 use crate::error::{Errno, Error, Result};
 
 impl State {

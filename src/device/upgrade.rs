@@ -6,17 +6,14 @@
 //! What the present format gave an id keeps it on the way back and over another upgrade, in records that format 3 leaves alone:
 //! increments that were saved in between name it.
 
-use super::base::{Era, Point, last_save_key, offline_key};
-use super::room::reserve_key;
-use super::separate::LEFT;
-use super::work::{SEPARATE, WALKED};
-use super::{
-    ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Epoch, HISTORY, HOLD_TAG, HistoryRecord, META_FILE,
-    MirrorRecord, SETTINGS, Same, Separate, Settings, SnapshotRecord, SnapshotRef, SnapshotState, commits, missing,
-    take_over,
+use super::past::{
+    ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Era, HISTORY, HOLD_TAG, MirrorRecord, Point, SEPARATE,
+    Same, SnapshotRecord, SnapshotRef, SnapshotState, WALKED, last_save_key, offline_key, reserve_key,
 };
+use super::separate::{LEFT, Separate};
+use super::{HistoryRecord, META_FILE, SETTINGS, Settings, commits, missing, take_over};
 use crate::archive::before_ids;
-use crate::clock::Timestamp;
+use crate::clock::{Epoch, Timestamp};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::journal::Journal;
@@ -148,7 +145,7 @@ impl Records {
         let mut kept = KeptIds::default();
         for (key, value) in self.all(Table::State)? {
             if let Some(snapshot) = key.strip_prefix(SNAPSHOT_ID) {
-                let point = super::snapshot::split_snapshot_key(snapshot)?;
+                let point = super::past::split_snapshot_key(snapshot)?;
                 kept.snapshots.insert(point, decode(Table::State, &key, &value)?);
             } else if let Some(base) = key.strip_prefix(BASE_ID) {
                 kept.bases.insert(BaseId::of_key(base)?, decode(Table::State, &key, &value)?);
@@ -178,7 +175,7 @@ pub fn upgrade(dir: &Arc<dyn MediaDir>) -> Result<()> {
     let mut ids: BTreeMap<(BaseId, Epoch), Id> = BTreeMap::new();
     for (key, value) in records.all(Table::Snapshot)? {
         let old: SnapshotRecord3 = decode(Table::Snapshot, &key, &value)?;
-        let (base, epoch) = super::snapshot::split_snapshot_key(&key)?;
+        let (base, epoch) = super::past::split_snapshot_key(&key)?;
         let kept = kept.snapshots.get(&(base, epoch)).filter(|(time, _)| *time == old.time);
         let id = kept.map_or_else(|| before_ids::snapshot(seed, base.number(), epoch, old.time), |(_, id)| *id);
         ids.insert((base, epoch), id);
@@ -221,7 +218,7 @@ pub fn downgrade(dir: &Arc<dyn MediaDir>) -> Result<Vec<String>> {
     }
     for (key, value) in records.all(Table::Snapshot)? {
         let new: SnapshotRecord = decode(Table::Snapshot, &key, &value)?;
-        let (base, epoch) = super::snapshot::split_snapshot_key(&key)?;
+        let (base, epoch) = super::past::split_snapshot_key(&key)?;
         if new.id != before_ids::snapshot(seed, base.number(), epoch, new.time) {
             records.meta.put(Table::State, &[SNAPSHOT_ID, &key].concat(), &(new.time, new.id));
         }

@@ -229,7 +229,8 @@ fn closed() -> Error {
 fn stored(database: &Database, damaged: &DamageFlag) -> Result<Stored> {
     let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
     let open = |table| transaction.open_table(definition(table)).map_err(|error| failed(error.into()));
-    Ok(Stored { tables: Table::ALL.into_iter().map(open).collect::<Result<_>>()?, damaged: damaged.clone() })
+    let tables = Tables::Open(Table::ALL.into_iter().map(open).collect::<Result<_>>()?);
+    Ok(Stored { tables, damaged: damaged.clone() })
 }
 
 /// The bytes of a database file with the same content.
@@ -239,7 +240,8 @@ fn image_of(stored: &Stored) -> Result<Vec<u8>> {
     let transaction = copy.begin_write().map_err(|error| failed(error.into()))?;
     for table in Table::ALL {
         let mut open = transaction.open_table(definition(table)).map_err(|error| failed(error.into()))?;
-        for pair in stored.table(table)?.range::<&[u8]>(..).map_err(storage_failed)? {
+        let Some(stored) = stored.table(table)? else { continue };
+        for pair in stored.range::<&[u8]>(..).map_err(storage_failed)? {
             let (key, value) = pair.map_err(storage_failed)?;
             open.insert(key.value(), value.value()).map_err(storage_failed)?;
         }
@@ -302,17 +304,37 @@ fn failed(error: redb::Error) -> Error {
 /// One durable state of all tables, for reading.
 #[derive(Default)]
 pub struct Stored {
-    tables: Vec<ReadOnlyTable<Bytes, Bytes>>,
+    tables: Tables,
     damaged: DamageFlag,
 }
 
+#[derive(Default)]
+enum Tables {
+    #[default]
+    Closed,
+    /// Of what was never stored.
+    Nothing,
+    Open(Vec<ReadOnlyTable<Bytes, Bytes>>),
+}
+
 impl Stored {
-    fn table(&self, table: Table) -> Result<&ReadOnlyTable<Bytes, Bytes>> {
-        self.tables.get(table as usize).ok_or_else(closed)
+    /// Tables without a record and without a file.
+    pub(super) fn nothing() -> Stored {
+        Stored { tables: Tables::Nothing, damaged: DamageFlag::default() }
+    }
+
+    /// `None` where nothing is stored.
+    fn table(&self, table: Table) -> Result<Option<&ReadOnlyTable<Bytes, Bytes>>> {
+        match &self.tables {
+            Tables::Closed => Err(closed()),
+            Tables::Nothing => Ok(None),
+            Tables::Open(tables) => tables.get(table as usize).map(Some).ok_or_else(closed),
+        }
     }
 
     pub fn with<R>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
-        let found = looking(&self.damaged, || self.table(table)?.get(key).map_err(storage_failed))?;
+        let Some(stored) = self.table(table)? else { return Ok(None) };
+        let found = looking(&self.damaged, || stored.get(key).map_err(storage_failed))?;
         let Some(found) = found else { return Ok(None) };
         let value = looking(&self.damaged, || Ok(found.value()))?;
         read(value).map(Some)
@@ -323,11 +345,12 @@ impl Stored {
         let mut is_over = from >= to;
         let to = if is_over { from } else { to }.to_vec();
         let (mut least, damaged) = (from.to_vec(), self.damaged.clone());
-        let mut range = looking(&damaged, || self.table(table)?.range(from..to.as_slice()).map_err(storage_failed))?;
+        let stored = self.table(table)?;
+        let mut range = looking(&damaged, || {
+            stored.map(|stored| stored.range(from..to.as_slice())).transpose().map_err(storage_failed)
+        })?;
         Ok(std::iter::from_fn(move || {
-            if is_over {
-                return None;
-            }
+            let range = range.as_mut().filter(|_| !is_over)?;
             let next = looking(&damaged, || {
                 let next = range.next().transpose().map_err(storage_failed)?;
                 let Some((key, value)) = next else { return Ok(None) };
@@ -349,8 +372,9 @@ impl Stored {
         if from >= to {
             return Ok(None);
         }
+        let Some(stored) = self.table(table)? else { return Ok(None) };
         looking(&self.damaged, || {
-            let mut range = self.table(table)?.range(from..to).map_err(storage_failed)?;
+            let mut range = stored.range(from..to).map_err(storage_failed)?;
             let Some((key, _)) = range.next_back().transpose().map_err(storage_failed)? else { return Ok(None) };
             let key = key.value();
             if key < from || key >= to { Err(out_of_order(table)) } else { Ok(Some(key.to_vec())) }

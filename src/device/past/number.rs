@@ -110,7 +110,7 @@ impl InodeNo {
     }
 
     /// The same where no other key can be.
-    pub(super) fn expect_of_key(key: &[u8]) -> Result<InodeNo> {
+    pub(in crate::device) fn expect_of_key(key: &[u8]) -> Result<InodeNo> {
         InodeNo::of_key(key).ok_or_else(|| Error::corrupt(format!("record {}", hex(key)), "its key names no inode"))
     }
 }
@@ -189,3 +189,6 @@ impl fmt::Debug for TrackNo {
         self.0.fmt(out)
     }
 }
+
+/// A track of an inode.
+pub type TrackKey = (InodeNo, TrackNo);

@@ -6,8 +6,11 @@
 //! the source's era's … ┘
 //! ```
 
+use super::Past;
+use super::number::BaseId;
 use super::record::{end_in, key_in, log_range, rest_of, split_preimage};
-use super::{BaseId, Epoch, Moment, State};
+use super::rules::Moment;
+use crate::clock::Epoch;
 use crate::error::Result;
 use crate::meta::{Pair, Table};
 use std::iter::Peekable;
@@ -25,7 +28,7 @@ struct Layer {
     since: Epoch,
 }
 
-impl State {
+impl Past {
     /// Calls `each` with every key and value with `from <= key < to` at a moment, in order, until it breaks.
     pub fn scan(
         &self,

@@ -1,7 +1,6 @@
 //! Records with a memory: how they are stored, and the keys of all that has to do with one. Nobody else cuts a key.
 
-use super::TrackKey;
-use super::numbers::{BaseId, InodeNo, TrackNo};
+use super::number::{BaseId, InodeNo, TrackKey, TrackNo};
 use crate::clock::Epoch;
 use crate::error::{Error, Result};
 use crate::limits::TRACKS_MAX;
@@ -16,7 +15,7 @@ const U32: u8 = 0xce;
 const BIRTH_LEN: usize = 5;
 
 /// A record as stored: its birth, then its value, as two MessagePack objects.
-pub(super) fn encode_record<T: Serialize>(birth: Epoch, value: &T) -> Vec<u8> {
+pub(in crate::device) fn encode_record<T: Serialize>(birth: Epoch, value: &T) -> Vec<u8> {
     let mut bytes = vec![U32];
     bytes.extend_from_slice(&birth.to_be_bytes());
     bytes.extend_from_slice(&encode(value));
@@ -35,17 +34,17 @@ pub fn split_record<'a>(table: Table, key: &[u8], bytes: &'a [u8]) -> Result<(Ep
 }
 
 /// A record that says that there is nothing.
-pub(super) fn tombstone(birth: Epoch) -> Vec<u8> {
+pub(in crate::device) fn tombstone(birth: Epoch) -> Vec<u8> {
     [&[U32][..], &birth.to_be_bytes()].concat()
 }
 
 /// The same record with another birth.
-pub(super) fn with_birth(birth: Epoch, bytes: &[u8]) -> Vec<u8> {
+pub(in crate::device) fn with_birth(birth: Epoch, bytes: &[u8]) -> Vec<u8> {
     [&[U32][..], &birth.to_be_bytes(), &bytes[BIRTH_LEN..]].concat()
 }
 
 /// Key of a pre-image: base, table, the rest of the record's key, end epoch.
-pub(super) fn preimage_key(table: Table, key: &[u8], end: Epoch) -> Vec<u8> {
+pub(in crate::device) fn preimage_key(table: Table, key: &[u8], end: Epoch) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.len() + 1 + EPOCH_LEN);
     out.extend_from_slice(&key[..BASE_LEN]);
     out.push(table as u8);
@@ -55,7 +54,7 @@ pub(super) fn preimage_key(table: Table, key: &[u8], end: Epoch) -> Vec<u8> {
 }
 
 /// Key of the same fact in order of time: base, end epoch, table, the rest of the record's key.
-pub(super) fn increment_key(table: Table, key: &[u8], end: Epoch) -> Vec<u8> {
+pub(in crate::device) fn increment_key(table: Table, key: &[u8], end: Epoch) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.len() + 1 + EPOCH_LEN);
     out.extend_from_slice(&key[..BASE_LEN]);
     out.extend_from_slice(&end.to_be_bytes());
@@ -84,12 +83,12 @@ pub fn split_preimage(key: &[u8]) -> Result<(Table, Vec<u8>, Epoch)> {
 }
 
 /// Where a tombstone is noted, to be found again: base, table, the rest of the record's key.
-pub(super) fn tombstone_key(table: Table, key: &[u8]) -> Vec<u8> {
+pub(in crate::device) fn tombstone_key(table: Table, key: &[u8]) -> Vec<u8> {
     [&key[..BASE_LEN], &[table as u8], &key[BASE_LEN..]].concat()
 }
 
 /// The parts of the key of such a note: table, the record's own key.
-pub(super) fn split_tombstone(key: &[u8]) -> Result<(Table, Vec<u8>)> {
+pub(in crate::device) fn split_tombstone(key: &[u8]) -> Result<(Table, Vec<u8>)> {
     let damaged = || Error::corrupt(format!("record {} of table tombstone", hex(key)), "its key makes no sense");
     let (head, rest) = key.split_at_checked(BASE_LEN + 1).ok_or_else(damaged)?;
     let table = Table::from_number(head[BASE_LEN]).ok_or_else(damaged)?;
@@ -97,22 +96,22 @@ pub(super) fn split_tombstone(key: &[u8]) -> Result<(Table, Vec<u8>)> {
 }
 
 /// The beginning of the keys of all pre-images of an inode's records in a table.
-pub(super) fn preimages_of(table: Table, inode: InodeNo) -> Vec<u8> {
+pub(in crate::device) fn preimages_of(table: Table, inode: InodeNo) -> Vec<u8> {
     tombstone_key(table, &inode.prefix())
 }
 
 /// What is behind the base in a record's key, the same in all bases that show the record.
-pub(super) fn rest_of(key: &[u8]) -> &[u8] {
+pub(in crate::device) fn rest_of(key: &[u8]) -> &[u8] {
     key.get(BASE_LEN..).unwrap_or_default()
 }
 
 /// The same key in another base.
-pub(super) fn key_in(base: BaseId, key: &[u8]) -> Vec<u8> {
+pub(in crate::device) fn key_in(base: BaseId, key: &[u8]) -> Vec<u8> {
     [&base.prefix()[..], rest_of(key)].concat()
 }
 
 /// Where pre-images of the keys of a range are.
-pub(super) fn log_range(table: Table, from: &[u8], to: &[u8], base: BaseId) -> (Vec<u8>, Vec<u8>) {
+pub(in crate::device) fn log_range(table: Table, from: &[u8], to: &[u8], base: BaseId) -> (Vec<u8>, Vec<u8>) {
     let end = match to.starts_with(&base.prefix()) {
         true => preimage_key(table, to, Epoch::ZERO),
         false => [&base.prefix()[..], &[table as u8 + 1]].concat(),
@@ -121,7 +120,7 @@ pub(super) fn log_range(table: Table, from: &[u8], to: &[u8], base: BaseId) -> (
 }
 
 /// The end of a range in another base.
-pub(super) fn end_in(base: BaseId, of: BaseId, to: &[u8]) -> Vec<u8> {
+pub(in crate::device) fn end_in(base: BaseId, of: BaseId, to: &[u8]) -> Vec<u8> {
     if to.starts_with(&of.prefix()) { key_in(base, to) } else { base.next().prefix().to_vec() }
 }
 
@@ -140,7 +139,7 @@ pub fn split_track_key(key: &[u8]) -> Option<(InodeNo, TrackNo)> {
 }
 
 /// All tracks that are in memory of a base.
-pub(super) fn keys_of(base: BaseId) -> Range<TrackKey> {
+pub(in crate::device) fn keys_of(base: BaseId) -> Range<TrackKey> {
     let from = |base| (InodeNo::new(base, 0), TrackNo::FIRST);
     from(base)..from(base.next())
 }

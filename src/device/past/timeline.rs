@@ -8,10 +8,14 @@
 //! looking up what was there in snapshots that can be read. Times that only an archive holds follow the archive's
 //! rule (`archived.rs`), which its index answers in the same way.
 
+use super::Past;
 use super::base::Era;
-use super::record::{expect_track, key_in, keys_of, preimage_key, preimages_of, split_preimage, track_key};
-use super::{BaseId, Epoch, InodeNo, Moment, Snapshot, State, TrackKey, TrackNo};
+use super::number::{BaseId, InodeNo, TrackNo};
+use super::record::{key_in, preimage_key, preimages_of, split_preimage, track_key};
+use super::rules::Moment;
+use super::snapshot::Snapshot;
 use crate::archive::Archive;
+use crate::clock::Epoch;
 use crate::error::Result;
 use crate::meta::{Pair, Table, prefix_end};
 use std::collections::BTreeSet;
@@ -33,8 +37,8 @@ pub struct Value {
 }
 
 impl Value {
-    fn of(state: &State, table: Table, key: &[u8], bytes: &[u8], is_archived: bool) -> Result<Value> {
-        let (birth, value) = state.split_record(table, key, bytes)?;
+    fn of(past: &Past, table: Table, key: &[u8], bytes: &[u8], is_archived: bool) -> Result<Value> {
+        let (birth, value) = past.split_record(table, key, bytes)?;
         Ok(Value { bytes: value.to_vec(), birth, is_archived })
     }
 
@@ -78,13 +82,13 @@ impl Timeline {
     }
 
     /// The first snapshot in a range of epochs that can be looked into.
-    pub fn first(&self, state: &State, epochs: Range<Epoch>) -> Result<Option<Snapshot>> {
+    pub fn first(&self, past: &Past, epochs: Range<Epoch>) -> Result<Option<Snapshot>> {
         let archived = self.archived.get(self.archived.partition_point(|found| found.epoch < epochs.start));
         let archived = archived.filter(|found| found.epoch < epochs.end);
         let end = archived.map_or(epochs.end, |found| found.epoch);
         let mut after = epochs.start.before();
         loop {
-            match state.snapshot_after(self.base, after)?.filter(|found| found.epoch < end) {
+            match past.snapshot_after(self.base, after)?.filter(|found| found.epoch < end) {
                 Some(found) if found.is_readable() => return Ok(Some(found)),
                 Some(found) => after = found.epoch,
                 None => return Ok(archived.cloned()),
@@ -93,13 +97,13 @@ impl Timeline {
     }
 
     /// The last snapshot in a range of epochs that can be looked into.
-    pub fn last(&self, state: &State, epochs: Range<Epoch>) -> Result<Option<Snapshot>> {
+    pub fn last(&self, past: &Past, epochs: Range<Epoch>) -> Result<Option<Snapshot>> {
         let before = &self.archived[..self.archived.partition_point(|found| found.epoch < epochs.end)];
         let archived = before.last().filter(|found| found.epoch >= epochs.start);
         let start = archived.map_or(epochs.start, |found| found.epoch);
         let mut before = epochs.end;
         loop {
-            match state.snapshot_before(self.base, before)?.filter(|found| found.epoch >= start) {
+            match past.snapshot_before(self.base, before)?.filter(|found| found.epoch >= start) {
                 Some(found) if found.is_readable() => return Ok(Some(found)),
                 Some(found) => before = found.epoch,
                 None => return Ok(archived.cloned()),
@@ -157,7 +161,7 @@ impl Spans {
     }
 }
 
-impl State {
+impl Past {
     /// Which moments of a base can be seen.
     pub fn timeline(&self, base: BaseId) -> Result<Timeline> {
         let mut timeline = Timeline { base, archived: Vec::new(), archive: None, turns: Vec::new() };
@@ -282,57 +286,5 @@ impl State {
             })?;
         }
         Ok(keys)
-    }
-
-    /// Tracks of a range that a file has at a moment and that were born after an epoch, among a piece of those
-    /// that it has; and where to go on. What is in memory counts as born now.
-    pub fn tracks_born(
-        &self,
-        inode: InodeNo,
-        range: Range<TrackNo>,
-        moment: Moment,
-        after: Epoch,
-    ) -> Result<(Vec<TrackNo>, Option<TrackNo>)> {
-        let (from, to) = (track_key(inode, range.start), track_key(inode, range.end));
-        let mut born = Vec::new();
-        let mut next = None;
-        let mut count = 0;
-        self.records(Table::Track, &from, &to, moment, |key, birth, _| {
-            let (_, track) = expect_track(key)?;
-            if count == PIECE {
-                next = Some(track);
-                return Ok(ControlFlow::Break(()));
-            }
-            count += 1;
-            if birth > after {
-                born.push(track);
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        if moment == Moment::Live {
-            let end = next.unwrap_or(range.end);
-            born.extend(self.in_memory((inode, range.start)..(inode, end)).map(|(_, track)| track));
-            born.sort_unstable();
-            born.dedup();
-        }
-        Ok((born, next))
-    }
-
-    /// The tracks of a base that were written and have no place on the media yet.
-    pub fn tracks_in_memory(&self, base: BaseId) -> BTreeSet<(InodeNo, TrackNo)> {
-        self.in_memory(keys_of(base)).collect()
-    }
-
-    /// Whether some of a file was written and has no place on the media yet.
-    pub fn has_tracks_in_memory(&self, inode: InodeNo) -> bool {
-        self.in_memory((inode, TrackNo::FIRST)..(inode, TrackNo::MAX)).next().is_some()
-    }
-
-    fn in_memory(&self, range: Range<TrackKey>) -> impl Iterator<Item = TrackKey> {
-        let keys = |tracks: &super::Tracks| match range.is_empty() {
-            true => Vec::new(),
-            false => tracks.range(range.clone()).map(|(key, _)| *key).collect(),
-        };
-        [keys(&self.dirty), keys(&self.flushing)].into_iter().flatten()
     }
 }

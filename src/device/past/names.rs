@@ -16,12 +16,12 @@ pub fn is_virtual_name(name: &[u8]) -> bool {
 }
 
 /// Checks the name of a snapshot in a record; `what` says whose.
-pub(super) fn check_snapshot_name(name: &str, what: impl FnOnce() -> String) -> Result<()> {
+pub(in crate::device) fn check_snapshot_name(name: &str, what: impl FnOnce() -> String) -> Result<()> {
     if name == LIVE_NAME { Err(impossible(name, what())) } else { check_base_name(name, what) }
 }
 
 /// The same of a base, of which one is called as its tree is.
-pub(super) fn check_base_name(name: &str, what: impl FnOnce() -> String) -> Result<()> {
+pub(in crate::device) fn check_base_name(name: &str, what: impl FnOnce() -> String) -> Result<()> {
     let bytes = name.as_bytes();
     if is_name(bytes) && !is_virtual_name(bytes) { Ok(()) } else { Err(impossible(name, what())) }
 }

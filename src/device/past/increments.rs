@@ -1,16 +1,12 @@
 //! What changed after an epoch, up to another: increments name the records whose values ended, in the order of time and, within
 //! an epoch, of tables and keys. One walk, of the store and of its archives, for all who ask.
 
+use super::Past;
+use super::number::{BaseId, InodeNo, TrackNo};
 use super::record::{increment_key, split_increment, split_track_key};
-use super::{BaseId, Device, InodeNo, Moment, State, TrackNo};
-use crate::archive::{Archive, Increment};
 use crate::clock::Epoch;
 use crate::error::Result;
 use crate::meta::Table;
-use std::ops::Range;
-
-/// Records read under one lock, where nobody says otherwise.
-const STEP: usize = 1024;
 
 /// Where to go on in the tracks of a file: in this epoch, from this one on.
 pub type TracksFrom = (Epoch, TrackNo);
@@ -82,7 +78,7 @@ impl Increments {
     }
 
     /// All of the rest, under one look.
-    pub fn all<'a>(&self, state: &'a State) -> Result<impl Iterator<Item = Result<Named>> + 'a> {
+    pub fn all<'a>(&self, state: &'a Past) -> Result<impl Iterator<Item = Result<Named>> + 'a> {
         let pairs = state.meta().range(self.table, &self.from, &self.to)?;
         Ok(pairs.map(|pair| {
             let (table, key, end) = split_increment(&pair?.0)?;
@@ -91,7 +87,7 @@ impl Increments {
     }
 
     /// The next records, `most` at most.
-    pub fn step(&mut self, state: &State, most: usize) -> Result<Vec<Named>> {
+    pub fn step(&mut self, state: &Past, most: usize) -> Result<Vec<Named>> {
         let mut found = Vec::new();
         self.visit(state, most, &mut |named| {
             found.push(named);
@@ -101,7 +97,7 @@ impl Increments {
     }
 
     /// Visits the next records, `most` at most.
-    pub fn visit(&mut self, state: &State, most: usize, visit: &mut dyn FnMut(Named) -> Result<Then>) -> Result<()> {
+    pub fn visit(&mut self, state: &Past, most: usize, visit: &mut dyn FnMut(Named) -> Result<Then>) -> Result<()> {
         let mut next = self.to.clone();
         for (i, named) in self.all(state)?.enumerate() {
             let named = named?;
@@ -120,7 +116,7 @@ impl Increments {
     }
 }
 
-impl State {
+impl Past {
     /// Tracks of a file, up to `most`, that increments up to an epoch name, from a place in them on; and where to look
     /// on, if there may be more. A track can come again.
     pub fn tracks_named(
@@ -150,56 +146,4 @@ impl State {
         }
         Ok((tracks, None))
     }
-}
-
-impl Device {
-    /// Visits all records of a walk, a look at a time.
-    pub fn each_named(&self, mut walk: Increments, visit: &mut dyn FnMut(&Named) -> Result<()>) -> Result<()> {
-        while walk.cursor().is_some() {
-            let named = walk.step(&*self.look()?, STEP)?;
-            named.iter().try_for_each(&mut *visit)?;
-        }
-        Ok(())
-    }
-
-    /// Visits what the increments in the archive of a base name that begin in these epochs, if only the archive has one of
-    /// the moments.
-    pub fn each_named_outside(
-        &self,
-        base: BaseId,
-        moments: &[Moment],
-        epochs: Range<Epoch>,
-        visit: &mut dyn FnMut(&Named) -> Result<()>,
-    ) -> Result<()> {
-        let archive = {
-            let look = self.look()?;
-            let mut is_needed = false;
-            for moment in moments {
-                is_needed |= look.is_archived(InodeNo::new(base, 0), *moment)?;
-            }
-            look.archive(base).filter(|_| is_needed)
-        };
-        let Some(archive) = archive else { return Ok(()) };
-        for increment in archive.increments().iter().filter(|found| epochs.contains(&found.header.from.epoch)) {
-            each_named_in(base, &archive, increment, visit)?;
-        }
-        Ok(())
-    }
-}
-
-/// Visits what one increment in the archive of a base names.
-pub fn each_named_in(
-    base: BaseId,
-    archive: &Archive,
-    increment: &Increment,
-    visit: &mut dyn FnMut(&Named) -> Result<()>,
-) -> Result<()> {
-    for entry in increment.open(archive.directory())?.entries() {
-        let entry = entry?;
-        if let Some(table) = Table::from_number(entry.table) {
-            let key = [&base.prefix()[..], &entry.key].concat();
-            visit(&Named { table, key, end: increment.header.to.epoch })?;
-        }
-    }
-    Ok(())
 }

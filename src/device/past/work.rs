@@ -1,0 +1,81 @@
+//! Work that outlives the operation that caused it: which there is, and where it is noted.
+//!
+//! Each piece of work is a record in the `orphan` table, written in the same transaction that caused it,
+//! so that a crash at any point loses none of it. Whose work it is knows what is done for it.
+
+use super::Past;
+use super::base::Point;
+use super::number::{BaseId, InodeNo, LIVE};
+use crate::clock::Epoch;
+use crate::error::{Error, Result};
+use crate::meta::{Table, hex, record_name};
+
+pub(in crate::device) const INODE: u8 = 0;
+pub(in crate::device) const SNAPSHOT: u8 = 1;
+pub(in crate::device) const SETTLE: u8 = 2;
+pub(in crate::device) const INODE_WALK: u8 = 3;
+pub(in crate::device) const SWEEP: u8 = 4;
+pub(in crate::device) const SEPARATE: u8 = 5;
+pub(in crate::device) const BASE: u8 = 6;
+/// Directories that settling has looked through in the walk under way.
+pub(in crate::device) const WALKED: u8 = 7;
+
+pub(in crate::device) fn work_key(base: BaseId, kind: u8, number: u64) -> [u8; 13] {
+    let mut key = [0; 13];
+    key[..4].copy_from_slice(&base.prefix());
+    key[4] = kind;
+    key[5..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// What work is about: an inode, an epoch or nothing, as its kind says.
+pub fn work_number(key: &[u8]) -> Result<u64> {
+    let damaged = |what: &str| Error::corrupt("the table of work", format!("the key {} {what}", hex(key)));
+    let number = key.get(5..).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
+    let number = number.ok_or_else(|| damaged("has the wrong length"))?;
+    // What is masked away would be looked for under another key, and never be done.
+    let is_epoch = [SNAPSHOT, SETTLE].map(Some).contains(&key.get(4).copied());
+    match InodeNo::from_bare(number).is_some() && !(is_epoch && number >= Epoch::MAX.number().into()) {
+        true => Ok(number),
+        false => Err(damaged("has a number that nothing can have")),
+    }
+}
+
+/// The epoch that work on a snapshot or an era is about.
+pub(in crate::device) fn work_epoch(key: &[u8]) -> Result<Epoch> {
+    work_number(key).map(|number| Epoch::new(number as u32))
+}
+
+/// All work of a kind in a base.
+pub(in crate::device) fn work_range(base: BaseId, kind: u8) -> ([u8; 13], [u8; 13]) {
+    (work_key(base, kind, 0), work_key(base, kind + 1, 0))
+}
+
+impl Past {
+    pub(in crate::device) fn has_work(&self, base: BaseId, kind: u8) -> Result<bool> {
+        let (from, to) = work_range(base, kind);
+        Ok(self.meta.last(Table::Orphan, &from, &to)?.is_some())
+    }
+
+    /// What is said to go has to be noted as going, and to be needed by nothing.
+    pub(in crate::device) fn check_going(&self) -> Result<()> {
+        let needed = self.all_dependants()?;
+        for (id, base) in &self.bases {
+            if self.has_work(*id, BASE)? && (*id == LIVE || !base.record.deleting) {
+                let name = record_name(Table::Orphan, &work_key(*id, BASE, 0));
+                return Err(Error::corrupt(name, format!("the base {:?} is not to be deleted", base.record.name)));
+            }
+            let (from, to) = work_range(*id, SNAPSHOT);
+            for pair in self.meta.range(Table::Orphan, &from, &to)? {
+                let (key, _) = pair?;
+                let epoch = work_epoch(&key)?;
+                let Some(record) = self.snapshot_record(*id, epoch)? else { continue };
+                if !record.deleting || record.held || needed.contains_key(&Point { base: *id, epoch }) {
+                    let problem = format!("the snapshot {:?} is not to be deleted", record.name);
+                    return Err(Error::corrupt(record_name(Table::Orphan, &key), problem));
+                }
+            }
+        }
+        Ok(())
+    }
+}
