@@ -30,6 +30,7 @@ mod dirty;
 mod flush;
 mod journaling;
 mod named;
+mod opening;
 mod past;
 mod pointer;
 mod room;
@@ -61,22 +62,21 @@ pub use tracks::Source;
 pub use upgrade::{downgrade, upgrade};
 pub use work::check_work;
 
-use crate::clock::{Epoch, Timestamp};
+use crate::clock::Epoch;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
-use crate::journal::{Entry, EntryKind, Journal};
+use crate::journal::Journal;
 use crate::limits::*;
 use crate::logstore::{Codec, LogStore};
 use crate::media::MediaDir;
-use crate::meta::{Kv, Meta, Overlay, Reserve, Table, record_name};
+use crate::meta::{Kv, Meta, Table};
 use accounts::{Accounts, Before};
 use alone::Alone;
 use dirty::Dirty;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use past::{HISTORY, TrackKey, or_damage};
+use past::{HISTORY, TrackKey};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -241,137 +241,11 @@ impl Drop for Txn<'_> {
 }
 
 const META_FILE: &str = "meta.redb";
-/// Segments that opening looks at; the background goes on.
-const PLACES_AT_ONCE: usize = 2048;
-
 fn missing(what: &str) -> Error {
     Error::corrupt("the metadata (meta.redb)", format!("it has no {what}"))
 }
 
-/// How many commits the key-value store has.
-fn commits(meta: &Meta) -> Result<u64> {
-    let commits: u64 = meta.get(Table::State, COMMITS)?.ok_or_else(|| missing("number of commits"))?;
-    match commits <= COUNT_MAX {
-        true => Ok(commits),
-        false => Err(Error::corrupt(record_name(Table::State, COMMITS), format!("no store has had {commits} commits"))),
-    }
-}
-
-/// Lets the key-value store take over what the journal has of commits after `durable`; the entries that are left are
-/// fsync's.
-fn take_over(kv: &Kv, journaled: &mut Vec<Entry>, durable: u64) -> Result<()> {
-    for entry in journaled.extract_if(.., |entry| entry.kind == EntryKind::Commit) {
-        if entry.after > durable {
-            log::info!("commit {} is taken over from the journal", entry.after);
-            kv.commit(&Overlay::from_bytes(&entry.payload)?)?;
-        }
-    }
-    Ok(())
-}
-
 impl Device {
-    /// Lays out a new store.
-    pub fn create(dir: Arc<dyn MediaDir>, settings: &Settings) -> Result<()> {
-        let media = dir.open(META_FILE, true).map_err(|source| Error::media(format!("making {META_FILE}"), source))?;
-        let kv = Kv::create(media, None)?;
-        let mut meta = Meta::new(&kv)?;
-        meta.put(Table::State, SETTINGS, settings);
-        meta.put(Table::State, HISTORY, &HistoryRecord { epoch: Epoch::new(1), log_blocks: 0, reserved: 0 });
-        meta.put(Table::Base, &LIVE.prefix(), &BaseRecord::new("live", Timestamp::now()));
-        meta.put(Table::State, COMMITS, &0u64);
-        LogStore::create(&*dir, &mut meta, settings.id)?;
-        kv.commit(&meta.freeze())
-    }
-
-    /// Opens a store; with what was journaled after the last commit, which is to be done again before
-    /// anything else.
-    pub fn open(dir: Arc<dyn MediaDir>) -> Result<(Device, Vec<Entry>)> {
-        let media = dir.open(META_FILE, false).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::corrupt(format!("the store in {}", dir.describe()), format!("{META_FILE} is missing"))
-            }
-            _ => Error::media(format!("opening {META_FILE}"), source),
-        })?;
-        dir.tidy(META_FILE).map_err(|source| Error::media(format!("tidying {META_FILE}"), source))?;
-        let reserve = Reserve::open(dir.clone()).map_err(|source| Error::media("opening the reserve", source))?;
-        let kv = Kv::open(media, Some(Arc::new(reserve)))?;
-        kv.refill_reserve()?;
-        let mut meta = Meta::new(&kv)?;
-        let settings: Settings = meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
-        let track_bytes = settings.track_bytes as usize;
-        if !track_bytes.is_power_of_two() || !(TRACK_BYTES_MIN..=TRACK_BYTES_MAX).contains(&track_bytes) {
-            return Err(Error::corrupt(
-                "the metadata (meta.redb)",
-                format!("a track size of {track_bytes} is not possible"),
-            ));
-        }
-        let mut durable = commits(&meta)?;
-        let (journal, mut journaled) = Journal::open(dir.clone(), RandomState::new().hash_one(durable), durable)?;
-        let damage = match take_over(&kv, &mut journaled, durable) {
-            Ok(()) => None,
-            // What was committed before can still be read, and the journal stays as it is.
-            Err(error @ Error::Corrupt { .. }) => {
-                journaled.clear();
-                kv.reopen()?;
-                Some(error)
-            }
-            Err(error) => return Err(error),
-        };
-        meta.reattach(&kv)?;
-        durable = commits(&meta)?;
-        // What fsync journaled before that is in it.
-        journaled.retain(|entry| entry.after >= durable);
-        let history: HistoryRecord =
-            meta.get(Table::State, HISTORY)?.ok_or_else(|| missing("record of its history"))?;
-        if history.epoch == Epoch::ZERO {
-            return Err(Error::corrupt(record_name(Table::State, HISTORY), "epochs are counted from 1"));
-        }
-        let log = LogStore::open(dir.clone(), &meta, settings.id, settings.codec, track_bytes)?;
-        // What is committed from now on is later than all that was journaled.
-        let commits = journaled.iter().map(|entry| entry.after).fold(durable, u64::max);
-        let mut state = State {
-            past: Past::new(meta, history.epoch),
-            accounts: Accounts::new(history.log_blocks, history.reserved),
-            dirty: Tracks::new(),
-            flushing: Tracks::new(),
-            dirty_bytes: 0,
-            changes: Changes::default(),
-            replaying: (!journaled.is_empty()).then_some(durable),
-        };
-        let mut damage: Vec<Error> = damage.into_iter().collect();
-        damage.extend(state.past.load_bases()?);
-        or_damage(log.check_next(&state.past.meta), &mut damage)?;
-        or_damage(log.check_places(&state.past.meta, PLACES_AT_ONCE), &mut damage)?;
-        let device = Device {
-            state: RwLock::new(state),
-            log,
-            kv,
-            journal,
-            dir,
-            settings,
-            commit_lock: Mutex::default(),
-            freezes: AtomicU64::new(commits),
-            durable_freezes: AtomicU64::new(commits),
-            stopped: Mutex::default(),
-            damage: Mutex::default(),
-            has_stopped: AtomicBool::new(false),
-            is_only_read: AtomicBool::new(false),
-            full: AtomicBool::new(false),
-            record_bytes_max: AtomicUsize::new(DIRTY_RECORD_BYTES_MAX),
-            separating: Mutex::default(),
-            work: Mutex::new(false),
-            kept: Mutex::default(),
-            work_came: Condvar::new(),
-        };
-        device.bound_records(device.room()?.available);
-        for damage in damage {
-            device.found_damage(&damage);
-            // What fsync made durable is done again when that is mended.
-            journaled.clear();
-        }
-        Ok((device, journaled))
-    }
-
     pub fn settings(&self) -> &Settings {
         &self.settings
     }

@@ -18,6 +18,10 @@ pub enum Error {
     Corrupt { object: String, problem: String },
     /// The store cannot be used as it is: missing, of a newer format, in use, not a store.
     Store(String),
+    /// What was looked at is gone: a base, a snapshot, or an inode at a moment.
+    Gone,
+    /// Bytes that have no place in the store, since only an archive or memory has them: nothing can share it.
+    Unshared,
     /// An operation that a file system refuses, with the number the caller will see.
     Posix(Errno),
     /// A request of the user that cannot be carried out, in words.
@@ -62,6 +66,8 @@ impl Error {
             },
             Error::Corrupt { .. } => Errno::IO,
             Error::Store(_) => Errno::IO,
+            Error::Gone => Errno::STALE,
+            Error::Unshared => Errno::XDEV,
             Error::Posix(errno) => *errno,
             Error::Refused(errno, _) => *errno,
             Error::Usage(_) => Errno::INVAL,
@@ -77,6 +83,11 @@ impl Error {
             Error::Media { source, .. } => Errno::from_io_error(source).unwrap_or(Errno::IO),
             error => error.errno(),
         }
+    }
+
+    /// Whether what was looked at is gone, said in words or not.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Error::Gone | Error::Refused(Errno::STALE, _))
     }
 
     pub fn is_no_space(&self) -> bool {
@@ -98,7 +109,7 @@ impl fmt::Display for Error {
             Error::Media { what, source } => write!(f, "{what}: {source}"),
             Error::Corrupt { object, problem } => write!(f, "{object} is damaged: {problem}"),
             Error::Store(text) | Error::Refused(_, text) | Error::Usage(text) => f.write_str(text),
-            Error::Posix(errno) => write!(f, "{}", io::Error::from(*errno)),
+            Error::Gone | Error::Unshared | Error::Posix(_) => write!(f, "{}", io::Error::from(self.errno())),
             Error::Fault(what) => write!(f, "a fault in pitfs ended this: {what}"),
             Error::Stopped(why) => write!(
                 f,
@@ -114,6 +125,8 @@ impl std::error::Error for Error {
             Error::Media { source, .. } => Some(source),
             Error::Corrupt { .. }
             | Error::Store(_)
+            | Error::Gone
+            | Error::Unshared
             | Error::Posix(_)
             | Error::Refused(..)
             | Error::Usage(_)

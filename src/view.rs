@@ -155,7 +155,7 @@ impl Views {
     /// What was asked of this base; nothing if that failed since the base was deleted meanwhile.
     pub fn unless_gone<T>(&self, result: Result<T>) -> Result<Option<T>> {
         match result {
-            Err(Error::Posix(Errno::STALE)) if self.tree.device().look()?.base_record(self.base).is_err() => Ok(None),
+            Err(Error::Gone) if self.tree.device().look()?.base_record(self.base).is_err() => Ok(None),
             result => result.map(Some),
         }
     }

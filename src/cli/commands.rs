@@ -1,7 +1,9 @@
 //! Each verb: ask for it to be done, and show the result.
 
+mod archive;
 mod delete;
 mod list;
+mod paths;
 mod plan;
 mod points;
 mod upgrade;
@@ -60,7 +62,7 @@ pub fn run(args: Args) -> Result<bool> {
         Args_::Diff(args) => diff(&target()?, args),
         Args_::Versions(args) => {
             let target = target()?;
-            let path = points::path_in_live(&target, &args.path)?;
+            let path = paths::path_in_live(&target, &args.path)?;
             points::versions(&target, path, &args)
         }
         Args_::Base(args) => points::base(&target()?, args.verb, as_json),
@@ -69,8 +71,8 @@ pub fn run(args: Args) -> Result<bool> {
         Args_::Clone(args) => points::clone(&target()?, args, as_json),
         Args_::Promote(args) => points::promote(&target()?, args.name, args.wait, as_json),
         Args_::Mirror(args) => points::mirror(&target()?, args, as_json),
-        Args_::Roll(args) => points::roll(&target()?, args),
-        Args_::Archive(args) => points::archive(&target()?, args.verb, as_json),
+        Args_::Roll(args) => archive::roll(&target()?, args),
+        Args_::Archive(args) => archive::archive(&target()?, args.verb, as_json),
         Args_::Policy(args) => points::policy(&target()?, &args),
         Args_::Status(args) => status(&target()?, &args),
         Args_::Check(args) => check(&target()?, &args),
@@ -244,7 +246,7 @@ fn restore(target: &Target, args: args::Restore) -> Result<bool> {
             if is_last { None } else { at }
         }
     };
-    let paths = points::paths_in_view(target, paths)?;
+    let paths = paths::paths_in_view(target, paths)?;
     if let (Some(name), Some(snapshot)) = (&args.to_base, &snapshot) {
         let args::Restore { copy, offline, reserve, wait, dry_run, json, .. } = args;
         let (name, from) = (name.clone(), Some(os(snapshot)));
@@ -548,7 +550,7 @@ fn sync(store: &Target, args: args::Sync) -> Result<bool> {
         .source
         .canonicalize()
         .map_err(|error| Error::media(format!("looking at {}", shown_file(&args.source)), error))?;
-    let destination = args.destination.map_or(Ok(Vec::new()), |path| points::destination(store, Path::new(&path)))?;
+    let destination = args.destination.map_or(Ok(Vec::new()), |path| paths::destination(store, Path::new(&path)))?;
     let options = SyncOptions {
         source,
         destination,

@@ -34,7 +34,7 @@ fn note_fault(error: &Error) {
 /// A bare number would say neither what nor where nor what helps.
 fn in_words(daemon: &Daemon, error: Error) -> Error {
     match error {
-        Error::Posix(Errno::STALE) => {
+        Error::Gone => {
             let text = "another command removed it meanwhile; `pitfs list` and `pitfs base list` show what there is";
             Error::Refused(Errno::STALE, text.into())
         }

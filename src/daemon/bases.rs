@@ -142,7 +142,7 @@ impl Daemon {
             drop(self.unseen(snapshot.base)?);
             let is_same = || match views.tree().is_as_after(snapshot.base, snapshot.epoch) {
                 // What was being looked at went meanwhile, as in another restore.
-                Err(Error::Posix(Errno::STALE)) => Ok(false),
+                Err(Error::Gone) => Ok(false),
                 result => result,
             };
             if !snapshot.is_readable() || !is_same()? {

@@ -130,7 +130,7 @@ impl Daemon {
         let views = self.views.of(to.base);
         let (to, before) = {
             let look = views.tree().device().look()?;
-            let found = |epoch| look.snapshot(to.base, epoch)?.ok_or(Error::Posix(Errno::STALE));
+            let found = |epoch| look.snapshot(to.base, epoch)?.ok_or(Error::Gone);
             (found(to.epoch)?, found(*before)?)
         };
         let tops = Tops::find(&views, &to, paths)?;
@@ -356,7 +356,7 @@ impl<'a> BringBack<'a> {
                 let lost = rehearsal.map_or(0, |rehearsal| rehearsal.names_lost(inode));
                 Ok((found.links > lost).then_some(found))
             }
-            Err(Error::Posix(Errno::STALE)) => Ok(None),
+            Err(Error::Gone) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -393,14 +393,15 @@ impl<'a> BringBack<'a> {
     fn problem(&mut self, error: Error, path: &[u8]) -> Result<()> {
         let concerns_all = match &error {
             Error::Media { .. } | Error::Store(_) | Error::Stopped(_) | Error::Fault(_) => true,
-            Error::Corrupt { .. } | Error::Posix(_) | Error::Refused(..) | Error::Usage(_) => error.is_no_space(),
+            Error::Corrupt { .. } | Error::Gone | Error::Unshared => false,
+            Error::Posix(_) | Error::Refused(..) | Error::Usage(_) => error.is_no_space(),
         };
         if concerns_all || self.is_interrupted {
             return Err(error);
         }
         let path = shown(path);
         let problem = match error {
-            Error::Posix(Errno::STALE) => {
+            Error::Gone => {
                 self.check_snapshot()?;
                 format!("{path}: a program removed it meanwhile; restore it again")
             }
@@ -416,7 +417,7 @@ impl<'a> BringBack<'a> {
 
     fn check_snapshot(&self) -> Result<()> {
         self.tree.device().look()?.check_moment(self.root, self.then).map_err(|error| match error {
-            Error::Posix(Errno::STALE) => {
+            Error::Gone => {
                 let text = "the snapshot was deleted while it was restored from; what was there before is";
                 Error::Refused(Errno::STALE, format!("{text} {}", self.report.before))
             }

@@ -175,7 +175,7 @@ impl Daemon {
             }
             match self.note_archive(views, archive, &all) {
                 // One of them was deleted meanwhile.
-                Err(error) if error.errno() == Errno::STALE => {}
+                Err(error) if error.is_gone() => {}
                 result => return result.map(|()| all),
             }
         }

@@ -7,7 +7,7 @@ use super::past::{
 use super::pointer::Pointer;
 use super::{Device, State};
 use crate::clock::Epoch;
-use crate::error::{Errno, Error, Result};
+use crate::error::{Error, Result};
 use crate::logstore::{Holder, Holders, Location, LogStore};
 use crate::meta::{Table, decode};
 
@@ -326,7 +326,7 @@ impl State {
         let key = track_key(inode, track);
         match self.find(Table::Track, &key, moment)? {
             // What an archive has cannot be named by a pointer.
-            Some(found) if found.archive.is_some() => Err(Error::Posix(Errno::XDEV)),
+            Some(found) if found.archive.is_some() => Err(Error::Unshared),
             Some(found) => Ok(Some((
                 decode(Table::Track, &key, split_record(Table::Track, &key, &found.bytes)?.1)?,
                 holder(found.is_old),

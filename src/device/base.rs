@@ -75,7 +75,7 @@ impl Changing<'_> {
         let record = self.state.base(base)?.record.clone();
         for saving in archive.iter().flat_map(|archive| &archive.saving) {
             if self.snapshot_at(Point { base, epoch: saving.epoch })?.record.id != saving.id {
-                return Err(Error::Posix(Errno::STALE));
+                return Err(Error::Gone);
             }
         }
         self.state.past.put_base(base, BaseRecord { archive, ..record });

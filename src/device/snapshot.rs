@@ -56,7 +56,7 @@ impl State {
 
     /// Ends the protection of a snapshot.
     pub(super) fn deactivate(&mut self, point: Point) -> Result<Snapshot> {
-        let mut snapshot = self.stored_snapshot(point.base, point.epoch)?.ok_or(Error::Posix(Errno::STALE))?;
+        let mut snapshot = self.stored_snapshot(point.base, point.epoch)?.ok_or(Error::Gone)?;
         if snapshot.record.state != SnapshotState::Active {
             let text = format!("the snapshot {:?} is deactivated already", snapshot.record.name);
             return Err(Error::Refused(Errno::INVAL, text));

@@ -6,7 +6,7 @@
 use super::State;
 use super::past::{BaseId, InodeNo, MirrorRecord, Moment, TrackNo};
 use super::pointer::Pointer;
-use crate::error::{Errno, Error, Result};
+use crate::error::{Error, Result};
 
 impl State {
     /// Where else the bytes of a track lie that its base, or its mirror, has at a moment. Several, where a base has
@@ -36,7 +36,7 @@ impl State {
     /// `None` where there is no track, or only an archive has it.
     fn stored_pointer(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<Pointer>> {
         match self.pointer(inode, track, moment) {
-            Err(Error::Posix(Errno::XDEV)) => Ok(None),
+            Err(Error::Unshared) => Ok(None),
             found => Ok(found?.map(|(pointer, _)| pointer)),
         }
     }

@@ -6,12 +6,13 @@
 //! What the present format gave an id keeps it on the way back and over another upgrade, in records that format 3 leaves alone:
 //! increments that were saved in between name it.
 
+use super::opening::{commits, take_over};
 use super::past::{
     ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Era, HISTORY, HOLD_TAG, MirrorRecord, Point, SEPARATE,
     Same, SnapshotRecord, SnapshotRef, SnapshotState, WALKED, last_save_key, offline_key, reserve_key,
 };
 use super::separate::{LEFT, Separate};
-use super::{HistoryRecord, META_FILE, SETTINGS, Settings, commits, missing, take_over};
+use super::{HistoryRecord, META_FILE, SETTINGS, Settings, missing};
 use crate::archive::before_ids;
 use crate::clock::{Epoch, Timestamp};
 use crate::error::{Errno, Error, Result};

@@ -201,11 +201,11 @@ impl Numbers {
             VIRTUAL if own < u64::from(BASES_MAX) => Ok(Node::Virtual(Virtual::Base(BaseId::new(own as u32)))),
             VIRTUAL => {
                 let found = self.given.lock().node(own);
-                found.map(Node::Virtual).ok_or(Error::Posix(Errno::STALE))
+                found.map(Node::Virtual).ok_or(Error::Gone)
             }
             way => match self.views.read().get(&way) {
                 Some(view) => Ok(place(*view, way)),
-                None => Err(Error::Posix(Errno::STALE)),
+                None => Err(Error::Gone),
             },
         }
     }

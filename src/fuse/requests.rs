@@ -310,7 +310,7 @@ impl Filesystem for super::mount::Served {
             let written = self.views.tree().write_sent(inode, offset, data, kill, sent);
             if let Err(error) = written {
                 // What may not be written is nobody's to miss.
-                if from_cache && !matches!(error, Error::Posix(Errno::ROFS | Errno::STALE)) {
+                if from_cache && !matches!(error, Error::Gone | Error::Posix(Errno::ROFS)) {
                     self.not_stored.note(inode);
                 }
                 return Err(error);

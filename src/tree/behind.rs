@@ -18,7 +18,7 @@
 use super::Tree;
 use super::inode::{self, Inode};
 use crate::device::{BaseId, InodeNo, Moment, Point, State};
-use crate::error::{Errno, Error, Result};
+use crate::error::{Error, Result};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -205,7 +205,7 @@ impl Tree {
 
     /// What an inode was then, by the snapshot, also if that was deleted meanwhile.
     pub fn inode_before(&self, inode: InodeNo, before: Point) -> Result<Inode> {
-        inode_then(&*self.device.look()?, inode, before)?.ok_or(Error::Posix(Errno::STALE))
+        inode_then(&*self.device.look()?, inode, before)?.ok_or(Error::Gone)
     }
 
     /// The kernel was told of a base, or nothing came of it. Files of which it shows what is not there.

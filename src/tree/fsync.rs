@@ -301,6 +301,7 @@ impl Tree {
 fn is_of_entry(error: &Error) -> bool {
     match error {
         Error::Corrupt { object, .. } => object == JOURNAL,
+        Error::Gone | Error::Unshared => true,
         Error::Posix(_) => !error.is_no_space(),
         _ => false,
     }

@@ -187,7 +187,7 @@ pub(super) fn find(state: &State, inode: InodeNo, moment: Moment) -> Result<Opti
 
 /// The inode at a moment; ESTALE where there is none.
 pub(super) fn load(state: &State, inode: InodeNo, moment: Moment) -> Result<Inode> {
-    find(state, inode, moment)?.ok_or(Error::Posix(Errno::STALE))
+    find(state, inode, moment)?.ok_or(Error::Gone)
 }
 
 pub(super) fn load_directory(state: &State, inode: InodeNo, moment: Moment) -> Result<Inode> {

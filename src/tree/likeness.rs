@@ -9,13 +9,13 @@
 //!                          └──▶ removed, as every inode without a name
 //! ```
 
-use super::copy::{Shared, share_track};
-use super::disarm::{Rights, disarm};
+mod share;
+
 use super::inode::{self, Inode, Kind};
 use super::names::{Dirent, link_key, new_number};
 use super::{Tree, root_of, xattr};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, Differing, InodeNo, Moment, Note, TrackNo, Txn};
+use crate::device::{BaseId, InodeNo, Moment, Note, TrackNo};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BLOCK_BYTES, LINKS_MAX};
 use crate::meta::Table;
@@ -183,7 +183,7 @@ impl Tree {
     fn has_same_content(&self, number: InodeNo, model: Model, found: &Inode) -> Result<bool> {
         match self.has_same_tracks((number, Moment::Live), model) {
             // What an archive has, or only memory.
-            Err(Error::Posix(Errno::XDEV)) => Ok(self.has_same_bytes((number, Moment::Live), model, found)),
+            Err(Error::Unshared) => Ok(self.has_same_bytes((number, Moment::Live), model, found)),
             result => result,
         }
     }
@@ -213,7 +213,7 @@ impl Tree {
         if self.inode(model.0, model.1)?.kind() == Kind::File {
             match self.share_content(number, model, &mut *on_step, likened) {
                 // What an archive has, or only memory, cannot be shared.
-                Err(Error::Posix(Errno::XDEV)) => {
+                Err(Error::Unshared) => {
                     let copied = self.copy_content(number, model, on_step);
                     // Some of it may be there where not all is.
                     likened.content |= *copied.as_ref().unwrap_or(&true);
@@ -276,158 +276,6 @@ impl Tree {
         likened.attributes |= attributes;
         likened.times |= times;
         Ok(())
-    }
-
-    /// Shares what differs, from the beginning of the file to its end.
-    fn share_content(&self, number: InodeNo, model: Model, on_step: OnStep<'_>, likened: &mut Likened) -> Result<()> {
-        let mut from = self.share_changed(number, model, on_step, likened)?;
-        while let Some(next) = self.share_step(number, model, from, likened)? {
-            on_step(next.start(self.device.track_bytes()))?;
-            from = next;
-        }
-        Ok(())
-    }
-
-    /// Shares what increments name, if these can tell all that differs: of a large file without holes that is the same
-    /// inode. Up to which track all is alike then.
-    fn share_changed(
-        &self,
-        number: InodeNo,
-        (like, moment): Model,
-        on_step: OnStep<'_>,
-        likened: &mut Likened,
-    ) -> Result<TrackNo> {
-        let Moment::At(since) = moment else { return Ok(TrackNo::FIRST) };
-        let model = self.inode(like, moment)?;
-        let track_bytes = self.device.track_bytes();
-        let has_no_hole = model.tracks == model.size.div_ceil(track_bytes);
-        if number != like || model.tracks < SEARCH_TRACKS || !has_no_hole {
-            return Ok(TrackNo::FIRST);
-        }
-        // What is in memory is named when it has a place.
-        self.device.committer()?.flush()?;
-        let (base, now) = (number.base(), self.device.look()?.epoch());
-        let spans = self.spans(base, since, now)?;
-        if !spans.is_all || !self.has_increments_since(base, since)? {
-            return Ok(TrackNo::FIRST);
-        }
-        let mut done = 0;
-        for (start, end) in spans.spans {
-            let mut from = Some((start.next(), TrackNo::FIRST));
-            while let Some(place) = from {
-                let _file = self.lock_file(number);
-                let (mut tracks, next) = self.device.look()?.tracks_named(number, place, end, STEP_TRACKS)?;
-                from = next;
-                // What lies behind the end is left to those who set it.
-                tracks.retain(|track| track.number() < model.tracks);
-                self.share_tracks(number, (like, moment), &model, &tracks, likened)?;
-                done += tracks.len() as u64;
-                on_step((done * track_bytes).min(model.size))?;
-            }
-        }
-        Ok(TrackNo::of(model.size, track_bytes))
-    }
-
-    /// Shares some tracks, in one transaction. The caller holds the file's lock.
-    fn share_tracks(
-        &self,
-        number: InodeNo,
-        (like, moment): Model,
-        model: &Inode,
-        tracks: &[TrackNo],
-        likened: &mut Likened,
-    ) -> Result<()> {
-        if tracks.is_empty() {
-            return Ok(());
-        }
-        let mut txn = self.device.begin_growing()?;
-        txn.check_moment(like, moment)?;
-        let mut target = inode::load_file(&txn, number, Moment::Live)?;
-        if self.share_in(&mut txn, number, (like, moment), tracks, &mut target)? {
-            let rights = Rights::of(&txn, like, moment, model)?;
-            likened.attributes |= disarm(&mut txn, number, &mut target, &rights)?;
-            let end = tracks.iter().max().map_or(0, |last| last.next().start(self.device.track_bytes()));
-            target.size = target.size.max(model.size.min(end));
-            inode::store(&mut txn, number, &target)?;
-            txn.finish()?;
-            likened.content = true;
-        }
-        Ok(())
-    }
-
-    /// Shares some tracks within a transaction; whether any differed.
-    fn share_in(
-        &self,
-        txn: &mut Txn<'_>,
-        number: InodeNo,
-        (like, moment): Model,
-        tracks: &[TrackNo],
-        target: &mut Inode,
-    ) -> Result<bool> {
-        let mut is_changed = false;
-        for &track in tracks {
-            let had_track = txn.has_track(number, track)?;
-            match share_track(txn, (like, track, moment), (number, track), had_track, target)? {
-                Shared::Same => {}
-                Shared::Changed => is_changed = true,
-                Shared::Unstored => return Err(Error::Posix(Errno::XDEV)),
-            }
-        }
-        target.inline.clear();
-        target.touch(Timestamp::now());
-        // Nothing but a commit knows about shared tracks.
-        txn.note(number, Note::NeedsCommit);
-        Ok(is_changed)
-    }
-
-    /// One transaction's worth of sharing, from a track on; where to go on. The last step sets the size and the
-    /// attributes as well.
-    fn share_step(
-        &self,
-        number: InodeNo,
-        (like, moment): Model,
-        from: TrackNo,
-        likened: &mut Likened,
-    ) -> Result<Option<TrackNo>> {
-        let track_bytes = self.device.track_bytes();
-        // From looking to the end of the transaction nobody writes to the file.
-        let _file = self.lock_file(number);
-        let (model, Differing { tracks, next }) = {
-            let look = self.device.look()?;
-            look.check_moment(like, moment)?;
-            let model = inode::load_file(&look, like, moment)?;
-            let target = inode::load_file(&look, number, Moment::Live)?;
-            let differing = look.differing_tracks((number, Moment::Live), (like, moment), from, STEP_TRACKS)?;
-            // Whoever writes between two steps may have put something behind the end again: the size is set in
-            // a step that has seen all from the end on.
-            let end = TrackNo::of(if model.tracks == 0 { 0 } else { model.size }, track_bytes);
-            let next = if differing.next.is_none() && from > end { Some(end) } else { differing.next };
-            let is_same = (target.size, &target.inline) == (model.size, &model.inline);
-            if differing.tracks.is_empty() && (next.is_some() || is_same) {
-                return Ok(next);
-            }
-            (model, Differing { next, ..differing })
-        };
-        if next.is_some() {
-            self.share_tracks(number, (like, moment), &model, &tracks, likened)?;
-            return Ok(next);
-        }
-        let mut txn = self.device.begin_growing()?;
-        txn.check_moment(like, moment)?;
-        let mut target = inode::load_file(&txn, number, Moment::Live)?;
-        self.share_in(&mut txn, number, (like, moment), &tracks, &mut target)?;
-        target.size = model.size;
-        target.inline = model.inline.clone();
-        // Its mode comes in the same step, its xattrs do not.
-        let rights = Rights::of(&txn, like, moment, &model)?;
-        disarm(&mut txn, number, &mut target.clone(), &rights)?;
-        let (attributes, times) = target.take_attributes(&model);
-        inode::store(&mut txn, number, &target)?;
-        txn.finish()?;
-        likened.content = true;
-        likened.attributes |= attributes;
-        likened.times |= times;
-        Ok(None)
     }
 
     /// Reads what [`Tree::become_like`] would copy from an archive, and looks whether there is room for it: ENOSPC. A file that

@@ -416,7 +416,7 @@ impl Views {
     pub fn snapshot_of(&self, name: &[u8]) -> Result<Snapshot> {
         match self.view(name)? {
             super::View { base, moment: crate::device::Moment::At(epoch) } => {
-                self.tree.device().look()?.snapshot(base, epoch)?.ok_or(Error::Posix(Errno::STALE))
+                self.tree.device().look()?.snapshot(base, epoch)?.ok_or(Error::Gone)
             }
             _ => {
                 let name = shown(name);

@@ -55,7 +55,7 @@ impl Views {
         let device = self.tree.device();
         match device.hide_base(base, |txn| txn.meta_mut().remove(Table::State, &key(base))) {
             // It is being deleted, or gone: the note is what is left.
-            Err(Error::Posix(Errno::STALE)) => device.committer()?.change(|change| {
+            Err(Error::Gone) => device.committer()?.change(|change| {
                 change.meta_mut().remove(Table::State, &key(base));
                 Ok(())
             })?,

@@ -96,7 +96,7 @@ impl Views {
             update(record);
             Ok(())
         };
-        self.update_all(&[name], what, update)?.pop().ok_or(Error::Posix(Errno::STALE))
+        self.update_all(&[name], what, update)?.pop().ok_or(Error::Gone)
     }
 
     /// Changes what is stored of snapshots in one step; of none of them if one refuses. What others change of them
@@ -119,7 +119,7 @@ impl Views {
             for snapshot in &mut found {
                 let state: &State = change;
                 let now = state.snapshot(snapshot.base, snapshot.epoch)?.filter(|now| !now.is_archived);
-                *snapshot = now.ok_or(Error::Posix(Errno::STALE))?;
+                *snapshot = now.ok_or(Error::Gone)?;
                 update(&mut snapshot.record)?;
                 change.update(snapshot);
                 shown.push_str(&format!(" {:?}", snapshot.record.name));
@@ -139,7 +139,7 @@ impl Views {
                 match change.deactivate(snapshot.point()) {
                     Ok(ended) => self.note(change, &format!("session deactivate {:?}", ended.record.name))?,
                     // It was deleted, or deactivated, meanwhile.
-                    Err(Error::Posix(Errno::STALE) | Error::Refused(Errno::INVAL, _)) => {}
+                    Err(Error::Gone | Error::Refused(Errno::INVAL, _)) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -150,7 +150,7 @@ impl Views {
     /// Ends the protection of a snapshot.
     pub fn deactivate(&self, name: &[u8]) -> Result<Snapshot> {
         let snapshot = self.expect_stored(name)?;
-        self.deactivate_all(std::slice::from_ref(&snapshot))?.pop().ok_or(Error::Posix(Errno::STALE))
+        self.deactivate_all(std::slice::from_ref(&snapshot))?.pop().ok_or(Error::Gone)
     }
 
     /// Ends the protection of snapshots in one step; of none of them if one is deactivated already.

@@ -1,32 +1,24 @@
 //! Bases, sessions, groups, clones, mirrors, archives: ask for it to be done, and show the result.
 
-use super::args::{
-    ArchiveVerb, BaseVerb, Clone, GroupVerb, History, Hold, MirrorVerb, Policy, Roll, SessionVerb, Versions, WhenFull,
-};
+use super::args::{BaseVerb, Clone, GroupVerb, History, Hold, MirrorVerb, Policy, SessionVerb, Versions, WhenFull};
 use super::delete::{self, Told};
 use super::json::{self, state_of};
-use super::output::{Display, count, file, path, print, print_json, size, table, tell, tell_all, write};
-use super::{absolute, bytes, headed, name_of, plan, say_done, unexpected};
-use crate::clock::{Timestamp, parse_when};
-use crate::control::{
-    Answer, Archive, Base, ByteRange, CloneRequest, Group, ListInfo, Mirror, Session, Target, Verb, ask,
-};
-use crate::daemon::{ArchiveInfo, Detached, MergeOptions, PruneOptions, RollOptions, RollReport, Shortened, resolved};
+use super::output::{Display, count, path, print, print_json, size, table, tell, write};
+use super::{bytes, headed, name_of, plan, say_done, unexpected};
+use crate::control::{Answer, Base, ByteRange, CloneRequest, Group, ListInfo, Mirror, Session, Target, Verb, ask};
 use crate::error::{Errno, Error, Result};
-use crate::shown::{shown, shown_file};
+use crate::shown::shown_file;
 use crate::view::{BaseInfo, BaseKind};
 use serde_bytes::ByteBuf;
 use serde_json::json;
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
 
-fn quietly(target: &Target, verb: Verb) -> Result<Answer> {
+pub(super) fn quietly(target: &Target, verb: Verb) -> Result<Answer> {
     ask(target, verb, &mut |_| Ok(()))
 }
 
-fn with_display(target: &Target, verb: Verb, what: &'static str) -> Result<Answer> {
+pub(super) fn with_display(target: &Target, verb: Verb, what: &'static str) -> Result<Answer> {
     let mut display = Display::new(what);
     let answer = ask(target, verb, &mut |progress| display.update(progress));
     display.finish();
@@ -370,164 +362,6 @@ fn read_saved(
     say_done(as_json, json::saved_bytes(&file, &saved))
 }
 
-pub(super) fn roll(target: &Target, args: Roll) -> Result<bool> {
-    let archive = args.archive.as_deref().map(absolute).transpose()?;
-    let options = RollOptions { archive, keep: args.keep, name: args.name.map(bytes) };
-    if args.dry_run {
-        let verb = match args.group.map(bytes) {
-            Some(group) => Verb::RollGroup { group, options },
-            None => Verb::Roll(options),
-        };
-        return plan::show(target, verb, args.json);
-    }
-    let Some(group) = args.group else {
-        let Answer::Roll(report) = with_display(target, Verb::Roll(options), "rolling")? else {
-            return Err(unexpected());
-        };
-        if args.json {
-            print_json(&json::rolled(&report))?;
-        } else {
-            print_roll("", &report)?;
-        }
-        return Ok(report.problems.is_empty());
-    };
-    let verb = Verb::RollGroup { group: bytes(group), options };
-    let Answer::RollGroup(reports) = with_display(target, verb, "rolling")? else { return Err(unexpected()) };
-    if args.json {
-        print_json(&json::all(&reports, |(base, report)| json!({ "base": base, "roll": json::rolled(report) })))?;
-    } else {
-        reports.iter().try_for_each(|(base, report)| print_roll(&format!("{base}:"), report))?;
-    }
-    Ok(reports.iter().all(|(_, report)| report.problems.is_empty()))
-}
-
-fn print_roll(base: &str, report: &RollReport) -> Result<()> {
-    tell_all(&report.problems);
-    print(&format!(
-        "{base}{}: {} saved ({}), {} freed\n",
-        report.snapshot,
-        count(report.saved, "increment"),
-        size(report.saved_bytes),
-        count(report.freed, "snapshot")
-    ))
-}
-
-pub(super) fn archive(target: &Target, verb: ArchiveVerb, as_json: bool) -> Result<bool> {
-    let (verb, json, shows) = match verb {
-        ArchiveVerb::Attach { directory } => (Archive::Attach { directory: absolute(&directory)? }, as_json, false),
-        ArchiveVerb::Detach { directory } => {
-            (Archive::Detach { directory: directory.as_deref().map(absolute).transpose()? }, as_json, false)
-        }
-        ArchiveVerb::List { directory, json } => {
-            (Archive::List { directory: directory.as_deref().map(absolute).transpose()? }, json, true)
-        }
-        ArchiveVerb::Verify { directory, json } => {
-            (Archive::Verify { directory: directory.as_deref().map(absolute).transpose()? }, json, false)
-        }
-        ArchiveVerb::Join { directory } => (Archive::Join { directory: absolute(&directory)? }, as_json, false),
-        ArchiveVerb::Prune { keep, before, dry_run, json } => {
-            let before = before.as_deref().map(when).transpose()?;
-            (Archive::Prune(PruneOptions { keep, before, is_dry_run: dry_run }), json, false)
-        }
-        ArchiveVerb::Merge { per, before, dry_run, json } => {
-            let before = before.as_deref().map(when).transpose()?;
-            (Archive::Merge(MergeOptions { per: per.into(), before, is_dry_run: dry_run }), json, false)
-        }
-    };
-    let is_verify = matches!(verb, Archive::Verify { .. });
-    let archives = match with_display(target, Verb::Archive(verb), "reading")? {
-        Answer::Archives(archives) => archives,
-        Answer::Detached(detached) if as_json => return print_json(&json::detached(&detached)).map(|()| true),
-        Answer::Detached(detached) => return print(&detached_text(&detached)).map(|()| true),
-        Answer::Shortened(shortened) => return show_shortened(&shortened, json),
-        _ => return Err(unexpected()),
-    };
-    if json {
-        print_json(&json::all(&archives, json::archive))?;
-    }
-    for archive in &archives {
-        if shows && !json {
-            print(&table(&increment_rows(archive)))?;
-        }
-        if is_verify && !json {
-            let verdict = match archive.problems.len() {
-                0 => "no problems".to_string(),
-                problems => count(problems as u64, "problem"),
-            };
-            let increments = count(archive.whole, "increment");
-            print(&format!("{increments}, {} read: {verdict}\n", size(archive.whole_bytes)))?;
-        }
-        if (is_verify || shows) && !json {
-            print(&leftovers_text(archive))?;
-        }
-        tell_all(archive.problems.iter().filter(|_| !json));
-    }
-    Ok(archives.iter().all(|archive| archive.problems.is_empty()))
-}
-
-/// What interrupted merges have left, if they have.
-fn leftovers_text(archive: &ArchiveInfo) -> String {
-    let left: Vec<_> = archive.increments.iter().filter(|increment| increment.merged_into.is_some()).collect();
-    if left.is_empty() {
-        return String::new();
-    }
-    let (number, bytes) = (count(left.len() as u64, "increment"), size(left.iter().map(|one| one.bytes).sum()));
-    format!("{number}, {bytes}, left over of a merge: the next roll, `archive prune` or `archive merge` removes them\n")
-}
-
-fn when(text: &str) -> Result<Timestamp> {
-    parse_when(text, Timestamp::now())
-}
-
-fn show_shortened(shortened: &Shortened, json: bool) -> Result<bool> {
-    if json {
-        print_json(&json::shortened(shortened))?;
-    } else {
-        print(&shortened_text(shortened))?;
-        tell_all(&shortened.problems);
-    }
-    Ok(shortened.problems.is_empty())
-}
-
-fn shortened_text(shortened: &Shortened) -> String {
-    let Shortened { times, bytes, standing_save, is_dry_run, .. } = shortened;
-    let rows = times.iter().map(|(name, time)| vec![name.clone(), time.as_text()]);
-    let mut text = table(&rows.collect::<Vec<_>>());
-    let goes = if *is_dry_run { "would go" } else { "went" };
-    // What a merge saves is not known before.
-    let less = if *is_dry_run && *bytes == 0 { String::new() } else { format!(", {} less", size(*bytes)) };
-    text.push_str(&format!("{} {goes} from the archive{less}\n", count(times.len() as u64, "time")));
-    if let Some(save) = standing_save {
-        text.push_str(&format!("{save:?} stays: it is the newest save\n"));
-    }
-    text
-}
-
-fn detached_text(detached: &Detached) -> String {
-    let directory = shown_file(&detached.directory);
-    let mut text = match &detached.leads_to {
-        Some(name) => format!(
-            "{directory}: detached; it leads to the snapshot {name:?}, which has to stay in the store for the archive to be attached again\n"
-        ),
-        None => format!("{directory}: detached; it has no increments\n"),
-    };
-    detached.notes.iter().for_each(|note| text.push_str(&format!("{note}\n")));
-    text
-}
-
-fn increment_rows(archive: &ArchiveInfo) -> Vec<Vec<String>> {
-    let row = |increment: &crate::daemon::IncrementInfo| {
-        let reach = match &increment.merged_into {
-            Some(_) => "left over of a merge",
-            None if increment.is_damaged => "damaged",
-            None if increment.is_reachable => "",
-            None => "cannot be reached",
-        };
-        vec![increment.name.clone(), increment.time.as_text(), size(increment.bytes), reach.to_string()]
-    };
-    headed(["time", "taken", "size", ""], archive.increments.iter().map(row))
-}
-
 pub(super) fn policy(target: &Target, args: &Policy) -> Result<bool> {
     let drop_oldest = args.when_full.map(|what| what == WhenFull::DropOldest);
     let verb = Verb::Policy { drop_oldest, before_restores: args.before_restore };
@@ -545,126 +379,4 @@ pub(super) fn policy(target: &Target, args: &Policy) -> Result<bool> {
         print(&format!("when-full {when_full}\nbefore-restore {kept}\n"))?;
     }
     Ok(true)
-}
-
-/// The path below live that a path given by the user means: below the mount, or as it is.
-pub(super) fn path_in_live(target: &Target, given: &Path) -> Result<Vec<u8>> {
-    let Answer::Mount { mount_point } = quietly(target, Verb::Mount)? else { return Err(unexpected()) };
-    match below_mount(target, mount_point.as_deref(), given)? {
-        Some((_, path)) => Ok(path),
-        None => relative(mount_point.as_deref(), given),
-    }
-}
-
-/// The same of what is to be written to, which is in live and in no other view.
-pub(super) fn destination(target: &Target, given: &Path) -> Result<Vec<u8>> {
-    if given.as_os_str().is_empty() {
-        let text = "an empty path names no directory; without a destination all of live is meant";
-        return Err(Error::Refused(Errno::INVAL, text.into()));
-    }
-    let Answer::Mount { mount_point } = quietly(target, Verb::Mount)? else { return Err(unexpected()) };
-    match below_mount(target, mount_point.as_deref(), given)? {
-        Some((view, _)) if view.file_name() != Some(crate::view::LIVE_NAME.as_ref()) => {
-            Err(Error::Refused(Errno::INVAL, format!("{} is not in live", file(given))))
-        }
-        Some((_, path)) => Ok(path),
-        None => relative(mount_point.as_deref(), given),
-    }
-}
-
-/// A path as it was given, from the root of a view.
-fn relative(mount_point: Option<&Path>, given: &Path) -> Result<Vec<u8>> {
-    if !given.is_absolute() {
-        return Ok(given.as_os_str().as_bytes().to_vec());
-    }
-    let given = file(given);
-    let text = match mount_point {
-        Some(mount_point) => format!("{given} is not below {}", file(mount_point)),
-        None => format!("{given} lies in no mount of the store; paths are relative to the root of live"),
-    };
-    Err(Error::Refused(Errno::INVAL, text))
-}
-
-/// The paths of what is to be restored; one that means a whole view is `/`.
-pub(super) fn paths_in_view(target: &Target, given: Vec<OsString>) -> Result<Vec<ByteBuf>> {
-    if given.is_empty() {
-        return Ok(Vec::new());
-    }
-    let Answer::Mount { mount_point } = quietly(target, Verb::Mount)? else { return Err(unexpected()) };
-    let paths = given.into_iter().map(|path| match path.is_empty() {
-        true => Ok(ByteBuf::new()),
-        false => match path_in_view(target, mount_point.as_deref(), Path::new(&path))? {
-            whole if whole.is_empty() => Ok(ByteBuf::from("/")),
-            path => Ok(ByteBuf::from(path)),
-        },
-    });
-    paths.collect()
-}
-
-fn path_in_view(target: &Target, mount_point: Option<&Path>, given: &Path) -> Result<Vec<u8>> {
-    let below = below_mount(target, mount_point, given)?;
-    Ok(below.map_or_else(|| given.as_os_str().as_bytes().to_vec(), |(_, path)| path))
-}
-
-/// The view that a path lies in, and the path from its root; `None` if it is not one below the mount.
-fn below_mount(target: &Target, mount_point: Option<&Path>, given: &Path) -> Result<Option<(PathBuf, Vec<u8>)>> {
-    let Some(mount_point) = mount_point else { return Ok(None) };
-    let looking = |error| Error::media("looking at the path", error);
-    let absolute = std::path::absolute(given).map_err(looking)?;
-    let here = match (entered(mount_point, &absolute), absolute.parent(), absolute.file_name()) {
-        (Some(here), _, _) => here,
-        // What it leads to may be gone, or a link: the directory it is in tells where we are.
-        (None, Some(parent), Some(name)) => resolved(parent).map_err(looking)?.join(name),
-        (None, _, _) => absolute,
-    };
-    let Ok(below) = here.strip_prefix(mount_point) else { return Ok(None) };
-    // The view's name goes; in a mount of several bases the base's before it as well.
-    let mut names = below.components();
-    let mut view = mount_point.to_path_buf();
-    for _ in 0..crate::control::view_depth(mount_point) {
-        if let Some(name) = names.next() {
-            view.push(name);
-        }
-    }
-    if !given.is_absolute() && !is_there(&view) {
-        return Ok(None);
-    }
-    check_base(target, mount_point, &view)?;
-    Ok(Some((view, names.as_path().as_os_str().as_bytes().to_vec())))
-}
-
-/// A path that leads into a mount, from there on as it is written: links in the tree are whoever's who may write there, and
-/// are not followed.
-fn entered(mount_point: &Path, absolute: &Path) -> Option<PathBuf> {
-    let names: Vec<Component<'_>> = absolute.components().collect();
-    let (mut here, rest) = (1..=names.len()).find_map(|count| {
-        let front: PathBuf = names[..count].iter().collect();
-        let here = front.canonicalize().ok().filter(|here| here.starts_with(mount_point))?;
-        Some((here, &names[count..]))
-    })?;
-    for name in rest {
-        match name {
-            Component::ParentDir => drop(here.pop()),
-            name => here.push(name),
-        }
-    }
-    Some(here)
-}
-
-fn is_there(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
-}
-
-/// Refuses a path in a view of another base than is meant.
-fn check_base(target: &Target, mount_point: &Path, view: &Path) -> Result<()> {
-    use crate::control::base_shown;
-    let wanted = target.base.clone().or_else(|| base_shown(mount_point));
-    match (base_shown(view), wanted) {
-        (Some(found), Some(wanted)) if found != wanted => {
-            let (found, shown) = (shown(&found), shown_file(view));
-            let text = format!("{shown} shows the base {found:?}; -s STORE:{found} says that it is meant");
-            Err(Error::Refused(Errno::INVAL, text))
-        }
-        _ => Ok(()),
-    }
 }

@@ -4,7 +4,7 @@ use super::infos;
 use crate::control::{ListInfo, MissingInfo, SnapshotInfo};
 use crate::daemon::Daemon;
 use crate::device::{BaseId, Point, Snapshot};
-use crate::error::{Errno, Error, Result};
+use crate::error::{Error, Result};
 use crate::view::Views;
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ pub(super) fn counted(views: &Views, snapshots: &[Snapshot], needs: &Needs) -> R
         info.is_anchor = views.tree().device().look()?.is_archiving(snapshot.point());
         info.unique = match views.tree().device().unique_bytes(snapshot.point()) {
             // It was deleted meanwhile.
-            Err(Error::Posix(Errno::STALE)) => None,
+            Err(Error::Gone) => None,
             counted => Some(counted?),
         };
     }

@@ -6,7 +6,7 @@ use super::tracks::is_tombstone;
 use super::{Check, Paths};
 use crate::clock::Epoch;
 use crate::device::{BaseId, InodeNo, Moment, split_increment, split_preimage, split_record};
-use crate::error::{Errno, Error, Result};
+use crate::error::{Error, Result};
 use crate::meta::{Table, decode, hex};
 use crate::shown::shown;
 use crate::tree::{Entry, Inode, Kind, is_root, split_link_key, xattr_value};
@@ -71,7 +71,7 @@ impl Check<'_> {
             let views = self.daemon.views.of(base);
             match views.unless_gone(self.layered_base(base)) {
                 // What it shows from elsewhere is not there.
-                Err(Error::Posix(Errno::STALE)) => {
+                Err(Error::Gone) => {
                     let name = views.base_name()?;
                     self.say(format!("the base {name:?} cannot be looked into: what it shows is not there"));
                 }

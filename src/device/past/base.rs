@@ -333,7 +333,7 @@ impl Past {
 
     /// A base that is there and is not being deleted; else ESTALE.
     pub(in crate::device) fn base(&self, id: BaseId) -> Result<&Base> {
-        self.bases.get(&id).filter(|base| !base.record.deleting).ok_or(Error::Posix(Errno::STALE))
+        self.bases.get(&id).filter(|base| !base.record.deleting).ok_or(Error::Gone)
     }
 
     /// What is stored of a base; ESTALE if it is gone.

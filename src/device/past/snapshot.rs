@@ -316,7 +316,7 @@ impl Past {
             Moment::Live => !self.base(base)?.record.deleting,
             Moment::At(epoch) => self.snapshot(base, epoch)?.is_some_and(|snapshot| snapshot.is_readable()),
         };
-        if is_there { Ok(()) } else { Err(Error::Posix(Errno::STALE)) }
+        if is_there { Ok(()) } else { Err(Error::Gone) }
     }
 
     pub(in crate::device) fn put_snapshot(&mut self, snapshot: &Snapshot) {

@@ -135,7 +135,7 @@ impl Tree {
     /// What programs remove while it is compared is as if it were not there, as long as the moment itself is.
     fn unless_gone<T: Default>(&self, number: InodeNo, moment: Moment, result: Result<T>) -> Result<T> {
         match result {
-            Err(Error::Posix(Errno::STALE)) => {
+            Err(Error::Gone) => {
                 self.device.look()?.check_moment(number, moment)?;
                 Ok(T::default())
             }

@@ -46,7 +46,7 @@ fn archived_increment(state: &State, snapshot: &Snapshot) -> Option<(Arc<Archive
 }
 
 fn extent(state: &State, base: BaseId, epoch: Epoch) -> Result<Extent> {
-    let snapshot = state.snapshot(base, epoch)?.ok_or(Error::Posix(Errno::STALE))?;
+    let snapshot = state.snapshot(base, epoch)?.ok_or(Error::Gone)?;
     let at = |epoch| -> Result<Option<Moment>> {
         Ok(state.snapshot(base, epoch)?.filter(Snapshot::is_readable).map(|found| Moment::At(found.epoch)))
     };

@@ -65,7 +65,7 @@ fn compare_base(views: &Views, shown: &Shown, picture: &Picture, damage: &mut Ve
             }
             Err(Error::Refused(Errno::INVAL, _)) if !is_kept(views.base(), shown, kept, picture) => {
                 let root = views.tree().inode(root_of(views.base()), Moment::At(kept.epoch));
-                if !matches!(root, Err(Error::Posix(Errno::STALE))) {
+                if !matches!(root, Err(Error::Gone)) {
                     return Err(format!("snapshot {name} has ended; its root: {root:?}"));
                 }
             }
