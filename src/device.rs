@@ -2,7 +2,7 @@
 //!
 //! A record is a value with the epoch of its birth. Base tables hold the current value; what a snapshot
 //! still needs is moved to the `preimage` table before it is replaced or removed (*write rule*), and
-//! found there again by the *read rule* (both in `history.rs`). File data is written in tracks: first
+//! found there again by the *read rule* (both in `past/rules.rs`). File data is written in tracks: first
 //! into dirty tracks in memory, then to free room in the log store (*redirect on write*).
 //!
 //! ```text

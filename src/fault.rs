@@ -61,6 +61,8 @@ fn is_last(panic: &PanicHookInfo<'_>) -> bool {
 /// What has been committed is whole; a mount is left as by a daemon that was killed, and the next `mount` or `umount` frees it.
 fn end() -> ! {
     let place = PLACE.take();
+    // What a daemon says is limited, and this is to be heard.
+    log::logger().flush();
     log::error!(
         "a fault in what a fault had left ({place}): nothing can go on after it, and this program ends. The store is as its last \
          commit left it; `pitfs check` says what is damaged"

@@ -3,6 +3,8 @@
 mod mounted;
 
 use mounted::*;
+use pitfs::clock::Epoch;
+use pitfs::daemon::Daemon;
 use pitfs::device::{InodeNo, LIVE, Moment};
 use pitfs::error::Error;
 use pitfs::media::DiskDir;
@@ -393,4 +395,38 @@ fn directories_in_a_circle_are_settled() {
     ends(&mounted, &["restore", "live", "--to", to.to_str().unwrap()]);
     assert!(to.join("outer/inner").is_dir());
     assert_eq!(fs::read(to.join("small")).unwrap(), b"content");
+}
+
+/// Notes whose keys make no sense hold up neither settling nor deleting.
+#[test]
+fn notes_that_make_no_sense_hold_up_no_work() {
+    let (mounted, source) = sample();
+    fs::write(source.join("small"), "other").unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "two"]);
+    let epoch = {
+        let records = Records::of(&mounted.store());
+        let (two, _) = records.all(Table::Snapshot).pop().unwrap();
+        let mut overlay = Overlay::default();
+        overlay.put(Table::Tombstone, &[0, 0, 0, 0, 200], Vec::new());
+        overlay.put(Table::Passed, &[&two[..], &[200]].concat(), Vec::new());
+        records.kv.commit(&overlay).unwrap();
+        Epoch::from_be_bytes(*two.last_chunk().unwrap())
+    };
+    let daemon = Daemon::open(&mounted.store()).unwrap();
+    let (views, tree) = (daemon.views(), daemon.views().tree());
+    let one = views.find(b"one").unwrap().unwrap();
+    views.restore(&one).unwrap();
+    while tree.settle_step().unwrap() {}
+    views.delete(&[b"two"]).unwrap();
+    while tree.device().delete_step().unwrap() {}
+    let look = tree.device().look().unwrap();
+    let left = |table| look.meta().range(table, &[], &[u8::MAX; 40]).unwrap().count();
+    assert_eq!((left(Table::Tombstone), left(Table::Passed)), (0, 0));
+    assert!(look.snapshot(one.base, epoch).unwrap().is_none());
+    drop(look);
+    daemon.close().unwrap();
+    // It has the store until it is gone.
+    drop(daemon);
+    mounted.ok(["check"]);
 }

@@ -251,6 +251,18 @@ fn an_old_value_that_was_there_for_no_time_is_named() {
     }
 }
 
+/// One that makes no sense is named, and hides nothing of what is wrong elsewhere.
+#[test]
+fn keys_that_are_too_short_are_named() {
+    let forger = Forger::new();
+    let expected = ["its key is that of no entry", "its key names no base", "2 problems\n"];
+    forger.says(&expected, |records| {
+        let (_, value, _) = records.entry("file");
+        records.put_whole(Table::Dirent, &[1, 2], value);
+        records.put_whole(Table::Name, &[1], encode(&1u32));
+    });
+}
+
 #[test]
 fn an_old_entry_that_leads_elsewhere_is_named() {
     let forger = Forger::new();

@@ -11,10 +11,8 @@ mod upgrade;
 use self::delete::Told;
 use self::list::snapshot_row;
 use super::args::{Args, Verb as Args_};
-use super::json;
 use super::output::{Display, count, file, path, print, print_json, size, table, tell, tell_all, write};
-use super::{args, output};
-use super::{command, mounting};
+use super::{args, command, json, mounting, output};
 use crate::control::{Answer, Snap, Target, Verb, ask, locate_store};
 use crate::daemon::{
     CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, WorkerInfo, is_store, resolved, trust_owners,

@@ -4,8 +4,10 @@ mod delete;
 mod list;
 mod rehearse;
 
-use super::{Answer, Archive, Base, Group, Keep, Mirror, Request, Session, SessionInfo, Snap, SnapshotInfo};
-use super::{ByteRange, CloneRequest, StatusInfo, TracksInfo, Verb, VersionInfo};
+use super::{
+    Answer, Archive, Base, ByteRange, CloneRequest, Group, Keep, Mirror, Request, Session, SessionInfo, Snap,
+    SnapshotInfo, StatusInfo, TracksInfo, Verb, VersionInfo,
+};
 use crate::daemon::{Daemon, OnProgress};
 use crate::device::{BaseId, Moment, SnapOptions, Snapshot, SnapshotState, TrackNo};
 use crate::error::{Errno, Error, Result};

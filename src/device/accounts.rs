@@ -69,6 +69,8 @@ impl Accounts {
 impl State {
     /// Begins an operation that [`State::take_back`] can undo as a whole.
     pub(super) fn begin(&mut self) -> Before {
+        // What was counted outside of any operation stays.
+        self.accounts.undo.clear();
         self.past.meta.begin();
         let Accounts { reserved, log_blocks, .. } = self.accounts;
         Before { epoch: self.past.epoch, reserved, log_blocks, bases: None }

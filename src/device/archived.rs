@@ -94,6 +94,9 @@ impl State {
     }
 }
 
+/// Keys of increments read under one lock.
+const STEP: usize = 4096;
+
 impl Device {
     /// Whether the store has the very snapshot of a base that a mark names, and it can be looked into.
     pub fn holds(&self, base: BaseId, mark: &Mark) -> Result<bool> {
@@ -134,10 +137,10 @@ impl Device {
         };
         // In the order of tables.
         let mut keys = BTreeSet::new();
-        self.each_named(Increments::between(from.base, from.epoch, to.epoch), &mut |named| {
-            keys.insert(named.clone());
-            Ok(())
-        })?;
+        let mut walk = Increments::between(from.base, from.epoch, to.epoch);
+        while walk.cursor().is_some() {
+            keys.extend(walk.step(&*self.look()?, STEP)?);
+        }
         let name = crate::archive::file_name(&header.from, &header.to);
         let mut writer = Writer::create(directory, &name, &header, level)?;
         let mut saved = 0;

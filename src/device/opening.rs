@@ -2,8 +2,7 @@
 
 use super::accounts::Accounts;
 use super::changes::Changes;
-use super::past::{BaseRecord, LIVE, Past};
-use super::past::{HISTORY, or_damage};
+use super::past::{BaseRecord, HISTORY, LIVE, Past, or_damage};
 use super::{COMMITS, Device, HistoryRecord, META_FILE, SETTINGS, Settings, State, Tracks, missing};
 use crate::clock::{Epoch, Timestamp};
 use crate::error::{Error, Result};

@@ -26,19 +26,27 @@ const STEP: usize = 512;
 /// Tables of a tree, in the order in which they are walked.
 const TREE: [Table; 5] = [Table::Inode, Table::Dirent, Table::Xattr, Table::Track, Table::Link];
 
-/// What a step did.
-#[derive(Debug, Default)]
-struct Step {
+/// The inode that an entry of a directory leads to, by its key and its value: whose records these are knows it.
+type LeadsTo<'a> = &'a dyn Fn(&[u8], &[u8]) -> Result<InodeNo>;
+
+/// What a step did, and by what it finds its way.
+struct Step<'a> {
     /// Whether there was anything to do.
     is_working: bool,
     /// Inodes that got records of their own.
     inodes: Vec<InodeNo>,
+    leads_to: LeadsTo<'a>,
 }
 
 impl Device {
     /// Does a piece of what is to be settled first, or swept up after it; false when there is nothing to do.
-    /// `took_over` completes it, given the inodes that got records of their own.
-    pub fn settle_step(&self, took_over: impl Fn(&mut Txn<'_>, &[InodeNo]) -> Result<()>) -> Result<bool> {
+    /// `took_over` completes it, given the inodes that got records of their own; `leads_to` tells where an entry of a
+    /// directory leads.
+    pub fn settle_step(
+        &self,
+        leads_to: impl Fn(&[u8], &[u8]) -> Result<InodeNo>,
+        took_over: impl Fn(&mut Txn<'_>, &[InodeNo]) -> Result<()>,
+    ) -> Result<bool> {
         let bases: Vec<BaseId> = self.look()?.bases().map(|(id, _)| id).collect();
         for base in bases {
             let has_work = {
@@ -47,7 +55,8 @@ impl Device {
             };
             if has_work {
                 let mut txn = self.begin()?;
-                let step = txn.settle_some(base)?;
+                let mut step = Step { is_working: false, inodes: Vec::new(), leads_to: &leads_to };
+                txn.settle_some(base, &mut step)?;
                 took_over(&mut txn, &step.inodes)?;
                 txn.finish()?;
                 if step.is_working {
@@ -60,25 +69,25 @@ impl Device {
 }
 
 impl Txn<'_> {
-    fn settle_some(&mut self, base: BaseId) -> Result<Step> {
+    fn settle_some(&mut self, base: BaseId, step: &mut Step<'_>) -> Result<()> {
+        step.is_working = true;
         let (from, to) = work_range(base, SETTLE);
         let first = self.meta().range(Table::Orphan, &from, &to)?.next().transpose()?;
         let Some((key, value)) = first else { return self.sweep_some(base) };
         let since = work_epoch(&key)?;
         let mut settle = Settle::of(&key, &value)?;
-        let mut step = Step { is_working: true, inodes: Vec::new() };
-        if self.walk_inodes(base, &mut step, &mut settle)? {
+        if self.walk_inodes(base, step, &mut settle)? {
             self.state.past.meta.put(Table::Orphan, &key, &settle);
-            return Ok(step);
+            return Ok(());
         }
         if settle.cursor.is_empty() && self.forget_walked(base)? {
-            return Ok(step);
+            return Ok(());
         }
         let era = self.base(base)?.record.eras.iter().find(|era| era.since == since).copied();
         let more = match (settle.walks.get(settle.over).copied(), era) {
-            (Some(Walk::All), Some(era)) => self.walk_source(base, era.source, &mut settle, &mut step)?,
+            (Some(Walk::All), Some(era)) => self.walk_source(base, era.source, &mut settle, step)?,
             (Some(Walk::Changed { base: from, after, to }), Some(_)) => {
-                self.walk_changes(base, (from, after, to), &mut settle, &mut step)?
+                self.walk_changes(base, (from, after, to), &mut settle, step)?
             }
             (Some(Walk::Nameless { to }), Some(_)) => {
                 let (first, end) = work_range(base, INODE);
@@ -98,7 +107,7 @@ impl Txn<'_> {
         let has_left = self.has_work(base, INODE_WALK)? || self.has_work(base, WALKED)?;
         if settle.over < settle.walks.len() || more || has_left {
             self.state.past.meta.put(Table::Orphan, &key, &settle);
-            return Ok(step);
+            return Ok(());
         }
         self.state.past.meta.remove(Table::Orphan, &key);
         let mut record = self.base(base)?.record.clone();
@@ -115,10 +124,10 @@ impl Txn<'_> {
         for point in settle.points().filter(|point| *point != Point { base, epoch: since }) {
             self.drop_mark(point)?;
         }
-        Ok(step)
+        Ok(())
     }
 
-    fn settle_one(&mut self, table: Table, key: &[u8], settle: &mut Settle, step: &mut Step) -> Result<()> {
+    fn settle_one(&mut self, table: Table, key: &[u8], settle: &mut Settle, step: &mut Step<'_>) -> Result<()> {
         settle.done += self.state.settle_key(&self.device.log, table, key)?;
         let Some(inode) = InodeNo::of_key(key) else { return Ok(()) };
         self.state.past.touch(inode);
@@ -129,7 +138,7 @@ impl Txn<'_> {
     }
 
     /// Takes over a piece of everything that the source has; whether there is more.
-    fn walk_source(&mut self, base: BaseId, source: Point, settle: &mut Settle, step: &mut Step) -> Result<bool> {
+    fn walk_source(&mut self, base: BaseId, source: Point, settle: &mut Settle, step: &mut Step<'_>) -> Result<bool> {
         let (number, rest) = settle.cursor.split_first().map_or((0, Vec::new()), |(n, rest)| (*n, rest.to_vec()));
         let Some(&table) = TREE.get(usize::from(number)) else { return Ok(false) };
         let prefix = source.base.prefix();
@@ -156,7 +165,7 @@ impl Txn<'_> {
         base: BaseId,
         (from, after, to): (BaseId, Epoch, Epoch),
         settle: &mut Settle,
-        step: &mut Step,
+        step: &mut Step<'_>,
     ) -> Result<bool> {
         let mut walk = Increments::between(from, after, to).on_from(&settle.cursor);
         for Named { table, key, .. } in walk.step(self, STEP)? {
@@ -185,7 +194,7 @@ impl Txn<'_> {
     }
 
     /// Looks through a piece of an inode that changed for what was created in it; false if there is none.
-    fn walk_inodes(&mut self, base: BaseId, step: &mut Step, settle: &mut Settle) -> Result<bool> {
+    fn walk_inodes(&mut self, base: BaseId, step: &mut Step<'_>, settle: &mut Settle) -> Result<bool> {
         let (from, to) = work_range(base, INODE_WALK);
         let mut budget = STEP;
         let mut has_worked = false;
@@ -213,7 +222,7 @@ impl Txn<'_> {
         walk: &mut InodeWalk,
         budget: &mut usize,
         settle: &mut Settle,
-        step: &mut Step,
+        step: &mut Step<'_>,
     ) -> Result<bool> {
         let prefix = (InodeNo::new(walk.base, number)).prefix();
         loop {
@@ -243,8 +252,7 @@ impl Txn<'_> {
                 self.settle_one(kind, &key_in(base, &key), settle, step)?;
                 if kind == Table::Dirent {
                     // What is new in a directory may be new as a whole.
-                    let (child, _): (u64, u8) = decode(kind, &key, &value)?;
-                    let child = InodeNo::new(walk.base, child);
+                    let child = (step.leads_to)(&key, &value)?;
                     let walked = work_key(base, WALKED, child.number());
                     if !self.meta().contains(Table::Orphan, &walked)?
                         && self.is_born_after(child, walk.after, walk.to)?
@@ -272,7 +280,7 @@ impl Txn<'_> {
     }
 
     /// Removes tombstones that hide nothing any more.
-    fn sweep_some(&mut self, base: BaseId) -> Result<Step> {
+    fn sweep_some(&mut self, base: BaseId) -> Result<()> {
         let prefix = base.prefix();
         let mut keys = Vec::new();
         for pair in self.meta().range(Table::Tombstone, &prefix, &prefix_end(&prefix))?.take(STEP) {
@@ -280,10 +288,18 @@ impl Txn<'_> {
         }
         if keys.is_empty() || !self.base(base)?.record.eras.is_empty() {
             self.state.past.meta.remove(Table::Orphan, &work_key(base, SWEEP, 0));
-            return Ok(Step { is_working: true, inodes: Vec::new() });
+            return Ok(());
         }
         for noted in keys {
-            let (table, key) = split_tombstone(&noted)?;
+            self.state.past.meta.remove(Table::Tombstone, &noted);
+            let (table, key) = match split_tombstone(&noted) {
+                Ok(parts) => parts,
+                // Nobody finds a tombstone by it: nothing else may wait for it.
+                Err(error) => {
+                    log::error!("{error}");
+                    continue;
+                }
+            };
             let raw = self.meta().get_raw(table, &key)?;
             let is_tombstone = match &raw {
                 Some(bytes) => split_record(table, &key, bytes)?.1.is_empty(),
@@ -292,8 +308,7 @@ impl Txn<'_> {
             if is_tombstone {
                 self.state.past.meta.remove(table, &key);
             }
-            self.state.past.meta.remove(Table::Tombstone, &noted);
         }
-        Ok(Step { is_working: true, inodes: Vec::new() })
+        Ok(())
     }
 }

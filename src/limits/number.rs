@@ -1,6 +1,6 @@
 //! Numbers in records, decoded with a limit: what is above it makes no sense, and nothing computes with it.
 //!
-//! For `#[serde(deserialize_with = "…")]`, each for one kind of number.
+//! For `#[serde(deserialize_with = "…")]`, or the type's own decoding; each for one kind of number.
 
 use super::*;
 use serde::de::{Deserialize, Deserializer, Error};

@@ -1,7 +1,6 @@
 //! Room handed out: segments that are open, and how new ones are made.
 
-use super::segment::Descriptor;
-use super::segment::{Extent, Segment};
+use super::segment::{Descriptor, Extent, Segment};
 use super::{Inner, LogStore};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;

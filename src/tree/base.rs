@@ -1,7 +1,7 @@
 //! Whole trees: making one, and what is done to all of one in the background.
 
-use super::Tree;
 use super::inode::{self, Inode, Kind, ROOT, root_of};
+use super::{Tree, names};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, BaseRecord, InodeNo, Moment, Separated, State, Txn};
 use crate::error::Result;
@@ -42,7 +42,7 @@ impl Tree {
 
     /// Does a piece of settling; false when there is nothing to do.
     pub fn settle_step(&self) -> Result<bool> {
-        self.device.settle_step(|txn, inodes| {
+        self.device.settle_step(names::leads_to, |txn, inodes| {
             for inode in inodes {
                 // In a snapshot there can be inodes that were in use without a name: nobody uses them here.
                 if inode::find(txn, *inode, Moment::Live)?.is_some_and(|found| found.links == 0) {

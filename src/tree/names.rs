@@ -4,8 +4,7 @@
 //! (`position.rs`): listings need no state, and an offset stays good whatever happens in between.
 
 use super::inode::{self, Inode, Kind, SETGID};
-use super::position;
-use super::{NEXT_INODE, Tree, acl};
+use super::{NEXT_INODE, Tree, acl, position};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, InodeNo, Moment, Note, State, Txn};
 use crate::error::{Errno, Error, Result};
@@ -378,6 +377,12 @@ impl Tree {
         txn.add_orphan(dirent.inode);
         inode::store(txn, dirent.inode, &target)
     }
+}
+
+/// Where a record of a directory leads, whatever its name is.
+pub(super) fn leads_to(key: &[u8], value: &[u8]) -> Result<InodeNo> {
+    let directory = InodeNo::of_key(key).ok_or_else(|| Error::corrupt(hex(key), "it is the key of no entry"))?;
+    Ok(crate::meta::decode::<Dirent>(Table::Dirent, key, value)?.inside(directory).inode)
 }
 
 /// A number that no inode has had.

@@ -1,8 +1,7 @@
 //! What somebody else could have written into a store.
 
 use super::Mounted;
-use pitfs::device::InodeNo;
-use pitfs::device::Settings;
+use pitfs::device::{InodeNo, Settings};
 use pitfs::media::{DiskDir, MediaDir};
 use pitfs::meta::{Kv, Overlay, Pair, Table, encode};
 use pitfs::tree::{Inode, ROOT};

@@ -1,4 +1,4 @@
-//! Bases, sessions, groups, clones, mirrors, archives: ask for it to be done, and show the result.
+//! Bases, sessions, groups, clones and mirrors: ask for it to be done, and show the result.
 
 use super::args::{BaseVerb, Clone, GroupVerb, History, Hold, MirrorVerb, Policy, SessionVerb, Versions, WhenFull};
 use super::delete::{self, Told};

@@ -1,7 +1,6 @@
 //! What is told of an archive.
 
-use super::open_there;
-use super::{ArchiveInfo, IncrementInfo, MissingTime, refused, removed};
+use super::{ArchiveInfo, IncrementInfo, MissingTime, open_there, refused, removed};
 use crate::archive::{Archive, Broken, Increment, Label, Leftover, Mark, Survey, open_named};
 use crate::clock::Epoch;
 use crate::daemon::Daemon;

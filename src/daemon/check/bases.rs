@@ -3,7 +3,7 @@
 use super::{Check, Paths};
 use crate::clock::Epoch;
 use crate::device::{BaseId, BaseRecord, MirrorRecord, Point, Snapshot, SnapshotRef, split_base, split_snapshot};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::meta::{Table, decode, record_name};
 use crate::shown::shown;
@@ -32,7 +32,15 @@ impl Check<'_> {
     /// Names of snapshots lead to snapshots that have them.
     pub(super) fn names(&mut self) -> Result<()> {
         self.each(Table::Name, |check, (key, value)| {
-            let base = BaseId::of_key(&key)?;
+            let base = match BaseId::of_key(&key) {
+                Ok(base) => base,
+                Err(_) => {
+                    let problem = "its key names no base";
+                    check
+                        .problem(Error::corrupt(record_name(Table::Name, &key), problem).to_string(), Paths::default());
+                    return Ok(());
+                }
+            };
             // Of a base that is being deleted, snapshots go before their names.
             if check.bases.get(&base).is_some_and(|record| record.deleting) {
                 return Ok(());

@@ -41,13 +41,13 @@ impl Check<'_> {
             Some(record) => format!(" of base {:?}", record.name),
             _ => String::new(),
         };
-        let inode = InodeNo::of_key(key);
+        let inode = InodeNo::of_key(key).map(InodeNo::number);
         match (table, inode, split_track_key(key)) {
             (Table::Inode, Some(inode), _) => format!("inode {inode}{base}"),
             (Table::Dirent, Some(inode), _) => {
                 format!("the entry \"{}\" of directory {inode}{base}", shown(key.get(20..).unwrap_or_default()))
             }
-            (Table::Track, _, Some((inode, track))) => format!("track {track} of inode {inode}{base}"),
+            (Table::Track, _, Some((inode, track))) => format!("track {track} of inode {}{base}", inode.number()),
             (Table::Xattr | Table::Link, Some(inode), _) => {
                 format!("a record of table {} of inode {inode}{base}", table.name())
             }

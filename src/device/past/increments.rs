@@ -3,7 +3,7 @@
 
 use super::Past;
 use super::number::{BaseId, InodeNo, TrackNo};
-use super::record::{increment_key, split_increment, split_track_key};
+use super::record::{expect_track, increment_key, split_increment, split_track_key};
 use crate::clock::Epoch;
 use crate::error::Result;
 use crate::meta::Table;
@@ -17,11 +17,16 @@ pub struct Named {
     pub table: Table,
     /// The record's own.
     pub key: Vec<u8>,
-    /// The epoch in which it ended.
+    /// The epoch in which it ended; of what an increment in an archive names, the one that this leads to.
     pub end: Epoch,
 }
 
 impl Named {
+    fn of(full: &[u8]) -> Result<Named> {
+        let (table, key, end) = split_increment(full)?;
+        Ok(Named { table, key, end })
+    }
+
     pub fn inode(&self) -> Option<InodeNo> {
         InodeNo::of_key(&self.key)
     }
@@ -78,18 +83,19 @@ impl Increments {
     }
 
     /// All of the rest, under one look.
-    pub fn all<'a>(&self, state: &'a Past) -> Result<impl Iterator<Item = Result<Named>> + 'a> {
-        let pairs = state.meta().range(self.table, &self.from, &self.to)?;
-        Ok(pairs.map(|pair| {
-            let (table, key, end) = split_increment(&pair?.0)?;
-            Ok(Named { table, key, end })
-        }))
+    pub fn all<'a>(&self, past: &'a Past) -> Result<impl Iterator<Item = Result<Named>> + 'a> {
+        Ok(self.keys(past)?.map(|key| Named::of(&key?)))
+    }
+
+    /// The same as it is stored, whether it makes sense or not.
+    pub fn keys<'a>(&self, past: &'a Past) -> Result<impl Iterator<Item = Result<Vec<u8>>> + use<'a>> {
+        Ok(past.meta().range(self.table, &self.from, &self.to)?.map(|pair| Ok(pair?.0)))
     }
 
     /// The next records, `most` at most.
-    pub fn step(&mut self, state: &Past, most: usize) -> Result<Vec<Named>> {
+    pub fn step(&mut self, past: &Past, most: usize) -> Result<Vec<Named>> {
         let mut found = Vec::new();
-        self.visit(state, most, &mut |named| {
+        self.visit(past, most, &mut |named| {
             found.push(named);
             Ok(Then::GoOn)
         })?;
@@ -97,14 +103,15 @@ impl Increments {
     }
 
     /// Visits the next records, `most` at most.
-    pub fn visit(&mut self, state: &Past, most: usize, visit: &mut dyn FnMut(Named) -> Result<Then>) -> Result<()> {
+    pub fn visit(&mut self, past: &Past, most: usize, visit: &mut dyn FnMut(Named) -> Result<Then>) -> Result<()> {
         let mut next = self.to.clone();
-        for (i, named) in self.all(state)?.enumerate() {
-            let named = named?;
+        for (i, key) in self.keys(past)?.enumerate() {
+            let key = key?;
             if i == most {
-                next = increment_key(named.table, &named.key, named.end);
+                next = key;
                 break;
             }
+            let named = Named::of(&key)?;
             let end = named.end;
             if let Then::NextEpoch = visit(named)? {
                 next = increment_key(Table::State, &self.base.prefix(), end.next());
@@ -132,7 +139,7 @@ impl Past {
             let of_file =
                 Increments { table: Table::Increment, base: inode.base(), from: key(track), to: key(TrackNo::MAX) };
             for named in of_file.all(self)? {
-                let Some(track) = named?.track() else { continue };
+                let (_, track) = expect_track(&named?.key)?;
                 if tracks.len() == most {
                     return Ok((tracks, Some((epoch, track))));
                 }

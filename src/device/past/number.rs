@@ -115,10 +115,13 @@ impl InodeNo {
     }
 }
 
-/// The number in its base: messages are about one base.
+/// For messages: the number, and of what is not in the first base that in front of it.
 impl fmt::Display for InodeNo {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.number().fmt(out)
+        match self.base() {
+            LIVE => self.number().fmt(out),
+            _ => write!(out, "{self:?}"),
+        }
     }
 }
 

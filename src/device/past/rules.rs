@@ -294,9 +294,10 @@ impl Past {
         }
         let found = self.find(table, &key_in(era.source.base, key), Moment::At(era.source.epoch))?;
         if let (Some(bytes), Some(birth)) = (own, birth) {
-            let value = split_record(table, key, &bytes)?.1.to_vec();
+            let value = split_record(table, key, &bytes)?.1;
+            let value = (wants_values && !value.is_empty()).then(|| value.to_vec());
             let before = self.end_with_era(table, key, era, birth, bytes)?;
-            settled.ended = (wants_values && !value.is_empty()).then_some((value, before));
+            settled.ended = value.map(|value| (value, before));
         }
         let Some(found) = found else {
             // What an earlier era shows must not come back when this one is over, nor be settled again.

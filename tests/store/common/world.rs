@@ -51,6 +51,7 @@ fn refused<T>(result: Result<T, Error>) -> Result<Result<T, Errno>, Error> {
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(error) if error.is_no_space() => Err(error),
+        Err(error @ (Error::Gone | Error::Unshared)) => Ok(Err(error.errno())),
         Err(Error::Posix(errno) | Error::Refused(errno, _)) => Ok(Err(errno)),
         Err(error) => Err(error),
     }
