@@ -430,3 +430,43 @@ fn notes_that_make_no_sense_hold_up_no_work() {
     drop(daemon);
     mounted.ok(["check"]);
 }
+
+/// A base whose work cannot be done for damage holds up no other, and neither does an inode that cannot be removed.
+#[test]
+fn what_is_damaged_holds_up_no_other_work() {
+    let (mounted, source) = sample();
+    fs::remove_file(source.join("large 0")).unwrap();
+    mounted.ok(["sync", source.to_str().unwrap()]);
+    mounted.ok(["snap", "two"]);
+    // The one has a record of now, the other none.
+    let [unreadable, free] = [38, 39].map(|number| InodeNo::new(LIVE, number));
+    let note = |inode: InodeNo| [&LIVE.prefix()[..], &[0], &inode.number().to_be_bytes()].concat();
+    {
+        let records = Records::of(&mounted.store());
+        let mut overlay = Overlay::default();
+        let tracks = records.all(Table::Preimage).into_iter().filter(|(key, _)| key[4] == Table::Track as u8);
+        for (key, value) in tracks {
+            overlay.put(Table::Preimage, &key, [&value[..5], &[0xc1]].concat());
+        }
+        let (two, _) = records.all(Table::Snapshot).pop().unwrap();
+        let now = Epoch::from_be_bytes(*two.last_chunk().unwrap()).next();
+        overlay.put(Table::Inode, &unreadable.prefix(), [&[0xce], &now.to_be_bytes()[..], &[0xc1]].concat());
+        overlay.put(Table::State, b"next inode", encode(&40u64));
+        for inode in [unreadable, free] {
+            overlay.put(Table::Orphan, &note(inode), encode(&()));
+        }
+        records.kv.commit(&overlay).unwrap();
+    }
+    let daemon = Daemon::open(&mounted.store()).unwrap();
+    let (views, tree) = (daemon.views(), daemon.views().tree());
+    let clone =
+        |of: &[u8], name: &[u8]| views.clone_snapshot(&views.find(of).unwrap().unwrap(), name, true, false).unwrap();
+    let (damaged, whole) = (clone(b"one", b"damaged"), clone(b"two", b"whole"));
+    while let Ok(true) = tree.settle_step() {}
+    assert!(matches!(tree.settle_step(), Err(Error::Corrupt { .. })), "it is said");
+    while let Ok(true) = tree.reap_step() {}
+    assert!(matches!(tree.reap_step(), Err(Error::Corrupt { .. })), "it is said");
+    let look = tree.device().look().unwrap();
+    assert!(look.is_settling(damaged).unwrap() && !look.is_settling(whole).unwrap());
+    assert!(!look.meta().contains(Table::Orphan, &note(free)).unwrap());
+}

@@ -246,7 +246,7 @@ impl Unseen<'_> {
 
     /// All that the kernel knows of a base.
     fn known(&self, base: BaseId) -> Vec<Known> {
-        let held = self.tree.held_inodes().into_iter().filter(|inode| (*inode).base() == base);
+        let held = self.tree.held_inodes().into_iter().filter(|inode| inode.base() == base);
         let known = |inode| Known {
             inode,
             names: self.tree.names(inode, Moment::Live).unwrap_or_default(),
@@ -279,7 +279,7 @@ impl Unseen<'_> {
                 }
                 let held: Vec<InodeNo> = match touched {
                     Some(touched) => touched.into_iter().filter(|inode| tree.is_held(*inode)).collect(),
-                    None => tree.held_inodes().into_iter().filter(|inode| (*inode).base() == base).collect(),
+                    None => tree.held_inodes().into_iter().filter(|inode| inode.base() == base).collect(),
                 };
                 self.tell_of_files(&held, &file_before);
             }
@@ -289,7 +289,7 @@ impl Unseen<'_> {
     /// For kernels that cannot forget all names by themselves.
     fn tell_of_held_names(&self, base: BaseId) {
         self.notify.iter().for_each(|notify| notify.shown_anew(base, LIVE_NAME));
-        let held = self.tree.held_inodes().into_iter().filter(|inode| (*inode).base() == base);
+        let held = self.tree.held_inodes().into_iter().filter(|inode| inode.base() == base);
         let found = held.filter_map(|inode| self.tree.inode(inode, Moment::Live).ok());
         self.entries_changed(&found.map(|found| (found.parent, found.name.into_vec())).collect::<Vec<_>>());
     }

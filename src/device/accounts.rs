@@ -149,13 +149,7 @@ impl State {
     }
 
     /// A record lets go of a location.
-    pub(super) fn release(
-        &mut self,
-        log: &LogStore,
-        location: &Location,
-        holder: Holder,
-        track: Option<TrackKey>,
-    ) -> Result<()> {
+    fn release(&mut self, log: &LogStore, location: &Location, holder: Holder, track: Option<TrackKey>) -> Result<()> {
         let left = log.release(&mut self.past.meta, location, holder)?;
         let blocks = location.blocks() as u64;
         match holder {
@@ -174,7 +168,7 @@ impl State {
     }
 
     /// A live record that names this location has become a pre-image; who holds it then.
-    pub(super) fn keep(&mut self, log: &LogStore, location: &Location) -> Result<Holders> {
+    fn keep(&mut self, log: &LogStore, location: &Location) -> Result<Holders> {
         let holders = log.keep(&mut self.past.meta, location)?;
         if holders.live == 0 {
             self.accounts.log_blocks = self.accounts.log_blocks.saturating_add(location.blocks() as u64);
@@ -263,7 +257,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn put_track(&mut self, device: &Device, key: TrackKey, pointer: &Pointer) -> Result<()> {
+    fn put_track(&mut self, device: &Device, key: TrackKey, pointer: &Pointer) -> Result<()> {
         let track = key;
         let key = track_key(key.0, key.1);
         let base = BaseId::of_key(&key)?;
@@ -310,7 +304,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn count_newest_alone(&mut self, base: BaseId, change: impl FnOnce(u64) -> u64) {
+    fn count_newest_alone(&mut self, base: BaseId, change: impl FnOnce(u64) -> u64) {
         self.count(base, |counts| counts.newest_alone = counts.newest_alone.map(change));
     }
 

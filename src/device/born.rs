@@ -7,6 +7,8 @@ use crate::error::Result;
 use crate::meta::Table;
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
+
+/// Records looked at in one go.
 const PIECE: usize = 4096;
 
 impl State {

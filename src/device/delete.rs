@@ -6,10 +6,11 @@
 //! oldest then, and the walk begins anew; what one behind them adds lies ahead.
 
 use super::past::{
-    BASE, BaseId, INODE, Increments, InodeNo, Named, Point, SNAPSHOT, Snapshot, SnapshotState, increment_key, keys_of,
+    BASE, BaseId, INODE, Increments, InodeNo, Named, Point, SNAPSHOT, Snapshot, SnapshotState, increment_key,
     preimage_key, split_preimage, split_record, work_epoch, work_key, work_number, work_range,
 };
 use super::pointer::Pointer;
+use super::work::first_that_works;
 use super::{Device, State, Txn};
 use crate::clock::Epoch;
 use crate::error::{Errno, Error, Result};
@@ -73,9 +74,7 @@ impl Device {
         txn.state.past.put_reserve(base, None);
         txn.state.accounts.reserved = txn.state.accounts.reserved.saturating_sub(set_aside.saturating_add(own));
         // What is in memory of it must not come to be flushed.
-        let all = keys_of(base);
-        let tracks = [&txn.state.dirty, &txn.state.flushing].into_iter().flat_map(|tracks| tracks.range(all.clone()));
-        let tracks: Vec<_> = tracks.map(|(key, _)| *key).collect();
+        let tracks = txn.tracks_in_memory(base);
         txn.forget.extend(tracks);
         noted(&mut txn);
         txn.finish()
@@ -84,15 +83,12 @@ impl Device {
     /// Does a piece of the deletions that are to be done; false when there are none.
     pub fn delete_step(&self) -> Result<bool> {
         let bases: Vec<BaseId> = self.look()?.bases.keys().copied().collect();
-        for base in bases {
+        first_that_works(bases, |base| {
             if self.look()?.has_work(base, BASE)? {
                 return self.delete_base_step(base).map(|()| true);
             }
-            if self.look()?.has_work(base, SNAPSHOT)? && self.delete_snapshot_step(base)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+            Ok(self.look()?.has_work(base, SNAPSHOT)? && self.delete_snapshot_step(base)?)
+        })
     }
 
     /// A snapshot can be looked into, also if it is deleted meanwhile, until [`Device::let_go`].

@@ -13,6 +13,7 @@ use super::past::{
     BaseId, INODE, INODE_WALK, Increments, InodeNo, InodeWalk, Moment, Named, Point, SETTLE, SWEEP, Settle, WALKED,
     Walk, key_in, rest_of, split_record, split_tombstone, work_epoch, work_key, work_number, work_range,
 };
+use super::work::first_that_works;
 use super::{Device, Txn};
 use crate::clock::Epoch;
 use crate::error::Result;
@@ -31,8 +32,6 @@ type LeadsTo<'a> = &'a dyn Fn(&[u8], &[u8]) -> Result<InodeNo>;
 
 /// What a step did, and by what it finds its way.
 struct Step<'a> {
-    /// Whether there was anything to do.
-    is_working: bool,
     /// Inodes that got records of their own.
     inodes: Vec<InodeNo>,
     leads_to: LeadsTo<'a>,
@@ -48,29 +47,25 @@ impl Device {
         took_over: impl Fn(&mut Txn<'_>, &[InodeNo]) -> Result<()>,
     ) -> Result<bool> {
         let bases: Vec<BaseId> = self.look()?.bases().map(|(id, _)| id).collect();
-        for base in bases {
+        first_that_works(bases, |base| {
             let has_work = {
                 let look = self.look()?;
                 look.is_settling(base)? || look.has_work(base, SWEEP)?
             };
             if has_work {
                 let mut txn = self.begin()?;
-                let mut step = Step { is_working: false, inodes: Vec::new(), leads_to: &leads_to };
+                let mut step = Step { inodes: Vec::new(), leads_to: &leads_to };
                 txn.settle_some(base, &mut step)?;
                 took_over(&mut txn, &step.inodes)?;
                 txn.finish()?;
-                if step.is_working {
-                    return Ok(true);
-                }
             }
-        }
-        Ok(false)
+            Ok(has_work)
+        })
     }
 }
 
 impl Txn<'_> {
     fn settle_some(&mut self, base: BaseId, step: &mut Step<'_>) -> Result<()> {
-        step.is_working = true;
         let (from, to) = work_range(base, SETTLE);
         let first = self.meta().range(Table::Orphan, &from, &to)?.next().transpose()?;
         let Some((key, value)) = first else { return self.sweep_some(base) };
@@ -224,7 +219,7 @@ impl Txn<'_> {
         settle: &mut Settle,
         step: &mut Step<'_>,
     ) -> Result<bool> {
-        let prefix = (InodeNo::new(walk.base, number)).prefix();
+        let prefix = InodeNo::new(walk.base, number).prefix();
         loop {
             let (table, rest) = walk.cursor.split_first().map_or((0, Vec::new()), |(n, rest)| (*n, rest.to_vec()));
             let Some(&kind) = TREE.get(usize::from(table)) else { return Ok(false) };

@@ -9,20 +9,6 @@ use crate::meta::Table;
 use std::collections::BTreeSet;
 
 impl State {
-    /// Like [`Past::add_snapshot`], with the room that it sets aside.
-    pub(super) fn add_snapshot(
-        &mut self,
-        base: BaseId,
-        name: String,
-        time: Timestamp,
-        options: SnapOptions,
-        may_use: &dyn Fn(&Past, Epoch) -> Result<bool>,
-    ) -> Result<Snapshot> {
-        let snapshot = self.past.add_snapshot(base, name, time, options, may_use)?;
-        self.accounts.reserved = self.accounts.reserved.saturating_add(snapshot.record.reserve);
-        Ok(snapshot)
-    }
-
     /// Something that protected snapshots may be gone: it was deleted, settled or given up, which means no other snapshot. So
     /// the last deactivated one that it protected is active from now on.
     pub(super) fn protection_changed(&mut self, base: BaseId) -> Result<()> {
@@ -168,7 +154,9 @@ impl Changing<'_> {
         if options.reserve {
             self.check_reservable(&[base])?;
         }
-        self.state.add_snapshot(base, name, time, options, may_use)
+        let snapshot = self.state.past.add_snapshot(base, name, time, options, may_use)?;
+        self.state.accounts.reserved = self.state.accounts.reserved.saturating_add(snapshot.record.reserve);
+        Ok(snapshot)
     }
 
     pub fn deactivate(&mut self, point: Point) -> Result<Snapshot> {

@@ -240,7 +240,7 @@ impl Notify {
             return Ok(());
         }
         let mut dirty = self.fs.which_may_be_dirty();
-        dirty.retain(|inode| (*inode).base() == base);
+        dirty.retain(|inode| inode.base() == base);
         self.fetch_files(&dirty)
     }
 

@@ -214,9 +214,9 @@ impl Tree {
         self.behind.change(|known| {
             known.expected.remove(&base);
             known.trees.remove(&base);
-            known.files.retain(|inode, _| (*inode).base() != base);
+            known.files.retain(|inode, _| inode.base() != base);
             let (astray, rest): (BTreeSet<_>, _) =
-                known.astray.union(&known.moved).copied().partition(|of| (*of).base() == base);
+                known.astray.union(&known.moved).copied().partition(|of| of.base() == base);
             known.astray = rest;
             known.moved.clear();
             astray.into_iter().collect()

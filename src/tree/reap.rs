@@ -3,9 +3,10 @@
 use super::inode::{self};
 use super::{Tree, origin, xattr};
 use crate::device::{InodeNo, Moment, TrackNo};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::{STEP_TRACKS, STEP_XATTRS};
 use crate::meta::{Table, prefix_end};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 impl Tree {
@@ -25,10 +26,19 @@ impl Tree {
 
     /// Does a piece of the removal of inodes without a name; false when there is nothing to do.
     pub fn reap_step(&self) -> Result<bool> {
-        match self.device.first_orphan(|number| !self.is_held(number))? {
-            Some(number) => self.reap(number).map(|_is_done| true),
-            None => Ok(false),
+        // One that is damaged holds up no other, and is told when there is nothing else to do.
+        let (mut damaged, mut damage) = (BTreeSet::new(), None);
+        let may_go = |damaged: &BTreeSet<InodeNo>, number| !self.is_held(number) && !damaged.contains(&number);
+        while let Some(number) = self.device.first_orphan(|number| may_go(&damaged, number))? {
+            match self.reap(number) {
+                Err(error @ Error::Corrupt { .. }) => {
+                    damaged.insert(number);
+                    damage = damage.or(Some(error));
+                }
+                done => return done.map(|_is_done| true),
+            }
         }
+        damage.map_or(Ok(false), Err)
     }
 
     /// One transaction's worth of removing an inode; whether it is gone.

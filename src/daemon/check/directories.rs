@@ -48,12 +48,12 @@ impl Check<'_> {
     pub(super) fn say_circle(&mut self, circle: &[InodeNo]) {
         let Some(first) = circle.first() else { return };
         let mut numbers: Vec<String> =
-            circle.iter().take(SHOWN_MAX).map(|member| (*member).number().to_string()).collect();
+            circle.iter().take(SHOWN_MAX).map(|member| member.number().to_string()).collect();
         if circle.len() > SHOWN_MAX {
             numbers.push(format!("and {} more", circle.len() - SHOWN_MAX));
         }
         let text = match circle {
-            [one] => format!("directory {} is in itself: no way leads to it from the root", (*one).number()),
+            [one] => format!("directory {} is in itself: no way leads to it from the root", one.number()),
             _ => format!("directories {} are in each other: no way leads to them from the root", numbers.join(", ")),
         };
         let paths = self.paths_now(*first);

@@ -210,7 +210,7 @@ impl Check<'_> {
             return;
         }
         self.report.inodes += 1;
-        let Some(number) = InodeNo::of_key(key).filter(|number| (*number).prefix() == key[..]) else {
+        let Some(number) = InodeNo::of_key(key).filter(|number| number.prefix() == key[..]) else {
             let text = format!("record {} of table inode is damaged: its key is none", hex(key));
             return self.unreadable(text, Paths::default());
         };

@@ -10,7 +10,7 @@ use std::ops::Range;
 const NUMBERS: u64 = 1 << INODE_BITS;
 
 /// A tree that is written to. Numbers are not used again.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BaseId(u32);
 
@@ -44,12 +44,6 @@ impl BaseId {
 }
 
 impl fmt::Display for BaseId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(out)
-    }
-}
-
-impl fmt::Debug for BaseId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(out)
     }
@@ -133,7 +127,7 @@ impl fmt::Debug for InodeNo {
 }
 
 /// A track of a file: the piece of its bytes from this number times the store's size of tracks on.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TrackNo(u64);
 
@@ -182,12 +176,6 @@ impl TrackNo {
 }
 
 impl fmt::Display for TrackNo {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(out)
-    }
-}
-
-impl fmt::Debug for TrackNo {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(out)
     }

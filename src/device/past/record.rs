@@ -138,14 +138,14 @@ pub fn split_track_key(key: &[u8]) -> Option<(InodeNo, TrackNo)> {
     Some((InodeNo::of_key(key)?, TrackNo::new(track))).filter(|_| track < TRACKS_MAX)
 }
 
-/// All tracks that are in memory of a base.
-pub(in crate::device) fn keys_of(base: BaseId) -> Range<TrackKey> {
-    let from = |base| (InodeNo::new(base, 0), TrackNo::FIRST);
-    from(base)..from(base.next())
-}
-
 /// The same where no other key can be.
 pub(crate) fn expect_track(key: &[u8]) -> Result<TrackKey> {
     let damaged = || Error::corrupt(format!("record {} of table track", hex(key)), "its key makes no sense");
     split_track_key(key).ok_or_else(damaged)
+}
+
+/// All tracks that a base can have.
+pub(in crate::device) fn keys_of(base: BaseId) -> Range<TrackKey> {
+    let from = |base| (InodeNo::new(base, 0), TrackNo::FIRST);
+    from(base)..from(base.next())
 }

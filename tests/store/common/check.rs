@@ -456,10 +456,7 @@ impl Check<'_> {
         let bases: Vec<BaseId> = self.all(Table::Base)?.iter().map(|(key, _)| base_of(key)).collect();
         ensure!(bases == [LIVE], "bases are left: {bases:?}");
         let inodes: Vec<Number> = self.all(Table::Inode)?.iter().map(|(key, _)| number_of_key(key)).collect();
-        ensure!(
-            inodes.iter().all(|number| is_root(*number) && (*number).base() == LIVE),
-            "inodes are left: {inodes:?}"
-        );
+        ensure!(inodes.iter().all(|number| is_root(*number) && number.base() == LIVE), "inodes are left: {inodes:?}");
         let counts = self.state.meta().range(Table::State, b"counts", b"countt").map_err(|error| error.to_string())?;
         ensure!(counts.count() <= 1, "counts of bases are left");
         Ok(())

@@ -189,7 +189,7 @@ impl Model {
     }
 
     fn root(&self) -> InodeNo {
-        self.nodes.keys().next().map_or(ROOT, |number| root_of((*number).base()))
+        self.nodes.keys().next().map_or(ROOT, |number| root_of(number.base()))
     }
 
     pub fn node(&self, number: InodeNo) -> &Node {

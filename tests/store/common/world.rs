@@ -598,7 +598,7 @@ impl World {
     }
 
     fn unhold(&mut self) -> Result<(), Error> {
-        let held: Vec<InodeNo> = self.held.keys().copied().filter(|number| (*number).base() == self.now.base).collect();
+        let held: Vec<InodeNo> = self.held.keys().copied().filter(|number| number.base() == self.now.base).collect();
         if held.is_empty() {
             return Ok(());
         }
