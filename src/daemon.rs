@@ -218,12 +218,6 @@ impl Daemon {
         }
         let fs = FileSystem::new(Views::clone(&self.views), only, &self.path, options);
         let mounted = Mounted::mount(fs, &mount_point, &source.to_string_lossy(), options, on_end)?;
-        let notify = mounted.notify().clone();
-        self.views.tell_of_dropped(move |snapshot| {
-            let (notify, base, name) = (notify.clone(), snapshot.base, snapshot.record.name.clone());
-            // Not by whoever needed the room: that may be a thread that serves requests.
-            std::thread::spawn(move || notify.shown_changed(base, &name));
-        });
         self.views.tree().shown();
         self.lock.note(&Use::Mounted { at: mounted.mount_point().to_path_buf(), device: mounted.device() });
         *self.mounted.lock() = Some(mounted);

@@ -27,6 +27,7 @@ mod commit;
 mod delete;
 mod differing;
 mod dirty;
+mod feed;
 mod flush;
 mod journaling;
 mod named;
@@ -47,11 +48,12 @@ pub use archived::{ArchivedTrack, TrackRecord, index_entry};
 pub use changes::{Change, Changes, Note};
 pub use commit::Commit;
 pub use differing::Differing;
+pub use feed::{Changed, Feed, Fetched, News, aloud, silently};
 pub use journaling::Journaling;
 pub use named::each_named_in;
 pub use past::{
     ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Era, HOLD_TAG, Increments, InodeNo, LIVE, LIVE_NAME,
-    MirrorRecord, Moment, Named, Past, Point, Same, Settle, SnapOptions, Snapshot, SnapshotRecord, SnapshotRef,
+    MirrorRecord, Moment, Named, Past, Point, Same, Settle, Shown, SnapOptions, Snapshot, SnapshotRecord, SnapshotRef,
     SnapshotState, Span, Then, Timeline, TrackNo, TracksFrom, Value, Walk, is_virtual_name, last_save_key, split_base,
     split_increment, split_preimage, split_record, split_snapshot, split_track_key, track_key, work_number,
 };
@@ -153,6 +155,7 @@ pub struct Device {
     kept: Mutex<BTreeSet<Point>>,
     work: Mutex<bool>,
     work_came: Condvar,
+    feed: Feed,
 }
 
 impl std::ops::Deref for State {
@@ -188,6 +191,8 @@ pub struct Txn<'a> {
     notes: Vec<(InodeNo, Note)>,
     /// Bytes of tracks in memory are others, which no rollback takes back.
     has_edited: bool,
+    /// Records that are not what they were, where somebody is told of that.
+    changed: Option<Vec<Changed>>,
     _alone: Alone,
 }
 
@@ -222,8 +227,21 @@ impl Txn<'_> {
         if state.wants_commit() || state.wants_flush(self.device.track_bytes()) {
             self.device.wake();
         }
+        let changed = self.changed.take().unwrap_or_default();
+        let changed = state.changed(changed);
+        let device = self.device;
+        drop(self);
+        device.feed.publish(changed);
         // Room that cannot be accounted for any more must not reach the disk.
-        released.inspect_err(|error| self.device.stop(error))
+        released.inspect_err(|error| device.stop(error))
+    }
+}
+
+impl State {
+    /// What the operation that has just taken effect changed, besides records of trees.
+    fn changed(&mut self, mut records: Vec<Changed>) -> Vec<Changed> {
+        records.extend(self.past.shown.drain(..).map(Changed::Shown));
+        records
     }
 }
 
@@ -248,6 +266,10 @@ fn missing(what: &str) -> Error {
 impl Device {
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     pub fn log(&self) -> &LogStore {
@@ -290,7 +312,8 @@ impl Device {
         self.check_running()?;
         let before = Some(state.begin());
         let (forget, notes) = (Vec::new(), Vec::new());
-        Ok(Txn { device: self, state, before, forget, notes, has_edited: false, _alone: alone })
+        let changed = self.feed.is_told().then(Vec::new);
+        Ok(Txn { device: self, state, before, forget, notes, has_edited: false, changed, _alone: alone })
     }
 
     /// Starts an operation that needs more room than it frees: NOSPC on a full disk.

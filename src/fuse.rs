@@ -16,6 +16,8 @@ mod hidden;
 mod listing;
 mod mount;
 mod mounts;
+mod names;
+mod news;
 mod nodes;
 mod notify;
 mod number;
@@ -28,6 +30,7 @@ mod seek;
 pub use companion::{Role, program, run as run_companion};
 pub use mount::{MountPoint, Mounted, OPTION_HELP, Options, dead_mount, open_mount_point, parse_options, unmount_path};
 pub use mounts::{Device, MountInfo, User, free, has_mounts_inside, mount_around, mount_at, mounts, unescape, users};
+pub use names::Names;
 pub use notify::Notify;
 pub use opened::Opens;
 

@@ -30,12 +30,12 @@ pub use session::{RegisterOptions, Session, SessionRecord};
 pub use snapshot::SnapRequest;
 
 use crate::clock::Epoch;
-use crate::device::{BaseId, Changing, InodeNo, LIVE, Moment, Past, Point, Snapshot};
+use crate::device::{BaseId, Changing, Fetched, InodeNo, LIVE, Moment, Past, Point, Snapshot, aloud};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BASES_MAX, VIEW_BITS, VIEWS_PASSING};
 use crate::shown::shown;
 use crate::tree::{ROOT, Tree};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// The trees of a store, and the names of the moments of one of its bases.
 #[derive(Clone)]
@@ -46,11 +46,7 @@ pub struct Views {
     uid: u32,
     /// Every step is done and taken back.
     is_rehearsing: bool,
-    /// Told of snapshots that are dropped for want of room.
-    on_dropped: Arc<OnceLock<OnDropped>>,
 }
-
-type OnDropped = Box<dyn Fn(&Snapshot) + Send + Sync>;
 
 /// A base at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,12 +130,13 @@ impl Views {
     pub fn new(tree: Tree) -> Views {
         let uid = rustix::process::geteuid().as_raw();
         let tree = Arc::new(tree);
-        let views = Views { tree: tree.clone(), base: LIVE, uid, is_rehearsing: false, on_dropped: Arc::default() };
-        let (weak, on_dropped) = (Arc::downgrade(&tree), views.on_dropped.clone());
+        let views = Views { tree: tree.clone(), base: LIVE, uid, is_rehearsing: false };
+        let weak = Arc::downgrade(&tree);
         tree.when_full(Box::new(move || {
             let Some(tree) = weak.upgrade() else { return false };
-            let views = Views { tree, base: LIVE, uid, is_rehearsing: false, on_dropped: on_dropped.clone() };
-            views.make_room().unwrap_or_else(|error| {
+            let views = Views { tree, base: LIVE, uid, is_rehearsing: false };
+            // By whoever needs the room, who did not ask for this.
+            aloud(|| views.make_room()).unwrap_or_else(|error| {
                 log::warn!("no room could be made: {error}");
                 false
             })
@@ -172,12 +169,6 @@ impl Views {
 
     pub fn is_rehearsing(&self) -> bool {
         self.is_rehearsing
-    }
-
-    /// Has somebody told of snapshots that are dropped for want of room, by whatever thread needs it. Once.
-    pub fn tell_of_dropped(&self, tell: impl Fn(&Snapshot) + Send + Sync + 'static) {
-        // A second mount of one daemon does not happen.
-        self.on_dropped.get_or_init(|| Box::new(tell));
     }
 
     pub fn tree(&self) -> &Tree {
@@ -239,9 +230,15 @@ impl Views {
         Ok(refused(Errno::NOENT, format!("there is no snapshot named {shown:?}; {hint}")))
     }
 
-    /// The moment of `live` or of a snapshot, by name.
+    /// What users have written so far, and only what shows the store has, is in the store now.
+    pub fn fetched(&self) -> Result<Fetched> {
+        self.tree.device().feed().fetch()
+    }
+
+    /// The moment of `live` or of a snapshot, by name; of `live` with all that was written so far.
     pub fn moment(&self, name: &[u8]) -> Result<Moment> {
         if name == LIVE_NAME.as_bytes() {
+            self.fetched()?;
             return Ok(Moment::Live);
         }
         let snapshot = self.expect(name)?;
@@ -279,6 +276,15 @@ impl Views {
                 Ok(what)
             })
         })
+    }
+
+    /// Gives a snapshot, or a tree where no snapshot has the name, another one.
+    pub fn rename_shown(&self, old: &[u8], new: &[u8]) -> Result<()> {
+        let tree = self.tree.device().look()?.base_named(old);
+        match tree {
+            Some(base) if self.find(old)?.is_none() => self.rename_base(base, new),
+            _ => self.rename(old, new).map(drop),
+        }
     }
 
     /// Gives a snapshot another name, durably.

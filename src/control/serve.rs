@@ -9,7 +9,7 @@ use super::{
     SnapshotInfo, StatusInfo, TracksInfo, Verb, VersionInfo,
 };
 use crate::daemon::{Daemon, OnProgress};
-use crate::device::{BaseId, Moment, SnapOptions, Snapshot, SnapshotState, TrackNo};
+use crate::device::{BaseId, SnapOptions, Snapshot, SnapshotState, TrackNo};
 use crate::error::{Errno, Error, Result};
 use crate::purpose::Purpose;
 use crate::shown::shown_file;
@@ -24,6 +24,8 @@ const READ_BYTES_MAX: u64 = 4 << 20;
 pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {
     // Whatever goes wrong with one command, others are served.
     let carried_out = Error::of_panic(|| carry_out(daemon, request, uid, progress));
+    // Who asked sees what was done.
+    daemon.views().tree().device().feed().wait();
     carried_out.inspect_err(note_fault).map_err(|error| in_words(daemon, error))
 }
 
@@ -75,18 +77,18 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         None => views,
     };
     match request.verb {
-        Verb::Snap(wanted) => snap(daemon, &views, wanted),
+        Verb::Snap(wanted) => snap(&views, wanted),
         Verb::List { all } => list::list(daemon, &views, all).map(Answer::List),
         Verb::Delete { names, group, recursive } => {
-            delete::delete(daemon, &views, &delete::named(&views, &names, group.as_deref())?, recursive)
+            delete::delete(&views, &delete::named(&views, &names, group.as_deref())?, recursive)
         }
-        Verb::Rename { old, new } => daemon.rename(&views, &old, &new).map(|()| Answer::Nothing),
+        Verb::Rename { old, new } => views.rename_shown(&old, &new).map(|()| Answer::Nothing),
         Verb::Hold { names, tag, held } => {
             let (names, tag) = (slices(&names), tag.as_ref().map(|tag| tag.as_slice()));
             let snapshots = if held { views.hold(&names, tag)? } else { views.release(&names, tag)? };
             infos(&views, &snapshots).map(Answer::Snapshots)
         }
-        Verb::Session(session) => serve_session(daemon, &views, session, request.base.is_some()),
+        Verb::Session(session) => serve_session(&views, session, request.base.is_some()),
         Verb::Group(group) => serve_group(&views, group),
         Verb::Base(base) => serve_base(daemon, &views, base, progress),
         Verb::Clone(wanted) => clone(daemon, &views, wanted, progress),
@@ -97,7 +99,8 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         }
         Verb::Refresh { name, snapshot } => daemon.refresh(&views, &name, &snapshot).map(|()| Answer::Nothing),
         Verb::Promote { name } => {
-            let base = daemon.promote(&views, &name)?;
+            let base = views.base_named(&name)?;
+            views.promote(base)?;
             base_answer(&views, base)
         }
         Verb::Mirror(mirror) => base_answer(&views, step_mirror(daemon, &views, mirror)?.base),
@@ -117,7 +120,7 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         }
         Verb::History => history(&views).map(Answer::History),
         Verb::Versions { path } => {
-            daemon.before_snapshot()?;
+            views.fetched()?;
             versions(&views, &path).map(Answer::Versions)
         }
         Verb::Diff { before, after } => {
@@ -126,12 +129,9 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
                 let text = "only states of one base can be compared".into();
                 return Err(Error::Refused(Errno::INVAL, text));
             }
-            if [before.moment, after.moment].contains(&Moment::Live) {
-                daemon.before_snapshot()?;
-            }
             views.tree().diff(before.base, before.moment, after.moment).map(Answer::Differences)
         }
-        Verb::Tracks { before, after, path, range } => tracks(daemon, &views, &before, after, path, range),
+        Verb::Tracks { before, after, path, range } => tracks(&views, &before, after, path, range),
         Verb::Roll(options) => Ok(Answer::Roll(daemon.roll(&views, &options, progress)?)),
         Verb::RollGroup { group, options } => {
             Ok(Answer::RollGroup(daemon.roll_group(&views, &group, &options, progress)?))
@@ -207,14 +207,14 @@ fn bases_of(views: &Views, names: &[ByteBuf], group: Option<&ByteBuf>) -> Result
     Ok(bases)
 }
 
-fn snap(daemon: &Daemon, views: &Views, wanted: Snap) -> Result<Answer> {
+fn snap(views: &Views, wanted: Snap) -> Result<Answer> {
     let purpose = if wanted.save { Purpose::Save } else { Purpose::Plain };
     let options = SnapOptions { offline: wanted.offline, held: wanted.hold, purpose, reserve: wanted.reserve };
     let name = wanted.name.as_ref().map(|name| name.as_slice());
     let request = SnapRequest { name, options, keep: None };
     let taken = match &wanted.group {
-        Some(group) => daemon.snapshot_group(views, group, request)?,
-        None => daemon.snapshot_all(views, &[views.base()], request)?,
+        Some(group) => views.snapshot_group(group, request)?,
+        None => views.snapshot_all(&[views.base()], request)?,
     };
     infos(views, &taken).map(Answer::Snapshots)
 }
@@ -250,7 +250,7 @@ fn named_bases(views: &Views, given: &[ByteBuf], group: Option<&ByteBuf>) -> Res
 }
 
 /// `of_one` says that only one base is meant.
-fn serve_session(daemon: &Daemon, views: &Views, session: Session, of_one: bool) -> Result<Answer> {
+fn serve_session(views: &Views, session: Session, of_one: bool) -> Result<Answer> {
     match session {
         Session::Register { name, bases, group, offline, reserve } => {
             let bases = named_bases(views, &bases, group.as_ref())?;
@@ -259,17 +259,12 @@ fn serve_session(daemon: &Daemon, views: &Views, session: Session, of_one: bool)
         }
         Session::Relate { name } => {
             check_not_taken(views, &name)?;
-            daemon.before_snapshot()?;
             views.relate(&name)?;
             sessions(views)
         }
         Session::Activate { name } => {
             check_not_taken(views, &name)?;
-            daemon.before_snapshot()?;
             let taken = views.activate(&name)?;
-            for snapshot in &taken {
-                daemon.tell_of(snapshot.base, &snapshot.record.name);
-            }
             infos(views, &taken).map(Answer::Snapshots)
         }
         Session::Deactivate { name } => {
@@ -280,19 +275,17 @@ fn serve_session(daemon: &Daemon, views: &Views, session: Session, of_one: bool)
             let snapshot = views.expect_stored(&name)?;
             let all = if of_one { vec![snapshot] } else { views.of_one_moment(&snapshot)? };
             let ended = views.deactivate_all(&all)?;
-            ended.iter().for_each(|snapshot| daemon.tell_of(snapshot.base, &snapshot.record.name));
             infos(views, &ended).map(Answer::Snapshots)
         }
         Session::Show { name, shown } => {
             let is_base = views.find(&name)?.is_none() && views.tree().device().look()?.base_named(&name).is_some();
             if is_base {
                 let base = views.base_named(&name)?;
-                daemon.show_base(views, base, shown)?;
+                views.show_base(base, shown)?;
                 return base_answer(views, base);
             }
             let what = if shown { "session online" } else { "session offline" };
             let snapshot = views.update(&name, what, |record| record.offline = !shown)?;
-            daemon.tell_of(snapshot.base, &snapshot.record.name);
             infos(views, &[snapshot]).map(Answer::Snapshots)
         }
         Session::Tracks { name, path, range } => {
@@ -377,7 +370,6 @@ fn serve_base(daemon: &Daemon, views: &Views, base: Base, progress: OnProgress<'
             if offline {
                 views.show_base(base, false)?;
             }
-            daemon.tell_of(base, &String::from_utf8_lossy(&name));
         }
         Base::Create { name, snapshot: Some(snapshot), copy, offline, reserve, .. } => {
             let of = vec![(views.snapshot_of(&snapshot)?, name.into_vec())];
@@ -385,10 +377,10 @@ fn serve_base(daemon: &Daemon, views: &Views, base: Base, progress: OnProgress<'
             daemon.make_clones(views, of, options, None, progress)?;
         }
         Base::Delete { name, recursive } => {
-            return delete::delete(daemon, views, &delete::base(views, &name)?, recursive);
+            return delete::delete(views, &delete::base(views, &name)?, recursive);
         }
         Base::Rename { old, new } => {
-            daemon.rename_base(views, views.base_named(&old)?, &new)?;
+            views.rename_base(views.base_named(&old)?, &new)?;
         }
         Base::List => {}
     }
@@ -397,7 +389,9 @@ fn serve_base(daemon: &Daemon, views: &Views, base: Base, progress: OnProgress<'
 
 fn step_mirror(daemon: &Daemon, views: &Views, mirror: Mirror) -> Result<MirrorStep> {
     match mirror {
-        Mirror::Establish { base, name, offline } => daemon.establish_mirror(views, &base, &name, offline),
+        Mirror::Establish { base, name, offline } => {
+            views.of(views.base_named(&base)?).establish_mirror(&name, offline)
+        }
         Mirror::Sync { name } => daemon.sync_mirror(views, &name),
         Mirror::Split { name } => daemon.split_mirror(views, &name),
         Mirror::Resync { name, reverse } => daemon.resync_mirror(views, &name, reverse),
@@ -502,7 +496,6 @@ fn versions(views: &Views, path: &[u8]) -> Result<Vec<VersionInfo>> {
 }
 
 fn tracks(
-    daemon: &Daemon,
     views: &Views,
     before: &[u8],
     after: Option<ByteBuf>,
@@ -513,14 +506,11 @@ fn tracks(
     let path = path.as_ref().map(|path| path.as_slice());
     let found = match after {
         None => {
-            daemon.before_snapshot()?;
+            views.fetched()?;
             tree.session_bits(views.base(), views.expect(before)?.epoch, path)?
         }
         Some(after) => {
             let (before, after) = (views.moment(before)?, views.moment(&after)?);
-            if [before, after].contains(&Moment::Live) {
-                daemon.before_snapshot()?;
-            }
             tree.changed_tracks(views.base(), before, after, path)?
         }
     };

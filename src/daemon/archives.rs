@@ -21,7 +21,7 @@ use crate::archive::{
     remove_index,
 };
 use crate::clock::{Epoch, Timestamp};
-use crate::device::{ArchiveRecord, BaseId, Snapshot, index_entry};
+use crate::device::{ArchiveRecord, BaseId, index_entry};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::media::Directory;
@@ -29,7 +29,6 @@ use crate::purpose::Purpose;
 use crate::shown::shown_file;
 use crate::view::Views;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -177,7 +176,18 @@ impl Daemon {
     ) -> Result<ArchiveInfo> {
         let attached = self.archive_record(views)?;
         let label = self.label_of(views, directory, attached.as_ref())?;
-        let before = views.all_snapshots()?;
+        let archive = self.change_times(views, || self.attach_anew(views, &directory, label, attached, progress))?;
+        self.info_of(views, &archive)
+    }
+
+    fn attach_anew(
+        &self,
+        views: &Views,
+        directory: &Arc<Directory>,
+        label: Label,
+        attached: Option<ArchiveRecord>,
+        progress: OnProgress<'_>,
+    ) -> Result<Arc<Archive>> {
         let archive = match attached {
             Some(attached) if attached.id != label.archive => return Err(attached_already(&attached)),
             // Whoever reads in it goes on, and has it open.
@@ -196,8 +206,7 @@ impl Daemon {
         check_leads_somewhere(&archive.reach())?;
         self.note_archive(views, &archive, &[])?;
         views.tree().device().set_archive(views.base(), Some(archive.clone()));
-        self.tell_of_difference(views, before)?;
-        self.info_of(views, &archive)
+        Ok(archive)
     }
 
     /// The label of an archive for this base; made where there is none and nothing of others is in the directory.
@@ -343,13 +352,11 @@ impl Daemon {
     /// what can be reached again.
     pub(super) fn look_again(&self, views: &Views) -> Result<()> {
         let Some(record) = self.archive_record(views)? else { return Ok(()) };
-        let before = views.all_snapshots()?;
         let device = views.tree().device();
-        let looked = self
-            .open_attached(views, &record)
-            .and_then(|archive| archive.refresh(&|mark| device.holds(views.base(), mark), &mut |_| Ok(())));
-        self.tell_of_difference(views, before)?;
-        looked
+        self.change_times(views, || {
+            let archive = self.open_attached(views, &record)?;
+            archive.refresh(&|mark| device.holds(views.base(), mark), &mut |_| Ok(()))
+        })
     }
 
     pub fn detach(&self, views: &Views, directory: Option<&Path>) -> Result<Detached> {
@@ -360,11 +367,12 @@ impl Daemon {
             let anchor = look.base_record(views.base())?.archive.as_ref().and_then(|archive| archive.anchor);
             anchor.map(|anchor| look.snapshot(views.base(), anchor.epoch)).transpose()?.flatten()
         };
-        let shown = views.all_snapshots()?;
-        views.set_archive(None, Some(&[]))?;
-        let notes = self.leave_to_format_3(&directory, self.archive(views).as_deref())?;
-        views.tree().device().set_archive(views.base(), None);
-        self.tell_of_all(views, &shown);
+        let notes = self.change_times(views, || {
+            views.set_archive(None, Some(&[]))?;
+            let notes = self.leave_to_format_3(&directory, self.archive(views).as_deref())?;
+            views.tree().device().set_archive(views.base(), None);
+            Ok(notes)
+        })?;
         Ok(Detached { directory, leads_to: leads_to.map(|snapshot| snapshot.record.name), notes })
     }
 
@@ -410,22 +418,12 @@ impl Daemon {
         }
     }
 
-    pub(super) fn tell_of_all(&self, views: &Views, snapshots: &[Snapshot]) {
-        for snapshot in snapshots {
-            self.tell_of(views.base(), &snapshot.record.name);
-        }
-    }
-
-    /// Tells the kernel which times came and went since `before`.
-    pub(super) fn tell_of_difference(&self, views: &Views, before: Vec<Snapshot>) -> Result<()> {
-        let after = views.all_snapshots()?;
-        let epochs = |all: &[Snapshot]| all.iter().map(|snapshot| snapshot.epoch).collect::<BTreeSet<_>>();
-        let (had, has) = (epochs(&before), epochs(&after));
-        let mut changed = before;
-        changed.retain(|snapshot| !has.contains(&snapshot.epoch));
-        changed.extend(after.into_iter().filter(|snapshot| !had.contains(&snapshot.epoch)));
-        self.tell_of_all(views, &changed);
-        Ok(())
+    /// Attaches, shortens or looks at an archive again, and says which times came and went by that.
+    pub(super) fn change_times<R>(&self, views: &Views, change: impl FnOnce() -> Result<R>) -> Result<R> {
+        let before = views.all_snapshots()?;
+        let result = change();
+        views.times_changed(&before)?;
+        result
     }
 }
 

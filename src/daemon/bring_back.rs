@@ -81,7 +81,6 @@ impl Daemon {
         progress: OnProgress<'_>,
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
         let Begun { tops, unseen, before, _syncing } = self.begin_bringing_back(views, snapshot, paths)?;
-        self.tell_of(views.base(), &before.record.name);
         let report = self.work((views, &unseen), &tops, (snapshot, &before), true, progress);
         self.drop_before_restores(views)?;
         report.map(|report| {
@@ -104,7 +103,6 @@ impl Daemon {
         views.check_writable()?;
         let _syncing = self.alone_with_files()?;
         let tops = Tops::find(views, snapshot, paths)?;
-        self.before_snapshot()?;
         let unseen = self.unseen(views.base())?;
         let what = format!("restore {name:?} {}", shown_all(tops.paths(), HISTORY_PATHS));
         let paths: Vec<ByteBuf> = tops.paths().map(ByteBuf::from).collect();
@@ -157,7 +155,7 @@ impl Daemon {
         let result = result.and(ended).and(committed);
         let forgotten = if is_led && !has_changed { views.forget_before(before) } else { Ok(false) };
         if let Ok(true) = forgotten {
-            self.tell_of(views.base(), &std::mem::take(&mut report.before));
+            report.before.clear();
         }
         // What kept it from being done is more than that a snapshot stays behind.
         match result.and(forgotten) {
@@ -359,16 +357,6 @@ impl<'a> BringBack<'a> {
             Err(Error::Gone) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    fn entry_changed(&self, place: &Place) {
-        self.has_changed.set(true);
-        self.unseen.entry_changed(place.parent, &place.name);
-    }
-
-    fn inode_changed(&self, inode: InodeNo) {
-        self.has_changed.set(true);
-        self.unseen.inode_changed(inode);
     }
 
     /// Says how far the work has come; `bytes` are those of the file that is being brought back.

@@ -26,7 +26,10 @@ impl Daemon {
             [(snapshot, name)] if snapshot.is_archived => {
                 self.fill_from_archive(views, snapshot, name, options, progress).map(|base| vec![base])
             }
-            _ => self.clone_all(views, &of, options, group),
+            _ => {
+                let base = of.first().map_or(views.base(), |(snapshot, _)| snapshot.base);
+                views.of(base).clone_all(&of, options, group)
+            }
         }
     }
 
@@ -38,7 +41,6 @@ impl Daemon {
         options: CloneOptions,
         progress: OnProgress<'_>,
     ) -> Result<BaseId> {
-        let before = self.trees_shown()?;
         let views = views.of(snapshot.base);
         let base = views.begin_filling(snapshot, name, options)?;
         let mut filling =
@@ -55,7 +57,6 @@ impl Daemon {
                 false => error,
             });
         }
-        self.tell_of_trees(&before)?;
         Ok(base)
     }
 

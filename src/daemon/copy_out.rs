@@ -12,7 +12,6 @@ mod walk;
 
 use super::descent::Descent;
 use super::{Daemon, OnProgress};
-use crate::device::Moment;
 use crate::error::{Errno, Error, Result};
 use crate::shown::{shown, shown_file};
 use crate::tree::{names_of, root_of};
@@ -49,18 +48,9 @@ pub struct RestoreReport {
 }
 
 impl Daemon {
-    /// What is to be copied; of live with what programs wrote and the kernel still keeps.
-    fn view_to_copy(&self, views: &Views, options: &RestoreOptions) -> Result<View> {
-        let view = views.view(&options.snapshot)?;
-        if view.moment == Moment::Live {
-            self.before_snapshot()?;
-        }
-        Ok(view)
-    }
-
     /// Copies files out of a view of a base.
     pub fn copy_out(&self, views: &Views, options: &RestoreOptions, progress: OnProgress<'_>) -> Result<RestoreReport> {
-        let View { base, moment } = self.view_to_copy(views, options)?;
+        let View { base, moment } = views.view(&options.snapshot)?;
         let root = root_of(base);
         let to = self.target(&options.to)?;
         let making = |error| Error::media(format!("making {}", shown_file(&to)), error);

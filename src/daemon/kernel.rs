@@ -13,21 +13,20 @@
 //! - a file of another size is asked for, since nothing else makes the kernel take its size anew.
 
 use super::Daemon;
-use crate::device::{BaseId, InodeNo, Moment};
+use crate::device::{BaseId, InodeNo, Moment, silently};
 use crate::error::Result;
-use crate::fuse::{Notify, has_mounts_inside};
+use crate::fuse::{Names, Notify, has_mounts_inside};
 use crate::limits::NAMES_AT_ONCE;
 use crate::shown::shown;
 use crate::tree::{Inode, Kind, Tree};
 use crate::view::{LIVE_NAME, Views};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 impl Daemon {
     /// Changes what bases show, as a whole, or rehearses it. Files are nobody else's meanwhile.
     pub(super) fn replace<R>(&self, views: &Views, bases: &[BaseId], change: impl FnOnce() -> Result<R>) -> Result<R> {
         let _alone = self.alone_with_files()?;
-        self.before_snapshot()?;
+        self.views.fetched()?;
         let Some(notify) = self.notify() else { return change() };
         let unseen = Unseen { tree: self.views.tree(), notify: Some(notify) };
         bases.iter().try_for_each(|base| unseen.fetch(*base))?;
@@ -52,24 +51,6 @@ impl Daemon {
         let unseen = Unseen { tree: self.views.tree(), notify: self.notify() };
         unseen.fetch(base)?;
         Ok(unseen)
-    }
-
-    /// Trees or snapshots got other names, each in the directory of a base: `gone` and `came`.
-    pub(super) fn tell_of_renamed(&self, gone: &[(BaseId, String)], came: &[(BaseId, String)]) {
-        let Some(notify) = self.notify() else { return };
-        let mut paths: Vec<PathBuf> = Vec::new();
-        for (base, name) in came {
-            notify.shown_changed(*base, name);
-            let top = self.views.of(*base).base_name().unwrap_or_default();
-            paths.extend([Path::new(name).to_path_buf(), Path::new(&top).join(name)]);
-        }
-        // The kernel takes along what is mounted inside when it finds the directory under its new name.
-        if has_mounts_inside(notify.mount_point()) {
-            notify.look_up(&paths);
-        }
-        for (base, name) in gone {
-            notify.shown_anew(*base, name);
-        }
     }
 }
 
@@ -102,9 +83,6 @@ struct Known {
     found: Option<Inode>,
 }
 
-/// What a name led to.
-type Target = (InodeNo, Kind);
-
 impl Unseen<'_> {
     fn fetch(&self, base: BaseId) -> Result<()> {
         self.notify.as_ref().map_or(Ok(()), |notify| notify.fetch(base))
@@ -118,10 +96,9 @@ impl Unseen<'_> {
         }
     }
 
-    /// An entry of a live directory came, went or leads elsewhere.
-    pub(super) fn entry_changed(&self, directory: InodeNo, name: &[u8]) {
+    fn names_lead_elsewhere(&self, names: &Names) {
         if let Some(notify) = &self.notify {
-            notify.entry_changed(directory, name);
+            notify.names_lead_elsewhere(names);
         }
     }
 
@@ -130,20 +107,6 @@ impl Unseen<'_> {
             && !entries.is_empty()
         {
             notify.entries_changed(entries);
-        }
-    }
-
-    /// An entry led to a directory that is elsewhere now.
-    pub(super) fn entry_moved(&self, directory: InodeNo, name: &[u8]) {
-        if let Some(notify) = &self.notify {
-            notify.entries_moved(&[(directory, name.to_vec())]);
-        }
-    }
-
-    /// Attributes of a live inode changed, or data of one that programs cannot have in their hands.
-    pub(super) fn inode_changed(&self, inode: InodeNo) {
-        if let Some(notify) = &self.notify {
-            notify.inode_changed(inode);
         }
     }
 
@@ -166,17 +129,16 @@ impl Unseen<'_> {
             return change();
         }
         let before = self.tree.inode(inode, Moment::Live).ok();
+        // Of what the kernel keeps no pages of, the feed is enough.
         if before.as_ref().is_none_or(|found| found.kind() != Kind::File) {
-            let result = change();
-            self.inode_changed(inode);
-            return result;
+            return change();
         }
         self.tree.begin_behind(inode)?;
-        let result = change();
+        let result = silently(change);
         if !matches!(&result, Ok(result) if !is_changed(result)) {
             self.tell_of_files(&[inode], &|_| before.clone());
         } else if self.tree.told(inode) {
-            self.inode_changed(inode);
+            self.inodes_changed(&[inode]);
         }
         self.tree.end_behind(inode);
         result
@@ -304,7 +266,7 @@ impl Unseen<'_> {
         held.map(|inode| size(*inode, before) + size(*inode, Moment::Live)).sum()
     }
 
-    fn listed(&self, directory: InodeNo, moment: Moment) -> BTreeMap<Vec<u8>, Target> {
+    fn listed(&self, directory: InodeNo, moment: Moment) -> BTreeMap<Vec<u8>, (InodeNo, Kind)> {
         let mut found = BTreeMap::new();
         let listed = self.tree.list(directory, 0, moment, |entry| {
             found.insert(entry.name.clone(), (entry.inode, entry.kind));
@@ -328,7 +290,7 @@ impl Unseen<'_> {
                 names.add(self.tree, (directory, name), None);
             }
         }
-        self.tell_of(&names);
+        self.names_lead_elsewhere(&names);
     }
 
     /// The same where only what the kernel knew is known.
@@ -349,36 +311,6 @@ impl Unseen<'_> {
             let places = self.listed(*inode, Moment::Live).into_keys().map(|name| (*inode, name));
             places.filter(|place| !had.contains(place)).for_each(|place| names.add(self.tree, place, None));
         }
-        self.tell_of(&names);
-    }
-
-    /// When the kernel finds a directory under a new name, it moves there what is mounted inside: so before the old
-    /// one is given up.
-    fn tell_of(&self, Names { changed, moved }: &Names) {
-        self.entries_changed(changed);
-        let Some(notify) = self.notify.as_ref().filter(|_| !moved.is_empty()) else { return };
-        if self.has_mounts_inside() {
-            notify.find(moved.iter().map(|(_, inode)| *inode));
-        }
-        notify.entries_moved(&moved.iter().map(|(place, _)| place.clone()).collect::<Vec<_>>());
-    }
-}
-
-/// Names that do not lead where they led.
-#[derive(Default)]
-struct Names {
-    changed: Vec<(InodeNo, Vec<u8>)>,
-    /// They led to directories that are elsewhere now.
-    moved: Vec<((InodeNo, Vec<u8>), InodeNo)>,
-}
-
-impl Names {
-    fn add(&mut self, tree: &Tree, place: (InodeNo, Vec<u8>), then: Option<Target>) {
-        match then {
-            Some((inode, Kind::Directory)) if tree.inode(inode, Moment::Live).is_ok_and(|now| now.links > 0) => {
-                self.moved.push((place, inode));
-            }
-            _ => self.changed.push(place),
-        }
+        self.names_lead_elsewhere(&names);
     }
 }

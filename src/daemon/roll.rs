@@ -70,7 +70,7 @@ impl Daemon {
             views.rehearsing().snapshot_all(&[views.base()], request(options))?;
         }
         let archive = self.prepare_roll(views, options, progress)?;
-        let taken = self.snapshot_all(views, &[views.base()], request(options))?;
+        let taken = views.snapshot_all(&[views.base()], request(options))?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
         self.roll_taken(views, (&taken, archive), options, progress)
     }
@@ -256,9 +256,6 @@ impl Daemon {
         let names: Vec<&[u8]> = freed.iter().map(|snapshot| snapshot.record.name.as_bytes()).collect();
         if !names.is_empty() {
             views.delete(&names)?;
-        }
-        for name in &names {
-            self.tell_of(views.base(), &String::from_utf8_lossy(name));
         }
         Ok(names.len() as u64)
     }

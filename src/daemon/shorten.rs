@@ -8,6 +8,7 @@ use crate::archive::{Archive, Increment, Merged, TakenIn, check_writable};
 use crate::clock::{Epoch, Period, Timestamp};
 use crate::error::{Errno, Error, Result};
 use crate::limits::ARCHIVE_MERGE_MAX;
+use crate::media::Directory;
 use crate::shown::shown_file;
 use crate::view::Views;
 use serde::{Deserialize, Serialize};
@@ -116,16 +117,16 @@ impl Daemon {
             }
             return Ok(shortened);
         }
-        let before = views.all_snapshots()?;
-        let pruned = archive.prune(&gone, &mut |bytes| progress(&Progress { bytes, ..Progress::default() }));
-        if pruned.is_err() {
-            // What could not go is there still.
-            self.look_again(views)?;
-        }
-        self.note_archive(views, &archive, &[])?;
-        pruned?;
+        self.change_times(views, || {
+            let pruned = archive.prune(&gone, &mut |bytes| progress(&Progress { bytes, ..Progress::default() }));
+            if pruned.is_err() {
+                // What could not go is there still.
+                self.look_again(views)?;
+            }
+            self.note_archive(views, &archive, &[])?;
+            pruned
+        })?;
         views.note_done(&format!("{}; times gone: {}", options.what(), shortened.times.len()))?;
-        self.tell_of_difference(views, before)?;
         Ok(shortened)
     }
 
@@ -145,16 +146,16 @@ impl Daemon {
         if groups.is_empty() {
             return Ok(shortened);
         }
-        let before = views.all_snapshots()?;
         let bytes_of = |archive: &Archive| archive.increments().iter().map(|one| one.bytes).sum::<u64>();
         let had = bytes_of(&archive);
-        let merged =
-            groups.into_iter().try_for_each(|group| merge_group(&archive, group, &mut shortened.problems, progress));
-        self.note_archive(views, &archive, &[])?;
-        merged?;
+        self.change_times(views, || {
+            let mut merge = |group| merge_group(&archive, group, &mut shortened.problems, progress);
+            let merged = groups.into_iter().try_for_each(&mut merge);
+            self.note_archive(views, &archive, &[])?;
+            merged
+        })?;
         shortened.bytes = had.saturating_sub(bytes_of(&archive));
         views.note_done(&format!("{}; times gone: {}", options.what(), shortened.times.len()))?;
-        self.tell_of_difference(views, before)?;
         Ok(shortened)
     }
 
@@ -165,11 +166,25 @@ impl Daemon {
         let from = &self.outside(from)?;
         let no_directory = || refused(Errno::NOENT, format!("{} is no directory", shown_file(from)));
         let source = open_there(from)?.ok_or_else(no_directory)?;
-        let before = views.all_snapshots()?;
+        let (left, archive) = self.change_times(views, || self.take_in(views, archive, &source, from, progress))?;
+        let mut info = self.info_of(views, &archive)?;
+        info.problems.extend(left);
+        Ok(info)
+    }
+
+    /// What could not be taken in, in words.
+    fn take_in(
+        &self,
+        views: &Views,
+        archive: Arc<Archive>,
+        source: &Arc<Directory>,
+        from: &Path,
+        progress: OnProgress<'_>,
+    ) -> Result<(Vec<String>, Arc<Archive>)> {
         let mut done = 0;
         let device = views.tree().device();
         let holds = |mark: &crate::archive::Mark| device.holds(views.base(), mark);
-        let TakenIn { taken, left } = archive.take_in(&source, &holds, &mut |bytes| {
+        let TakenIn { taken, left } = archive.take_in(source, &holds, &mut |bytes| {
             done += bytes;
             progress(&Progress { bytes: done, ..Progress::default() })
         })?;
@@ -187,10 +202,7 @@ impl Daemon {
             self.note_archive(views, &archive, &[])?;
         }
         views.note_done(&format!("archive join {from:?}; increments that came: {taken}"))?;
-        self.tell_of_difference(views, before)?;
-        let mut info = self.info_of(views, &archive)?;
-        info.problems.extend(left);
-        Ok(info)
+        Ok((left, archive))
     }
 }
 

@@ -127,7 +127,7 @@ impl Daemon {
         let root = self.open_source(&options.source)?;
         let facts = Facts::of(&root).map_err(|error| looking_at(&options.source, error))?;
         let skipped = self.skipped(options, &facts)?;
-        self.before_snapshot()?;
+        views.fetched()?;
         let unseen = self.unseen(views.base())?;
         let (sender, listings) = std::sync::mpsc::sync_channel(walk::AHEAD);
         let mut sync = Sync {
@@ -432,21 +432,12 @@ impl Sync<'_> {
                     let new = New { kind: Kind::Directory, permissions: 0o755, rdev: 0, target: b"" };
                     let maker = Caller { uid: 0, gid: 0, umask: 0 };
                     let (inode, _) = self.tree.make(maker, at, name, new)?;
-                    self.entry_changed(at, name);
                     inode
                 }
                 Err(error) => return Err(error),
             };
         }
         Ok(Some(at))
-    }
-
-    fn entry_changed(&self, directory: InodeNo, name: &[u8]) {
-        self.unseen.entry_changed(directory, name);
-    }
-
-    fn inode_changed(&self, inode: InodeNo) {
-        self.unseen.inode_changed(inode);
     }
 
     /// The path of what is being compared, as text.
@@ -523,8 +514,6 @@ impl Sync<'_> {
         let first = self.names.get(&found.facts.identity()).copied().filter(|_| is_linked);
         if let (None, Some(parent), Some(first), false) = (&before, parent, first, self.dry_run) {
             self.tree.link(first, parent, &found.name)?;
-            self.entry_changed(parent, &found.name);
-            self.inode_changed(first);
             self.added();
             return Ok(());
         }

@@ -91,6 +91,7 @@ impl State {
     pub(super) fn take_back(&mut self, before: Before) {
         let Before { epoch, reserved, log_blocks, bases } = before;
         self.past.meta.rollback();
+        self.past.shown.clear();
         self.past.epoch = epoch;
         (self.accounts.reserved, self.accounts.log_blocks) = (reserved, log_blocks);
         self.accounts.releases.clear();

@@ -7,6 +7,7 @@
 //! The small overlay of a change that somebody waits for goes to the journal first, where it is durable with
 //! one flush of the disk. The key-value store takes it over in the background, or when the next commit comes.
 
+use super::feed::Changed;
 use super::past::HISTORY;
 use super::{COMMITS, Device, HistoryRecord, State};
 use crate::error::{Errno, Error, Result};
@@ -35,6 +36,7 @@ pub struct Commit<'a> {
 struct Tell<'a> {
     device: &'a Device,
     is_due: bool,
+    changed: Vec<Changed>,
 }
 
 impl Drop for Tell<'_> {
@@ -45,6 +47,7 @@ impl Drop for Tell<'_> {
         if self.is_due {
             self.device.wake();
         }
+        self.device.feed.publish(std::mem::take(&mut self.changed));
     }
 }
 
@@ -53,7 +56,8 @@ impl Device {
     pub fn committer(&self) -> Result<Commit<'_>> {
         let pending = self.commit_lock.lock();
         self.check_running()?;
-        let mut commit = Commit { device: self, pending, tell: Tell { device: self, is_due: false } };
+        let mut commit =
+            Commit { device: self, pending, tell: Tell { device: self, is_due: false, changed: Vec::new() } };
         commit.take_over()?;
         Ok(commit)
     }
@@ -165,6 +169,11 @@ impl<'a> Commit<'a> {
         let mut state = device.state.write();
         self.flush_rest(&mut state)?;
         Ok(state)
+    }
+
+    /// Says of a change, once somebody else may commit, what it let come into view, or go.
+    pub(super) fn publish(&mut self, changed: Vec<Changed>) {
+        self.tell.changed.extend(changed);
     }
 
     fn is_durable(&self, freeze: u64) {

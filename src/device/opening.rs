@@ -133,6 +133,7 @@ impl Device {
             work: Mutex::new(false),
             kept: Mutex::default(),
             work_came: Condvar::new(),
+            feed: super::feed::Feed::default(),
         };
         device.bound_records(device.room()?.available);
         for damage in damage {

@@ -9,6 +9,7 @@ mod number;
 mod record;
 mod rules;
 mod scan;
+mod shown;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub(in crate::device) use record::{
 pub use record::{split_increment, split_preimage, split_record, split_track_key, track_key};
 pub use rules::Moment;
 pub(in crate::device) use rules::Old;
+pub use shown::Shown;
 pub use snapshot::{HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, split_snapshot};
 pub(in crate::device) use snapshot::{epoch_after, name_key, snapshot_key, split_snapshot_key};
 pub use timeline::{Span, Timeline, Value};
@@ -52,12 +54,14 @@ pub struct Past {
     /// Counts the snapshots of all bases.
     pub(in crate::device) epoch: Epoch,
     pub(in crate::device) bases: Bases,
+    /// What the operation under way lets come into view, or go.
+    pub(in crate::device) shown: Vec<Shown>,
 }
 
 impl Past {
     /// Of a store whose bases are yet to be taken up.
     pub(in crate::device) fn new(meta: Meta, epoch: Epoch) -> Past {
-        Past { meta, epoch, bases: Bases::new() }
+        Past { meta, epoch, bases: Bases::new(), shown: Vec::new() }
     }
 
     /// The open transaction, for reading tables that have no history.

@@ -1,6 +1,7 @@
 //! Snapshots taken, deactivated and hidden, with what that does to what is counted; and one-step changes.
 
 use super::commit::Commit;
+use super::feed::Fetched;
 use super::past::{BaseId, Past, Point, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, epoch_after, name_key};
 use super::{Device, State};
 use crate::clock::{Epoch, Timestamp};
@@ -99,19 +100,21 @@ impl Commit<'_> {
     /// fails, nothing has happened.
     pub fn change<R>(&mut self, change: impl FnOnce(&mut Changing<'_>) -> Result<R>) -> Result<R> {
         let device = self.device;
-        self.run_soon(|state| {
+        let (result, changed) = self.run_soon(|state| {
             let before = state.begin_with_bases();
             match Error::of_panic(|| change(&mut Changing { device, state })) {
                 Ok(result) => {
                     state.keep_changes();
-                    Ok(result)
+                    Ok((result, state.changed(Vec::new())))
                 }
                 Err(error) => {
                     state.take_back(before);
                     Err(error)
                 }
             }
-        })
+        })?;
+        self.publish(changed);
+        Ok(result)
     }
 
     /// What [`Commit::change`] would come to, or why it would be refused. It is done, and taken back: nothing has happened.
@@ -145,6 +148,7 @@ impl Changing<'_> {
     /// left out.
     pub fn snapshot(
         &mut self,
+        _: Fetched,
         base: BaseId,
         name: String,
         time: Timestamp,

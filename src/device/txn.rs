@@ -3,7 +3,8 @@
 use super::Txn;
 use super::accounts::OldTrack;
 use super::changes::Note;
-use super::past::{BaseId, InodeNo, encode_record};
+use super::feed::Changed;
+use super::past::{BaseId, InodeNo, Moment, encode_record};
 use crate::error::Result;
 use crate::logstore::Holder;
 use crate::meta::Table;
@@ -12,6 +13,7 @@ use serde::Serialize;
 impl Txn<'_> {
     /// Gives a key a new value, keeping the old one if a snapshot needs it.
     pub fn set<T: Serialize>(&mut self, table: Table, key: &[u8], value: &T) -> Result<()> {
+        self.note_changed(table, key)?;
         self.protect(table, key)?;
         self.note_record(table, key);
         let bytes = encode_record(self.state.past.epoch, value);
@@ -28,10 +30,23 @@ impl Txn<'_> {
         if let Some(track) = track {
             self.state.uncount_own(track)?;
         }
+        self.note_changed(table, key)?;
         self.protect(table, key)?;
         self.note_record(table, key);
         self.state.past.take_away(table, key)?;
         Ok(true)
+    }
+
+    /// Whoever is told of changes may need what an entry led to.
+    fn note_changed(&mut self, table: Table, key: &[u8]) -> Result<()> {
+        if let (Some(changed), Table::Inode | Table::Dirent | Table::Xattr) = (&mut self.changed, table) {
+            let before = match table {
+                Table::Dirent => self.state.value(table, key, Moment::Live)?,
+                _ => None,
+            };
+            changed.push(Changed::Record { table, key: key.to_vec(), before });
+        }
+        Ok(())
     }
 
     /// A record of an inode changes; what becomes of its bytes is noted by whoever changes them.

@@ -4,6 +4,7 @@
 //! `requests.rs` has: one that is missing here is answered with ENOSYS. A reply that a panic drops is EIO.
 
 use super::mount::Served;
+use crate::device::silently;
 use fuser::*;
 use std::ffi::OsStr;
 use std::io;
@@ -13,8 +14,9 @@ use std::time::SystemTime;
 /// What fuser serves, each request for itself.
 pub(super) struct Domains(pub(super) Served);
 
+/// What a request changes, the kernel knows.
 pub(super) fn domain(request: &str, serve: impl FnOnce()) {
-    if let Err(what) = crate::fault::contained(serve) {
+    if let Err(what) = crate::fault::contained(|| silently(serve)) {
         log::error!("a fault in pitfs ended a request, {request}: {what}");
     }
 }

@@ -8,6 +8,7 @@ mod point;
 pub use point::MountPoint;
 
 use super::mounts::{Device, Door, mount_at};
+use super::news::Teller;
 use super::number::{KernelNo, Node, Place, Virtual};
 use super::{FileSystem, Notify};
 use crate::device::BaseId;
@@ -153,23 +154,17 @@ impl Served {
     pub(super) fn mkdir_in_root(&self, request: &Request, parent: KernelNo, name: Vec<u8>, reply: ReplyEntry) {
         let fs = self.0.clone();
         let (uid, gid) = (request.uid(), request.gid());
-        let take = move |notify: Option<&Notify>| {
-            let made = notify
-                .map_or(Ok(()), |notify| fs.fetch_dirty_pages(notify))
-                .and_then(|()| fs.numbers.node(parent))
-                .and_then(|node| fs.make_shown(&node, &name, uid, gid));
-            match made {
+        let take = move || {
+            let node = fs.numbers.node(parent);
+            match node.and_then(|node| fs.make_shown(&node, &name, uid, gid)) {
                 Ok(attr) => reply.entry(&super::KEEP, &attr, Generation(0)),
                 Err(error) => reply.error(super::convert::errno(error)),
             }
         };
-        match (self.writeback, self.1.get()) {
+        match self.writeback {
             // Fetching dirty pages waits for other requests: not on a thread that serves them.
-            (true, Some(notify)) => {
-                let notify = notify.clone();
-                std::thread::spawn(move || take(Some(&notify)));
-            }
-            (true, None) | (false, _) => take(None),
+            true => drop(std::thread::spawn(take)),
+            false => take(),
         }
     }
 
@@ -266,6 +261,26 @@ impl FileSystem {
     }
 }
 
+/// As long as it is there, the kernel is told of what it did not ask for.
+struct Fed(Arc<FileSystem>);
+
+impl Fed {
+    fn begin(fs: &Arc<FileSystem>, notify: &Notify) -> Result<Fed> {
+        let teller = Teller::new(notify.clone(), fs.views.clone())?;
+        let (fed, of, by) = (Fed(fs.clone()), fs.clone(), notify.clone());
+        let fetch = move || if of.writeback { of.fetch_dirty_pages(&by) } else { Ok(()) };
+        let news = fs.views.tree().device().feed().subscribe(Box::new(fetch));
+        let run = std::thread::Builder::new().name("news".into()).spawn(move || teller.run(&news));
+        run.map(|_| fed).map_err(|error| Error::media("starting the thread that tells the kernel", error))
+    }
+}
+
+impl Drop for Fed {
+    fn drop(&mut self) {
+        self.0.views.tree().device().feed().unsubscribe();
+    }
+}
+
 /// A mounted file system.
 pub struct Mounted {
     fs: Arc<FileSystem>,
@@ -318,6 +333,7 @@ impl Mounted {
         let notify = Notify::new(mount_point.clone(), further.into(), fs.clone());
         // Set once, here.
         notify_cell.get_or_init(|| notify.clone());
+        let feed = Fed::begin(&fs, &notify)?;
         let session = session.spawn().map_err(failed)?;
         let ended = Arc::new(AtomicBool::new(false));
         let has_ended = ended.clone();
@@ -325,6 +341,7 @@ impl Mounted {
             if let Err(error) = session.join() {
                 log::error!("the mount ended with an error: {error}");
             }
+            drop(feed);
             has_ended.store(true, Ordering::Release);
             on_end();
         };
@@ -347,11 +364,6 @@ impl Mounted {
 
     pub fn notify(&self) -> &Notify {
         &self.notify
-    }
-
-    /// What has to happen before a snapshot is taken by a thread that serves no requests.
-    pub fn before_snapshot(&self) -> Result<()> {
-        if self.fs.writeback { self.fs.fetch_dirty_pages(&self.notify) } else { Ok(()) }
     }
 
     /// Whether the kernel has ended the session: somebody has unmounted it.

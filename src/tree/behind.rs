@@ -379,9 +379,11 @@ mod tests {
     fn what_was_there_before_is_kept_until_the_kernel_was_told() {
         let (tree, inode) = tree_with_file();
         let mut taken = None;
+        let fetched = tree.device.feed().fetch().unwrap();
         let take = |change: &mut Changing<'_>| {
             let options = SnapOptions::default();
-            taken = Some(change.snapshot(LIVE, "s".into(), Timestamp::now(), options, &|_, _| Ok(true))?.point());
+            taken =
+                Some(change.snapshot(fetched, LIVE, "s".into(), Timestamp::now(), options, &|_, _| Ok(true))?.point());
             Ok(())
         };
         tree.device.committer().unwrap().change(take).unwrap();

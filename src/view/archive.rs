@@ -2,8 +2,9 @@
 
 use super::Views;
 use crate::archive::Mark;
-use crate::device::ArchiveRecord;
+use crate::device::{ArchiveRecord, Changed, Shown, Snapshot};
 use crate::error::Result;
+use std::collections::BTreeSet;
 
 impl Views {
     /// Notes where this base's increments go, which snapshots they need, and, if given, which times are there.
@@ -22,5 +23,16 @@ impl Views {
             }
             what.map_or(Ok(()), |what| self.note(change, &what))
         })
+    }
+
+    /// Says which times an archive has that it had not `before`, or the other way round.
+    pub fn times_changed(&self, before: &[Snapshot]) -> Result<()> {
+        let after = self.all_snapshots()?;
+        let epochs = |all: &[Snapshot]| all.iter().map(|snapshot| snapshot.epoch).collect::<BTreeSet<_>>();
+        let (had, has) = (epochs(before), epochs(&after));
+        let changed = before.iter().chain(&after).filter(|one| had.contains(&one.epoch) != has.contains(&one.epoch));
+        let shown = |one: &Snapshot| Shown::Snapshot { base: self.base, name: one.record.name.clone() };
+        self.tree.device().feed().publish(changed.map(|one| Changed::Shown(shown(one))).collect());
+        Ok(())
     }
 }

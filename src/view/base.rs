@@ -400,6 +400,8 @@ impl Views {
             let look = self.tree.device().look()?;
             if let Some(base) = look.base_named(name) {
                 check_filled(&look, base)?;
+                drop(look);
+                self.fetched()?;
                 return Ok(super::View::live(base));
             }
             if let Some(colon) = name.iter().position(|byte| *byte == b':')

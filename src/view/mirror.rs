@@ -15,7 +15,9 @@ use super::restore::take_before;
 use super::snapshot::take;
 use super::{Views, refused};
 use crate::clock::{Epoch, Timestamp};
-use crate::device::{BaseId, BaseRecord, Changing, MirrorRecord, Moment, Point, Same, SnapOptions, Snapshot, Walk};
+use crate::device::{
+    BaseId, BaseRecord, Changing, Fetched, MirrorRecord, Moment, Point, Same, SnapOptions, Snapshot, Walk,
+};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::purpose::Purpose;
@@ -23,10 +25,10 @@ use crate::purpose::Purpose;
 /// The snapshots that hold a mirror together, before and after a step.
 const OPTIONS: SnapOptions = SnapOptions { offline: true, held: false, purpose: Purpose::Mirror, reserve: false };
 
-fn mark(change: &mut Changing<'_>, base: BaseId, what: &str) -> Result<Snapshot> {
+fn mark(change: &mut Changing<'_>, fetched: Fetched, base: BaseId, what: &str) -> Result<Snapshot> {
     let time = Timestamp::now();
     let name = free_name(change, &[base], &format!("{what}-{}", time.as_name()))?;
-    take(change, &[base], Some(name), time, OPTIONS)?.pop().ok_or(Error::Posix(Errno::NOENT))
+    take(change, fetched, &[base], Some(name), time, OPTIONS)?.pop().ok_or(Error::Posix(Errno::NOENT))
 }
 
 /// What a step of a mirror does.
@@ -45,9 +47,10 @@ impl Views {
     pub fn establish_mirror(&self, name: &[u8], is_offline: bool) -> Result<MirrorStep> {
         let name = check_base_name(name)?;
         let mut step = MirrorStep { base: self.base, bytes: 0, before: None };
+        let fetched = self.fetched()?;
         self.change(|change| {
             check_base_free(change, name)?;
-            let same = mark(change, self.base, &format!("mirror-{name}"))?;
+            let same = mark(change, fetched, self.base, &format!("mirror-{name}"))?;
             let mirror =
                 MirrorRecord { of: self.base, same: Some(Same { of: same.as_ref(), own: None }), is_split: false };
             let record = BaseRecord { mirror: Some(mirror), ..BaseRecord::new(name, Timestamp::now()) };
@@ -110,8 +113,9 @@ impl Views {
         let before = mirror.same.map(|_| Point { base: mirror.of, epoch: old });
         let wanted = self.changed(mirror.of, old, mirror.of, Moment::Live)?;
         self.check_room(wanted)?;
+        let fetched = self.fetched()?;
         self.replace(&[self.base], |change| {
-            let new = mark(change, mirror.of, &format!("mirror-{}", record.name))?;
+            let new = mark(change, fetched, mirror.of, &format!("mirror-{}", record.name))?;
             let walks = vec![Walk::Changed { base: mirror.of, after: old, to: new.epoch }];
             self.show(
                 change,
@@ -121,7 +125,7 @@ impl Views {
                 wanted,
             )?;
             if splits {
-                self.mark_split(change, &new, mirror)?;
+                self.mark_split(change, fetched, &new, mirror)?;
             }
             Ok((format!("mirror {} {:?}", if splits { "split" } else { "sync" }, record.name), vec![before]))
         })?;
@@ -130,8 +134,14 @@ impl Views {
     }
 
     /// Notes that a mirror goes its own way from where it is the same as a snapshot of its base.
-    fn mark_split(&self, change: &mut Changing<'_>, of: &Snapshot, mirror: MirrorRecord) -> Result<()> {
-        let own = mark(change, self.base, "split")?;
+    fn mark_split(
+        &self,
+        change: &mut Changing<'_>,
+        fetched: Fetched,
+        of: &Snapshot,
+        mirror: MirrorRecord,
+    ) -> Result<()> {
+        let own = mark(change, fetched, self.base, "split")?;
         let record = change.base_record(self.base)?.clone();
         let mirror =
             MirrorRecord { same: Some(Same { of: of.as_ref(), own: Some(own.as_ref()) }), is_split: true, ..mirror };
@@ -187,9 +197,10 @@ impl Views {
         let wanted = self.changed(mirror.of, of, mirror.of, Moment::Live)?
             + self.changed(self.base, own, mirror.of, Moment::Live)?;
         self.check_room(wanted)?;
+        let fetched = self.fetched()?;
         self.replace(&[self.base], |change| {
-            let new = mark(change, mirror.of, &format!("mirror-{}", record.name))?;
-            let before = mark(change, self.base, "before-resync")?;
+            let new = mark(change, fetched, mirror.of, &format!("mirror-{}", record.name))?;
+            let before = mark(change, fetched, self.base, "before-resync")?;
             let walks = vec![
                 Walk::Changed { base: mirror.of, after: of, to: new.epoch },
                 Walk::Changed { base: self.base, after: own, to: before.epoch },
@@ -210,16 +221,17 @@ impl Views {
             + self.changed(self.base, own, self.base, Moment::Live)?;
         self.check_room(wanted)?;
         let mut kept = None;
+        let fetched = self.fetched()?;
         self.replace(&[mirror.of], |change| {
-            let new = mark(change, self.base, "mirror")?;
-            let before = take_before(change, &[mirror.of])?.pop().ok_or(Error::Posix(Errno::NOENT))?;
+            let new = mark(change, fetched, self.base, "mirror")?;
+            let before = take_before(change, fetched, &[mirror.of])?.pop().ok_or(Error::Posix(Errno::NOENT))?;
             let walks = vec![
                 Walk::Changed { base: mirror.of, after: of, to: before.epoch },
                 Walk::Changed { base: self.base, after: own, to: new.epoch },
             ];
             change.begin_restore(mirror.of, new.point(), walks)?;
             change.separate(mirror.of, wanted)?;
-            let same = mark(change, mirror.of, &format!("mirror-{}", record.name))?;
+            let same = mark(change, fetched, mirror.of, &format!("mirror-{}", record.name))?;
             let mirror = MirrorRecord {
                 same: Some(Same { of: same.as_ref(), own: Some(new.as_ref()) }),
                 is_split: false,
@@ -254,14 +266,15 @@ impl Views {
         let wanted = self.tree.changed_bytes(mirror.of, Moment::At(of), then, (mirror.of, then))?
             + self.changed(self.base, own, mirror.of, then)?;
         self.check_room(wanted)?;
+        let fetched = self.fetched()?;
         self.replace(&[self.base], |change| {
-            let before = mark(change, self.base, "before-restore")?;
+            let before = mark(change, fetched, self.base, "before-restore")?;
             let mut walks = vec![Walk::Changed { base: mirror.of, after: of.min(to.epoch), to: of.max(to.epoch) }];
             if own > Epoch::ZERO {
                 walks.push(Walk::Changed { base: self.base, after: own, to: before.epoch });
             }
             self.show(change, to.point(), walks, MirrorRecord { is_split: true, ..mirror }, wanted)?;
-            self.mark_split(change, to, mirror)?;
+            self.mark_split(change, fetched, to, mirror)?;
             let what = format!("restore --to-mirror {:?} {:?}", record_name(change, self.base), to.record.name);
             Ok((what, vec![Some(before.point())]))
         })?;

@@ -5,7 +5,7 @@ use super::room::may_be_dropped;
 use super::snapshot::take;
 use super::{View, Views, not_kept, refused};
 use crate::clock::{Epoch, Timestamp};
-use crate::device::{BaseId, Changing, Moment, Point, SnapOptions, Snapshot, Walk};
+use crate::device::{BaseId, Changing, Fetched, Moment, Point, SnapOptions, Snapshot, Walk};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
 use crate::purpose::Purpose;
@@ -33,11 +33,11 @@ const BRINGING_BACK: &[u8] = b"bringing back";
 const BEFORE_RESTORES: &[u8] = b"before restores";
 
 /// Takes the snapshots that undo a restore, of one moment.
-pub(super) fn take_before(change: &mut Changing<'_>, bases: &[BaseId]) -> Result<Vec<Snapshot>> {
+pub(super) fn take_before(change: &mut Changing<'_>, fetched: Fetched, bases: &[BaseId]) -> Result<Vec<Snapshot>> {
     let time = Timestamp::now();
     let name = free_name(change, bases, &format!("before-restore-{}", time.as_name()))?;
     let options = SnapOptions { purpose: Purpose::BeforeRestore, ..SnapOptions::default() };
-    take(change, bases, Some(name), time, options)
+    take(change, fetched, bases, Some(name), time, options)
 }
 
 impl Views {
@@ -59,9 +59,10 @@ impl Views {
             }
         }
         let bases: Vec<BaseId> = to.iter().map(|snapshot| snapshot.base).collect();
+        let fetched = self.fetched()?;
         let mut before = Vec::new();
         self.replace(&bases, |change| {
-            before = take_before(change, &bases)?;
+            before = take_before(change, fetched, &bases)?;
             for (to, taken) in to.iter().zip(&before) {
                 let walk = Walk::Changed { base: to.base, after: to.epoch, to: taken.epoch };
                 change.begin_restore(to.base, to.point(), vec![walk])?;
@@ -79,9 +80,10 @@ impl Views {
     /// Keeps this base as it is before paths of it are brought back, and notes that they are, durably. `what` is for
     /// the history.
     pub fn begin_bringing_back(&self, to: Point, paths: &[ByteBuf], what: &str) -> Result<Snapshot> {
+        let fetched = self.fetched()?;
         let mut before = None;
         self.change(|change| {
-            let taken = take_before(change, &[self.base])?.pop().ok_or(Error::Posix(Errno::NOENT))?;
+            let taken = take_before(change, fetched, &[self.base])?.pop().ok_or(Error::Posix(Errno::NOENT))?;
             let noted = BringingBack { to, before: taken.epoch, paths: paths.to_vec() };
             change.meta_mut().put(Table::State, BRINGING_BACK, &noted);
             before = Some(taken);

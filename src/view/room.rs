@@ -69,9 +69,6 @@ impl Views {
             log::warn!("room ends: the snapshot {:?} is dropped", oldest.record.name);
             self.tree.device().hide_snapshots(&[oldest.point()])?;
             self.of(oldest.base).change(|_| Ok(format!("drop {:?}: room ended", oldest.record.name)))?;
-            if let Some(tell) = self.on_dropped.get() {
-                tell(oldest);
-            }
         }
         Ok(oldest)
     }

@@ -133,6 +133,7 @@ impl Views {
             let text = format!("the session {:?} is related already; `pitfs session activate` is next", session.name);
             return Err(refused(Errno::INVAL, text));
         }
+        self.fetched()?;
         self.tree.commit()?;
         session.record.is_related = true;
         self.change(|change| {
@@ -151,6 +152,7 @@ impl Views {
         }
         let SessionRecord { offline, reserve, .. } = session.record;
         let options = SnapOptions { offline, reserve, ..SnapOptions::default() };
+        let fetched = self.fetched()?;
         let mut taken = Vec::new();
         self.change(|change| {
             if session.record.bases.iter().any(|base| !is_there(change, *base)) {
@@ -162,7 +164,7 @@ impl Views {
             }
             change.meta_mut().remove(Table::Session, name);
             let time = Timestamp::now();
-            taken = take_named(change, session.record.names(&session.name), time, options)?;
+            taken = take_named(change, fetched, session.record.names(&session.name), time, options)?;
             Ok(format!("session activate {:?}", session.name))
         })?;
         Ok(taken)

@@ -4,7 +4,7 @@ use super::naming::{check_free, free_name};
 use super::save::note_saved;
 use super::{Views, check_name, has_free_number, refused};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, Changing, SnapOptions, Snapshot, SnapshotRecord, State};
+use crate::device::{BaseId, Changing, Fetched, SnapOptions, Snapshot, SnapshotRecord, State};
 use crate::error::{Errno, Error, Result};
 use crate::purpose::Purpose;
 use crate::shown::shown;
@@ -51,11 +51,12 @@ impl Views {
     /// `of` says in the history of what.
     fn snapshot_noted(&self, bases: &[BaseId], request: SnapRequest<'_>, of: &str) -> Result<Vec<Snapshot>> {
         let name = request.name.map(check_name).transpose()?;
+        let fetched = self.fetched()?;
         let mut taken = Vec::new();
         self.change(|change| {
             let time = Timestamp::now();
             let name = name.map(str::to_string);
-            taken = take(change, bases, name, time, request.options)?;
+            taken = take(change, fetched, bases, name, time, request.options)?;
             if request.options.purpose == Purpose::Save {
                 taken.iter().for_each(|snapshot| note_saved(change, snapshot));
             }
@@ -186,6 +187,7 @@ impl Views {
 /// Takes the snapshots of one moment.
 pub(super) fn take(
     change: &mut Changing<'_>,
+    fetched: Fetched,
     bases: &[BaseId],
     name: Option<String>,
     time: Timestamp,
@@ -195,12 +197,13 @@ pub(super) fn take(
         Some(name) => name,
         None => free_name(change, bases, &time.as_name())?,
     };
-    take_named(change, bases.iter().map(|base| (*base, name.as_str())), time, options)
+    take_named(change, fetched, bases.iter().map(|base| (*base, name.as_str())), time, options)
 }
 
 /// The same, each under its name.
 pub(super) fn take_named<'a>(
     change: &mut Changing<'_>,
+    fetched: Fetched,
     names: impl Iterator<Item = (BaseId, &'a str)>,
     time: Timestamp,
     options: SnapOptions,
@@ -208,7 +211,7 @@ pub(super) fn take_named<'a>(
     let mut taken = Vec::new();
     for (base, name) in names {
         check_free(change, base, name)?;
-        taken.push(change.snapshot(base, name.to_string(), time, options, &has_free_number)?);
+        taken.push(change.snapshot(fetched, base, name.to_string(), time, options, &has_free_number)?);
     }
     Ok(taken)
 }

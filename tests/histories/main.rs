@@ -253,7 +253,7 @@ fn no_increment_is_ever_replaced() {
     // Something has the name that the next increment would get.
     let (from, to) = stand.store.open(|daemon| {
         let from = daemon.views().all_snapshots().unwrap().pop().unwrap();
-        (from, daemon.snapshot(Some(b"r3")).unwrap())
+        (from, daemon.views().snapshot(Some(b"r3")).unwrap())
     });
     stand.store.times.insert("r3".into(), stand.store.live.clone());
     let name = pitfs::archive::file_name(&from.mark(), &to.mark());
@@ -670,7 +670,7 @@ fn a_first_roll_follows_the_number_of_snapshots() {
         let mut store = Store::create(&dir.path().join("store"));
         store.open(|daemon| {
             for i in 0..snapshots {
-                daemon.snapshot(Some(format!("s{i}").as_bytes())).unwrap();
+                daemon.views().snapshot(Some(format!("s{i}").as_bytes())).unwrap();
             }
         });
         for i in 0..snapshots {

@@ -75,7 +75,7 @@ impl Store {
     }
 
     pub fn snap(&mut self, name: &str) {
-        self.open(|daemon| daemon.snapshot(Some(name.as_bytes())).map(|_| ())).unwrap();
+        self.open(|daemon| daemon.views().snapshot(Some(name.as_bytes())).map(|_| ())).unwrap();
         self.times.insert(name.into(), self.live.clone());
     }
 

@@ -3,7 +3,6 @@
 use super::{infos, slices};
 use crate::clock::Epoch;
 use crate::control::{Answer, DeletionInfo, FreedInfo, SnapshotInfo};
-use crate::daemon::Daemon;
 use crate::device::{BaseId, InodeNo, LIVE, Moment, Snapshot};
 use crate::error::Result;
 use crate::view::{BaseKind, Deletion, GoingBase, ToDelete, Views};
@@ -52,8 +51,8 @@ pub(super) fn base<'a>(views: &Views, name: &[u8]) -> Result<Named<'a>> {
     Ok(Named { trees: vec![views.base_named(name)?], ..Named::default() })
 }
 
-pub(super) fn delete(daemon: &Daemon, views: &Views, named: &Named<'_>, recursive: bool) -> Result<Answer> {
-    let deleted = daemon.delete(views, &named.to_delete(recursive))?;
+pub(super) fn delete(views: &Views, named: &Named<'_>, recursive: bool) -> Result<Answer> {
+    let deleted = views.delete_all(&named.to_delete(recursive))?;
     told(views, &deleted).map(Answer::Deletion)
 }
 

@@ -147,12 +147,8 @@ impl BringBack<'_> {
             now.iter().filter(|(_, found)| !found.is_directory()).for_each(|(now, _)| self.lose_name(*now));
             return Ok(true);
         }
-        let replaced = self.tree.place(inode, place.parent, &place.name)?;
-        self.entry_changed(place);
-        self.inode_changed(inode);
-        if let Some(replaced) = replaced {
-            self.inode_changed(replaced);
-        }
+        self.tree.place(inode, place.parent, &place.name)?;
+        self.has_changed.set(true);
         Ok(true)
     }
 

@@ -93,8 +93,7 @@ impl BringBack<'_> {
         }
         let mode = if now.is_some() { RenameMode::Exchange } else { RenameMode::NoReplace };
         self.tree.rename(from.parent, &from.name, to.parent, &to.name, mode)?;
-        self.entry_changed(to);
-        self.unseen.entry_moved(from.parent, &from.name);
+        self.has_changed.set(true);
         Ok(())
     }
 

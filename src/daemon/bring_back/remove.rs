@@ -39,7 +39,7 @@ impl BringBack<'_> {
             let entries = self.some_entries(directory)?;
             if entries.is_empty() {
                 self.tree.remove_directory(place.parent, &place.name)?;
-                self.removed(&place, directory)?;
+                self.removed()?;
                 stack.pop();
             }
             for Entry { name, inode, kind, .. } in entries {
@@ -69,12 +69,11 @@ impl BringBack<'_> {
             return Ok(());
         }
         self.tree.unlink(place.parent, &place.name)?;
-        self.removed(place, now)
+        self.removed()
     }
 
-    fn removed(&mut self, place: &Place, now: InodeNo) -> Result<()> {
-        self.entry_changed(place);
-        self.inode_changed(now);
+    fn removed(&mut self) -> Result<()> {
+        self.has_changed.set(true);
         self.report.removed += 1;
         self.tell(0)
     }

@@ -64,7 +64,6 @@ impl BringBack<'_> {
     fn disarm(&mut self, then: InodeNo, now: InodeNo) -> Result<()> {
         let rights = self.tree.rights(then, self.then)?;
         if self.tree.disarm(now, &rights)? {
-            self.unseen.inode_changed(now);
             self.has_changed.set(true);
             self.disarmed.insert(now);
         }

@@ -22,7 +22,7 @@ impl Daemon {
         options: &RestoreOptions,
         progress: OnProgress<'_>,
     ) -> Result<RestoreReport> {
-        let View { base, moment } = self.view_to_copy(views, options)?;
+        let View { base, moment } = views.view(&options.snapshot)?;
         let to = self.target(&options.to)?;
         let report = RestoreReport::default();
         let mut plan = Plan { tree: views.tree(), moment, overwrite: options.overwrite, to, report, progress };

@@ -34,7 +34,7 @@ impl Daemon {
             let archive = views.as_one_of(members.len(), self.prepare_roll(&views, &options, progress))?;
             bases.push((views, name, options, archive));
         }
-        let taken = self.snapshot_group(views, group, request(options))?;
+        let taken = views.snapshot_group(group, request(options))?;
         let mut reports = Vec::new();
         for (views, name, options, archive) in bases {
             // A base that came into the group meanwhile has not been prepared, and one that went was not taken.

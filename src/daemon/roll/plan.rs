@@ -34,7 +34,7 @@ impl Daemon {
         let _rolling = self.begin_rolling()?;
         let options = &self.located(options)?;
         let archive = self.archive_rolled_to(views, options.archive.as_deref())?;
-        let taken = self.snapshot_all(&views.rehearsing(), &[views.base()], request(options))?;
+        let taken = views.rehearsing().snapshot_all(&[views.base()], request(options))?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
         plan(views, taken, archive, options.keep)
     }
@@ -51,7 +51,7 @@ impl Daemon {
             let archive = views.as_one_of(members.len(), self.archive_rolled_to(&views, given.as_deref()))?;
             archives.push((*base, archive));
         }
-        let taken = self.snapshot_group(&views.rehearsing(), group, request(options))?;
+        let taken = views.rehearsing().snapshot_group(group, request(options))?;
         let plans = archives.into_iter().filter_map(|(base, archive)| {
             let taken = taken.iter().find(|taken| taken.base == base)?.clone();
             Some(plan(&views.of(base), taken, archive, options.keep))

@@ -51,9 +51,7 @@ impl Sync<'_> {
     /// Takes from what is there what it must not have while it becomes what is wanted; whether it had any of that.
     pub(super) fn disarm(&mut self, inode: InodeNo, wanted: &Rights) -> Result<bool> {
         let had_any = !self.dry_run && self.tree.disarm(inode, wanted)?;
-        if had_any {
-            self.inode_changed(inode);
-        }
+        if had_any {}
         Ok(had_any)
     }
 
@@ -85,7 +83,6 @@ impl Sync<'_> {
                 ..Change::default()
             };
             self.tree.change(inode, change)?;
-            self.inode_changed(inode);
         }
         Ok(true)
     }
@@ -135,9 +132,7 @@ impl Sync<'_> {
                 self.tree.remove_xattr(inode, &name)?;
             }
         }
-        if is_changed {
-            self.inode_changed(inode);
-        }
+        if is_changed {}
         Ok(is_changed)
     }
 }

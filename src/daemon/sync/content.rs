@@ -151,9 +151,7 @@ impl Sync<'_> {
             self.before_change()?;
             self.tree.change(inode, Change { size: Some(end), ..Change::default() })?;
         }
-        if is_changed {
-            self.inode_changed(inode);
-        }
+        if is_changed {}
         Ok(is_changed)
     }
 

@@ -74,7 +74,6 @@ impl Sync<'_> {
         let permissions = if found.kind == Kind::Directory { 0o700 } else { 0o600 };
         let new = New { kind: found.kind, permissions, rdev, target };
         let (inode, _) = self.tree.make(Caller { uid, gid, umask: 0 }, parent, &found.name, new)?;
-        self.entry_changed(parent, &found.name);
         Ok(inode)
     }
 
@@ -139,7 +138,6 @@ impl Sync<'_> {
             if let (true, Some(parent)) = (is_new, parent) {
                 // Half a file is worse than none.
                 self.tree.unlink(parent, &found.name)?;
-                self.entry_changed(parent, &found.name);
                 return Ok(None);
             }
             return Ok(Some(inode));
@@ -188,8 +186,6 @@ impl Sync<'_> {
         self.tree.unhold(made, 1)?;
         let placed = placed?;
         if placed == made {
-            self.entry_changed(parent, name);
-            self.inode_changed(old);
             self.report.changed += 1;
             // What is noted of it has to be of when it had its name.
             if let Some(noted) = self.tree.origin(made)? {

@@ -30,7 +30,7 @@ impl Sync<'_> {
             return Ok(false);
         }
         if !old.is_directory() {
-            return self.unlink(parent, name, inode).map(|()| true);
+            return self.unlink(parent, name).map(|()| true);
         }
         let mut is_gone = false;
         let mut stack = vec![self.frame(parent, name.to_vec(), inode)?];
@@ -44,7 +44,7 @@ impl Sync<'_> {
                     stack.push(self.frame(directory, name, child)?);
                     continue;
                 } else {
-                    self.unlink(directory, &name, child)?;
+                    self.unlink(directory, &name)?;
                 }
                 pop(&mut self.path);
                 continue;
@@ -54,8 +54,6 @@ impl Sync<'_> {
                 self.removed();
                 if !self.dry_run {
                     self.tree.remove_directory(frame.parent, &frame.name)?;
-                    self.entry_changed(frame.parent, &frame.name);
-                    self.inode_changed(frame.inode);
                 }
             }
             match stack.last_mut() {
@@ -79,12 +77,10 @@ impl Sync<'_> {
         Ok(Frame { parent, name, inode, pending, is_empty: true })
     }
 
-    fn unlink(&mut self, parent: InodeNo, name: &[u8], inode: InodeNo) -> Result<()> {
+    fn unlink(&mut self, parent: InodeNo, name: &[u8]) -> Result<()> {
         self.removed();
         if !self.dry_run {
             self.tree.unlink(parent, name)?;
-            self.entry_changed(parent, name);
-            self.inode_changed(inode);
         }
         Ok(())
     }

@@ -436,6 +436,7 @@ impl Past {
     }
 
     pub(in crate::device) fn put_base(&mut self, id: BaseId, record: BaseRecord) {
+        self.note_base(id, &record);
         self.meta.put(Table::Base, &id.prefix(), &record);
         match self.bases.get_mut(&id) {
             Some(base) => base.record = record,
@@ -523,6 +524,7 @@ impl Past {
     }
 
     pub(in crate::device) fn show_base(&mut self, id: BaseId, is_shown: bool) {
+        self.note_tree(id);
         match is_shown {
             true => self.meta.remove(Table::State, &offline_key(id)),
             false => self.meta.put(Table::State, &offline_key(id), &()),

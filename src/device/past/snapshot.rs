@@ -320,6 +320,7 @@ impl Past {
     }
 
     pub(in crate::device) fn put_snapshot(&mut self, snapshot: &Snapshot) {
+        self.note_snapshot(snapshot);
         self.meta.put(Table::Snapshot, &snapshot_key(snapshot.base, snapshot.epoch), &snapshot.record);
     }
 

@@ -1,0 +1,52 @@
+//! What a change lets come into view, or go: noted where records of snapshots and bases change, so that no operation can
+//! forget to say it.
+
+use super::Past;
+use super::base::BaseRecord;
+use super::number::BaseId;
+use super::snapshot::{Snapshot, SnapshotRecord, SnapshotState};
+
+/// Something that stands in no tree of files came, went or has another name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A snapshot came into view under a name, or went.
+    Snapshot { base: BaseId, name: String },
+    /// A snapshot that is in view has another name.
+    Renamed { base: BaseId, old: String, new: String },
+    /// A whole tree came, went, has another name or stands elsewhere, and others with it.
+    Tree(BaseId),
+}
+
+impl SnapshotRecord {
+    fn is_shown(&self) -> bool {
+        !self.deleting && !self.offline && !matches!(self.state, SnapshotState::Ended(_))
+    }
+}
+
+impl Past {
+    /// A snapshot's record is about to be put. One that cannot be read was not in view.
+    pub(super) fn note_snapshot(&mut self, after: &Snapshot) {
+        let before = self.snapshot_record(after.base, after.epoch).ok().flatten().filter(SnapshotRecord::is_shown);
+        let (base, new) = (after.base, after.record.name.clone());
+        match (before, after.record.is_shown()) {
+            (Some(before), true) if before.name != new => {
+                self.shown.push(Shown::Renamed { base, old: before.name, new });
+            }
+            (Some(before), false) => self.shown.push(Shown::Snapshot { base, name: before.name }),
+            (None, true) => self.shown.push(Shown::Snapshot { base, name: new }),
+            (Some(_), true) | (None, false) => {}
+        }
+    }
+
+    /// The same of a base.
+    pub(super) fn note_base(&mut self, id: BaseId, after: &BaseRecord) {
+        let place = |record: &BaseRecord| (record.name.clone(), record.clone_of, record.deleting);
+        if self.bases.get(&id).is_none_or(|before| place(&before.record) != place(after)) {
+            self.note_tree(id);
+        }
+    }
+
+    pub(super) fn note_tree(&mut self, id: BaseId) {
+        self.shown.push(Shown::Tree(id));
+    }
+}
