@@ -319,6 +319,71 @@ fn documents_name_no_file_that_is_not_there() {
     }
 }
 
+/// What a document says outside of tables and code: each paragraph, and each item of a list, in one line.
+fn paragraphs(text: &str) -> Vec<String> {
+    let mut found = vec![String::new()];
+    let mut is_code = false;
+    for line in text.lines().map(str::trim) {
+        let is_fence = line.starts_with("```");
+        is_code ^= is_fence;
+        let is_text = !is_code && !is_fence && !line.is_empty() && !line.starts_with(['|', '#']);
+        let behind_number = line.trim_start_matches(|c: char| c.is_ascii_digit());
+        let is_numbered = behind_number.len() < line.len() && behind_number.starts_with(". ");
+        if !is_text || is_numbered || line.starts_with("- ") {
+            found.push(String::new());
+        }
+        if let Some(paragraph) = found.last_mut().filter(|_| is_text) {
+            paragraph.push_str(line);
+            paragraph.push(' ');
+        }
+    }
+    found
+}
+
+/// The first sentence of more than so many words: its first ones.
+fn labyrinth(paragraph: &str, words_max: usize) -> Option<String> {
+    let mut sentence = Vec::new();
+    for word in paragraph.split_whitespace() {
+        // Signs of lists and arrows are no words.
+        if word.contains(char::is_alphanumeric) {
+            sentence.push(word);
+        }
+        if sentence.len() > words_max {
+            return Some(sentence.join(" "));
+        }
+        // Bold text, brackets and quotes may end behind the full stop.
+        if word.trim_end_matches(['*', ')', '"']).ends_with('.') {
+            sentence.clear();
+        }
+    }
+    None
+}
+
+#[test]
+fn labyrinths_are_found() {
+    let text = "# a b c d\n\n**a.** b c\nd. e\n- f g\n- h\n1. i j\n| k l m n |\n```\no p q r\n```\ns (t u.) v w";
+    let found = paragraphs(text);
+    assert_eq!(found.iter().find_map(|paragraph| labyrinth(paragraph, 3)), None);
+    let short: Vec<String> = found.iter().filter_map(|paragraph| labyrinth(paragraph, 2)).collect();
+    assert_eq!(short, ["b c d.", "s (t u.)"]);
+}
+
+#[test]
+fn no_sentence_is_a_labyrinth() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec![root.join("README.md")];
+    documents.extend(fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    assert!(documents.len() > 5);
+    for document in documents {
+        for paragraph in paragraphs(&fs::read_to_string(&document).unwrap()) {
+            if let Some(sentence) = labyrinth(&paragraph, 40) {
+                panic!("{}: more than 40 words: {sentence} …", document.display());
+            }
+        }
+    }
+}
+
 /// The program's lines of a file, without its tests and comments; what is only compiled for tests is left out as a whole.
 fn program(source: &str) -> String {
     let mut code = String::new();
