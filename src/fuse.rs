@@ -12,7 +12,6 @@ mod beside;
 mod companion;
 mod convert;
 mod domain;
-mod hidden;
 mod listing;
 mod mount;
 mod mounts;
@@ -36,17 +35,15 @@ pub use opened::Opens;
 
 use crate::device::{BaseId, InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use crate::view::Views;
+use crate::view::{Namespace, Views};
 use aside::Aside;
 use beside::Beside;
-use number::{KernelNo, Node, Numbers, Place, Virtual};
+use number::{KernelNo, Node, Numbers, Place};
 use opened::{NotStored, OpenForWriting};
-use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the kernel may keep what cannot change without its knowledge.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
@@ -62,8 +59,7 @@ pub const BASE_XATTR: &str = "user.pitfs.base";
 pub struct FileSystem {
     views: Views,
     numbers: Numbers,
-    /// The base that the root shows; in a mount of several it has a directory for each.
-    only: Option<BaseId>,
+    namespace: Namespace,
     /// The store's directory: the mount root tells it to those who ask.
     store: PathBuf,
     writeback: bool,
@@ -75,25 +71,20 @@ pub struct FileSystem {
     /// While the mount ends: the process that may open files, since it fetches what others have written. Else 0.
     ending_visitor: AtomicU32,
     beside: Arc<Beside>,
-    /// Hidden directories that were removed, and when.
-    removed: Mutex<HashMap<Virtual, Instant>>,
     aside: Aside,
     /// Tells the kernel what it did not ask for.
     telling: Aside,
     /// What the kernel is told through, when it is mounted.
     notify: Arc<OnceLock<Notify>>,
-    /// Owner of the mount root: whoever runs the daemon.
-    uid: u32,
-    gid: u32,
 }
 
 impl FileSystem {
     /// Shows one base, or all that there are.
     pub fn new(views: Views, only: Option<BaseId>, store: &Path, options: &Options) -> FileSystem {
         FileSystem {
+            namespace: Namespace::new(views.clone(), only),
             views,
             numbers: Numbers::default(),
-            only,
             store: store.to_path_buf(),
             writeback: options.writeback,
             opens: options.opens,
@@ -102,12 +93,9 @@ impl FileSystem {
             not_stored: NotStored::default(),
             ending_visitor: AtomicU32::new(0),
             beside: Arc::default(),
-            removed: Mutex::default(),
             aside: Aside::default(),
             telling: Aside::default(),
             notify: Arc::default(),
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
         }
     }
 
@@ -122,7 +110,7 @@ impl FileSystem {
     /// The inode behind a kernel number, in whatever view.
     fn inside(&self, number: KernelNo) -> Result<(InodeNo, Moment)> {
         match self.numbers.node(number)? {
-            Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::PERM)),
+            Node::Virtual(_) => Err(Error::Posix(Errno::PERM)),
             Node::In(Place { inode, moment, .. }) => Ok((inode, moment)),
         }
     }
@@ -134,7 +122,7 @@ impl FileSystem {
 
     fn writable_place(&self, number: KernelNo) -> Result<Place> {
         match self.numbers.node(number)? {
-            Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::PERM)),
+            Node::Virtual(_) => Err(Error::Posix(Errno::PERM)),
             Node::In(place) => {
                 crate::view::check_writable(place.moment)?;
                 // A mirror that is in step with its base is not written to.

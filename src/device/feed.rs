@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::meta::Table;
 use parking_lot::RwLock;
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -41,7 +42,7 @@ pub enum News {
 }
 
 /// Has what a front keeps, and the store has not, written to the store.
-pub type Fetch = Box<dyn Fn() -> Result<()> + Send + Sync>;
+pub type Fetch = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 struct Front {
     news: Sender<News>,
@@ -145,10 +146,10 @@ impl Feed {
     /// Has what users have written, and only the front has, written to the store, unless the front sees to that itself.
     /// The caller holds no lock.
     pub fn fetch(&self) -> Result<Fetched> {
-        if self.is_told()
-            && let Some(front) = &*self.front.read()
-        {
-            (front.fetch)()?;
+        // Not under the lock, which a front that ends wants.
+        let fetch = self.front.read().as_ref().filter(|_| self.is_told()).map(|front| front.fetch.clone());
+        if let Some(fetch) = fetch {
+            fetch()?;
         }
         Ok(Fetched(()))
     }
@@ -167,7 +168,7 @@ mod tests {
     fn a_front_is_told_of_what_it_did_not_do_itself() {
         let feed = Feed::default();
         feed.publish(change());
-        let news = feed.subscribe(Box::new(|| Ok(())));
+        let news = feed.subscribe(Arc::new(|| Ok(())));
         silently(|| {
             feed.publish(change());
             aloud(|| feed.publish(change()));
@@ -188,7 +189,7 @@ mod tests {
     #[test]
     fn who_waits_waits_for_all_that_came_before() {
         let feed = Feed::default();
-        let news = feed.subscribe(Box::new(|| Ok(())));
+        let news = feed.subscribe(Arc::new(|| Ok(())));
         std::thread::scope(|scope| {
             feed.publish(change());
             let told = scope.spawn(move || {

@@ -5,6 +5,7 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::limits::BLOCK_BYTES;
 use crate::tree::{Inode, Kind, SetTime};
+use crate::view::Standing;
 use fuser::{FileAttr, FileType, TimeOrNow};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +36,29 @@ pub(super) fn attributes(number: KernelNo, inode: &Inode, track_bytes: u64) -> F
         uid: inode.uid,
         gid: inode.gid,
         rdev: inode.rdev,
+        blksize: BLOCK_BYTES as u32,
+        flags: 0,
+    }
+}
+
+/// What is told of what is in no tree.
+pub(super) fn standing(number: KernelNo, standing: &Standing) -> FileAttr {
+    let time = |time: Option<Timestamp>| time.map_or(UNIX_EPOCH, SystemTime::from);
+    FileAttr {
+        ino: number.into(),
+        size: standing.size,
+        blocks: 0,
+        atime: time(standing.time),
+        mtime: time(standing.changed),
+        ctime: time(standing.time),
+        crtime: UNIX_EPOCH,
+        kind: file_type(standing.kind),
+        perm: standing.permissions as u16,
+        // One link: the number of subdirectories is not told, as on btrfs.
+        nlink: 1,
+        uid: standing.uid,
+        gid: standing.gid,
+        rdev: 0,
         blksize: BLOCK_BYTES as u32,
         flags: 0,
     }

@@ -2,12 +2,12 @@
 
 use super::convert::file_type;
 use super::nodes::GENERATION;
-use super::number::{KernelNo, Node, Place, ROOT, Virtual};
-use super::root::Target;
+use super::number::{KernelNo, Node, Place, ROOT};
 use super::{FileSystem, KEEP};
 use crate::device::Moment;
 use crate::error::{Error, Result};
 use crate::tree::Entry;
+use crate::view::{Target, Virtual};
 use fuser::{FileAttr, FileType, Generation, ReplyDirectory, ReplyDirectoryPlus};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -22,14 +22,14 @@ impl FileSystem {
     pub(super) fn list_plain(&self, number: KernelNo, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
         let place = match self.numbers.node(number)? {
             Node::In(place) => place,
-            node => {
-                return self.virtual_list(&node, offset, &mut |name, next, target| {
-                    let (number, kind) = match target {
-                        Target::Dots => (number, FileType::Directory),
-                        Target::Virtual(node) => (self.numbers.virtual_number(&node), FileType::Directory),
-                        Target::In(place) => (place.number(), FileType::Directory),
+            Node::Virtual(node) => {
+                return self.namespace.list(&node, offset, &mut |name, next, target| {
+                    let number = match (&target, self.place_of(&target)?) {
+                        (_, Some(place)) => place.number(),
+                        (Target::Virtual(node), None) => self.numbers.virtual_number(node),
+                        (_, None) => number,
                     };
-                    Ok(reply.add(number.into(), next, kind, OsStr::from_bytes(name)))
+                    Ok(reply.add(number.into(), next, FileType::Directory, OsStr::from_bytes(name)))
                 });
             }
         };
@@ -60,16 +60,16 @@ impl FileSystem {
         let _telling = self.numbers.telling(number, b"");
         let place = match self.numbers.node(number)? {
             Node::In(place) => place,
-            node => {
+            Node::Virtual(node) => {
                 let keep = keep(&node);
-                return self.virtual_list(&node, offset, &mut |name, next, target| {
-                    let is_dots = matches!(target, Target::Dots);
-                    let attr = match target {
-                        Target::Dots => own,
-                        Target::Virtual(node) => self.attributes_of_virtual(&node)?,
-                        Target::In(place) => {
+                return self.namespace.list(&node, offset, &mut |name, next, target| {
+                    let is_dots = target == Target::Dots;
+                    let attr = match (&target, self.place_of(&target)?) {
+                        (_, Some(place)) => {
                             self.attributes(place).unwrap_or_else(|error| unknown(place, FileType::Directory, &error))
                         }
+                        (Target::Virtual(node), None) => self.attributes_of_virtual(node)?,
+                        (_, None) => own,
                     };
                     let generation = self.generation(attr.ino.into());
                     let is_full = reply.add(attr.ino, next, OsStr::from_bytes(name), &keep, &attr, generation);
@@ -132,9 +132,6 @@ fn unknown(place: Place, kind: FileType, error: &Error) -> FileAttr {
 }
 
 /// How long the kernel may keep what a node is and shows.
-pub(super) fn keep(node: &Node) -> Duration {
-    match node {
-        Node::Virtual(node) if node.is_always_new() => Duration::ZERO,
-        Node::Root | Node::Virtual(_) | Node::In(_) => KEEP,
-    }
+pub(super) fn keep(node: &Virtual) -> Duration {
+    if node.is_always_new() { Duration::ZERO } else { KEEP }
 }

@@ -9,9 +9,8 @@ pub use point::MountPoint;
 
 use super::mounts::{Device, Door, mount_at};
 use super::news::Teller;
-use super::number::{KernelNo, Node, Place, Virtual};
+use super::number::{KernelNo, Node};
 use super::{FileSystem, Notify};
-use crate::device::BaseId;
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown_file;
 use fuser::{Config, Generation, ReplyEntry, Request, Session, SessionACL};
@@ -169,16 +168,16 @@ impl Served {
     }
 
     pub(super) fn rmdir_in_root(&self, request: &Request, node: &Node, name: &[u8]) -> Result<()> {
-        let base = self.base_shown(node).ok_or(Error::Posix(Errno::PERM))?;
-        let views = self.views.of(base).by(request.uid());
-        if views.beside()?.iter().any(|(_, known)| known.as_bytes() == name) {
+        let Node::Virtual(node) = node else { return Err(Error::Posix(Errno::PERM)) };
+        if self.namespace.is_tree(node, name)? {
             // A tree with files in it; `pitfs clone delete` means it.
             return Err(Error::Posix(Errno::NOTEMPTY));
         }
+        let base = self.namespace.base_shown(node).ok_or(Error::Posix(Errno::PERM))?;
         let live = self.path_of_live(base)?;
         // The kernel asks only about the directory itself, and would keep what is inside where nobody reaches it.
         self.check_nothing_inside(live.parent().unwrap_or(Path::new("")), name)?;
-        views.delete(&[name]).map(|_| ())
+        self.namespace.remove(node, name, request.uid())
     }
 
     /// A file is open for writing from now on, or was until now.
@@ -210,16 +209,8 @@ impl Served {
 
 impl FileSystem {
     fn make_shown(&self, node: &Node, name: &[u8], uid: u32, gid: u32) -> Result<fuser::FileAttr> {
-        if let Some(base) = self.base_shown(node) {
-            let snapshot = self.views.of(base).by(uid).snapshot(Some(name))?;
-            let view = crate::view::View::at(base, snapshot.epoch);
-            return self.attributes(self.numbers.know(Place::root(view)));
-        }
-        if *node != Node::Root {
-            return Err(Error::Posix(Errno::PERM));
-        }
-        let base = self.views.by(uid).create_base(name, uid, gid, 0o755)?;
-        self.attributes_of_virtual(&Virtual::Base(base))
+        let Node::Virtual(node) = node else { return Err(Error::Posix(Errno::PERM)) };
+        self.attributes_of_target(&self.namespace.make(node, name, uid, gid)?)
     }
 
     /// With the writeback cache: brings in what writers have written and the kernel still keeps. What cannot be fetched of one
@@ -242,25 +233,6 @@ impl FileSystem {
     }
 }
 
-impl FileSystem {
-    /// Where a base as it is now stands in the mount.
-    pub(super) fn path_of_live(&self, base: BaseId) -> Result<PathBuf> {
-        let tops = match self.only {
-            Some(only) => vec![(only, String::new())],
-            None => self.views.top_bases()?,
-        };
-        for (top, name) in tops {
-            if top == base {
-                return Ok(Path::new(&name).join(crate::view::LIVE_NAME));
-            }
-            if let Some((_, clone)) = self.views.of(top).beside()?.into_iter().find(|(id, _)| *id == base) {
-                return Ok(Path::new(&name).join(clone));
-            }
-        }
-        Err(Error::Posix(Errno::NOENT))
-    }
-}
-
 /// As long as it is there, the kernel is told of what it did not ask for.
 struct Fed(Arc<FileSystem>);
 
@@ -269,7 +241,7 @@ impl Fed {
         let teller = Teller::new(notify.clone(), fs.views.clone())?;
         let (fed, of, by) = (Fed(fs.clone()), fs.clone(), notify.clone());
         let fetch = move || if of.writeback { of.fetch_dirty_pages(&by) } else { Ok(()) };
-        let news = fs.views.tree().device().feed().subscribe(Box::new(fetch));
+        let news = fs.views.tree().device().feed().subscribe(Arc::new(fetch));
         let run = std::thread::Builder::new().name("news".into()).spawn(move || teller.run(&news));
         run.map(|_| fed).map_err(|error| Error::media("starting the thread that tells the kernel", error))
     }

@@ -7,6 +7,7 @@ use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::limits::STEP_TRACKS;
 use crate::tree::{Asker, Caller, Change, Kind, New, RenameMode};
+use crate::view::Virtual;
 use fuser::{FileAttr, FileHandle, Generation, RenameFlags, Request};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -43,7 +44,7 @@ impl FileSystem {
         }
         let place = match self.numbers.node(parent)? {
             Node::In(place) => place,
-            node => {
+            Node::Virtual(node) => {
                 let is_in = |group| is_in_group(request, group);
                 return self.virtual_lookup(&Asker { uid: request.uid(), is_in: &is_in }, &node, name);
             }
@@ -63,7 +64,10 @@ impl FileSystem {
         let is_beside = parent == ROOT && beside::number_in(name).is_some();
         !crate::view::is_virtual_name(name)
             && !is_beside
-            && self.numbers.node(parent).is_ok_and(|node| !keep(&node).is_zero())
+            && self.numbers.node(parent).is_ok_and(|node| match node {
+                Node::Virtual(node) => !keep(&node).is_zero(),
+                Node::In(_) => true,
+            })
     }
 
     pub(super) fn live_inode(&self, number: KernelNo) -> Option<InodeNo> {
@@ -104,31 +108,9 @@ impl FileSystem {
 
     pub(super) fn attr_of(&self, number: KernelNo) -> Result<FileAttr> {
         match self.numbers.node(number)? {
-            Node::Root => self.root_attributes(),
             Node::Virtual(node) => self.attributes_of_virtual(&node),
             Node::In(place) => self.attributes(place),
         }
-    }
-
-    /// `mv` in a base's directory renames a snapshot or a clone; in the root of a mount of several, a base.
-    fn rename_shown(&self, node: &Node, name: &OsStr, new_name: &OsStr, flags: RenameFlags) -> Result<()> {
-        if flags.contains(RenameFlags::RENAME_EXCHANGE) {
-            return Err(Error::Posix(Errno::INVAL));
-        }
-        let (name, new_name) = (name.as_bytes(), new_name.as_bytes());
-        let known = match self.base_shown(node) {
-            Some(base) => {
-                let views = self.views.of(base);
-                if views.find(name)?.is_some() || name == crate::view::LIVE_NAME.as_bytes() {
-                    return views.rename(name, new_name).map(|_| ());
-                }
-                views.beside()?
-            }
-            None if *node == Node::Root => self.views.top_bases()?,
-            None => return Err(Error::Posix(Errno::PERM)),
-        };
-        let base = known.into_iter().find(|(_, known)| known.as_bytes() == name).ok_or(Error::Posix(Errno::NOENT))?.0;
-        self.views.rename_base(base, new_name)
     }
 
     pub(super) fn rename_nodes(
@@ -146,7 +128,12 @@ impl FileSystem {
                 crate::view::check_writable(from.moment)?;
                 (from.inode, to.inode)
             }
-            (node, _) if parent == new_parent => return self.rename_shown(&node, name, new_name, flags),
+            (Node::Virtual(_), _) if flags.contains(RenameFlags::RENAME_EXCHANGE) => {
+                return Err(Error::Posix(Errno::INVAL));
+            }
+            (Node::Virtual(node), _) if parent == new_parent => {
+                return self.namespace.rename(&node, name.as_bytes(), new_name.as_bytes());
+            }
             _ => return Err(Error::Posix(Errno::XDEV)),
         };
         let mode = match flags {
@@ -220,15 +207,17 @@ impl FileSystem {
 
     pub(super) fn xattr_of(&self, number: KernelNo, name: &[u8]) -> Result<Vec<u8>> {
         match self.numbers.node(number)? {
-            Node::Root if name == STORE_XATTR.as_bytes() => Ok(self.store.as_os_str().as_bytes().to_vec()),
+            Node::Virtual(Virtual::Root) if name == STORE_XATTR.as_bytes() => {
+                Ok(self.store.as_os_str().as_bytes().to_vec())
+            }
             Node::In(place) if name == BASE_XATTR.as_bytes() && crate::tree::is_root(place.inode) => {
                 Ok(self.views.of(place.inode.base()).base_name()?.into_bytes())
             }
-            node @ (Node::Root | Node::Virtual(_)) if name == BASE_XATTR.as_bytes() => match self.base_shown(&node) {
+            Node::Virtual(node) if name == BASE_XATTR.as_bytes() => match self.namespace.base_shown(&node) {
                 Some(base) => Ok(self.views.of(base).base_name()?.into_bytes()),
                 None => Err(Error::Posix(Errno::NODATA)),
             },
-            Node::Root | Node::Virtual(_) => Err(Error::Posix(Errno::NODATA)),
+            Node::Virtual(_) => Err(Error::Posix(Errno::NODATA)),
             Node::In(Place { inode, moment, .. }) => self.views.tree().xattr(inode, name, moment),
         }
     }
@@ -237,7 +226,7 @@ impl FileSystem {
     pub(super) fn sync_node(&self, number: KernelNo) -> Result<()> {
         match self.numbers.node(number)? {
             Node::In(Place { inode, moment: Moment::Live, .. }) => self.views.tree().sync_inode(inode),
-            Node::In(_) | Node::Root | Node::Virtual(_) => Ok(()),
+            Node::In(_) | Node::Virtual(_) => Ok(()),
         }
     }
 

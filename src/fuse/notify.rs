@@ -178,7 +178,7 @@ impl Notify {
     /// A snapshot or clone of a base, or the base itself, came, went or was renamed by command.
     pub fn shown_changed(&self, base: BaseId, name: &str) {
         let directories = [ROOT, base_number(base)];
-        let shown = directories.into_iter().filter(|directory| *directory == ROOT || self.fs.only.is_none());
+        let shown = directories.into_iter().filter(|directory| *directory == ROOT || !self.fs.namespace.is_of_one());
         self.names_changed(shown.map(|directory| (directory, name.as_bytes())), How::Dropped);
     }
 
@@ -186,7 +186,7 @@ impl Notify {
     /// found that under another name by then.
     pub fn shown_anew(&self, base: BaseId, old: &str) {
         let directories = [ROOT, base_number(base)];
-        let shown = directories.into_iter().filter(|directory| *directory == ROOT || self.fs.only.is_none());
+        let shown = directories.into_iter().filter(|directory| *directory == ROOT || !self.fs.namespace.is_of_one());
         self.names_changed(shown.map(|directory| (directory, old.as_bytes())), How::Expired);
     }
 

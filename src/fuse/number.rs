@@ -8,12 +8,11 @@
 mod given;
 mod layout;
 
-use super::hidden::{SHADOW, SNAP};
-use crate::clock::{Epoch, Timestamp};
+use crate::clock::Epoch;
 use crate::device::{BaseId, InodeNo, LIVE, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BASES_MAX, VIEW_BITS, VIEWS_PASSING};
-use crate::view::{View, ViewNo};
+use crate::view::{Door, SHADOW, SNAP, View, ViewNo, Virtual};
 use given::{Given, What};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::HashMap;
@@ -41,7 +40,6 @@ const VIRTUAL: ViewNo = (1 << VIEW_BITS) - 1;
 /// What a kernel inode number stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Node {
-    Root,
     Virtual(Virtual),
     In(Place),
 }
@@ -52,44 +50,6 @@ pub(super) struct Place {
     pub inode: InodeNo,
     pub moment: Moment,
     pub way: ViewNo,
-}
-
-/// What stands in the mount and in no tree.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Virtual {
-    /// A base with its snapshots, in a mount of several.
-    Base(BaseId),
-    /// `.snap` of a live directory.
-    Snap(InodeNo),
-    /// `.snapshots` in the root of a live tree: all snapshots of the base under their times.
-    Shadow(BaseId),
-    /// `.snapshots` in the mount: all times at which there is a snapshot of a base, or of any.
-    Times(Option<BaseId>),
-    /// The mount as it was at a time: what stands beside a base, or all bases.
-    Time(Option<BaseId>, Timestamp),
-    /// `@TIME`: leads to the snapshot of this name.
-    Link(String),
-}
-
-impl Virtual {
-    /// Whether what it shows changes without the kernel being told.
-    pub(super) fn is_always_new(&self) -> bool {
-        match self {
-            Virtual::Base(_) | Virtual::Link(_) => false,
-            Virtual::Snap(_) | Virtual::Shadow(_) | Virtual::Times(_) | Virtual::Time(..) => true,
-        }
-    }
-}
-
-/// Behind which name a view was entered, if not its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Door {
-    /// `.snap`
-    Snap,
-    /// `.snapshots` of a live tree.
-    Shadow,
-    /// `.snapshots/@TIME` in the mount.
-    Time(Timestamp),
 }
 
 impl Place {
@@ -147,10 +107,11 @@ impl Numbers {
     }
 
     pub(super) fn virtual_number(&self, node: &Virtual) -> KernelNo {
-        if let Virtual::Base(base) = node {
-            return base_number(*base);
+        match node {
+            Virtual::Root => ROOT,
+            Virtual::Base(base) => base_number(*base),
+            _ => layout::join(VIRTUAL, self.given.lock().own(node)),
         }
-        layout::join(VIRTUAL, self.given.lock().own(node))
     }
 
     /// Whether the kernel can know a node.
@@ -192,7 +153,7 @@ impl Numbers {
     /// ESTALE for a number whose view is not known.
     pub(super) fn node(&self, number: KernelNo) -> Result<Node> {
         if number == ROOT {
-            return Ok(Node::Root);
+            return Ok(Node::Virtual(Virtual::Root));
         }
         let (way, own) = layout::split(number);
         let place = |view: View, way| Node::In(Place { inode: InodeNo::new(view.base, own), moment: view.moment, way });
@@ -223,6 +184,7 @@ fn what(number: KernelNo) -> Option<What> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     #[test]
     fn numbers_lead_back_to_what_they_stand_for() {
@@ -258,7 +220,8 @@ mod tests {
         ] {
             assert_eq!(numbers.node(numbers.virtual_number(&node)).unwrap(), Node::Virtual(node));
         }
-        assert_eq!(numbers.node(ROOT).unwrap(), Node::Root);
+        assert_eq!(numbers.node(ROOT).unwrap(), Node::Virtual(Virtual::Root));
+        assert_eq!(numbers.virtual_number(&Virtual::Root), ROOT);
         assert_eq!(numbers.given.lock().count(), (4, 3));
         assert!(numbers.node(layout::join(9, 2)).is_err());
     }

@@ -8,6 +8,7 @@ use super::{FileSystem, KEEP, Opens, REQUEST_BYTES, placement};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{COPY_BYTES_MAX, STEP_TRACKS};
 use crate::tree::{Change, Kind, New, Position, Sent, SetMode, SetXattr};
+use crate::view::name_of;
 use fuser::*;
 use std::ffi::OsStr;
 use std::io;
@@ -92,7 +93,7 @@ impl Filesystem for super::mount::Served {
             }
             // That there is nothing may be remembered as well, but of times.
             Err(Error::Posix(Errno::NOENT)) if self.may_be_kept(parent.into(), name.as_bytes()) => {
-                match self.root_attributes() {
+                match self.attributes_of_virtual(&crate::view::Virtual::Root) {
                     Ok(attr) => reply.entry(&KEEP, &FileAttr { ino: INodeNo(0), ..attr }, GENERATION),
                     Err(error) => reply.error(errno(error)),
                 }
@@ -163,8 +164,7 @@ impl Filesystem for super::mount::Served {
         placement::serving(request.pid());
         let target = self.numbers.node(ino.into()).and_then(|node| match node {
             Node::In(place) => self.views.tree().read_link(place.inode, place.moment),
-            Node::Virtual(node) => self.read_virtual_link(&node),
-            Node::Root => Err(Error::Posix(Errno::INVAL)),
+            Node::Virtual(node) => self.namespace.read_link(&node),
         });
         reply_or_error!(reply, target, target => reply.data(&target));
     }
@@ -188,7 +188,10 @@ impl Filesystem for super::mount::Served {
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         placement::serving(request.pid());
-        let is_in_tree = |node| matches!(node, Node::In(_)) || super::hidden::name_of(&node).is_some();
+        let is_in_tree = |node| match node {
+            Node::In(_) => true,
+            Node::Virtual(node) => name_of(&node).is_some(),
+        };
         if self.numbers.node(parent.into()).is_ok_and(|node| !is_in_tree(node)) {
             return self.mkdir_in_root(request, parent.into(), name.as_bytes().to_vec(), reply);
         }
@@ -418,7 +421,7 @@ impl Filesystem for super::mount::Served {
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let names = match self.numbers.node(ino.into()) {
-            Ok(Node::Root | Node::Virtual(_)) => Ok(Vec::new()),
+            Ok(Node::Virtual(_)) => Ok(Vec::new()),
             Ok(Node::In(place)) => self.views.tree().xattr_names(place.inode, place.moment),
             Err(error) => Err(error),
         };

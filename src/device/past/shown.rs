@@ -17,6 +17,13 @@ pub enum Shown {
     Tree(BaseId),
 }
 
+impl Snapshot {
+    /// Whether it is in view, unless its whole base is not.
+    pub fn is_shown(&self) -> bool {
+        self.record.is_shown()
+    }
+}
+
 impl SnapshotRecord {
     fn is_shown(&self) -> bool {
         !self.deleting && !self.offline && !matches!(self.state, SnapshotState::Ended(_))

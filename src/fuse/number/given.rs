@@ -5,9 +5,8 @@
 //!   └──────────────────────────────────────▲
 //! ```
 
-use super::{Door, Virtual};
 use crate::limits::{BASES_MAX, VIEWS_PASSING};
-use crate::view::{View, ViewNo};
+use crate::view::{Door, View, ViewNo, Virtual};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What a number is of.
