@@ -19,8 +19,8 @@ const CHUNK_BITS: u32 = volume::CHUNK_BITS as u32;
 /// The first block of a location, in its segment.
 type Place = (u64, u16);
 
-/// What is wrong with what a record says, and why it says nothing, if it does not.
-pub type Looked = std::result::Result<Vec<String>, String>;
+/// Why what a record says is not known.
+pub type OrUnreadable = std::result::Result<(), String>;
 
 /// What is known of one segment.
 struct Segment {
@@ -60,26 +60,30 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// A record of a segment.
-    pub fn segment(&mut self, log: &LogStore, key: &[u8], value: &[u8]) -> Looked {
+    /// A record of a segment; `say` gets what is wrong with it.
+    pub fn segment(
+        &mut self,
+        log: &LogStore,
+        (key, value): (&[u8], &[u8]),
+        mut say: impl FnMut(String),
+    ) -> OrUnreadable {
         let id = <[u8; 8]>::try_from(key).ok().map(u64::from_be_bytes);
         let id = id.filter(|id| *id < SEGMENTS_MAX);
         let id = id.ok_or_else(|| format!("record {} of table segment: its key makes no sense", hex(key)))?;
         let descriptor: Descriptor = decode(Table::Segment, key, value).map_err(|error| error.to_string())?;
-        let mut problems = Vec::new();
         let entries = match log.summary(id, &descriptor) {
             Ok(entries) => entries.iter().map(|entry| (entry.block, entry.check)).collect(),
             Err(error) => {
-                problems.push(error.to_string());
+                say(error.to_string());
                 HashSet::new()
             }
         };
         for member in descriptor.members.iter().filter(|member| member.volume != VOLUME) {
-            problems.push(format!("segment {id} is said to lie in volume {}, which is not there", member.volume));
+            say(format!("segment {id} is said to lie in volume {}, which is not there", member.volume));
         }
         for pseg in descriptor.members.iter().flat_map(|member| &member.psegs) {
             if let Some(other) = self.places.insert(*pseg, id) {
-                problems.push(format!("segments {other} and {id} are both said to lie at {pseg}"));
+                say(format!("segments {other} and {id} are both said to lie at {pseg}"));
             }
         }
         let mut used = vec![false; SEGMENT_BLOCKS];
@@ -89,7 +93,7 @@ impl Claims {
             }
         }
         self.segments.insert(id, Segment { descriptor, entries, used });
-        Ok(problems)
+        Ok(())
     }
 
     /// A part of the map of room; what is wrong with it. One that does not decode [`check_record`] names.
@@ -194,16 +198,16 @@ impl Claims {
         Claimed { read_bytes: location.stored.into(), problem, is_unplaced: false }
     }
 
-    /// A record of who holds a location.
-    pub fn count(&mut self, key: &[u8], value: &[u8]) -> Looked {
+    /// A record of how many hold a location; `say` gets what is wrong with it.
+    pub fn count(&mut self, key: &[u8], value: &[u8], mut say: impl FnMut(String)) -> OrUnreadable {
         let holders: Holders = decode(Table::Shared, key, value).map_err(|error| error.to_string())?;
         match key.split_first_chunk::<8>().map(|(segment, block)| (segment, block.try_into())) {
             Some((segment, Ok(block))) => {
                 self.counted.insert((u64::from_be_bytes(*segment), u16::from_be_bytes(block)), holders);
-                Ok(Vec::new())
             }
-            _ => Ok(vec![format!("record {} of table shared: its key is no place", hex(key))]),
+            _ => say(format!("record {} of table shared: its key is no place", hex(key))),
         }
+        Ok(())
     }
 
     /// Locations that others hold than is counted. With records that could not be read the count can be too low for a reason

@@ -6,7 +6,7 @@ use crate::device::check::{TrackOf, TrackSays, is_tombstone, leads_to, old_track
 use crate::device::{InodeNo, Moment, TrackNo};
 use crate::error::Result;
 use crate::logstore::Location;
-use crate::logstore::check::{Claims, Looked};
+use crate::logstore::check::Claims;
 use crate::meta::{Pair, Table};
 use crate::tree::check::track_problem;
 use crate::view::LIVE_NAME;
@@ -16,8 +16,8 @@ pub(super) fn all(check: &mut Check<'_>) -> Result<()> {
     let log = check.daemon.views.tree().device().log();
     let has_all_segments = check.wholly(|check| {
         check.each(Table::Segment, |check, (key, value)| {
-            let looked = claims.segment(log, &key, &value);
-            tell(check, looked);
+            let looked = claims.segment(log, (&key, &value), |problem| check.say(problem));
+            looked.unwrap_or_else(|problem| check.unreadable(problem, Paths::default()));
             Ok(())
         })
     })?;
@@ -49,8 +49,8 @@ pub(super) fn all(check: &mut Check<'_>) -> Result<()> {
         Ok(())
     })?;
     check.each(Table::Shared, |check, (key, value)| {
-        let looked = claims.count(&key, &value);
-        tell(check, looked);
+        let looked = claims.count(&key, &value, |problem| check.say(problem));
+        looked.unwrap_or_else(|problem| check.unreadable(problem, Paths::default()));
         Ok(())
     })?;
     claims.miscounted(check.is_partial).for_each(|problem| check.say(problem));
@@ -59,13 +59,6 @@ pub(super) fn all(check: &mut Check<'_>) -> Result<()> {
         claims.lost_blocks().for_each(|problem| check.say(problem));
     }
     Ok(())
-}
-
-fn tell(check: &mut Check<'_>, looked: Looked) {
-    match looked {
-        Ok(problems) => problems.into_iter().for_each(|problem| check.say(problem)),
-        Err(problem) => check.unreadable(problem, Paths::default()),
-    }
 }
 
 /// Room of the volume: what its map has as taken is where segments lie, and nothing else.
