@@ -23,6 +23,7 @@ mod archived;
 mod base;
 mod born;
 mod changes;
+pub mod check;
 mod commit;
 mod delete;
 mod differing;
@@ -54,15 +55,14 @@ pub use named::each_named_in;
 pub use past::{
     ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Era, HOLD_TAG, Increments, InodeNo, LIVE, LIVE_NAME,
     MirrorRecord, Moment, Named, Past, Point, Same, Settle, Shown, SnapOptions, Snapshot, SnapshotRecord, SnapshotRef,
-    SnapshotState, Span, Then, Timeline, TrackNo, TracksFrom, Value, Walk, is_virtual_name, last_save_key, split_base,
-    split_increment, split_preimage, split_record, split_snapshot, split_track_key, track_key, work_number,
+    SnapshotState, Span, Then, Timeline, TrackNo, TracksFrom, Value, Walk, is_virtual_name, last_save_key,
+    split_increment, split_preimage, split_record, split_track_key, track_key,
 };
 pub use pointer::{Patch, Pointer};
 pub use separate::{Separate, Separated};
 pub use snapshot::Changing;
 pub use tracks::Source;
 pub use upgrade::{downgrade, upgrade};
-pub use work::check_work;
 
 use crate::clock::Epoch;
 use crate::error::{Errno, Error, Result};

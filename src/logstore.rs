@@ -16,6 +16,7 @@
 //! - every byte read is checked against the location's checksum, which is seeded with the address.
 
 mod cache;
+pub mod check;
 mod codec;
 mod holders;
 mod places;
@@ -28,7 +29,7 @@ pub use codec::{Codec, Encoded};
 pub use holders::{Holder, Holders};
 pub use segment::Descriptor;
 pub use summary::Owner;
-pub use volume::{CHUNK_BITS, Ids, Volume};
+pub use volume::{Ids, Volume};
 
 use crate::error::{Error, Result};
 use crate::id::Id;

@@ -16,6 +16,7 @@ mod acl;
 mod attributes;
 mod base;
 mod behind;
+pub mod check;
 mod compare;
 mod copy;
 mod data;
@@ -42,13 +43,13 @@ pub use copy::Position;
 pub use disarm::Rights;
 pub use inode::{Inode, Kind, ROOT, is_root, root_of};
 pub use likeness::{Likened, OnStep};
-pub use names::{Caller, Entry, New, split_link_key};
+pub use names::{Caller, Entry, New};
 pub use origin::Origin;
 pub(crate) use paths::join;
 pub use paths::{Most, names_of};
 pub use rename::RenameMode;
 pub use space::Space;
-pub use xattr::{SetMode, SetXattr, xattr_value};
+pub use xattr::{SetMode, SetXattr};
 
 use behind::Behind;
 

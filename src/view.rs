@@ -5,6 +5,7 @@
 
 mod archive;
 mod base;
+pub mod check;
 mod copies;
 mod delete;
 mod filling;

@@ -503,6 +503,118 @@ fn the_past_knows_records_and_nothing_else() {
     }
 }
 
+/// What a program names of a part of the crate: `part::x`, and the words of `part::{…}`.
+fn taken_from(part: &str, code: &str) -> BTreeSet<String> {
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mark = format!("{part}::");
+    let mut taken = BTreeSet::new();
+    for (at, _) in code.match_indices(&mark).filter(|(at, _)| !code[..*at].ends_with(is_of_word)) {
+        let rest = &code[at + mark.len()..];
+        let mut depth = 0;
+        let end = rest.find(|c: char| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            depth == 0 && !is_of_word(c)
+        });
+        let words = rest[..end.unwrap_or(rest.len())].split(|c: char| !is_of_word(c));
+        taken.extend(words.filter(|word| !word.is_empty()).map(String::from));
+    }
+    taken
+}
+
+#[test]
+fn what_is_taken_of_a_part_is_found_in_every_spelling() {
+    let code = "use crate::{meta::{Table, decode as read, path::{a, b}}, x::C};\nuse crate::meta::hex;\nfn f() { crate::meta::get::<D>(meta_e::F, rmeta::G, meta::Kv::h()) }\n";
+    let expected = ["Kv", "Table", "a", "as", "b", "decode", "get", "hex", "path", "read"].map(String::from);
+    assert_eq!(taken_from("meta", code), BTreeSet::from(expected));
+}
+
+/// Tables of which a program gets values by their types.
+fn tables_decoded(code: &str) -> BTreeSet<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_ascii_alphanumeric()).collect::<String>();
+    let before = |at: usize| code[..at].trim_end();
+    let decoded = code.match_indices("Table::").filter(|(at, _)| {
+        let Some(call) = before(*at).strip_suffix('(') else { return false };
+        let call =
+            if call.ends_with('>') { call.rfind("::<").map_or(call, |generics| &call[..generics]) } else { call };
+        ["decode", ".get"].iter().any(|name| call.ends_with(name))
+    });
+    decoded.map(|(at, mark)| word(&code[at + mark.len()..])).collect()
+}
+
+#[test]
+fn a_value_that_is_decoded_is_found() {
+    let code = "decode::<Vec<u8>>(Table::A, k); meta.get(Table::B, k); x.get::<u8>(\n    Table::C, k); meta.contains(Table::D, k); decode(table, Table::E)";
+    assert_eq!(tables_decoded(code), BTreeSet::from(["A", "B", "C"].map(String::from)));
+}
+
+/// Who owns a record takes it apart, and nobody else: what the layers do not know, by the table of docs/design.md, and who owns
+/// which table, by that of docs/code.md.
+#[test]
+fn who_owns_a_record_takes_it_apart() {
+    /// What the records of each layer are, and what takes them apart.
+    const META: &[&str] = &["decode", "Kv", "Overlay", "Stored"];
+    const DEVICE: &[&str] =
+        &["split_record", "split_preimage", "split_increment", "split_track_key", "Pointer", "Patch", "Era", "Counts"];
+    const LOGSTORE: &[&str] = &["Holders", "Descriptor", "Owner"];
+    const OF_TREE: &[&str] = &["Inode", "Dirent", "Xattr", "Link", "Origin"];
+    const OF_VIEW: &[&str] = &["Session", "Group", "History"];
+    const OF_LOGSTORE: &[&str] = &["Segment", "Volume", "Room", "Shared"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    let none_of = |path: &str, what: &str, found: &BTreeSet<String>, known: &[&str]| {
+        let found: Vec<_> = known.iter().filter(|name| found.contains(**name)).collect();
+        assert!(found.is_empty(), "{path} {what} {found:?}, which others own");
+    };
+    for file in files {
+        let path = file.strip_prefix(&root).unwrap().to_str().unwrap();
+        let code = program(&fs::read_to_string(&file).unwrap());
+        let layer = path.split(['/', '.']).next().unwrap();
+        let tables = taken_from("Table", &code);
+        let of_logstore = taken_from("logstore", &code);
+        match layer {
+            "cli" | "control" | "daemon" | "fuse" => {
+                none_of(path, "takes", &taken_from("meta", &code), META);
+                none_of(path, "takes", &taken_from("device", &code), DEVICE);
+                none_of(path, "takes", &of_logstore, LOGSTORE);
+                // It walks through all of them, and hands each record to its owner.
+                assert!(tables.is_empty() || path.starts_with("daemon/check/"), "{path} names {tables:?}");
+                let records = taken_from("device", &code).into_iter().find(|name| name.ends_with("Record"));
+                assert!(records.is_none() || !path.starts_with("daemon/check"), "{path} takes {records:?}");
+                assert_eq!(tables_decoded(&code), BTreeSet::new(), "{path}");
+            }
+            "view" => {
+                let own = ["State", "Session", "Group", "History"];
+                let others: Vec<_> = tables.iter().filter(|table| !own.contains(&table.as_str())).collect();
+                assert!(others.is_empty(), "{path} names {others:?}");
+                none_of(path, "takes", &taken_from("device", &code), &DEVICE[..6]);
+                none_of(path, "takes", &of_logstore, LOGSTORE);
+            }
+            "tree" => {
+                let where_data_lies: Vec<_> = of_logstore.iter().filter(|name| *name != "Codec").collect();
+                assert!(where_data_lies.is_empty(), "{path} names {where_data_lies:?}");
+                none_of(path, "takes", &taken_from("device", &code), &["Pointer", "Patch"]);
+                none_of(path, "names", &tables, &[OF_VIEW, OF_LOGSTORE].concat());
+                none_of(path, "decodes", &tables_decoded(&code), &["Track"]);
+            }
+            "device" => {
+                none_of(path, "names", &tables, OF_LOGSTORE);
+                none_of(path, "decodes", &tables_decoded(&code), OF_TREE);
+                // Format 3 had them otherwise.
+                if path != "device/upgrade.rs" {
+                    none_of(path, "names", &tables, OF_VIEW);
+                }
+            }
+            "logstore" => {
+                let own = [OF_LOGSTORE, &["State", "ALL"]].concat();
+                let others: Vec<_> = tables.iter().filter(|table| !own.contains(&table.as_str())).collect();
+                assert!(others.is_empty(), "{path} names {others:?}");
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Whether one of the licences that an expression offers is among those that are taken.
 fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let expression = expression.replace('/', " OR ");

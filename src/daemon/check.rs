@@ -2,26 +2,27 @@
 //!
 //! The tables are read as the last durable commit left them, while work goes on. What looks wrong is
 //! compared with the current state before it is reported: what has changed since says nothing.
+//!
+//! What a record says, and whether it can be so, its owner knows (`check.rs` of `tree`, `device`, `logstore` and `view`). Here is
+//! the order in which all of it is looked at, where what is wrong is found, and the report.
 
 mod bases;
-mod directories;
 mod epochs;
+mod layered;
 mod others;
-mod past;
 mod paths;
 mod records;
 mod tracks;
-mod volume;
 
 use super::{Daemon, OnProgress, Progress};
 use crate::clock::Epoch;
-use crate::device::{BaseId, BaseRecord, Snapshot, epoch_of};
+use crate::device::check::Bases;
+use crate::device::{Snapshot, epoch_of};
 use crate::error::{Error, Result};
 use crate::meta::{Meta, Pair, Table, hex};
 use paths::{PATH_BYTES_ALL, Paths};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use std::collections::BTreeMap;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,12 +84,11 @@ impl Daemon {
             daemon: self,
             meta: device.durable()?,
             epoch: Epoch::ZERO,
-            bases: BTreeMap::new(),
+            bases: Bases::default(),
             snapshots,
             report: CheckReport::default(),
             room: PATH_BYTES_ALL,
             is_partial: false,
-            has_all_bases: true,
             progress,
         };
         check.report.snapshots = check.snapshots.len() as u64;
@@ -103,15 +103,13 @@ struct Check<'a> {
     meta: Meta,
     /// The epoch and the bases that they have.
     epoch: Epoch,
-    bases: BTreeMap<BaseId, BaseRecord>,
+    bases: Bases,
     snapshots: Vec<Snapshot>,
     report: CheckReport,
     /// Bytes that paths in the report may still take.
     room: usize,
     /// Something could not be read: what is missing elsewhere may be for that reason.
     is_partial: bool,
-    /// All bases could be read.
-    has_all_bases: bool,
     progress: OnProgress<'a>,
 }
 
@@ -121,13 +119,13 @@ impl Check<'_> {
             self.unreadable(damage, Paths::default());
         }
         self.epoch = epoch_of(&self.meta)?;
-        self.load_bases()?;
-        self.tracks()?;
-        self.records()?;
-        self.names()?;
-        self.between_bases()?;
-        self.others()?;
-        self.layered()
+        bases::load(self)?;
+        tracks::all(self)?;
+        records::all(self)?;
+        bases::names(self)?;
+        bases::between(self)?;
+        others::all(self)?;
+        layered::all(self)
     }
 
     fn problem(&mut self, text: impl Into<String>, paths: Paths) {
@@ -167,11 +165,6 @@ impl Check<'_> {
     /// Whether further problems are only counted.
     fn is_full(&self) -> bool {
         self.report.problems.len() >= PROBLEMS_MAX
-    }
-
-    /// Whether its own records are all that a base shows.
-    fn is_whole(&self, base: BaseId) -> bool {
-        self.bases.get(&base).is_some_and(|record| record.eras.is_empty() && !record.deleting)
     }
 
     fn tell(&mut self) -> Result<()> {
@@ -275,7 +268,12 @@ impl Check<'_> {
 
     /// Whether a record is still what the checked commit has: otherwise it was changed meanwhile.
     fn is_current(&self, table: Table, key: &[u8], value: &[u8]) -> bool {
+        self.is_now(table, key, Some(value))
+    }
+
+    /// The same of a record, or of the lack of one.
+    fn is_now(&self, table: Table, key: &[u8], value: Option<&[u8]>) -> bool {
         let look = self.daemon.views.tree().device().look();
-        look.is_ok_and(|look| look.meta().get_raw(table, key).is_ok_and(|now| now.as_deref() == Some(value)))
+        look.is_ok_and(|look| look.meta().get_raw(table, key).is_ok_and(|now| now.as_deref() == value))
     }
 }

@@ -15,7 +15,7 @@ use super::{Device, State, Txn};
 use crate::clock::Epoch;
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
-use crate::logstore::{Holder, Holders, Location};
+use crate::logstore::{Holder, Location};
 use crate::meta::{Table, decode, prefix_end};
 use crate::purpose::Purpose;
 use std::collections::{BTreeMap, HashMap};
@@ -306,7 +306,7 @@ impl State {
     fn freed_by(&self, base: BaseId, epochs: &[Epoch]) -> Result<BTreeMap<InodeNo, u64>> {
         let mut freed = BTreeMap::new();
         self.each_dropped(base, epochs, &mut |inode, location| {
-            if !self.meta().contains(Table::Shared, &location.key())? {
+            if !location.is_shared(self.meta())? {
                 *freed.entry(inode).or_default() += (location.blocks() * BLOCK_BYTES) as u64;
             }
             Ok(())
@@ -323,12 +323,11 @@ impl State {
         let mut freed: BTreeMap<InodeNo, u64> = BTreeMap::new();
         let mut let_go: HashMap<_, u64> = HashMap::new();
         let mut drop_one = |inode: InodeNo, location: &Location| {
-            let key = location.key();
             // What several hold is free when the last of them lets go.
-            let is_free = match self.meta().get::<Holders>(Table::Shared, &key)? {
+            let is_free = match location.sharers(self.meta())? {
                 None => true,
                 Some(holders) => {
-                    let count = let_go.entry(key).or_default();
+                    let count = let_go.entry(location.key()).or_default();
                     *count += 1;
                     *count == holders.all()
                 }

@@ -3,6 +3,7 @@
 
 mod archived;
 mod base;
+pub(in crate::device) mod check;
 mod increments;
 mod names;
 mod number;
@@ -19,7 +20,6 @@ mod work;
 
 pub use base::{
     ArchiveRecord, BaseRecord, BaseReserve, Counts, Era, MirrorRecord, Point, Same, SnapshotRef, last_save_key,
-    split_base,
 };
 pub(in crate::device) use base::{Base, Bases, counts_key, offline_key, or_damage, reserve_key};
 pub use increments::{Increments, Named, Then, TracksFrom};
@@ -32,14 +32,13 @@ pub use record::{split_increment, split_preimage, split_record, split_track_key,
 pub use rules::Moment;
 pub(in crate::device) use rules::Old;
 pub use shown::Shown;
-pub use snapshot::{HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, split_snapshot};
+pub use snapshot::{HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
 pub(in crate::device) use snapshot::{epoch_after, name_key, snapshot_key, split_snapshot_key};
 pub use timeline::{Span, Timeline, Value};
 pub(in crate::device) use walk::InodeWalk;
 pub use walk::{Settle, Walk};
-pub use work::work_number;
 pub(in crate::device) use work::{
-    BASE, INODE, INODE_WALK, SEPARATE, SETTLE, SNAPSHOT, SWEEP, WALKED, work_epoch, work_key, work_range,
+    BASE, INODE, INODE_WALK, SEPARATE, SETTLE, SNAPSHOT, SWEEP, WALKED, work_epoch, work_key, work_number, work_range,
 };
 
 use crate::clock::Epoch;

@@ -49,7 +49,7 @@ impl State {
         let pointer: Pointer = decode(Table::Track, &key, value)?;
         let mut blocks = 0;
         for location in pointer.locations() {
-            if !self.past.meta.contains(Table::Shared, &location.key())? {
+            if !location.is_shared(&self.past.meta)? {
                 blocks += location.blocks() as u64;
             }
         }
@@ -182,7 +182,7 @@ impl Txn<'_> {
             return Ok(true);
         }
         for location in pointer.locations() {
-            if self.state.past.meta.contains(Table::Shared, &location.key())? {
+            if location.is_shared(&self.state.past.meta)? {
                 return Ok(true);
             }
         }

@@ -219,7 +219,7 @@ impl Device {
                 let bytes = pointer.blocks() * BLOCK_BYTES as u64;
                 piece.bytes += bytes;
                 for location in pointer.locations() {
-                    if look.meta.contains(Table::Shared, &location.key())? {
+                    if location.is_shared(&look.meta)? {
                         piece.shared.push((inode, track));
                         piece.shared_bytes += bytes;
                         break;

@@ -25,7 +25,7 @@ pub(super) fn first_that_works(
 }
 
 /// Whether a record can be work: its key, and what is decoded of its value.
-pub fn check_work(key: &[u8], value: &[u8]) -> Result<()> {
+pub(super) fn check_work(key: &[u8], value: &[u8]) -> Result<()> {
     let number = work_number(key)?;
     let table = Table::Orphan;
     match key[4] {

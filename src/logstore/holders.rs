@@ -36,7 +36,7 @@ impl Holders {
         }
     }
 
-    fn count(&mut self, holder: Holder) -> &mut u64 {
+    pub(super) fn count(&mut self, holder: Holder) -> &mut u64 {
         match holder {
             Holder::Live => &mut self.live,
             Holder::Log => &mut self.log,
@@ -44,8 +44,19 @@ impl Holders {
     }
 }
 
+impl Location {
+    /// How many hold it, if several do.
+    pub fn sharers(&self, meta: &Meta) -> Result<Option<Holders>> {
+        meta.get(Table::Shared, &self.key())
+    }
+
+    pub fn is_shared(&self, meta: &Meta) -> Result<bool> {
+        meta.contains(Table::Shared, &self.key())
+    }
+}
+
 fn load(meta: &Meta, location: &Location, known: Holder) -> Result<Holders> {
-    Ok(meta.get(Table::Shared, &location.key())?.unwrap_or(Holders::single(known)))
+    Ok(location.sharers(meta)?.unwrap_or(Holders::single(known)))
 }
 
 fn store(meta: &mut Meta, location: &Location, holders: Holders) {

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Physical segments of which one record says whether they are taken.
-pub const CHUNK_BITS: usize = 4096;
+pub(super) const CHUNK_BITS: usize = 4096;
 const CHUNKS_MAX: u32 = (PSEGS_MAX / CHUNK_BITS as u64) as u32;
 const MAGIC: &[u8; 8] = b"pitfsvol";
 /// The version of the label.

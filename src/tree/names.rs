@@ -410,7 +410,7 @@ pub(super) fn link_key(inode: InodeNo, parent: InodeNo, name: &[u8]) -> Vec<u8> 
 }
 
 /// The directory and the name that a key of the link table holds.
-pub fn split_link_key(key: &[u8]) -> Result<(InodeNo, &[u8])> {
+pub(super) fn split_link_key(key: &[u8]) -> Result<(InodeNo, &[u8])> {
     match key.get(12..).and_then(|rest| rest.split_first_chunk::<8>()) {
         Some((parent, name)) if is_name(name) => {
             match (InodeNo::of_key(key), InodeNo::from_bare(u64::from_be_bytes(*parent))) {

@@ -38,7 +38,7 @@ pub(super) fn load(state: &State, inode: InodeNo, name: &[u8], moment: Moment) -
 }
 
 /// The value that a record of an xattr has.
-pub fn xattr_value(key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn xattr_value(key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
     let (inode, name) = split_key(key)?;
     let value: ByteBuf = decode(Table::Xattr, key, value)?;
     match value.len() <= XATTR_VALUE_BYTES_MAX {

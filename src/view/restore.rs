@@ -29,8 +29,8 @@ pub struct BringingBack {
     pub paths: Vec<ByteBuf>,
 }
 
-const BRINGING_BACK: &[u8] = b"bringing back";
-const BEFORE_RESTORES: &[u8] = b"before restores";
+pub(super) const BRINGING_BACK: &[u8] = b"bringing back";
+pub(super) const BEFORE_RESTORES: &[u8] = b"before restores";
 
 /// Takes the snapshots that undo a restore, of one moment.
 pub(super) fn take_before(change: &mut Changing<'_>, fetched: Fetched, bases: &[BaseId]) -> Result<Vec<Snapshot>> {

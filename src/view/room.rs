@@ -8,7 +8,7 @@ use crate::meta::Table;
 use crate::purpose::Purpose;
 use std::collections::BTreeMap;
 
-const DROP_OLDEST: &[u8] = b"drop oldest";
+pub(super) const DROP_OLDEST: &[u8] = b"drop oldest";
 
 /// What needs each snapshot that something needs.
 pub(super) type Needed = BTreeMap<Point, Vec<BaseId>>;

@@ -231,7 +231,7 @@ impl BaseRecord {
 }
 
 /// The base that a record says.
-pub fn split_base(key: &[u8], value: &[u8]) -> Result<(BaseId, BaseRecord)> {
+pub(super) fn split_base(key: &[u8], value: &[u8]) -> Result<(BaseId, BaseRecord)> {
     let wrong = || Error::corrupt("the table of bases", format!("the key {} has the wrong length", hex(key)));
     let id = BaseId::new(u32::from_be_bytes(key.try_into().map_err(|_| wrong())?));
     let record: BaseRecord = decode(Table::Base, key, value)?;

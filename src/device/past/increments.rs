@@ -22,7 +22,7 @@ pub struct Named {
 }
 
 impl Named {
-    fn of(full: &[u8]) -> Result<Named> {
+    pub(super) fn of(full: &[u8]) -> Result<Named> {
         let (table, key, end) = split_increment(full)?;
         Ok(Named { table, key, end })
     }

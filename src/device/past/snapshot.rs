@@ -167,7 +167,7 @@ pub(in crate::device) fn epoch_after(epoch: Epoch) -> Result<Epoch> {
 }
 
 /// The snapshot that a record says.
-pub fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
+pub(super) fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
     let (base, epoch) = split_snapshot_key(key)?;
     let record: SnapshotRecord = decode(Table::Snapshot, key, value)?;
     check_snapshot_name(&record.name, || format!("the snapshot of epoch {epoch} of base {base}"))?;

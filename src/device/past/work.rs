@@ -29,7 +29,7 @@ pub(in crate::device) fn work_key(base: BaseId, kind: u8, number: u64) -> [u8; 1
 }
 
 /// What work is about: an inode, an epoch or nothing, as its kind says.
-pub fn work_number(key: &[u8]) -> Result<u64> {
+pub(in crate::device) fn work_number(key: &[u8]) -> Result<u64> {
     let damaged = |what: &str| Error::corrupt("the table of work", format!("the key {} {what}", hex(key)));
     let number = key.get(5..).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
     let number = number.ok_or_else(|| damaged("has the wrong length"))?;

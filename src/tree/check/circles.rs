@@ -1,18 +1,26 @@
 //! Directories that are in each other, so that no way leads to them from the root.
 
-use super::Check;
+use super::super::{Entry, Kind, is_root};
 use crate::device::InodeNo;
-use crate::tree::is_root;
 use std::collections::HashMap;
 
 /// Members of a circle that are told.
 const SHOWN_MAX: usize = 8;
 
 /// In which directory each directory is, as entries say.
-pub(super) type Above = HashMap<InodeNo, InodeNo>;
+#[derive(Default)]
+pub struct Above(HashMap<InodeNo, InodeNo>);
+
+impl Above {
+    pub fn add(&mut self, directory: InodeNo, entry: &Entry) {
+        if entry.kind == Kind::Directory {
+            self.0.insert(entry.inode, directory);
+        }
+    }
+}
 
 /// The circles that these directories make, each from its smallest number on.
-pub(super) fn circles(above: &Above) -> Vec<Vec<InodeNo>> {
+pub fn circles(Above(above): &Above) -> Vec<Vec<InodeNo>> {
     let mut found = Vec::new();
     // Whether those that were met are on the way from where the walk under way began.
     let mut met: HashMap<InodeNo, bool> = HashMap::new();
@@ -44,20 +52,15 @@ pub(super) fn circles(above: &Above) -> Vec<Vec<InodeNo>> {
     found
 }
 
-impl Check<'_> {
-    pub(super) fn say_circle(&mut self, circle: &[InodeNo]) {
-        let Some(first) = circle.first() else { return };
-        let mut numbers: Vec<String> =
-            circle.iter().take(SHOWN_MAX).map(|member| member.number().to_string()).collect();
-        if circle.len() > SHOWN_MAX {
-            numbers.push(format!("and {} more", circle.len() - SHOWN_MAX));
-        }
-        let text = match circle {
-            [one] => format!("directory {} is in itself: no way leads to it from the root", one.number()),
-            _ => format!("directories {} are in each other: no way leads to them from the root", numbers.join(", ")),
-        };
-        let paths = self.paths_now(*first);
-        self.problem(text, paths);
+/// What is wrong with directories that are in a circle.
+pub fn circle_problem(circle: &[InodeNo]) -> String {
+    let mut numbers: Vec<String> = circle.iter().take(SHOWN_MAX).map(|member| member.number().to_string()).collect();
+    if circle.len() > SHOWN_MAX {
+        numbers.push(format!("and {} more", circle.len() - SHOWN_MAX));
+    }
+    match circle {
+        [one] => format!("directory {} is in itself: no way leads to it from the root", one.number()),
+        _ => format!("directories {} are in each other: no way leads to them from the root", numbers.join(", ")),
     }
 }
 
@@ -69,7 +72,7 @@ mod tests {
     #[test]
     fn each_circle_is_found_once() {
         let inode = |number| InodeNo::new(LIVE, number);
-        let above = |pairs: &[(u64, u64)]| pairs.iter().map(|(a, b)| (inode(*a), inode(*b))).collect::<Above>();
+        let above = |pairs: &[(u64, u64)]| Above(pairs.iter().map(|(a, b)| (inode(*a), inode(*b))).collect());
         assert!(circles(&above(&[(3, 2), (4, 3), (5, 4), (6, 9)])).is_empty());
         assert_eq!(circles(&above(&[(3, 3), (4, 3), (5, 4)])), [[inode(3)]]);
         let two = above(&[(3, 2), (9, 7), (7, 8), (8, 9), (4, 8), (5, 6), (6, 5), (10, 4)]);

@@ -4,13 +4,12 @@
 //! counted by their place among those of their base. Of almost every inode one run of places says it all. Snapshots of
 //! which some comes from elsewhere are left out.
 
-use super::Check;
+use super::super::{Entry, Inode, Kind, Tree};
+use super::InodeSays;
 use crate::clock::Epoch;
-use crate::device::{BaseId, InodeNo, Moment, split_record, split_snapshot};
-use crate::error::Result;
+use crate::device::{BaseId, InodeNo, Moment, Named, Point, split_record};
 use crate::meta::{Table, decode};
 use crate::shown::shown;
-use crate::tree::{Entry, Inode, Kind};
 use std::collections::HashMap;
 
 /// Snapshots in which an inode is there, from one place up to another.
@@ -22,8 +21,9 @@ struct Run {
     kind: Option<Kind>,
 }
 
+/// In which snapshots inodes are there.
 #[derive(Default)]
-pub(super) struct Past {
+pub struct Moments {
     /// The epochs of the snapshots of each base, in order.
     epochs: HashMap<BaseId, Vec<Epoch>>,
     runs: HashMap<InodeNo, Run>,
@@ -39,7 +39,12 @@ struct Old {
     runs: Vec<Run>,
 }
 
-impl Past {
+impl Moments {
+    /// A snapshot that can be looked into; those of a base in order, and all before the records.
+    pub fn snapshot(&mut self, Point { base, epoch }: Point) {
+        self.epochs.entry(base).or_default().push(epoch);
+    }
+
     /// The places of what was born and has ended, or lasts.
     fn places(&self, base: BaseId, birth: Epoch, end: Option<Epoch>) -> (u32, u32) {
         let epochs = self.epochs.get(&base).map_or(&[][..], Vec::as_slice);
@@ -48,15 +53,54 @@ impl Past {
     }
 
     /// An inode as it is now. All of these come before the old values.
-    pub fn add(&mut self, inode: InodeNo, birth: Epoch, kind: Option<Kind>) {
-        let (from, to) = self.places(inode.base(), birth, None);
+    pub fn inode(&mut self, InodeSays { number, birth, inode }: &InodeSays) {
+        let (from, to) = self.places(number.base(), *birth, None);
         if from < to {
-            self.runs.insert(inode, Run { from, to, kind });
+            let kind = inode.as_ref().ok().map(Inode::kind);
+            self.runs.insert(*number, Run { from, to, kind });
         }
     }
 
+    /// An old value of a record, in the order of keys and then of ends; an entry can have led to what was not there.
+    pub fn old_value(&mut self, tree: &Tree, Named { table, key, end }: &Named, value: &[u8]) -> Option<Gap> {
+        let (Ok((birth, record)), Some(inode)) = (split_record(*table, key, value), InodeNo::of_key(key)) else {
+            return None;
+        };
+        match table {
+            Table::Inode if record.is_empty() => drop(self.pass_old(inode, birth, *end)),
+            Table::Inode => {
+                let kind = decode::<Inode>(*table, key, record).ok().map(|inode| inode.kind());
+                self.add_old(inode, birth, *end, kind);
+            }
+            Table::Dirent => {
+                self.finish();
+                return self.gap(tree, key, (birth, Some(*end)), record);
+            }
+            _ => self.finish(),
+        }
+        None
+    }
+
+    /// An entry as it is now, when all old values are known.
+    pub fn entry(&self, tree: &Tree, key: &[u8], value: &[u8]) -> Option<Gap> {
+        let (birth, record) = split_record(Table::Dirent, key, value).ok()?;
+        self.gap(tree, key, (birth, None), record)
+    }
+
+    /// An entry of some time: whether what it names is there in every snapshot that shows it.
+    fn gap(&self, tree: &Tree, key: &[u8], (birth, end): (Epoch, Option<Epoch>), record: &[u8]) -> Option<Gap> {
+        // Of a key that is none the entry itself is told.
+        let places = self.places(BaseId::of_key(key).ok()?, birth, end);
+        if record.is_empty() || places.0 >= places.1 {
+            return None;
+        }
+        let (directory, entry) = (InodeNo::of_key(key)?, tree.entry_of(key, record).ok()?);
+        let epoch = self.missing(entry.inode, entry.kind, places)?;
+        Some(Gap { key: key.to_vec(), directory, entry, epoch })
+    }
+
     /// An old value of an inode; those of one come together, in order of their ends.
-    pub fn add_old(&mut self, inode: InodeNo, birth: Epoch, end: Epoch, kind: Option<Kind>) {
+    fn add_old(&mut self, inode: InodeNo, birth: Epoch, end: Epoch, kind: Option<Kind>) {
         let (from, to) = self.pass_old(inode, birth, end);
         if let Some(old) = &mut self.old {
             add_run(&mut old.runs, Run { from, to, kind });
@@ -64,7 +108,7 @@ impl Past {
     }
 
     /// The same of one that says that there was nothing; for which snapshots it is read.
-    pub fn pass_old(&mut self, inode: InodeNo, birth: Epoch, end: Epoch) -> (u32, u32) {
+    fn pass_old(&mut self, inode: InodeNo, birth: Epoch, end: Epoch) -> (u32, u32) {
         if self.old.as_ref().is_none_or(|old| old.inode != inode) {
             self.finish();
         }
@@ -113,80 +157,35 @@ fn add_run(runs: &mut Vec<Run>, run: Run) {
     }
 }
 
-impl Check<'_> {
-    /// Snapshots that can be looked into, of bases whose own records are all that they show there.
-    pub(super) fn past(&mut self) -> Result<Past> {
-        let mut past = Past::default();
-        self.each(Table::Snapshot, |check, (key, value)| {
-            // What is damaged is named elsewhere.
-            let Ok(snapshot) = split_snapshot(&key, &value) else { return Ok(()) };
-            let is_its_own = check
-                .bases
-                .get(&snapshot.base)
-                .is_some_and(|base| !base.deleting && base.eras.iter().all(|era| era.since >= snapshot.epoch));
-            if is_its_own && snapshot.is_readable() {
-                past.epochs.entry(snapshot.base).or_default().push(snapshot.epoch);
-            }
-            Ok(())
-        })?;
-        Ok(past)
-    }
+/// A snapshot that shows an entry, and not what it names.
+pub struct Gap {
+    key: Vec<u8>,
+    pub directory: InodeNo,
+    pub entry: Entry,
+    pub epoch: Epoch,
+}
 
-    /// An old value of an inode or an entry.
-    pub(super) fn past_record(&mut self, past: &mut Past, table: Table, key: &[u8], end: Epoch, value: &[u8]) {
-        let (Ok((birth, record)), Some(inode)) = (split_record(table, key, value), InodeNo::of_key(key)) else {
-            return;
-        };
-        match table {
-            Table::Inode if record.is_empty() => drop(past.pass_old(inode, birth, end)),
-            Table::Inode => {
-                let kind = decode::<Inode>(table, key, record).ok().map(|inode| inode.kind());
-                past.add_old(inode, birth, end, kind);
-            }
-            Table::Dirent => {
-                past.finish();
-                self.past_entry(past, key, (birth, Some(end)), record);
-            }
-            _ => past.finish(),
-        }
-    }
-
-    /// An entry of a directory, of some time: whether what it names is there in every snapshot that shows it.
-    pub(super) fn past_entry(&mut self, past: &Past, key: &[u8], (birth, end): (Epoch, Option<Epoch>), record: &[u8]) {
-        // Of a key that is none the entry itself is told.
-        let Ok(base) = BaseId::of_key(key) else { return };
-        let places = past.places(base, birth, end);
-        if record.is_empty() || places.0 >= places.1 {
-            return;
-        }
-        let (Some(directory), Ok(entry)) = (InodeNo::of_key(key), self.daemon.views.tree().entry_of(key, record))
-        else {
-            return;
-        };
-        let Some(epoch) = past.missing(entry.inode, entry.kind, places) else { return };
-        if let Some(name) = self.misses(key, &entry, epoch) {
-            let text = format!(
-                "entry \"{}\" of directory {} in snapshot {name:?}: its inode {} is missing or of another kind there",
-                shown(&entry.name),
-                directory.number(),
-                entry.inode.number()
-            );
-            let paths = self.paths_of_name(directory, &entry.name, &name, Moment::At(epoch));
-            self.problem(text, paths);
-        }
-    }
-
-    /// The name of a snapshot, if whoever looks into it now finds the entry there, and not what it names.
-    fn misses(&self, key: &[u8], entry: &Entry, epoch: Epoch) -> Option<String> {
-        let tree = self.daemon.views.tree();
-        let moment = Moment::At(epoch);
+impl Gap {
+    /// The name of the snapshot, if whoever looks into it now finds it so.
+    pub fn snapshot_now(&self, tree: &Tree) -> Option<String> {
+        let Gap { key, directory, entry, epoch } = self;
+        let moment = Moment::At(*epoch);
         let (snapshot, value) = {
             let look = tree.device().look().ok()?;
-            let snapshot = look.snapshot(BaseId::of_key(key).ok()?, epoch).ok()??;
+            let snapshot = look.snapshot(directory.base(), *epoch).ok()??;
             (snapshot, look.value(Table::Dirent, key, moment).ok()??)
         };
         let is_shown = snapshot.is_readable() && tree.entry_of(key, &value).is_ok_and(|now| now.inode == entry.inode);
         let is_there = tree.inode(entry.inode, moment).is_ok_and(|inode| inode.kind() == entry.kind);
         (is_shown && !is_there).then_some(snapshot.record.name)
+    }
+
+    pub fn problem(&self, snapshot: &str) -> String {
+        format!(
+            "entry \"{}\" of directory {} in snapshot {snapshot:?}: its inode {} is missing or of another kind there",
+            shown(&self.entry.name),
+            self.directory.number(),
+            self.entry.inode.number()
+        )
     }
 }
