@@ -4,8 +4,8 @@
 mod random;
 mod stand;
 
-use pitfs::control::{Answer, Archive, Snap, Verb};
-use pitfs::daemon::{ArchiveInfo, MergeOptions, PruneOptions, RollOptions, Shortened};
+use pitfs::control::{Answer, Archive, ArchiveInfo, ShortenedInfo, Snap, Verb};
+use pitfs::daemon::{MergeOptions, PruneOptions, RollOptions};
 use pitfs::error::Result;
 use serde_bytes::ByteBuf;
 use stand::*;
@@ -311,7 +311,7 @@ fn newest_increments_that_are_missing_are_not_taken_for_old_ones_that_went() {
     refusal(prune(&stand.store, PruneOptions { keep: Some(9), before: None, is_dry_run: false }), &["has lost"]);
 }
 
-fn prune(store: &Store, options: PruneOptions) -> Result<Shortened> {
+fn prune(store: &Store, options: PruneOptions) -> Result<ShortenedInfo> {
     match store.ask(Verb::Archive(Archive::Prune(options)))? {
         Answer::Shortened(shortened) => Ok(shortened),
         other => panic!("{other:?}"),
@@ -322,7 +322,7 @@ fn prune(store: &Store, options: PruneOptions) -> Result<Shortened> {
 fn the_oldest_increments_go_by_command() {
     let mut stand = Stand::rolled(6);
     let keep = |keep, is_dry_run| PruneOptions { keep: Some(keep), before: None, is_dry_run };
-    let went = |shortened: Shortened| shortened.times.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let went = |shortened: ShortenedInfo| shortened.times.into_iter().map(|gone| gone.name).collect::<Vec<_>>();
     refusal(prune(&stand.store, PruneOptions::default()), &["--keep", "--before"]);
     assert_eq!(went(prune(&stand.store, keep(2, true)).unwrap()), ["r1", "r2", "r3"]);
     assert_eq!(stand.store.shown("a dry run"), names(1..7));
@@ -402,7 +402,7 @@ fn listed(store: &Store) -> ArchiveInfo {
     info.remove(0)
 }
 
-fn merge_years(store: &Store) -> Result<Shortened> {
+fn merge_years(store: &Store) -> Result<ShortenedInfo> {
     let merge = MergeOptions { per: pitfs::clock::Period::Year, before: None, is_dry_run: false };
     match store.ask(Verb::Archive(Archive::Merge(merge)))? {
         Answer::Shortened(shortened) => Ok(shortened),
@@ -691,7 +691,7 @@ fn a_first_roll_follows_the_number_of_snapshots() {
 fn what_cannot_be_reached_goes_only_where_its_time_would() {
     let stand = Stand::rolled(7);
     let keep = |keep| PruneOptions { keep: Some(keep), ..PruneOptions::default() };
-    let went = |shortened: Shortened| shortened.times.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let went = |shortened: ShortenedInfo| shortened.times.into_iter().map(|gone| gone.name).collect::<Vec<_>>();
     // One is missing for a while: r1 to r4 cannot be reached, r5 and r6 can.
     let missing = increments(&stand.archive()).swap_remove(3);
     let away = stand.path("away");
@@ -747,8 +747,8 @@ fn one_increment_in_the_place_of_another_is_damage() {
         }
     });
     let verify = Verb::Archive(Archive::Verify { directory: None });
-    let Answer::Archives(info) = store.ask(verify).unwrap() else { panic!() };
-    let info = &info[0];
+    let Answer::Verified(verified) = store.ask(verify).unwrap() else { panic!() };
+    let info = &verified.archive;
     assert!(info.problems.iter().any(|problem| problem.contains("not what its name says")), "{:?}", info.problems);
 }
 
