@@ -10,7 +10,7 @@ use pitfs::error::Result;
 use serde_bytes::ByteBuf;
 use stand::*;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 struct Stand {
     dir: tempfile::TempDir,
@@ -419,7 +419,7 @@ fn a_merge_that_was_interrupted_loses_nothing_and_leaves_nothing() {
     copy(&stand.archive(), &after);
     let parts = increments(&before);
     let merged = increments(&after).pop().unwrap();
-    let name = |path: &PathBuf| path.file_name().unwrap().to_owned();
+    let name = |path: &Path| path.file_name().unwrap().to_owned();
     // All that can be there in between: the merged one is whole, and some of its parts are gone, whatever the index has.
     for index in [before.join("index"), after.join("index")] {
         for left in 0..1u32 << parts.len() {
@@ -438,7 +438,11 @@ fn a_merge_that_was_interrupted_loses_nothing_and_leaves_nothing() {
             assert_eq!(info.problems, [""; 0], "{what}");
             let named: Vec<_> = info.increments.iter().filter(|one| one.merged_into.is_some()).collect();
             assert_eq!(named.len(), left.count_ones() as usize, "{what}");
-            assert!(named.iter().all(|one| one.merged_into.as_ref().is_some_and(|into| name(into) == name(&merged))));
+            assert!(
+                named
+                    .iter()
+                    .all(|one| one.merged_into.as_ref().is_some_and(|into| name(into.as_path()) == name(&merged)))
+            );
             assert_eq!(info.increments.len(), named.len() + 1, "{what}");
             // Any of the three lets them go.
             let store = &mut stand.store.clone();
@@ -470,6 +474,7 @@ fn parts_stay_where_what_they_were_merged_into_is_damaged() {
         fs::copy(&part, stand.archive().join(part.file_name().unwrap())).unwrap();
     }
     let merged = listed(&stand.store).increments.into_iter().find(|one| one.merged_into.is_none()).unwrap().file;
+    let merged = PathBuf::from(merged);
     // In the bytes of a track, which only whoever reads that notices.
     let mut bytes = fs::read(&merged).unwrap();
     let at = bytes.len() / 3;
@@ -531,7 +536,7 @@ fn many_are_merged_in_steps_and_those_of_a_copy_stay() {
     assert!(foreign_here.exists());
     assert_eq!(stand.store.shown("merged"), names([1, 140]));
     let info = listed(&stand.store);
-    assert_eq!(info.increments.iter().filter(|one| !one.is_reachable && one.merged_into.is_none()).count(), 1);
+    assert_eq!(info.increments.iter().filter(|one| !one.reachable && one.merged_into.is_none()).count(), 1);
 }
 
 /// The archive had them, and was told to have them no more.
