@@ -3,7 +3,6 @@
 
 mod args;
 mod commands;
-mod json;
 mod log_file;
 mod messages;
 mod mounting;

@@ -65,7 +65,7 @@ impl Timestamp {
 }
 
 /// A part of the calendar, in UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
     Hour,
     Day,

@@ -1,6 +1,6 @@
 //! What a command can ask of an open store, and how it is asked across the store's socket.
 //!
-//! A message is its length (32 bits, little-endian) and MessagePack. A client sends one [`Request`] and
+//! A message is its length (32 bits, little-endian) and JSON, as docs/protocol.md has it. A client sends one [`Request`] and
 //! reads [`Reply`]s: `Begun`, any number of `Progress`, then `Done`, `Failed` or `Closing`. A command that opens the store
 //! itself calls [`serve`] directly: both ways are the same code.
 
@@ -11,8 +11,12 @@ mod serve;
 mod server;
 
 pub use answer::{
-    Answer, DeletionInfo, FreedInfo, ListInfo, MissingInfo, PlanInfo, Reply, SessionInfo, SnapshotInfo, StatusInfo,
-    TracksInfo, VersionInfo,
+    Answer, ArchiveInfo, BaseInfo, BaseRollInfo, BytesInfo, Change, CheckInfo, CopiedOutInfo, DeletionInfo,
+    DetachedInfo, DifferenceInfo, DirectoryInfo, ErrorInfo, FileTracksInfo, FreedInfo, GoneInfo, GroupInfo,
+    HistoryInfo, IncrementInfo, Kind, MissingInfo, MountedInfo, PathInfo, PathText, PlanInfo, PlannedInfo, PolicyInfo,
+    ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo, SessionState, ShortenedInfo, SnapshotInfo,
+    State, StatusInfo, SyncInfo, TimeInfo, TracksInfo, UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo,
+    spelling,
 };
 pub use client::{Target, ask, base_shown, locate_store, view_depth};
 pub use request::{Archive, Base, ByteRange, CloneRequest, Group, Keep, Mirror, Request, Session, Snap, Verb};
@@ -21,18 +25,46 @@ pub use server::{Listening, Server};
 
 use crate::error::{Errno, Error, Result};
 use serde::Serialize;
-use std::io::{Read, Write};
+use serde::de::DeserializeOwned;
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+use std::io::{self, Read, Write};
 
 /// Of the messages below. A client and a daemon of different versions do not talk to each other.
-pub const PROTOCOL: u32 = 8;
+pub const PROTOCOL: u32 = 9;
 
 /// The socket's name in the store's directory.
 const SOCKET: &str = "control";
 const REQUEST_BYTES_MAX: u32 = 1 << 20;
 const REPLY_BYTES_MAX: u32 = 1 << 31;
 
+/// Names and paths of a request are bytes: text where they are, and a list of numbers only where they are none.
+struct BytesAsText;
+
+impl Formatter for BytesAsText {
+    fn write_byte_array<W: ?Sized + Write>(&mut self, out: &mut W, bytes: &[u8]) -> io::Result<()> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => serde_json::to_writer(out, text).map_err(io::Error::from),
+            Err(_) => CompactFormatter.write_byte_array(out, bytes),
+        }
+    }
+}
+
+/// A message as it is sent, without its length.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let written = message.serialize(&mut Serializer::with_formatter(&mut bytes, BytesAsText));
+    written.map_err(|error| Error::media("making a message for the control socket", error.into()))?;
+    Ok(bytes)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Error::Refused(Errno::PROTO, format!("a message on the control socket makes no sense: {error}"))
+    })
+}
+
 fn send<T: Serialize>(out: &mut impl Write, message: &T) -> Result<()> {
-    let bytes = crate::meta::encode(message);
+    let bytes = encode(message)?;
     let len = u32::try_from(bytes.len()).ok().filter(|len| *len <= REPLY_BYTES_MAX);
     let len =
         len.ok_or_else(|| Error::Refused(Errno::MSGSIZE, "the answer is too long for the control socket".into()))?;
@@ -41,7 +73,8 @@ fn send<T: Serialize>(out: &mut impl Write, message: &T) -> Result<()> {
         .map_err(|error| Error::media("sending on the control socket", error))
 }
 
-fn receive<T: serde::de::DeserializeOwned>(from: &mut impl Read, most: u32) -> Result<T> {
+/// A message, not yet read.
+fn receive(from: &mut impl Read, most: u32) -> Result<Vec<u8>> {
     let failed = |error| Error::media("receiving from the control socket", error);
     let mut len = [0; 4];
     from.read_exact(&mut len).map_err(failed)?;
@@ -53,8 +86,7 @@ fn receive<T: serde::de::DeserializeOwned>(from: &mut impl Read, most: u32) -> R
     let mut bytes = Vec::new();
     let got = from.take(len.into()).read_to_end(&mut bytes).map_err(failed)?;
     if got < len as usize {
-        return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
+        return Err(failed(io::ErrorKind::UnexpectedEof.into()));
     }
-    rmp_serde::from_slice(&bytes)
-        .map_err(|_| Error::Refused(Errno::PROTO, "a message on the control socket makes no sense".into()))
+    Ok(bytes)
 }

@@ -44,14 +44,13 @@ use crate::tree::{CreateOptions, Tree};
 use crate::view::Views;
 use agenda::Agenda;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// How far a long piece of work has come.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     pub files: u64,
     pub bytes: u64,

@@ -3,10 +3,10 @@
 mod mounted;
 
 use mounted::*;
-use pitfs::control::{Answer, Base, CloneRequest, Keep, PROTOCOL, Request, Session, Snap, Verb, serve};
+use pitfs::control::{Answer, Base, BaseInfo, CloneRequest, Keep, PROTOCOL, Request, Session, Snap, Verb, serve};
 use pitfs::daemon::{Daemon, OnProgress};
 use pitfs::error::{Errno, Error, Result};
-use pitfs::view::{BaseInfo, CloneOptions};
+use pitfs::view::CloneOptions;
 use serde_bytes::ByteBuf;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +71,7 @@ fn a_base_that_is_being_filled_is_nobody_elses() {
     let mut asked = 0;
     ask(&daemon, None, clone_of("other:old", "c"), &mut |_| {
         asked += 1;
-        let filling: Vec<String> = bases(&daemon).into_iter().filter(|base| base.is_filling).map(|b| b.name).collect();
+        let filling: Vec<String> = bases(&daemon).into_iter().filter(|base| base.filling).map(|b| b.name).collect();
         assert_eq!(filling, ["c"]);
         let others = [
             (None, Verb::Delete { names: vec![bytes("c")], group: None, recursive: true }),
@@ -95,7 +95,7 @@ fn a_base_that_is_being_filled_is_nobody_elses() {
     })
     .unwrap();
     assert!(asked > 1, "nobody asked while it was filled");
-    assert!(bases(&daemon).iter().all(|base| !base.is_filling));
+    assert!(bases(&daemon).iter().all(|base| !base.filling));
     ask(&daemon, None, Verb::Delete { names: vec![bytes("c")], group: None, recursive: false }, &mut |_| Ok(()))
         .unwrap();
     drop(daemon);
@@ -113,7 +113,7 @@ fn a_base_that_was_deleted_while_it_was_to_be_filled_keeps_no_store_from_being_o
         let options = CloneOptions { is_shown_beside: true, ..CloneOptions::default() };
         let base = views.begin_filling(&old, name.as_bytes(), options).unwrap();
         // Nobody ever meets it as one that is whole.
-        assert!(is_noted(&daemon) && bases(&daemon).iter().all(|base| !base.is_filling || base.is_offline));
+        assert!(is_noted(&daemon) && bases(&daemon).iter().all(|base| !base.filling || base.offline));
         if is_deleted {
             views.tree().device().hide_base(base, |_| ()).unwrap();
         }

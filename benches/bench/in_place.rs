@@ -95,7 +95,7 @@ fn check(files: &[File], head: &[u8], what: &str) -> Result<f64> {
 fn wait_until_settled(store: &Store) -> Result<()> {
     loop {
         let Answer::Bases(bases) = store.ask(Verb::Base(Base::List))? else { return Err("no list of bases".into()) };
-        if bases.iter().all(|base| base.settling.is_none()) {
+        if bases.iter().all(|base| base.settled_blocks.is_none()) {
             return Ok(());
         }
         std::thread::sleep(POLL);

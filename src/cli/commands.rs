@@ -11,15 +11,17 @@ mod upgrade;
 use self::delete::Told;
 use self::list::snapshot_row;
 use super::args::{Args, Verb as Args_};
-use super::output::{Display, count, file, path, print, print_json, size, table, tell, tell_all, write};
-use super::{args, command, json, mounting, output};
-use crate::control::{Answer, Snap, Target, Verb, ask, locate_store};
-use crate::daemon::{
-    CheckReport, Daemon, Owner, RestoreOptions, SyncOptions, SyncReport, WorkerInfo, is_store, resolved, trust_owners,
+use super::output::{Display, count, file, print, print_json, size, table, tell, tell_all, write};
+use super::{args, command, mounting, output};
+use crate::control::{
+    Answer, Change, CheckInfo, DifferenceInfo, PathText, RestoredInfo, Snap, StatusInfo, SyncInfo, Target, Verb,
+    WorkerInfo, ask, locate_store, spelling,
 };
+use crate::daemon::{Daemon, Owner, RestoreOptions, SyncOptions, is_store, resolved, trust_owners};
 use crate::error::{Errno, Error, Result};
 use crate::shown::{line, shown_file};
-use crate::tree::{CreateOptions, Difference, DifferenceKind};
+use crate::tree::CreateOptions;
+use serde::Serialize;
 use serde_bytes::ByteBuf;
 use serde_json::json;
 use std::ffi::OsString;
@@ -86,7 +88,7 @@ pub fn run(args: Args) -> Result<bool> {
 }
 
 /// What was done by a command that says nothing of it but in JSON.
-fn say_done(as_json: bool, done: serde_json::Value) -> Result<bool> {
+fn say_done(as_json: bool, done: impl Serialize) -> Result<bool> {
     if as_json {
         print_json(&done)?;
     }
@@ -124,6 +126,13 @@ fn unexpected() -> Error {
 
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| Error::media(format!("looking at {}", shown_file(path)), error))
+}
+
+/// A store that was made.
+#[derive(Serialize)]
+struct Created {
+    #[serde(flatten, serialize_with = "spelling::store::serialize")]
+    store: PathText,
 }
 
 fn create(args: &args::Create) -> Result<bool> {
@@ -167,10 +176,7 @@ fn create(args: &args::Create) -> Result<bool> {
     let directory = absolute(&args.directory)?;
     Daemon::create(&directory, &options)?;
     let Some(options) = bring_in else {
-        if args.json {
-            print_json(&json::of_file("store", &directory))?;
-        }
-        return Ok(true);
+        return say_done(args.json, Created { store: directory.into() });
     };
     run_sync(&Target { store: directory.clone(), base: None }, options, "importing", args.json).inspect_err(|_| {
         let shown = shown_file(&directory);
@@ -204,17 +210,14 @@ fn take(target: &Target, snap: Snap, as_json: bool) -> Result<bool> {
     let Answer::Snapshots(snapshots) = ask(target, Verb::Snap(snap), &mut |_| Ok(()))? else {
         return Err(unexpected());
     };
-    if as_json && snapshots.len() == 1 {
-        return print_json(&json::snapshot(&snapshots[0])).map(|()| true);
+    match snapshots.as_slice() {
+        [one] if as_json => print_json(one)?,
+        all if as_json => print_json(all)?,
+        // One moment has one name.
+        [one, ..] => print(&format!("{}\n", one.name))?,
+        [] => {}
     }
-    if as_json {
-        return print_json(&json::snapshots(&snapshots)).map(|()| true);
-    }
-    // One moment has one name.
-    match snapshots.first() {
-        Some(snapshot) => print(&format!("{}\n", snapshot.name)).map(|()| true),
-        None => Ok(true),
-    }
+    Ok(true)
 }
 
 /// Rows under headings; nothing where there are none.
@@ -306,56 +309,51 @@ fn in_place(target: &Target, verb: Verb, as_json: bool) -> Result<bool> {
     let answer = ask(target, verb, &mut |progress| display.update(progress));
     display.finish();
     match answer? {
-        Answer::Restored { before, to } => {
+        Answer::Restored(done) => {
             if as_json {
-                return print_json(&json::restored(before.as_ref(), &to, None)).map(|()| true);
+                print_json(&done)?;
+            } else {
+                print(&restored_text(&done))?;
+                warn(&done.problems);
             }
-            let text = match before {
-                Some(before) => format!("{}: restored; what was there before is {}\n", to.name, before.name),
-                None => format!("{}: nothing differs and nothing was changed\n", to.name),
-            };
-            print(&text).map(|()| true)
+            Ok(done.problems.is_empty())
+        }
+        Answer::RestoredAll(all) if as_json => print_json(&all).map(|()| true),
+        Answer::RestoredAll(all) if all.iter().all(|one| one.before.is_none()) => {
+            print("nothing differs and nothing was changed\n").map(|()| true)
         }
         Answer::RestoredAll(all) => {
-            if as_json {
-                let pairs = json::all(&all, |(before, to)| json::restored(before.as_ref(), to, None));
-                return print_json(&pairs).map(|()| true);
-            }
-            if all.iter().all(|(before, _)| before.is_none()) {
-                return print("nothing differs and nothing was changed\n").map(|()| true);
-            }
-            let lines = all.iter().filter_map(|(before, to)| {
+            let lines = all.iter().filter_map(|RestoredInfo { restored: to, before, .. }| {
                 let before = &before.as_ref()?.name;
                 Some(format!("{}:{}: restored; what was there before is {before}\n", to.base, to.name))
             });
             print(&lines.collect::<String>()).map(|()| true)
         }
-        Answer::BroughtBack { before, to, report } => {
-            if as_json {
-                print_json(&json::restored(before.as_ref(), &to, Some(&report)))?;
-                return Ok(report.problems.is_empty());
-            }
-            let done =
-                format!("{}, {} restored, {} removed", count(report.files, "file"), size(report.bytes), report.removed);
-            print(&match report.before.is_empty() {
-                true => "nothing differs and nothing was changed\n".to_string(),
-                false => format!("{done}; what was there before is {}\n", report.before),
-            })?;
-            warn(&report.problems);
-            Ok(report.problems.is_empty())
-        }
         _ => Err(unexpected()),
     }
 }
 
+fn restored_text(done: &RestoredInfo) -> String {
+    let RestoredInfo { restored: to, before, files, bytes, removed, .. } = done;
+    match (before, files) {
+        (Some(before), None) => format!("{}: restored; what was there before is {}\n", to.name, before.name),
+        (None, None) => format!("{}: nothing differs and nothing was changed\n", to.name),
+        (None, Some(_)) => "nothing differs and nothing was changed\n".to_string(),
+        (Some(before), Some(files)) => {
+            let (bytes, removed) = (size(bytes.unwrap_or_default()), removed.unwrap_or_default());
+            let files = count(*files, "file");
+            format!("{files}, {bytes} restored, {removed} removed; what was there before is {}\n", before.name)
+        }
+    }
+}
+
 fn copy_out(target: &Target, options: RestoreOptions, as_json: bool) -> Result<bool> {
-    let to = options.to.clone();
     let mut display = Display::new("restoring");
     let answer = ask(target, Verb::CopyOut(options), &mut |progress| display.update(progress));
     display.finish();
-    let Answer::CopyOut(report) = answer? else { return Err(unexpected()) };
+    let Answer::CopiedOut(report) = answer? else { return Err(unexpected()) };
     if as_json {
-        print_json(&json::copied_out(&report, &to))?;
+        print_json(&report)?;
     } else {
         print(&format!("{}, {} restored\n", count(report.files, "file"), size(report.bytes)))?;
         warn(&report.problems);
@@ -378,7 +376,7 @@ fn diff(store: &Target, args: args::Diff) -> Result<bool> {
     let verb = Verb::Diff { before: bytes(args.before), after };
     let Answer::Differences(differences) = ask(store, verb, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
-        return print_json(&json::all(&differences, json::difference)).map(|()| true);
+        return print_json(&differences).map(|()| true);
     }
     let mut text = String::new();
     for found in &differences {
@@ -389,78 +387,37 @@ fn diff(store: &Target, args: args::Diff) -> Result<bool> {
 }
 
 /// `+ path  12 B`, `- path`, `M path  12 B -> 15 B`, `A path` (attributes), `R old -> new`.
-fn difference_line(found: &Difference) -> String {
-    let mut name = path(&found.path);
-    if found.is_directory {
+fn difference_line(found: &DifferenceInfo) -> String {
+    let mut name = found.path.to_string();
+    if found.directory {
         name.push('/');
     }
     let sized = |bytes: Option<u64>| bytes.map_or(String::new(), |bytes| format!("  {}", size(bytes)));
     match found.kind {
-        DifferenceKind::Added => format!("+ {name}{}", sized(found.size_after)),
-        DifferenceKind::Removed => format!("- {name}{}", sized(found.size_before)),
-        DifferenceKind::Changed => match (found.size_before, found.size_after) {
+        Change::Added => format!("+ {name}{}", sized(found.size_after_bytes)),
+        Change::Removed => format!("- {name}{}", sized(found.size_before_bytes)),
+        Change::Changed => match (found.size_before_bytes, found.size_after_bytes) {
             (Some(before), Some(after)) if before != after => format!("M {name}  {} -> {}", size(before), size(after)),
             (_, after) => format!("M {name}{}", sized(after)),
         },
-        DifferenceKind::Attributes => format!("A {name}"),
-        DifferenceKind::Renamed => format!("R {} -> {name}", found.from.as_deref().map(path).unwrap_or_default()),
+        Change::Attributes => format!("A {name}"),
+        Change::Renamed => {
+            format!("R {} -> {name}", found.from.as_ref().map(PathText::to_string).unwrap_or_default())
+        }
     }
 }
 
 fn status(store: &Target, args: &args::Status) -> Result<bool> {
     let Answer::Status(status) = ask(store, Verb::Status, &mut |_| Ok(()))? else { return Err(unexpected()) };
     if args.json {
-        return print_json(&json::status(&status)).map(|()| status.stopped.is_none());
+        return print_json(&status).map(|()| status.stopped.is_none());
     }
-    let mounted = match &status.mount_point {
-        Some(path) => format!("mounted at {}", shown_file(path)),
-        None if status.only_read => "where it can only be read".into(),
-        None => "not mounted".into(),
-    };
-    print(&format!(
-        "store      {}, {mounted}\ntracks     {}, {}\n",
-        shown_file(&status.store),
-        size(status.track_bytes),
-        match status.compression.as_str() {
-            "none" => "not compressed".to_string(),
-            how => format!("compressed with {how}"),
-        }
-    ))?;
-    print(&format!(
-        "live       {}\nlog        {}\nmetadata   {}\nfree       {}\n",
-        size(status.space.live),
-        size(status.space.log),
-        size(status.space.meta),
-        size(status.space.available)
-    ))?;
-    if status.reserved > 0 {
-        print(&format!("reserved   {}\n", size(status.reserved)))?;
-    }
-    if status.drop_oldest {
-        print("when full  the oldest snapshots that are not held are dropped\n")?;
-    }
-    for archive in &status.archives {
-        let increments = count(archive.increments.len() as u64, "increment");
-        print(&format!("archive    {}, {increments}, {}\n", shown_file(&archive.directory), size(archive.bytes)))?;
-        for problem in &archive.problems {
-            print(&format!("           {}\n", line(problem)))?;
-        }
-        if let (Some(first), Some(last)) = (archive.missing.first(), archive.missing.last()) {
-            print(&format!(
-                "           {} cannot be read: {:?} ({}) to {:?} ({})\n",
-                count(archive.missing.len() as u64, "time"),
-                first.name,
-                first.time.as_text(),
-                last.name,
-                last.time.as_text()
-            ))?;
-        }
-    }
+    print_store(&status)?;
     print_workers(&status.workers)?;
     for save in &status.saves {
         let base = if status.bases.len() > 1 { format!("{}:", save.base) } else { String::new() };
         let place = if save.archived { ", in the archive" } else { "" };
-        print(&format!("last save  {base}{}, {}{place}\n", save.name, save.time.as_text()))?;
+        print(&format!("last save  {base}{}, {}{place}\n", save.name, save.time.text))?;
     }
     if status.bases.len() > 1 {
         print(&format!("\n{}", table(&points::base_rows(&status.bases))))?;
@@ -484,13 +441,62 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
     Ok(status.stopped.is_none())
 }
 
+/// Where it is, what it takes, and its archives.
+fn print_store(status: &StatusInfo) -> Result<()> {
+    let mounted = match &status.mount_point {
+        Some(path) => format!("mounted at {path}"),
+        None if status.only_read => "where it can only be read".into(),
+        None => "not mounted".into(),
+    };
+    print(&format!(
+        "store      {}, {mounted}\ntracks     {}, {}\n",
+        status.store,
+        size(status.track_bytes),
+        match status.compression.as_str() {
+            "none" => "not compressed".to_string(),
+            how => format!("compressed with {how}"),
+        }
+    ))?;
+    print(&format!(
+        "live       {}\nlog        {}\nmetadata   {}\nfree       {}\n",
+        size(status.live_bytes),
+        size(status.log_bytes),
+        size(status.metadata_bytes),
+        size(status.available_bytes)
+    ))?;
+    if status.reserved_bytes > 0 {
+        print(&format!("reserved   {}\n", size(status.reserved_bytes)))?;
+    }
+    if status.drop_oldest {
+        print("when full  the oldest snapshots that are not held are dropped\n")?;
+    }
+    for archive in &status.archives {
+        let increments = count(archive.increments.len() as u64, "increment");
+        print(&format!("archive    {}, {increments}, {}\n", archive.directory, size(archive.bytes)))?;
+        for problem in &archive.problems {
+            print(&format!("           {}\n", line(problem)))?;
+        }
+        if let (Some(first), Some(last)) = (archive.missing.first(), archive.missing.last()) {
+            print(&format!(
+                "           {} cannot be read: {:?} ({}) to {:?} ({})\n",
+                count(archive.missing.len() as u64, "time"),
+                first.name,
+                first.time.text,
+                last.name,
+                last.time.text
+            ))?;
+        }
+    }
+    Ok(())
+}
+
 /// What is under way in the background, and what holds it up.
 fn print_workers(workers: &[WorkerInfo]) -> Result<()> {
     for worker in workers {
         let state = match (&worker.failure, &worker.waits_for) {
             (Some(failure), _) => format!("failed: {}", line(failure)),
             (None, Some(what)) => format!("waits for {what}"),
-            (None, None) if worker.is_working => format!("at work, {}", count(worker.turns, "turn")),
+            (None, None) if worker.working => format!("at work, {}", count(worker.turns, "turn")),
             (None, None) => continue,
         };
         print(&format!("background {}: {state}\n", worker.name))?;
@@ -507,14 +513,15 @@ fn check(store: &Target, args: &args::Check) -> Result<bool> {
     display.finish();
     let Answer::Check(report) = answer? else { return Err(unexpected()) };
     if args.json {
-        print_json(&json::checked(&report))?;
+        print_json(&report)?;
         return Ok(report.is_clean());
     }
-    let CheckReport { inodes, names, tracks, read_bytes, snapshots, problems, more_problems } = &report;
+    let CheckInfo { inodes, names, tracks, read_bytes, snapshots, problems, more_problems, problems_without_paths } =
+        &report;
     for problem in problems {
         print(&format!("{}\n", line(&problem.text)))?;
         for damaged in problem.paths.iter().take(PATHS_SHOWN) {
-            print(&format!("    damaged: {}\n", path(damaged)))?;
+            print(&format!("    damaged: {}\n", damaged.path))?;
         }
         if problem.paths.len() > PATHS_SHOWN {
             print(&format!("    and {} more\n", problem.paths.len() - PATHS_SHOWN))?;
@@ -523,7 +530,7 @@ fn check(store: &Target, args: &args::Check) -> Result<bool> {
     if *more_problems > 0 {
         print(&format!("{} more: only so many are listed\n", count(*more_problems, "problem")))?;
     }
-    let without = match report.without_paths() {
+    let without = match problems_without_paths {
         0 => String::new(),
         1 => "1 problem is".into(),
         without => format!("{without} problems are"),
@@ -562,19 +569,17 @@ fn sync(store: &Target, args: args::Sync) -> Result<bool> {
 }
 
 fn run_sync(store: &Target, options: SyncOptions, what: &'static str, as_json: bool) -> Result<bool> {
-    let is_dry_run = options.dry_run;
     let mut display = Display::new(what);
     let answer = ask(store, Verb::Sync(options), &mut |progress| display.update(progress));
     display.finish();
     let Answer::Sync(report) = answer? else { return Err(unexpected()) };
     if as_json {
-        print_json(&json::synced(&report, is_dry_run))?;
+        print_json(&report)?;
         return Ok(report.problems.is_empty());
     }
-    let SyncReport { added, changed, removed, unchanged, read_bytes, written_bytes, planned, left_out, problems } =
-        &report;
-    for planned in planned {
-        print(&format!("{} {}\n", planned.what, path(&planned.path)))?;
+    let SyncInfo { added, changed, removed, unchanged, read_bytes, written_bytes, left_out, problems, .. } = &report;
+    for planned in &report.planned {
+        print(&format!("{} {}\n", planned.what, planned.path))?;
     }
     print(&format!(
         "{added} added, {changed} changed, {removed} removed, {unchanged} unchanged; {} read, {} written\n",

@@ -5,18 +5,17 @@ mod umount;
 pub use umount::umount;
 
 use super::args::Mount;
-use super::json::put_file;
 use super::log_file::{LOG, open_log};
 use super::messages;
 use super::output::{print_json, tell_lines};
-use crate::control::{Listening, Server};
+use crate::control::{Listening, PathText, Server, spelling};
 use crate::daemon::{Daemon, Lock, Use, is_dead, trust_owners, trusts_owners};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Options, free, mount_at, open_mount_point, parse_options};
 use crate::media::Directory;
 use crate::shown::shown_file;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde_json::json;
+use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use std::fs::File;
@@ -48,10 +47,8 @@ pub fn mount(store: Option<PathBuf>, args: &Mount, as_json: bool) -> Result<bool
     if options.trust_owner {
         trust_owners();
     }
-    let mut done = json!({});
-    put_file(&mut done, "store", &std::path::absolute(&store).unwrap_or(store.clone()));
-    let at = std::path::absolute(&mount_point).unwrap_or(mount_point.clone());
-    put_file(&mut done, "mount_point", &at);
+    let seen = |path: &Path| PathText::from(std::path::absolute(path).unwrap_or(path.to_path_buf()));
+    let done = Shown { store: seen(&store), mount_point: seen(&mount_point) };
     let is_done = match args.foreground {
         true => in_front(&store, &mount_point, &options).inspect_err(say_failed),
         false => in_background(&store, &mount_point, args),
@@ -60,8 +57,17 @@ pub fn mount(store: Option<PathBuf>, args: &Mount, as_json: bool) -> Result<bool
     Ok(is_done)
 }
 
+/// What is mounted, and where.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten, serialize_with = "spelling::store::serialize")]
+    store: PathText,
+    #[serde(flatten, serialize_with = "spelling::mount_point::serialize")]
+    mount_point: PathText,
+}
+
 /// In JSON only: in text, what works says nothing.
-fn say(as_json: bool, done: &serde_json::Value) -> Result<()> {
+fn say(as_json: bool, done: &impl Serialize) -> Result<()> {
     if as_json { print_json(done) } else { Ok(()) }
 }
 

@@ -1,9 +1,9 @@
 //! Tables, sizes, JSON and progress, as people and scripts want them.
 
+use crate::control::ErrorInfo;
 use crate::daemon::Progress;
 use crate::error::{Errno, Error, Result};
-pub use crate::meta::hex;
-use crate::shown::{is_hidden, line, plain, shown, shown_file};
+use crate::shown::{is_hidden, line, plain, shown_file};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::fmt;
@@ -39,8 +39,10 @@ pub fn write(bytes: &[u8]) -> Result<()> {
     }
 }
 
-pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Error::media("making JSON", error.into()))?;
+/// The names in an object are in alphabetical order, so that what is added later moves nothing else.
+pub fn print_json<T: Serialize + ?Sized>(value: &T) -> Result<()> {
+    let text = serde_json::to_value(value).and_then(|sorted| serde_json::to_string_pretty(&sorted));
+    let text = text.map_err(|error| Error::media("making JSON", error.into()))?;
     print(&format!("{}\n", json_plain(&text)))
 }
 
@@ -58,15 +60,8 @@ fn json_plain(json: &str) -> String {
 
 /// Prints what failed as one line of JSON to standard error.
 pub fn print_error_json(errno: Errno, message: &str) {
-    let number = errno.raw_os_error();
-    let name = format!("{:?}", nix::errno::Errno::from_raw(number));
-    let value = serde_json::json!({ "error": { "errno": name, "number": number, "message": message } });
+    let value = serde_json::json!({ "error": ErrorInfo::new(errno, message) });
     tell_lines(&format!("{}\n", json_plain(&value.to_string())));
-}
-
-/// A path inside the store as text.
-pub fn path(bytes: &[u8]) -> String {
-    shown(bytes).to_string()
 }
 
 /// A path outside the store as text.

@@ -1,7 +1,7 @@
 //! The command's side of the control socket, and finding the store that is meant.
 
 use super::server::socket_in;
-use super::{Answer, PROTOCOL, REPLY_BYTES_MAX, Reply, Request, SOCKET, Verb, receive, send, serve};
+use super::{Answer, ErrorInfo, PROTOCOL, REPLY_BYTES_MAX, Reply, Request, SOCKET, Verb, decode, receive, send, serve};
 use crate::daemon::{Daemon, OnProgress, Patience, is_dead, trusts_owners};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{BASE_XATTR, STORE_XATTR, mount_at};
@@ -212,15 +212,17 @@ fn ask_daemon(
     let mut has_begun = false;
     stream.set_read_timeout(Some(SILENCE))?;
     loop {
-        match receive(&mut stream, REPLY_BYTES_MAX) {
+        match receive(&mut stream, REPLY_BYTES_MAX).and_then(|message| decode(&message)) {
             Ok(Reply::Begun) => {
                 has_begun = true;
                 stream.set_read_timeout(None)?;
             }
-            Ok(Reply::Progress(told)) => progress(&told)?,
+            Ok(Reply::Progress(told)) => progress(&told.into())?,
             Ok(Reply::Done(answer)) => return Ok(Some(*answer)),
             Ok(Reply::Closing) => return Ok(None),
-            Ok(Reply::Failed { errno, text }) => return Err(Error::Refused(known_errno(errno), text)),
+            Ok(Reply::Failed(ErrorInfo { number, message, .. })) => {
+                return Err(Error::Refused(known_errno(number), message));
+            }
             Err(error) if is_silence(&error) && !has_begun => {
                 log::warn!("waiting for the daemon of {}, which opens it or has much to do", shown_file(store));
                 stream.set_read_timeout(None)?;

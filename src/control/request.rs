@@ -1,4 +1,8 @@
 //! What can be asked for.
+//!
+//! A field that is not known is refused: it may have been meant to spare something. docs/protocol.md has every field.
+
+mod options;
 
 use crate::daemon::{MergeOptions, PruneOptions, RestoreOptions, RollOptions, SyncOptions};
 use serde::{Deserialize, Serialize};
@@ -6,6 +10,7 @@ use serde_bytes::ByteBuf;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Request {
     pub protocol: u32,
     /// The base that is meant; without one, the first.
@@ -14,6 +19,7 @@ pub struct Request {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Verb {
     Snap(Snap),
     List {
@@ -61,7 +67,7 @@ pub enum Verb {
         group: Option<ByteBuf>,
     },
     /// To a directory outside the store.
-    CopyOut(RestoreOptions),
+    CopyOut(#[serde(with = "options::CopyOut")] RestoreOptions),
     History,
     Versions {
         path: ByteBuf,
@@ -77,9 +83,10 @@ pub enum Verb {
         path: Option<ByteBuf>,
         range: Option<ByteRange>,
     },
-    Roll(RollOptions),
+    Roll(#[serde(with = "options::Roll")] RollOptions),
     RollGroup {
         group: ByteBuf,
+        #[serde(with = "options::Roll")]
         options: RollOptions,
     },
     Archive(Archive),
@@ -91,7 +98,7 @@ pub enum Verb {
     },
     Status,
     Check,
-    Sync(SyncOptions),
+    Sync(#[serde(with = "options::Sync")] SyncOptions),
     Mount,
     /// What it would do; nothing is done.
     Rehearse(Box<Verb>),
@@ -99,6 +106,7 @@ pub enum Verb {
 
 /// What a clone, or clones of a group, are to be.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CloneRequest {
     pub snapshot: ByteBuf,
     /// Of a group's: what stands before the name of each base.
@@ -112,12 +120,14 @@ pub struct CloneRequest {
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Keep {
     All,
     Newest(u64),
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Snap {
     pub name: Option<ByteBuf>,
     pub group: Option<ByteBuf>,
@@ -131,6 +141,7 @@ pub struct Snap {
 pub type ByteRange = (u64, u64);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Session {
     /// A base can have a name of its own for its snapshot behind it, after a colon.
     Register {
@@ -169,6 +180,7 @@ pub enum Session {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Group {
     Create { name: ByteBuf, bases: Vec<ByteBuf> },
     Delete { name: ByteBuf },
@@ -176,6 +188,7 @@ pub enum Group {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Base {
     /// Empty, or as a snapshot, of which it is made independent.
     Create {
@@ -199,6 +212,7 @@ pub enum Base {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Mirror {
     Establish {
         base: ByteBuf,
@@ -224,21 +238,22 @@ pub enum Mirror {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Archive {
     Attach {
         #[serde(with = "crate::meta::path")]
         directory: PathBuf,
     },
     Detach {
-        #[serde(with = "crate::meta::path::optional")]
+        #[serde(default, with = "crate::meta::path::optional")]
         directory: Option<PathBuf>,
     },
     List {
-        #[serde(with = "crate::meta::path::optional")]
+        #[serde(default, with = "crate::meta::path::optional")]
         directory: Option<PathBuf>,
     },
     Verify {
-        #[serde(with = "crate::meta::path::optional")]
+        #[serde(default, with = "crate::meta::path::optional")]
         directory: Option<PathBuf>,
     },
     /// Takes in what was saved to another directory.
@@ -246,8 +261,8 @@ pub enum Archive {
         #[serde(with = "crate::meta::path")]
         directory: PathBuf,
     },
-    Prune(PruneOptions),
-    Merge(MergeOptions),
+    Prune(#[serde(with = "options::Prune")] PruneOptions),
+    Merge(#[serde(with = "options::Merge")] MergeOptions),
 }
 
 impl Verb {

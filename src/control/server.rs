@@ -3,7 +3,7 @@
 //! The socket is there before the store is open: who connects meanwhile waits for his answer. It goes before the store is
 //! closed. Who was not taken on by then is told by the end of the connection, and works on the closed store.
 
-use super::{PROTOCOL, REQUEST_BYTES_MAX, Reply, Request, SOCKET, receive, send, serve};
+use super::{ErrorInfo, PROTOCOL, REQUEST_BYTES_MAX, Reply, Request, SOCKET, decode, receive, send, serve};
 use crate::daemon::{Daemon, Progress};
 use crate::error::{Errno, Error, Result};
 use crate::media::Directory;
@@ -12,6 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags, Uid};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen as listen_on, socket_with};
+use serde::Deserialize;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -211,7 +212,7 @@ fn answer(daemon: &Daemon, mut stream: UnixStream, work: &Arc<Work>) {
     let reply = match carry_out(daemon, &mut stream, work, &mut counted) {
         Ok(Some(reply)) => reply,
         Ok(None) => return,
-        Err(error) => Reply::Failed { errno: error.cause().raw_os_error(), text: error.to_string() },
+        Err(error) => Reply::Failed(ErrorInfo::new(error.cause(), &error.to_string())),
     };
     if let Err(error) = send(&mut stream, &reply) {
         log::debug!("nobody waits for the answer: {error}");
@@ -230,16 +231,7 @@ fn carry_out(
     // Root and whoever runs this could end it as well.
     let _connection = if may_reach_outside { None } else { Some(work.owners_connection()?) };
     stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
-    let request: Request = receive(stream, REQUEST_BYTES_MAX)?;
-    if request.protocol != PROTOCOL {
-        return Err(Error::Refused(
-            Errno::PROTO,
-            format!(
-                "the daemon speaks protocol {PROTOCOL} and this command {}; use the same version of pitfs",
-                request.protocol
-            ),
-        ));
-    }
+    let request = read_request(stream)?;
     if request.verb.reaches_outside() && !may_reach_outside {
         return Err(Error::Refused(
             Errno::PERM,
@@ -266,13 +258,29 @@ fn carry_out(
         }
         last = Instant::now();
         // A client that was interrupted does not want the rest.
-        send(&mut out, &Reply::Progress(progress.clone()))
+        send(&mut out, &Reply::Progress(progress.into()))
             .map_err(|_| Error::Refused(Errno::INTR, "the command was interrupted".into()))
     });
     match result {
         Err(_) if may_be_repeated && ends() => Ok(Some(Reply::Closing)),
         result => Ok(Some(Reply::Done(Box::new(result?)))),
     }
+}
+
+fn read_request(stream: &mut UnixStream) -> Result<Request> {
+    /// What is the same in every version.
+    #[derive(Deserialize)]
+    struct Greeting {
+        protocol: u32,
+    }
+    let message = receive(stream, REQUEST_BYTES_MAX)?;
+    let Greeting { protocol } = decode(&message)?;
+    if protocol == PROTOCOL {
+        return decode(&message);
+    }
+    let text =
+        format!("the daemon speaks protocol {PROTOCOL} and this command {protocol}; use the same version of pitfs");
+    Err(Error::Refused(Errno::PROTO, text))
 }
 
 /// Lets in root, the daemon's own user and the store's owner; the latter may not let the daemon touch

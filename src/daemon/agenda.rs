@@ -11,7 +11,6 @@ use crate::error::{Errno, Error, Result};
 use crate::limits::COMMIT_INTERVAL;
 use crate::view::Views;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -71,7 +70,7 @@ impl Worker {
 }
 
 /// What there is to be said of a worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerInfo {
     pub name: String,
     /// Its last turn found something to do.

@@ -28,15 +28,13 @@ use crate::media::Directory;
 use crate::purpose::Purpose;
 use crate::shown::shown_file;
 use crate::view::Views;
-use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What there is to be said of an archive.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveInfo {
-    #[serde(with = "crate::meta::path")]
     pub directory: PathBuf,
     pub base: String,
     pub increments: Vec<IncrementInfo>,
@@ -51,7 +49,7 @@ pub struct ArchiveInfo {
 }
 
 /// A time that an archive had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingTime {
     pub name: String,
     pub time: Timestamp,
@@ -60,9 +58,8 @@ pub struct MissingTime {
 }
 
 /// An archive that is not attached any more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detached {
-    #[serde(with = "crate::meta::path")]
     pub directory: PathBuf,
     /// The snapshot through which it is read.
     pub leads_to: Option<String>,
@@ -70,13 +67,12 @@ pub struct Detached {
     pub notes: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncrementInfo {
     pub name: String,
     pub time: Timestamp,
     pub epoch: Epoch,
     pub bytes: u64,
-    #[serde(with = "crate::meta::path")]
     pub file: PathBuf,
     pub purpose: Purpose,
     /// Whether its time can be reached from the store.
@@ -84,7 +80,6 @@ pub struct IncrementInfo {
     /// Whether it was found to be damaged: what its time showed cannot be relied on, as far as that is in it.
     pub is_damaged: bool,
     /// The file into which it was merged: it is left over, and goes with the next roll, prune or merge.
-    #[serde(with = "crate::meta::path::optional")]
     pub merged_into: Option<PathBuf>,
 }
 

@@ -34,12 +34,11 @@ use crate::view::{BringingBack, Views};
 use parking_lot::MutexGuard;
 use paths::{Tops, shown_all};
 use rehearse::{Rehearsal, UNMADE};
-use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BringBackReport {
     /// The snapshot that has what was there before; empty if nothing had to be changed.
     pub before: String,

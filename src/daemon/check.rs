@@ -21,11 +21,10 @@ use crate::device::{Snapshot, epoch_of};
 use crate::error::{Error, Result};
 use crate::meta::{Meta, Pair, Table, hex};
 use paths::{PATH_BYTES_ALL, Paths};
-use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 /// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub text: String,
     /// The files it concerns, each with the view in which they lie: `live/a/b`, `SNAPSHOT/a/b`.
@@ -34,7 +33,7 @@ pub struct Problem {
     pub has_more_paths: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
     pub inodes: u64,
     pub names: u64,

@@ -18,7 +18,6 @@ use crate::tree::{names_of, root_of};
 use crate::view::{View, Views};
 use put::{Putter, Tally};
 use rustix::fs::{Mode, OFlags};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -26,20 +25,18 @@ use std::sync::Arc;
 use walk::Walk;
 
 /// What to copy out.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct RestoreOptions {
-    #[serde(with = "serde_bytes")]
     pub snapshot: Vec<u8>,
     /// Paths in the snapshot; none stands for all of it.
     pub paths: Vec<serde_bytes::ByteBuf>,
     /// The directory that receives them, under the same paths.
-    #[serde(with = "crate::meta::path")]
     pub to: PathBuf,
     /// Replace what is there already.
     pub overwrite: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RestoreReport {
     pub files: u64,
     pub bytes: u64,

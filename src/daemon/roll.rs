@@ -24,17 +24,15 @@ use crate::purpose::Purpose;
 use crate::shown::shown_file;
 use crate::view::{SnapRequest, Views};
 use parking_lot::MutexGuard;
-use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How to roll.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RollOptions {
     /// The archive; without one, that which is attached.
-    #[serde(with = "crate::meta::path::optional")]
     pub archive: Option<PathBuf>,
     /// Snapshots that stay in the store; without a number, all.
     pub keep: Option<u64>,
@@ -42,7 +40,7 @@ pub struct RollOptions {
     pub name: Option<ByteBuf>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RollReport {
     pub snapshot: String,
     /// Increments that were saved.
@@ -50,7 +48,6 @@ pub struct RollReport {
     pub saved_bytes: u64,
     /// Snapshots that the store does not hold any more.
     pub freed: u64,
-    #[serde(with = "crate::meta::path::optional")]
     pub archive: Option<PathBuf>,
     /// What is wrong with the archive.
     pub problems: Vec<String>,

@@ -11,12 +11,11 @@ use crate::limits::ARCHIVE_MERGE_MAX;
 use crate::media::Directory;
 use crate::shown::shown_file;
 use crate::view::Views;
-use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Which times of an archive are to go: those that are beyond the newest `keep` and, if both are given, before a time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PruneOptions {
     pub keep: Option<u64>,
     pub before: Option<Timestamp>,
@@ -24,7 +23,7 @@ pub struct PruneOptions {
 }
 
 /// One time of each period is to stay, the first, of what is before a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MergeOptions {
     pub per: Period,
     pub before: Option<Timestamp>,
@@ -51,9 +50,8 @@ fn before(time: Option<Timestamp>) -> String {
 }
 
 /// What went from an archive, or would.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortened {
-    #[serde(with = "crate::meta::path")]
     pub directory: PathBuf,
     /// The times that cannot be reached any more, the oldest first.
     pub times: Vec<(String, Timestamp)>,

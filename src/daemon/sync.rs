@@ -28,7 +28,6 @@ use attributes::Whose;
 use exclude::Pattern;
 use facts::Facts;
 use parking_lot::MutexGuard;
-use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,13 +40,11 @@ use std::time::Duration;
 use walk::{Entry, Listing, Skipped, pop, push};
 
 /// What to bring in.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct SyncOptions {
     /// An absolute path.
-    #[serde(with = "crate::meta::path")]
     pub source: PathBuf,
     /// A path in `live`; empty for its root.
-    #[serde(with = "serde_bytes")]
     pub destination: Vec<u8>,
     /// Patterns: with a slash for the path from the source, without for the last name.
     pub exclude: Vec<ByteBuf>,
@@ -75,7 +72,7 @@ impl SyncOptions {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncReport {
     pub added: u64,
     pub changed: u64,
@@ -93,7 +90,7 @@ pub struct SyncReport {
 }
 
 /// What would be done to a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
     /// `add`, `change` or `remove`.
     pub what: String,

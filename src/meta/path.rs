@@ -1,7 +1,6 @@
-//! Paths in records and messages: bytes as they are, since a name need not be UTF-8; text only for people.
+//! Paths in records and requests: bytes as they are, since a name need not be UTF-8.
 
 use crate::limits::NAME_BYTES_MAX;
-use crate::shown::shown_file;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 use std::ffi::OsString;
@@ -15,13 +14,9 @@ pub fn is_name(name: &[u8]) -> bool {
     !is_special && name.len() <= NAME_BYTES_MAX && !name.contains(&b'/') && !name.contains(&0)
 }
 
-/// For `#[serde(with = "crate::meta::path")]`. JSON, which people read, gets text.
+/// For `#[serde(with = "crate::meta::path")]`.
 pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    let bytes = path.as_os_str().as_bytes();
-    match serializer.is_human_readable() {
-        true => serializer.serialize_str(&shown_file(path).to_string()),
-        false => Bytes::new(bytes).serialize(serializer),
-    }
+    Bytes::new(path.as_os_str().as_bytes()).serialize(serializer)
 }
 
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
@@ -38,7 +33,6 @@ pub mod optional {
 
     pub fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
         match path {
-            Some(path) if serializer.is_human_readable() => serializer.serialize_some(&shown_file(path).to_string()),
             Some(path) => serializer.serialize_some(Bytes::new(path.as_os_str().as_bytes())),
             None => serializer.serialize_none(),
         }
@@ -62,13 +56,12 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_survive_the_way_there_and_back_and_are_text_in_json() {
+    fn any_bytes_survive_the_way_there_and_back() {
         let path = PathBuf::from(OsString::from_vec(b"/alt\xe9/x".to_vec()));
         for other in [None, Some(path.clone())] {
             let message = Message { path: path.clone(), other };
             let bytes = crate::meta::encode(&message);
             assert_eq!(rmp_serde::from_slice::<Message>(&bytes).unwrap(), message);
-            assert!(serde_json::to_string(&message).unwrap().contains(r#""path":"/alt\\xe9/x""#));
         }
     }
 }

@@ -2,10 +2,9 @@
 
 use super::Tree;
 use crate::error::Result;
-use serde::{Deserialize, Serialize};
 
 /// Room in bytes.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug)]
 pub struct Space {
     /// What the store could hold if it had all that is available.
     pub total: u64,

@@ -10,10 +10,8 @@ use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::BLOCK_BYTES;
 use crate::shown::shown;
-use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BaseKind {
     Base,
     /// Of a snapshot, as BASE:SNAPSHOT; without one, it was deleted.
@@ -23,7 +21,7 @@ pub enum BaseKind {
 }
 
 /// What there is to be said of a base.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseInfo {
     /// Within the store.
     pub id: BaseId,

@@ -4,10 +4,9 @@ use super::{Views, refused};
 use crate::device::{BaseId, Separate, Separated, Settle};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
-use serde::{Deserialize, Serialize};
 
 /// How far a base has come to tracks of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copying {
     /// Bytes of the base's tracks that are known to be its own, and all.
     pub done: u64,

@@ -47,7 +47,7 @@ pub struct RegisterOptions {
 }
 
 /// A session that is not active yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     pub name: String,
     pub record: SessionRecord,

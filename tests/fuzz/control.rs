@@ -90,7 +90,7 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn request(verb: Verb) -> Vec<u8> {
-    pitfs::meta::encode(&Request { protocol: PROTOCOL, base: None, verb })
+    pitfs::control::encode(&Request { protocol: PROTOCOL, base: None, verb }).unwrap()
 }
 
 impl Message {
@@ -99,9 +99,10 @@ impl Message {
         match self {
             Message::Bytes(bytes) => bytes.clone(),
             Message::Framed { len, bytes } => [&len.unwrap_or(bytes.len() as u32).to_le_bytes(), &bytes[..]].concat(),
-            Message::Nested { marks, mark } => {
-                framed(&vec![[0x91, 0x81, 0xdc, 0xdd, 0xdf][usize::from(*mark) % 5]; usize::from(*marks)])
-            }
+            Message::Nested { marks, mark } => framed(
+                &[&b"["[..], b"{", b"{\"\":", b"{\"rehearse\":", b"\xff"][usize::from(*mark) % 5]
+                    .repeat((*marks).into()),
+            ),
             Message::Snap(bytes) => framed(&request(Verb::Snap(Snap { name: Some(name(bytes)), ..Snap::default() }))),
             Message::Delete(names) => {
                 let names = names.iter().map(name).collect();
@@ -172,10 +173,11 @@ fn hostile_requests_get_an_error_and_harm_nobody() {
 #[test]
 fn messages_that_announce_too_much_or_nest_too_deep_are_refused() {
     let served = serve();
-    let deep = vec![0x91; 1 << 20];
-    for bytes in
-        [vec![0xff; 4], vec![0xff; 100_000], framed(&deep), [&deep.len().to_le_bytes()[..4], &deep[..9]].concat()]
-    {
+    let deep = vec![b'['; 1 << 20];
+    let begun = format!("{{\"protocol\":{PROTOCOL},\"base\":null,\"verb\":");
+    let rehearsing = [begun.as_bytes(), &b"{\"rehearse\":".repeat(80_000)].concat();
+    let cut = [&deep.len().to_le_bytes()[..4], &deep[..9]].concat();
+    for bytes in [vec![0xff; 4], vec![0xff; 100_000], framed(&deep), framed(&rehearsing), cut] {
         let send = || {
             let mut stream = served.connect();
             let _gone_already = stream.write_all(&bytes);

@@ -4,13 +4,13 @@
 mod random;
 mod stand;
 
-use pitfs::control::{Answer, Archive, Snap, Verb};
-use pitfs::daemon::{ArchiveInfo, MergeOptions, PruneOptions, RollOptions, Shortened};
+use pitfs::control::{Answer, Archive, ArchiveInfo, ShortenedInfo, Snap, Verb};
+use pitfs::daemon::{MergeOptions, PruneOptions, RollOptions};
 use pitfs::error::Result;
 use serde_bytes::ByteBuf;
 use stand::*;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 struct Stand {
     dir: tempfile::TempDir,
@@ -311,7 +311,7 @@ fn newest_increments_that_are_missing_are_not_taken_for_old_ones_that_went() {
     refusal(prune(&stand.store, PruneOptions { keep: Some(9), before: None, is_dry_run: false }), &["has lost"]);
 }
 
-fn prune(store: &Store, options: PruneOptions) -> Result<Shortened> {
+fn prune(store: &Store, options: PruneOptions) -> Result<ShortenedInfo> {
     match store.ask(Verb::Archive(Archive::Prune(options)))? {
         Answer::Shortened(shortened) => Ok(shortened),
         other => panic!("{other:?}"),
@@ -322,7 +322,7 @@ fn prune(store: &Store, options: PruneOptions) -> Result<Shortened> {
 fn the_oldest_increments_go_by_command() {
     let mut stand = Stand::rolled(6);
     let keep = |keep, is_dry_run| PruneOptions { keep: Some(keep), before: None, is_dry_run };
-    let went = |shortened: Shortened| shortened.times.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let went = |shortened: ShortenedInfo| shortened.times.into_iter().map(|gone| gone.name).collect::<Vec<_>>();
     refusal(prune(&stand.store, PruneOptions::default()), &["--keep", "--before"]);
     assert_eq!(went(prune(&stand.store, keep(2, true)).unwrap()), ["r1", "r2", "r3"]);
     assert_eq!(stand.store.shown("a dry run"), names(1..7));
@@ -402,7 +402,7 @@ fn listed(store: &Store) -> ArchiveInfo {
     info.remove(0)
 }
 
-fn merge_years(store: &Store) -> Result<Shortened> {
+fn merge_years(store: &Store) -> Result<ShortenedInfo> {
     let merge = MergeOptions { per: pitfs::clock::Period::Year, before: None, is_dry_run: false };
     match store.ask(Verb::Archive(Archive::Merge(merge)))? {
         Answer::Shortened(shortened) => Ok(shortened),
@@ -419,7 +419,7 @@ fn a_merge_that_was_interrupted_loses_nothing_and_leaves_nothing() {
     copy(&stand.archive(), &after);
     let parts = increments(&before);
     let merged = increments(&after).pop().unwrap();
-    let name = |path: &PathBuf| path.file_name().unwrap().to_owned();
+    let name = |path: &Path| path.file_name().unwrap().to_owned();
     // All that can be there in between: the merged one is whole, and some of its parts are gone, whatever the index has.
     for index in [before.join("index"), after.join("index")] {
         for left in 0..1u32 << parts.len() {
@@ -438,7 +438,11 @@ fn a_merge_that_was_interrupted_loses_nothing_and_leaves_nothing() {
             assert_eq!(info.problems, [""; 0], "{what}");
             let named: Vec<_> = info.increments.iter().filter(|one| one.merged_into.is_some()).collect();
             assert_eq!(named.len(), left.count_ones() as usize, "{what}");
-            assert!(named.iter().all(|one| one.merged_into.as_ref().is_some_and(|into| name(into) == name(&merged))));
+            assert!(
+                named
+                    .iter()
+                    .all(|one| one.merged_into.as_ref().is_some_and(|into| name(into.as_path()) == name(&merged)))
+            );
             assert_eq!(info.increments.len(), named.len() + 1, "{what}");
             // Any of the three lets them go.
             let store = &mut stand.store.clone();
@@ -470,6 +474,7 @@ fn parts_stay_where_what_they_were_merged_into_is_damaged() {
         fs::copy(&part, stand.archive().join(part.file_name().unwrap())).unwrap();
     }
     let merged = listed(&stand.store).increments.into_iter().find(|one| one.merged_into.is_none()).unwrap().file;
+    let merged = PathBuf::from(merged);
     // In the bytes of a track, which only whoever reads that notices.
     let mut bytes = fs::read(&merged).unwrap();
     let at = bytes.len() / 3;
@@ -531,7 +536,7 @@ fn many_are_merged_in_steps_and_those_of_a_copy_stay() {
     assert!(foreign_here.exists());
     assert_eq!(stand.store.shown("merged"), names([1, 140]));
     let info = listed(&stand.store);
-    assert_eq!(info.increments.iter().filter(|one| !one.is_reachable && one.merged_into.is_none()).count(), 1);
+    assert_eq!(info.increments.iter().filter(|one| !one.reachable && one.merged_into.is_none()).count(), 1);
 }
 
 /// The archive had them, and was told to have them no more.
@@ -691,7 +696,7 @@ fn a_first_roll_follows_the_number_of_snapshots() {
 fn what_cannot_be_reached_goes_only_where_its_time_would() {
     let stand = Stand::rolled(7);
     let keep = |keep| PruneOptions { keep: Some(keep), ..PruneOptions::default() };
-    let went = |shortened: Shortened| shortened.times.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let went = |shortened: ShortenedInfo| shortened.times.into_iter().map(|gone| gone.name).collect::<Vec<_>>();
     // One is missing for a while: r1 to r4 cannot be reached, r5 and r6 can.
     let missing = increments(&stand.archive()).swap_remove(3);
     let away = stand.path("away");
@@ -747,8 +752,8 @@ fn one_increment_in_the_place_of_another_is_damage() {
         }
     });
     let verify = Verb::Archive(Archive::Verify { directory: None });
-    let Answer::Archives(info) = store.ask(verify).unwrap() else { panic!() };
-    let info = &info[0];
+    let Answer::Verified(verified) = store.ask(verify).unwrap() else { panic!() };
+    let info = &verified.archive;
     assert!(info.problems.iter().any(|problem| problem.contains("not what its name says")), "{:?}", info.problems);
 }
 

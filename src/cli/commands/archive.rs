@@ -1,16 +1,15 @@
 //! Archives: rolling out, and what is said of them.
 
 use super::args::{ArchiveVerb, Roll};
-use super::json::{self};
 use super::output::{count, print, print_json, size, table, tell_all};
 use super::points::with_display;
 use super::{absolute, bytes, headed, plan, unexpected};
 use crate::clock::{Timestamp, parse_when};
-use crate::control::{Answer, Archive, Target, Verb};
-use crate::daemon::{ArchiveInfo, Detached, MergeOptions, PruneOptions, RollOptions, RollReport, Shortened};
+use crate::control::{
+    Answer, Archive, ArchiveInfo, DetachedInfo, IncrementInfo, RollInfo, ShortenedInfo, Target, Verb, VerifiedInfo,
+};
+use crate::daemon::{MergeOptions, PruneOptions, RollOptions};
 use crate::error::Result;
-use crate::shown::shown_file;
-use serde_json::json;
 
 pub(super) fn roll(target: &Target, args: Roll) -> Result<bool> {
     let archive = args.archive.as_deref().map(absolute).transpose()?;
@@ -27,7 +26,7 @@ pub(super) fn roll(target: &Target, args: Roll) -> Result<bool> {
             return Err(unexpected());
         };
         if args.json {
-            print_json(&json::rolled(&report))?;
+            print_json(&report)?;
         } else {
             print_roll("", &report)?;
         }
@@ -36,14 +35,14 @@ pub(super) fn roll(target: &Target, args: Roll) -> Result<bool> {
     let verb = Verb::RollGroup { group: bytes(group), options };
     let Answer::RollGroup(reports) = with_display(target, verb, "rolling")? else { return Err(unexpected()) };
     if args.json {
-        print_json(&json::all(&reports, |(base, report)| json!({ "base": base, "roll": json::rolled(report) })))?;
+        print_json(&reports)?;
     } else {
-        reports.iter().try_for_each(|(base, report)| print_roll(&format!("{base}:"), report))?;
+        reports.iter().try_for_each(|one| print_roll(&format!("{}:", one.base), &one.roll))?;
     }
-    Ok(reports.iter().all(|(_, report)| report.problems.is_empty()))
+    Ok(reports.iter().all(|one| one.roll.problems.is_empty()))
 }
 
-fn print_roll(base: &str, report: &RollReport) -> Result<()> {
+fn print_roll(base: &str, report: &RollInfo) -> Result<()> {
     tell_all(&report.problems);
     print(&format!(
         "{base}{}: {} saved ({}), {} freed\n",
@@ -76,35 +75,41 @@ pub(super) fn archive(target: &Target, verb: ArchiveVerb, as_json: bool) -> Resu
             (Archive::Merge(MergeOptions { per: per.into(), before, is_dry_run: dry_run }), json, false)
         }
     };
-    let is_verify = matches!(verb, Archive::Verify { .. });
     let archives = match with_display(target, Verb::Archive(verb), "reading")? {
         Answer::Archives(archives) => archives,
-        Answer::Detached(detached) if as_json => return print_json(&json::detached(&detached)).map(|()| true),
+        Answer::Verified(verified) => return show_verified(&verified, json),
+        Answer::Detached(detached) if as_json => return print_json(&detached).map(|()| true),
         Answer::Detached(detached) => return print(&detached_text(&detached)).map(|()| true),
         Answer::Shortened(shortened) => return show_shortened(&shortened, json),
         _ => return Err(unexpected()),
     };
     if json {
-        print_json(&json::all(&archives, json::archive))?;
+        print_json(&archives)?;
     }
-    for archive in &archives {
-        if shows && !json {
+    for archive in archives.iter().filter(|_| !json) {
+        if shows {
             print(&table(&increment_rows(archive)))?;
-        }
-        if is_verify && !json {
-            let verdict = match archive.problems.len() {
-                0 => "no problems".to_string(),
-                problems => count(problems as u64, "problem"),
-            };
-            let increments = count(archive.whole, "increment");
-            print(&format!("{increments}, {} read: {verdict}\n", size(archive.whole_bytes)))?;
-        }
-        if (is_verify || shows) && !json {
             print(&leftovers_text(archive))?;
         }
-        tell_all(archive.problems.iter().filter(|_| !json));
+        tell_all(&archive.problems);
     }
     Ok(archives.iter().all(|archive| archive.problems.is_empty()))
+}
+
+fn show_verified(verified: &VerifiedInfo, as_json: bool) -> Result<bool> {
+    let VerifiedInfo { archive, whole, whole_bytes } = verified;
+    if as_json {
+        print_json(&[archive])?;
+    } else {
+        let verdict = match archive.problems.len() {
+            0 => "no problems".to_string(),
+            problems => count(problems as u64, "problem"),
+        };
+        print(&format!("{}, {} read: {verdict}\n", count(*whole, "increment"), size(*whole_bytes)))?;
+        print(&leftovers_text(archive))?;
+        tell_all(&archive.problems);
+    }
+    Ok(archive.problems.is_empty())
 }
 
 /// What interrupted merges have left, if they have.
@@ -121,9 +126,9 @@ fn when(text: &str) -> Result<Timestamp> {
     parse_when(text, Timestamp::now())
 }
 
-fn show_shortened(shortened: &Shortened, json: bool) -> Result<bool> {
+fn show_shortened(shortened: &ShortenedInfo, json: bool) -> Result<bool> {
     if json {
-        print_json(&json::shortened(shortened))?;
+        print_json(shortened)?;
     } else {
         print(&shortened_text(shortened))?;
         tell_all(&shortened.problems);
@@ -131,13 +136,13 @@ fn show_shortened(shortened: &Shortened, json: bool) -> Result<bool> {
     Ok(shortened.problems.is_empty())
 }
 
-fn shortened_text(shortened: &Shortened) -> String {
-    let Shortened { times, bytes, standing_save, is_dry_run, .. } = shortened;
-    let rows = times.iter().map(|(name, time)| vec![name.clone(), time.as_text()]);
+fn shortened_text(shortened: &ShortenedInfo) -> String {
+    let ShortenedInfo { times, bytes, standing_save, dry_run, .. } = shortened;
+    let rows = times.iter().map(|gone| vec![gone.name.clone(), gone.time.text.clone()]);
     let mut text = table(&rows.collect::<Vec<_>>());
-    let goes = if *is_dry_run { "would go" } else { "went" };
+    let goes = if *dry_run { "would go" } else { "went" };
     // What a merge saves is not known before.
-    let less = if *is_dry_run && *bytes == 0 { String::new() } else { format!(", {} less", size(*bytes)) };
+    let less = if *dry_run && *bytes == 0 { String::new() } else { format!(", {} less", size(*bytes)) };
     text.push_str(&format!("{} {goes} from the archive{less}\n", count(times.len() as u64, "time")));
     if let Some(save) = standing_save {
         text.push_str(&format!("{save:?} stays: it is the newest save\n"));
@@ -145,8 +150,8 @@ fn shortened_text(shortened: &Shortened) -> String {
     text
 }
 
-fn detached_text(detached: &Detached) -> String {
-    let directory = shown_file(&detached.directory);
+fn detached_text(detached: &DetachedInfo) -> String {
+    let directory = &detached.directory;
     let mut text = match &detached.leads_to {
         Some(name) => format!(
             "{directory}: detached; it leads to the snapshot {name:?}, which has to stay in the store for the archive to be attached again\n"
@@ -158,14 +163,14 @@ fn detached_text(detached: &Detached) -> String {
 }
 
 fn increment_rows(archive: &ArchiveInfo) -> Vec<Vec<String>> {
-    let row = |increment: &crate::daemon::IncrementInfo| {
+    let row = |increment: &IncrementInfo| {
         let reach = match &increment.merged_into {
             Some(_) => "left over of a merge",
-            None if increment.is_damaged => "damaged",
-            None if increment.is_reachable => "",
+            None if increment.damaged => "damaged",
+            None if increment.reachable => "",
             None => "cannot be reached",
         };
-        vec![increment.name.clone(), increment.time.as_text(), size(increment.bytes), reach.to_string()]
+        vec![increment.name.clone(), increment.time.text.clone(), size(increment.bytes), reach.to_string()]
     };
     headed(["time", "taken", "size", ""], archive.increments.iter().map(row))
 }

@@ -12,9 +12,14 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+fn mount_point(target: &Target) -> Result<Option<PathBuf>> {
+    let Answer::Mount(mounted) = quietly(target, Verb::Mount)? else { return Err(unexpected()) };
+    Ok(mounted.mount_point.map(PathBuf::from))
+}
+
 /// The path below live that a path given by the user means: below the mount, or as it is.
 pub(super) fn path_in_live(target: &Target, given: &Path) -> Result<Vec<u8>> {
-    let Answer::Mount { mount_point } = quietly(target, Verb::Mount)? else { return Err(unexpected()) };
+    let mount_point = mount_point(target)?;
     match below_mount(target, mount_point.as_deref(), given)? {
         Some((_, path)) => Ok(path),
         None => relative(mount_point.as_deref(), given),
@@ -27,7 +32,7 @@ pub(super) fn destination(target: &Target, given: &Path) -> Result<Vec<u8>> {
         let text = "an empty path names no directory; without a destination all of live is meant";
         return Err(Error::Refused(Errno::INVAL, text.into()));
     }
-    let Answer::Mount { mount_point } = quietly(target, Verb::Mount)? else { return Err(unexpected()) };
+    let mount_point = mount_point(target)?;
     match below_mount(target, mount_point.as_deref(), given)? {
         Some((view, _)) if view.file_name() != Some(crate::view::LIVE_NAME.as_ref()) => {
             Err(Error::Refused(Errno::INVAL, format!("{} is not in live", file(given))))
@@ -55,7 +60,7 @@ pub(super) fn paths_in_view(target: &Target, given: Vec<OsString>) -> Result<Vec
     if given.is_empty() {
         return Ok(Vec::new());
     }
-    let Answer::Mount { mount_point } = quietly(target, Verb::Mount)? else { return Err(unexpected()) };
+    let mount_point = mount_point(target)?;
     let paths = given.into_iter().map(|path| match path.is_empty() {
         true => Ok(ByteBuf::new()),
         false => match path_in_view(target, mount_point.as_deref(), Path::new(&path))? {

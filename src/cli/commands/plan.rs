@@ -1,7 +1,6 @@
 //! Dry runs: what a command would do, in words and as JSON.
 
-use super::super::json;
-use super::super::output::{Display, count, path, print, print_json, size};
+use super::super::output::{Display, count, print, print_json, size};
 use super::{ask, unexpected, warn};
 use crate::control::{Answer, PlanInfo, SnapshotInfo, Target, Verb};
 use crate::error::Result;
@@ -14,7 +13,7 @@ pub(super) fn show(target: &Target, verb: Verb, as_json: bool) -> Result<bool> {
     display.finish();
     let Answer::Plan(plan) = answer? else { return Err(unexpected()) };
     if as_json {
-        print_json(&json::plan(&plan))?;
+        print_json(&plan)?;
     } else {
         print(&plan_text(&plan))?;
         warn(&plan.problems);
@@ -38,7 +37,7 @@ fn plan_text(plan: &PlanInfo) -> String {
         (false, true) => {
             for one in &plan.restored {
                 let base = if plan.restored.len() > 1 { format!("{}:", one.base) } else { String::new() };
-                lines.push(format!("{base}{} ({}) would be restored", one.name, one.time.as_text()));
+                lines.push(format!("{base}{} ({}) would be restored", one.name, one.time.text));
             }
         }
         (false, false) if plan.made.is_empty() => {
@@ -53,11 +52,11 @@ fn plan_text(plan: &PlanInfo) -> String {
         let removed = plan.removed.map_or(String::new(), |removed| format!(", {removed} removed"));
         lines.push(format!("{}, {} would be restored{removed}", count(files, "file"), size(plan.bytes.unwrap_or(0))));
     }
-    if let Some(copied) = plan.copied {
+    if let Some(copied) = plan.copied_bytes {
         lines.push(format!("{} would be copied in the store", size(copied)));
     }
-    if plan.reserved > 0 {
-        lines.push(format!("{} would be set aside", size(plan.reserved)));
+    if plan.reserved_bytes > 0 {
+        lines.push(format!("{} would be set aside", size(plan.reserved_bytes)));
     }
     if !plan.taken.is_empty() {
         lines.push(format!("{} would be taken", named(&plan.taken)));
@@ -67,7 +66,7 @@ fn plan_text(plan: &PlanInfo) -> String {
         lines.push(format!("{all} would be deactivated: {}", named(&plan.deactivated)));
     }
     if !plan.archives.is_empty() {
-        let to = plan.archives.iter().map(|directory| path(directory)).collect::<Vec<_>>().join(", ");
+        let to = plan.archives.iter().map(|archive| archive.directory.to_string()).collect::<Vec<_>>().join(", ");
         let all = count(plan.saved.len() as u64, "increment");
         let of = if plan.saved.is_empty() { String::new() } else { format!(": {}", named(&plan.saved)) };
         lines.push(format!("{all} would be saved to {to}{of}"));

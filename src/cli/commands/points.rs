@@ -2,13 +2,16 @@
 
 use super::args::{BaseVerb, Clone, GroupVerb, History, Hold, MirrorVerb, Policy, SessionVerb, Versions, WhenFull};
 use super::delete::{self, Told};
-use super::json::{self, state_of};
-use super::output::{Display, count, path, print, print_json, size, table, tell, write};
+use super::output::{Display, count, print, print_json, size, table, tell, write};
 use super::{bytes, headed, name_of, plan, say_done, unexpected};
-use crate::control::{Answer, Base, ByteRange, CloneRequest, Group, ListInfo, Mirror, Session, Target, Verb, ask};
+use crate::control::{
+    Answer, Base, BaseInfo, ByteRange, BytesInfo, CloneRequest, FileTracksInfo, Group, Kind, Mirror, MountedInfo,
+    PathText, Session, SessionInfo, SnapshotInfo, State, Target, TracksInfo, Verb, ask, spelling,
+};
 use crate::error::{Errno, Error, Result};
-use crate::shown::shown_file;
-use crate::view::{BaseInfo, BaseKind};
+use crate::shown::shown;
+use crate::view::Copying;
+use serde::Serialize;
 use serde_bytes::ByteBuf;
 use serde_json::json;
 use std::collections::HashSet;
@@ -60,14 +63,13 @@ pub(super) fn base(target: &Target, verb: BaseVerb, as_json: bool) -> Result<boo
         bases = now;
     }
     if is_new
-        && let Answer::Mount { mount_point: Some(mount_point) } = quietly(target, Verb::Mount)?
-        && crate::control::view_depth(&mount_point) == 1
+        && let Answer::Mount(MountedInfo { mount_point: Some(mount_point) }) = quietly(target, Verb::Mount)?
+        && crate::control::view_depth(mount_point.as_path()) == 1
     {
-        let shown = shown_file(&mount_point);
-        tell(format_args!("{shown} shows one base; the new one is shown when the store is mounted again"));
+        tell(format_args!("{mount_point} shows one base; the new one is shown when the store is mounted again"));
     }
     if json {
-        print_json(&json::all(&bases, json::base))?;
+        print_json(&bases)?;
     } else if is_list {
         print(&table(&base_rows(&bases)))?;
     }
@@ -87,24 +89,24 @@ pub(super) fn copied(target: &Target, verb: Verb, waits: bool, as_json: bool) ->
     }
     if waits && as_json {
         let Answer::Bases(now) = quietly(target, Verb::Base(Base::List))? else { return Err(unexpected()) };
-        let is_meant = |base: &BaseInfo| bases.iter().any(|known| known.unique_id == base.unique_id);
+        let is_meant = |base: &BaseInfo| bases.iter().any(|known| known.id == base.id);
         bases = now.into_iter().filter(is_meant).collect();
     }
-    say_done(as_json, json::answer(&Answer::Bases(bases)))
+    say_done(as_json, Answer::Bases(bases))
 }
 
 /// What a base is, and of what.
 pub(super) fn kind_of(base: &BaseInfo) -> String {
-    match &base.kind {
-        BaseKind::Base => "base".to_string(),
-        BaseKind::Clone(None) if base.copying.is_some() => "clone".to_string(),
-        BaseKind::Clone(None) => "clone, independent".to_string(),
-        BaseKind::Clone(Some(of)) if base.needs.is_none() && base.copying.is_none() => {
-            format!("clone of {of}, independent")
-        }
-        BaseKind::Clone(Some(of)) => format!("clone of {of}"),
-        BaseKind::Mirror(of) if base.is_split => format!("mirror of {of}, split"),
-        BaseKind::Mirror(of) => format!("mirror of {of}"),
+    let of = base.of.as_ref().map_or(String::new(), |of| format!(" of {of}"));
+    let is_independent = base.needs.is_none() && base.copied_bytes.is_none();
+    match base.kind {
+        Kind::Base => "base".to_string(),
+        // Of a snapshot that is gone.
+        Kind::Clone if base.of.is_none() && base.copied_bytes.is_none() => "clone, independent".to_string(),
+        Kind::Clone if base.of.is_some() && is_independent => format!("clone{of}, independent"),
+        Kind::Clone => format!("clone{of}"),
+        Kind::Mirror if base.split => format!("mirror{of}, split"),
+        Kind::Mirror => format!("mirror{of}"),
     }
 }
 
@@ -112,26 +114,27 @@ pub(super) fn base_rows(bases: &[BaseInfo]) -> Vec<Vec<String>> {
     let mut rows = vec![["base", "kind", "snapshots", "refers to", "made"].map(str::to_string).to_vec()];
     rows.extend(bases.iter().map(|base| {
         let kind = kind_of(base);
-        let kind = match base.settling {
+        let kind = match base.settled_blocks.zip(base.blocks_to_settle) {
             Some((done, total)) if total > 0 => format!("{kind}, {} % settled", done * 100 / total),
             Some(_) => format!("{kind}, being settled"),
             None => kind,
         };
-        let kind = match base.copying {
-            Some(copying) if copying.is_stopped => {
-                let (done, total) = (size(copying.done), size(copying.total));
-                format!("{kind}, incomplete: no room, {done} of {total} copied")
+        let kind = match base.copied_bytes.zip(base.bytes_to_copy) {
+            Some((done, total)) if base.copy_stopped => {
+                format!("{kind}, incomplete: no room, {} of {} copied", size(done), size(total))
             }
-            Some(copying) => format!("{kind}, {} % copied", copying.percent()),
+            Some((done, total)) => {
+                format!("{kind}, {} % copied", Copying { done, total, is_stopped: false }.percent())
+            }
             None => kind,
         };
-        let kind = match (base.is_filling, base.is_offline) {
+        let kind = match (base.filling, base.offline) {
             (true, _) => format!("{kind}, being filled"),
             (false, true) => format!("{kind}, offline"),
             (false, false) => kind,
         };
-        let kind = if base.reserve > 0 { format!("{kind}, reserved") } else { kind };
-        vec![base.name.clone(), kind, base.snapshots.to_string(), size(base.refers), base.time.as_text()]
+        let kind = if base.reserved_bytes > 0 { format!("{kind}, reserved") } else { kind };
+        vec![base.name.clone(), kind, base.snapshots.to_string(), size(base.refers_bytes), base.time.text.clone()]
     }));
     rows
 }
@@ -155,8 +158,7 @@ pub(super) fn session(target: &Target, verb: SessionVerb, as_json: bool) -> Resu
         }
         SessionVerb::List { json } => return list_sessions(target, json),
     };
-    let answer = quietly(target, Verb::Session(verb))?;
-    say_done(as_json, json::answer(&answer))
+    say_done(as_json, quietly(target, Verb::Session(verb))?)
 }
 
 /// Bases, perhaps with a name behind a colon; wrong usage where one is given twice.
@@ -166,19 +168,26 @@ fn distinct(given: Vec<OsString>) -> Result<Vec<ByteBuf>> {
     for one in &given {
         let base = one.split(|byte| *byte == b':').next().unwrap_or_default();
         if !known.insert(base) {
-            return Err(Error::Usage(format!("the base {:?} is given twice", path(base))));
+            return Err(Error::Usage(format!("the base {:?} is given twice", shown(base).to_string())));
         }
     }
     Ok(given)
 }
 
+/// A session, before and after it was activated.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Step<'a> {
+    Snapshot(&'a SnapshotInfo),
+    Session(&'a SessionInfo),
+}
+
 fn list_sessions(target: &Target, as_json: bool) -> Result<bool> {
     let Answer::Sessions(sessions) = quietly(target, Verb::Session(Session::List))? else { return Err(unexpected()) };
-    let Answer::List(ListInfo { snapshots, .. }) = quietly(target, Verb::List { all: false })? else {
-        return Err(unexpected());
-    };
+    let Answer::List(mut snapshots) = quietly(target, Verb::List { all: false })? else { return Err(unexpected()) };
+    snapshots.retain(|snapshot| snapshot.state != State::Missing);
     if as_json {
-        let all = snapshots.iter().map(json::snapshot).chain(sessions.iter().map(json::session));
+        let all = snapshots.iter().map(Step::Snapshot).chain(sessions.iter().map(Step::Session));
         return print_json(&all.collect::<Vec<_>>()).map(|()| true);
     }
     let mut rows: Vec<Vec<String>> = snapshots
@@ -187,21 +196,21 @@ fn list_sessions(target: &Target, as_json: bool) -> Result<bool> {
             let shown = if snapshot.offline { "offline" } else { "" };
             vec![
                 snapshot.name.clone(),
-                state_of(snapshot).into(),
+                snapshot.state.as_str().into(),
                 snapshot.base.clone(),
                 shown.into(),
-                snapshot.time.as_text(),
+                snapshot.time.text.clone(),
             ]
         })
         .collect();
     rows.extend(sessions.iter().map(|session| {
-        let shown = if session.record.offline { "offline" } else { "" };
+        let shown = if session.offline { "offline" } else { "" };
         vec![
             session.name.clone(),
-            session.state().into(),
+            session.state.as_str().into(),
             session.bases.join(","),
             shown.into(),
-            session.record.time.as_text(),
+            session.time.text.clone(),
         ]
     }));
     print(&table(&headed(["snapshot", "state", "base", "", "taken"], rows.into_iter()))).map(|()| true)
@@ -217,9 +226,9 @@ pub(super) fn group(target: &Target, verb: GroupVerb, as_json: bool) -> Result<b
     };
     let Answer::Groups(groups) = quietly(target, Verb::Group(verb))? else { return Err(unexpected()) };
     if json {
-        print_json(&json::all(&groups, json::group))?;
+        print_json(&groups)?;
     } else if is_list {
-        let rows = groups.into_iter().map(|(name, bases)| vec![name, bases.join(", ")]);
+        let rows = groups.into_iter().map(|group| vec![group.name, group.bases.join(", ")]);
         print(&table(&headed(["group", "bases"], rows)))?;
     }
     Ok(true)
@@ -247,8 +256,7 @@ pub(super) fn promote(target: &Target, name: OsString, waits: bool, as_json: boo
 
 pub(super) fn hold(target: &Target, args: Hold, held: bool, as_json: bool) -> Result<bool> {
     let (names, tag) = (args.names.into_iter().map(bytes).collect(), args.tag.map(bytes));
-    let answer = quietly(target, Verb::Hold { names, tag, held })?;
-    say_done(as_json, json::answer(&answer))
+    say_done(as_json, quietly(target, Verb::Hold { names, tag, held })?)
 }
 
 pub(super) fn mirror(target: &Target, args: super::args::Mirror, as_json: bool) -> Result<bool> {
@@ -270,11 +278,11 @@ pub(super) fn mirror(target: &Target, args: super::args::Mirror, as_json: bool) 
 pub(super) fn history(target: &Target, args: &History) -> Result<bool> {
     let Answer::History(entries) = quietly(target, Verb::History)? else { return Err(unexpected()) };
     if args.json {
-        return print_json(&json::all(&entries, json::history)).map(|()| true);
+        return print_json(&entries).map(|()| true);
     }
-    let rows = entries.into_iter().map(|(entry, base)| {
-        let base = base.unwrap_or_else(|| "(deleted)".into());
-        vec![entry.time.as_text(), user_name(entry.uid), base, entry.what]
+    let rows = entries.into_iter().map(|entry| {
+        let base = entry.base.unwrap_or_else(|| "(deleted)".into());
+        vec![entry.time.text, user_name(entry.uid), base, entry.what]
     });
     print(&table(&headed(["time", "user", "base", "what"], rows))).map(|()| true)
 }
@@ -291,11 +299,11 @@ pub(super) fn versions(target: &Target, path: Vec<u8>, args: &Versions) -> Resul
     let verb = Verb::Versions { path: ByteBuf::from(path) };
     let Answer::Versions(versions) = quietly(target, verb)? else { return Err(unexpected()) };
     if args.json {
-        return print_json(&json::all(&versions, json::version)).map(|()| true);
+        return print_json(&versions).map(|()| true);
     }
     let rows = versions.iter().map(|version| {
         let shown = version.snapshot.clone().unwrap_or_else(|| "live".into());
-        vec![shown, version.modified.as_text(), size(version.size)]
+        vec![shown, version.modified.clone(), size(version.size_bytes)]
     });
     print(&table(&headed(["snapshot", "modified", "size"], rows))).map(|()| true)
 }
@@ -306,16 +314,47 @@ pub(super) fn tracks(target: &Target, args: super::args::Diff) -> Result<bool> {
     print_tracks(quietly(target, verb)?, args.json)
 }
 
+/// Beyond so many tracks, 4 TiB of the usual ones, there are only ranges: a hole would take memory as bytes do.
+const BITMAP_TRACKS_MAX: u64 = 1 << 26;
+
+/// The tracks of a file that changed, also as bits: whoever shows them makes them, so that none are sent.
+#[derive(Serialize)]
+struct FileBits {
+    #[serde(flatten)]
+    file: FileTracksInfo,
+    bitmap: Option<String>,
+}
+
+impl From<FileTracksInfo> for FileBits {
+    fn from(file: FileTracksInfo) -> FileBits {
+        let ranges: Vec<_> = file.tracks.iter().map(|(from, to)| *from..*to).collect();
+        let count = ranges.last().map_or(0, |range| range.end);
+        let bits = || spelling::hex(&crate::tree::bitmap(&ranges, count));
+        FileBits { bitmap: (count <= BITMAP_TRACKS_MAX).then(bits), file }
+    }
+}
+
+/// Bytes that an increment has of a file.
+#[derive(Serialize)]
+struct Saved {
+    #[serde(flatten, serialize_with = "spelling::path::serialize")]
+    path: PathText,
+    inode: u64,
+    bytes: usize,
+    #[serde(flatten)]
+    data: BytesInfo,
+}
+
 fn print_tracks(answer: Answer, as_json: bool) -> Result<bool> {
-    let Answer::Tracks { track_bytes, files } = answer else { return Err(unexpected()) };
+    let Answer::Tracks(TracksInfo { track_bytes, files }) = answer else { return Err(unexpected()) };
     if as_json {
-        let files = json::all(&files, json::tracks);
+        let files: Vec<FileBits> = files.into_iter().map(FileBits::from).collect();
         return print_json(&json!({ "track_bytes": track_bytes, "files": files })).map(|()| true);
     }
     let mut text = String::new();
     for file in &files {
         for (from, to) in &file.tracks {
-            text.push_str(&format!("{} {} {}\n", from * track_bytes, (to - from) * track_bytes, path(&file.path)));
+            text.push_str(&format!("{} {} {}\n", from * track_bytes, (to - from) * track_bytes, file.path));
         }
     }
     print(&text).map(|()| true)
@@ -331,15 +370,17 @@ fn read_saved(
     as_json: bool,
 ) -> Result<bool> {
     let mut saved = Vec::new();
-    let shown =
+    let wanted =
         path.as_ref().map_or_else(|| format!("inode {}", inode.unwrap_or_default()), |path| format!("{path:?}"));
     let verb = Session::Tracks { name: name.clone(), path: path.map(bytes), range: None };
-    let Answer::Tracks { track_bytes, files } = quietly(target, Verb::Session(verb))? else { return Err(unexpected()) };
+    let Answer::Tracks(TracksInfo { track_bytes, files }) = quietly(target, Verb::Session(verb))? else {
+        return Err(unexpected());
+    };
     let mut files = files.into_iter().filter(|file| inode.is_none_or(|inode| file.inode == inode));
     let (Some(file), None) = (files.next(), files.next()) else {
-        let name = crate::shown::shown(&name);
+        let name = shown(&name);
         let text = format!(
-            "the increment of {name:?} has no tracks of {shown}, or of several files there; `pitfs session tracks {name}` shows what it has"
+            "the increment of {name:?} has no tracks of {wanted}, or of several files there; `pitfs session tracks {name}` shows what it has"
         );
         return Err(Error::Refused(Errno::NOENT, text));
     };
@@ -347,36 +388,35 @@ fn read_saved(
     for (mut from, to) in range.map_or(whole, |range| vec![range]) {
         loop {
             let verb = Session::Read { name: name.clone(), inode: file.inode, range: (from, to) };
-            let Answer::Bytes(bytes) = quietly(target, Verb::Session(verb))? else { return Err(unexpected()) };
+            let Answer::Bytes(BytesInfo { data }) = quietly(target, Verb::Session(verb))? else {
+                return Err(unexpected());
+            };
             if as_json {
-                saved.extend_from_slice(&bytes);
+                saved.extend_from_slice(&data);
             } else {
-                write(&bytes)?;
+                write(&data)?;
             }
-            from += bytes.len() as u64;
-            if bytes.is_empty() || from >= file.size_before.map_or(to, |size| to.min(size)) {
+            from += data.len() as u64;
+            if data.is_empty() || from >= file.size_before_bytes.map_or(to, |size| to.min(size)) {
                 break;
             }
         }
     }
-    say_done(as_json, json::saved_bytes(&file, &saved))
+    let (path, inode, bytes) = (file.path, file.inode, saved.len());
+    say_done(as_json, Saved { path, inode, bytes, data: BytesInfo { data: saved } })
 }
 
 pub(super) fn policy(target: &Target, args: &Policy) -> Result<bool> {
     let drop_oldest = args.when_full.map(|what| what == WhenFull::DropOldest);
     let verb = Verb::Policy { drop_oldest, before_restores: args.before_restore };
-    let Answer::Policy { drop_oldest, before_restores, deleted } = quietly(target, verb)? else {
-        return Err(unexpected());
-    };
-    let when_full = if drop_oldest { "drop-oldest" } else { "refuse" };
+    let Answer::Policy(policy) = quietly(target, verb)? else { return Err(unexpected()) };
     if args.json {
-        let deleted = json::snapshots(&deleted);
-        print_json(&json!({ "when_full": when_full, "before_restore": before_restores, "deleted": deleted }))?;
-    } else if !deleted.is_empty() {
-        print(&format!("{} deleted\n", count(deleted.len() as u64, "snapshot")))?;
+        print_json(&policy)?;
+    } else if !policy.deleted.is_empty() {
+        print(&format!("{} deleted\n", count(policy.deleted.len() as u64, "snapshot")))?;
     } else if args.when_full.is_none() && args.before_restore.is_none() {
-        let kept = before_restores.map_or("all".into(), |kept| kept.to_string());
-        print(&format!("when-full {when_full}\nbefore-restore {kept}\n"))?;
+        let kept = policy.before_restore.map_or("all".into(), |kept| kept.to_string());
+        print(&format!("when-full {}\nbefore-restore {kept}\n", policy.when_full.as_str()))?;
     }
     Ok(true)
 }

@@ -1,22 +1,20 @@
 //! `pitfs upgrade`: works on a store that nobody has open.
 
 use super::super::args::Upgrade;
-use super::super::json;
 use super::super::output::{print, print_json, tell_all};
 use super::absolute;
-use crate::control::Target;
-use crate::daemon::{Daemon, UpgradeReport};
+use crate::control::{Target, UpgradeInfo};
+use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::shown::shown_file;
-use std::path::Path;
 
 pub(super) fn run(target: &Target, args: Upgrade, as_json: bool) -> Result<bool> {
     let store = &target.store;
     let shown = shown_file(store);
     if args.undo {
-        let report = Daemon::undo_upgrade(store)?;
+        let report = UpgradeInfo::new(store, Daemon::undo_upgrade(store)?);
         if as_json {
-            return say(store, &report);
+            return say(&report);
         }
         let but = if report.dropped.is_empty() { "" } else { ", as far as that format knows it" };
         print(&format!("{shown} has format {} again, with all that was done since{but}\n", report.to))?;
@@ -24,24 +22,24 @@ pub(super) fn run(target: &Target, args: Upgrade, as_json: bool) -> Result<bool>
         return Ok(true);
     }
     if args.confirm {
-        let report = Daemon::confirm_upgrade(store)?;
+        let report = UpgradeInfo::new(store, Daemon::confirm_upgrade(store)?);
         if as_json {
-            return say(store, &report);
+            return say(&report);
         }
         return print(&format!("{shown} stays in format {}\n", report.to)).map(|()| true);
     }
     let archive = args.archive.as_deref().map(absolute).transpose()?;
-    let report = Daemon::upgrade(store, archive.as_deref(), &mut |_| Ok(()))?;
+    let report = UpgradeInfo::new(store, Daemon::upgrade(store, archive.as_deref(), &mut |_| Ok(()))?);
     if as_json {
-        return say(store, &report);
+        return say(&report);
     }
-    let UpgradeReport { from, to, can_be_undone, archives, problems, dropped: _ } = report;
+    let UpgradeInfo { from, to, can_be_undone, archives, problems, .. } = report;
     let mut text = match from == to {
         true => format!("{shown} has format {to}\n"),
         false => format!("{shown} was brought from format {from} to {to}\n"),
     };
     for archive in archives {
-        text.push_str(&format!("archive {} is attached\n", shown_file(&archive)));
+        text.push_str(&format!("archive {} is attached\n", archive.directory));
     }
     if can_be_undone {
         text.push_str("`pitfs upgrade --undo` goes back, `pitfs upgrade --confirm` ends that possibility\n");
@@ -51,7 +49,7 @@ pub(super) fn run(target: &Target, args: Upgrade, as_json: bool) -> Result<bool>
     Ok(problems.is_empty())
 }
 
-fn say(store: &Path, report: &UpgradeReport) -> Result<bool> {
-    print_json(&json::upgraded(store, report))?;
+fn say(report: &UpgradeInfo) -> Result<bool> {
+    print_json(report)?;
     Ok(report.problems.is_empty())
 }

@@ -1,13 +1,12 @@
 //! `umount`: the end of a mount, and of its daemon, whatever state they are in.
 
 use super::super::args::Umount;
-use super::super::json::put_file;
-use crate::control::{Answer, Target, Verb, ask, locate_store};
+use crate::control::{Answer, MountedInfo, PathText, Target, Verb, ask, locate_store, spelling};
 use crate::daemon::{Use, holder, holding, is_dead, is_read, last_use, store_of, wait_a_moment, wait_for};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Device, MountInfo, free, mount_around, mount_at, mounts, unmount_path, users};
 use crate::shown::shown_file;
-use serde_json::json;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,11 +19,17 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// Users of the mount that are named.
 const USERS_SHOWN: usize = 5;
 
+#[derive(Serialize)]
+struct Unmounted {
+    lazy: bool,
+    #[serde(flatten, serialize_with = "spelling::unmounted::serialize")]
+    unmounted: PathText,
+}
+
 pub fn umount(store: Option<PathBuf>, args: &Umount, as_json: bool) -> Result<bool> {
     let target = args.target.clone().or(store).map_or_else(std::env::current_dir, Ok);
     let target = target.and_then(std::path::absolute).map_err(|error| Error::media("looking where we stand", error))?;
-    let mut done = json!({ "lazy": args.lazy });
-    put_file(&mut done, "unmounted", &target);
+    let done = Unmounted { lazy: args.lazy, unmounted: target.as_path().into() };
     let is_done = end(target, args)?;
     super::say(as_json, &done)?;
     Ok(is_done)
@@ -97,7 +102,7 @@ fn dead_mount_of(target: &Path) -> Option<MountInfo> {
 
 fn ask_mount_point(store: &Target) -> Result<Option<PathBuf>> {
     match ask(store, Verb::Mount, &mut |_| Ok(()))? {
-        Answer::Mount { mount_point } => Ok(mount_point),
+        Answer::Mount(MountedInfo { mount_point }) => Ok(mount_point.map(PathBuf::from)),
         _ => Err(Error::Refused(Errno::PROTO, "the daemon gave an answer to another question".into())),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{infos, slices};
 use crate::clock::Epoch;
-use crate::control::{Answer, DeletionInfo, FreedInfo, SnapshotInfo};
+use crate::control::{Answer, BaseInfo, DeletionInfo, FreedInfo, SnapshotInfo};
 use crate::device::{BaseId, InodeNo, LIVE, Moment, Snapshot};
 use crate::error::Result;
 use crate::view::{BaseKind, Deletion, GoingBase, ToDelete, Views};
@@ -59,22 +59,24 @@ pub(super) fn delete(views: &Views, named: &Named<'_>, recursive: bool) -> Resul
 /// The same without doing it, with what would be free then.
 pub(super) fn rehearse(views: &Views, named: &Named<'_>, recursive: bool) -> Result<Answer> {
     let deletion = views.plan_deletion(&named.to_delete(recursive))?;
-    let freed = Some(freed(views, &deletion)?);
-    Ok(Answer::Deletion(DeletionInfo { freed, ..told(views, &deletion)? }))
+    let (bytes, paths) = freed(views, &deletion)?;
+    let told = told(views, &deletion)?;
+    Ok(Answer::Deletion(DeletionInfo { dry_run: true, bytes: Some(bytes), paths: Some(paths), ..told }))
 }
 
 fn told(views: &Views, deletion: &Deletion) -> Result<DeletionInfo> {
     let mut told = DeletionInfo::default();
     for GoingBase { info, snapshots } in &deletion.bases {
-        let snapshots = snapshots.iter().map(|snapshot| SnapshotInfo::new(&info.name, snapshot, None)).collect();
-        told.bases.push((info.clone(), snapshots));
+        told.snapshots.extend(snapshots.iter().map(|snapshot| SnapshotInfo::new(&info.name, snapshot)));
+        told.bases.push(BaseInfo::from(info.clone()));
     }
-    told.snapshots = infos(views, &deletion.snapshots)?;
+    told.snapshots.extend(infos(views, &deletion.snapshots)?);
     told.snapshots.extend(infos(views, &deletion.marks)?);
     Ok(told)
 }
 
-fn freed(views: &Views, deletion: &Deletion) -> Result<FreedInfo> {
+/// How much, and the paths that hold most of it.
+fn freed(views: &Views, deletion: &Deletion) -> Result<(u64, Vec<FreedInfo>)> {
     let mut snapshots: BTreeMap<BaseId, Vec<Epoch>> = BTreeMap::new();
     for Snapshot { base, epoch, .. } in deletion.snapshots.iter().chain(&deletion.marks) {
         snapshots.entry(*base).or_default().push(*epoch);
@@ -90,7 +92,7 @@ fn freed(views: &Views, deletion: &Deletion) -> Result<FreedInfo> {
         let moment = newest.map_or(Moment::Live, |epoch| Moment::At(*epoch));
         let found = views.tree().paths(inode, moment).ok().and_then(|paths| paths.into_iter().next());
         let path = found.unwrap_or_else(|| format!("inode {}", inode.number()).into_bytes());
-        paths.push((views.of(inode.base()).base_name()?, ByteBuf::from(path), bytes));
+        paths.push(FreedInfo { base: views.of(inode.base()).base_name()?, path: path.into(), bytes });
     }
-    Ok(FreedInfo { bytes: freed.values().sum(), paths })
+    Ok((freed.values().sum(), paths))
 }

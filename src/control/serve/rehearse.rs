@@ -1,16 +1,15 @@
 //! What a command would do: it is carried out on views that take every step back, and what it came to is told.
 
-use super::{
-    base_options, check_paths, clone_options, cloned, delete, info, infos, restore_group, step_mirror, wanted,
-};
-use crate::control::{Answer, Base, Mirror, PlanInfo, Verb};
+use super::base::{base_options, clone_options, cloned, step_mirror};
+use super::restore::{check_paths, restore_group, wanted};
+use super::{delete, info, infos};
+use crate::control::{Answer, Base, DirectoryInfo, Mirror, PlanInfo, Verb};
 use crate::daemon::{BringBackReport, Daemon, OnProgress, RestoreReport, RollPlan};
 use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::view::{CloneOptions, Restored, Views};
 use serde_bytes::ByteBuf;
-use std::os::unix::ffi::OsStringExt;
 
 pub(super) fn rehearse(daemon: &Daemon, views: &Views, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
     let plan = match verb {
@@ -48,7 +47,7 @@ pub(super) fn rehearse(daemon: &Daemon, views: &Views, verb: Verb, progress: OnP
         Verb::RollGroup { group, options } => roll(views, daemon.plan_roll_group(views, &group, &options)?),
         _ => Err(Error::Refused(Errno::INVAL, "there is no dry run of this".into())),
     };
-    plan.map(Answer::Plan)
+    plan.map(|plan| Answer::Plan(PlanInfo { dry_run: true, ..plan }))
 }
 
 fn text(name: &[u8]) -> String {
@@ -101,7 +100,7 @@ fn count(plan: &mut PlanInfo, report: &BringBackReport) {
 
 /// The snapshot of what is there would be taken, and others might be one too many then.
 fn note_before(views: &Views, plan: &mut PlanInfo, before: &Snapshot) -> Result<()> {
-    plan.taken.push(info(views, before)?);
+    plan.taken.push(info(views, before)?.untaken());
     plan.freed.extend(infos(views, &views.of(before.base).before_restores_too_many(1)?)?);
     Ok(())
 }
@@ -120,15 +119,15 @@ fn clone(
         && snapshot.is_archived
     {
         let counted = daemon.count_filled(views, snapshot, name)?;
-        (plan.files, plan.bytes, plan.copied) = (Some(counted.files), Some(counted.bytes), Some(counted.bytes));
-        plan.reserved = if options.reserve { counted.bytes } else { 0 };
+        (plan.files, plan.bytes, plan.copied_bytes) = (Some(counted.files), Some(counted.bytes), Some(counted.bytes));
+        plan.reserved_bytes = if options.reserve { counted.bytes } else { 0 };
         return Ok(plan);
     }
     let refers = snapshots.iter().map(|snapshot| snapshot.record.refers).fold(0, u64::saturating_add);
     let refers = refers.saturating_mul(BLOCK_BYTES as u64);
     daemon.make_clones(views, of, options, None, progress)?;
-    plan.copied = Some(if options.copies { refers } else { 0 });
-    plan.reserved = if options.reserve { refers } else { 0 };
+    plan.copied_bytes = Some(if options.copies { refers } else { 0 });
+    plan.reserved_bytes = if options.reserve { refers } else { 0 };
     Ok(plan)
 }
 
@@ -144,21 +143,21 @@ fn mirror(daemon: &Daemon, views: &Views, mirror: Mirror) -> Result<PlanInfo> {
         plan.changed.push(views.of(step.base).base_name()?);
     }
     if let Some(before) = &step.before {
-        plan.taken.push(info(views, before)?);
+        plan.taken.push(info(views, before)?.untaken());
     }
-    plan.copied = Some(step.bytes);
+    plan.copied_bytes = Some(step.bytes);
     Ok(plan)
 }
 
 fn roll(views: &Views, plans: Vec<RollPlan>) -> Result<PlanInfo> {
     let mut plan = PlanInfo::default();
     for RollPlan { taken, deactivated, archive, saved, freed, problems } in plans {
-        plan.taken.push(info(views, &taken)?);
+        plan.taken.push(info(views, &taken)?.untaken());
         plan.deactivated.extend(infos(views, &deactivated)?);
         plan.saved.extend(infos(views, &saved)?);
         plan.freed.extend(infos(views, &freed)?);
         plan.problems.extend(problems);
-        plan.archives.extend(archive.map(|archive| ByteBuf::from(archive.into_os_string().into_vec())));
+        plan.archives.extend(archive.map(|archive| DirectoryInfo { directory: archive.into() }));
     }
     Ok(plan)
 }

@@ -12,11 +12,9 @@ use crate::tree::Tree;
 use crate::tree::inode::{Inode, Kind, is_root};
 use crate::tree::names::Entry;
 use crate::tree::paths::join;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DifferenceKind {
     Added,
     Removed,
@@ -28,13 +26,11 @@ pub enum DifferenceKind {
 }
 
 /// One path that differs. Paths are relative to the root of the tree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub kind: DifferenceKind,
-    #[serde(with = "serde_bytes")]
     pub path: Vec<u8>,
     /// Where it was before, if it was renamed.
-    #[serde(with = "serde_bytes")]
     pub from: Option<Vec<u8>>,
     pub is_directory: bool,
     pub size_before: Option<u64>,

@@ -15,7 +15,6 @@ use crate::shown::shown;
 use crate::tree::Tree;
 use crate::tree::inode::{Inode, Kind, root_of};
 use crate::tree::paths::names_of;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
@@ -23,11 +22,10 @@ use std::ops::{ControlFlow, Range};
 const STEP: usize = 1024;
 
 /// Tracks of one file that differ.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedTracks {
     pub inode: InodeNo,
     /// One of its paths, relative to the root of the base; empty if none is known.
-    #[serde(with = "serde_bytes")]
     pub path: Vec<u8>,
     /// Bytes of the file; `None` if it was not there, or if that is not known any more.
     pub size_before: Option<u64>,

@@ -1,0 +1,78 @@
+//! Going back in place.
+
+use super::info;
+use crate::control::{Answer, RestoredInfo};
+use crate::daemon::{Daemon, OnProgress};
+use crate::device::Snapshot;
+use crate::error::{Errno, Error, Result};
+use crate::view::{Restored, Views};
+use serde_bytes::ByteBuf;
+
+pub(super) fn restore(
+    daemon: &Daemon,
+    views: &Views,
+    snapshot: Option<ByteBuf>,
+    paths: Vec<ByteBuf>,
+    progress: OnProgress<'_>,
+) -> Result<Answer> {
+    let (snapshot, paths) = wanted(views, snapshot, paths)?;
+    if paths.is_empty() {
+        let restored = daemon.restore(views, &snapshot)?;
+        let before = restored.map(|restored| info(views, &restored.before)).transpose()?;
+        return Ok(Answer::Restored(Box::new(RestoredInfo::whole(info(views, &snapshot)?, before))));
+    }
+    let (report, before) = daemon.bring_back(views, &snapshot, &paths, progress)?;
+    let before = before.map(|before| info(views, &before)).transpose()?;
+    Ok(Answer::Restored(Box::new(RestoredInfo::counted(info(views, &snapshot)?, before, report))))
+}
+
+/// Of all bases of a group.
+pub(super) fn group(daemon: &Daemon, views: &Views, group: &[u8], snapshot: Option<ByteBuf>) -> Result<Answer> {
+    let (to, restored) = restore_group(daemon, views, group, snapshot)?;
+    // All of them go back or, where nothing differs, none.
+    let before = restored.iter().map(|one| Some(&one.before)).chain(std::iter::repeat(None));
+    let pair = |(before, to): (Option<&Snapshot>, &Snapshot)| {
+        Ok(RestoredInfo::whole(info(views, to)?, before.map(|before| info(views, before)).transpose()?))
+    };
+    before.zip(&to).map(pair).collect::<Result<_>>().map(Answer::RestoredAll)
+}
+
+/// All bases of a group, in one step: what was to be gone back to, and what was done, nothing where nothing differs.
+pub(super) fn restore_group(
+    daemon: &Daemon,
+    views: &Views,
+    group: &[u8],
+    snapshot: Option<ByteBuf>,
+) -> Result<(Vec<Snapshot>, Vec<Restored>)> {
+    let to = match snapshot {
+        Some(name) => views.of_group(group, &name)?,
+        None => views.last_save_of_group(group)?,
+    };
+    let restored = daemon.restore_all(views, &to, Some(&String::from_utf8_lossy(group)))?;
+    Ok((to, restored))
+}
+
+/// The snapshot that is to be gone back to, without a name the last save, and the paths that are brought back one by one.
+/// Without any it is done in one step; what is in the archive is copied, since there are no tracks to share.
+pub(super) fn wanted(views: &Views, name: Option<ByteBuf>, paths: Vec<ByteBuf>) -> Result<(Snapshot, Vec<ByteBuf>)> {
+    check_paths(&paths)?;
+    let snapshot = match name {
+        Some(name) => views.snapshot_of(&name)?,
+        None => views.last_save()?,
+    };
+    if snapshot.base == views.base() {
+        let is_copied = paths.is_empty() && snapshot.is_archived;
+        return Ok((snapshot, if is_copied { vec![ByteBuf::new()] } else { paths }));
+    }
+    let text = "a base is restored to its own snapshots; `pitfs base create NAME --from SNAPSHOT` makes another one";
+    Err(Error::Refused(Errno::INVAL, text.into()))
+}
+
+/// An empty path would mean everything, which a variable that is not set in a script does not.
+pub(super) fn check_paths(paths: &[ByteBuf]) -> Result<()> {
+    if paths.iter().any(|path| path.is_empty()) {
+        let text = "a path is empty; name what is to be restored, or no path at all for everything".into();
+        return Err(Error::Refused(Errno::INVAL, text));
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! The store as a whole: its state, and what it does by itself.
+
+use super::{info, list};
+use crate::control::{
+    Answer, ArchiveInfo, BaseInfo, Keep, PathText, PolicyInfo, SnapshotInfo, StatusInfo, WhenFull, WorkerInfo,
+};
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
+use crate::view::Views;
+
+pub(super) fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
+    let tree = views.tree();
+    let settings = tree.device().settings();
+    let bases = views.bases()?;
+    let mut snapshots = Vec::new();
+    let (mut archives, mut saves) = (Vec::new(), Vec::new());
+    let needs = list::needs(views)?;
+    for base in &bases {
+        let views = views.of(base.id);
+        // The archive first: this notices one that went away, whose times are then no snapshots.
+        archives.extend(views.unless_gone(daemon.attached_info(&views))?.flatten().map(ArchiveInfo::from));
+        let found = views.all_snapshots().and_then(|all| list::counted(&views, &all, &needs));
+        snapshots.extend(views.unless_gone(found)?.into_iter().flatten());
+        let save = || views.newest_save()?.map(|save| info(&views, &save)).transpose();
+        saves.extend(views.unless_gone(save())?.flatten());
+    }
+    let reserved = tree.device().look()?.reserved_room();
+    let space = tree.space()?;
+    Ok(StatusInfo {
+        store: daemon.path().into(),
+        id: settings.id.to_string(),
+        mount_point: daemon.mount_point().map(PathText::from),
+        track_bytes: settings.track_bytes.into(),
+        compression: format!("{:?}", settings.codec).to_lowercase(),
+        total_bytes: space.total,
+        available_bytes: space.available,
+        live_bytes: space.live,
+        log_bytes: space.log,
+        metadata_bytes: space.meta,
+        segment_bytes: space.segments,
+        reserved_bytes: reserved,
+        drop_oldest: views.drops_oldest()?,
+        bases: bases.into_iter().map(BaseInfo::from).collect(),
+        archives,
+        saves,
+        snapshots,
+        workers: daemon.workers()?.into_iter().map(WorkerInfo::from).collect(),
+        only_read: daemon.is_only_read(),
+        stopped: match tree.device().check_running() {
+            Err(error @ Error::Stopped(_)) => Some(error.to_string()),
+            _ => None,
+        },
+    })
+}
+
+/// Shows what the store does by itself, after what is given was changed.
+pub(super) fn policy(daemon: &Daemon, views: &Views, drop_oldest: Option<bool>, kept: Option<Keep>) -> Result<Answer> {
+    if let Some(drop_oldest) = drop_oldest {
+        views.set_drop_oldest(drop_oldest)?;
+    }
+    let mut deleted = Vec::new();
+    if let Some(kept) = kept {
+        let most = match kept {
+            Keep::All => None,
+            Keep::Newest(most) => Some(most),
+        };
+        views.keep_before_restores(most)?;
+        for base in views.bases()? {
+            let views = views.of(base.id);
+            let gone = views.unless_gone(daemon.drop_before_restores(&views))?.unwrap_or_default();
+            deleted.extend(gone.iter().map(|snapshot| SnapshotInfo::new(&base.name, snapshot)));
+        }
+    }
+    let when_full = if views.drops_oldest()? { WhenFull::DropOldest } else { WhenFull::Refuse };
+    Ok(Answer::Policy(PolicyInfo { when_full, before_restore: views.before_restores_kept()?, deleted }))
+}
