@@ -577,6 +577,8 @@ fn who_owns_a_record_takes_it_apart() {
                 none_of(path, "takes", &taken_from("meta", &code), META);
                 none_of(path, "takes", &taken_from("device", &code), DEVICE);
                 none_of(path, "takes", &of_logstore, LOGSTORE);
+                let tracks = taken_from("device", &code).into_iter().find(|name| name.contains("Track"));
+                assert!(tracks.is_none() || layer != "fuse", "{path} takes {tracks:?}");
                 // It walks through all of them, and hands each record to its owner.
                 assert!(tables.is_empty() || path.starts_with("daemon/check/"), "{path} names {tables:?}");
                 let records = taken_from("device", &code).into_iter().find(|name| name.ends_with("Record"));
