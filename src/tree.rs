@@ -33,6 +33,7 @@ mod rename;
 mod room;
 mod space;
 mod stamps;
+mod told;
 mod xattr;
 
 pub use access::Asker;
@@ -49,12 +50,13 @@ pub(crate) use paths::join;
 pub use paths::{Most, names_of};
 pub use rename::RenameMode;
 pub use space::Space;
+pub use told::Altered;
 pub use xattr::{SetMode, SetXattr};
 
 use behind::Behind;
 
 use crate::clock::Timestamp;
-use crate::device::{Device, InodeNo, Settings};
+use crate::device::{Changed, Device, InodeNo, Settings};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::limits::*;
@@ -151,6 +153,14 @@ impl Tree {
             }
         }
         Ok(())
+    }
+
+    /// What a record that changed means to whoever shows the tree; nothing where nobody outside can know of it.
+    pub fn altered(&self, changed: &Changed) -> Result<Option<Altered>> {
+        match changed {
+            Changed::Record { table, key, before } => told::altered(self, *table, key, before.as_deref()),
+            Changed::Shown(_) => Ok(None),
+        }
     }
 
     pub fn device(&self) -> &Device {

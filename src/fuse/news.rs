@@ -8,10 +8,9 @@
 
 use super::mounts::has_mounts_inside;
 use super::{Names, Notify};
-use crate::device::{BaseId, Changed, InodeNo, News, Shown};
+use crate::device::{BaseId, Changed, News, Shown};
 use crate::error::Result;
-use crate::meta::Table;
-use crate::tree::{Tree, is_root};
+use crate::tree::Altered;
 use crate::view::Views;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -78,19 +77,12 @@ impl Teller {
     /// Names and inodes of trees as they are now.
     fn tell_of_records(&self, changes: &[Changed]) -> Result<()> {
         let tree = self.views.tree();
-        let is_known = |inode: InodeNo| tree.is_held(inode) || is_root(inode);
         let (mut names, mut inodes) = (Names::default(), BTreeSet::new());
         for change in changes {
-            let Changed::Record { table, key, before } = change else { continue };
-            if *table == Table::Dirent {
-                let (directory, name) = Tree::place_of(key)?;
-                if is_known(directory) {
-                    let before = before.as_ref().map(|value| tree.entry_of(key, value)).transpose()?;
-                    let then = before.map(|entry| (entry.inode, entry.kind));
-                    names.add(tree, (directory, name.to_vec()), then);
-                }
-            } else if let Some(inode) = InodeNo::of_key(key).filter(|inode| is_known(*inode)) {
-                inodes.insert(inode);
+            match tree.altered(change)? {
+                Some(Altered::Name { directory, name, then }) => names.add(tree, (directory, name), then),
+                Some(Altered::Inode(inode)) => drop(inodes.insert(inode)),
+                None => {}
             }
         }
         self.notify.names_lead_elsewhere(&names);

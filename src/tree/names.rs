@@ -102,15 +102,6 @@ impl Tree {
         Ok((hash, name, dirent.inside(directory).inode, kind))
     }
 
-    /// The directory and the name of an entry with this key.
-    pub fn place_of(key: &[u8]) -> Result<(InodeNo, &[u8])> {
-        let damaged = || Error::corrupt(format!("record {} of table dirent", hex(key)), "its key is that of no entry");
-        let directory = InodeNo::of_key(key).ok_or_else(damaged)?;
-        let rest = key.get(directory.prefix().len()..).unwrap_or_default();
-        let (_, name) = rest.split_first_chunk::<8>().filter(|(_, name)| is_name(name)).ok_or_else(damaged)?;
-        Ok((directory, name))
-    }
-
     /// The entry that a record of a directory says.
     pub fn entry_of(&self, key: &[u8], value: &[u8]) -> Result<Entry> {
         let (hash, name, inode, kind) = self.take_apart(key, value)?;
@@ -386,6 +377,15 @@ impl Tree {
         txn.add_orphan(dirent.inode);
         inode::store(txn, dirent.inode, &target)
     }
+}
+
+/// The directory and the name of an entry with this key.
+pub(super) fn place_of(key: &[u8]) -> Result<(InodeNo, &[u8])> {
+    let damaged = || Error::corrupt(format!("record {} of table dirent", hex(key)), "its key is that of no entry");
+    let directory = InodeNo::of_key(key).ok_or_else(damaged)?;
+    let rest = key.get(directory.prefix().len()..).unwrap_or_default();
+    let (_, name) = rest.split_first_chunk::<8>().filter(|(_, name)| is_name(name)).ok_or_else(damaged)?;
+    Ok((directory, name))
 }
 
 /// Where a record of a directory leads, whatever its name is.
