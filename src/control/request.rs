@@ -283,6 +283,16 @@ impl Verb {
         }
     }
 
+    /// Whether it only reads the store: any number of such commands read a closed one at a time, and nothing is written there.
+    pub(super) fn only_reads(&self) -> bool {
+        match self {
+            Verb::CopyOut(_) | Verb::Session(Session::Tracks { .. } | Session::Read { .. }) => true,
+            // It is done, and taken back.
+            Verb::Rehearse(_) => false,
+            verb => verb.changes_nothing(),
+        }
+    }
+
     /// Whether it can be begun anew if it was broken off, since it changes nothing.
     pub(super) fn changes_nothing(&self) -> bool {
         matches!(
