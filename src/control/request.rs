@@ -94,6 +94,7 @@ pub enum Verb {
     Policy {
         drop_oldest: Option<bool>,
         /// How many snapshots before restores a base keeps, or all.
+        #[serde(rename = "before_restore")]
         before_restores: Option<Keep>,
     },
     Status,
