@@ -24,13 +24,14 @@ BIN = $(TARGET_DIR)$(addprefix /,$(CARGO_BUILD_TARGET))/release/pitfs
 OPTIMIZED = --config 'profile.dev.package.pitfs.opt-level=1'
 
 .DEFAULT_GOAL := help
-.PHONY: help build symbols run stop check test power faults fuzz mutate deny soak conformance bench needs needs-test man install uninstall clean
+.PHONY: help build symbols run stop check test rings power faults fuzz mutate deny soak conformance bench needs needs-test man install uninstall clean
 
 help:
 	@echo 'make build    a release binary, $(BIN)'
 	@echo 'make symbols  what debuggers need of it, in a file of its own'
 	@echo 'make run      store a directory (FROM=DIR) and show it (SNAP=DIR); `make stop` ends it'
 	@echo 'make check    everything that must pass'
+	@echo 'make rings    the tests that mount, with requests through the kernel'"'"'s rings; as root. TESTS="mount opens" for some'
 	@echo 'make power    CUTS=$(CUTS) power cuts under the daemon, and as many of a store in memory'
 	@echo 'make faults   each kind of fault of a disk FAULTS=$(FAULTS) times'
 	@echo 'make fuzz     hostile bytes for everything that is decoded, SECONDS=$(SECONDS) for each'
@@ -95,6 +96,10 @@ deny:
 	@command -v cargo-deny >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check licenses bans sources
 	@$(CARGO) deny check --disable-fetch advisories || echo 'make deny: no database of advisories is here, or it names what is above'
+
+# The tests that mount, with requests through the kernel's rings.
+rings: needs-test
+	CARGO='$(CARGO)' sh tests/rings.sh $(TESTS)
 
 soak: needs
 	PITFS_MINUTES=$(MINUTES) $(CARGO) test $(OPTIMIZED) --locked --test soak -- --ignored --nocapture

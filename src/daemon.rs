@@ -37,7 +37,7 @@ pub use sync::{Owner, Planned, SyncOptions, SyncReport};
 pub use upgrade::UpgradeReport;
 
 use crate::error::{Errno, Error, Result};
-use crate::fuse::{FileSystem, MountPoint, Mounted, Notify, Options};
+use crate::fuse::{FileSystem, MountPoint, Mounted, Notify, Options, Transport};
 use crate::media::{Directory, DiskDir, ScratchDir};
 use crate::shown::shown_file;
 use crate::tree::{CreateOptions, Tree};
@@ -235,6 +235,11 @@ impl Daemon {
 
     pub fn mount_point(&self) -> Option<PathBuf> {
         self.mounted.lock().as_ref().map(|mounted| mounted.mount_point().to_path_buf())
+    }
+
+    /// What requests of the mount come through.
+    pub fn transport(&self) -> Option<Transport> {
+        self.mounted.lock().as_ref().map(Mounted::transport)
     }
 
     /// Whether somebody has unmounted what [`Daemon::mount`] mounted.

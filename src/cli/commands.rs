@@ -444,6 +444,9 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
 /// Where it is, what it takes, and its archives.
 fn print_store(status: &StatusInfo) -> Result<()> {
     let mounted = match &status.mount_point {
+        Some(path) if status.transport.as_deref() == Some("rings") => {
+            format!("mounted at {path}, served through the kernel's rings")
+        }
         Some(path) => format!("mounted at {path}"),
         None if status.only_read => "where it can only be read".into(),
         None => "not mounted".into(),

@@ -135,6 +135,7 @@ fn status() -> StatusInfo {
         store: path(),
         id: text(),
         mount_point: Some(path()),
+        transport: Some(text()),
         track_bytes: 1,
         compression: text(),
         total_bytes: 2,

@@ -174,7 +174,9 @@ impl Store {
         progress: &mut dyn FnMut(&Progress) -> Result<()>,
     ) -> Result<BringBackReport> {
         let paths: Vec<ByteBuf> = paths.iter().map(|path| ByteBuf::from(*path)).collect();
-        self.daemon.bring_back(self.views(), snapshot, &paths, progress).map(|(report, _)| report)
+        let result = self.daemon.bring_back(self.views(), snapshot, &paths, progress).map(|(report, _)| report);
+        self.tree().device().feed().wait();
+        result
     }
 
     /// Brings paths back, which is told before, and looks at what became of everything.

@@ -15,6 +15,8 @@ pub struct StatusInfo {
     pub id: String,
     #[serde(flatten, with = "spelling::mount_point")]
     pub mount_point: Option<PathText>,
+    /// What requests of the mount come through: `device` or `rings`.
+    pub transport: Option<String>,
     pub track_bytes: u64,
     pub compression: String,
     /// What the store could hold if it had all that is available.

@@ -30,6 +30,7 @@ pub(super) fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
         store: daemon.path().into(),
         id: settings.id.to_string(),
         mount_point: daemon.mount_point().map(PathText::from),
+        transport: daemon.transport().map(|transport| transport.to_string()),
         track_bytes: settings.track_bytes.into(),
         compression: format!("{:?}", settings.codec).to_lowercase(),
         total_bytes: space.total,
