@@ -297,15 +297,19 @@ fn walk(daemon: &Daemon) -> Result<()> {
     for moment in moments {
         let mut entries = Vec::new();
         // What can be listed is read, whatever comes behind it.
-        let _may_be_damaged = tree.list(ROOT, 0, moment, |entry| {
+        let _may_be_damaged = tree.names().list(ROOT, 0, moment, |entry| {
             entries.push(entry.clone());
             Ok(true)
         });
         for entry in entries.iter().take(50) {
-            let read = tree.read(entry.inode, 0, 1 << 20, moment);
-            let read =
-                read.and_then(|_| tree.seek_data(entry.inode, 0, moment).and(tree.seek_hole(entry.inode, 0, moment)));
-            let attributes = tree.lookup(ROOT, &entry.name, moment).and(tree.read_link(entry.inode, moment).map(drop));
+            let read = tree.files().read(entry.inode, 0, 1 << 20, moment);
+            let read = read.and_then(|_| {
+                tree.files().seek_data(entry.inode, 0, moment).and(tree.files().seek_hole(entry.inode, 0, moment))
+            });
+            let attributes = tree
+                .names()
+                .lookup(ROOT, &entry.name, moment)
+                .and(tree.names().read_link(entry.inode, moment).map(drop));
             for error in [read.map(drop), attributes].into_iter().filter_map(Result::err) {
                 assert!(!matches!(error, Error::Fault(_)), "{error}");
             }
@@ -318,15 +322,15 @@ fn write(daemon: &Daemon) -> Result<()> {
     let tree = daemon.views().tree();
     let caller = Caller { uid: 0, gid: 0, umask: 0 };
     let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
-    if let Ok((file, _)) = tree.make(caller, ROOT, b"new", new) {
-        tree.write(file, 100_000, &[7; 50_000], false)?;
+    if let Ok((file, _)) = tree.names().make(caller, ROOT, b"new", new) {
+        tree.files().write(file, 100_000, &[7; 50_000], false)?;
     }
     for name in [&b"file"[..], b"small"] {
-        if let Ok((file, _)) = tree.lookup(ROOT, name, Moment::Live) {
-            let _may_be_damaged = tree.write(file, 10_000, &[8; 9000], false);
+        if let Ok((file, _)) = tree.names().lookup(ROOT, name, Moment::Live) {
+            let _may_be_damaged = tree.files().write(file, 10_000, &[8; 9000], false);
         }
     }
-    tree.unlink(ROOT, b"link")?;
+    tree.names().unlink(ROOT, b"link")?;
     tree.commit()
 }
 

@@ -170,14 +170,14 @@ fn what_is_born_later_than_now_is_damage() {
     }
     let tree = Tree::open(Arc::new(DiskDir::open(&mounted.store()).unwrap())).unwrap();
     let mut names = Vec::new();
-    let listed = tree.list(ROOT, 0, Moment::Live, |entry| {
+    let listed = tree.names().list(ROOT, 0, Moment::Live, |entry| {
         names.push(entry.name.clone());
         Ok(true)
     });
     listed.unwrap();
     let looked: Vec<bool> = names
         .iter()
-        .map(|name| match tree.lookup(ROOT, name, Moment::Live) {
+        .map(|name| match tree.names().lookup(ROOT, name, Moment::Live) {
             Ok(_) => true,
             Err(Error::Corrupt { problem, .. }) => !problem.contains("is born in epoch"),
             Err(error) => panic!("{error}"),
@@ -185,7 +185,7 @@ fn what_is_born_later_than_now_is_damage() {
         .collect();
     assert_eq!(looked.iter().filter(|is_whole| !**is_whole).count(), 1, "{names:?}: {looked:?}");
     for (name, is_whole) in names.iter().zip(&looked) {
-        assert_eq!(tree.versions(LIVE, name).is_ok(), *is_whole, "versions of {name:?}");
+        assert_eq!(tree.comparison().versions(LIVE, name).is_ok(), *is_whole, "versions of {name:?}");
     }
 }
 

@@ -40,7 +40,7 @@ impl Daemon {
             views.of(snapshot.base).check_writable()?;
             // What programs have stored in mappings is fetched.
             drop(self.unseen(snapshot.base)?);
-            let is_same = || match views.tree().is_as_after(snapshot.base, snapshot.epoch) {
+            let is_same = || match views.tree().comparison().is_as_after(snapshot.base, snapshot.epoch) {
                 // What was being looked at went meanwhile, as in another restore.
                 Err(Error::Gone) => Ok(false),
                 result => result,

@@ -253,7 +253,8 @@ impl<'a> BringBack<'a> {
     fn find_touched(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
         if self.tops.have_directory() {
             let tree = self.tree;
-            self.touched = tree.changed_since(snapshot.base, snapshot.epoch, before.epoch, &mut || self.tell(0))?;
+            self.touched =
+                tree.comparison().changed_since(snapshot.base, snapshot.epoch, before.epoch, &mut || self.tell(0))?;
         }
         Ok(())
     }
@@ -308,7 +309,7 @@ impl<'a> BringBack<'a> {
                 Ok(())
             }
             Err(error) => {
-                let path = self.tree.paths(now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+                let path = self.tree.names().paths(now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
                 self.problem(error, &path)
             }
         }
@@ -322,8 +323,8 @@ impl<'a> BringBack<'a> {
         }
         // A program can have stored in a mapping while others were brought back.
         unseen.fetch_file(now)?;
-        tree.check_readable(now, model, &mut |bytes| self.tell(bytes))?;
-        let liken = || tree.become_like(now, model, &mut |bytes| self.tell(bytes));
+        tree.likeness().check_readable(now, model, &mut |bytes| self.tell(bytes))?;
+        let liken = || tree.likeness().become_like(now, model, &mut |bytes| self.tell(bytes));
         let result = unseen.change_file(now, liken, |likened| likened.any());
         if !matches!(result, Ok(likened) if !likened.any()) {
             self.has_changed.set(true);
@@ -335,7 +336,7 @@ impl<'a> BringBack<'a> {
         if place.parent == UNMADE {
             return Ok(None);
         }
-        match self.tree.lookup(place.parent, &place.name, Moment::Live) {
+        match self.tree.names().lookup(place.parent, &place.name, Moment::Live) {
             Ok(found) => Ok(match &self.rehearsal {
                 Some(rehearsal) => rehearsal.after_moves(found),
                 None => Some(found),
@@ -372,7 +373,8 @@ impl<'a> BringBack<'a> {
     /// Notes what went wrong with one name, if the rest can fare better.
     fn settle(&mut self, result: Result<()>, place: &Place) -> Result<()> {
         let Err(error) = result else { return Ok(()) };
-        let directory = self.tree.paths(place.parent, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+        let directory =
+            self.tree.names().paths(place.parent, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
         let path = crate::tree::join(&directory, &place.name);
         self.problem(error, &path)
     }

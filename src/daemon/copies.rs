@@ -68,7 +68,7 @@ impl Daemon {
         let mut seen = HashSet::new();
         let mut directories = vec![root_of(snapshot.base)];
         while let Some(directory) = directories.pop() {
-            tree.list_with_inodes(directory, 0, moment, |entry, found| {
+            tree.names().list_with_inodes(directory, 0, moment, |entry, found| {
                 if found.kind() == Kind::Directory {
                     directories.push(entry.inode);
                 }
@@ -122,13 +122,13 @@ impl Filling<'_> {
         while let Some(&(source, target)) = directories.get(at) {
             at += 1;
             let mut entries = Vec::new();
-            self.tree.list_with_inodes(source, 0, self.moment, |entry, found| {
+            self.tree.names().list_with_inodes(source, 0, self.moment, |entry, found| {
                 entries.push((entry.clone(), found.kind(), found.links, found.size));
                 Ok(true)
             })?;
             for (entry, kind, links, size) in entries {
                 if let Some(known) = with_names.get(&entry.inode) {
-                    self.tree.place(*known, target, &entry.name)?;
+                    self.tree.likeness().place(*known, target, &entry.name)?;
                     continue;
                 }
                 let made = self.make(entry.inode, target, &entry.name)?;
@@ -144,20 +144,21 @@ impl Filling<'_> {
         }
         // Filling them has changed their times.
         for (source, target) in directories.into_iter().rev() {
-            self.tree.become_like(target, (source, self.moment), &mut |_| Ok(()))?;
+            self.tree.likeness().become_like(target, (source, self.moment), &mut |_| Ok(()))?;
         }
         Ok(())
     }
 
     fn make(&mut self, source: InodeNo, parent: InodeNo, name: &[u8]) -> Result<InodeNo> {
-        let made = self.tree.make_nameless_in(self.base, (source, self.moment))?;
+        let made = self.tree.likeness().make_nameless_in(self.base, (source, self.moment))?;
         let (files, bytes) = (self.files, self.bytes);
         let filled = self
             .tree
+            .likeness()
             .become_like(made, (source, self.moment), &mut |done| {
                 (self.progress)(&Progress { files, bytes: bytes + done, total_bytes: 0 })
             })
-            .and_then(|_| self.tree.place(made, parent, name));
+            .and_then(|_| self.tree.likeness().place(made, parent, name));
         self.tree.unhold(made, 1)?;
         filled.map(|_| made)
     }

@@ -311,7 +311,7 @@ impl Sync<'_> {
     fn content_of(&mut self, directory: &Arc<OwnedFd>, entries: Vec<Entry>, frame: &mut Frame) -> Result<()> {
         let mut existing: HashMap<Vec<u8>, (InodeNo, Inode)> = HashMap::new();
         if let Some(target) = frame.target {
-            self.tree.list_with_inodes(target, 0, Moment::Live, |entry, found| {
+            self.tree.names().list_with_inodes(target, 0, Moment::Live, |entry, found| {
                 existing.insert(entry.name.clone(), (entry.inode, found.clone()));
                 Ok(true)
             })?;
@@ -418,7 +418,7 @@ impl Sync<'_> {
         }
         let mut at = self.root;
         for name in names_of(path) {
-            at = match self.tree.lookup(at, name, Moment::Live) {
+            at = match self.tree.names().lookup(at, name, Moment::Live) {
                 Ok((inode, found)) if found.is_directory() => inode,
                 Ok(_) => {
                     let path = shown(path);
@@ -428,7 +428,7 @@ impl Sync<'_> {
                 Err(Error::Posix(Errno::NOENT)) => {
                     let new = New { kind: Kind::Directory, permissions: 0o755, rdev: 0, target: b"" };
                     let maker = Caller { uid: 0, gid: 0, umask: 0 };
-                    let (inode, _) = self.tree.make(maker, at, name, new)?;
+                    let (inode, _) = self.tree.names().make(maker, at, name, new)?;
                     inode
                 }
                 Err(error) => return Err(error),
@@ -510,7 +510,7 @@ impl Sync<'_> {
         let is_linked = found.facts.links > 1;
         let first = self.names.get(&found.facts.identity()).copied().filter(|_| is_linked);
         if let (None, Some(parent), Some(first), false) = (&before, parent, first, self.dry_run) {
-            self.tree.link(first, parent, &found.name)?;
+            self.tree.names().link(first, parent, &found.name)?;
             self.added();
             return Ok(());
         }

@@ -42,7 +42,7 @@ impl FileSystem {
                 return Ok(());
             }
         }
-        self.views.tree().list(place.inode, offset, place.moment, |entry: &Entry| {
+        self.views.tree().names().list(place.inode, offset, place.moment, |entry: &Entry| {
             let number = place.at(entry.inode).number();
             Ok(!reply.add(number.into(), entry.offset, file_type(entry.kind), OsStr::from_bytes(&entry.name)))
         })
@@ -87,19 +87,19 @@ impl FileSystem {
         if offset < 2 && reply.add(own.ino, 2, "..", &KEEP, &own, GENERATION) {
             return Ok(());
         }
-        self.views.tree().list_with_what_is_known(place.inode, offset, place.moment, |entry, found| {
+        self.views.tree().names().list_with_what_is_known(place.inode, offset, place.moment, |entry, found| {
             let at = place.at(entry.inode);
             let attr = found.and_then(|found| self.attributes_of(at, &found));
             let attr = attr.unwrap_or_else(|error| unknown(at, file_type(entry.kind), &error));
             let is_live = place.moment == Moment::Live;
-            let generation = Generation(if is_live { self.views.tree().generation(entry.inode) } else { 0 });
+            let generation = Generation(if is_live { self.views.tree().held().generation(entry.inode) } else { 0 });
             let name = OsStr::from_bytes(&entry.name);
             let keep = self.keep_attributes(&attr);
             let is_full = reply.add(attr.ino, entry.offset, name, &keep, &attr, generation);
             match is_live {
                 _ if is_full => {}
                 true => {
-                    self.views.tree().hold(entry.inode);
+                    self.views.tree().held().hold(entry.inode);
                 }
                 false => self.numbers.hold(attr.ino.into()),
             }

@@ -49,7 +49,7 @@ impl FileSystem {
                 return self.virtual_lookup(&Asker { uid: request.uid(), is_in: &is_in }, &node, name);
             }
         };
-        match self.views.tree().lookup(place.inode, name, place.moment) {
+        match self.views.tree().names().lookup(place.inode, name, place.moment) {
             Ok((inode, found)) => {
                 let attr = self.attributes_of(place.at(inode), &found)?;
                 Ok((attr, self.keep_attributes(&attr)))
@@ -80,7 +80,7 @@ impl FileSystem {
     /// The kernel is told of this inode: it stays until it is forgotten.
     pub(super) fn hold(&self, number: KernelNo) -> Generation {
         match self.live_inode(number) {
-            Some(inode) => Generation(self.views.tree().hold(inode)),
+            Some(inode) => Generation(self.views.tree().held().hold(inode)),
             None => {
                 self.numbers.hold(number);
                 GENERATION
@@ -89,7 +89,7 @@ impl FileSystem {
     }
 
     pub(super) fn generation(&self, number: KernelNo) -> Generation {
-        self.live_inode(number).map_or(GENERATION, |inode| Generation(self.views.tree().generation(inode)))
+        self.live_inode(number).map_or(GENERATION, |inode| Generation(self.views.tree().held().generation(inode)))
     }
 
     pub(super) fn make(
@@ -102,7 +102,7 @@ impl FileSystem {
     ) -> Result<FileAttr> {
         let caller = FileSystem::caller(request, umask);
         let parent = self.place_for_new(caller, parent)?;
-        let (inode, made) = self.views.tree().make(caller, parent.inode, name.as_bytes(), new)?;
+        let (inode, made) = self.views.tree().names().make(caller, parent.inode, name.as_bytes(), new)?;
         self.settle(self.attributes_of(parent.at(inode), &made)?)
     }
 
@@ -145,7 +145,7 @@ impl FileSystem {
         if mode == RenameMode::Replace {
             self.check_may_go(to, new_name.as_bytes())?;
         }
-        self.views.tree().rename(from, name.as_bytes(), to, new_name.as_bytes(), mode)?;
+        self.views.tree().names().rename(from, name.as_bytes(), to, new_name.as_bytes(), mode)?;
         // What is hidden under that name is gone to the kernel, which saw it replaced.
         self.forget_hidden(to, new_name.as_bytes());
         self.settle(())
@@ -166,7 +166,7 @@ impl FileSystem {
             return Err(Error::Posix(Errno::XDEV));
         }
         crate::view::check_writable(place.moment)?;
-        let linked = self.views.tree().link(place.inode, parent.inode, name.as_bytes())?;
+        let linked = self.views.tree().names().link(place.inode, parent.inode, name.as_bytes())?;
         self.settle(self.attributes_of(place, &linked)?)
     }
 
@@ -176,7 +176,7 @@ impl FileSystem {
         if self.writeback && is_of_times && self.views.tree().passes_over(place.inode) {
             return self.attributes(place);
         }
-        let found = self.views.tree().change(place.inode, change)?;
+        let found = self.views.tree().attributes().change(place.inode, change)?;
         self.attributes_of(place, &found)
     }
 
@@ -184,9 +184,9 @@ impl FileSystem {
         let inode = self.writable(number)?;
         let keep_size = mode & KEEP_SIZE != 0;
         match mode & !KEEP_SIZE {
-            0 => self.views.tree().allocate(inode, offset, length, keep_size, kill),
-            PUNCH_HOLE if keep_size => self.views.tree().zero(inode, offset, length, true, kill),
-            ZERO_RANGE => self.views.tree().zero(inode, offset, length, keep_size, kill),
+            0 => self.views.tree().files().allocate(inode, offset, length, keep_size, kill),
+            PUNCH_HOLE if keep_size => self.views.tree().files().zero(inode, offset, length, true, kill),
+            ZERO_RANGE => self.views.tree().files().zero(inode, offset, length, keep_size, kill),
             _ => Err(Error::Posix(Errno::OPNOTSUPP)),
         }
     }
@@ -218,14 +218,14 @@ impl FileSystem {
                 None => Err(Error::Posix(Errno::NODATA)),
             },
             Node::Virtual(_) => Err(Error::Posix(Errno::NODATA)),
-            Node::In(Place { inode, moment, .. }) => self.views.tree().xattr(inode, name, moment),
+            Node::In(Place { inode, moment, .. }) => self.views.tree().attributes().xattr(inode, name, moment),
         }
     }
 
     /// Snapshots are durable from their beginning; so is the root's list of them.
     pub(super) fn sync_node(&self, number: KernelNo) -> Result<()> {
         match self.numbers.node(number)? {
-            Node::In(Place { inode, moment: Moment::Live, .. }) => self.views.tree().sync_inode(inode),
+            Node::In(Place { inode, moment: Moment::Live, .. }) => self.views.tree().files().sync_inode(inode),
             Node::In(_) | Node::Virtual(_) => Ok(()),
         }
     }
@@ -250,7 +250,7 @@ impl FileSystem {
         let inode = self.writable(number)?;
         self.open_for_writing.open(inode);
         if self.writeback {
-            self.views.tree().leave_times_to_kernel(inode);
+            self.views.tree().stamps().leave_to_kernel(inode);
         }
         Ok(FOR_WRITING)
     }
@@ -260,7 +260,7 @@ impl FileSystem {
         let Ok((inode, _)) = self.inside(number) else { return false };
         let is_last = handle == FOR_WRITING && self.open_for_writing.close(inode);
         if is_last {
-            self.views.tree().take_times_back(inode);
+            self.views.tree().stamps().take_back(inode);
             // Whoever stored in it is gone.
             self.not_stored.take(&[inode]);
         }

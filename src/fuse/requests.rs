@@ -163,7 +163,7 @@ impl Filesystem for super::mount::Served {
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         placement::serving(request.pid());
         let target = self.numbers.node(ino.into()).and_then(|node| match node {
-            Node::In(place) => self.views.tree().read_link(place.inode, place.moment),
+            Node::In(place) => self.views.tree().names().read_link(place.inode, place.moment),
             Node::Virtual(node) => self.namespace.read_link(&node),
         });
         reply_or_error!(reply, target, target => reply.data(&target));
@@ -202,7 +202,7 @@ impl Filesystem for super::mount::Served {
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         placement::serving(request.pid());
         let removed = self.writable(parent.into()).and_then(|parent| {
-            self.views.tree().unlink(parent, name.as_bytes())?;
+            self.views.tree().names().unlink(parent, name.as_bytes())?;
             self.settle(())
         });
         reply_or_error!(reply, removed, () => reply.ok());
@@ -214,7 +214,7 @@ impl Filesystem for super::mount::Served {
             Node::In(place) => {
                 let parent = self.writable(parent.into())?;
                 self.check_may_go(parent, name.as_bytes())?;
-                match self.views.tree().remove_directory(parent, name.as_bytes()) {
+                match self.views.tree().names().remove_directory(parent, name.as_bytes()) {
                     Err(Error::Posix(Errno::NOENT)) => self.hide(place, name.as_bytes()),
                     removed => removed.and_then(|_| self.settle(())),
                 }
@@ -287,7 +287,7 @@ impl Filesystem for super::mount::Served {
         placement::moving(request.pid(), size as usize);
         let read = self
             .inside(ino.into())
-            .and_then(|(inode, moment)| self.views.tree().read(inode, offset, size as usize, moment));
+            .and_then(|(inode, moment)| self.views.tree().files().read(inode, offset, size as usize, moment));
         reply_or_error!(reply, read, bytes => reply.data(&bytes));
     }
 
@@ -310,7 +310,7 @@ impl Filesystem for super::mount::Served {
             let sent = Sent { from_cache, appended: !from_cache && flags.0 & APPEND != 0 };
             // Of all other writes the kernel knows that they change blocks.
             let before = (self.writeback && from_cache).then(|| self.stored_blocks(inode));
-            let written = self.views.tree().write_sent(inode, offset, data, kill, sent);
+            let written = self.views.tree().files().write_sent(inode, offset, data, kill, sent);
             if let Err(error) = written {
                 // What may not be written is nobody's to miss.
                 if from_cache && !matches!(error, Error::Gone | Error::Posix(Errno::ROFS)) {
@@ -409,7 +409,7 @@ impl Filesystem for super::mount::Served {
         let set = mode.and_then(|mode| {
             let inode = self.writable(ino.into())?;
             let how = SetXattr { mode, clears_sgid: self.clears_sgid(request, inode)? };
-            self.views.tree().set_xattr(inode, name.as_bytes(), value, how)
+            self.views.tree().attributes().set_xattr(inode, name.as_bytes(), value, how)
         });
         reply_or_error!(reply, set, () => reply.ok());
     }
@@ -422,7 +422,7 @@ impl Filesystem for super::mount::Served {
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let names = match self.numbers.node(ino.into()) {
             Ok(Node::Virtual(_)) => Ok(Vec::new()),
-            Ok(Node::In(place)) => self.views.tree().xattr_names(place.inode, place.moment),
+            Ok(Node::In(place)) => self.views.tree().attributes().xattr_names(place.inode, place.moment),
             Err(error) => Err(error),
         };
         reply_or_error!(reply, names, names => {
@@ -437,8 +437,9 @@ impl Filesystem for super::mount::Served {
             return reply.ok();
         }
         placement::serving(request.pid());
-        let removed =
-            self.writable(ino.into()).and_then(|inode| self.views.tree().remove_xattr(inode, name.as_bytes()));
+        let removed = self
+            .writable(ino.into())
+            .and_then(|inode| self.views.tree().attributes().remove_xattr(inode, name.as_bytes()));
         reply_or_error!(reply, removed, () => reply.ok());
     }
 
@@ -519,7 +520,7 @@ impl Filesystem for super::mount::Served {
             let from = Position { inode, offset: offset_in, moment };
             let kill = !FileSystem::keeps_privileges(request);
             let to = self.writable(ino_out.into())?;
-            self.views.tree().copy_range(from, to, offset_out, len, kill)
+            self.views.tree().files().copy_range(from, to, offset_out, len, kill)
         });
         reply_or_error!(reply, copied, count => reply.written(count as u32));
     }

@@ -7,7 +7,6 @@ use crate::device::{BaseId, BaseRecord, InodeNo, Moment, Separated, State, Txn};
 use crate::error::Result;
 use crate::limits::SETTLE_AT_ONCE;
 use crate::meta::Table;
-use parking_lot::MutexGuard;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -31,13 +30,6 @@ impl Tree {
         noted(&mut txn, base);
         txn.finish()?;
         Ok(base)
-    }
-
-    /// Nobody changes the data of a file while this is held: what operations have read of files before they change
-    /// them must still be so when they do. Taken before the right to commit, which those who hold a file may be
-    /// waiting for.
-    pub(super) fn lock_all_files(&self) -> Vec<MutexGuard<'_, ()>> {
-        self.file_locks.iter().map(|lock| lock.lock()).collect()
     }
 
     /// Does a piece of settling; false when there is nothing to do.
@@ -72,11 +64,6 @@ impl Tree {
 
     /// Does a piece of giving shared tracks places of their own.
     pub fn separate_step(&self) -> Result<Separated> {
-        self.device.separate_step(|inode| self.lock_file(inode))
-    }
-
-    /// Inodes that are known outside.
-    pub fn held_inodes(&self) -> Vec<InodeNo> {
-        self.held.lock().keys().copied().collect()
+        self.device.separate_step(|inode| self.locks.lock(inode))
     }
 }

@@ -153,7 +153,7 @@ impl Views {
     fn changed(&self, base: BaseId, since: Epoch, of: BaseId, moment: Moment) -> Result<u64> {
         match since {
             Epoch::ZERO => Ok(0),
-            since => self.tree.changed_bytes(base, Moment::At(since), Moment::Live, (of, moment)),
+            since => self.tree.track_changes().changed_bytes(base, Moment::At(since), Moment::Live, (of, moment)),
         }
     }
 
@@ -263,7 +263,7 @@ impl Views {
         }
         let (of, own) = mirror.same.map_or((Epoch::ZERO, Epoch::ZERO), |same| same.epochs());
         let then = Moment::At(to.epoch);
-        let wanted = self.tree.changed_bytes(mirror.of, Moment::At(of), then, (mirror.of, then))?
+        let wanted = self.tree.track_changes().changed_bytes(mirror.of, Moment::At(of), then, (mirror.of, then))?
             + self.changed(self.base, own, mirror.of, then)?;
         self.check_room(wanted)?;
         let fetched = self.fetched()?;

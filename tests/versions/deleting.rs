@@ -27,13 +27,13 @@ fn lookups_of_deleting(snapshots: usize) -> [u64; 3] {
     let views = in_memory();
     let (often, seldom) = (file(views.tree(), "often"), file(views.tree(), "seldom"));
     // What a snapshot that stays needs is not looked at again and again.
-    let write = |byte| views.tree().write(seldom, 0, &vec![byte; 64 * TRACK as usize], false).unwrap();
+    let write = |byte| views.tree().files().write(seldom, 0, &vec![byte; 64 * TRACK as usize], false).unwrap();
     write(1);
     for i in 0..snapshots + 2 {
         if i == snapshots + 1 {
             write(2);
         }
-        views.tree().write(often, 0, &i.to_le_bytes(), false).unwrap();
+        views.tree().files().write(often, 0, &i.to_le_bytes(), false).unwrap();
         snap(&views, &format!("s{i}"));
     }
     views.tree().commit().unwrap();
@@ -68,17 +68,17 @@ fn lookups_of_comparing(names: usize) -> u64 {
     let links = make(tree, root_of(LIVE), "links", Kind::Directory);
     let files = make(tree, root_of(LIVE), "files", Kind::Directory);
     for i in 0..names {
-        tree.link(one, links, format!("{i}").as_bytes()).unwrap();
+        tree.names().link(one, links, format!("{i}").as_bytes()).unwrap();
         make(tree, files, &format!("{i}"), Kind::Symlink);
     }
     let before = snap(&views, "before");
     for i in 0..names {
-        tree.unlink(links, format!("{i}").as_bytes()).unwrap();
-        tree.unlink(files, format!("{i}").as_bytes()).unwrap();
+        tree.names().unlink(links, format!("{i}").as_bytes()).unwrap();
+        tree.names().unlink(files, format!("{i}").as_bytes()).unwrap();
         make(tree, files, &format!("{i}"), Kind::File);
     }
     views.tree().commit().unwrap();
-    let (found, differences) = lookups_of(|| tree.diff(LIVE, Moment::At(before), Moment::Live).unwrap());
+    let (found, differences) = lookups_of(|| tree.comparison().diff(LIVE, Moment::At(before), Moment::Live).unwrap());
     assert_eq!(differences.len(), 2 * names);
     found
 }
@@ -94,7 +94,7 @@ fn what_deleting_would_free_is_what_it_frees() {
     let views = in_memory();
     let tree = views.tree();
     let (shared, own) = (file(tree, "shared"), file(tree, "own"));
-    let write = |inode, byte: u8| tree.write(inode, 0, &vec![byte; 4 * TRACK as usize], false).unwrap();
+    let write = |inode, byte: u8| tree.files().write(inode, 0, &vec![byte; 4 * TRACK as usize], false).unwrap();
     write(shared, 1);
     write(own, 2);
     snap(&views, "a");
@@ -112,9 +112,9 @@ fn what_deleting_would_free_is_what_it_frees() {
     settle(tree);
     while views.copy_step().unwrap() {}
     let plain = views.of(views.base_named(b"plain").unwrap());
-    plain.tree().write(own.in_base(plain.base()), 0, &[5; TRACK as usize], false).unwrap();
+    plain.tree().files().write(own.in_base(plain.base()), 0, &[5; TRACK as usize], false).unwrap();
     snap(&plain, "mine");
-    plain.tree().write(own.in_base(plain.base()), 0, &[6; TRACK as usize], false).unwrap();
+    plain.tree().files().write(own.in_base(plain.base()), 0, &[6; TRACK as usize], false).unwrap();
     tree.commit().unwrap();
     let base = |name: &[u8]| views.base_named(name).unwrap();
     for (names, trees, expected) in [

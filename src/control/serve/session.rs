@@ -53,14 +53,18 @@ pub(super) fn session(views: &Views, session: Session, of_one: bool) -> Result<A
         }
         Session::Tracks { name, path, range } => {
             let snapshot = ended(views, &name)?;
-            let found = views.tree().saved_tracks(snapshot.base, snapshot.epoch, path.as_deref().map(Vec::as_slice))?;
+            let found = views.tree().track_changes().saved_tracks(
+                snapshot.base,
+                snapshot.epoch,
+                path.as_deref().map(Vec::as_slice),
+            )?;
             Ok(tracks_answer(views, found, range))
         }
         Session::Read { name, inode, range: (from, to) } => {
             let snapshot = ended(views, &name)?;
             let inode = InodeNo::new(snapshot.base, inode);
             let to = to.min(from.saturating_add(READ_BYTES_MAX));
-            let data = views.tree().read_saved(snapshot.epoch, inode, from..to)?;
+            let data = views.tree().track_changes().read_saved(snapshot.epoch, inode, from..to)?;
             Ok(Answer::Bytes(BytesInfo { data }))
         }
         Session::List => sessions(views),

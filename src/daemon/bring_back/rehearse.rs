@@ -92,7 +92,7 @@ impl BringBack<'_> {
             return Ok(());
         }
         let mode = if now.is_some() { RenameMode::Exchange } else { RenameMode::NoReplace };
-        self.tree.rename(from.parent, &from.name, to.parent, &to.name, mode)?;
+        self.tree.names().rename(from.parent, &from.name, to.parent, &to.name, mode)?;
         self.has_changed.set(true);
         Ok(())
     }
@@ -114,8 +114,8 @@ impl BringBack<'_> {
         if now == UNMADE {
             return Ok(Likened::default());
         }
-        self.tree.check_readable(now, model, &mut |_| Ok(()))?;
-        let found = self.tree.unlikeness(now, model)?;
+        self.tree.likeness().check_readable(now, model, &mut |_| Ok(()))?;
+        let found = self.tree.likeness().unlikeness(now, model)?;
         if found.any() {
             self.has_changed.set(true);
         }
@@ -137,7 +137,7 @@ impl BringBack<'_> {
         let mut pending = vec![directory];
         while let Some(directory) = pending.pop() {
             let mut names = Vec::new();
-            self.tree.list_with_inodes(directory, 0, Moment::Live, |entry, found| {
+            self.tree.names().list_with_inodes(directory, 0, Moment::Live, |entry, found| {
                 names.push((entry.inode, found.clone()));
                 Ok(true)
             })?;

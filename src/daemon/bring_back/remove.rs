@@ -38,7 +38,7 @@ impl BringBack<'_> {
         while let Some((place, directory)) = stack.last().cloned() {
             let entries = self.some_entries(directory)?;
             if entries.is_empty() {
-                self.tree.remove_directory(place.parent, &place.name)?;
+                self.tree.names().remove_directory(place.parent, &place.name)?;
                 self.removed()?;
                 stack.pop();
             }
@@ -55,7 +55,7 @@ impl BringBack<'_> {
 
     fn some_entries(&self, directory: InodeNo) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        self.tree.list(directory, 0, Moment::Live, |entry| {
+        self.tree.names().list(directory, 0, Moment::Live, |entry| {
             entries.push(entry.clone());
             Ok(entries.len() < PIECE)
         })?;
@@ -68,7 +68,7 @@ impl BringBack<'_> {
             self.lose_name(now);
             return Ok(());
         }
-        self.tree.unlink(place.parent, &place.name)?;
+        self.tree.names().unlink(place.parent, &place.name)?;
         self.removed()
     }
 

@@ -62,8 +62,8 @@ impl BringBack<'_> {
 
     /// What comes into a directory is not for those who could enter it only as it is now.
     fn disarm(&mut self, then: InodeNo, now: InodeNo) -> Result<()> {
-        let rights = self.tree.rights(then, self.then)?;
-        if self.tree.disarm(now, &rights)? {
+        let rights = self.tree.attributes().rights(then, self.then)?;
+        if self.tree.attributes().disarm(now, &rights)? {
             self.has_changed.set(true);
             self.disarmed.insert(now);
         }
@@ -87,7 +87,8 @@ impl BringBack<'_> {
             Err(error) => {
                 // What cannot be listed is not known to be gone, and stays.
                 frame.next = None;
-                let path = self.tree.paths(frame.now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+                let path =
+                    self.tree.names().paths(frame.now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
                 return self.problem(error, &path);
             }
         };
@@ -123,7 +124,7 @@ impl BringBack<'_> {
             return Ok((entries, None));
         }
         let mut end = None;
-        self.tree.list(directory, from, moment, |entry| {
+        self.tree.names().list(directory, from, moment, |entry| {
             // Names of one offset stay together.
             let last = entries.last().map(|last| last.offset).filter(|last| *last != entry.offset);
             if entries.len() >= PIECE && last.is_some() {

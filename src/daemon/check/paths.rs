@@ -111,8 +111,8 @@ impl Check<'_> {
         }
         let most = Most { names: usize::MAX, bytes: PATH_BYTES_MAX };
         let mut reached = Reached::NoName;
-        for (directory, name) in tree.names(inode, moment)? {
-            let Some(path) = tree.directory_path(directory, moment, most)? else {
+        for (directory, name) in tree.names().of(inode, moment)? {
+            let Some(path) = tree.names().directory_path(directory, moment, most)? else {
                 reached = reached.max(Reached::NoWay);
                 continue;
             };

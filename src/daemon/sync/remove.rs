@@ -53,7 +53,7 @@ impl Sync<'_> {
             if frame.is_empty {
                 self.removed();
                 if !self.dry_run {
-                    self.tree.remove_directory(frame.parent, &frame.name)?;
+                    self.tree.names().remove_directory(frame.parent, &frame.name)?;
                 }
             }
             match stack.last_mut() {
@@ -70,7 +70,7 @@ impl Sync<'_> {
 
     fn frame(&self, parent: InodeNo, name: Vec<u8>, inode: InodeNo) -> Result<Frame> {
         let mut pending = Vec::new();
-        self.tree.list_with_inodes(inode, 0, Moment::Live, |entry, found| {
+        self.tree.names().list_with_inodes(inode, 0, Moment::Live, |entry, found| {
             pending.push((entry.clone(), found.clone()));
             Ok(true)
         })?;
@@ -80,7 +80,7 @@ impl Sync<'_> {
     fn unlink(&mut self, parent: InodeNo, name: &[u8]) -> Result<()> {
         self.removed();
         if !self.dry_run {
-            self.tree.unlink(parent, name)?;
+            self.tree.names().unlink(parent, name)?;
         }
         Ok(())
     }

@@ -66,7 +66,7 @@ fn a_directory_has_its_past_unless_something_real_has_that_name_or_it_was_remove
     let tree = views.tree();
     let root = View::live(LIVE).root();
     let new = New { kind: Kind::Directory, permissions: 0o755, rdev: 0, target: b"" };
-    let (directory, _) = tree.make(Caller { uid: 0, gid: 0, umask: 0 }, root, b"d", new).unwrap();
+    let (directory, _) = tree.names().make(Caller { uid: 0, gid: 0, umask: 0 }, root, b"d", new).unwrap();
     let hidden = |inode, name| namespace.hidden_lookup(inode, Moment::Live, name).map_err(|error| error.errno());
     assert_eq!(hidden(directory, SNAP), Err(Errno::NOENT), "no snapshot shows it");
     let taken = views.snapshot(Some(b"one")).unwrap();

@@ -335,13 +335,17 @@ impl World {
         let file = self.now.shown(base).live.of_kind(|kind| kind == pitfs::tree::Kind::File).first().copied();
         if let Some(file) = file {
             // Something that nobody gets to see.
-            self.tree().write(file, 20_000, b"lost", false)?;
+            self.tree().files().write(file, 20_000, b"lost", false)?;
         }
         self.now.remove(base);
         self.views().delete_base(base, false)?;
         self.durable = self.now.clone();
         if let Some(file) = file {
-            agreed("writing into what was deleted", self.tree().write(file, 20_000, b"x", false), Err(Errno::STALE))?;
+            agreed(
+                "writing into what was deleted",
+                self.tree().files().write(file, 20_000, b"x", false),
+                Err(Errno::STALE),
+            )?;
         }
         agreed("a look at what was deleted", self.tree().inode(root_of(base), Moment::Live), Err(Errno::STALE))?;
         let mut steps = self.rng.pick(&[0, 1, 2, u64::MAX]);
@@ -430,7 +434,7 @@ impl World {
                 moments.push((Moment::At(kept.epoch), name, &kept.model));
             }
             let (before, after) = (self.rng.pick(&moments), self.rng.pick(&moments));
-            let found = self.tree().diff(base, before.0, after.0)?;
+            let found = self.tree().comparison().diff(base, before.0, after.0)?;
             if let Err(text) = compare_difference(before.2, after.2, &found) {
                 panic!("base {base}, from {} to {}: {text}; found {found:?}", before.1, after.1);
             }

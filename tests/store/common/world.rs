@@ -297,7 +297,7 @@ impl World {
             _ if self.now.live.entry(parent, name).is_some() => Err(Errno::EXIST),
             _ => Ok(()),
         };
-        let Some((number, made)) = agreed("make", self.tree().make(caller, parent, name, new), wanted)? else {
+        let Some((number, made)) = agreed("make", self.tree().names().make(caller, parent, name, new), wanted)? else {
             return Ok(None);
         };
         let directory = self.now.live.node(parent);
@@ -325,7 +325,7 @@ impl World {
     pub fn write_to(&mut self, number: InodeNo, offset: u64, len: usize) -> Result<(), Error> {
         let data = self.rng.bytes(len);
         let kills = self.rng.percent(30);
-        self.tree().write(number, offset, &data, kills)?;
+        self.tree().files().write(number, offset, &data, kills)?;
         if !data.is_empty() {
             let node = self.now.live.node_mut(number);
             write(&mut node.bytes, offset as usize, &data);
@@ -335,7 +335,7 @@ impl World {
             self.moved(number, true)?;
         }
         if self.rng.percent(3) {
-            let beyond = self.tree().write(number, FILE_BYTES_MAX, b"x", false);
+            let beyond = self.tree().files().write(number, FILE_BYTES_MAX, b"x", false);
             agreed("a write past all ends", beyond, Err(Errno::FBIG))?;
         }
         Ok(())
@@ -346,7 +346,7 @@ impl World {
         let size = self.any_offset();
         let change = Change { size: Some(size), kill_privileges: self.rng.percent(30), ..Change::default() };
         let wanted = if self.now.live.node(number).kind == Kind::File { Ok(()) } else { Err(Errno::ISDIR) };
-        if agreed("a change of size", self.tree().change(number, change), wanted)?.is_some() {
+        if agreed("a change of size", self.tree().attributes().change(number, change), wanted)?.is_some() {
             let node = self.now.live.node_mut(number);
             node.bytes.resize(size as usize, 0);
             if change.kill_privileges {
@@ -360,7 +360,7 @@ impl World {
     fn zero(&mut self) -> Result<(), Error> {
         let Some(number) = self.any_file() else { return Ok(()) };
         let (offset, len, keep_size) = (self.any_offset(), self.any_len().max(1), self.rng.percent(60));
-        self.tree().zero(number, offset, len, keep_size, false)?;
+        self.tree().files().zero(number, offset, len, keep_size, false)?;
         let bytes = &mut self.now.live.node_mut(number).bytes;
         let end = (offset + len) as usize;
         if !keep_size && bytes.len() < end {
@@ -374,7 +374,7 @@ impl World {
     fn allocate(&mut self) -> Result<(), Error> {
         let Some(number) = self.any_file() else { return Ok(()) };
         let (offset, len, keep_size) = (self.any_offset(), self.any_len().max(1), self.rng.percent(50));
-        self.tree().allocate(number, offset, len, keep_size, false)?;
+        self.tree().files().allocate(number, offset, len, keep_size, false)?;
         let bytes = &mut self.now.live.node_mut(number).bytes;
         let end = (offset + len) as usize;
         if !keep_size && bytes.len() < end {
@@ -419,7 +419,8 @@ impl World {
         let end = source.len().min((offset + len) as usize);
         let piece = source.get(offset as usize..end).unwrap_or_default();
         let kills = self.rng.percent(30);
-        let copied = self.tree().copy_range(Position { inode: from, offset, moment }, to, to_offset, len, kills)?;
+        let copied =
+            self.tree().files().copy_range(Position { inode: from, offset, moment }, to, to_offset, len, kills)?;
         assert_eq!(copied, piece.len() as u64, "bytes copied");
         if copied > 0 {
             let node = self.now.live.node_mut(to);
@@ -448,7 +449,7 @@ impl World {
 
     pub fn unlink_name(&mut self, parent: InodeNo, name: &[u8]) -> Result<(), Error> {
         let wanted = self.now.live.expect_unlink(parent, name);
-        if agreed("unlink", self.tree().unlink(parent, name), wanted)?.is_none() {
+        if agreed("unlink", self.tree().names().unlink(parent, name), wanted)?.is_none() {
             return Ok(());
         }
         let number = self.now.live.drop_entry(parent, name);
@@ -460,7 +461,7 @@ impl World {
     fn remove_directory(&mut self) -> Result<(), Error> {
         let (parent, name) = self.any_entry();
         let wanted = self.now.live.expect_remove_directory(parent, &name);
-        if agreed("rmdir", self.tree().remove_directory(parent, &name), wanted)?.is_none() {
+        if agreed("rmdir", self.tree().names().remove_directory(parent, &name), wanted)?.is_none() {
             return Ok(());
         }
         let number = self.now.live.drop_entry(parent, &name);
@@ -479,7 +480,7 @@ impl World {
             _ if live.entry(parent, &name).is_some() => Err(Errno::EXIST),
             _ => Ok(()),
         };
-        if agreed("link", self.tree().link(number, parent, &name), wanted)?.is_some() {
+        if agreed("link", self.tree().names().link(number, parent, &name), wanted)?.is_some() {
             self.now.live.add(parent, &name, number);
             self.now.live.node_mut(number).links += 1;
             self.moved(number, false)?;
@@ -506,7 +507,7 @@ impl World {
         }
         let (from, to) = ((parent, name.as_slice()), (new_parent, new_name.as_slice()));
         let wanted = live.expect_rename(from, to, mode);
-        if agreed("rename", self.tree().rename(parent, &name, new_parent, &new_name, mode), wanted)?.is_none() {
+        if agreed("rename", self.tree().names().rename(parent, &name, new_parent, &new_name, mode), wanted)?.is_none() {
             return Ok(());
         }
         let (directories, moved, gone) = self.now.live.rename(from, to, mode);
@@ -536,7 +537,7 @@ impl World {
         };
         // The sgid bit goes with an access list only.
         let how = SetXattr { mode, clears_sgid: self.rng.percent(50) };
-        if agreed("setxattr", self.tree().set_xattr(number, name, &value, how), wanted)?.is_some() {
+        if agreed("setxattr", self.tree().attributes().set_xattr(number, name, &value, how), wanted)?.is_some() {
             self.now.live.node_mut(number).xattrs.insert(name.to_vec(), value);
             self.moved(number, false)?;
         }
@@ -548,7 +549,7 @@ impl World {
         let name = self.rng.pick(&[&b"user.a"[..], b"user.ab", b"trusted.x"]);
         let exists = self.now.live.node(number).xattrs.contains_key(name);
         let wanted = if exists { Ok(()) } else { Err(Errno::NODATA) };
-        if agreed("removexattr", self.tree().remove_xattr(number, name), wanted)?.is_some() {
+        if agreed("removexattr", self.tree().attributes().remove_xattr(number, name), wanted)?.is_some() {
             self.now.live.node_mut(number).xattrs.remove(name);
             self.moved(number, false)?;
         }
@@ -570,7 +571,7 @@ impl World {
                 .map(|seconds| SetTime::To(Timestamp { seconds: -(seconds as i64), nanos: 999_999_999 })),
             kill_privileges: some(2) == Some(1),
         };
-        self.tree().change(number, change)?;
+        self.tree().attributes().change(number, change)?;
         let node = self.now.live.node_mut(number);
         let is_other_owner = change.uid.is_some() || change.gid.is_some();
         node.uid = change.uid.unwrap_or(node.uid);
@@ -591,7 +592,7 @@ impl World {
 
     fn hold(&mut self) -> Result<(), Error> {
         if let Some(number) = self.kind_of(|_| true) {
-            self.tree().hold(number);
+            self.tree().held().hold(number);
             *self.held.entry(number).or_default() += 1;
         }
         Ok(())
@@ -696,7 +697,7 @@ impl World {
                 match self.now.live.node(number) {
                     node if node.kind != Kind::Directory => self.unlink_name(parent, &name)?,
                     node if node.entries.is_empty() => {
-                        self.tree().remove_directory(parent, &name)?;
+                        self.tree().names().remove_directory(parent, &name)?;
                         self.now.live.drop_entry(parent, &name);
                         self.now.live.nodes.remove(&number);
                         self.moved(parent, true)?;
@@ -706,7 +707,7 @@ impl World {
             }
         }
         for name in std::mem::take(&mut self.now.live.node_mut(ROOT).xattrs).into_keys() {
-            self.tree().remove_xattr(ROOT, &name)?;
+            self.tree().attributes().remove_xattr(ROOT, &name)?;
             self.moved(ROOT, false)?;
         }
         while !self.now.snapshots.is_empty() {
