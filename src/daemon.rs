@@ -189,8 +189,8 @@ impl Daemon {
         }
         let only = match base {
             Some(name) => {
-                let base = self.views.base_named(name)?;
-                let info = self.views.of(base).base_info()?;
+                let base = self.views.bases().named(name)?;
+                let info = self.views.of(base).bases().info()?;
                 if info.is_offline {
                     let name = info.name;
                     let text = format!("{name:?} is offline; `pitfs session online {name}` comes first");
@@ -199,7 +199,7 @@ impl Daemon {
                 Some(base)
             }
             // One that is online later is to be seen then.
-            None => match self.views.all_top_bases()?.as_slice() {
+            None => match self.views.bases().all_top()?.as_slice() {
                 [(only, _)] => Some(*only),
                 _ => None,
             },

@@ -210,7 +210,8 @@ fn nothing_is_wrong_with_a_store_that_is_worked_with() {
                     3 => {
                         let snapshot = daemon.views().snapshot_of(format!("{at}").as_bytes()).unwrap();
                         let clone = format!("clone {at}");
-                        let _is_taken = daemon.views().clone_snapshot(&snapshot, clone.as_bytes(), at % 2 == 0, true);
+                        let _is_taken =
+                            daemon.views().bases().clone_snapshot(&snapshot, clone.as_bytes(), at % 2 == 0, true);
                         ask(&clone, Verb::Snap(Snap { name: Some(one(1000 + at)), ..Snap::default() }));
                     }
                     5 => {

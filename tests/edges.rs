@@ -293,7 +293,7 @@ fn try_case(mounted: &Mounted) -> Found {
 fn walk(daemon: &Daemon) -> Result<()> {
     let tree = daemon.views().tree();
     let mut moments = vec![Moment::Live];
-    moments.extend(daemon.views().all_snapshots()?.iter().map(|snapshot| Moment::At(snapshot.epoch)));
+    moments.extend(daemon.views().snapshots().with_archived()?.iter().map(|snapshot| Moment::At(snapshot.epoch)));
     for moment in moments {
         let mut entries = Vec::new();
         // What can be listed is read, whatever comes behind it.

@@ -416,9 +416,9 @@ fn notes_that_make_no_sense_hold_up_no_work() {
     let daemon = Daemon::open(&mounted.store()).unwrap();
     let (views, tree) = (daemon.views(), daemon.views().tree());
     let one = views.find(b"one").unwrap().unwrap();
-    views.restore(&one).unwrap();
+    views.restores().restore(&one).unwrap();
     while tree.settle_step().unwrap() {}
-    views.delete(&[b"two"]).unwrap();
+    views.deletions().delete(&[b"two"]).unwrap();
     while tree.device().delete_step().unwrap() {}
     let look = tree.device().look().unwrap();
     let left = |table| look.meta().range(table, &[], &[u8::MAX; 40]).unwrap().count();
@@ -459,8 +459,9 @@ fn what_is_damaged_holds_up_no_other_work() {
     }
     let daemon = Daemon::open(&mounted.store()).unwrap();
     let (views, tree) = (daemon.views(), daemon.views().tree());
-    let clone =
-        |of: &[u8], name: &[u8]| views.clone_snapshot(&views.find(of).unwrap().unwrap(), name, true, false).unwrap();
+    let clone = |of: &[u8], name: &[u8]| {
+        views.bases().clone_snapshot(&views.find(of).unwrap().unwrap(), name, true, false).unwrap()
+    };
     let (damaged, whole) = (clone(b"one", b"damaged"), clone(b"two", b"whole"));
     while let Ok(true) = tree.settle_step() {}
     assert!(matches!(tree.settle_step(), Err(Error::Corrupt { .. })), "it is said");

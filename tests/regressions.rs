@@ -362,7 +362,7 @@ fn three_snapshots() -> (Views, TestDir) {
     Tree::create(Arc::new(dir.clone()), &options).unwrap();
     let views = Views::new(Tree::open(Arc::new(dir.clone())).unwrap());
     for name in [&b"a"[..], b"b", b"c"] {
-        views.snapshot(Some(name)).unwrap();
+        views.snapshots().take(Some(name)).unwrap();
     }
     (views, dir)
 }
@@ -373,7 +373,7 @@ fn several_snapshots_are_deleted_in_one_commit() {
     let syncs_of = |names: &[&[u8]]| {
         let (views, dir) = three_snapshots();
         let before = dir.syncs();
-        views.delete(names).unwrap();
+        views.deletions().delete(names).unwrap();
         dir.syncs() - before
     };
     let syncs = syncs_of(&all);
@@ -381,9 +381,9 @@ fn several_snapshots_are_deleted_in_one_commit() {
     for stop in 1..=syncs {
         let (views, dir) = three_snapshots();
         dir.stop_at_sync(stop);
-        assert!(views.delete(&all).is_err(), "it stops at sync {stop}");
+        assert!(views.deletions().delete(&all).is_err(), "it stops at sync {stop}");
         let left =
-            Views::new(Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap()).snapshots().unwrap();
+            Views::new(Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap()).snapshots().all().unwrap();
         assert!([0, 3].contains(&left.len()), "{} are left after sync {stop}", left.len());
     }
 }
@@ -594,18 +594,18 @@ fn a_commit_is_not_lost_where_the_metadata_cannot_be_read_for_a_while() {
     let views = Views::new(Tree::open(Arc::new(dir.clone())).unwrap());
     let tree = views.tree();
     file_in(tree, b"small");
-    views.snapshot(Some(b"a")).unwrap();
+    views.snapshots().take(Some(b"a")).unwrap();
     dir.fail_reads(Some("meta.redb"));
     let list = || tree.names().list(pitfs::tree::ROOT, 0, Moment::Live, |_| Ok(true));
     list().expect_err("all of it was in memory");
     for _ in 0..3 {
-        views.snapshot(Some(b"b")).expect_err("the metadata cannot be read");
+        views.snapshots().take(Some(b"b")).expect_err("the metadata cannot be read");
     }
     tree.device().check_running().expect("reading failed, and writing did not");
     dir.fail_reads(None);
     list().unwrap();
     file_in(tree, b"smaller");
-    views.snapshot(Some(b"c")).unwrap();
+    views.snapshots().take(Some(b"c")).unwrap();
     let after = Views::new(Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap());
     for (name, has_smaller) in [(&b"a"[..], false), (b"c", true)] {
         let moment = Moment::At(after.expect(name).unwrap().epoch);
@@ -651,14 +651,14 @@ fn a_copy_that_fails_says_how_much_was_copied() {
 fn one_of_two_commands_at_once_gets_a_name() {
     let (_dir, tree) = tree_in_memory();
     let views = Views::new(tree);
-    let snapshot = views.snapshot(Some(b"s")).unwrap();
+    let snapshot = views.snapshots().take(Some(b"s")).unwrap();
     for i in 0..60 {
         let name = format!("n{i}");
         let attempt = |which: usize| match which {
-            0 => views.clone_snapshot(&snapshot, name.as_bytes(), false, true).is_ok(),
-            1 => views.create_base(name.as_bytes(), 0, 0, 0o755).is_ok(),
-            2 => views.establish_mirror(name.as_bytes(), false).is_ok(),
-            _ => views.snapshot(Some(name.as_bytes())).is_ok(),
+            0 => views.bases().clone_snapshot(&snapshot, name.as_bytes(), false, true).is_ok(),
+            1 => views.bases().create(name.as_bytes(), 0, 0, 0o755).is_ok(),
+            2 => views.mirrors().establish(name.as_bytes(), false).is_ok(),
+            _ => views.snapshots().take(Some(name.as_bytes())).is_ok(),
         };
         let made: Vec<bool> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|which| scope.spawn(move || attempt((which + i) % 4))).collect();
@@ -674,12 +674,12 @@ fn what_comes_to_need_a_snapshot_while_it_is_deleted_is_named() {
     let views = Views::new(tree);
     for i in 0..150 {
         let names: Vec<String> = (0..3).map(|which| format!("s{i}-{which}")).collect();
-        let taken: Vec<_> = names.iter().map(|name| views.snapshot(Some(name.as_bytes())).unwrap()).collect();
+        let taken: Vec<_> = names.iter().map(|name| views.snapshots().take(Some(name.as_bytes())).unwrap()).collect();
         let last = taken.last().unwrap();
         let all: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
         let (cloned, deleted) = std::thread::scope(|scope| {
-            let clone = scope.spawn(|| views.clone_snapshot(last, format!("c{i}").as_bytes(), false, true));
-            let delete = scope.spawn(|| views.delete(&all));
+            let clone = scope.spawn(|| views.bases().clone_snapshot(last, format!("c{i}").as_bytes(), false, true));
+            let delete = scope.spawn(|| views.deletions().delete(&all));
             (clone.join().unwrap(), delete.join().unwrap())
         });
         let left = names.iter().filter(|name| views.find(name.as_bytes()).unwrap().is_some()).count();
@@ -701,12 +701,12 @@ fn a_restore_that_an_unsettled_restore_went_back_over_is_seen_by_diff() {
     let tree = views.tree();
     let file = file_in(tree, b"file");
     tree.files().write(file, 0, b"one", false).unwrap();
-    let one = views.snapshot(None).unwrap();
+    let one = views.snapshots().take(None).unwrap();
     tree.files().write(file, 0, b"two", false).unwrap();
-    let two = views.snapshot(None).unwrap();
-    views.restore(&one).unwrap();
-    let three = views.snapshot(None).unwrap();
-    views.restore(&two).unwrap();
+    let two = views.snapshots().take(None).unwrap();
+    views.restores().restore(&one).unwrap();
+    let three = views.snapshots().take(None).unwrap();
+    views.restores().restore(&two).unwrap();
     assert_eq!(tree.files().read(file, 0, 9, Moment::Live).unwrap(), b"two");
     let differences = tree.comparison().diff(LIVE, Moment::At(three.epoch), Moment::Live).unwrap();
     assert_eq!(differences.iter().map(|found| found.path.as_slice()).collect::<Vec<_>>(), [b"file"]);
@@ -779,20 +779,20 @@ fn a_base_that_goes_leaves_what_others_have_set_aside() {
         let (file, _) = views.tree().names().make(caller, root, b"f", new).unwrap();
         views.tree().files().write(file, 0, &noise(BYTES), false).unwrap();
         let options = SnapOptions { reserve: true, ..SnapOptions::default() };
-        views.of(base).snapshot_all(&[base], SnapRequest { options, ..SnapRequest::default() }).unwrap();
+        views.of(base).snapshots().take_all(&[base], SnapRequest { options, ..SnapRequest::default() }).unwrap();
         file
     };
     let reserved = || views.tree().device().look().unwrap().reserved_room();
     reserving(LIVE);
     let of_live = reserved();
     assert!(of_live >= BYTES as u64);
-    let base = views.create_base(b"b", 0, 0, 0o755).unwrap();
+    let base = views.bases().create(b"b", 0, 0, 0o755).unwrap();
     let file = reserving(base);
     assert!(reserved() >= of_live + BYTES as u64);
     // What the snapshot has kept by now came out of its reserve.
     views.tree().files().write(file, 0, &vec![7; BYTES], false).unwrap();
     views.tree().commit().unwrap();
     assert!(reserved() < of_live + BYTES as u64);
-    views.delete_base(base, false).unwrap();
+    views.deletions().delete_base(base, false).unwrap();
     assert_eq!(reserved(), of_live, "while its room comes back in the background");
 }

@@ -75,7 +75,7 @@ fn no_room(daemon: &Daemon, error: &Error) -> Error {
 fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {
     let views = daemon.views().by(uid);
     let views = match &request.base {
-        Some(name) => views.of(views.base_named(name)?),
+        Some(name) => views.of(views.bases().named(name)?),
         None => views,
     };
     match request.verb {
@@ -87,7 +87,8 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         Verb::Rename { old, new } => views.rename_shown(&old, &new).map(|()| Answer::Nothing),
         Verb::Hold { names, tag, held } => {
             let (names, tag) = (slices(&names), tag.as_ref().map(|tag| tag.as_slice()));
-            let snapshots = if held { views.hold(&names, tag)? } else { views.release(&names, tag)? };
+            let snapshots =
+                if held { views.snapshots().hold(&names, tag)? } else { views.snapshots().release(&names, tag)? };
             infos(&views, &snapshots).map(Answer::Snapshots)
         }
         Verb::Session(session) => session::session(&views, session, request.base.is_some()),
@@ -95,14 +96,14 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         Verb::Base(base) => base::base(daemon, &views, base, progress),
         Verb::Clone(wanted) => base::clone(daemon, &views, wanted, progress),
         Verb::Wait { name } => {
-            let base = views.base_named(&name)?;
+            let base = views.bases().named(&name)?;
             daemon.finish_copy(&views, base, progress)?;
             base_answer(&views, base)
         }
         Verb::Refresh { name, snapshot } => daemon.refresh(&views, &name, &snapshot).map(|()| Answer::Nothing),
         Verb::Promote { name } => {
-            let base = views.base_named(&name)?;
-            views.promote(base)?;
+            let base = views.bases().named(&name)?;
+            views.bases().promote(base)?;
             base_answer(&views, base)
         }
         Verb::Mirror(mirror) => base_answer(&views, step_mirror(daemon, &views, mirror)?.base),
@@ -150,11 +151,11 @@ fn infos(views: &Views, snapshots: &[Snapshot]) -> Result<Vec<SnapshotInfo>> {
 
 fn bases_of(views: &Views, names: &[ByteBuf], group: Option<&ByteBuf>) -> Result<Vec<BaseId>> {
     let mut bases = match group {
-        Some(group) => views.group(group)?,
+        Some(group) => views.groups().bases(group)?,
         None => Vec::new(),
     };
     for name in names {
-        bases.push(views.base_named(name)?);
+        bases.push(views.bases().named(name)?);
     }
     if bases.is_empty() {
         bases.push(views.base());
@@ -170,8 +171,8 @@ fn snap(views: &Views, wanted: Snap) -> Result<Answer> {
     let name = wanted.name.as_ref().map(|name| name.as_slice());
     let request = SnapRequest { name, options, keep: None };
     let taken = match &wanted.group {
-        Some(group) => views.snapshot_group(group, request)?,
-        None => views.snapshot_all(&[views.base()], request)?,
+        Some(group) => views.snapshots().take_of_group(group, request)?,
+        None => views.snapshots().take_all(&[views.base()], request)?,
     };
     infos(views, &taken).map(Answer::Snapshots)
 }

@@ -54,7 +54,7 @@ impl Worker {
             Worker::Settle => tree.settle_step(),
             Worker::Delete => tree.device().delete_step(),
             Worker::Reap => tree.reap_step(),
-            Worker::Copy => views.copy_step(),
+            Worker::Copy => views.bases().copy_step(),
         }
     }
 
@@ -147,7 +147,7 @@ impl Agenda {
 fn keep_house(views: &Views, last_commit: &mut Instant) -> Result<()> {
     let (tree, device) = (views.tree(), views.tree().device());
     device.relieve()?;
-    if device.is_full() && views.make_room()? {
+    if device.is_full() && views.room().make_room()? {
         device.wake();
     }
     if last_commit.elapsed() >= COMMIT_INTERVAL {

@@ -415,7 +415,7 @@ impl Daemon {
 
     /// Attaches, shortens or looks at an archive again, and says which times came and went by that.
     pub(super) fn change_times<R>(&self, views: &Views, change: impl FnOnce() -> Result<R>) -> Result<R> {
-        let before = views.all_snapshots()?;
+        let before = views.snapshots().with_archived()?;
         let result = change();
         views.times_changed(&before)?;
         result

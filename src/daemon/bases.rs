@@ -7,9 +7,9 @@ use crate::view::{MirrorStep, Restored, ToDelete, Views};
 
 impl Daemon {
     pub fn refresh(&self, views: &Views, name: &[u8], snapshot: &[u8]) -> Result<()> {
-        let base = views.base_named(name)?;
+        let base = views.bases().named(name)?;
         let snapshot = views.snapshot_of(snapshot)?;
-        self.replace(views, &[base], || views.refresh(base, &snapshot))
+        self.replace(views, &[base], || views.bases().refresh(base, &snapshot))
     }
 
     /// Lets a base be as it was in a snapshot, at once; `None` if it is already.
@@ -23,7 +23,7 @@ impl Daemon {
         if self.are_as_in(views, to)? {
             return Ok(Vec::new());
         }
-        let restored = self.replace(views, &bases, || views.restore_all(to, group))?;
+        let restored = self.replace(views, &bases, || views.restores().restore_all(to, group))?;
         if views.is_rehearsing() {
             return Ok(restored);
         }
@@ -55,10 +55,10 @@ impl Daemon {
     /// Deletes what the policy says is too much of what was kept before restores, and returns what went.
     pub fn drop_before_restores(&self, views: &Views) -> Result<Vec<Snapshot>> {
         let mut gone = Vec::new();
-        for snapshot in views.before_restores_too_many(0)? {
+        for snapshot in views.restores().too_many_before(0)? {
             let names = [snapshot.record.name.as_bytes()];
             let what = ToDelete { names: &names, of: &[snapshot.base], ..ToDelete::default() };
-            match views.delete_all(&what) {
+            match views.deletions().delete_all(&what) {
                 // Somebody came to need it, or has deleted it.
                 Err(error) if matches!(error.errno(), Errno::BUSY | Errno::NOENT | Errno::PERM) => {}
                 result => {
@@ -72,39 +72,42 @@ impl Daemon {
 
     /// Brings a mirror in step up to what its base is now; the copy is under way.
     pub fn sync_mirror(&self, views: &Views, name: &[u8]) -> Result<MirrorStep> {
-        let mirror = views.base_named(name)?;
-        self.replace(views, &[mirror], || views.of(mirror).sync_mirror())
+        let mirror = views.bases().named(name)?;
+        self.replace(views, &[mirror], || views.of(mirror).mirrors().sync())
     }
 
     /// Splits a mirror as its base is now; the copy of what it lacked is under way.
     pub fn split_mirror(&self, views: &Views, name: &[u8]) -> Result<MirrorStep> {
-        let mirror = views.base_named(name)?;
-        self.replace(views, &[mirror], || views.of(mirror).split_mirror())
+        let mirror = views.bases().named(name)?;
+        self.replace(views, &[mirror], || views.of(mirror).mirrors().split())
     }
 
     /// Brings a split mirror back in step, or its base with it; which of the two has changed and is being copied.
     pub fn resync_mirror(&self, views: &Views, name: &[u8], reverse: bool) -> Result<MirrorStep> {
-        let mirror = views.base_named(name)?;
-        let changed = if reverse { views.of(mirror).mirror_of()? } else { mirror };
+        let mirror = views.bases().named(name)?;
+        let changed = if reverse { views.of(mirror).mirrors().mirror()? } else { mirror };
         if reverse {
             // What programs have stored in mappings of the mirror is its own: in step, it takes nothing any more.
             drop(self.unseen(mirror)?);
         }
         self.replace(views, &[changed], || match reverse {
-            true => views.of(mirror).reverse_mirror(),
-            false => views.of(mirror).resync_mirror(),
+            true => views.of(mirror).mirrors().reverse(),
+            false => views.of(mirror).mirrors().resync(),
         })
     }
 
     /// Lets a mirror be what its base was in a snapshot; the copy is under way.
     pub fn restore_mirror(&self, views: &Views, name: &[u8], snapshot: &[u8]) -> Result<MirrorStep> {
-        let mirror = views.base_named(name)?;
+        let mirror = views.bases().named(name)?;
         let snapshot = views.snapshot_of(snapshot)?;
-        self.replace(views, &[mirror], || views.of(mirror).restore_mirror(&snapshot))
+        self.replace(views, &[mirror], || views.of(mirror).mirrors().restore(&snapshot))
     }
 
     /// Does what the background would do for a base, and shows how far it is. Interrupted, the background goes on.
     pub fn finish_copy(&self, views: &Views, base: BaseId, progress: OnProgress<'_>) -> Result<()> {
-        views.of(base).finish_copy(&mut |bytes, total_bytes| progress(&Progress { files: 0, bytes, total_bytes }))
+        views
+            .of(base)
+            .bases()
+            .finish_copy(&mut |bytes, total_bytes| progress(&Progress { files: 0, bytes, total_bytes }))
     }
 }

@@ -105,7 +105,7 @@ impl Daemon {
         let unseen = self.unseen(views.base())?;
         let what = format!("restore {name:?} {}", shown_all(tops.paths(), HISTORY_PATHS));
         let paths: Vec<ByteBuf> = tops.paths().map(ByteBuf::from).collect();
-        let before = views.begin_bringing_back(snapshot.point(), &paths, &what);
+        let before = views.restores().begin_bringing_back(snapshot.point(), &paths, &what);
         let before = before.map_err(|error| if error.is_no_space() { no_snapshot() } else { error })?;
         Ok(Begun { tops, unseen, before, _syncing })
     }
@@ -113,10 +113,10 @@ impl Daemon {
     /// Completes what was being brought back when the store was left without being closed. Everything is compared:
     /// how far the work had come, nothing says.
     pub(super) fn complete_bringing_back(&self) -> Result<()> {
-        let Some(unfinished) = self.views.unfinished_bringing_back()? else { return Ok(()) };
+        let Some(unfinished) = self.views.restores().unfinished_bringing_back()? else { return Ok(()) };
         let result = self.go_on(&unfinished);
         if result.is_err() {
-            self.views.end_bringing_back()?;
+            self.views.restores().end_bringing_back()?;
         }
         result?.problems.iter().for_each(|problem| log::warn!("{problem}"));
         Ok(())
@@ -149,10 +149,10 @@ impl Daemon {
         let result = led.and_then(|()| work.run());
         let has_changed = work.has_changed.get();
         let mut report = work.report;
-        let ended = views.end_bringing_back();
+        let ended = views.restores().end_bringing_back();
         let committed = views.tree().commit();
         let result = result.and(ended).and(committed);
-        let forgotten = if is_led && !has_changed { views.forget_before(before) } else { Ok(false) };
+        let forgotten = if is_led && !has_changed { views.restores().forget_before(before) } else { Ok(false) };
         if let Ok(true) = forgotten {
             report.before.clear();
         }

@@ -75,9 +75,9 @@ impl Daemon {
             self.views.tree().commit()?;
         }
         let mut snapshots = Vec::new();
-        for base in self.views.bases()? {
+        for base in self.views.bases().all()? {
             let views = self.views.of(base.id);
-            snapshots.extend(views.unless_gone(views.snapshots())?.into_iter().flatten());
+            snapshots.extend(views.unless_gone(views.snapshots().all())?.into_iter().flatten());
         }
         let mut check = Check {
             daemon: self,

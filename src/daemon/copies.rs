@@ -28,7 +28,7 @@ impl Daemon {
             }
             _ => {
                 let base = of.first().map_or(views.base(), |(snapshot, _)| snapshot.base);
-                views.of(base).clone_all(&of, options, group)
+                views.of(base).bases().clone_all(&of, options, group)
             }
         }
     }
@@ -42,13 +42,13 @@ impl Daemon {
         progress: OnProgress<'_>,
     ) -> Result<BaseId> {
         let views = views.of(snapshot.base);
-        let base = views.begin_filling(snapshot, name, options)?;
+        let base = views.bases().begin_filling(snapshot, name, options)?;
         let mut filling =
             Filling { tree: views.tree(), moment: Moment::At(snapshot.epoch), base, progress, files: 0, bytes: 0 };
         if let Err(error) =
-            filling.fill(root_of(snapshot.base)).and_then(|()| views.end_filling(base, snapshot, options))
+            filling.fill(root_of(snapshot.base)).and_then(|()| views.bases().end_filling(base, snapshot, options))
         {
-            views.give_up_filling(base)?;
+            views.bases().give_up_filling(base)?;
             let name = shown(name);
             return Err(match error.is_no_space() {
                 true => {
@@ -62,7 +62,7 @@ impl Daemon {
 
     /// What a copy of a time of an archive would take: files and bytes, as their sizes say.
     pub fn count_filled(&self, views: &Views, snapshot: &Snapshot, name: &[u8]) -> Result<Progress> {
-        views.of(snapshot.base).check_filling(name)?;
+        views.of(snapshot.base).bases().check_filling(name)?;
         let (tree, moment) = (views.tree(), Moment::At(snapshot.epoch));
         let mut counted = Progress::default();
         let mut seen = HashSet::new();
@@ -84,7 +84,7 @@ impl Daemon {
     /// Deletes what was being filled when the store was last open.
     pub(super) fn give_up_fillings(&self) -> Result<()> {
         let device = self.views.tree().device();
-        let unfinished = match self.views.unfinished_fillings() {
+        let unfinished = match self.views.bases().unfinished_fillings() {
             Err(damage @ Error::Corrupt { .. }) => {
                 device.found_damage(&damage);
                 return Ok(());
@@ -97,7 +97,7 @@ impl Daemon {
         }
         for base in unfinished {
             log::warn!("a base that was not whole is deleted");
-            self.views.give_up_filling(base)?;
+            self.views.bases().give_up_filling(base)?;
         }
         Ok(())
     }

@@ -64,10 +64,10 @@ impl Daemon {
         let options = &self.located(options)?;
         if options.archive.is_some() {
             // A name that is taken is found before an archive is made and attached.
-            views.rehearsing().snapshot_all(&[views.base()], request(options))?;
+            views.rehearsing().snapshots().take_all(&[views.base()], request(options))?;
         }
         let archive = self.prepare_roll(views, options, progress)?;
-        let taken = views.snapshot_all(&[views.base()], request(options))?;
+        let taken = views.snapshots().take_all(&[views.base()], request(options))?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
         self.roll_taken(views, (&taken, archive), options, progress)
     }
@@ -131,7 +131,7 @@ impl Daemon {
     }
 
     fn deactivate_before(&self, views: &Views, taken: &Snapshot) -> Result<()> {
-        views.deactivate_active(&active_before(views.snapshots()?, taken))
+        views.snapshots().deactivate_active(&active_before(views.snapshots().all()?, taken))
     }
 
     /// The archive to roll to, which is as the store left it; `None` where none is attached or given.
@@ -158,7 +158,7 @@ impl Daemon {
         let archive = self.open_attached(views, &record)?;
         check_writable(archive.directory())?;
         check_continues(&archive.reach(), Some(&record))?;
-        check_names_are_free(archive.directory(), &archive.reach(), views.snapshots()?)?;
+        check_names_are_free(archive.directory(), &archive.reach(), views.snapshots().all()?)?;
         Ok(Some(archive))
     }
 
@@ -166,7 +166,7 @@ impl Daemon {
     /// after it would lead nowhere.
     fn begin_saving(&self, views: &Views, archive: &Archive) -> Result<Vec<Snapshot>> {
         loop {
-            let all = unsaved(&archive.reach(), views.snapshots()?);
+            let all = unsaved(&archive.reach(), views.snapshots().all()?);
             if all.len() < 2 {
                 return Ok(all);
             }
@@ -249,10 +249,10 @@ impl Daemon {
         }
         let reach = archive.map(Archive::reach);
         let is_saved = |snapshot: &Snapshot| reach.as_ref().is_none_or(|reach| is_done_with(reach, snapshot));
-        let freed = to_free(views, views.snapshots()?, keep, is_saved)?;
+        let freed = to_free(views, views.snapshots().all()?, keep, is_saved)?;
         let names: Vec<&[u8]> = freed.iter().map(|snapshot| snapshot.record.name.as_bytes()).collect();
         if !names.is_empty() {
-            views.delete(&names)?;
+            views.deletions().delete(&names)?;
         }
         Ok(names.len() as u64)
     }
@@ -314,7 +314,7 @@ fn to_free(
     is_saved: impl Fn(&Snapshot) -> bool,
 ) -> Result<Vec<Snapshot>> {
     all.truncate(all.len().saturating_sub(usize::try_from(keep.max(1)).unwrap_or(usize::MAX)));
-    let save = views.newest_save()?.map(|save| save.record.id);
+    let save = views.snapshots().newest_save()?.map(|save| save.record.id);
     let needed = views.tree().device().look()?.all_dependants()?;
     all.retain(|snapshot| {
         let stands = snapshot.record.held || save == Some(snapshot.record.id);

@@ -84,7 +84,7 @@ impl Daemon {
 
     /// The newest save of a base, if only the archive has it.
     fn standing_save(&self, views: &Views) -> Result<Option<(Epoch, String)>> {
-        let save = views.newest_save()?.filter(|save| save.is_archived);
+        let save = views.snapshots().newest_save()?.filter(|save| save.is_archived);
         Ok(save.map(|save| (save.epoch, save.record.name)))
     }
 
@@ -94,7 +94,7 @@ impl Daemon {
         let archive = self.archive_to_shorten(views)?;
         let all = archive.increments();
         let mut cut = first_to_stay(&all, options)?;
-        let newest_save = views.newest_save()?.map(|save| save.epoch);
+        let newest_save = views.snapshots().newest_save()?.map(|save| save.epoch);
         // One that cannot be reached now stays with all that leads to it once what is missing is back.
         let unreachable = save_behind(&archive.others(), newest_save);
         let save = unreachable.or(self.standing_save(views)?).filter(|(epoch, _)| *epoch < cut);
@@ -132,7 +132,7 @@ impl Daemon {
     pub fn merge_archive(&self, views: &Views, options: MergeOptions, progress: OnProgress<'_>) -> Result<Shortened> {
         let _changing = self.begin_rolling()?;
         let archive = self.archive_to_shorten(views)?;
-        let save = views.newest_save()?.map(|save| save.epoch);
+        let save = views.snapshots().newest_save()?.map(|save| save.epoch);
         let groups = groups(archive.increments(), options, save);
         let gone: Vec<Increment> = groups.iter().flat_map(|group| group[1..].iter().cloned()).collect();
         let mut shortened = shortened(&archive, &gone, None, options.is_dry_run);

@@ -119,7 +119,7 @@ impl Views {
         if let Some(found) = self.before(time)? {
             return Ok(found);
         }
-        let mut hidden = self.all_snapshots()?;
+        let mut hidden = self.snapshots().with_archived()?;
         hidden.retain(|snapshot| snapshot.record.time <= time);
         let why = match hidden.pop() {
             Some(snapshot) if !snapshot.is_readable() => {
@@ -134,7 +134,7 @@ impl Views {
     /// The newest snapshot that can be looked into and is not after a time.
     pub fn before(&self, time: Timestamp) -> Result<Option<Snapshot>> {
         let mut newest: Option<Snapshot> = None;
-        for snapshot in self.all_snapshots()? {
+        for snapshot in self.snapshots().with_archived()? {
             // The clock may have jumped: the time counts, and only then the order.
             let is_later = newest.as_ref().is_none_or(|newest| newest.record.time <= snapshot.record.time);
             if snapshot.record.time <= time && is_later && snapshot.is_readable() && !snapshot.record.offline {

@@ -1,6 +1,7 @@
 //! Saves: snapshots to be gone back to. The newest of a base stands until the next, wherever it is by then.
 
-use super::{Views, refused};
+use super::refused;
+use super::snapshot::Snapshots;
 use crate::archive::Mark;
 use crate::device::{BaseId, Changing, Snapshot, State, last_save_key};
 use crate::error::{Errno, Result};
@@ -26,18 +27,18 @@ pub(super) fn newest_save(state: &State, base: BaseId) -> Result<Option<Snapshot
     }
 }
 
-impl Views {
-    pub fn newest_save(&self) -> Result<Option<Snapshot>> {
-        let look = self.tree.device().look()?;
-        newest_save(&look, self.base)
+impl Snapshots<'_> {
+    pub fn newest_save(self) -> Result<Option<Snapshot>> {
+        let look = self.views.tree.device().look()?;
+        newest_save(&look, self.views.base)
     }
 
     /// The snapshot of the last `save`; refused where it is gone, since an older one is another state.
-    pub fn last_save(&self) -> Result<Snapshot> {
+    pub fn last_save(self) -> Result<Snapshot> {
         let (newest, last) = {
-            let look = self.tree.device().look()?;
-            let last: Option<Mark> = look.meta().get(Table::State, &last_save_key(self.base))?;
-            (newest_save(&look, self.base)?, last)
+            let look = self.views.tree.device().look()?;
+            let last: Option<Mark> = look.meta().get(Table::State, &last_save_key(self.views.base))?;
+            (newest_save(&look, self.views.base)?, last)
         };
         match (newest, last) {
             (Some(newest), Some(last)) if newest.record.id != last.id => {

@@ -380,11 +380,11 @@ fn what_is_refused_changes_nothing() {
     refused(&["top/file", "top/dir/deep/file"], Errno::NOTDIR, &["\"top/dir/deep\""]);
     refused(&["top/../top"], Errno::INVAL, &[".."]);
     refused(&[], Errno::INVAL, &[]);
-    let of_another = store.views().clone_snapshot(&then, b"clone", false, true).unwrap();
+    let of_another = store.views().bases().clone_snapshot(&then, b"clone", false, true).unwrap();
     let clone = store.views().of(of_another);
     let error = store.daemon.bring_back(&clone, &then, &[], &mut |_| Ok(())).unwrap_err();
     assert!(error.to_string().contains("clone"), "{error}");
-    assert_eq!(store.views().snapshots().unwrap().len(), 1);
+    assert_eq!(store.views().snapshots().all().unwrap().len(), 1);
     assert_eq!(store.read("top/file"), b"changed");
 }
 
@@ -430,8 +430,8 @@ fn in_a_clone() {
     let store = Store::new();
     sample(&store);
     let then = store.snap("then");
-    let clone = store.views().of(store.views().clone_snapshot(&then, b"clone", false, true).unwrap());
-    let mine = clone.snapshot(Some(b"mine")).unwrap();
+    let clone = store.views().of(store.views().bases().clone_snapshot(&then, b"clone", false, true).unwrap());
+    let mine = clone.snapshots().take(Some(b"mine")).unwrap();
     let root = pitfs::tree::root_of(clone.base());
     let top = store.tree().names().lookup(root, b"top", Moment::Live).unwrap().0;
     let (file, _) = store.tree().names().lookup(top, b"file", Moment::Live).unwrap();
@@ -457,9 +457,9 @@ fn after_restores_that_are_not_settled() {
     store.write("top/dir/file", b"two");
     store.remove("top/dir/deep");
     let two = store.snap("two");
-    store.views().restore(&one).unwrap();
+    store.views().restores().restore(&one).unwrap();
     let three = store.snap("three");
-    store.views().restore(&two).unwrap();
+    store.views().restores().restore(&two).unwrap();
     // What the second restore went back over has the first in it.
     store.back(&three, &[b"top"]);
     store.back(&two, &[b"top/dir"]);

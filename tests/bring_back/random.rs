@@ -182,7 +182,7 @@ fn run(seed: u64) {
         }
         if world.random.below(6) == 0 {
             let to = world.random.pick(&snapshots).clone();
-            world.store.views().restore(&to).unwrap();
+            world.store.views().restores().restore(&to).unwrap();
         }
         for _ in 0..world.random.below(10) {
             world.change();
@@ -190,7 +190,7 @@ fn run(seed: u64) {
         world.bring_back(&snapshots);
         if snapshots.len() > 2 && world.random.below(3) == 0 {
             let gone = snapshots.remove(world.random.below(snapshots.len() as u64) as usize);
-            world.store.daemon.views().delete(&[gone.record.name.as_bytes()]).unwrap();
+            world.store.daemon.views().deletions().delete(&[gone.record.name.as_bytes()]).unwrap();
         }
     }
     world.store.check();

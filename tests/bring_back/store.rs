@@ -62,7 +62,7 @@ impl Store {
     }
 
     pub fn snap(&self, name: &str) -> Snapshot {
-        self.daemon.views().snapshot(Some(name.as_bytes())).unwrap()
+        self.daemon.views().snapshots().take(Some(name.as_bytes())).unwrap()
     }
 
     pub fn at(&self, path: impl AsRef<[u8]>) -> InodeNo {
@@ -249,10 +249,10 @@ impl Store {
     pub fn back_again(&self, snapshot: &Snapshot, paths: &[&[u8]]) {
         // What is settled, and what goes of files without a name, in the background is no change.
         while self.tree().settle_step().unwrap() || self.tree().reap_step().unwrap() {}
-        let before = self.daemon.views().snapshot(None).unwrap();
+        let before = self.daemon.views().snapshots().take(None).unwrap();
         let report = self.try_back(snapshot, paths).unwrap();
         assert_eq!((report.files, report.bytes, report.removed, report.before.as_str()), (0, 0, 0, ""), "{report:?}");
-        let after = self.daemon.views().snapshot(None).unwrap();
+        let after = self.daemon.views().snapshots().take(None).unwrap();
         assert_eq!(self.increments(before.epoch, after.epoch), 0);
         let (before, after) = (Moment::At(before.epoch), Moment::At(after.epoch));
         assert_eq!(self.tree().comparison().diff(LIVE, before, after).unwrap(), []);

@@ -27,7 +27,7 @@ fn sample() -> &'static TestDir {
         let new = New { kind: Kind::File, permissions: 0o600, rdev: 0, target: b"" };
         for len in [100, 5000, 40_000] {
             if len == 40_000 {
-                views.snapshot(Some(b"journaled")).unwrap();
+                views.snapshots().take(Some(b"journaled")).unwrap();
             }
             let (number, _) = tree.names().make(caller, ROOT, format!("journaled {len}").as_bytes(), new).unwrap();
             tree.files().write(number, 0, &text(len), false).unwrap();

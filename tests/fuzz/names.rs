@@ -69,7 +69,7 @@ fn names_of_files_come_back_as_they_were_or_are_refused() {
                     assert_eq!(tree.attributes().xattr(ROOT, name, Moment::Live).unwrap(), *other);
                 }
                 for name in [name, other] {
-                    let is_taken = views.snapshot(Some(name)).is_ok();
+                    let is_taken = views.snapshots().take(Some(name)).is_ok();
                     assert_eq!(views.find(name).is_ok_and(|found| found.is_some()), is_taken, "{name:?}");
                 }
                 tree.commit().unwrap();

@@ -44,7 +44,7 @@ pub fn store(codec: Codec) -> TestDir {
     make(tree, deep, "symlink", Kind::Symlink);
     make(tree, ROOT, "fifo", Kind::Fifo);
     tree.commit().unwrap();
-    views.snapshot(Some(b"one")).unwrap();
+    views.snapshots().take(Some(b"one")).unwrap();
     let (large, _) = tree.names().lookup(directory, b"file 4", Moment::Live).unwrap();
     let (copied, _) = tree.names().lookup(ROOT, b"file 3", Moment::Live).unwrap();
     let start = Position { inode: large, offset: 0, moment: Moment::Live };
@@ -56,20 +56,20 @@ pub fn store(codec: Codec) -> TestDir {
         tree.commit().unwrap();
     }
     tree.names().rename(directory, b"deep", ROOT, b"moved", RenameMode::Replace).unwrap();
-    views.snapshot(Some(b"two")).unwrap();
+    views.snapshots().take(Some(b"two")).unwrap();
     tree.names().unlink(ROOT, b"file 0").unwrap();
     tree.files().write(large, 90_000, &text(90_000), false).unwrap();
     let time = Timestamp { seconds: 1, nanos: 2 };
     let origin = Origin { device: 1, inode: 2, size: 3, mtime: time, ctime: time, copy_ctime: time };
     tree.likeness().set_origin(large, &origin).unwrap();
-    views.snapshot(Some(b"three")).unwrap();
+    views.snapshots().take(Some(b"three")).unwrap();
     tree.files().write(large, 0, &text(50_000), false).unwrap();
     tree.files().write(large, 70_500, b"one more", false).unwrap();
     let gone = make(tree, ROOT, "gone", Kind::File);
     tree.held().hold(gone);
     tree.files().write(gone, 0, &text(70_000), false).unwrap();
     tree.names().unlink(ROOT, b"gone").unwrap();
-    views.delete(&[b"two"]).unwrap();
+    views.deletions().delete(&[b"two"]).unwrap();
     tree.commit().unwrap();
     dir
 }
@@ -110,7 +110,7 @@ pub fn read_all(dir: &TestDir) {
     let views = Views::new(tree);
     let tree = views.tree();
     let mut moments = vec![Moment::Live];
-    for snapshot in views.snapshots().unwrap_or_default() {
+    for snapshot in views.snapshots().all().unwrap_or_default() {
         let _an_error_is_fine = views.find(snapshot.record.name.as_bytes());
         let _an_error_is_fine = tree.device().unique_bytes(snapshot.point());
         moments.push(Moment::At(snapshot.epoch));
@@ -173,14 +173,14 @@ pub fn change_all(dir: &TestDir) {
         let Ok(tree) = Tree::open(Arc::new(dir.clone())) else { return };
         let views = Views::new(tree);
         let tree = views.tree();
-        let _an_error_is_fine = views.snapshot(Some(format!("new {round}").as_bytes()));
+        let _an_error_is_fine = views.snapshots().take(Some(format!("new {round}").as_bytes()));
         for number in first_inodes() {
             change_node(tree, number);
         }
         for name in [&b"one"[..], b"three", b"new 0"] {
-            let _an_error_is_fine = views.rename(name, b"renamed");
-            let _an_error_is_fine = views.delete(&[name, b"renamed"]);
-            let _an_error_is_fine = views.delete(&[b"renamed"]);
+            let _an_error_is_fine = views.snapshots().rename(name, b"renamed");
+            let _an_error_is_fine = views.deletions().delete(&[name, b"renamed"]);
+            let _an_error_is_fine = views.deletions().delete(&[b"renamed"]);
         }
         for _ in 0..STEPS_MAX {
             if !tree.device().delete_step().unwrap_or(false) && !tree.reap_step().unwrap_or(false) {

@@ -156,7 +156,7 @@ impl World {
                     assert!(lost.is_empty(), "seed {seed}: store {store} lost {lost:?}\n{}", self.said.join("\n"));
                 }
             } else {
-                let held = |store: &Store| store.open(|daemon| daemon.views().snapshots().unwrap().len());
+                let held = |store: &Store| store.open(|daemon| daemon.views().snapshots().all().unwrap().len());
                 assert!(self.stores[at].times.is_empty() || held(&self.stores[at]) > 0 || after[at].is_empty());
             }
         }

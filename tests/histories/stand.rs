@@ -75,7 +75,7 @@ impl Store {
     }
 
     pub fn snap(&mut self, name: &str) {
-        self.open(|daemon| daemon.views().snapshot(Some(name.as_bytes())).map(|_| ())).unwrap();
+        self.open(|daemon| daemon.views().snapshots().take(Some(name.as_bytes())).map(|_| ())).unwrap();
         self.times.insert(name.into(), self.live.clone());
     }
 
@@ -101,7 +101,7 @@ impl Store {
         self.open(|daemon| {
             let views = daemon.views();
             let mut names = Vec::new();
-            for snapshot in views.all_snapshots().unwrap() {
+            for snapshot in views.snapshots().with_archived().unwrap() {
                 let name = snapshot.record.name.clone();
                 if !snapshot.is_readable() {
                     continue;

@@ -104,7 +104,7 @@ impl Load {
                 self.all_synced();
             }
             66..68 => {
-                self.views.snapshot(None)?;
+                self.views.snapshots().take(None)?;
                 self.all_synced();
             }
             _ => {
@@ -258,10 +258,10 @@ fn what_a_restore_undid_is_not_done_again_by_an_fsync() {
         let (file, _) = tree.names().make(CALLER, ROOT, b"file", new).unwrap();
         let content = Rng::new(1).bytes(100_000);
         tree.files().write(file, 0, &content, false).unwrap();
-        let before = views.snapshot(Some(b"before")).unwrap();
+        let before = views.snapshots().take(Some(b"before")).unwrap();
         tree.attributes().change(file, Change { size: Some(0), ..Change::default() }).unwrap();
         tree.files().write(file, 5000, b"after", false).unwrap();
-        views.restore(&before).unwrap();
+        views.restores().restore(&before).unwrap();
         tree.files().sync_inode(file).unwrap();
         let views = open(Arc::new(dir.after_power_cut(tearing))).unwrap();
         check(views.tree()).unwrap();

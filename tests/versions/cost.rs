@@ -109,7 +109,7 @@ fn reads_of_versions(snapshots: usize) -> (u64, u64) {
         assert_eq!(found.len(), 6);
         assert_eq!(found[0].oldest.as_ref().unwrap().record.name, format!("s{}", snapshots / 5 * 4 + 1));
     });
-    (reads, reads_of(&|| assert_eq!(views.snapshots().unwrap().len(), snapshots)))
+    (reads, reads_of(&|| assert_eq!(views.snapshots().all().unwrap().len(), snapshots)))
 }
 
 #[test]

@@ -41,13 +41,13 @@ fn lookups_of_deleting(snapshots: usize) -> [u64; 3] {
     let names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
     let what = ToDelete { names: &names, of: &[LIVE], ..ToDelete::default() };
     let (planning, _) = lookups_of(|| {
-        let plan = views.plan_deletion(&what).unwrap();
+        let plan = views.deletions().plan(&what).unwrap();
         let epochs = plan.snapshots.iter().map(|snapshot| snapshot.epoch).collect();
         views.tree().device().look().unwrap().freed_by_all(&[(LIVE, epochs)].into(), &[]).unwrap()
     });
-    let (deleting, _) = lookups_of(|| views.delete_all(&what).unwrap());
+    let (deleting, _) = lookups_of(|| views.deletions().delete_all(&what).unwrap());
     let (freeing, ()) = lookups_of(|| finish(&views));
-    assert_eq!(views.snapshots().unwrap().len(), 2);
+    assert_eq!(views.snapshots().all().unwrap().len(), 2);
     [deleting, freeing, planning]
 }
 
@@ -107,16 +107,16 @@ fn what_deleting_would_free_is_what_it_frees() {
         (b"full", CloneOptions { is_full: true, is_shown_beside: true, ..CloneOptions::default() }),
         (b"copied", CloneOptions { is_full: true, copies: true, is_shown_beside: true, ..CloneOptions::default() }),
     ] {
-        views.clone_all(&[(a.clone(), name.to_vec())], options, None).unwrap();
+        views.bases().clone_all(&[(a.clone(), name.to_vec())], options, None).unwrap();
     }
     settle(tree);
-    while views.copy_step().unwrap() {}
-    let plain = views.of(views.base_named(b"plain").unwrap());
+    while views.bases().copy_step().unwrap() {}
+    let plain = views.of(views.bases().named(b"plain").unwrap());
     plain.tree().files().write(own.in_base(plain.base()), 0, &[5; TRACK as usize], false).unwrap();
     snap(&plain, "mine");
     plain.tree().files().write(own.in_base(plain.base()), 0, &[6; TRACK as usize], false).unwrap();
     tree.commit().unwrap();
-    let base = |name: &[u8]| views.base_named(name).unwrap();
+    let base = |name: &[u8]| views.bases().named(name).unwrap();
     for (names, trees, expected) in [
         (&[&b"b"[..]][..], &[][..], vec![]),
         (&[], &[base(b"full")][..], vec!["full"]),
@@ -125,7 +125,7 @@ fn what_deleting_would_free_is_what_it_frees() {
         (&[b"a"], &[], vec!["plain"]),
     ] {
         let what = ToDelete { names, of: &[LIVE], trees, is_recursive: true };
-        let plan = views.plan_deletion(&what).unwrap();
+        let plan = views.deletions().plan(&what).unwrap();
         let goes: Vec<&str> = plan.bases.iter().map(|going| going.info.name.as_str()).collect();
         assert_eq!(goes, expected);
         let epochs: Vec<Epoch> = plan.snapshots.iter().map(|snapshot| snapshot.epoch).collect();
@@ -136,7 +136,7 @@ fn what_deleting_would_free_is_what_it_frees() {
             tree.device().log().usage().used
         };
         let before = used();
-        views.delete_all(&what).unwrap();
+        views.deletions().delete_all(&what).unwrap();
         finish(&views);
         assert_eq!(freed.values().sum::<u64>(), before - used(), "{names:?} {expected:?}");
     }

@@ -44,7 +44,7 @@ fn file(tree: &Tree, name: &str) -> InodeNo {
 }
 
 fn snap(views: &Views, name: &str) -> Epoch {
-    views.snapshot(Some(name.as_bytes())).unwrap().epoch
+    views.snapshots().take(Some(name.as_bytes())).unwrap().epoch
 }
 
 fn settle(tree: &Tree) {
@@ -110,7 +110,7 @@ fn versions_end_where_something_changes_that_is_seen() {
     let newest = &tree.comparison().versions(LIVE, b"f").unwrap()[0];
     assert_eq!((newest.time, newest.size, newest.kind), (mtime, 3 * TRACK + 100, Kind::File));
     // A snapshot that is gone shows nothing any more.
-    views.delete(&[b"mode", b"small"]).unwrap();
+    views.deletions().delete(&[b"mode", b"small"]).unwrap();
     while tree.device().delete_step().unwrap() {}
     let left = [("live", "live"), ("large", "large"), ("the same xattr", "xattr"), ("touched", "small again")];
     assert_eq!(versions(&views, "f"), pairs(&[&left[..], &[("empty", "empty")]].concat()));
@@ -216,7 +216,7 @@ fn changed_tracks_are_those_written_between_two_moments() {
     assert_eq!(tree.track_changes().changed_tracks(LIVE, after, Moment::Live, None).unwrap(), []);
     let refused = tree.track_changes().changed_tracks(LIVE, before, after, Some(b"d/nothing"));
     assert!(matches!(refused, Err(Error::Refused(Errno::NOENT, _))), "{refused:?}");
-    views.delete(&[b"before"]).unwrap();
+    views.deletions().delete(&[b"before"]).unwrap();
     let stale = tree.track_changes().changed_tracks(LIVE, before, after, None);
     assert!(matches!(stale, Err(Error::Gone)), "{stale:?}");
 }
@@ -264,7 +264,7 @@ fn the_bits_of_a_snapshot_outlive_its_end() {
     assert_eq!((bits(first), bits(second)), (of_first.to_vec(), shown.to_vec()));
     assert_eq!((saved(first), saved(second)), (vec![is("big", &[2..3], false)], saved_second.to_vec()));
     for name in ["first", "second"] {
-        views.deactivate(name.as_bytes()).unwrap();
+        views.snapshots().deactivate(name.as_bytes()).unwrap();
     }
     assert!(matches!(views.find(b"second").unwrap().unwrap().record.state, SnapshotState::Ended(_)));
     // Where a file that is gone was is not known any more.
@@ -290,7 +290,7 @@ fn the_bits_of_a_snapshot_outlive_its_end() {
     tree.files().write(new, TRACK, &vec![3; TRACK as usize], false).unwrap();
     assert_eq!((bits(first), bits(second)), (of_first.to_vec(), ended.clone()));
     assert_eq!(bits(third), [is("big", &[8..9], false), is("new", &[1..2], false)]);
-    views.delete(&[b"third"]).unwrap();
+    views.deletions().delete(&[b"third"]).unwrap();
     while tree.device().delete_step().unwrap() {}
     assert_eq!((bits(first), bits(second)), (of_first.to_vec(), ended.clone()));
     // What is read are the old bytes.
@@ -302,9 +302,9 @@ fn the_bits_of_a_snapshot_outlive_its_end() {
         assert!(matches!(read, Err(Error::Refused(Errno::NODATA, _))), "{inode} {track}: {read:?}");
     }
     // With the last of them goes what was remembered for them.
-    views.delete(&[b"second"]).unwrap();
+    views.deletions().delete(&[b"second"]).unwrap();
     while tree.device().delete_step().unwrap() {}
-    views.delete(&[b"first"]).unwrap();
+    views.deletions().delete(&[b"first"]).unwrap();
     while tree.device().delete_step().unwrap() {}
     let look = tree.device().look().unwrap();
     assert_eq!(look.meta().range(Table::Passed, &[], &[u8::MAX; 40]).unwrap().count(), 0);
@@ -316,11 +316,11 @@ fn the_bits_of_a_snapshot_outlive_its_end() {
 fn what_a_restore_took_away_differs_before_it_is_settled() {
     let views = in_memory();
     let tree = views.tree();
-    let snapshot = views.snapshot(Some(b"s")).unwrap();
+    let snapshot = views.snapshots().take(Some(b"s")).unwrap();
     let d = make(tree, root_of(LIVE), "d", Kind::Directory);
     let e = make(tree, d, "e", Kind::Directory);
     tree.files().write(make(tree, e, "f", Kind::File), 0, b"text", false).unwrap();
-    let before = Moment::At(views.restore(&snapshot).unwrap().before.epoch);
+    let before = Moment::At(views.restores().restore(&snapshot).unwrap().before.epoch);
     let shown = |from, to| -> Vec<(DifferenceKind, Vec<u8>)> {
         tree.comparison().diff(LIVE, from, to).unwrap().into_iter().map(|found| (found.kind, found.path)).collect()
     };
@@ -338,8 +338,8 @@ fn what_a_restore_took_away_differs_before_it_is_settled() {
 fn a_clone_has_versions_of_its_own() {
     let views = in_memory();
     let f = file(views.tree(), "f");
-    let snapshot = views.snapshot(Some(b"s")).unwrap();
-    let clone = views.clone_snapshot(&snapshot, b"clone", false, false).unwrap();
+    let snapshot = views.snapshots().take(Some(b"s")).unwrap();
+    let clone = views.bases().clone_snapshot(&snapshot, b"clone", false, false).unwrap();
     let found = views.tree().comparison().versions(clone, b"f").unwrap();
     assert_eq!((found.len(), found[0].inode, found[0].snapshot.clone()), (1, f.in_base(clone), None));
     // The clone has no snapshots of its own.

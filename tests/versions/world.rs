@@ -142,7 +142,7 @@ impl World {
     }
 
     fn moments(&self, base: BaseId) -> Vec<Moment> {
-        let snapshots = self.views.of(base).all_snapshots().unwrap();
+        let snapshots = self.views.of(base).snapshots().with_archived().unwrap();
         let readable = snapshots.iter().filter(|snapshot| snapshot.is_readable());
         readable.map(|snapshot| Moment::At(snapshot.epoch)).chain([Moment::Live]).collect()
     }
@@ -253,7 +253,7 @@ impl World {
             settle(tree);
         }
         let from = archive.tip().map_or(Epoch::ZERO, |tip| tip.epoch);
-        let mut all = self.views.snapshots().unwrap();
+        let mut all = self.views.snapshots().all().unwrap();
         all.retain(|snapshot| snapshot.epoch >= from && snapshot.is_readable());
         for pair in all.windows(2) {
             let (directory, pair) = (archive.directory(), (&pair[0], &pair[1]));
@@ -263,10 +263,10 @@ impl World {
             let record = ArchiveRecord { directory, id: archive.id(), anchor, saving: Vec::new(), hosts: Vec::new() };
             self.views.set_archive(Some(record), Some(&archive.marks_after(Epoch::ZERO))).unwrap();
         }
-        for snapshot in self.views.snapshots().unwrap() {
+        for snapshot in self.views.snapshots().all().unwrap() {
             let name = snapshot.record.name.as_bytes();
             if archive.mark(snapshot.epoch).is_some() && self.rng.percent(60) {
-                allowed(self.views.delete(&[name]));
+                allowed(self.views.deletions().delete(&[name]));
             }
         }
         while tree.device().delete_step().unwrap() {}
@@ -274,22 +274,23 @@ impl World {
 
     fn change_snapshots(&mut self, base: BaseId) {
         let views = self.views.of(base);
-        let Some(snapshot) = self.rng.pick(&views.snapshots().unwrap()) else { return };
+        let Some(snapshot) = self.rng.pick(&views.snapshots().all().unwrap()) else { return };
         let name = snapshot.record.name.as_bytes();
         let tip = self.archive.as_ref().and_then(|(_, archive)| archive.tip());
         let is_tip = base == LIVE && tip.is_some_and(|tip| tip.epoch == snapshot.epoch);
         self.count += 1;
         match self.rng.below(6) {
-            0 | 1 => drop(allowed(views.delete(&[name]))),
+            0 | 1 => drop(allowed(views.deletions().delete(&[name]))),
             // What its archive leads to is needed.
-            2 if !is_tip => drop(allowed(views.deactivate(name))),
+            2 if !is_tip => drop(allowed(views.snapshots().deactivate(name))),
             3 | 4 if snapshot.is_readable() => {
-                allowed(views.restore(&snapshot));
+                allowed(views.restores().restore(&snapshot));
                 self.restored.insert(base);
             }
             5 if snapshot.is_readable() && self.bases.len() < 3 => {
                 let name = format!("clone {}", self.count);
-                let clone = views.clone_snapshot(&snapshot, name.as_bytes(), self.rng.percent(50), false).unwrap();
+                let clone =
+                    views.bases().clone_snapshot(&snapshot, name.as_bytes(), self.rng.percent(50), false).unwrap();
                 self.bases.push(clone);
             }
             _ => {}
@@ -473,7 +474,7 @@ impl World {
         settle(tree);
         while tree.device().delete_step().unwrap() {}
         for base in self.bases.clone() {
-            let snapshots = self.views.of(base).snapshots().unwrap();
+            let snapshots = self.views.of(base).snapshots().all().unwrap();
             let readable = |i: usize| snapshots.get(i).is_none_or(|snapshot| snapshot.is_readable());
             for (i, snapshot) in snapshots.iter().enumerate().filter(|(i, _)| readable(*i) && readable(i + 1)) {
                 let next = snapshots.get(i + 1).map_or(Moment::Live, |next| Moment::At(next.epoch));

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// Of a base, or of all of them, in the order in which these were made, and those of a base in the order of time.
 pub(super) fn list(daemon: &Daemon, views: &Views, all: bool) -> Result<Vec<SnapshotInfo>> {
     let bases = match all {
-        true => views.bases()?.into_iter().map(|base| views.of(base.id)).collect(),
+        true => views.bases().all()?.into_iter().map(|base| views.of(base.id)).collect(),
         false => vec![views.of(views.base())],
     };
     let mut list = Vec::new();
@@ -19,7 +19,7 @@ pub(super) fn list(daemon: &Daemon, views: &Views, all: bool) -> Result<Vec<Snap
     for views in bases {
         // First: it notices an archive that went away, whose times are then no snapshots.
         let archive = views.unless_gone(daemon.attached_info(&views))?.flatten();
-        let found = views.all_snapshots().and_then(|found| counted(&views, &found, &needs));
+        let found = views.snapshots().with_archived().and_then(|found| counted(&views, &found, &needs));
         let mut found = if all { views.unless_gone(found)?.unwrap_or_default() } else { found? };
         if let Some(ArchiveInfo { base, missing, problems, .. }) = archive.filter(|archive| !archive.missing.is_empty())
         {

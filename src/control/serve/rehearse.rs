@@ -101,7 +101,7 @@ fn count(plan: &mut PlanInfo, report: &BringBackReport) {
 /// The snapshot of what is there would be taken, and others might be one too many then.
 fn note_before(views: &Views, plan: &mut PlanInfo, before: &Snapshot) -> Result<()> {
     plan.taken.push(info(views, before)?.untaken());
-    plan.freed.extend(infos(views, &views.of(before.base).before_restores_too_many(1)?)?);
+    plan.freed.extend(infos(views, &views.of(before.base).restores().too_many_before(1)?)?);
     Ok(())
 }
 

@@ -45,8 +45,8 @@ pub(super) fn restore_group(
     snapshot: Option<ByteBuf>,
 ) -> Result<(Vec<Snapshot>, Vec<Restored>)> {
     let to = match snapshot {
-        Some(name) => views.of_group(group, &name)?,
-        None => views.last_save_of_group(group)?,
+        Some(name) => views.groups().snapshots(group, &name)?,
+        None => views.groups().last_save(group)?,
     };
     let restored = daemon.restore_all(views, &to, Some(&String::from_utf8_lossy(group)))?;
     Ok((to, restored))
@@ -58,7 +58,7 @@ pub(super) fn wanted(views: &Views, name: Option<ByteBuf>, paths: Vec<ByteBuf>) 
     check_paths(&paths)?;
     let snapshot = match name {
         Some(name) => views.snapshot_of(&name)?,
-        None => views.last_save()?,
+        None => views.snapshots().last_save()?,
     };
     if snapshot.base == views.base() {
         let is_copied = paths.is_empty() && snapshot.is_archived;

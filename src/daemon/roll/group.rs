@@ -22,10 +22,10 @@ impl Daemon {
         let _rolling = self.begin_rolling()?;
         let options = &self.located(options)?;
         if options.archive.is_some() {
-            views.rehearsing().snapshot_group(group, request(options))?;
+            views.rehearsing().snapshots().take_of_group(group, request(options))?;
         }
         let mut bases = Vec::new();
-        let members = views.group(group)?;
+        let members = views.groups().bases(group)?;
         for base in &members {
             let views = views.of(*base);
             let name = views.base_name()?;
@@ -34,7 +34,7 @@ impl Daemon {
             let archive = views.as_one_of(members.len(), self.prepare_roll(&views, &options, progress))?;
             bases.push((views, name, options, archive));
         }
-        let taken = views.snapshot_group(group, request(options))?;
+        let taken = views.snapshots().take_of_group(group, request(options))?;
         let mut reports = Vec::new();
         for (views, name, options, archive) in bases {
             // A base that came into the group meanwhile has not been prepared, and one that went was not taken.

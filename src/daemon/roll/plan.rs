@@ -34,7 +34,7 @@ impl Daemon {
         let _rolling = self.begin_rolling()?;
         let options = &self.located(options)?;
         let archive = self.archive_rolled_to(views, options.archive.as_deref())?;
-        let taken = views.rehearsing().snapshot_all(&[views.base()], request(options))?;
+        let taken = views.rehearsing().snapshots().take_all(&[views.base()], request(options))?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
         plan(views, taken, archive, options.keep)
     }
@@ -44,14 +44,14 @@ impl Daemon {
         let _rolling = self.begin_rolling()?;
         let options = &self.located(options)?;
         let mut archives = Vec::new();
-        let members = views.group(group)?;
+        let members = views.groups().bases(group)?;
         for base in &members {
             let views = views.of(*base);
             let given = self.archive_of_member(&views, options.archive.as_deref())?;
             let archive = views.as_one_of(members.len(), self.archive_rolled_to(&views, given.as_deref()))?;
             archives.push((*base, archive));
         }
-        let taken = views.rehearsing().snapshot_group(group, request(options))?;
+        let taken = views.rehearsing().snapshots().take_of_group(group, request(options))?;
         let plans = archives.into_iter().filter_map(|(base, archive)| {
             let taken = taken.iter().find(|taken| taken.base == base)?.clone();
             Some(plan(&views.of(base), taken, archive, options.keep))
@@ -83,13 +83,13 @@ impl Daemon {
             }
         };
         check_continues(&reach, record.as_ref())?;
-        check_names_are_free(&directory, &reach, views.snapshots()?)?;
+        check_names_are_free(&directory, &reach, views.snapshots().all()?)?;
         Ok(Some(reach))
     }
 }
 
 fn plan(views: &Views, taken: Snapshot, archive: Option<Reach>, keep: Option<u64>) -> Result<RollPlan> {
-    let mut all = views.snapshots()?;
+    let mut all = views.snapshots().all()?;
     all.push(taken.clone());
     let mut saved = archive.as_ref().map_or(Vec::new(), |archive| unsaved(archive, all.clone()));
     // The last is what the newest increment leads to, and stays.

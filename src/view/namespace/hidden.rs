@@ -59,7 +59,7 @@ impl Namespace {
     fn has_past(&self, directory: InodeNo) -> Result<bool> {
         let views = self.views.of(directory.base());
         let tree = views.tree();
-        for snapshot in views.all_snapshots()?.iter().rev().filter(|snapshot| snapshot.is_shown()) {
+        for snapshot in views.snapshots().with_archived()?.iter().rev().filter(|snapshot| snapshot.is_shown()) {
             let found = tree.inode(directory, Moment::At(snapshot.epoch));
             if found.is_ok_and(|found| found.is_directory() && found.links > 0) {
                 return Ok(true);

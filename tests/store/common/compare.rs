@@ -23,7 +23,7 @@ struct Comparison<'a> {
 /// Compares everything. Errors that damage explains are returned; whatever else differs is a mismatch.
 pub fn compare(views: &Views, picture: &Picture) -> Verdict<Vec<Error>> {
     let mut damage = Vec::new();
-    match views.bases() {
+    match views.bases().all() {
         Ok(found) => {
             let found: BTreeMap<BaseId, String> = found.into_iter().map(|info| (info.id, info.name)).collect();
             let wanted = picture.bases().into_iter().map(|base| (base, picture.shown(base).name.clone())).collect();
@@ -48,7 +48,7 @@ pub fn compare_tree(views: &Views, model: &Model) -> Verdict<()> {
 
 fn compare_base(views: &Views, shown: &Shown, picture: &Picture, damage: &mut Vec<Error>) -> Verdict<()> {
     compare_moment(views.tree(), Moment::Live, &shown.live, damage).map_err(|text| format!("live: {text}"))?;
-    match views.snapshots() {
+    match views.snapshots().all() {
         Ok(found) => {
             let found: BTreeSet<String> = found.into_iter().map(|snapshot| snapshot.record.name).collect();
             let wanted: BTreeSet<String> = shown.snapshots.keys().cloned().collect();

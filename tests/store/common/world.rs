@@ -632,11 +632,11 @@ impl World {
         if let Some(taken) = self.any_snapshot()
             && self.rng.percent(5)
         {
-            agreed("a snapshot", self.here().snapshot(Some(taken.as_bytes())), Err(Errno::EXIST))?;
+            agreed("a snapshot", self.here().snapshots().take(Some(taken.as_bytes())), Err(Errno::EXIST))?;
         }
         let name = self.new_name("snapshot");
         self.now.keep(&name);
-        let taken = self.here().snapshot(Some(name.as_bytes()))?;
+        let taken = self.here().snapshots().take(Some(name.as_bytes()))?;
         self.now.snapshots.get_mut(&name).expect("just kept").epoch = taken.epoch;
         self.durable = self.now.clone();
         Ok(())
@@ -644,15 +644,16 @@ impl World {
 
     /// Deletes a snapshot, and does all, some or nothing of the work that this leaves.
     pub fn delete_snapshot(&mut self) -> Result<(), Error> {
-        agreed("deleting", self.here().delete(&[b"never taken"]), Err(Errno::NOENT))?;
+        agreed("deleting", self.here().deletions().delete(&[b"never taken"]), Err(Errno::NOENT))?;
         let Some(name) = self.any_snapshot() else { return Ok(()) };
         let kept = &self.now.snapshots[&name];
         if kept.is_held || !self.now.needing(self.now.base, kept.epoch).is_empty() {
-            return agreed("deleting", self.here().delete(&[name.as_bytes()]), Err(Errno::BUSY)).map(|_| ());
+            return agreed("deleting", self.here().deletions().delete(&[name.as_bytes()]), Err(Errno::BUSY))
+                .map(|_| ());
         }
         self.now.is_pristine = false;
         self.now.snapshots.remove(&name);
-        self.here().delete(&[name.as_bytes()])?;
+        self.here().deletions().delete(&[name.as_bytes()])?;
         self.look_at_protection()?;
         self.durable = self.now.clone();
         let mut steps = self.rng.pick(&[0, 1, 2, u64::MAX]);
@@ -667,7 +668,7 @@ impl World {
         let new = self.new_name("snapshot");
         let model = self.now.snapshots.remove(&old).expect("picked from these");
         self.now.snapshots.insert(new.clone(), model);
-        self.here().rename(old.as_bytes(), new.as_bytes())?;
+        self.here().snapshots().rename(old.as_bytes(), new.as_bytes())?;
         self.durable = self.now.clone();
         Ok(())
     }
@@ -724,7 +725,7 @@ impl World {
 /// Puts into a picture what can only be known from the store.
 pub fn complete(views: &Views, picture: &mut Picture) -> Result<(), Error> {
     for base in picture.bases() {
-        let Ok(found) = views.of(base).snapshots() else { continue };
+        let Ok(found) = views.of(base).snapshots().all() else { continue };
         for snapshot in &found {
             let name = &snapshot.record.name;
             let shown = picture.shown(base);
