@@ -25,16 +25,21 @@ mod xattrs;
 pub use agenda::WorkerInfo;
 pub use archives::{ArchiveInfo, Detached, IncrementInfo, MissingTime};
 pub use bring_back::BringBackReport;
-pub use check::{CheckReport, Problem};
-pub use copy_out::{RestoreOptions, RestoreReport, resolved};
+pub use check::{CheckReport, Problem, check};
+pub use copy_out::{RestoreOptions, RestoreReport, copy_out, plan_copy_out, resolved};
 pub use identity::{FORMAT, is_store, trust_owners, trusts_owners};
 pub use lock::{
     Holder, Lock, Patience, Use, holder, holding, is_dead, is_read, last_use, store_of, wait_a_moment, wait_for,
 };
 pub use roll::{RollOptions, RollPlan, RollReport};
 pub use shorten::{MergeOptions, PruneOptions, Shortened};
-pub use sync::{Owner, Planned, SyncOptions, SyncReport};
-pub use upgrade::UpgradeReport;
+pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
+pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
+
+use archives::Archives;
+use bases::WholeBases;
+use bring_back::PathRestores;
+use roll::Rolls;
 
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{FileSystem, MountPoint, Mounted, Notify, Options};
@@ -106,7 +111,7 @@ impl Daemon {
     /// Opens a store whose lock was taken.
     pub fn open_locked(lock: Lock) -> Result<Daemon> {
         let daemon = Daemon::open_without_archives(lock)?;
-        daemon.attach_known()?;
+        daemon.archives().attach_known()?;
         if !daemon.is_only_read() {
             daemon.complete_what_was_begun();
         }
@@ -147,10 +152,10 @@ impl Daemon {
     }
 
     fn complete_what_was_begun(&self) {
-        if let Err(error) = self.give_up_fillings() {
+        if let Err(error) = self.whole_bases().give_up_fillings() {
             log::error!("what was being filled is not deleted: {error}");
         }
-        if let Err(error) = self.complete_bringing_back() {
+        if let Err(error) = self.path_restores().complete() {
             log::error!("what was being brought back is not complete: {error}");
         }
     }
@@ -264,6 +269,22 @@ impl Daemon {
         }
         while tree.device().delete_step()? || tree.reap_step()? {}
         Ok(())
+    }
+
+    pub fn archives(&self) -> Archives<'_> {
+        Archives { daemon: self }
+    }
+
+    pub fn rolls(&self) -> Rolls<'_> {
+        Rolls { daemon: self }
+    }
+
+    pub fn whole_bases(&self) -> WholeBases<'_> {
+        WholeBases { daemon: self }
+    }
+
+    pub fn path_restores(&self) -> PathRestores<'_> {
+        PathRestores { daemon: self }
     }
 
     /// Commits and ends: nothing is changed after what this has made durable.

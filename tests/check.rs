@@ -227,7 +227,7 @@ fn nothing_is_wrong_with_a_store_that_is_worked_with() {
             }
         });
         while has_time() {
-            let report = daemon.check(&mut |_| Ok(())).unwrap();
+            let report = pitfs::daemon::check(&daemon, &mut |_| Ok(())).unwrap();
             assert!(report.is_clean(), "{:#?}", report.problems);
             checks += 1;
         }

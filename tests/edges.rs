@@ -242,7 +242,7 @@ fn try_case(mounted: &Mounted) -> Found {
             return Found { faults, is_said };
         }
     };
-    let check = found.step("check", || daemon.check(&mut |_| Ok(())));
+    let check = found.step("check", || pitfs::daemon::check(&daemon, &mut |_| Ok(())));
     found.is_said = check.is_none_or(|check| !check.problems.is_empty());
     let to = mounted.dir.path().join("to");
     let copy_out = RestoreOptions { snapshot: b"live".to_vec(), paths: Vec::new(), to: to.clone(), overwrite: false };

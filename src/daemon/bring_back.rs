@@ -69,19 +69,25 @@ const HISTORY_PATHS: usize = 10;
 const ROOM_TIGHT: u64 = 64 << 20;
 const STEPS_TO_LOOK: u64 = 32;
 
-impl Daemon {
+/// Files and directories that are brought back in place.
+#[derive(Clone, Copy)]
+pub struct PathRestores<'a> {
+    pub(super) daemon: &'a Daemon,
+}
+
+impl<'a> PathRestores<'a> {
     /// Makes each path of a base what it is in a snapshot of it, after another snapshot was taken of what is there
     /// now; with that one, if anything differed. Nothing happens if a path is not in the snapshot.
     pub fn bring_back(
-        &self,
+        self,
         views: &Views,
         snapshot: &Snapshot,
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
-        let Begun { tops, unseen, before, _syncing } = self.begin_bringing_back(views, snapshot, paths)?;
+        let Begun { tops, unseen, before, _syncing } = self.begin(views, snapshot, paths)?;
         let report = self.work((views, &unseen), &tops, (snapshot, &before), true, progress);
-        self.drop_before_restores(views)?;
+        self.daemon.whole_bases().drop_before_restores(views)?;
         report.map(|report| {
             let is_kept = !report.before.is_empty();
             (report, is_kept.then_some(before))
@@ -89,7 +95,7 @@ impl Daemon {
     }
 
     /// Looks whether it can be done, and keeps what is there now.
-    fn begin_bringing_back(&self, views: &Views, snapshot: &Snapshot, paths: &[ByteBuf]) -> Result<Begun<'_>> {
+    fn begin(self, views: &Views, snapshot: &Snapshot, paths: &[ByteBuf]) -> Result<Begun<'a>> {
         let name = &snapshot.record.name;
         if snapshot.base != views.base() {
             let text = format!("{name:?} is no snapshot of {:?}", views.base_name()?);
@@ -100,9 +106,9 @@ impl Daemon {
             return Err(Error::Refused(Errno::INVAL, text));
         }
         views.check_writable()?;
-        let _syncing = self.alone_with_files()?;
+        let _syncing = self.daemon.alone_with_files()?;
         let tops = Tops::find(views, snapshot, paths)?;
-        let unseen = self.unseen(views.base())?;
+        let unseen = self.daemon.unseen(views.base())?;
         let what = format!("restore {name:?} {}", shown_all(tops.paths(), HISTORY_PATHS));
         let paths: Vec<ByteBuf> = tops.paths().map(ByteBuf::from).collect();
         let before = views.restores().begin_bringing_back(snapshot.point(), &paths, &what);
@@ -112,19 +118,19 @@ impl Daemon {
 
     /// Completes what was being brought back when the store was left without being closed. Everything is compared:
     /// how far the work had come, nothing says.
-    pub(super) fn complete_bringing_back(&self) -> Result<()> {
-        let Some(unfinished) = self.views.restores().unfinished_bringing_back()? else { return Ok(()) };
+    pub(super) fn complete(self) -> Result<()> {
+        let Some(unfinished) = self.daemon.views.restores().unfinished_bringing_back()? else { return Ok(()) };
         let result = self.go_on(&unfinished);
         if result.is_err() {
-            self.views.restores().end_bringing_back()?;
+            self.daemon.views.restores().end_bringing_back()?;
         }
         result?.problems.iter().for_each(|problem| log::warn!("{problem}"));
         Ok(())
     }
 
-    fn go_on(&self, unfinished: &BringingBack) -> Result<BringBackReport> {
+    fn go_on(self, unfinished: &BringingBack) -> Result<BringBackReport> {
         let BringingBack { to, before, paths } = unfinished;
-        let views = self.views.of(to.base);
+        let views = self.daemon.views.of(to.base);
         let (to, before) = {
             let look = views.tree().device().look()?;
             let found = |epoch| look.snapshot(to.base, epoch)?.ok_or(Error::Gone);
@@ -132,11 +138,11 @@ impl Daemon {
         };
         let tops = Tops::find(&views, &to, paths)?;
         log::info!("bringing back {} goes on", shown_all(tops.paths(), HISTORY_PATHS));
-        self.work((&views, &self.unseen(to.base)?), &tops, (&to, &before), false, &mut |_| Ok(()))
+        self.work((&views, &self.daemon.unseen(to.base)?), &tops, (&to, &before), false, &mut |_| Ok(()))
     }
 
     fn work(
-        &self,
+        self,
         (views, unseen): (&Views, &Unseen<'_>),
         tops: &Tops,
         (snapshot, before): (&Snapshot, &Snapshot),

@@ -4,7 +4,8 @@
 //! A base that is filled from an archive is noted in the store and shown by nothing until it is whole. What a crash
 //! interrupts is deleted when the store is opened next.
 
-use super::{Daemon, OnProgress, Progress};
+use super::bases::WholeBases;
+use super::{OnProgress, Progress};
 use crate::device::{BaseId, InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown;
@@ -12,10 +13,10 @@ use crate::tree::{Kind, Tree, root_of};
 use crate::view::{CloneOptions, Views};
 use std::collections::{HashMap, HashSet};
 
-impl Daemon {
+impl WholeBases<'_> {
     /// Makes bases or clones of snapshots, each under its name: in one step, or from an archive.
     pub fn make_clones(
-        &self,
+        self,
         views: &Views,
         of: Vec<(Snapshot, Vec<u8>)>,
         options: CloneOptions,
@@ -34,7 +35,7 @@ impl Daemon {
     }
 
     fn fill_from_archive(
-        &self,
+        self,
         views: &Views,
         snapshot: &Snapshot,
         name: &[u8],
@@ -61,7 +62,7 @@ impl Daemon {
     }
 
     /// What a copy of a time of an archive would take: files and bytes, as their sizes say.
-    pub fn count_filled(&self, views: &Views, snapshot: &Snapshot, name: &[u8]) -> Result<Progress> {
+    pub fn count_filled(self, views: &Views, snapshot: &Snapshot, name: &[u8]) -> Result<Progress> {
         views.of(snapshot.base).bases().check_filling(name)?;
         let (tree, moment) = (views.tree(), Moment::At(snapshot.epoch));
         let mut counted = Progress::default();
@@ -82,9 +83,9 @@ impl Daemon {
     }
 
     /// Deletes what was being filled when the store was last open.
-    pub(super) fn give_up_fillings(&self) -> Result<()> {
-        let device = self.views.tree().device();
-        let unfinished = match self.views.bases().unfinished_fillings() {
+    pub(super) fn give_up_fillings(self) -> Result<()> {
+        let device = self.daemon.views.tree().device();
+        let unfinished = match self.daemon.views.bases().unfinished_fillings() {
             Err(damage @ Error::Corrupt { .. }) => {
                 device.found_damage(&damage);
                 return Ok(());
@@ -97,7 +98,7 @@ impl Daemon {
         }
         for base in unfinished {
             log::warn!("a base that was not whole is deleted");
-            self.views.bases().give_up_filling(base)?;
+            self.daemon.views.bases().give_up_filling(base)?;
         }
         Ok(())
     }

@@ -14,15 +14,28 @@
 
 use super::Daemon;
 use crate::device::{BaseId, InodeNo, Moment, silently};
-use crate::error::Result;
+use crate::error::{Errno, Error, Result};
 use crate::fuse::{Names, Notify, has_mounts_inside};
 use crate::limits::NAMES_AT_ONCE;
 use crate::shown::shown;
 use crate::tree::{Inode, Kind, Tree};
 use crate::view::{LIVE_NAME, Views};
+use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long a restore in place, which is soon over, is waited for.
+const WAIT_FOR_RESTORE: Duration = Duration::from_secs(1);
 
 impl Daemon {
+    /// Of what changes many files, one thing at a time.
+    pub(super) fn alone_with_files(&self) -> Result<MutexGuard<'_, ()>> {
+        self.syncing.try_lock_for(WAIT_FOR_RESTORE).ok_or_else(|| {
+            let text = "a sync or a restore of files is running in this store; wait for its end";
+            Error::Refused(Errno::BUSY, text.into())
+        })
+    }
+
     /// Changes what bases show, as a whole, or rehearses it. Files are nobody else's meanwhile.
     pub(super) fn replace<R>(&self, views: &Views, bases: &[BaseId], change: impl FnOnce() -> Result<R>) -> Result<R> {
         let _alone = self.alone_with_files()?;

@@ -27,7 +27,6 @@ use crate::view::Views;
 use attributes::Whose;
 use exclude::Pattern;
 use facts::Facts;
-use parking_lot::MutexGuard;
 use serde_bytes::ByteBuf;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,7 +35,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
 use walk::{Entry, Listing, Skipped, pop, push};
 
 /// What to bring in.
@@ -97,9 +95,6 @@ pub struct Planned {
     pub path: ByteBuf,
 }
 
-/// How long a restore in place, which is soon over, is waited for.
-const WAIT_FOR_RESTORE: Duration = Duration::from_secs(1);
-
 impl SyncOptions {
     /// An error if a pattern makes no sense.
     pub fn check(&self) -> Result<()> {
@@ -107,101 +102,91 @@ impl SyncOptions {
     }
 }
 
-impl Daemon {
-    /// Of what changes many files, one thing at a time.
-    pub(super) fn alone_with_files(&self) -> Result<MutexGuard<'_, ()>> {
-        self.syncing.try_lock_for(WAIT_FOR_RESTORE).ok_or_else(|| {
-            let text = "a sync or a restore of files is running in this store; wait for its end";
-            Error::Refused(Errno::BUSY, text.into())
-        })
+/// Makes a base equal to a directory outside the store.
+pub fn sync(daemon: &Daemon, views: &Views, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
+    views.check_writable()?;
+    let options = &SyncOptions { source: daemon.outside(&options.source)?, ..options.clone() };
+    let _syncing = daemon.alone_with_files()?;
+    let root = open_source(&options.source)?;
+    let facts = Facts::of(&root).map_err(|error| looking_at(&options.source, error))?;
+    let skipped = skipped(daemon, options, &facts)?;
+    views.fetched()?;
+    let unseen = daemon.unseen(views.base())?;
+    let (sender, listings) = std::sync::mpsc::sync_channel(walk::AHEAD);
+    let mut sync = Sync {
+        tree: views.tree(),
+        root: root_of(views.base()),
+        unseen: &unseen,
+        dry_run: options.dry_run,
+        skipped: &skipped,
+        listings,
+        source: options.source.clone(),
+        path: Vec::new(),
+        stack: Vec::new(),
+        owner: Owner::of_this_process(),
+        names: HashMap::new(),
+        named: HashSet::new(),
+        arms: None,
+        report: SyncReport::default(),
+        progress,
+    };
+    let target = sync.destination(&options.destination)?;
+    let is_empty = |target| Ok::<bool, Error>(views.tree().inode(target, Moment::Live)?.size == 0);
+    skipped.reads_all.store(target.map(is_empty).transpose()?.unwrap_or(true), Ordering::Relaxed);
+    let (report, result) = std::thread::scope(|scope| {
+        let walk = scope.spawn(|| skipped.walk(root, &{ sender }));
+        // It takes the receiver along when it ends, however it ends: the walk does not wait then.
+        let (report, result) = sync.run(facts, target);
+        let walked = walk.join().unwrap_or_else(|_| Err(std::io::Error::other("its thread ended")));
+        // If the walk fails, there is no more to compare, and that is why.
+        (report, walked.map_err(|error| looking_at(&options.source, error)).and(result))
+    });
+    if !options.dry_run && report.added + report.changed + report.removed > 0 {
+        // What was done counts, whether there is room to note it or not.
+        let noted = views.note_done(&options.what());
+        noted.or_else(|error| if error.is_no_space() { views.tree().commit() } else { Err(error) })?;
     }
+    result?;
+    views.tree().commit()?;
+    Ok(report)
+}
 
-    /// Makes a base equal to a directory outside the store.
-    pub fn sync(&self, views: &Views, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
-        views.check_writable()?;
-        let options = &SyncOptions { source: self.outside(&options.source)?, ..options.clone() };
-        let _syncing = self.alone_with_files()?;
-        let root = self.open_source(&options.source)?;
-        let facts = Facts::of(&root).map_err(|error| looking_at(&options.source, error))?;
-        let skipped = self.skipped(options, &facts)?;
-        views.fetched()?;
-        let unseen = self.unseen(views.base())?;
-        let (sender, listings) = std::sync::mpsc::sync_channel(walk::AHEAD);
-        let mut sync = Sync {
-            tree: views.tree(),
-            root: root_of(views.base()),
-            unseen: &unseen,
-            dry_run: options.dry_run,
-            skipped: &skipped,
-            listings,
-            source: options.source.clone(),
-            path: Vec::new(),
-            stack: Vec::new(),
-            owner: Owner::of_this_process(),
-            names: HashMap::new(),
-            named: HashSet::new(),
-            arms: None,
-            report: SyncReport::default(),
-            progress,
-        };
-        let target = sync.destination(&options.destination)?;
-        let is_empty = |target| Ok::<bool, Error>(views.tree().inode(target, Moment::Live)?.size == 0);
-        skipped.reads_all.store(target.map(is_empty).transpose()?.unwrap_or(true), Ordering::Relaxed);
-        let (report, result) = std::thread::scope(|scope| {
-            let walk = scope.spawn(|| skipped.walk(root, &{ sender }));
-            // It takes the receiver along when it ends, however it ends: the walk does not wait then.
-            let (report, result) = sync.run(facts, target);
-            let walked = walk.join().unwrap_or_else(|_| Err(std::io::Error::other("its thread ended")));
-            // If the walk fails, there is no more to compare, and that is why.
-            (report, walked.map_err(|error| looking_at(&options.source, error)).and(result))
-        });
-        if !options.dry_run && report.added + report.changed + report.removed > 0 {
-            // What was done counts, whether there is room to note it or not.
-            let noted = views.note_done(&options.what());
-            noted.or_else(|error| if error.is_no_space() { views.tree().commit() } else { Err(error) })?;
+/// Opens the directory to bring in.
+fn open_source(source: &Path) -> Result<OwnedFd> {
+    let given = shown_file(source);
+    let refused = |errno, what: &str| Err(Error::Refused(errno, format!("{given} {what}")));
+    match open_directory(source) {
+        Ok(root) => Ok(root.into()),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTDIR) => {
+            refused(Errno::NOTDIR, "is not a directory")
         }
-        result?;
-        views.tree().commit()?;
-        Ok(report)
+        Err(error) => Err(looking_at(source, error)),
     }
+}
 
-    /// Opens the directory to bring in.
-    fn open_source(&self, source: &Path) -> Result<OwnedFd> {
-        let given = shown_file(source);
-        let refused = |errno, what: &str| Err(Error::Refused(errno, format!("{given} {what}")));
-        match open_directory(source) {
-            Ok(root) => Ok(root.into()),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTDIR) => {
-                refused(Errno::NOTDIR, "is not a directory")
-            }
-            Err(error) => Err(looking_at(source, error)),
-        }
+/// What of a source is passed over.
+fn skipped(daemon: &Daemon, options: &SyncOptions, root: &Facts) -> Result<Skipped> {
+    let mut own: HashMap<Identity, &'static str> = HashMap::new();
+    let mut add = |path: &Path, what| {
+        own.extend(open_directory(path).ok().and_then(|found| identity(found).ok()).map(|found| (found, what)));
+    };
+    add(&daemon.path, "this store");
+    for archive in daemon.archive_directories()? {
+        add(&archive, "an archive of this store");
     }
-
-    /// What of a source is passed over.
-    fn skipped(&self, options: &SyncOptions, root: &Facts) -> Result<Skipped> {
-        let mut own: HashMap<Identity, &'static str> = HashMap::new();
-        let mut add = |path: &Path, what| {
-            own.extend(open_directory(path).ok().and_then(|found| identity(found).ok()).map(|found| (found, what)));
-        };
-        add(&self.path, "this store");
-        for archive in self.archive_directories()? {
-            add(&archive, "an archive of this store");
-        }
-        if let Some(what) = own.get(&root.identity()) {
-            let text = format!("{} is {what}", shown_file(&options.source));
-            return Err(Error::Refused(Errno::INVAL, text));
-        }
-        let mounted = self.mount_point().map_or_else(Vec::new, |mount_point| mounts_of_same(&mount_point));
-        let below = |path: &PathBuf| Some(path.strip_prefix(&options.source).ok()?.as_os_str().as_bytes().to_vec());
-        Ok(Skipped {
-            exclude: options.exclude.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_>>()?,
-            own,
-            mounted: mounted.iter().filter_map(below).collect(),
-            only_device: options.one_file_system.then_some(root.device),
-            ..Skipped::default()
-        })
+    if let Some(what) = own.get(&root.identity()) {
+        let text = format!("{} is {what}", shown_file(&options.source));
+        return Err(Error::Refused(Errno::INVAL, text));
     }
+    let mounted = daemon.mount_point().map_or_else(Vec::new, |mount_point| mounts_of_same(&mount_point));
+    let below = |path: &PathBuf| Some(path.strip_prefix(&options.source).ok()?.as_os_str().as_bytes().to_vec());
+    Ok(Skipped {
+        exclude: options.exclude.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_>>()?,
+        own,
+        mounted: mounted.iter().filter_map(below).collect(),
+        only_device: options.one_file_system.then_some(root.device),
+        ..Skipped::default()
+    })
 }
 
 fn looking_at(path: &Path, error: std::io::Error) -> Error {

@@ -382,7 +382,7 @@ fn what_is_refused_changes_nothing() {
     refused(&[], Errno::INVAL, &[]);
     let of_another = store.views().bases().clone_snapshot(&then, b"clone", false, true).unwrap();
     let clone = store.views().of(of_another);
-    let error = store.daemon.bring_back(&clone, &then, &[], &mut |_| Ok(())).unwrap_err();
+    let error = store.daemon.path_restores().bring_back(&clone, &then, &[], &mut |_| Ok(())).unwrap_err();
     assert!(error.to_string().contains("clone"), "{error}");
     assert_eq!(store.views().snapshots().all().unwrap().len(), 1);
     assert_eq!(store.read("top/file"), b"changed");
@@ -439,7 +439,7 @@ fn in_a_clone() {
     let (dir, _) = store.tree().names().lookup(top, b"dir", Moment::Live).unwrap();
     store.tree().names().unlink(dir, b"file").unwrap();
     let paths = [serde_bytes::ByteBuf::from("top")];
-    let (report, _) = store.daemon.bring_back(&clone, &mine, &paths, &mut |_| Ok(())).unwrap();
+    let (report, _) = store.daemon.path_restores().bring_back(&clone, &mine, &paths, &mut |_| Ok(())).unwrap();
     assert_eq!((report.files, report.removed, report.problems.len()), (2, 0, 0), "{report:?}");
     assert_eq!(store.tree().files().read(file, 0, 1 << 20, Moment::Live).unwrap(), noise(1, 100_000));
     let (file, _) = store.tree().names().lookup(dir, b"file", Moment::Live).unwrap();

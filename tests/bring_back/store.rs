@@ -180,13 +180,13 @@ impl Store {
         progress: &mut dyn FnMut(&Progress) -> Result<()>,
     ) -> Result<BringBackReport> {
         let paths: Vec<ByteBuf> = paths.iter().map(|path| ByteBuf::from(*path)).collect();
-        self.daemon.bring_back(self.views(), snapshot, &paths, progress).map(|(report, _)| report)
+        self.daemon.path_restores().bring_back(self.views(), snapshot, &paths, progress).map(|(report, _)| report)
     }
 
     /// Brings paths back, which is told before, and looks at what became of everything.
     pub fn back(&self, snapshot: &Snapshot, paths: &[&[u8]]) -> BringBackReport {
         let wanted: Vec<ByteBuf> = paths.iter().map(|path| ByteBuf::from(*path)).collect();
-        let told = self.daemon.rehearse_bringing_back(self.views(), snapshot, &wanted, &mut |_| Ok(()));
+        let told = self.daemon.path_restores().rehearse(self.views(), snapshot, &wanted, &mut |_| Ok(()));
         let (told, before) = told.unwrap();
         let report = self.try_back(snapshot, paths).unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
@@ -266,7 +266,7 @@ impl Store {
 
     pub fn check(&self) {
         while self.tree().settle_step().unwrap() {}
-        let report = self.daemon.check(&mut |_| Ok(())).unwrap();
+        let report = pitfs::daemon::check(&self.daemon, &mut |_| Ok(())).unwrap();
         assert_eq!(report.problems, []);
     }
 

@@ -116,11 +116,11 @@ fn paths_given_to_restore_and_sync_stay_inside() {
         let use_paths = || {
             let paths = vec![ByteBuf::from(one.clone()), ByteBuf::from(two.clone())];
             let options = RestoreOptions { snapshot: b"live".into(), paths, to: to.clone(), overwrite: true };
-            let _an_error_is_fine = daemon.copy_out(daemon.views(), &options, &mut |_| Ok(()));
+            let _an_error_is_fine = pitfs::daemon::copy_out(&daemon, daemon.views(), &options, &mut |_| Ok(()));
             let exclude = vec![ByteBuf::from(two.clone())];
             let options =
                 SyncOptions { source: source.clone(), destination: one.clone(), exclude, ..SyncOptions::default() };
-            let _an_error_is_fine = daemon.sync(daemon.views(), &options, &mut |_| Ok(()));
+            let _an_error_is_fine = pitfs::daemon::sync(&daemon, daemon.views(), &options, &mut |_| Ok(()));
         };
         watched(|| format!("{:?} {:?}", one.escape_ascii().to_string(), two.escape_ascii().to_string()), use_paths);
         let _there_may_be_none = fs::remove_dir_all(&to);

@@ -553,7 +553,7 @@ fn what_was_merged_away_is_freed_from_the_store_too() {
     change(&mut stand.store, 8);
     let tried = stand.store.open(|daemon| {
         let options = RollOptions { keep: Some(2), ..RollOptions::default() };
-        daemon.plan_roll(daemon.views(), &options).unwrap().freed.len()
+        daemon.rolls().plan(daemon.views(), &options).unwrap().freed.len()
     });
     stand.store.roll(None, Some(2), "r8").unwrap();
     assert_eq!(stand.store.shown("freed"), names([1, 3, 7, 8]), "what is held stays");

@@ -161,7 +161,7 @@ impl World {
             }
         }
         for store in &self.stores {
-            let found = store.open(|daemon| daemon.check(&mut |_| Ok(())).unwrap());
+            let found = store.open(|daemon| pitfs::daemon::check(daemon, &mut |_| Ok(())).unwrap());
             assert!(found.problems.is_empty(), "seed {seed}: {:?}", found.problems);
         }
     }

@@ -18,7 +18,7 @@ pub(super) fn base(daemon: &Daemon, views: &Views, base: Base, progress: OnProgr
         Base::Create { name, snapshot: Some(snapshot), copy, offline, reserve, .. } => {
             let of = vec![(views.snapshot_of(&snapshot)?, name.into_vec())];
             let options = base_options(copy, offline, reserve);
-            daemon.make_clones(views, of, options, None, progress)?;
+            daemon.whole_bases().make_clones(views, of, options, None, progress)?;
         }
         Base::Delete { name, recursive } => {
             return delete::delete(views, &delete::base(views, &name)?, recursive);
@@ -49,7 +49,7 @@ fn base_infos(views: &Views, bases: &[BaseId]) -> Result<Vec<BaseInfo>> {
 pub(super) fn clone(daemon: &Daemon, views: &Views, wanted: CloneRequest, progress: OnProgress<'_>) -> Result<Answer> {
     let (of, options) = (cloned(views, &wanted)?, clone_options(&wanted));
     let group = wanted.group.map(|group| String::from_utf8_lossy(&group).into_owned());
-    let made = daemon.make_clones(views, of, options, group.as_deref(), progress)?;
+    let made = daemon.whole_bases().make_clones(views, of, options, group.as_deref(), progress)?;
     base_infos(views, &made).map(Answer::Bases)
 }
 
@@ -75,9 +75,9 @@ pub(super) fn step_mirror(daemon: &Daemon, views: &Views, mirror: Mirror) -> Res
         Mirror::Establish { base, name, offline } => {
             views.of(views.bases().named(&base)?).mirrors().establish(&name, offline)
         }
-        Mirror::Sync { name } => daemon.sync_mirror(views, &name),
-        Mirror::Split { name } => daemon.split_mirror(views, &name),
-        Mirror::Resync { name, reverse } => daemon.resync_mirror(views, &name, reverse),
-        Mirror::RestoreTo { name, snapshot } => daemon.restore_mirror(views, &name, &snapshot),
+        Mirror::Sync { name } => daemon.whole_bases().sync_mirror(views, &name),
+        Mirror::Split { name } => daemon.whole_bases().split_mirror(views, &name),
+        Mirror::Resync { name, reverse } => daemon.whole_bases().resync_mirror(views, &name, reverse),
+        Mirror::RestoreTo { name, snapshot } => daemon.whole_bases().restore_mirror(views, &name, &snapshot),
     }
 }

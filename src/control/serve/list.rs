@@ -18,7 +18,7 @@ pub(super) fn list(daemon: &Daemon, views: &Views, all: bool) -> Result<Vec<Snap
     let needs = needs(views)?;
     for views in bases {
         // First: it notices an archive that went away, whose times are then no snapshots.
-        let archive = views.unless_gone(daemon.attached_info(&views))?.flatten();
+        let archive = views.unless_gone(daemon.archives().attached_info(&views))?.flatten();
         let found = views.snapshots().with_archived().and_then(|found| counted(&views, &found, &needs));
         let mut found = if all { views.unless_gone(found)?.unwrap_or_default() } else { found? };
         if let Some(ArchiveInfo { base, missing, problems, .. }) = archive.filter(|archive| !archive.missing.is_empty())

@@ -18,7 +18,7 @@ pub(super) fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
     for base in &bases {
         let views = views.of(base.id);
         // The archive first: this notices one that went away, whose times are then no snapshots.
-        archives.extend(views.unless_gone(daemon.attached_info(&views))?.flatten().map(ArchiveInfo::from));
+        archives.extend(views.unless_gone(daemon.archives().attached_info(&views))?.flatten().map(ArchiveInfo::from));
         let found = views.snapshots().with_archived().and_then(|all| list::counted(&views, &all, &needs));
         snapshots.extend(views.unless_gone(found)?.into_iter().flatten());
         let save = || views.snapshots().newest_save()?.map(|save| info(&views, &save)).transpose();
@@ -67,7 +67,7 @@ pub(super) fn policy(daemon: &Daemon, views: &Views, drop_oldest: Option<bool>, 
         views.restores().keep_before(most)?;
         for base in views.bases().all()? {
             let views = views.of(base.id);
-            let gone = views.unless_gone(daemon.drop_before_restores(&views))?.unwrap_or_default();
+            let gone = views.unless_gone(daemon.whole_bases().drop_before_restores(&views))?.unwrap_or_default();
             deleted.extend(gone.iter().map(|snapshot| SnapshotInfo::new(&base.name, snapshot)));
         }
     }

@@ -1,11 +1,11 @@
 //! What a roll would do. Nothing is taken, written, attached or freed.
 
+use super::Rolls;
 use super::{
     RollOptions, active_before, attached, check_continues, check_names_are_free, is_done_with, request, to_free,
     unsaved,
 };
 use crate::archive::{Reach, check_writable};
-use crate::daemon::Daemon;
 use crate::daemon::archives::{check_nothing_at, open_there, problems_of};
 use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
@@ -29,9 +29,9 @@ pub struct RollPlan {
     pub problems: Vec<String>,
 }
 
-impl Daemon {
-    pub fn plan_roll(&self, views: &Views, options: &RollOptions) -> Result<RollPlan> {
-        let _rolling = self.begin_rolling()?;
+impl Rolls<'_> {
+    pub fn plan(self, views: &Views, options: &RollOptions) -> Result<RollPlan> {
+        let _rolling = self.begin()?;
         let options = &self.located(options)?;
         let archive = self.archive_rolled_to(views, options.archive.as_deref())?;
         let taken = views.rehearsing().snapshots().take_all(&[views.base()], request(options))?;
@@ -40,8 +40,8 @@ impl Daemon {
     }
 
     /// The same of all bases of a group.
-    pub fn plan_roll_group(&self, views: &Views, group: &[u8], options: &RollOptions) -> Result<Vec<RollPlan>> {
-        let _rolling = self.begin_rolling()?;
+    pub fn plan_group(self, views: &Views, group: &[u8], options: &RollOptions) -> Result<Vec<RollPlan>> {
+        let _rolling = self.begin()?;
         let options = &self.located(options)?;
         let mut archives = Vec::new();
         let members = views.groups().bases(group)?;
@@ -60,14 +60,14 @@ impl Daemon {
     }
 
     /// What the archive that would be rolled to has; `None` where none is attached or given.
-    fn archive_rolled_to(&self, views: &Views, given: Option<&Path>) -> Result<Option<Reach>> {
+    fn archive_rolled_to(self, views: &Views, given: Option<&Path>) -> Result<Option<Reach>> {
         let record = attached(views, given)?;
         let (directory, reach) = match (&record, given) {
             (None, None) => return Ok(None),
             (None, Some(path)) => match open_there(path)? {
                 Some(directory) => {
                     check_writable(&directory)?;
-                    let reach = self.reach_of(views, &directory)?;
+                    let reach = self.daemon.archives().reach_of(views, &directory)?;
                     (directory, reach)
                 }
                 None => {
@@ -76,8 +76,8 @@ impl Daemon {
                 }
             },
             (Some(record), _) => {
-                self.look_again(views)?;
-                let archive = self.open_attached(views, record)?;
+                self.daemon.archives().look_again(views)?;
+                let archive = self.daemon.archives().open_attached(views, record)?;
                 check_writable(archive.directory())?;
                 (archive.directory().clone(), archive.reach())
             }

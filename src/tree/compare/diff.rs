@@ -88,7 +88,7 @@ impl Comparison<'_> {
         (after, end): (Moment, Epoch),
     ) -> Result<Vec<Difference>> {
         let touched = self.touched(base, start, end)?;
-        let mut names = Names {
+        let mut names = ChangedNames {
             tree: self.tree,
             before,
             after,
@@ -326,7 +326,7 @@ impl Directories {
 }
 
 /// Names that went and names that came.
-struct Names<'a> {
+struct ChangedNames<'a> {
     tree: &'a Tree,
     before: Moment,
     after: Moment,
@@ -340,7 +340,7 @@ struct Names<'a> {
 /// Paths of one inode, in order.
 type Paths = BTreeMap<Vec<u8>, Kind>;
 
-impl Names<'_> {
+impl ChangedNames<'_> {
     fn entries(&self, directory: InodeNo, moment: Moment) -> Result<HashMap<Vec<u8>, Entry>> {
         let mut entries = HashMap::new();
         let listed = self.tree.names().list(directory, 0, moment, |entry| {
@@ -460,7 +460,7 @@ fn keep_what_changed(removed: &mut BTreeMap<InodeNo, Paths>, added: &mut BTreeMa
     }
 }
 
-impl Names<'_> {
+impl ChangedNames<'_> {
     /// How the inode at a path differs from the one that was there before; `None` where it is the same.
     fn replaced(&self, path: Vec<u8>, old_number: InodeNo, new_number: InodeNo) -> Result<Option<Difference>> {
         let (before, after) = ((old_number, self.before), (new_number, self.after));
