@@ -240,7 +240,7 @@ impl Txn<'_> {
 impl State {
     /// What the operation that has just taken effect changed, besides records of trees.
     fn changed(&mut self, mut records: Vec<Changed>) -> Vec<Changed> {
-        records.extend(self.past.shown.drain(..).map(Changed::Shown));
+        records.extend(self.past.shown.take().map(Changed::Shown));
         records
     }
 }

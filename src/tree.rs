@@ -201,7 +201,7 @@ impl Tree {
     /// The inode itself; ESTALE where it is gone.
     pub fn inode(&self, number: InodeNo, moment: Moment) -> Result<Inode> {
         let look = self.device.look()?;
-        look.check_moment(number, moment)?;
+        look.moments().check(number, moment)?;
         inode::load(&look, number, moment)
     }
 

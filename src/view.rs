@@ -137,7 +137,7 @@ fn has_free_number(past: &Past, epoch: Epoch) -> Result<bool> {
     let bases: Vec<BaseId> = past.bases().map(|(id, _)| id).collect();
     for turns in 1..=epoch.number() >> VIEW_BITS {
         for base in &bases {
-            if past.snapshot(*base, epoch.minus(turns << VIEW_BITS))?.is_some() {
+            if past.moments().snapshot(*base, epoch.minus(turns << VIEW_BITS))?.is_some() {
                 return Ok(false);
             }
         }
@@ -201,7 +201,7 @@ impl Views {
 
     pub fn find(&self, name: &[u8]) -> Result<Option<Snapshot>> {
         match std::str::from_utf8(name) {
-            Ok(name) => self.tree.device().look()?.snapshot_named(self.base, name),
+            Ok(name) => self.tree.device().look()?.moments().snapshot_named(self.base, name),
             Err(_) => Ok(None),
         }
     }
@@ -223,7 +223,7 @@ impl Views {
         let look = self.tree.device().look()?;
         let mut others = Vec::new();
         for (base, record) in look.bases() {
-            if look.snapshot_named(base, &name)?.is_some() {
+            if look.moments().snapshot_named(base, &name)?.is_some() {
                 others.push(record.name.as_str());
             }
         }
@@ -345,7 +345,7 @@ impl Views {
     pub fn snapshot_of(&self, name: &[u8]) -> Result<Snapshot> {
         match self.view(name)? {
             View { base, moment: Moment::At(epoch) } => {
-                self.tree.device().look()?.snapshot(base, epoch)?.ok_or(Error::Gone)
+                self.tree.device().look()?.moments().snapshot(base, epoch)?.ok_or(Error::Gone)
             }
             _ => {
                 let name = shown(name);

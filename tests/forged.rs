@@ -423,7 +423,7 @@ fn notes_that_make_no_sense_hold_up_no_work() {
     let look = tree.device().look().unwrap();
     let left = |table| look.meta().range(table, &[], &[u8::MAX; 40]).unwrap().count();
     assert_eq!((left(Table::Tombstone), left(Table::Passed)), (0, 0));
-    assert!(look.snapshot(one.base, epoch).unwrap().is_none());
+    assert!(look.moments().snapshot(one.base, epoch).unwrap().is_none());
     drop(look);
     daemon.close().unwrap();
     // It has the store until it is gone.
@@ -468,6 +468,6 @@ fn what_is_damaged_holds_up_no_other_work() {
     while let Ok(true) = tree.reap_step() {}
     assert!(matches!(tree.reap_step(), Err(Error::Corrupt { .. })), "it is said");
     let look = tree.device().look().unwrap();
-    assert!(look.is_settling(damaged).unwrap() && !look.is_settling(whole).unwrap());
+    assert!(look.noted_work().is_settling(damaged).unwrap() && !look.noted_work().is_settling(whole).unwrap());
     assert!(!look.meta().contains(Table::Orphan, &note(free)).unwrap());
 }

@@ -367,7 +367,7 @@ impl Archives<'_> {
         let leads_to = {
             let look = views.tree().device().look()?;
             let anchor = look.base_record(views.base())?.archive.as_ref().and_then(|archive| archive.anchor);
-            anchor.map(|anchor| look.snapshot(views.base(), anchor.epoch)).transpose()?.flatten()
+            anchor.map(|anchor| look.moments().snapshot(views.base(), anchor.epoch)).transpose()?.flatten()
         };
         let notes = self.change_times(views, || {
             views.set_archive(None, Some(&[]))?;

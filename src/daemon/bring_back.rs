@@ -133,7 +133,7 @@ impl<'a> PathRestores<'a> {
         let views = self.daemon.views.of(to.base);
         let (to, before) = {
             let look = views.tree().device().look()?;
-            let found = |epoch| look.snapshot(to.base, epoch)?.ok_or(Error::Gone);
+            let found = |epoch| look.moments().snapshot(to.base, epoch)?.ok_or(Error::Gone);
             (found(to.epoch)?, found(*before)?)
         };
         let tops = Tops::find(&views, &to, paths)?;
@@ -411,7 +411,7 @@ impl<'a> BringBack<'a> {
     }
 
     fn check_snapshot(&self) -> Result<()> {
-        self.tree.device().look()?.check_moment(self.root, self.then).map_err(|error| match error {
+        self.tree.device().look()?.moments().check(self.root, self.then).map_err(|error| match error {
             Error::Gone => {
                 let text = "the snapshot was deleted while it was restored from; what was there before is";
                 Error::Refused(Errno::STALE, format!("{text} {}", self.report.before))

@@ -99,7 +99,7 @@ impl<'a> Rolls<'a> {
         progress: OnProgress<'_>,
     ) -> Result<Option<Arc<Archive>>> {
         let archive = self.archive_to_roll(views, options.archive.as_deref(), progress)?;
-        while views.tree().device().look()?.is_settling(views.base())? {
+        while views.tree().device().look()?.noted_work().is_settling(views.base())? {
             views.tree().settle_step()?;
             progress(&Progress::default())?;
         }
@@ -233,7 +233,7 @@ impl<'a> Rolls<'a> {
 
     /// Nothing was to be saved: what the archive has is noted where the store does not know it.
     pub(super) fn note_archive_if_new(self, views: &Views, archive: &Archive) -> Result<()> {
-        let known = views.tree().device().look()?.known_archived(views.base())?;
+        let known = views.tree().device().look()?.moments().known_archived(views.base())?;
         if known == archive.marks_after(Epoch::ZERO) { Ok(()) } else { self.note_archive(views, archive, &[]) }
     }
 

@@ -100,7 +100,7 @@ const STEP: usize = 4096;
 impl Device {
     /// Whether the store has the very snapshot of a base that a mark names, and it can be looked into.
     pub fn holds(&self, base: BaseId, mark: &Mark) -> Result<bool> {
-        let found = self.look()?.stored_snapshot(base, mark.epoch)?;
+        let found = self.look()?.moments().stored_snapshot(base, mark.epoch)?;
         Ok(found.is_some_and(|found| found.record.id == mark.id && found.is_readable()))
     }
 
@@ -174,7 +174,7 @@ impl Device {
 impl Changing<'_> {
     /// Notes which times the archive of a base has.
     pub fn note_archived(&mut self, base: BaseId, marks: &[Mark]) -> Result<()> {
-        let known = self.known_archived(base)?;
+        let known = self.moments().known_archived(base)?;
         let meta = self.meta_mut();
         let has: BTreeSet<Epoch> = marks.iter().map(|mark| mark.epoch).collect();
         for gone in known.iter().filter(|mark| !has.contains(&mark.epoch)) {

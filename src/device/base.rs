@@ -93,7 +93,7 @@ impl Changing<'_> {
     }
 
     fn snapshot_at(&self, point: Point) -> Result<Snapshot> {
-        let snapshot = self.state.stored_snapshot(point.base, point.epoch)?;
+        let snapshot = self.state.moments().stored_snapshot(point.base, point.epoch)?;
         let gone = || Error::Refused(Errno::STALE, "the snapshot was deleted or deactivated and has ended".into());
         snapshot.filter(Snapshot::is_readable).ok_or_else(gone)
     }

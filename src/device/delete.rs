@@ -32,7 +32,7 @@ impl Device {
         let mut going: BTreeMap<Point, Snapshot> = BTreeMap::new();
         for point in points {
             // The mark of a mirror goes with what needed it.
-            let Some(snapshot) = txn.stored_snapshot(point.base, point.epoch)? else { continue };
+            let Some(snapshot) = txn.moments().stored_snapshot(point.base, point.epoch)? else { continue };
             if needed.contains_key(point) {
                 return Err(Error::Posix(Errno::BUSY));
             }
@@ -69,8 +69,13 @@ impl Device {
         txn.state.past.meta.put(Table::Orphan, &work_key(base, BASE, 0), &());
         // Nor is anything written in it any more.
         let own = txn.state.reserve_of(base).map_or(0, |own| own.bytes);
-        let set_aside =
-            txn.state.snapshots(base)?.iter().map(|snapshot| snapshot.record.reserve).fold(0, u64::saturating_add);
+        let set_aside = txn
+            .state
+            .moments()
+            .snapshots(base)?
+            .iter()
+            .map(|snapshot| snapshot.record.reserve)
+            .fold(0, u64::saturating_add);
         txn.state.past.put_reserve(base, None);
         txn.state.accounts.reserved = txn.state.accounts.reserved.saturating_sub(set_aside.saturating_add(own));
         // What is in memory of it must not come to be flushed.
@@ -84,10 +89,10 @@ impl Device {
     pub fn delete_step(&self) -> Result<bool> {
         let bases: Vec<BaseId> = self.look()?.bases.keys().copied().collect();
         first_that_works(bases, |base| {
-            if self.look()?.has_work(base, BASE)? {
+            if self.look()?.noted_work().has(base, BASE)? {
                 return self.delete_base_step(base).map(|()| true);
             }
-            Ok(self.look()?.has_work(base, SNAPSHOT)? && self.delete_snapshot_step(base)?)
+            Ok(self.look()?.noted_work().has(base, SNAPSHOT)? && self.delete_snapshot_step(base)?)
         })
     }
 
@@ -110,7 +115,7 @@ impl Device {
     pub fn is_deletion_held_up(&self) -> Result<bool> {
         let look = self.look()?;
         for base in look.bases.keys().filter(|base| self.is_kept(**base)) {
-            if look.has_work(*base, SNAPSHOT)? {
+            if look.noted_work().has(*base, SNAPSHOT)? {
                 return Ok(true);
             }
         }
@@ -216,11 +221,11 @@ impl Device {
         let bytes: u64 = txn.freed_by(point.base, &[point.epoch])?.values().sum();
         let blocks = Some(bytes / BLOCK_BYTES as u64);
         if txn.base(point.base)?.newest != point.epoch {
-            if let Some(mut snapshot) = txn.stored_snapshot(point.base, point.epoch)? {
+            if let Some(mut snapshot) = txn.moments().stored_snapshot(point.base, point.epoch)? {
                 snapshot.record.alone = blocks;
                 txn.state.past.put_snapshot(&snapshot);
             }
-        } else if txn.kept_after(point.base, point.epoch)?.is_none() {
+        } else if txn.moments().kept_after(point.base, point.epoch)?.is_none() {
             txn.state.count(point.base, |counts| counts.newest_alone = blocks);
         }
         txn.finish()?;
@@ -232,7 +237,7 @@ impl Device {
         let look = self.look()?;
         for (base, _) in look.bases() {
             // Until that is settled, what has no name may be of a state that was restored away.
-            if look.is_settling(base)? {
+            if look.noted_work().is_settling(base)? {
                 continue;
             }
             let (from, to) = work_range(base, INODE);
@@ -251,7 +256,7 @@ impl Device {
     pub fn is_orphan(&self, inode: InodeNo) -> Result<bool> {
         let look = self.look()?;
         let key = work_key(inode.base(), INODE, inode.number());
-        Ok(look.meta().contains(Table::Orphan, &key)? && !look.is_settling(inode.base())?)
+        Ok(look.meta().contains(Table::Orphan, &key)? && !look.noted_work().is_settling(inode.base())?)
     }
 }
 
@@ -266,7 +271,7 @@ impl Txn<'_> {
     }
 
     pub(super) fn drop_mark(&mut self, point: Point) -> Result<()> {
-        let mark = self.stored_snapshot(point.base, point.epoch)?;
+        let mark = self.moments().stored_snapshot(point.base, point.epoch)?;
         let mark = mark.filter(|mark| mark.record.purpose == Purpose::Mirror);
         let is_free = self.dependants(point)?.is_empty() && !self.is_archiving(point);
         mark.filter(|_| is_free).map_or(Ok(()), |mark| self.hide(vec![mark]))
@@ -297,7 +302,7 @@ impl State {
     /// Blocks that only this snapshot holds, if that is known.
     fn counted_alone(&self, point: Point) -> Result<Option<u64>> {
         let base = self.base(point.base)?;
-        let Some(snapshot) = self.stored_snapshot(point.base, point.epoch)? else { return Ok(Some(0)) };
+        let Some(snapshot) = self.moments().stored_snapshot(point.base, point.epoch)? else { return Ok(Some(0)) };
         Ok(if base.newest == point.epoch { base.counts.newest_alone } else { snapshot.record.alone })
     }
 
@@ -377,15 +382,15 @@ impl State {
         // The last snapshot before those that go with the one at hand, which stays.
         let (mut below, mut last) = (Epoch::ZERO, None);
         for &epoch in &epochs {
-            if self.stored_snapshot(base, epoch)?.is_none() {
+            if self.moments().stored_snapshot(base, epoch)?.is_none() {
                 continue;
             }
-            let before = self.kept_before(base, epoch)?.map(|snapshot| snapshot.epoch);
+            let before = self.moments().kept_before(base, epoch)?.map(|snapshot| snapshot.epoch);
             if before.is_none() || before != last {
                 below = before.unwrap_or(Epoch::ZERO);
             }
             last = Some(epoch);
-            let after = self.kept_after(base, epoch)?.map_or(Epoch::MAX.before(), |snapshot| snapshot.epoch);
+            let after = self.moments().kept_after(base, epoch)?.map_or(Epoch::MAX.before(), |snapshot| snapshot.epoch);
             for named in Increments::between(base, epoch, after).all(self)? {
                 let Named { table, key, end } = named?;
                 if table != Table::Track {
@@ -411,11 +416,11 @@ impl State {
 impl Txn<'_> {
     /// Up to [`STEP`] snapshots down from one that are being deleted.
     fn going(&self, base: BaseId, newest: Epoch) -> Result<Going> {
-        let after = self.snapshot_after(base, newest)?;
+        let after = self.moments().snapshot_after(base, newest)?;
         let mut epochs = vec![newest];
         let mut at = newest;
         let before = loop {
-            match self.snapshot_before(base, at)? {
+            match self.moments().snapshot_before(base, at)? {
                 Some(snapshot) if snapshot.record.deleting && epochs.len() < STEP => at = snapshot.epoch,
                 found => break found,
             }

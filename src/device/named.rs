@@ -34,7 +34,7 @@ impl Device {
             let look = self.look()?;
             let mut is_needed = false;
             for moment in moments {
-                is_needed |= look.is_archived(InodeNo::new(base, 0), *moment)?;
+                is_needed |= look.moments().is_archived(InodeNo::new(base, 0), *moment)?;
             }
             look.archive(base).filter(|_| is_needed)
         };

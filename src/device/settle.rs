@@ -50,7 +50,7 @@ impl Device {
         first_that_works(bases, |base| {
             let has_work = {
                 let look = self.look()?;
-                look.is_settling(base)? || look.has_work(base, SWEEP)?
+                look.noted_work().is_settling(base)? || look.noted_work().has(base, SWEEP)?
             };
             if has_work {
                 let mut txn = self.begin()?;
@@ -99,7 +99,7 @@ impl Txn<'_> {
             settle.over += 1;
             settle.cursor = ByteBuf::new();
         }
-        let has_left = self.has_work(base, INODE_WALK)? || self.has_work(base, WALKED)?;
+        let has_left = self.noted_work().has(base, INODE_WALK)? || self.noted_work().has(base, WALKED)?;
         if settle.over < settle.walks.len() || more || has_left {
             self.state.past.meta.put(Table::Orphan, &key, &settle);
             return Ok(());

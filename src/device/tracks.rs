@@ -282,7 +282,7 @@ impl Device {
                 Err(error) => error,
             };
             let look = self.look()?;
-            look.check_moment(inode, moment)?;
+            look.moments().check(inode, moment)?;
             let again = self.source(&look, inode, track, moment)?;
             let is_same = match (&source.below, &again.below) {
                 (Below::Stored(before), Below::Stored(now)) => before.pointer == now.pointer,

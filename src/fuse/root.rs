@@ -30,7 +30,7 @@ impl FileSystem {
         let mut attr = attributes(place.number(), found, tree.device().track_bytes());
         if let Moment::At(epoch) = place.moment
             && tree::is_root(place.inode)
-            && let Some(snapshot) = tree.device().look()?.snapshot(place.inode.base(), epoch)?
+            && let Some(snapshot) = tree.device().look()?.moments().snapshot(place.inode.base(), epoch)?
         {
             attr.mtime = snapshot.record.time.into();
         }

@@ -44,7 +44,7 @@ impl Attributes<'_> {
     /// EACCES unless the asker may search each directory above one, as they were at a moment.
     pub fn check_way(self, number: InodeNo, moment: Moment, asker: &Asker<'_>) -> Result<()> {
         let look = self.tree.device.look()?;
-        look.check_moment(number, moment)?;
+        look.moments().check(number, moment)?;
         if asker.uid == 0 {
             return Ok(());
         }

@@ -51,7 +51,7 @@ impl Tree {
         let start = Instant::now();
         loop {
             let look = self.device.look()?;
-            if !look.is_settling(base)? {
+            if !look.noted_work().is_settling(base)? {
                 return Ok(look.touched(base).cloned());
             }
             if look.touched(base).is_none() || start.elapsed() > SETTLE_AT_ONCE {

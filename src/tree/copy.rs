@@ -136,12 +136,12 @@ impl Files<'_> {
         (is_last_try, kill_privileges): (bool, bool),
     ) -> Result<Option<u64>> {
         let track_bytes = self.tree.device.track_bytes();
-        if self.tree.device.look()?.is_archived(from.inode, from.moment)? {
+        if self.tree.device.look()?.moments().is_archived(from.inode, from.moment)? {
             return Ok(Some(0));
         }
         let _files = self.tree.locks.lock_two(from.inode, to);
         let mut txn = self.tree.device.begin_growing()?;
-        txn.check_moment(from.inode, from.moment)?;
+        txn.moments().check(from.inode, from.moment)?;
         // The source may have changed since the copy began.
         let source = inode::load_file(&txn, from.inode, from.moment)?;
         let len = len.min(source.size.saturating_sub(from.offset));

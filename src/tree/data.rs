@@ -38,7 +38,7 @@ impl Files<'_> {
     pub fn read(self, number: InodeNo, offset: u64, len: usize, moment: Moment) -> Result<Vec<u8>> {
         let (bytes, sources) = {
             let look = self.tree.device.look()?;
-            look.check_moment(number, moment)?;
+            look.moments().check(number, moment)?;
             let found = inode::load_file(&look, number, moment)?;
             let end = found.size.min(offset.saturating_add(len as u64));
             if offset >= end {
@@ -331,7 +331,7 @@ impl Files<'_> {
     /// The start of the next data at or after an offset; ENXIO where there is none.
     pub fn seek_data(self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
         let look = self.tree.device.look()?;
-        look.check_moment(number, moment)?;
+        look.moments().check(number, moment)?;
         let found = inode::load_file(&look, number, moment)?;
         if offset >= found.size {
             return Err(Error::Posix(Errno::NXIO));
@@ -350,7 +350,7 @@ impl Files<'_> {
     /// The start of the next hole at or after an offset; the end of the file counts as one.
     pub fn seek_hole(self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
         let look = self.tree.device.look()?;
-        look.check_moment(number, moment)?;
+        look.moments().check(number, moment)?;
         let found = inode::load_file(&look, number, moment)?;
         if offset >= found.size {
             return Err(Error::Posix(Errno::NXIO));

@@ -288,7 +288,7 @@ impl Likeness<'_> {
     /// Reads what [`Likeness::become_like`] would copy from an archive, and looks whether there is room for it: ENOSPC. A file that
     /// cannot be had whole stays as it is so; one without a name yet needs no such care.
     pub fn check_readable(self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<()> {
-        let is_archived = self.tree.device.look()?.is_archived(like, moment)?;
+        let is_archived = self.tree.device.look()?.moments().is_archived(like, moment)?;
         if !is_archived
             || self.tree.inode(like, moment)?.kind() != Kind::File
             || self.tree.inode(number, Moment::Live)?.links == 0

@@ -143,7 +143,7 @@ impl Names<'_> {
             return Err(Error::Posix(Errno::NAMETOOLONG));
         }
         let look = self.tree.device.look()?;
-        look.check_moment(parent, moment)?;
+        look.moments().check(parent, moment)?;
         match self.find(&look, parent, name, moment)? {
             Some(dirent) => Ok((dirent.inode, inode::load(&look, dirent.inode, moment)?)),
             None => {
@@ -162,7 +162,7 @@ impl Names<'_> {
         mut each: impl FnMut(&Entry) -> Result<bool>,
     ) -> Result<()> {
         let look = self.tree.device.look()?;
-        look.check_moment(directory, moment)?;
+        look.moments().check(directory, moment)?;
         list_in(self.tree, &look, directory, offset, moment, &mut |entry| each(entry))
     }
 
@@ -186,7 +186,7 @@ impl Names<'_> {
         mut each: impl FnMut(&Entry, Result<Inode>) -> Result<bool>,
     ) -> Result<()> {
         let look = self.tree.device.look()?;
-        look.check_moment(directory, moment)?;
+        look.moments().check(directory, moment)?;
         list_in(self.tree, &look, directory, offset, moment, &mut |entry| {
             each(entry, inode::load(&look, entry.inode, moment))
         })

@@ -12,14 +12,14 @@ impl Names<'_> {
     /// All paths of an inode, relative to the root of its tree; none if it has no name.
     pub fn paths(self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
         let look = self.tree.device.look()?;
-        look.check_moment(number, moment)?;
+        look.moments().check(number, moment)?;
         paths_in(self.tree, &look, number, moment)
     }
 
     /// The path of a directory, relative to the root of its tree, if it has no more names, and fewer bytes, than these.
     pub fn directory_path(self, number: InodeNo, moment: Moment, most: Most) -> Result<Option<Vec<u8>>> {
         let look = self.tree.device.look()?;
-        look.check_moment(number, moment)?;
+        look.moments().check(number, moment)?;
         directory_path(&look, number, moment, most)
     }
 
@@ -29,7 +29,7 @@ impl Names<'_> {
             return Ok(Vec::new());
         }
         let look = self.tree.device.look()?;
-        look.check_moment(number, moment)?;
+        look.moments().check(number, moment)?;
         names_in(self.tree, &look, number, moment)
     }
 

@@ -144,14 +144,14 @@ impl Attributes<'_> {
     /// The value of an xattr; ENODATA where there is none.
     pub fn xattr(self, number: InodeNo, name: &[u8], moment: Moment) -> Result<Vec<u8>> {
         let look = self.tree.device.look()?;
-        look.check_moment(number, moment)?;
+        look.moments().check(number, moment)?;
         load(&look, number, name, moment)?.ok_or(Error::Posix(Errno::NODATA))
     }
 
     /// The names of all xattrs.
     pub fn xattr_names(self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
         let look = self.tree.device.look()?;
-        look.check_moment(number, moment)?;
+        look.moments().check(number, moment)?;
         inode::load(&look, number, moment)?;
         names(&look, number, moment)
     }

@@ -162,7 +162,7 @@ impl Bases<'_> {
         let record = look.base_record(self.views.base)?;
         let name_of = |point: Point| -> Result<Option<String>> {
             let base = look.base_record(point.base).map_or("?", |record| &record.name);
-            let snapshot = look.snapshot(point.base, point.epoch)?;
+            let snapshot = look.moments().snapshot(point.base, point.epoch)?;
             Ok(snapshot.map(|snapshot| format!("{base}:{}", snapshot.record.name)))
         };
         let kind = match (record.mirror, record.clone_of) {
@@ -179,10 +179,10 @@ impl Bases<'_> {
             name: record.name.clone(),
             time: record.time,
             kind,
-            snapshots: look.snapshots(self.views.base)?.len() as u64,
+            snapshots: look.moments().snapshots(self.views.base)?.len() as u64,
             refers: look.counts(self.views.base)?.refers * BLOCK_BYTES as u64,
             needs: elsewhere.map(|era| name_of(era.source)).transpose()?.flatten(),
-            settling: look.settling(self.views.base)?.map(|Settle { done, total, .. }| (done, total)),
+            settling: look.noted_work().settling(self.views.base)?.map(|Settle { done, total, .. }| (done, total)),
             is_split: record.mirror.is_some_and(|mirror| mirror.is_split),
             copying: look.separating(self.views.base)?.map(Copying::from),
             is_filling: is_filling(&look, self.views.base)?,
@@ -311,9 +311,9 @@ impl Bases<'_> {
                 "it does not depend on a snapshot"
             } else if change.has_own_records(base)? {
                 "it was written to"
-            } else if !change.snapshots(base)?.is_empty() {
+            } else if !change.moments().snapshots(base)?.is_empty() {
                 "it has snapshots of its own"
-            } else if change.is_settling(base)? {
+            } else if change.noted_work().is_settling(base)? {
                 "it is being made independent"
             } else {
                 let before = record.clone_of;

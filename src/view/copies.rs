@@ -76,7 +76,7 @@ impl Bases<'_> {
             let (settling, separating) = {
                 let look = self.views.tree.device().look()?;
                 look.base_record(self.views.base)?;
-                (look.settling(self.views.base)?, look.separating(self.views.base)?)
+                (look.noted_work().settling(self.views.base)?, look.separating(self.views.base)?)
             };
             match (settling, separating) {
                 (Some(Settle { done, total, .. }), _) => {

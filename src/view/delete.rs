@@ -166,7 +166,7 @@ impl Deletions<'_> {
         let marks = marks(&look, &order, &named)?;
         let mut bases = Vec::new();
         for base in order {
-            bases.push((base, look.snapshots(base)?));
+            bases.push((base, look.moments().snapshots(base)?));
         }
         drop(look);
         let going = |(base, snapshots)| Ok(GoingBase { info: self.views.of(base).bases().info()?, snapshots });
@@ -212,7 +212,7 @@ impl Deletions<'_> {
             let is_needed = {
                 let look = self.views.tree.device().look()?;
                 let needed = look.all_dependants()?;
-                let settling = |base: &BaseId| look.is_settling(*base).unwrap_or(false);
+                let settling = |base: &BaseId| look.noted_work().is_settling(*base).unwrap_or(false);
                 needed.iter().any(|(point, bases)| points.contains(point) && bases.iter().any(settling))
             };
             if !is_needed || !self.views.tree.settle_step()? {
@@ -284,7 +284,7 @@ fn check_may_go(state: &State, base: BaseId) -> Result<()> {
         let text = format!("{name:?} is the store's first base and cannot be deleted; delete the store instead");
         return Err(refused(Errno::PERM, text));
     }
-    state.snapshots(base)?.iter().try_for_each(|snapshot| check_not_held(state, snapshot))
+    state.moments().snapshots(base)?.iter().try_for_each(|snapshot| check_not_held(state, snapshot))
 }
 
 /// EBUSY in words for what somebody holds.
@@ -303,7 +303,7 @@ fn check_not_held(state: &State, snapshot: &Snapshot) -> Result<()> {
 /// The snapshots of other bases that may have been taken for a mirror.
 fn marks_of(state: &State, base: BaseId) -> Result<Vec<Point>> {
     let mirror = state.base_record(base)?.mirror;
-    let mut marks = state.walked(base)?;
+    let mut marks = state.noted_work().walked(base)?;
     marks.retain(|mark| mark.base != base);
     marks.extend(mirror.and_then(|mirror| Some(Point { base: mirror.of, epoch: mirror.same?.of.epoch })));
     Ok(marks)
@@ -320,7 +320,7 @@ fn marks(state: &State, order: &[BaseId], named: &[Snapshot]) -> Result<Vec<Snap
             if order.contains(&point.base) || is_needed || state.is_archiving(point) || !known.insert(point) {
                 continue;
             }
-            let mark = state.snapshot(point.base, point.epoch)?.filter(|mark| !mark.is_archived);
+            let mark = state.moments().snapshot(point.base, point.epoch)?.filter(|mark| !mark.is_archived);
             found.extend(mark.filter(|mark| mark.record.purpose == Purpose::Mirror));
         }
     }

@@ -74,7 +74,7 @@ impl Bases<'_> {
             let (key, _) = pair?;
             let base = key.get(FILLING.len()..).filter(|base| base.len() == 4).map(BaseId::of_key).transpose()?;
             match base.filter(|base| *base != LIVE) {
-                Some(base) if look.snapshots(base)?.is_empty() => bases.push(base),
+                Some(base) if look.moments().snapshots(base)?.is_empty() => bases.push(base),
                 _ => {
                     let problem = "what it names is not being filled";
                     return Err(Error::corrupt(record_name(Table::State, &key), problem));

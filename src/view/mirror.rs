@@ -103,7 +103,7 @@ impl Mirrors<'_> {
             };
             return Err(refused(Errno::INVAL, text));
         }
-        if self.views.tree.device().look()?.is_settling(self.views.base)? {
+        if self.views.tree.device().look()?.noted_work().is_settling(self.views.base)? {
             let text = format!("the mirror {:?} is still being settled; wait for its end", record.name);
             return Err(refused(Errno::BUSY, text));
         }

@@ -165,7 +165,7 @@ impl Namespace {
         }
         let mut time = None;
         for (base, _) in look.bases() {
-            let snapshot = look.snapshot_before(base, Epoch::MAX)?;
+            let snapshot = look.moments().snapshot_before(base, Epoch::MAX)?;
             time = time.max(snapshot.map(|snapshot| snapshot.record.time));
         }
         drop(look);

@@ -56,7 +56,7 @@ fn registered(state: &State, base: BaseId, name: &str) -> Result<Option<String>>
 
 /// Checks that no snapshot of a base, session for it or tree shown beside it has this name.
 pub(super) fn check_free(state: &State, base: BaseId, name: &str) -> Result<()> {
-    if state.snapshot_named(base, name)?.is_some() {
+    if state.moments().snapshot_named(base, name)?.is_some() {
         let text = format!("a snapshot named {name:?} exists already; choose another name or delete it first");
         return Err(refused(Errno::EXIST, text));
     }
@@ -74,7 +74,7 @@ pub(super) fn check_free(state: &State, base: BaseId, name: &str) -> Result<()> 
 
 /// That no archive has a snapshot: there it keeps its name, by which it is shown when the store has freed it.
 pub(super) fn check_not_saved(state: &State, snapshot: &Snapshot) -> Result<()> {
-    let known = state.known_archived(snapshot.base)?;
+    let known = state.moments().known_archived(snapshot.base)?;
     let attached = state.archive(snapshot.base).and_then(|archive| archive.mark(snapshot.epoch));
     match known.iter().chain(&attached).any(|mark| mark.id == snapshot.record.id) {
         false => Ok(()),
@@ -97,7 +97,7 @@ pub(super) fn free_name(state: &State, bases: &[BaseId], plain: &str) -> Result<
     }
     let is_taken = |name: &str| -> Result<bool> {
         for base in bases {
-            if state.snapshot_named(*base, name)?.is_some() || reserved.contains(&(*base, name.to_string())) {
+            if state.moments().snapshot_named(*base, name)?.is_some() || reserved.contains(&(*base, name.to_string())) {
                 return Ok(true);
             }
         }

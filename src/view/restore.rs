@@ -141,7 +141,7 @@ impl Restores<'_> {
     pub fn too_many_before(self, more: usize) -> Result<Vec<Snapshot>> {
         let Some(most) = self.before_kept()? else { return Ok(Vec::new()) };
         let look = self.views.tree.device().look()?;
-        let mut all = look.snapshots(self.views.base)?;
+        let mut all = look.moments().snapshots(self.views.base)?;
         all.retain(|snapshot| snapshot.record.purpose == Purpose::BeforeRestore);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         all.truncate((all.len() + more).saturating_sub(most));

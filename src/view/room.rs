@@ -57,7 +57,7 @@ impl Room<'_> {
             // Nothing would come of it where they are kept.
             for (base, _) in look.bases().filter(|(base, _)| !self.views.tree.device().is_kept(*base)) {
                 let save = newest_save(&look, base)?.map(|save| save.epoch);
-                let mut snapshots = look.snapshots(base)?;
+                let mut snapshots = look.moments().snapshots(base)?;
                 // A roll that is under way, or the next one, goes on from what it has just taken.
                 snapshots.pop_if(|newest| newest.record.purpose == Purpose::Roll);
                 for snapshot in snapshots {

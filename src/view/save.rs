@@ -16,12 +16,12 @@ pub(super) fn note_saved(change: &mut Changing<'_>, snapshot: &Snapshot) {
 /// The newest save of a base, in the store or in its archive.
 pub(super) fn newest_save(state: &State, base: BaseId) -> Result<Option<Snapshot>> {
     let is_save = |snapshot: &Snapshot| snapshot.record.purpose == Purpose::Save && snapshot.is_readable();
-    let stored = state.snapshots(base)?.into_iter().rev().find(is_save);
+    let stored = state.moments().snapshots(base)?.into_iter().rev().find(is_save);
     let archived = state.archive(base).and_then(|archive| archive.newest_save());
     match archived {
         // One that was deleted from the store may be newer than what is left there.
         Some(mark) if stored.as_ref().is_none_or(|stored| stored.epoch < mark.epoch) => {
-            Ok(state.snapshot(base, mark.epoch)?.or(stored))
+            Ok(state.moments().snapshot(base, mark.epoch)?.or(stored))
         }
         _ => Ok(stored),
     }

@@ -125,7 +125,7 @@ impl Snapshots<'_> {
             let mut shown = String::new();
             for snapshot in &mut found {
                 let state: &State = change;
-                let now = state.snapshot(snapshot.base, snapshot.epoch)?.filter(|now| !now.is_archived);
+                let now = state.moments().snapshot(snapshot.base, snapshot.epoch)?.filter(|now| !now.is_archived);
                 *snapshot = now.ok_or(Error::Gone)?;
                 update(&mut snapshot.record)?;
                 change.update(snapshot);
@@ -175,12 +175,13 @@ impl Snapshots<'_> {
 
     /// All snapshots, oldest first.
     pub fn all(self) -> Result<Vec<Snapshot>> {
-        self.views.tree.device().look()?.snapshots(self.views.base)
+        self.views.tree.device().look()?.moments().snapshots(self.views.base)
     }
 
     /// All snapshots, and the times that only the archive holds, oldest first.
     pub fn with_archived(self) -> Result<Vec<Snapshot>> {
-        let mut all = self.views.tree.device().look()?.shown_after(self.views.base, Epoch::ZERO, usize::MAX)?;
+        let mut all =
+            self.views.tree.device().look()?.moments().shown_after(self.views.base, Epoch::ZERO, usize::MAX)?;
         all.retain(|snapshot| !snapshot.record.deleting);
         Ok(all)
     }
@@ -211,7 +212,7 @@ impl Snapshots<'_> {
         for (base, _) in look.bases() {
             // Those of one moment have epochs one behind the other, but for some that cannot be used.
             let near = snapshot.epoch.minus(MOMENT_EPOCHS)..=snapshot.epoch.plus(MOMENT_EPOCHS);
-            let after = look.snapshots_after(base, near.start().before(), MOMENT_EPOCHS as usize * 2)?;
+            let after = look.moments().snapshots_after(base, near.start().before(), MOMENT_EPOCHS as usize * 2)?;
             found.extend(after.into_iter().find(|other| {
                 let is_near = near.contains(&other.epoch) && !other.record.deleting;
                 is_near && other.record.time == snapshot.record.time && other.record.purpose == snapshot.record.purpose

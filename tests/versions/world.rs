@@ -249,7 +249,7 @@ impl World {
     fn roll(&mut self) {
         let Some((_, archive)) = &self.archive else { return };
         let tree = self.views.tree();
-        while tree.device().look().unwrap().is_settling(LIVE).unwrap() {
+        while tree.device().look().unwrap().noted_work().is_settling(LIVE).unwrap() {
             settle(tree);
         }
         let from = archive.tip().map_or(Epoch::ZERO, |tip| tip.epoch);
@@ -340,7 +340,8 @@ impl World {
             paths.extend(walk(tree, base, *moment).into_iter().map(|place| (place.path, place.inode)));
         }
         // What was restored meanwhile, an archive cannot tell from what was written.
-        let is_archived = |i: usize| tree.device().look().unwrap().is_archived(root_of(base), moments[i]).unwrap();
+        let is_archived =
+            |i: usize| tree.device().look().unwrap().moments().is_archived(root_of(base), moments[i]).unwrap();
         let is_mixed = |i: usize| self.restored.contains(&base) && (is_archived(i) || is_archived(i - 1));
         let all: BTreeSet<&String> = paths.iter().flat_map(BTreeMap::keys).collect();
         for path in all {
@@ -394,7 +395,7 @@ impl World {
                     record: look.value(Table::Track, &track_key(place.inode, track), moment).unwrap(),
                     bytes: bytes[(track * TRACK) as usize..].iter().copied().take(TRACK as usize).collect(),
                 });
-                let is_archived = look.is_archived(place.inode, moment).unwrap();
+                let is_archived = look.moments().is_archived(place.inode, moment).unwrap();
                 let inline = inode.inline.to_vec();
                 File { size: inode.size, inline, tracks: tracks.collect(), paths: Vec::new(), is_archived }
             });

@@ -16,12 +16,13 @@ use std::sync::Arc;
 /// What the store knows the archive had and has not now, nor the store.
 pub(super) fn missing_times(views: &Views, there: &[Mark]) -> Result<Vec<MissingTime>> {
     let look = views.tree().device().look()?;
-    let mut known = look.known_archived(views.base())?;
+    let mut known = look.moments().known_archived(views.base())?;
     let has: BTreeSet<Epoch> = there.iter().map(|mark| mark.epoch).collect();
     known.retain(|mark| !has.contains(&mark.epoch));
     let mut missing = Vec::new();
     for mark in known {
-        let is_stored = look.snapshot(views.base(), mark.epoch)?.is_some_and(|snapshot| !snapshot.is_archived);
+        let is_stored =
+            look.moments().snapshot(views.base(), mark.epoch)?.is_some_and(|snapshot| !snapshot.is_archived);
         if !is_stored {
             let Mark { epoch, name, time, purpose, id: _, offline: _ } = mark;
             missing.push(MissingTime { name, time, epoch, purpose });

@@ -105,7 +105,7 @@ impl Check<'_> {
     fn each_path(&self, inode: InodeNo, moment: Moment, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<Reached> {
         let tree = self.daemon.views.tree();
         if is_root(inode) {
-            tree.device().look()?.check_moment(inode, moment)?;
+            tree.device().look()?.moments().check(inode, moment)?;
             each(b"");
             return Ok(Reached::Yes);
         }

@@ -172,7 +172,7 @@ impl Gap {
         let moment = Moment::At(*epoch);
         let (snapshot, value) = {
             let look = tree.device().look().ok()?;
-            let snapshot = look.snapshot(directory.base(), *epoch).ok()??;
+            let snapshot = look.moments().snapshot(directory.base(), *epoch).ok()??;
             (snapshot, look.value(Table::Dirent, key, moment).ok()??)
         };
         let is_shown =

@@ -138,7 +138,7 @@ impl Comparison<'_> {
     fn unless_gone<T: Default>(self, number: InodeNo, moment: Moment, result: Result<T>) -> Result<T> {
         match result {
             Err(Error::Gone) => {
-                self.tree.device.look()?.check_moment(number, moment)?;
+                self.tree.device.look()?.moments().check(number, moment)?;
                 Ok(T::default())
             }
             result => result,

@@ -45,18 +45,18 @@ fn archived_increment(state: &State, snapshot: &Snapshot) -> Option<(Arc<Archive
 }
 
 fn extent(state: &State, base: BaseId, epoch: Epoch) -> Result<Extent> {
-    let snapshot = state.snapshot(base, epoch)?.ok_or(Error::Gone)?;
+    let snapshot = state.moments().snapshot(base, epoch)?.ok_or(Error::Gone)?;
     let at = |epoch| -> Result<Option<Moment>> {
-        Ok(state.snapshot(base, epoch)?.filter(Snapshot::is_readable).map(|found| Moment::At(found.epoch)))
+        Ok(state.moments().snapshot(base, epoch)?.filter(Snapshot::is_readable).map(|found| Moment::At(found.epoch)))
     };
     if let Some(archived) = archived_increment(state, &snapshot) {
         let end = archived.1.header.to.epoch;
         let (archived, moment) = (Some(archived), at(end)?);
         return Ok(Extent { snapshot, end, moment, is_open: false, archived });
     }
-    let mut next = state.snapshot_after(base, epoch)?;
+    let mut next = state.moments().snapshot_after(base, epoch)?;
     while let Some(found) = next.take_if(|found| found.record.deleting) {
-        next = state.snapshot_after(base, found.epoch)?;
+        next = state.moments().snapshot_after(base, found.epoch)?;
     }
     let next = next.map(|next| next.epoch);
     let archived = None;
@@ -91,7 +91,7 @@ impl TrackChanges<'_> {
         let touched = self.touched_in(&extent)?;
         let then = Moment::At(epoch);
         self.increment_of(&extent, touched, path, false, |look, (inode, track)| {
-            Ok(look.track_at(inode, track, then)?.is_some())
+            Ok(look.chronicle().track_at(inode, track, then)?.is_some())
         })
     }
 

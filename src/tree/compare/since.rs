@@ -70,7 +70,7 @@ impl Comparison<'_> {
     /// Whether all increments since a snapshot are there. Those after one that is not in the store may have gone with
     /// it.
     pub(in crate::tree) fn has_increments_since(self, base: BaseId, since: Epoch) -> Result<bool> {
-        let after = self.tree.device.look()?.snapshots_after(base, since.before(), 1)?;
+        let after = self.tree.device.look()?.moments().snapshots_after(base, since.before(), 1)?;
         Ok(after.iter().any(|found| found.epoch == since))
     }
 

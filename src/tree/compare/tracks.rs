@@ -181,7 +181,7 @@ impl TrackChanges<'_> {
         let mut touched = TracksNamed::new();
         {
             let look = self.tree.device.look()?;
-            [early, late].into_iter().try_for_each(|moment| look.check_moment(root_of(base), moment))?;
+            [early, late].into_iter().try_for_each(|moment| look.moments().check(root_of(base), moment))?;
         }
         if early == late {
             return Ok(touched);
@@ -228,7 +228,7 @@ impl TrackChanges<'_> {
         let to = prefix_end(&from);
         loop {
             let look = self.tree.device.look()?;
-            look.check_moment(root_of(base), moment)?;
+            look.moments().check(root_of(base), moment)?;
             let mut next = None;
             let mut count = 0;
             look.scan(Table::Inode, &from, &to, moment, |key, _| {
@@ -331,11 +331,11 @@ impl TrackChanges<'_> {
         for piece in touched.chunks(STEP) {
             let look = self.tree.device.look()?;
             for moment in [window.early, window.late] {
-                look.check_moment(inode, moment)?;
+                look.moments().check(inode, moment)?;
             }
             for &track in piece {
-                let before = look.track_at(inode, track, window.early)?;
-                let after = look.track_at(inode, track, window.late)?;
+                let before = look.chronicle().track_at(inode, track, window.early)?;
+                let after = look.chronicle().track_at(inode, track, window.late)?;
                 let is_dirty = window.late == Moment::Live && look.is_in_memory(&(inode, track));
                 missing -= i64::from(is_dirty || after.is_some()) - i64::from(before.is_some());
                 let is_same = match (&before, &after) {
@@ -384,7 +384,7 @@ impl TrackChanges<'_> {
         let mut from = range.start;
         loop {
             let look = self.tree.device.look()?;
-            look.check_moment(inode, moment)?;
+            look.moments().check(inode, moment)?;
             let (piece, next) = look.tracks_born(inode, from..range.end, moment, after)?;
             born.extend(piece);
             match next {

@@ -65,8 +65,8 @@ impl Comparison<'_> {
     pub fn versions(self, base: BaseId, path: &[u8]) -> Result<Vec<Version>> {
         let timeline = {
             let look = self.tree.device.look()?;
-            look.check_moment(root_of(base), Moment::Live)?;
-            look.timeline(base)?
+            look.moments().check(root_of(base), Moment::Live)?;
+            look.chronicle().timeline(base)?
         };
         let shown = self.shown_at(base, &timeline, path)?;
         if shown.is_empty() {
@@ -100,7 +100,7 @@ impl Comparison<'_> {
             let mut below = Vec::new();
             for (directory, window) in places {
                 let key = self.tree.names().dirent_key(directory, name);
-                for Span { epochs, value } in look.spans(timeline, Table::Dirent, &key, window)? {
+                for Span { epochs, value } in look.chronicle().spans(timeline, Table::Dirent, &key, window)? {
                     below.push((self.tree.names().entry_of(&key, &value.bytes)?.inode, epochs));
                 }
             }
@@ -109,7 +109,7 @@ impl Comparison<'_> {
         let mut shown = Vec::new();
         for (inode, window) in places {
             let key = inode::key(inode);
-            for Span { epochs, value } in look.spans(timeline, Table::Inode, &key, window)? {
+            for Span { epochs, value } in look.chronicle().spans(timeline, Table::Inode, &key, window)? {
                 if let Some(seen) = Seen::of(&look, timeline, epochs, now)? {
                     let record: Inode = decode(Table::Inode, &key, &value.bytes)?;
                     shown.push(Shown { inode, record: record.checked_stored(inode)?, seen });
@@ -161,14 +161,14 @@ impl Comparison<'_> {
         let window = first.seen.first..last.seen.first.next();
         let note_all = |look: &State, keys: BTreeSet<Vec<u8>>, begins: &mut [bool]| -> Result<()> {
             for key in keys {
-                note_turns(&look.spans(timeline, table, &key, window.clone())?, &moments, begins);
+                note_turns(&look.chronicle().spans(timeline, table, &key, window.clone())?, &moments, begins);
             }
             Ok(())
         };
         let mut cursor = Vec::new();
         loop {
             let look = self.tree.device.look()?;
-            let (keys, next) = look.replaced_keys(table, inode, &cursor)?;
+            let (keys, next) = look.chronicle().replaced_keys(table, inode, &cursor)?;
             note_all(&look, keys, begins)?;
             match next {
                 Some(next) => cursor = next,
@@ -179,7 +179,7 @@ impl Comparison<'_> {
         let look = self.tree.device.look()?;
         note_all(&look, archived, begins)?;
         if table == Table::Xattr || !look.base_record(base)?.eras.is_empty() {
-            note_all(&look, look.present_keys(table, inode)?, begins)?;
+            note_all(&look, look.chronicle().present_keys(table, inode)?, begins)?;
         }
         if table == Table::Track
             && last.seen.is_live

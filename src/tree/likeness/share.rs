@@ -54,7 +54,8 @@ impl Likeness<'_> {
             let mut from = Some((start.next(), TrackNo::FIRST));
             while let Some(place) = from {
                 let _file = self.tree.locks.lock(number);
-                let (mut tracks, next) = self.tree.device.look()?.tracks_named(number, place, end, STEP_TRACKS)?;
+                let (mut tracks, next) =
+                    self.tree.device.look()?.chronicle().tracks_named(number, place, end, STEP_TRACKS)?;
                 from = next;
                 // What lies behind the end is left to those who set it.
                 tracks.retain(|track| track.number() < model.tracks);
@@ -79,7 +80,7 @@ impl Likeness<'_> {
             return Ok(());
         }
         let mut txn = self.tree.device.begin_growing()?;
-        txn.check_moment(like, moment)?;
+        txn.moments().check(like, moment)?;
         let mut target = inode::load_file(&txn, number, Moment::Live)?;
         if self.share_in(&mut txn, number, (like, moment), tracks, &mut target)? {
             let rights = Rights::of(&txn, like, moment, model)?;
@@ -132,7 +133,7 @@ impl Likeness<'_> {
         let _file = self.tree.locks.lock(number);
         let (model, Differing { tracks, next }) = {
             let look = self.tree.device.look()?;
-            look.check_moment(like, moment)?;
+            look.moments().check(like, moment)?;
             let model = inode::load_file(&look, like, moment)?;
             let target = inode::load_file(&look, number, Moment::Live)?;
             let differing = look.differing_tracks((number, Moment::Live), (like, moment), from, STEP_TRACKS)?;
@@ -151,7 +152,7 @@ impl Likeness<'_> {
             return Ok(next);
         }
         let mut txn = self.tree.device.begin_growing()?;
-        txn.check_moment(like, moment)?;
+        txn.moments().check(like, moment)?;
         let mut target = inode::load_file(&txn, number, Moment::Live)?;
         self.share_in(&mut txn, number, (like, moment), &tracks, &mut target)?;
         target.size = model.size;

@@ -60,7 +60,7 @@ impl Namespace {
         let mut is_at_snapshots = offset < CLONE_OFFSET;
         while is_at_snapshots {
             // `add` may look at the state itself: it is not held here meanwhile.
-            let batch = views.tree().device().look()?.shown_after(views.base(), epoch, BATCH)?;
+            let batch = views.tree().device().look()?.moments().shown_after(views.base(), epoch, BATCH)?;
             is_at_snapshots = !batch.is_empty();
             epoch = batch.last().map_or(epoch, |last| last.epoch);
             for snapshot in batch.iter().filter(|snapshot| snapshot.is_shown()) {
