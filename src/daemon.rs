@@ -211,7 +211,7 @@ impl Daemon {
         };
         // Commands only take a little longer without.
         if !self.is_only_read()
-            && let Err(error) = self.views.tree().device().prepare_journal()
+            && let Err(error) = self.views.tree().device().fsync().prepare()
         {
             log::warn!("no room was set aside for the journal: {error}");
         }
@@ -267,7 +267,7 @@ impl Daemon {
         if self.is_only_read() || !tree.device().damage().is_empty() {
             return Ok(());
         }
-        while tree.device().delete_step()? || tree.reap_step()? {}
+        while tree.device().removal().step()? || tree.reap_step()? {}
         Ok(())
     }
 

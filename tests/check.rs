@@ -223,7 +223,7 @@ fn nothing_is_wrong_with_a_store_that_is_worked_with() {
         });
         scope.spawn(|| {
             while has_time() {
-                let _is_over = (tree.settle_step(), tree.reap_step(), tree.device().delete_step());
+                let _is_over = (tree.settle_step(), tree.reap_step(), tree.device().removal().step());
             }
         });
         while has_time() {

@@ -149,7 +149,8 @@ fn a_file_of_many_tracks_is_cut_in_steps() {
     let written = random_bytes(3, 70_000);
     let end = size * 1000 + 70_000;
     tree.files().write(inode, end - 70_000, &written, false).unwrap();
-    let steps = || tree.device().look().unwrap().every_track(inode, TrackNo::ALL, STEP_TRACKS, u64::MAX).unwrap().0;
+    let steps =
+        || tree.device().look().unwrap().tracks().every_track(inode, TrackNo::ALL, STEP_TRACKS, u64::MAX).unwrap().0;
     assert_eq!(steps().len(), 4);
     let cut_to = |size: u64| tree.attributes().change(inode, Change { size: Some(size), ..Change::default() }).unwrap();
     // What others see meanwhile is always the front of what it was.

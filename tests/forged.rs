@@ -419,7 +419,7 @@ fn notes_that_make_no_sense_hold_up_no_work() {
     views.restores().restore(&one).unwrap();
     while tree.settle_step().unwrap() {}
     views.deletions().delete(&[b"two"]).unwrap();
-    while tree.device().delete_step().unwrap() {}
+    while tree.device().removal().step().unwrap() {}
     let look = tree.device().look().unwrap();
     let left = |table| look.meta().range(table, &[], &[u8::MAX; 40]).unwrap().count();
     assert_eq!((left(Table::Tombstone), left(Table::Passed)), (0, 0));

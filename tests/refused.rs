@@ -115,7 +115,7 @@ fn a_base_that_was_deleted_while_it_was_to_be_filled_keeps_no_store_from_being_o
         // Nobody ever meets it as one that is whole.
         assert!(is_noted(&daemon) && bases(&daemon).iter().all(|base| !base.filling || base.offline));
         if is_deleted {
-            views.tree().device().hide_base(base, |_| ()).unwrap();
+            views.tree().device().removal().hide_base(base, |_| ()).unwrap();
         }
     }
     drop(other);

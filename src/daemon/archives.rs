@@ -196,18 +196,18 @@ impl Archives<'_> {
             Some(attached) if attached.directory == directory.path() => {
                 let archive = self.open_told(views, &attached)?;
                 let device = views.tree().device();
-                archive.refresh(&|mark| device.holds(views.base(), mark), &mut |_| Ok(()))?;
+                archive.refresh(&|mark| device.archiving().holds(views.base(), mark), &mut |_| Ok(()))?;
                 archive
             }
             Some(_) => {
-                views.tree().device().set_archive(views.base(), None);
+                views.tree().device().archiving().set_archive(views.base(), None);
                 Arc::new(self.open_archive(views, directory, label, progress)?)
             }
             None => Arc::new(self.open_archive(views, directory, label, progress)?),
         };
         check_leads_somewhere(&archive.reach())?;
         self.daemon.rolls().note_archive(views, &archive, &[])?;
-        views.tree().device().set_archive(views.base(), Some(archive.clone()));
+        views.tree().device().archiving().set_archive(views.base(), Some(archive.clone()));
         Ok(archive)
     }
 
@@ -276,7 +276,7 @@ impl Archives<'_> {
     pub(super) fn reach_of(self, views: &Views, directory: &Directory) -> Result<Reach> {
         let (label, _) = self.label_for(views, directory, None)?;
         let device = views.tree().device();
-        let reach = Reach::survey(directory, &label, &|mark| device.holds(views.base(), mark))?;
+        let reach = Reach::survey(directory, &label, &|mark| device.archiving().holds(views.base(), mark))?;
         check_leads_somewhere(&reach).map(|()| reach)
     }
 
@@ -294,7 +294,14 @@ impl Archives<'_> {
             done += bytes;
             progress(&Progress { files: 0, bytes: done, total_bytes: 0 })
         };
-        Archive::open(directory, label, base.number(), index_entry, &|mark| device.holds(base, mark), &mut tell)
+        Archive::open(
+            directory,
+            label,
+            base.number(),
+            index_entry,
+            &|mark| device.archiving().holds(base, mark),
+            &mut tell,
+        )
     }
 
     /// The archive that is attached, opened if it is not; an error says why that cannot be. Where it is, the store says: that
@@ -317,7 +324,7 @@ impl Archives<'_> {
             match archive.check_there() {
                 Ok(()) => return Ok(archive),
                 // What is below the path now may be the archive all the same.
-                Err(_) => views.tree().device().set_archive(views.base(), None),
+                Err(_) => views.tree().device().archiving().set_archive(views.base(), None),
             }
         }
         let path = &record.directory;
@@ -332,7 +339,7 @@ impl Archives<'_> {
             return Err(refused(Errno::INVAL, text));
         }
         let archive = Arc::new(self.open_archive(views, &directory, label, &mut |_| Ok(()))?);
-        views.tree().device().set_archive(views.base(), Some(archive.clone()));
+        views.tree().device().archiving().set_archive(views.base(), Some(archive.clone()));
         Ok(archive)
     }
 
@@ -357,7 +364,7 @@ impl Archives<'_> {
         let device = views.tree().device();
         self.change_times(views, || {
             let archive = self.open_attached(views, &record)?;
-            archive.refresh(&|mark| device.holds(views.base(), mark), &mut |_| Ok(()))
+            archive.refresh(&|mark| device.archiving().holds(views.base(), mark), &mut |_| Ok(()))
         })
     }
 
@@ -372,7 +379,7 @@ impl Archives<'_> {
         let notes = self.change_times(views, || {
             views.set_archive(None, Some(&[]))?;
             let notes = self.leave_to_format_3(&directory, self.attached(views).as_deref())?;
-            views.tree().device().set_archive(views.base(), None);
+            views.tree().device().archiving().set_archive(views.base(), None);
             Ok(notes)
         })?;
         Ok(Detached { directory, leads_to: leads_to.map(|snapshot| snapshot.record.name), notes })

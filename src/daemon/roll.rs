@@ -213,7 +213,7 @@ impl<'a> Rolls<'a> {
             let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes: 0 });
             archive.check_there()?;
             let ends = (&pair[0], &pair[1]);
-            let saved = views.tree().device().save_increment(archive.directory(), ends, LEVEL, &mut tell);
+            let saved = views.tree().device().archiving().save_increment(archive.directory(), ends, LEVEL, &mut tell);
             let saved = saved.map_err(|error| not_saved(saving, &pair[0], explain_no_room(archive.path(), error)))?;
             report.saved += 1;
             report.saved_bytes += saved.bytes;

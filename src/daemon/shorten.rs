@@ -182,7 +182,7 @@ impl Archives<'_> {
     ) -> Result<(Vec<String>, Arc<Archive>)> {
         let mut done = 0;
         let device = views.tree().device();
-        let holds = |mark: &crate::archive::Mark| device.holds(views.base(), mark);
+        let holds = |mark: &crate::archive::Mark| device.archiving().holds(views.base(), mark);
         let TakenIn { taken, left } = archive.take_in(source, &holds, &mut |bytes| {
             done += bytes;
             progress(&Progress { bytes: done, ..Progress::default() })

@@ -3,7 +3,7 @@
 use super::accounts::Accounts;
 use super::changes::Changes;
 use super::past::{BaseRecord, HISTORY, LIVE, Past, or_damage};
-use super::{COMMITS, Device, HistoryRecord, META_FILE, SETTINGS, Settings, State, Tracks, missing};
+use super::{COMMITS, Device, DirtyTracks, HistoryRecord, META_FILE, SETTINGS, Settings, State, missing};
 use crate::clock::{Epoch, Timestamp};
 use crate::error::{Error, Result};
 use crate::journal::{Entry, EntryKind, Journal};
@@ -103,8 +103,8 @@ impl Device {
         let mut state = State {
             past: Past::new(meta, history.epoch),
             accounts: Accounts::new(history.log_blocks, history.reserved),
-            dirty: Tracks::new(),
-            flushing: Tracks::new(),
+            dirty: DirtyTracks::new(),
+            flushing: DirtyTracks::new(),
             dirty_bytes: 0,
             changes: Changes::default(),
             replaying: (!journaled.is_empty()).then_some(durable),

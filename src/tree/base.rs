@@ -3,7 +3,7 @@
 use super::inode::{self, Inode, Kind, ROOT, root_of};
 use super::{Tree, names};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, BaseRecord, InodeNo, Moment, Separated, State, Txn};
+use crate::device::{BaseId, BaseRecord, InodeNo, Moment, Separated, State, Txn, settle_step};
 use crate::error::Result;
 use crate::limits::SETTLE_AT_ONCE;
 use crate::meta::Table;
@@ -34,7 +34,7 @@ impl Tree {
 
     /// Does a piece of settling; false when there is nothing to do.
     pub fn settle_step(&self) -> Result<bool> {
-        self.device.settle_step(names::leads_to, |txn, inodes| {
+        settle_step(&self.device, names::leads_to, |txn, inodes| {
             for inode in inodes {
                 // In a snapshot there can be inodes that were in use without a name: nobody uses them here.
                 if inode::find(txn, *inode, Moment::Live)?.is_some_and(|found| found.links == 0) {
@@ -64,6 +64,6 @@ impl Tree {
 
     /// Does a piece of giving shared tracks places of their own.
     pub fn separate_step(&self) -> Result<Separated> {
-        self.device.separate_step(|inode| self.locks.lock(inode))
+        self.device.separation().step(|inode| self.locks.lock(inode))
     }
 }

@@ -181,7 +181,7 @@ impl Tree {
         let mut before = Vec::new();
         let result = change(&mut |points| {
             if is_expected {
-                points.iter().flatten().for_each(|point| self.device.keep(*point));
+                points.iter().flatten().for_each(|point| self.device.removal().keep(*point));
             }
             before = points;
         });
@@ -193,7 +193,7 @@ impl Tree {
                 let before = before.into_iter().chain(std::iter::repeat(None));
                 self.behind.change(|known| known.trees.extend(bases.iter().copied().zip(before)));
             }
-            Err(_) => before.into_iter().flatten().for_each(|point| self.device.let_go(point)),
+            Err(_) => before.into_iter().flatten().for_each(|point| self.device.removal().let_go(point)),
         }
         result
     }
@@ -210,7 +210,7 @@ impl Tree {
 
     /// The kernel was told of a base, or nothing came of it. Files of which it shows what is not there.
     pub fn end_replaced(&self, base: BaseId) -> Vec<InodeNo> {
-        self.before_replaced(base).into_iter().for_each(|before| self.device.let_go(before));
+        self.before_replaced(base).into_iter().for_each(|before| self.device.removal().let_go(before));
         self.behind.change(|known| {
             known.expected.remove(&base);
             known.trees.remove(&base);
@@ -395,10 +395,10 @@ mod tests {
         })
         .unwrap();
         tree.files().write(inode, 0, b"longer than it was", false).unwrap();
-        tree.device.hide_snapshots(&[point]).unwrap();
-        assert!(!tree.device.delete_step().unwrap());
+        tree.device.removal().hide_snapshots(&[point]).unwrap();
+        assert!(!tree.device.removal().step().unwrap());
         assert_eq!(tree.inode_before(inode, point).unwrap().size, 10);
         tree.end_replaced(LIVE);
-        assert!(tree.device.delete_step().unwrap());
+        assert!(tree.device.removal().step().unwrap());
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn share_track(
             txn.share_track(to, track, &pointer, holder)?;
             target.tracks += u64::from(!had_track);
         }
-        None if moment == Moment::Live && txn.has_track(source, source_track)? => return Ok(Shared::Unstored),
+        None if moment == Moment::Live && txn.tracks().has_track(source, source_track)? => return Ok(Shared::Unstored),
         None if !had_track => return Ok(Shared::Same),
         None => {
             txn.remove_tracks(to, track, track.next())?;
@@ -170,7 +170,7 @@ impl Files<'_> {
                 break;
             };
             let (source_track, target_track) = (first_from.plus(i), first_to.plus(i));
-            let had_track = target_track.start(track_bytes) < old_size && txn.has_track(to, target_track)?;
+            let had_track = target_track.start(track_bytes) < old_size && txn.tracks().has_track(to, target_track)?;
             let source = (from.inode, source_track, from.moment);
             match share_track(&mut txn, source, (to, target_track), had_track, &mut target)? {
                 Shared::Unstored if !is_last_try => return Ok(None),

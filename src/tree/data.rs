@@ -145,7 +145,8 @@ impl Files<'_> {
             let end = TrackNo::behind(found.size, track_bytes);
             while let Some(at) = from {
                 // In pieces: nobody should wait for a large file to be walked.
-                let (some, rest) = self.tree.device.look()?.every_track(number, at..end, STEP_TRACKS, SEEK_TRACKS)?;
+                let (some, rest) =
+                    self.tree.device.look()?.tracks().every_track(number, at..end, STEP_TRACKS, SEEK_TRACKS)?;
                 ends.extend(some);
                 from = rest;
             }
@@ -202,7 +203,7 @@ impl Files<'_> {
         found.tracks -= txn.remove_tracks(number, kept, TrackNo::MAX)?.min(found.tracks);
         let rest = (size % track_bytes) as usize;
         let track = TrackNo::of(size, track_bytes);
-        let is_cut = rest > 0 && txn.has_track(number, track)?;
+        let is_cut = rest > 0 && txn.tracks().has_track(number, track)?;
         Ok(is_cut.then_some(Cut { track, before: edge, len: rest }))
     }
 
@@ -277,7 +278,7 @@ impl Files<'_> {
             let mut edges = [bytes.start, bytes.end - 1].map(|at| TrackNo::of(at, track_bytes)).to_vec();
             edges.dedup();
             for track in edges {
-                if !(first_whole..last_whole).contains(&track) && txn.has_track(number, track)? {
+                if !(first_whole..last_whole).contains(&track) && txn.tracks().has_track(number, track)? {
                     edits.push((track, self.part_of(&bytes, track)));
                 }
             }
@@ -341,7 +342,7 @@ impl Files<'_> {
         }
         let track_bytes = self.tree.device.track_bytes();
         let tracks = self.tracks_of(offset..found.size);
-        match look.next_track(number, tracks.start, tracks.end, moment)? {
+        match look.tracks().next_track(number, tracks.start, tracks.end, moment)? {
             Some(track) => Ok(offset.max(track.start(track_bytes))),
             None => Err(Error::Posix(Errno::NXIO)),
         }
@@ -365,7 +366,7 @@ impl Files<'_> {
         while track < end {
             // In pieces: nobody should wait for a large file to be walked.
             let piece_end = end.min(track.plus(SEEK_TRACKS));
-            track = self.tree.device.look()?.next_gap(number, track, piece_end, moment)?;
+            track = self.tree.device.look()?.tracks().next_gap(number, track, piece_end, moment)?;
             if track < piece_end {
                 break;
             }
@@ -414,7 +415,7 @@ impl TrackEdit {
         let old_size = if found.tracks == 0 { 0 } else { old_size };
         let old_end = TrackNo::behind(old_size, tree.device.track_bytes());
         for track in TrackNo::each(tracks) {
-            if track >= old_end || !txn.has_track(number, track)? {
+            if track >= old_end || !txn.tracks().has_track(number, track)? {
                 found.tracks += 1;
                 edit.new.push(track);
                 edit.growth += 1;

@@ -79,13 +79,13 @@ impl Files<'_> {
             }
         };
         match ticket {
-            Some(ticket) => self.tree.device.sync_journal(ticket),
+            Some(ticket) => self.tree.device.fsync().sync(ticket),
             None => self.tree.commit(),
         }
     }
 
     fn draft(self, number: InodeNo) -> Result<Found> {
-        let mut state = self.tree.device.journaling()?;
+        let mut state = self.tree.device.fsync().hold_still()?;
         let Some(change) = state.changes().get(number) else { return Ok(Found::Journaled(journal::Ticket::default())) };
         if change.needs_commit {
             return Ok(Found::NeedsCommit);
@@ -194,9 +194,9 @@ impl Files<'_> {
             }
             entry.pieces.push((range.start, ByteBuf::from(bytes)));
         }
-        let ticket = self.tree.device.journal(after, &crate::meta::encode(&entry))?;
+        let ticket = self.tree.device.fsync().append(after, &crate::meta::encode(&entry))?;
         if let Some(ticket) = ticket {
-            let mut state = self.tree.device.journaling()?;
+            let mut state = self.tree.device.fsync().hold_still()?;
             for (number, _) in &entry.new {
                 state.changes().journaled(*number, ticket);
             }
@@ -211,7 +211,7 @@ impl Files<'_> {
             return Ok(());
         }
         log::info!("{} entries of the journal are done again", entries.len());
-        let durable = self.tree.device.replaying();
+        let durable = self.tree.device.fsync().replaying();
         let mut done = HashSet::new();
         let mut has_gap = false;
         for journaled in entries {
@@ -235,7 +235,7 @@ impl Files<'_> {
                 Err(error) => return Err(error),
             }
         }
-        self.tree.device.replayed();
+        self.tree.device.fsync().replayed();
         self.tree.commit()
     }
 

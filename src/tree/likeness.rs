@@ -199,7 +199,7 @@ impl Likeness<'_> {
     pub(super) fn has_same_tracks(self, a: Model, b: Model) -> Result<bool> {
         let mut next = Some(TrackNo::FIRST);
         while let Some(from) = next {
-            let differing = self.tree.device.look()?.differing_tracks(a, b, from, 1)?;
+            let differing = self.tree.device.look()?.tracks().differing_tracks(a, b, from, 1)?;
             if !differing.tracks.is_empty() {
                 return Ok(false);
             }
@@ -315,7 +315,8 @@ impl Likeness<'_> {
     fn each_differing(self, number: InodeNo, model: Model, visit: &mut dyn FnMut(TrackNo) -> Result<()>) -> Result<()> {
         let mut next = Some(TrackNo::FIRST);
         while let Some(from) = next {
-            let found = self.tree.device.look()?.differing_tracks((number, Moment::Live), model, from, STEP_TRACKS)?;
+            let found =
+                self.tree.device.look()?.tracks().differing_tracks((number, Moment::Live), model, from, STEP_TRACKS)?;
             found.tracks.into_iter().try_for_each(&mut *visit)?;
             next = found.next;
         }

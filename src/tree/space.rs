@@ -25,7 +25,7 @@ impl Space {
         let usage = device.log().usage();
         let meta = device.meta_bytes()?;
         let log = device.log_bytes();
-        let available = device.writable(&*device.look()?)?;
+        let available = device.capacity().writable(&*device.look()?)?;
         Ok(Space {
             total: usage.used + meta + available,
             available,

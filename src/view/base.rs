@@ -184,7 +184,7 @@ impl Bases<'_> {
             needs: elsewhere.map(|era| name_of(era.source)).transpose()?.flatten(),
             settling: look.noted_work().settling(self.views.base)?.map(|Settle { done, total, .. }| (done, total)),
             is_split: record.mirror.is_some_and(|mirror| mirror.is_split),
-            copying: look.separating(self.views.base)?.map(Copying::from),
+            copying: look.copies().of(self.views.base)?.map(Copying::from),
             is_filling: is_filling(&look, self.views.base)?,
             is_offline: look.is_base_offline(self.views.base),
             reserve: look.reserve_of(self.views.base).map_or(0, |reserve| reserve.bytes),

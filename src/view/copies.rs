@@ -37,7 +37,7 @@ fn left_shared(damaged: u64) -> String {
 impl Bases<'_> {
     /// How far this base has come to tracks of its own; nothing when it has them, or is to have none.
     pub fn copying(self) -> Result<Option<Copying>> {
-        Ok(self.views.tree.device().look()?.separating(self.views.base)?.map(Copying::from))
+        Ok(self.views.tree.device().look()?.copies().of(self.views.base)?.map(Copying::from))
     }
 
     /// Does a piece of copying tracks, and notes when that stops, goes on and ends; false when there is nothing to do.
@@ -76,7 +76,7 @@ impl Bases<'_> {
             let (settling, separating) = {
                 let look = self.views.tree.device().look()?;
                 look.base_record(self.views.base)?;
-                (look.noted_work().settling(self.views.base)?, look.separating(self.views.base)?)
+                (look.noted_work().settling(self.views.base)?, look.copies().of(self.views.base)?)
             };
             match (settling, separating) {
                 (Some(Settle { done, total, .. }), _) => {
@@ -91,7 +91,7 @@ impl Bases<'_> {
                 (None, Some(separate)) => tell(separate.done, separate.total)?,
                 (None, None) => {
                     self.views.tree.commit()?;
-                    let left = self.views.tree.device().look()?.left_shared(self.views.base)?;
+                    let left = self.views.tree.device().look()?.copies().left_shared(self.views.base)?;
                     return match left {
                         0 => Ok(()),
                         damaged => Err(self.not_copied_whole(damaged)?),

@@ -181,7 +181,7 @@ impl Deletions<'_> {
             return Ok(());
         }
         let points: Vec<Point> = snapshots.iter().map(Snapshot::point).collect();
-        self.views.tree.device().hide_snapshots(&points)?;
+        self.views.tree.device().removal().hide_snapshots(&points)?;
         let mut names = Vec::new();
         for snapshot in snapshots {
             let name = &snapshot.record.name;
@@ -197,9 +197,9 @@ impl Deletions<'_> {
 
     fn delete_base_alone(self, base: BaseId, name: &str) -> Result<()> {
         let marks = marks_of(&*self.views.tree.device().look()?, base)?;
-        self.views.tree.device().hide_base(base, |_| ())?;
+        self.views.tree.device().removal().hide_base(base, |_| ())?;
         for mark in marks {
-            self.views.tree.device().drop_mark(mark)?;
+            self.views.tree.device().removal().drop_mark(mark)?;
         }
         self.views.change(|_| Ok(format!("base delete {name:?}")))?;
         self.views.tree.device().wake();

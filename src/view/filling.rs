@@ -54,7 +54,7 @@ impl Bases<'_> {
     /// It is deleted.
     pub fn give_up_filling(self, base: BaseId) -> Result<()> {
         let device = self.views.tree.device();
-        match device.hide_base(base, |txn| txn.meta_mut().remove(Table::State, &key(base))) {
+        match device.removal().hide_base(base, |txn| txn.meta_mut().remove(Table::State, &key(base))) {
             // It is being deleted, or gone: the note is what is left.
             Err(Error::Gone) => device.committer()?.change(|change| {
                 change.meta_mut().remove(Table::State, &key(base));

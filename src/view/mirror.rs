@@ -169,7 +169,7 @@ impl Mirrors<'_> {
     /// NOSPC in words where so many bytes would not fit.
     fn check_room(self, bytes: u64) -> Result<()> {
         let device = self.views.tree.device();
-        device.check_copyable(&*device.look()?, bytes)
+        device.capacity().check_copyable(&*device.look()?, bytes)
     }
 
     /// Lets a base become what another point is, and notes how it stands to its own base.
@@ -299,7 +299,7 @@ impl Mirrors<'_> {
         }
         let points = bases.iter().map(|epoch| Point { base: of, epoch: *epoch });
         for point in points.chain(own.iter().map(|epoch| Point { base: self.views.base, epoch: *epoch })) {
-            self.views.tree.device().drop_mark(point)?;
+            self.views.tree.device().removal().drop_mark(point)?;
         }
         self.views.tree.device().wake();
         Ok(())

@@ -152,7 +152,7 @@ impl Restores<'_> {
 
     /// Lets the snapshot go that was taken before a restore that then changed nothing; false if something needs it.
     pub fn forget_before(self, before: &Snapshot) -> Result<bool> {
-        match self.views.tree.device().hide_snapshots(&[before.point()]) {
+        match self.views.tree.device().removal().hide_snapshots(&[before.point()]) {
             Ok(()) => {
                 self.views.tree.device().wake();
                 Ok(true)

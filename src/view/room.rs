@@ -43,7 +43,7 @@ impl Room<'_> {
         if !self.drops_oldest()? || self.drop_oldest()?.is_none() {
             return Ok(false);
         }
-        while self.views.tree.device().delete_step()? {}
+        while self.views.tree.device().removal().step()? {}
         // What is freed may be used when that is durable.
         self.views.tree.commit().map(|()| true)
     }
@@ -55,7 +55,7 @@ impl Room<'_> {
             let needed = look.all_dependants()?;
             let mut oldest: Option<Snapshot> = None;
             // Nothing would come of it where they are kept.
-            for (base, _) in look.bases().filter(|(base, _)| !self.views.tree.device().is_kept(*base)) {
+            for (base, _) in look.bases().filter(|(base, _)| !self.views.tree.device().removal().is_kept(*base)) {
                 let save = newest_save(&look, base)?.map(|save| save.epoch);
                 let mut snapshots = look.moments().snapshots(base)?;
                 // A roll that is under way, or the next one, goes on from what it has just taken.
@@ -73,7 +73,7 @@ impl Room<'_> {
         };
         if let Some(oldest) = &oldest {
             log::warn!("room ends: the snapshot {:?} is dropped", oldest.record.name);
-            self.views.tree.device().hide_snapshots(&[oldest.point()])?;
+            self.views.tree.device().removal().hide_snapshots(&[oldest.point()])?;
             self.views.of(oldest.base).change(|_| Ok(format!("drop {:?}: room ended", oldest.record.name)))?;
         }
         Ok(oldest)

@@ -112,7 +112,7 @@ pub fn read_all(dir: &TestDir) {
     let mut moments = vec![Moment::Live];
     for snapshot in views.snapshots().all().unwrap_or_default() {
         let _an_error_is_fine = views.find(snapshot.record.name.as_bytes());
-        let _an_error_is_fine = tree.device().unique_bytes(snapshot.point());
+        let _an_error_is_fine = tree.device().removal().unique_bytes(snapshot.point());
         moments.push(Moment::At(snapshot.epoch));
     }
     let _an_error_is_fine = tree.space();
@@ -183,7 +183,7 @@ pub fn change_all(dir: &TestDir) {
             let _an_error_is_fine = views.deletions().delete(&[b"renamed"]);
         }
         for _ in 0..STEPS_MAX {
-            if !tree.device().delete_step().unwrap_or(false) && !tree.reap_step().unwrap_or(false) {
+            if !tree.device().removal().step().unwrap_or(false) && !tree.reap_step().unwrap_or(false) {
                 break;
             }
         }

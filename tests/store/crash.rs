@@ -70,7 +70,7 @@ fn work_in_steps(world: &mut World) -> Result<(), Error> {
     world.promote_base(clone)?;
     settle_in_steps(world, usize::MAX)?;
     world.delete_this_base(clone)?;
-    while world.tree().device().delete_step()? {
+    while world.tree().device().removal().step()? {
         world.commit()?;
     }
     Ok(())

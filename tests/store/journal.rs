@@ -253,7 +253,7 @@ fn what_a_restore_undid_is_not_done_again_by_an_fsync() {
         create(&dir);
         let views = open(Arc::new(dir.clone())).unwrap();
         let tree = views.tree();
-        tree.device().prepare_journal().unwrap();
+        tree.device().fsync().prepare().unwrap();
         let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
         let (file, _) = tree.names().make(CALLER, ROOT, b"file", new).unwrap();
         let content = Rng::new(1).bytes(100_000);

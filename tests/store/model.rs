@@ -127,9 +127,9 @@ fn deletions_that_overtake_each_other_leave_nothing() {
         let device = world.tree().device();
         for number in [first, 3 - first] {
             world.views().deletions().delete(&[format!("snapshot {number}").as_bytes()]).unwrap();
-            assert!(device.delete_step().unwrap());
+            assert!(device.removal().step().unwrap());
         }
-        while device.delete_step().unwrap() {}
+        while device.removal().step().unwrap() {}
         check_bare(world.tree(), 0).unwrap();
     }
 }
@@ -148,7 +148,7 @@ fn a_mirror_is_in_step_whatever_is_done_first() {
         // What is not copied yet is not split.
         copy();
     };
-    let delete = || while views.tree().device().delete_step().unwrap() {};
+    let delete = || while views.tree().device().removal().step().unwrap() {};
     let mirror = views.mirrors().establish(b"mirror", false).unwrap().base;
     settle();
     let check = |what: &str, world: &mut World| {

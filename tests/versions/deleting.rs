@@ -16,7 +16,7 @@ fn lookups_of<R>(action: impl FnOnce() -> R) -> (u64, R) {
 
 /// What the background does. It commits now and then, so that what is removed is not passed for ever.
 fn finish(views: &Views) {
-    while views.tree().device().delete_step().unwrap() {
+    while views.tree().device().removal().step().unwrap() {
         views.tree().commit().unwrap();
     }
 }
@@ -43,7 +43,7 @@ fn lookups_of_deleting(snapshots: usize) -> [u64; 3] {
     let (planning, _) = lookups_of(|| {
         let plan = views.deletions().plan(&what).unwrap();
         let epochs = plan.snapshots.iter().map(|snapshot| snapshot.epoch).collect();
-        views.tree().device().look().unwrap().freed_by_all(&[(LIVE, epochs)].into(), &[]).unwrap()
+        views.tree().device().look().unwrap().freed_room().by_all(&[(LIVE, epochs)].into(), &[]).unwrap()
     });
     let (deleting, _) = lookups_of(|| views.deletions().delete_all(&what).unwrap());
     let (freeing, ()) = lookups_of(|| finish(&views));
@@ -130,7 +130,7 @@ fn what_deleting_would_free_is_what_it_frees() {
         assert_eq!(goes, expected);
         let epochs: Vec<Epoch> = plan.snapshots.iter().map(|snapshot| snapshot.epoch).collect();
         let bases: Vec<BaseId> = plan.bases.iter().map(|going| going.info.id).collect();
-        let freed = tree.device().look().unwrap().freed_by_all(&[(LIVE, epochs)].into(), &bases).unwrap();
+        let freed = tree.device().look().unwrap().freed_room().by_all(&[(LIVE, epochs)].into(), &bases).unwrap();
         let used = || {
             tree.commit().unwrap();
             tree.device().log().usage().used

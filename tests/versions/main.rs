@@ -111,7 +111,7 @@ fn versions_end_where_something_changes_that_is_seen() {
     assert_eq!((newest.time, newest.size, newest.kind), (mtime, 3 * TRACK + 100, Kind::File));
     // A snapshot that is gone shows nothing any more.
     views.deletions().delete(&[b"mode", b"small"]).unwrap();
-    while tree.device().delete_step().unwrap() {}
+    while tree.device().removal().step().unwrap() {}
     let left = [("live", "live"), ("large", "large"), ("the same xattr", "xattr"), ("touched", "small again")];
     assert_eq!(versions(&views, "f"), pairs(&[&left[..], &[("empty", "empty")]].concat()));
     match tree.comparison().versions(LIVE, b"no/such file") {
@@ -291,7 +291,7 @@ fn the_bits_of_a_snapshot_outlive_its_end() {
     assert_eq!((bits(first), bits(second)), (of_first.to_vec(), ended.clone()));
     assert_eq!(bits(third), [is("big", &[8..9], false), is("new", &[1..2], false)]);
     views.deletions().delete(&[b"third"]).unwrap();
-    while tree.device().delete_step().unwrap() {}
+    while tree.device().removal().step().unwrap() {}
     assert_eq!((bits(first), bits(second)), (of_first.to_vec(), ended.clone()));
     // What is read are the old bytes.
     let second_big = tree.track_changes().read_saved(second, big, 3 * TRACK..4 * TRACK).unwrap();
@@ -303,9 +303,9 @@ fn the_bits_of_a_snapshot_outlive_its_end() {
     }
     // With the last of them goes what was remembered for them.
     views.deletions().delete(&[b"second"]).unwrap();
-    while tree.device().delete_step().unwrap() {}
+    while tree.device().removal().step().unwrap() {}
     views.deletions().delete(&[b"first"]).unwrap();
-    while tree.device().delete_step().unwrap() {}
+    while tree.device().removal().step().unwrap() {}
     let look = tree.device().look().unwrap();
     assert_eq!(look.meta().range(Table::Passed, &[], &[u8::MAX; 40]).unwrap().count(), 0);
     drop(look);

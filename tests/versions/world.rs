@@ -107,10 +107,10 @@ impl World {
             let label = Label { archive: Id::random(), store: device.settings().id, base };
             let directory = Arc::new(Directory::open(dir.path()).unwrap());
             label.create(&directory).unwrap();
-            let holds = |mark: &Mark| device.holds(LIVE, mark);
+            let holds = |mark: &Mark| device.archiving().holds(LIVE, mark);
             let archive = Archive::open(&directory, label, LIVE.number(), index_entry, &holds, &mut |_| Ok(()));
             let archive = Arc::new(archive.unwrap());
-            world.views.tree().device().set_archive(LIVE, Some(archive.clone()));
+            world.views.tree().device().archiving().set_archive(LIVE, Some(archive.clone()));
             world.archive = Some((dir, archive));
         }
         world
@@ -232,7 +232,7 @@ impl World {
             (85..87, ..) => tree.commit().unwrap(),
             (87..91, ..) => {
                 tree.reap_step().unwrap();
-                tree.device().delete_step().unwrap();
+                tree.device().removal().step().unwrap();
                 tree.settle_step().unwrap();
             }
             (91, ..) => self.roll(),
@@ -257,7 +257,7 @@ impl World {
         all.retain(|snapshot| snapshot.epoch >= from && snapshot.is_readable());
         for pair in all.windows(2) {
             let (directory, pair) = (archive.directory(), (&pair[0], &pair[1]));
-            let saved = tree.device().save_increment(directory, pair, 1, &mut |_| Ok(())).unwrap();
+            let saved = tree.device().archiving().save_increment(directory, pair, 1, &mut |_| Ok(())).unwrap();
             archive.append(saved, &mut |_| Ok(())).unwrap();
             let (directory, anchor) = (archive.path().to_path_buf(), Some(pair.1.as_ref()));
             let record = ArchiveRecord { directory, id: archive.id(), anchor, saving: Vec::new(), hosts: Vec::new() };
@@ -269,7 +269,7 @@ impl World {
                 allowed(self.views.deletions().delete(&[name]));
             }
         }
-        while tree.device().delete_step().unwrap() {}
+        while tree.device().removal().step().unwrap() {}
     }
 
     fn change_snapshots(&mut self, base: BaseId) {
@@ -391,7 +391,7 @@ impl World {
                 let bytes = tree.files().read(place.inode, 0, inode.size as usize, moment).unwrap();
                 let look = tree.device().look().unwrap();
                 let tracks = (0..inode.size.div_ceil(TRACK)).map(|track| Track {
-                    is_dirty: moment == Moment::Live && look.is_in_memory(&(place.inode, TrackNo::new(track))),
+                    is_dirty: moment == Moment::Live && look.tracks().is_in_memory(&(place.inode, TrackNo::new(track))),
                     record: look.value(Table::Track, &track_key(place.inode, track), moment).unwrap(),
                     bytes: bytes[(track * TRACK) as usize..].iter().copied().take(TRACK as usize).collect(),
                 });
@@ -473,7 +473,7 @@ impl World {
     fn check_bits(&self, when: &str) {
         let tree = self.views.tree();
         settle(tree);
-        while tree.device().delete_step().unwrap() {}
+        while tree.device().removal().step().unwrap() {}
         for base in self.bases.clone() {
             let snapshots = self.views.of(base).snapshots().all().unwrap();
             let readable = |i: usize| snapshots.get(i).is_none_or(|snapshot| snapshot.is_readable());

@@ -82,7 +82,7 @@ fn freed(views: &Views, deletion: &Deletion) -> Result<(u64, Vec<FreedInfo>)> {
         snapshots.entry(*base).or_default().push(*epoch);
     }
     let bases: Vec<BaseId> = deletion.bases.iter().map(|going| going.info.id).collect();
-    let freed = views.tree().device().look()?.freed_by_all(&snapshots, &bases)?;
+    let freed = views.tree().device().look()?.freed_room().by_all(&snapshots, &bases)?;
     let mut by_size: Vec<(u64, InodeNo)> = freed.iter().map(|(inode, bytes)| (*bytes, *inode)).collect();
     by_size.sort_unstable_by(|a, b| b.cmp(a));
     let mut paths = Vec::new();

@@ -47,7 +47,7 @@ pub(super) fn counted(views: &Views, snapshots: &[Snapshot], needs: &Needs) -> R
     for (info, snapshot) in all.iter_mut().zip(snapshots).filter(|(info, _)| !info.archived) {
         info.needed_by = needs.get(&snapshot.point()).cloned().unwrap_or_default();
         info.needed_by_archive = views.tree().device().look()?.is_archiving(snapshot.point());
-        info.unique_bytes = match views.tree().device().unique_bytes(snapshot.point()) {
+        info.unique_bytes = match views.tree().device().removal().unique_bytes(snapshot.point()) {
             // It was deleted meanwhile.
             Err(Error::Gone) => None,
             counted => Some(counted?),

@@ -5,7 +5,7 @@
 //! whole. The cost follows what changed and the size of the directories it changed in.
 
 use crate::clock::Epoch;
-use crate::device::{BaseId, Increments, InodeNo, Moment, Named};
+use crate::device::{BaseId, Increments, InodeNo, Moment, Named, each_named, each_named_outside};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
 use crate::tree::Tree;
@@ -163,9 +163,9 @@ impl Comparison<'_> {
             Ok(())
         };
         for (start, end) in self.spans(base, start, end)?.spans {
-            self.tree.device.each_named(Increments::between(base, start, end), &mut note)?;
+            each_named(&self.tree.device, Increments::between(base, start, end), &mut note)?;
         }
-        self.tree.device.each_named_outside(base, &[Moment::At(start)], start..end, &mut note)?;
+        each_named_outside(&self.tree.device, base, &[Moment::At(start)], start..end, &mut note)?;
         Ok(touched)
     }
 

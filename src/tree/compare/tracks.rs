@@ -7,7 +7,7 @@
 
 use super::diff::{Spans, order};
 use crate::clock::Epoch;
-use crate::device::{BaseId, Increments, InodeNo, Moment, Named, TrackNo};
+use crate::device::{BaseId, Increments, InodeNo, Moment, Named, TrackNo, each_named, each_named_outside};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, prefix_end};
@@ -130,7 +130,7 @@ impl TrackChanges<'_> {
                 let look = self.tree.device.look()?;
                 for &track in piece {
                     bytes += match look.pointer(inode, track, moment)? {
-                        _ if moment == Moment::Live && look.is_in_memory(&(inode, track)) => {
+                        _ if moment == Moment::Live && look.tracks().is_in_memory(&(inode, track)) => {
                             self.tree.device.track_bytes()
                         }
                         Some((pointer, _)) => pointer.blocks() * BLOCK_BYTES as u64,
@@ -195,7 +195,7 @@ impl TrackChanges<'_> {
         for (start, end) in spans {
             self.note_all_of(Increments::between(base, start, end), &mut touched)?;
         }
-        self.tree.device.each_named_outside(base, &[early, late], start..end, &mut |named| {
+        each_named_outside(&self.tree.device, base, &[early, late], start..end, &mut |named| {
             note(named, &mut touched);
             Ok(())
         })?;
@@ -208,7 +208,7 @@ impl TrackChanges<'_> {
     }
 
     pub(super) fn note_memory(self, base: BaseId, touched: &mut TracksNamed) -> Result<()> {
-        for (inode, track) in self.tree.device.look()?.tracks_in_memory(base) {
+        for (inode, track) in self.tree.device.look()?.tracks().tracks_in_memory(base) {
             touched.entry(inode).or_default().insert(track);
         }
         Ok(())
@@ -216,7 +216,7 @@ impl TrackChanges<'_> {
 
     /// Notes what a walk names.
     pub(super) fn note_all_of(self, walk: Increments, touched: &mut TracksNamed) -> Result<()> {
-        self.tree.device.each_named(walk, &mut |named| {
+        each_named(&self.tree.device, walk, &mut |named| {
             note(named, touched);
             Ok(())
         })
@@ -336,7 +336,7 @@ impl TrackChanges<'_> {
             for &track in piece {
                 let before = look.chronicle().track_at(inode, track, window.early)?;
                 let after = look.chronicle().track_at(inode, track, window.late)?;
-                let is_dirty = window.late == Moment::Live && look.is_in_memory(&(inode, track));
+                let is_dirty = window.late == Moment::Live && look.tracks().is_in_memory(&(inode, track));
                 missing -= i64::from(is_dirty || after.is_some()) - i64::from(before.is_some());
                 let is_same = match (&before, &after) {
                     (Some(before), Some(after)) => before.is_same(after),
@@ -385,7 +385,7 @@ impl TrackChanges<'_> {
         loop {
             let look = self.tree.device.look()?;
             look.moments().check(inode, moment)?;
-            let (piece, next) = look.tracks_born(inode, from..range.end, moment, after)?;
+            let (piece, next) = look.tracks().tracks_born(inode, from..range.end, moment, after)?;
             born.extend(piece);
             match next {
                 Some(next) => from = next,

@@ -184,7 +184,7 @@ impl Comparison<'_> {
         if table == Table::Track
             && last.seen.is_live
             && last.seen.oldest.is_none()
-            && look.has_tracks_in_memory(inode)
+            && look.tracks().has_tracks_in_memory(inode)
             && let Some(begins) = begins.last_mut()
         {
             *begins = true;

@@ -105,7 +105,7 @@ impl Likeness<'_> {
     ) -> Result<bool> {
         let mut is_changed = false;
         for &track in tracks {
-            let had_track = txn.has_track(number, track)?;
+            let had_track = txn.tracks().has_track(number, track)?;
             match share_track(txn, (like, track, moment), (number, track), had_track, target)? {
                 Shared::Same => {}
                 Shared::Changed => is_changed = true,
@@ -136,7 +136,8 @@ impl Likeness<'_> {
             look.moments().check(like, moment)?;
             let model = inode::load_file(&look, like, moment)?;
             let target = inode::load_file(&look, number, Moment::Live)?;
-            let differing = look.differing_tracks((number, Moment::Live), (like, moment), from, STEP_TRACKS)?;
+            let differing =
+                look.tracks().differing_tracks((number, Moment::Live), (like, moment), from, STEP_TRACKS)?;
             // Whoever writes between two steps may have put something behind the end again: the size is set in
             // a step that has seen all from the end on.
             let end = TrackNo::of(if model.tracks == 0 { 0 } else { model.size }, track_bytes);

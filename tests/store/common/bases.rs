@@ -349,7 +349,7 @@ impl World {
         }
         agreed("a look at what was deleted", self.tree().inode(root_of(base), Moment::Live), Err(Errno::STALE))?;
         let mut steps = self.rng.pick(&[0, 1, 2, u64::MAX]);
-        while steps > 0 && self.tree().device().delete_step()? {
+        while steps > 0 && self.tree().device().removal().step()? {
             steps -= 1;
         }
         Ok(())
@@ -417,7 +417,7 @@ impl World {
             steps -= 1;
         }
         if self.rng.percent(30) {
-            self.tree().device().delete_step()?;
+            self.tree().device().removal().step()?;
         }
         if self.rng.percent(30) {
             self.tree().reap_step()?;

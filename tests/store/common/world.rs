@@ -133,7 +133,7 @@ impl World {
     fn open(&mut self) -> Result<(), Error> {
         let views = open(self.dir.clone())?;
         if self.journals {
-            views.tree().device().prepare_journal()?;
+            views.tree().device().fsync().prepare()?;
         }
         self.views = Some(views);
         Ok(())
@@ -186,7 +186,7 @@ impl World {
             0..4 => self.snapshot(),
             4..7 => self.delete_snapshot(),
             7..8 => self.rename_snapshot(),
-            _ => self.tree().device().delete_step().map(|_| ()),
+            _ => self.tree().device().removal().step().map(|_| ()),
         }
     }
 
@@ -657,7 +657,7 @@ impl World {
         self.look_at_protection()?;
         self.durable = self.now.clone();
         let mut steps = self.rng.pick(&[0, 1, 2, u64::MAX]);
-        while steps > 0 && self.tree().device().delete_step()? {
+        while steps > 0 && self.tree().device().removal().step()? {
             steps -= 1;
         }
         Ok(())
@@ -715,7 +715,7 @@ impl World {
             self.delete_snapshot()?;
         }
         while self.tree().settle_step()? {}
-        while self.tree().device().delete_step()? {}
+        while self.tree().device().removal().step()? {}
         while self.tree().reap_step()? {}
         self.commit()?;
         self.commit()
