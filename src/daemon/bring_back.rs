@@ -34,6 +34,7 @@ use crate::view::{BringingBack, Views};
 use parking_lot::MutexGuard;
 use paths::{Tops, shown_all};
 use rehearse::{Rehearsal, UNMADE};
+use remove::remove;
 use serde_bytes::ByteBuf;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -273,7 +274,7 @@ impl<'a> BringBack<'a> {
             }
         }
         for place in std::mem::take(&mut self.extras) {
-            let result = self.remove(&place);
+            let result = remove(self, &place);
             self.settle(result, &place)?;
         }
         for (then, now) in std::mem::take(&mut self.unfinished) {

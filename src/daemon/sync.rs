@@ -27,6 +27,7 @@ use crate::view::Views;
 use attributes::Whose;
 use exclude::Pattern;
 use facts::Facts;
+use remove::{remove, remove_here};
 use serde_bytes::ByteBuf;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -309,7 +310,7 @@ impl Sync<'_> {
         }
         let Some(target) = frame.target else { return Ok(()) };
         for (name, (inode, found)) in existing {
-            self.remove(target, &name, inode, &found)?;
+            remove(self, target, &name, inode, &found)?;
         }
         Ok(())
     }
@@ -353,7 +354,7 @@ impl Sync<'_> {
             (Some((inode, old)), _) if old.is_directory() => (frame.target, frame.is_new) = (Some(inode), false),
             (before, Some(parent)) => {
                 if let Some((inode, old)) = before {
-                    self.remove_here(parent, &found.name, inode, &old)?;
+                    remove_here(self, parent, &found.name, inode, &old)?;
                 }
                 if !self.dry_run {
                     frame.target = Some(self.make(&found, parent, &[])?);
@@ -486,7 +487,7 @@ impl Sync<'_> {
                     return Ok(());
                 }
             }
-            if !self.remove_here(parent, &found.name, *inode, old)? {
+            if !remove_here(self, parent, &found.name, *inode, old)? {
                 self.problem("a directory of that name holds excluded files and stays");
                 return Ok(());
             }

@@ -1,5 +1,6 @@
 //! Bringing one name back: which inode of now gets it.
 
+use super::remove::remove;
 use super::{BringBack, Now, Place};
 use crate::device::{InodeNo, Moment};
 use crate::error::Result;
@@ -142,7 +143,7 @@ impl BringBack<'_> {
             return Ok(false);
         }
         if now.is_some_and(|(_, found)| found.is_directory()) {
-            self.remove(place)?;
+            remove(self, place)?;
         }
         if self.rehearsal.is_some() {
             self.has_changed.set(true);

@@ -2,6 +2,7 @@
 //! first. Directories that did not change are entered only on the way to something that did.
 
 use super::rehearse::UNMADE;
+use super::remove::extra;
 use super::{BringBack, Place};
 use crate::device::{InodeNo, Moment};
 use crate::error::Result;
@@ -158,7 +159,7 @@ impl BringBack<'_> {
                 Ok(())
             }
             (None, Some(_)) => {
-                frame.has_extras |= self.extra(place)?;
+                frame.has_extras |= extra(self, place)?;
                 Ok(())
             }
             (None, None) => Ok(()),

@@ -50,9 +50,7 @@ impl Sync<'_> {
 
     /// Takes from what is there what it must not have while it becomes what is wanted; whether it had any of that.
     pub(super) fn disarm(&mut self, inode: InodeNo, wanted: &Rights) -> Result<bool> {
-        let had_any = !self.dry_run && self.tree.attributes().disarm(inode, wanted)?;
-        if had_any {}
-        Ok(had_any)
+        Ok(!self.dry_run && self.tree.attributes().disarm(inode, wanted)?)
     }
 
     /// The same of the file that is being filled, before the first change of its content.
