@@ -9,6 +9,8 @@ mod client;
 mod request;
 mod serve;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{
     Answer, ArchiveInfo, BaseInfo, BaseRollInfo, BytesInfo, Change, CheckInfo, CopiedOutInfo, DeletionInfo,

@@ -102,9 +102,14 @@ impl Daemon {
         Daemon::open_locked(Daemon::lock(path, &Use::Command)?)
     }
 
-    /// Opens a store for a command; nothing if somebody else has it open.
-    pub fn try_open(path: &Path) -> Result<Option<Daemon>> {
-        let lock = Lock::try_take(&checked(path)?, &Use::Command)?;
+    /// Opens a store for a command; nothing if somebody else has it open. Where it is only to be read, others may read it too, and
+    /// nothing is written.
+    pub fn try_open(path: &Path, only_reads: bool) -> Result<Option<Daemon>> {
+        let directory = checked(path)?;
+        let lock = match only_reads {
+            true => Lock::try_share(&directory)?,
+            false => Lock::try_take(&directory, &Use::Command)?,
+        };
         lock.map(Daemon::open_locked).transpose()
     }
 
@@ -146,7 +151,12 @@ impl Daemon {
         })
     }
 
-    /// Whether the store cannot be written to: what is in it can be looked at, by any number at a time.
+    /// Whether nothing can be written where the store is.
+    pub fn is_unwritable(&self) -> bool {
+        self.lock.is_unwritable()
+    }
+
+    /// Whether the store is not written to: what is in it can be looked at, by any number at a time.
     pub fn is_only_read(&self) -> bool {
         self.lock.is_shared()
     }

@@ -8,10 +8,10 @@
 //! changes behind its back is invalidated by [`Notify`].
 
 mod aside;
+mod attr;
 mod beside;
 mod companion;
-mod convert;
-mod domain;
+mod device;
 mod listing;
 mod mount;
 mod mounts;
@@ -21,19 +21,22 @@ mod nodes;
 mod notify;
 mod number;
 mod opened;
-mod placement;
-mod requests;
+mod operations;
+mod ring;
 mod root;
 mod seek;
 
 pub use companion::{Role, program, run as run_companion};
-pub use mount::{MountPoint, Mounted, OPTION_HELP, Options, dead_mount, open_mount_point, parse_options, unmount_path};
+pub use mount::{
+    MountPoint, Mounted, OPTION_HELP, Options, Transport, UseRings, dead_mount, open_mount_point, parse_options,
+    unmount_path,
+};
 pub use mounts::{Device, MountInfo, User, free, has_mounts_inside, mount_around, mount_at, mounts, unescape, users};
 pub use names::Names;
 pub use notify::Notify;
 pub use opened::Opens;
 
-use crate::device::{BaseId, InodeNo, Moment};
+use crate::device::{BaseId, InodeNo, Moment, silently};
 use crate::error::{Errno, Error, Result};
 use crate::view::{Namespace, Views};
 use aside::Aside;
@@ -64,6 +67,8 @@ pub struct FileSystem {
     store: PathBuf,
     writeback: bool,
     opens: Opens,
+    /// Nobody but this user and root is let in.
+    only_for: Option<u32>,
     /// Every change of a directory waits for the disk.
     dirsync: bool,
     open_for_writing: OpenForWriting,
@@ -71,11 +76,10 @@ pub struct FileSystem {
     /// While the mount ends: the process that may open files, since it fetches what others have written. Else 0.
     ending_visitor: AtomicU32,
     beside: Arc<Beside>,
-    aside: Aside,
     /// Tells the kernel what it did not ask for.
     telling: Aside,
     /// What the kernel is told through, when it is mounted.
-    notify: Arc<OnceLock<Notify>>,
+    notify: OnceLock<Notify>,
 }
 
 impl FileSystem {
@@ -88,14 +92,14 @@ impl FileSystem {
             store: store.to_path_buf(),
             writeback: options.writeback,
             opens: options.opens,
+            only_for: (options.allow_root && !options.allow_other).then(|| rustix::process::geteuid().as_raw()),
             dirsync: options.dirsync || options.sync,
             open_for_writing: OpenForWriting::default(),
             not_stored: NotStored::default(),
             ending_visitor: AtomicU32::new(0),
             beside: Arc::default(),
-            aside: Aside::default(),
             telling: Aside::default(),
-            notify: Arc::default(),
+            notify: OnceLock::new(),
         }
     }
 
@@ -132,5 +136,21 @@ impl FileSystem {
                 Ok(place)
             }
         }
+    }
+}
+
+/// The error number that whoever asked will see. What points to a fault of the store goes to the log as well.
+fn number_told(error: &Error) -> i32 {
+    match error {
+        Error::Media { .. } | Error::Corrupt { .. } if !error.is_no_space() => log::error!("{error}"),
+        _ => {}
+    }
+    error.errno().raw_os_error()
+}
+
+/// What a request changes, the kernel knows.
+fn contained(request: &str, serve: impl FnOnce()) {
+    if let Err(what) = crate::fault::contained(|| silently(serve)) {
+        log::error!("a fault in pitfs ended a request, {request}: {what}");
     }
 }

@@ -413,7 +413,7 @@ fn every_promise_has_a_number_of_its_own_and_tests_that_exist() {
 
 #[test]
 fn documents_name_no_file_that_is_not_there() {
-    for document in ["README.md", "docs/design.md", "docs/semantics.md", "docs/format.md"] {
+    for document in ["README.md", "docs/design.md", "docs/semantics.md", "docs/format.md", "docs/protocol.md"] {
         for word in read(document).split('`').skip(1).step_by(2) {
             let is_own =
                 ["src/", "tests/", "docs/", "man/", "mount-helper/"].iter().any(|start| word.starts_with(start));

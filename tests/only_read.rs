@@ -169,3 +169,36 @@ fn a_store_that_others_may_read_is_read_by_them() {
     assert!(before == files(&mounted.store()), "nothing was written");
     mounted.ok(["snap", "three"]);
 }
+
+/// What only reads takes no more than that: a store that nobody has open is read by any number at a time, and is left as it is.
+#[test]
+fn who_only_reads_a_closed_store_writes_nothing_and_keeps_no_reader_out() {
+    let mounted = sample();
+    let before = files(&mounted.store());
+    // Somebody else reads it, and does not end.
+    let other = fs::File::open(mounted.store().join("lock")).unwrap();
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::LockShared).unwrap();
+    let store = &mounted.store();
+    let status = ok(store, &["status", "--json"]);
+    assert!(status.contains("\"only_read\": false") || status.contains("\"only_read\":false"), "{status}");
+    for args in [
+        &["list"][..],
+        &["check"],
+        &["diff", "one", "two"],
+        &["versions", "directory/file"],
+        &["history"],
+        &["base", "list"],
+        &["archive", "verify"],
+    ] {
+        ok(store, args);
+    }
+    let to = mounted.dir.path().join("to");
+    ok(store, &["restore", "one", "--to", to.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(to.join("directory/file")).unwrap(), "first");
+    assert!(before == files(&mounted.store()), "nothing was written");
+    let refused = pitfs(store, &["snap", "three"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("is being read"), "{said}");
+    drop(other);
+    mounted.ok(["snap", "three"]);
+}

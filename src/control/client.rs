@@ -115,7 +115,7 @@ pub fn ask(target: &Target, verb: Verb, progress: OnProgress<'_>) -> Result<Answ
             if let Some(answer) = ask_daemon(&target.store, stream, &request, progress)? {
                 return Ok(answer);
             }
-        } else if let Some(daemon) = Daemon::try_open(&target.store)? {
+        } else if let Some(daemon) = Daemon::try_open(&target.store, request.verb.only_reads())? {
             let answer = serve(&daemon, request, rustix::process::getuid().as_raw(), progress)?;
             daemon.finish_deletions()?;
             daemon.close()?;

@@ -94,6 +94,7 @@ pub enum Verb {
     Policy {
         drop_oldest: Option<bool>,
         /// How many snapshots before restores a base keeps, or all.
+        #[serde(rename = "before_restore")]
         before_restores: Option<Keep>,
     },
     Status,
@@ -280,6 +281,16 @@ impl Verb {
             | Verb::Restore { .. } => false,
             Verb::History | Verb::Versions { .. } | Verb::Diff { .. } | Verb::Tracks { .. } => false,
             Verb::Policy { .. } | Verb::Status | Verb::Check | Verb::Mount => false,
+        }
+    }
+
+    /// Whether it only reads the store: any number of such commands read a closed one at a time, and nothing is written there.
+    pub(super) fn only_reads(&self) -> bool {
+        match self {
+            Verb::CopyOut(_) | Verb::Session(Session::Tracks { .. } | Session::Read { .. }) => true,
+            // It is done, and taken back.
+            Verb::Rehearse(_) => false,
+            verb => verb.changes_nothing(),
         }
     }
 

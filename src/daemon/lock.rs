@@ -269,7 +269,7 @@ impl<'a> Patience<'a> {
         let Some(holder) = holder(self.store)? else {
             if waited > WAIT && is_read(self.store) {
                 let text = format!(
-                    "the store {shown} is read by somebody who cannot write to it, perhaps through a read-only mount"
+                    "the store {shown} is being read, by a command such as `pitfs check` or through a read-only mount of it"
                 );
                 return Err(Error::Refused(Errno::BUSY, text));
             }
@@ -326,11 +326,13 @@ fn is_shown(at: &Path) -> bool {
     mounts().iter().any(|mount| mount.at == at)
 }
 
-/// The right to open a store: one holder at a time, or, where nothing can be written, any number that only read it.
+/// The right to open a store: one holder at a time, or any number that only read it.
 pub struct Lock {
     file: File,
     directory: Arc<Directory>,
     is_shared: bool,
+    /// Nothing can be written where the store is.
+    is_unwritable: bool,
 }
 
 impl Lock {
@@ -343,9 +345,22 @@ impl Lock {
         };
         let locked = locked.map_err(|error| Error::media(format!("locking {}", shown_file(&name)), error))?;
         let Some(file) = locked else { return Ok(None) };
-        let lock = Lock { file, directory: directory.clone(), is_shared };
+        let lock = Lock { file, directory: directory.clone(), is_shared, is_unwritable: is_shared };
         lock.note(uses);
         Ok(Some(lock))
+    }
+
+    /// Takes the lock to read the store, beside others who do, if nobody changes it.
+    pub fn try_share(directory: &Arc<Directory>) -> Result<Option<Lock>> {
+        // Whoever makes the file would not see who has locked the directory in its place.
+        if directory.kind(LOCK).is_ok_and(|kind| kind.is_none()) {
+            return Lock::try_take(directory, &Use::Command);
+        }
+        let name = directory.path().join(LOCK);
+        let failed = |error| Error::media(format!("locking {}", shown_file(&name)), error);
+        let Some(file) = directory.try_lock_shared(LOCK).map_err(failed)? else { return Ok(None) };
+        let is_unwritable = directory.open_file(LOCK, Access::ReadWrite).is_err_and(|error| cannot_be_written(&error));
+        Ok(Some(Lock { file, directory: directory.clone(), is_shared: true, is_unwritable }))
     }
 
     pub fn take(directory: &Arc<Directory>, uses: &Use) -> Result<Lock> {
@@ -365,6 +380,11 @@ impl Lock {
     /// Whether the store can only be read, beside others who read it.
     pub fn is_shared(&self) -> bool {
         self.is_shared
+    }
+
+    /// Whether nothing can be written where the store is.
+    pub fn is_unwritable(&self) -> bool {
+        self.is_unwritable
     }
 
     /// The store's directory, which stays that whatever its path leads to meanwhile.

@@ -322,13 +322,15 @@ impl Device {
 
     /// Waits while there is more dirty data or are more open changes than the store should hold.
     pub(super) fn throttle(&self) -> Result<()> {
-        let is_over = {
-            let state = self.state.read();
-            state.dirty_bytes > DIRTY_BYTES_MAX
-                || state.dirty_room(self.track_bytes()) > DIRTY_ROOM_MAX
-                || self.holds_too_many_records(&state)
-        };
-        if is_over { self.relieve() } else { Ok(()) }
+        if self.is_throttled() { self.relieve() } else { Ok(()) }
+    }
+
+    /// Whether whoever changes something has to wait until some of what there is was written.
+    pub fn is_throttled(&self) -> bool {
+        let state = self.state.read();
+        state.dirty_bytes > DIRTY_BYTES_MAX
+            || state.dirty_room(self.track_bytes()) > DIRTY_ROOM_MAX
+            || self.holds_too_many_records(&state)
     }
 }
 

@@ -44,7 +44,7 @@ impl Aside {
 
 fn begin() -> Option<Sender<Work>> {
     let (sender, receiver) = channel::<Work>();
-    let work = move || receiver.into_iter().for_each(|work| super::domain::domain("aside", work));
+    let work = move || receiver.into_iter().for_each(|work| super::contained("aside", work));
     let begun = std::thread::Builder::new().name("aside".into()).spawn(work);
     begun.inspect_err(|error| log::warn!("no thread for requests that take long: {error}")).ok().map(|_| sender)
 }

@@ -1,17 +1,19 @@
 //! Listing directories: of trees, and of what stands above them.
 
-use super::convert::file_type;
-use super::nodes::GENERATION;
+use super::attr::{Attr, Made};
 use super::number::{KernelNo, Node, Place, ROOT};
 use super::{FileSystem, KEEP};
 use crate::device::Moment;
 use crate::error::{Error, Result};
-use crate::tree::Entry;
+use crate::tree::{Entry, Kind};
 use crate::view::{Target, Virtual};
-use fuser::{FileAttr, FileType, Generation, ReplyDirectory, ReplyDirectoryPlus};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
+
+/// Takes a name with its number, where to go on after it, and its kind; whether that was one too many.
+pub(super) type Add<'a> = &'a mut dyn FnMut(&[u8], KernelNo, u64, Kind) -> bool;
+
+/// The same with what is told of what is behind it.
+pub(super) type AddMade<'a> = &'a mut dyn FnMut(&[u8], &Made, u64) -> bool;
 
 impl FileSystem {
     /// Whether all snapshots are looked through for one directory.
@@ -19,7 +21,8 @@ impl FileSystem {
         matches!(self.numbers.node(number), Ok(Node::Virtual(Virtual::Snap(_))))
     }
 
-    pub(super) fn list_plain(&self, number: KernelNo, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
+    /// Lists a directory after an offset.
+    pub(super) fn readdir(&self, number: KernelNo, offset: u64, add: Add<'_>) -> Result<()> {
         let place = match self.numbers.node(number)? {
             Node::In(place) => place,
             Node::Virtual(node) => {
@@ -29,22 +32,18 @@ impl FileSystem {
                         (Target::Virtual(node), None) => self.numbers.virtual_number(node),
                         (_, None) => number,
                     };
-                    Ok(reply.add(number.into(), next, FileType::Directory, OsStr::from_bytes(name)))
+                    Ok(add(name, number, next, Kind::Directory))
                 });
             }
         };
-        if offset < 1 && reply.add(number.into(), 1, FileType::Directory, ".") {
+        if offset < 1 && add(b".", number, 1, Kind::Directory) {
             return Ok(());
         }
-        if offset < 2 {
-            let above = self.number_above(place)?;
-            if reply.add(above.into(), 2, FileType::Directory, "..") {
-                return Ok(());
-            }
+        if offset < 2 && add(b"..", self.number_above(place)?, 2, Kind::Directory) {
+            return Ok(());
         }
         self.views.tree().names().list(place.inode, offset, place.moment, |entry: &Entry| {
-            let number = place.at(entry.inode).number();
-            Ok(!reply.add(number.into(), entry.offset, file_type(entry.kind), OsStr::from_bytes(&entry.name)))
+            Ok(!add(&entry.name, place.at(entry.inode).number(), entry.offset, entry.kind))
         })
     }
 
@@ -55,7 +54,8 @@ impl FileSystem {
         Ok(place.at(self.views.tree().inode(place.inode, place.moment)?.parent).number())
     }
 
-    pub(super) fn list_plus(&self, number: KernelNo, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
+    /// The same with attributes. The kernel knows of what is added, and was not too many, but for `.` and `..`.
+    pub(super) fn readdirplus(&self, number: KernelNo, offset: u64, add: AddMade<'_>) -> Result<()> {
         let own = self.attr_of(number)?;
         let _telling = self.numbers.telling(number, b"");
         let place = match self.numbers.node(number)? {
@@ -66,69 +66,47 @@ impl FileSystem {
                     let is_dots = target == Target::Dots;
                     let attr = match (&target, self.place_of(&target)?) {
                         (_, Some(place)) => {
-                            self.attributes(place).unwrap_or_else(|error| unknown(place, FileType::Directory, &error))
+                            self.attributes(place).unwrap_or_else(|error| unknown(place, Kind::Directory, &error))
                         }
                         (Target::Virtual(node), None) => self.attributes_of_virtual(node)?,
                         (_, None) => own,
                     };
-                    let generation = self.generation(attr.ino.into());
-                    let is_full = reply.add(attr.ino, next, OsStr::from_bytes(name), &keep, &attr, generation);
+                    let generation = self.generation(attr.number);
+                    let is_full = add(name, &Made { attr, generation, keep }, next);
                     if !is_full && !is_dots {
-                        self.hold(attr.ino.into());
+                        self.hold(attr.number);
                     }
                     Ok(is_full)
                 });
             }
         };
         // The kernel takes no attributes from these two.
-        if offset < 1 && reply.add(own.ino, 1, ".", &KEEP, &own, GENERATION) {
-            return Ok(());
-        }
-        if offset < 2 && reply.add(own.ino, 2, "..", &KEEP, &own, GENERATION) {
+        let dots = Made { attr: own, generation: 0, keep: KEEP };
+        if offset < 1 && add(b".", &dots, 1) || offset < 2 && add(b"..", &dots, 2) {
             return Ok(());
         }
         self.views.tree().names().list_with_what_is_known(place.inode, offset, place.moment, |entry, found| {
             let at = place.at(entry.inode);
             let attr = found.and_then(|found| self.attributes_of(at, &found));
-            let attr = attr.unwrap_or_else(|error| unknown(at, file_type(entry.kind), &error));
+            let attr = attr.unwrap_or_else(|error| unknown(at, entry.kind, &error));
             let is_live = place.moment == Moment::Live;
-            let generation = Generation(if is_live { self.views.tree().held().generation(entry.inode) } else { 0 });
-            let name = OsStr::from_bytes(&entry.name);
-            let keep = self.keep_attributes(&attr);
-            let is_full = reply.add(attr.ino, entry.offset, name, &keep, &attr, generation);
+            let generation = if is_live { self.views.tree().held().generation(entry.inode) } else { 0 };
+            let is_full = add(&entry.name, &Made { attr, generation, keep: self.keep_attributes(&attr) }, entry.offset);
             match is_live {
                 _ if is_full => {}
                 true => {
                     self.views.tree().held().hold(entry.inode);
                 }
-                false => self.numbers.hold(attr.ino.into()),
+                false => self.numbers.hold(attr.number),
             }
             Ok(!is_full)
         })
     }
 }
 
-/// What is told of an entry whose inode cannot be read, so that it is listed: the kernel takes no attributes with such a size,
-/// forgets the number, and asks when somebody wants to know.
-fn unknown(place: Place, kind: FileType, error: &Error) -> FileAttr {
+fn unknown(place: Place, kind: Kind, error: &Error) -> Attr {
     log::error!("listing inode {}: {error}", place.inode.number());
-    FileAttr {
-        ino: place.number().into(),
-        size: u64::MAX,
-        blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind,
-        perm: 0,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
+    Attr::unknown(place.number(), kind)
 }
 
 /// How long the kernel may keep what a node is and shows.

@@ -7,14 +7,16 @@ mod point;
 
 pub use point::MountPoint;
 
+use super::device::Domains;
 use super::mounts::{Device, Door, mount_at};
 use super::news::Teller;
-use super::number::{KernelNo, Node};
+use super::ring::{self, Prepared, Rings};
 use super::{FileSystem, Notify};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown_file;
-use fuser::{Config, Generation, ReplyEntry, Request, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 use options::THREADS_DEFAULT;
+pub use options::UseRings;
 pub use options::{OPTION_HELP, Options, parse_options};
 use rustix::fs::AtFlags;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -25,8 +27,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 pub(super) const DEVICE: &str = "/dev/fuse";
 const SUBTYPE: &str = "pitfs";
@@ -114,105 +116,7 @@ pub fn open_mount_point(path: &Path, store: &Path, options: &Options) -> Result<
     Ok(point)
 }
 
-/// The file system as fuser serves it.
-pub(super) struct Served(Arc<FileSystem>, Arc<OnceLock<Notify>>);
-
-impl std::ops::Deref for Served {
-    type Target = FileSystem;
-
-    fn deref(&self) -> &FileSystem {
-        &self.0
-    }
-}
-
-impl Served {
-    pub(super) fn file_system(&self) -> Arc<FileSystem> {
-        self.0.clone()
-    }
-
-    /// Carries out a request, aside where it takes long.
-    pub(super) fn here_or_aside(
-        &self,
-        request: &Request,
-        takes_long: bool,
-        work: impl FnOnce(&Served) + Send + 'static,
-    ) {
-        if !takes_long {
-            return work(self);
-        }
-        let served = Served(self.0.clone(), self.1.clone());
-        self.aside.run(request.uid(), move || work(&served));
-    }
-
-    /// How to tell the kernel of changes, once it can be told.
-    pub(super) fn notify(&self) -> Option<Notify> {
-        self.1.get().cloned()
-    }
-
-    /// Takes a snapshot for a `mkdir` in a base's directory; makes a base for one above these.
-    pub(super) fn mkdir_in_root(&self, request: &Request, parent: KernelNo, name: Vec<u8>, reply: ReplyEntry) {
-        let fs = self.0.clone();
-        let (uid, gid) = (request.uid(), request.gid());
-        let take = move || {
-            let node = fs.numbers.node(parent);
-            match node.and_then(|node| fs.make_shown(&node, &name, uid, gid)) {
-                Ok(attr) => reply.entry(&super::KEEP, &attr, Generation(0)),
-                Err(error) => reply.error(super::convert::errno(error)),
-            }
-        };
-        match self.writeback {
-            // Fetching dirty pages waits for other requests: not on a thread that serves them.
-            true => drop(std::thread::spawn(take)),
-            false => take(),
-        }
-    }
-
-    pub(super) fn rmdir_in_root(&self, request: &Request, node: &Node, name: &[u8]) -> Result<()> {
-        let Node::Virtual(node) = node else { return Err(Error::Posix(Errno::PERM)) };
-        if self.namespace.is_tree(node, name)? {
-            // A tree with files in it; `pitfs clone delete` means it.
-            return Err(Error::Posix(Errno::NOTEMPTY));
-        }
-        let base = self.namespace.base_shown(node).ok_or(Error::Posix(Errno::PERM))?;
-        let live = self.path_of_live(base)?;
-        // The kernel asks only about the directory itself, and would keep what is inside where nobody reaches it.
-        self.check_nothing_inside(live.parent().unwrap_or(Path::new("")), name)?;
-        self.namespace.remove(node, name, request.uid())
-    }
-
-    /// A file is open for writing from now on, or was until now.
-    pub(super) fn ask_for_blocks_again(&self, number: KernelNo) {
-        if self.live_inode(number).is_some_and(|inode| self.stored_blocks(inode).1) {
-            self.drop_attributes(number);
-        }
-    }
-
-    /// For a thread that serves a request about this very inode.
-    pub(super) fn drop_attributes(&self, number: KernelNo) {
-        if let Some(notify) = self.1.get() {
-            notify.drop_attributes(number);
-        }
-    }
-
-    /// Lets the kernel drop what somebody tried to write to a snapshot, or to a mirror that is in step.
-    pub(super) fn drop_written(&self, number: KernelNo, offset: u64, len: usize) {
-        let Some(notify) = self.1.get().cloned() else { return };
-        // With its writeback cache it has the size and the time of what it took.
-        let live = self.live_inode(number).filter(|_| self.writeback);
-        // The request that failed still holds the pages; they are free once it is answered.
-        std::thread::spawn(move || {
-            notify.drop_pages(number, offset, len);
-            live.into_iter().for_each(|inode| notify.take_back(inode));
-        });
-    }
-}
-
 impl FileSystem {
-    fn make_shown(&self, node: &Node, name: &[u8], uid: u32, gid: u32) -> Result<fuser::FileAttr> {
-        let Node::Virtual(node) = node else { return Err(Error::Posix(Errno::PERM)) };
-        self.attributes_of_target(&self.namespace.make(node, name, uid, gid)?)
-    }
-
     /// With the writeback cache: brings in what writers have written and the kernel still keeps. What cannot be fetched of one
     /// file keeps no other from it.
     fn fetch_dirty_pages(&self, notify: &Notify) -> Result<()> {
@@ -260,8 +164,33 @@ pub struct Mounted {
     notify: Notify,
     mount_point: PathBuf,
     device: Option<Device>,
+    transport: Transport,
     /// With `auto_unmount`: fusermount3 unmounts when this is closed, however we end.
     _keep: Option<UnixStream>,
+}
+
+/// What requests come through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Device,
+    Rings,
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Transport::Device => "device",
+            Transport::Rings => "rings",
+        })
+    }
+}
+
+/// A connection to the kernel, which knows what it can ask for and serves nobody yet.
+struct Connected {
+    session: Session<Domains>,
+    device: File,
+    rings: Option<Rings>,
+    keep: Option<UnixStream>,
 }
 
 impl Mounted {
@@ -278,33 +207,23 @@ impl Mounted {
             fs.views.tree().stamps().follow_kernel()?;
         }
         let fs = Arc::new(fs);
-        let notify_cell = fs.notify.clone();
-        let served = Served(fs.clone(), notify_cell.clone());
         let source = options.fsname.as_deref().unwrap_or(source);
-        let mut config = Config::default();
-        config.acl = match (options.allow_other, options.allow_root) {
-            (true, _) => SessionACL::All,
-            (false, true) => SessionACL::RootAndOwner,
-            (false, false) => SessionACL::Owner,
-        };
-        let threads = options.threads.unwrap_or(THREADS_DEFAULT);
-        config.n_threads = Some(threads);
-        if threads > 1 {
-            super::placement::allow();
-        }
         let failed = |error: std::io::Error| explain(error, &mount_point);
-        let needs_helper = !rustix::process::geteuid().is_root() || options.auto_unmount;
-        let (device, keep) = if needs_helper {
-            helper::mount(&mount_point, source, options)?
-        } else {
-            (mount_as_root(point, source, options)?, None)
+        let prepared = prepare_rings(options.rings)?;
+        let connected = match connect(&fs, point, source, options, prepared) {
+            // The kernel waits for rings that do not come: another mount has to take the place of this.
+            Err(Failed::Rings(error)) if options.rings == UseRings::IfThere => {
+                log::warn!("{error}; requests come through {DEVICE}");
+                connect(&fs, point, source, options, None)
+            }
+            connected => connected,
         };
+        let Connected { session, device, rings, keep } = connected.map_err(Failed::into_error)?;
         let mut begun = end::Begun { mount_point: &mount_point, has_gone_well: false };
-        let further = device.try_clone().map_err(failed)?;
-        let session = Session::from_fd(super::domain::Domains(served), device, config.acl, config).map_err(failed)?;
-        let notify = Notify::new(mount_point.clone(), further.into(), fs.clone());
+        let transport = if rings.is_some() { Transport::Rings } else { Transport::Device };
+        let notify = Notify::new(mount_point.clone(), device, fs.clone());
         // Set once, here.
-        notify_cell.get_or_init(|| notify.clone());
+        fs.notify.get_or_init(|| notify.clone());
         let feed = Fed::begin(&fs, &notify)?;
         let session = session.spawn().map_err(failed)?;
         let ended = Arc::new(AtomicBool::new(false));
@@ -313,6 +232,7 @@ impl Mounted {
             if let Err(error) = session.join() {
                 log::error!("the mount ended with an error: {error}");
             }
+            rings.into_iter().for_each(Rings::join);
             drop(feed);
             has_ended.store(true, Ordering::Release);
             on_end();
@@ -322,7 +242,13 @@ impl Mounted {
         notify.prepare();
         // Another one can be there by now, if somebody moved a directory above.
         let device = mount_at(&mount_point).filter(|mount| mount.was_made_by_us(source)).map(|mount| mount.device);
-        Ok(Mounted { fs, ended, notify, mount_point: mount_point.clone(), device, _keep: keep })
+        log::info!("requests come through the {transport}");
+        Ok(Mounted { fs, ended, notify, mount_point: mount_point.clone(), device, transport, _keep: keep })
+    }
+
+    /// What requests come through.
+    pub fn transport(&self) -> Transport {
+        self.transport
     }
 
     pub fn mount_point(&self) -> &Path {
@@ -342,6 +268,89 @@ impl Mounted {
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
+}
+
+/// Why there is no connection.
+enum Failed {
+    /// It was there, and rings could not be used.
+    Rings(Error),
+    Other(Error),
+}
+
+impl Failed {
+    fn into_error(self) -> Error {
+        match self {
+            Failed::Rings(error) | Failed::Other(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed::Other(error)
+    }
+}
+
+/// Rings, if they are to be used and can be.
+fn prepare_rings(wanted: UseRings) -> Result<Option<Prepared>> {
+    match wanted {
+        UseRings::Never => Ok(None),
+        UseRings::IfThere if ring::is_enabled() != Some(true) => Ok(None),
+        UseRings::IfThere => Ok(Prepared::new().inspect_err(|error| log::warn!("{error}")).ok()),
+        UseRings::Always => {
+            if ring::is_enabled() != Some(true) {
+                ring::enable()?;
+            }
+            Prepared::new().map(Some)
+        }
+    }
+}
+
+/// Mounts, and begins a session. The mount goes again where that fails.
+fn connect(
+    fs: &Arc<FileSystem>,
+    point: &MountPoint,
+    source: &str,
+    options: &Options,
+    prepared: Option<Prepared>,
+) -> std::result::Result<Connected, Failed> {
+    let mut config = Config::default();
+    config.acl = match (options.allow_other, options.allow_root) {
+        (true, _) => SessionACL::All,
+        (false, true) => SessionACL::RootAndOwner,
+        (false, false) => SessionACL::Owner,
+    };
+    // With rings, what still comes through the device is little.
+    let threads = if prepared.is_some() { 1 } else { options.threads.unwrap_or(THREADS_DEFAULT) };
+    config.n_threads = Some(threads);
+    if threads > 1 {
+        super::device::allow_following();
+    }
+    let failed = |error: std::io::Error| explain(error, &point.path);
+    let needs_helper = !rustix::process::geteuid().is_root() || options.auto_unmount;
+    let (device, keep) = if needs_helper {
+        helper::mount(&point.path, source, options)?
+    } else {
+        (mount_as_root(point, source, options)?, None)
+    };
+    let mut begun = end::Begun { mount_point: &point.path, has_gone_well: false };
+    let further = File::from(device.try_clone().map_err(failed)?);
+    let has_rings = Arc::new(AtomicBool::new(prepared.is_some()));
+    let served = super::device::served(fs.clone(), has_rings.clone());
+    let session = Session::from_fd(served, device, config.acl, config).map_err(failed)?;
+    let rings = match prepared {
+        Some(prepared) if has_rings.load(Ordering::Acquire) => {
+            let device = Arc::new(further.try_clone().map_err(failed)?);
+            Some(prepared.begin(fs, &device).map_err(Failed::Rings)?)
+        }
+        Some(_) if options.rings == UseRings::Always => {
+            let text = "this kernel has rings for FUSE, and does not offer them";
+            return Err(Failed::Other(Error::Refused(Errno::OPNOTSUPP, text.into())));
+        }
+        _ => None,
+    };
+    begun.has_gone_well = true;
+    Ok(Connected { session, device: further, rings, keep })
 }
 
 /// Unmounts what is pitfs's own, and nothing else. With `lazy` also while it is in use: it disappears now and ends with its

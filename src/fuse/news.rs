@@ -43,8 +43,8 @@ impl Teller {
     pub fn run(mut self, news: &Receiver<News>) {
         for news in news {
             match news {
-                News::Changed(changes) => super::domain::domain("news", || self.tell(&changes)),
-                News::Known(trees) => super::domain::domain("news", || self.take_note(&trees)),
+                News::Changed(changes) => super::contained("news", || self.tell(&changes)),
+                News::Known(trees) => super::contained("news", || self.take_note(&trees)),
                 // Who waited may have given up.
                 News::Waits(done) => drop(done.send(())),
             }

@@ -1,19 +1,16 @@
 //! What requests ask of nodes, whatever they show: a tree, the root of the mount, or what is in none.
 
+use super::attr::Attr;
 use super::listing::keep;
 use super::number::{KernelNo, Node, Place, ROOT};
+use super::operations::Client;
 use super::{BASE_XATTR, FileSystem, STORE_XATTR, beside};
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::limits::STEP_TRACKS;
-use crate::tree::{Asker, Caller, Change, Kind, New, RenameMode};
+use crate::tree::{Change, New};
 use crate::view::Virtual;
-use fuser::{FileAttr, FileHandle, Generation, RenameFlags, Request};
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
-
-pub(super) const GENERATION: Generation = Generation(0);
 
 const PUNCH_HOLE: i32 = 0x02;
 const KEEP_SIZE: i32 = 0x01;
@@ -22,43 +19,10 @@ const ZERO_RANGE: i32 = 0x10;
 /// `O_ACCMODE`; 0 is `O_RDONLY`.
 const ACCESS_MODE: i32 = 3;
 
-pub(super) const FOR_READING: FileHandle = FileHandle(0);
-pub(super) const FOR_WRITING: FileHandle = FileHandle(1);
+pub(super) const FOR_READING: u64 = 0;
+pub(super) const FOR_WRITING: u64 = 1;
 
 impl FileSystem {
-    /// Whether a caller may keep suid and sgid bits of what it changes.
-    pub(super) fn keeps_privileges(request: &Request) -> bool {
-        request.uid() == 0
-    }
-
-    pub(super) fn caller(request: &Request, umask: u32) -> Caller {
-        Caller { uid: request.uid(), gid: request.gid(), umask }
-    }
-
-    pub(super) fn lookup_in(&self, request: &Request, parent: KernelNo, name: &[u8]) -> Result<(FileAttr, Duration)> {
-        if parent == ROOT
-            && self.beside.is_asking(request.pid())
-            && let Some(number) = beside::number_in(name)
-        {
-            return Ok((self.attr_of(number)?, Duration::ZERO));
-        }
-        let place = match self.numbers.node(parent)? {
-            Node::In(place) => place,
-            Node::Virtual(node) => {
-                let is_in = |group| is_in_group(request, group);
-                return self.virtual_lookup(&Asker { uid: request.uid(), is_in: &is_in }, &node, name);
-            }
-        };
-        match self.views.tree().names().lookup(place.inode, name, place.moment) {
-            Ok((inode, found)) => {
-                let attr = self.attributes_of(place.at(inode), &found)?;
-                Ok((attr, self.keep_attributes(&attr)))
-            }
-            Err(Error::Posix(Errno::NOENT)) => self.hidden_lookup(place, name),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Whether the kernel may remember that there is nothing under a name.
     pub(super) fn may_be_kept(&self, parent: KernelNo, name: &[u8]) -> bool {
         let is_beside = parent == ROOT && beside::number_in(name).is_some();
@@ -78,99 +42,35 @@ impl FileSystem {
     }
 
     /// The kernel is told of this inode: it stays until it is forgotten.
-    pub(super) fn hold(&self, number: KernelNo) -> Generation {
+    pub(super) fn hold(&self, number: KernelNo) -> u64 {
         match self.live_inode(number) {
-            Some(inode) => Generation(self.views.tree().held().hold(inode)),
+            Some(inode) => self.views.tree().held().hold(inode),
             None => {
                 self.numbers.hold(number);
-                GENERATION
+                0
             }
         }
     }
 
-    pub(super) fn generation(&self, number: KernelNo) -> Generation {
-        self.live_inode(number).map_or(GENERATION, |inode| Generation(self.views.tree().held().generation(inode)))
+    pub(super) fn generation(&self, number: KernelNo) -> u64 {
+        self.live_inode(number).map_or(0, |inode| self.views.tree().held().generation(inode))
     }
 
-    pub(super) fn make(
-        &self,
-        request: &Request,
-        umask: u32,
-        parent: KernelNo,
-        name: &OsStr,
-        new: New<'_>,
-    ) -> Result<FileAttr> {
-        let caller = FileSystem::caller(request, umask);
+    pub(super) fn make(&self, client: Client, umask: u32, parent: KernelNo, name: &[u8], new: New<'_>) -> Result<Attr> {
+        let caller = client.caller(umask);
         let parent = self.place_for_new(caller, parent)?;
-        let (inode, made) = self.views.tree().names().make(caller, parent.inode, name.as_bytes(), new)?;
+        let (inode, made) = self.views.tree().names().make(caller, parent.inode, name, new)?;
         self.settle(self.attributes_of(parent.at(inode), &made)?)
     }
 
-    pub(super) fn attr_of(&self, number: KernelNo) -> Result<FileAttr> {
+    pub(super) fn attr_of(&self, number: KernelNo) -> Result<Attr> {
         match self.numbers.node(number)? {
             Node::Virtual(node) => self.attributes_of_virtual(&node),
             Node::In(place) => self.attributes(place),
         }
     }
 
-    pub(super) fn rename_nodes(
-        &self,
-        caller: Caller,
-        parent: KernelNo,
-        name: &OsStr,
-        new_parent: KernelNo,
-        new_name: &OsStr,
-        flags: RenameFlags,
-    ) -> Result<()> {
-        let target = self.node_for_new(caller, new_parent)?;
-        let (from, to) = match (self.numbers.node(parent)?, target) {
-            (Node::In(from), Node::In(to)) if from.way == to.way => {
-                crate::view::check_writable(from.moment)?;
-                (from.inode, to.inode)
-            }
-            (Node::Virtual(_), _) if flags.contains(RenameFlags::RENAME_EXCHANGE) => {
-                return Err(Error::Posix(Errno::INVAL));
-            }
-            (Node::Virtual(node), _) if parent == new_parent => {
-                return self.namespace.rename(&node, name.as_bytes(), new_name.as_bytes());
-            }
-            _ => return Err(Error::Posix(Errno::XDEV)),
-        };
-        let mode = match flags {
-            flags if flags.is_empty() => RenameMode::Replace,
-            RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
-            RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
-            _ => return Err(Error::Posix(Errno::INVAL)),
-        };
-        if mode == RenameMode::Replace {
-            self.check_may_go(to, new_name.as_bytes())?;
-        }
-        self.views.tree().names().rename(from, name.as_bytes(), to, new_name.as_bytes(), mode)?;
-        // What is hidden under that name is gone to the kernel, which saw it replaced.
-        self.forget_hidden(to, new_name.as_bytes());
-        self.settle(())
-    }
-
-    pub(super) fn link_node(
-        &self,
-        caller: Caller,
-        number: KernelNo,
-        parent: KernelNo,
-        name: &OsStr,
-    ) -> Result<FileAttr> {
-        let (Node::In(place), Node::In(parent)) = (self.numbers.node(number)?, self.node_for_new(caller, parent)?)
-        else {
-            return Err(Error::Posix(Errno::PERM));
-        };
-        if place.way != parent.way {
-            return Err(Error::Posix(Errno::XDEV));
-        }
-        crate::view::check_writable(place.moment)?;
-        let linked = self.views.tree().names().link(place.inode, parent.inode, name.as_bytes())?;
-        self.settle(self.attributes_of(place, &linked)?)
-    }
-
-    pub(super) fn change_node(&self, number: KernelNo, change: Change, is_of_times: bool) -> Result<FileAttr> {
+    pub(super) fn change_node(&self, number: KernelNo, change: Change, is_of_times: bool) -> Result<Attr> {
         let place = self.writable_place(number)?;
         // A kernel that keeps times itself writes them out as it does pages.
         if self.writeback && is_of_times && self.views.tree().passes_over(place.inode) {
@@ -222,27 +122,19 @@ impl FileSystem {
         }
     }
 
-    /// Snapshots are durable from their beginning; so is the root's list of them.
-    pub(super) fn sync_node(&self, number: KernelNo) -> Result<()> {
-        match self.numbers.node(number)? {
-            Node::In(Place { inode, moment: Moment::Live, .. }) => self.views.tree().files().sync_inode(inode),
-            Node::In(_) | Node::Virtual(_) => Ok(()),
-        }
-    }
-
     /// Whether an access list that this caller sets takes the sgid bit away: it does if the caller is not in the
     /// file's group. The kernel knows and says so in a flag of the request; fuser 0.18 does not pass it on. Nobody
     /// changes mode or group between this look and the change, since the kernel has the inode locked.
-    pub(super) fn clears_sgid(&self, request: &Request, inode: InodeNo) -> Result<bool> {
-        if FileSystem::keeps_privileges(request) {
+    pub(super) fn clears_sgid(&self, client: Client, inode: InodeNo) -> Result<bool> {
+        if client.keeps_privileges() {
             return Ok(false);
         }
         let found = self.views.tree().inode(inode, Moment::Live)?;
-        Ok(found.is_setgid() && !is_in_group(request, found.gid))
+        Ok(found.is_setgid() && !client.is_in_group(found.gid))
     }
 
     /// What may not be written to is not opened for that: not even a mapping changes what others read of it.
-    pub(super) fn open_node(&self, number: KernelNo, flags: i32) -> Result<FileHandle> {
+    pub(super) fn open_node(&self, number: KernelNo, flags: i32) -> Result<u64> {
         if flags & ACCESS_MODE == 0 {
             self.inside(number)?;
             return Ok(FOR_READING);
@@ -256,7 +148,7 @@ impl FileSystem {
     }
 
     /// Whether nobody has the file open for writing any more, who had until now.
-    pub(super) fn close_node(&self, number: KernelNo, handle: FileHandle) -> bool {
+    pub(super) fn close_node(&self, number: KernelNo, handle: u64) -> bool {
         let Ok((inode, _)) = self.inside(number) else { return false };
         let is_last = handle == FOR_WRITING && self.open_for_writing.close(inode);
         if is_last {
@@ -267,23 +159,30 @@ impl FileSystem {
         is_last
     }
 
-    /// Makes a file and opens it.
-    pub(super) fn create_node(
-        &self,
-        request: &Request,
-        umask: u32,
-        parent: KernelNo,
-        name: &OsStr,
-        mode: u32,
-        flags: i32,
-    ) -> Result<(FileAttr, FileHandle)> {
-        let new = New { kind: Kind::File, permissions: mode & 0o7777, rdev: 0, target: b"" };
-        let mut attr = self.make(request, umask, parent, name, new)?;
-        let handle = self.open_node(attr.ino.into(), flags)?;
-        if let Node::In(place) = self.numbers.node(attr.ino.into())? {
-            self.show_unseen_data(place, &mut attr);
+    /// A file is open for writing from now on, or was until now.
+    pub(super) fn ask_for_blocks_again(&self, number: KernelNo) {
+        if self.live_inode(number).is_some_and(|inode| self.stored_blocks(inode).1) {
+            self.drop_attributes(number);
         }
-        Ok((attr, handle))
+    }
+
+    /// For a thread that serves a request about this very inode.
+    pub(super) fn drop_attributes(&self, number: KernelNo) {
+        if let Some(notify) = self.notify.get() {
+            notify.drop_attributes(number);
+        }
+    }
+
+    /// Lets the kernel drop what somebody tried to write to a snapshot, or to a mirror that is in step.
+    pub(super) fn drop_written(&self, number: KernelNo, offset: u64, len: usize) {
+        let Some(notify) = self.notify.get().cloned() else { return };
+        // With its writeback cache it has the size and the time of what it took.
+        let live = self.live_inode(number).filter(|_| self.writeback);
+        // The request that failed still holds the pages; they are free once it is answered.
+        std::thread::spawn(move || {
+            notify.drop_pages(number, offset, len);
+            live.into_iter().for_each(|inode| notify.take_back(inode));
+        });
     }
 
     pub(super) fn forget_node(&self, number: KernelNo, count: u64) {
@@ -294,11 +193,4 @@ impl FileSystem {
         }
         self.numbers.forget(number, count);
     }
-}
-
-/// Whether the caller belongs to a group, as far as that can be seen.
-fn is_in_group(request: &Request, gid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", request.pid())).unwrap_or_default();
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
-    request.gid() == gid || groups.split_whitespace().any(|group| group.parse() == Ok(gid))
 }

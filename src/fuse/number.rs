@@ -21,18 +21,6 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct KernelNo(pub u64);
 
-impl From<fuser::INodeNo> for KernelNo {
-    fn from(number: fuser::INodeNo) -> KernelNo {
-        KernelNo(number.0)
-    }
-}
-
-impl From<KernelNo> for fuser::INodeNo {
-    fn from(number: KernelNo) -> fuser::INodeNo {
-        fuser::INodeNo(number.0)
-    }
-}
-
 pub(super) const ROOT: KernelNo = KernelNo(1);
 
 const VIRTUAL: ViewNo = (1 << VIEW_BITS) - 1;

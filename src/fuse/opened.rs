@@ -3,11 +3,11 @@
 //!
 //! A mapping keeps its file open. So what is not counted here has no dirty page.
 
+use super::attr::Attr;
 use super::number::{Node, Place};
 use super::{FileSystem, KEEP};
 use crate::device::{InodeNo, Moment};
 use crate::tree::Kind;
-use fuser::{FileAttr, FileType};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub enum Opens {
 }
 
 /// Mode bits by which a program is run as somebody else.
-const SUID_OR_SGID: u16 = 0o6000;
+const SUID_OR_SGID: u32 = 0o6000;
 
 /// How often each inode is open for writing.
 #[derive(Default)]
@@ -87,9 +87,9 @@ impl FileSystem {
 
     /// A file that may have data of which only the kernel knows is never shown without a block: programs take such a one for
     /// a hole from beginning to end.
-    pub(super) fn show_unseen_data(&self, place: Place, attr: &mut FileAttr) {
+    pub(super) fn show_unseen_data(&self, place: Place, attr: &mut Attr) {
         let is_empty = attr.size == 0 && !self.writeback;
-        if attr.kind == FileType::RegularFile
+        if attr.kind == Kind::File
             && attr.blocks == 0
             && !is_empty
             && place.moment == Moment::Live
@@ -113,8 +113,8 @@ impl FileSystem {
     /// blocks are others because a file without any is opened or closed, or because it wrote pages out. While the mount
     /// ends it is to ask (`mount/end.rs`). Of programs that are run as somebody else it asks each time: a write takes that
     /// from them, and the kernel, which does not look what has become of the mode, must not go on with it.
-    pub(super) fn keep_attributes(&self, attr: &FileAttr) -> Duration {
-        match self.numbers.node(attr.ino.into()) {
+    pub(super) fn keep_attributes(&self, attr: &Attr) -> Duration {
+        match self.numbers.node(attr.number) {
             Ok(Node::Virtual(node)) if node.is_always_new() => Duration::ZERO,
             Ok(Node::In(Place { inode, moment: Moment::Live, .. }))
                 if self.is_stopping_writers() && self.open_for_writing.has(inode) =>
@@ -122,7 +122,7 @@ impl FileSystem {
                 Duration::ZERO
             }
             Ok(Node::In(Place { moment: Moment::Live, .. }))
-                if attr.kind == FileType::RegularFile && attr.perm & SUID_OR_SGID != 0 =>
+                if attr.kind == Kind::File && attr.permissions & SUID_OR_SGID != 0 =>
             {
                 Duration::ZERO
             }

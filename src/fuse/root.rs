@@ -1,6 +1,6 @@
 //! What stands in the mount and in no tree, as the kernel knows it: numbers and attributes for what the namespace says.
 
-use super::convert::{attributes, standing};
+use super::attr::Attr;
 use super::mounts::has_mounts_inside;
 use super::number::{KernelNo, Node, Place};
 use super::{FileSystem, KEEP};
@@ -8,31 +8,30 @@ use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{self, Asker, Caller, Inode, Kind, New};
 use crate::view::{Namespace, SNAP, Target, View, Virtual, name_of};
-use fuser::FileAttr;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 impl FileSystem {
-    pub(super) fn attributes_of_virtual(&self, node: &Virtual) -> Result<FileAttr> {
-        Ok(standing(self.numbers.virtual_number(node), &self.namespace.standing(node)?))
+    pub(super) fn attributes_of_virtual(&self, node: &Virtual) -> Result<Attr> {
+        Ok(Attr::of_standing(self.numbers.virtual_number(node), &self.namespace.standing(node)?))
     }
 
     /// The attributes of an inode in a view. A snapshot's root shows the snapshot's time as mtime.
-    pub(super) fn attributes(&self, place: Place) -> Result<FileAttr> {
+    pub(super) fn attributes(&self, place: Place) -> Result<Attr> {
         let found = self.views.tree().inode(place.inode, place.moment)?;
         self.attributes_of(place, &found)
     }
 
-    pub(super) fn attributes_of(&self, place: Place, found: &Inode) -> Result<FileAttr> {
+    pub(super) fn attributes_of(&self, place: Place, found: &Inode) -> Result<Attr> {
         let tree = self.views.tree();
-        let mut attr = attributes(place.number(), found, tree.device().track_bytes());
+        let mut attr = Attr::of_inode(place.number(), found, tree.device().track_bytes());
         if let Moment::At(epoch) = place.moment
             && tree::is_root(place.inode)
             && let Some(snapshot) = tree.device().look()?.moments().snapshot(place.inode.base(), epoch)?
         {
-            attr.mtime = snapshot.record.time.into();
+            attr.mtime = snapshot.record.time;
         }
         self.show_unseen_data(place, &mut attr);
         Ok(attr)
@@ -47,7 +46,7 @@ impl FileSystem {
         }
     }
 
-    pub(super) fn attributes_of_target(&self, target: &Target) -> Result<FileAttr> {
+    pub(super) fn attributes_of_target(&self, target: &Target) -> Result<Attr> {
         match (target, self.place_of(target)?) {
             (_, Some(place)) => self.attributes(place),
             (Target::Virtual(node), None) => self.attributes_of_virtual(node),
@@ -56,12 +55,7 @@ impl FileSystem {
     }
 
     /// A name in a directory that is in no tree, and how long that may be remembered.
-    pub(super) fn virtual_lookup(
-        &self,
-        asker: &Asker<'_>,
-        node: &Virtual,
-        name: &[u8],
-    ) -> Result<(FileAttr, Duration)> {
+    pub(super) fn virtual_lookup(&self, asker: &Asker<'_>, node: &Virtual, name: &[u8]) -> Result<(Attr, Duration)> {
         let (target, is_kept) = self.namespace.lookup(asker, node, name).or_else(|error| match (node, error) {
             // When somebody may not go there, the kernel would let go of what others have mounted there.
             (Virtual::Snap(directory), Error::Posix(Errno::ACCESS)) if self.has_mounts_behind(*directory)? => {
@@ -80,7 +74,7 @@ impl FileSystem {
     }
 
     /// `.snap` and `.snapshots`, where nothing real has that name.
-    pub(super) fn hidden_lookup(&self, place: Place, name: &[u8]) -> Result<(FileAttr, Duration)> {
+    pub(super) fn hidden_lookup(&self, place: Place, name: &[u8]) -> Result<(Attr, Duration)> {
         let node = self.namespace.hidden_lookup(place.inode, place.moment, name)?;
         Ok((self.attributes_of_virtual(&node)?, Duration::ZERO))
     }

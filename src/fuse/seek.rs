@@ -6,23 +6,22 @@
 //!
 //! The kernel holds the inode's lock until it is answered. Dropping pages does not take it; fsync(2) and close(2) do.
 
-use super::mount::Served;
+use super::FileSystem;
 use super::number::KernelNo;
-use super::{FileSystem, convert};
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
-use fuser::ReplyLseek;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Tracks that are walked while others wait: a few milliseconds.
-pub(super) const LONG_SEEK_TRACKS: u64 = 1 << 14;
+const LONG_SEEK_TRACKS: u64 = 1 << 14;
 
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
 
 /// What is looked for, from an offset on.
 #[derive(Clone, Copy)]
-struct Sought {
+struct Wanted {
     inode: InodeNo,
     moment: Moment,
     offset: u64,
@@ -33,17 +32,17 @@ struct Sought {
 type Answer = (Result<u64>, Option<Range<u64>>);
 
 impl FileSystem {
-    fn sought(&self, number: KernelNo, offset: i64, whence: i32) -> Result<Sought> {
+    fn wanted(&self, number: KernelNo, offset: i64, whence: i32) -> Result<Wanted> {
         let (inode, moment) = self.inside(number)?;
         let offset = u64::try_from(offset).map_err(|_| Error::Posix(Errno::NXIO))?;
         match whence {
-            SEEK_DATA | SEEK_HOLE => Ok(Sought { inode, moment, offset, is_data: whence == SEEK_DATA }),
+            SEEK_DATA | SEEK_HOLE => Ok(Wanted { inode, moment, offset, is_data: whence == SEEK_DATA }),
             _ => Err(Error::Posix(Errno::INVAL)),
         }
     }
 
-    fn answer(&self, sought: Sought) -> Answer {
-        let Sought { inode, moment, offset, is_data } = sought;
+    fn answer(&self, wanted: Wanted) -> Answer {
+        let Wanted { inode, moment, offset, is_data } = wanted;
         let tree = self.views.tree();
         let data_after = |offset| tree.files().seek_data(inode, offset, moment);
         if is_data {
@@ -62,24 +61,35 @@ impl FileSystem {
 
     /// Whether the kernel may have data in a hole. Past the end only write(2) puts some, which it keeps back with the
     /// writeback cache.
-    fn may_have_data(&self, sought: Sought, hole: &Range<u64>) -> bool {
-        let Sought { inode, moment, .. } = sought;
+    fn may_have_data(&self, wanted: Wanted, hole: &Range<u64>) -> bool {
+        let Wanted { inode, moment, .. } = wanted;
         let is_inside = || self.views.tree().inode(inode, moment).is_ok_and(|found| hole.start < found.size);
         moment == Moment::Live && self.may_be_dirty(inode) && (self.writeback || is_inside())
     }
 }
 
-impl Served {
-    pub(super) fn seek(&self, number: KernelNo, offset: i64, whence: i32, reply: ReplyLseek) {
-        let sought = match self.sought(number, offset, whence) {
-            Ok(sought) => sought,
-            Err(error) => return reply.error(convert::errno(error)),
+/// How an offset is found.
+pub(super) enum Sought {
+    Now(Result<u64>),
+    /// The kernel writes pages out by requests before: not on a thread that serves them.
+    AfterPages(Box<dyn FnOnce() -> Result<u64> + Send>),
+}
+
+impl FileSystem {
+    /// Whether it is walked so far that nobody should wait for it.
+    pub(super) fn is_seek_long(&self, number: KernelNo, offset: i64) -> bool {
+        self.has_more_tracks(number, offset.max(0) as u64, LONG_SEEK_TRACKS)
+    }
+
+    pub(super) fn lseek(self: &Arc<Self>, number: KernelNo, offset: i64, whence: i32) -> Sought {
+        let wanted = match self.wanted(number, offset, whence) {
+            Ok(wanted) => wanted,
+            Err(error) => return Sought::Now(Err(error)),
         };
-        match (self.answer(sought), self.notify()) {
-            ((_, Some(hole)), Some(notify)) if self.may_have_data(sought, &hole) => {
-                let fs = self.file_system();
-                // The kernel writes pages out by requests: not on a thread that serves them.
-                std::thread::spawn(move || {
+        match (self.answer(wanted), self.notify.get().cloned()) {
+            ((_, Some(hole)), Some(notify)) if self.may_have_data(wanted, &hole) => {
+                let fs = self.clone();
+                Sought::AfterPages(Box::new(move || {
                     let mut seen = hole.start;
                     let mut rests_on = Some(hole);
                     let mut found = Err(Error::Posix(Errno::NXIO));
@@ -88,19 +98,12 @@ impl Served {
                         let len = if hole.end == u64::MAX { 0 } else { hole.end - hole.start };
                         notify.drop_pages(number, hole.start, len as usize);
                         seen = hole.end;
-                        (found, rests_on) = fs.answer(sought);
+                        (found, rests_on) = fs.answer(wanted);
                     }
-                    answer(reply, found);
-                });
+                    found
+                }))
             }
-            ((found, _), _) => answer(reply, found),
+            ((found, _), _) => Sought::Now(found),
         }
-    }
-}
-
-fn answer(reply: ReplyLseek, found: Result<u64>) {
-    match found {
-        Ok(offset) => reply.offset(offset as i64),
-        Err(error) => reply.error(convert::errno(error)),
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
         saves,
         snapshots,
         workers: daemon.workers()?.into_iter().map(WorkerInfo::from).collect(),
-        only_read: daemon.is_only_read(),
+        only_read: daemon.is_unwritable(),
         stopped: match tree.device().check_running() {
             Err(error @ Error::Stopped(_)) => Some(error.to_string()),
             _ => None,

@@ -7,6 +7,15 @@ pub(super) const THREADS_DEFAULT: usize = 2;
 
 const THREADS_MAX: usize = 64;
 
+/// Whether requests come through the kernel's rings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UseRings {
+    #[default]
+    IfThere,
+    Always,
+    Never,
+}
+
 /// Mount options, as given with `-o`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -27,6 +36,7 @@ pub struct Options {
     /// Which opens of files are requests.
     pub opens: Opens,
     pub threads: Option<usize>,
+    pub rings: UseRings,
     /// Root may show a store of another user.
     pub trust_owner: bool,
     pub fsname: Option<String>,
@@ -58,7 +68,10 @@ pub const OPTION_HELP: &[(&str, &str)] = &[
         "trust_owner",
         "as root, show the store of another user, who could have root read or change by it what is not his",
     ),
-    ("threads=N", "threads that serve requests"),
+    ("threads=N", "threads that serve requests, without rings"),
+    ("io_uring=auto", "requests through the kernel's rings, where they are switched on (default)"),
+    ("io_uring=on", "through rings, or not at all; root has the kernel switch them on"),
+    ("io_uring=off", "through /dev/fuse"),
     ("fsname=NAME", "what the list of mounts shows as the source"),
 ];
 
@@ -97,6 +110,9 @@ pub fn parse_options(given: &[String]) -> Result<Options> {
                         )
                     })?);
             }
+            ("io_uring", Some("auto")) => options.rings = UseRings::IfThere,
+            ("io_uring", Some("on")) => options.rings = UseRings::Always,
+            ("io_uring", Some("off")) => options.rings = UseRings::Never,
             ("fsname", Some(fsname)) => options.fsname = Some(fsname.to_string()),
             (
                 "default_permissions" | "atime" | "relatime" | "strictatime" | "nodiratime" | "diratime" | "lazytime",
@@ -134,7 +150,7 @@ mod tests {
         let options = parse("ro,allow_other,nofail,x-systemd.automount,threads=4,fsname=a").unwrap();
         assert!(options.read_only && options.allow_other && options.threads == Some(4));
         assert_eq!(options.fsname.as_deref(), Some("a"));
-        for wrong in ["threads=0", "threads=x", "alow_other", "ro=1", "open=some"] {
+        for wrong in ["threads=0", "threads=x", "alow_other", "ro=1", "open=some", "io_uring", "io_uring=yes"] {
             assert!(parse(wrong).unwrap_err().to_string().contains(wrong), "{wrong}");
         }
         assert_eq!(parse("open=none").unwrap().opens, Opens::None);

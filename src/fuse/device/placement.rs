@@ -49,7 +49,7 @@ impl Drop for Yielding {
 
 /// Lets one of the serving threads follow its clients. There have to be others: this one does not run
 /// while programs that compute want all processors.
-pub(super) fn allow() {
+pub(in crate::fuse) fn allow() {
     ALLOWED.store(true, Ordering::Relaxed);
 }
 

@@ -3,8 +3,8 @@
 //! fuser calls what serves requests in loops of its own, so that this stands between the two, and has every method that
 //! `requests.rs` has: one that is missing here is answered with ENOSYS. A reply that a panic drops is EIO.
 
-use super::mount::Served;
-use crate::device::silently;
+use super::Served;
+use crate::fuse::contained;
 use fuser::*;
 use std::ffi::OsStr;
 use std::io;
@@ -12,19 +12,12 @@ use std::path::Path;
 use std::time::SystemTime;
 
 /// What fuser serves, each request for itself.
-pub(super) struct Domains(pub(super) Served);
-
-/// What a request changes, the kernel knows.
-pub(super) fn domain(request: &str, serve: impl FnOnce()) {
-    if let Err(what) = crate::fault::contained(|| silently(serve)) {
-        log::error!("a fault in pitfs ended a request, {request}: {what}");
-    }
-}
+pub(in crate::fuse) struct Domains(pub(super) Served);
 
 macro_rules! each_in_a_domain {
     ($($name:ident($($argument:ident: $type:ty),*);)*) => {
         $(fn $name(&self, request: &Request, $($argument: $type),*) {
-            domain(stringify!($name), || self.0.$name(request, $($argument),*));
+            contained(stringify!($name), || self.0.$name(request, $($argument),*));
         })*
     };
 }
@@ -102,7 +95,7 @@ mod tests {
             let names = source[begin..].lines().filter_map(|line| line.strip_prefix("    fn ")?.split('(').next());
             names.map(str::to_string).collect()
         };
-        let served = methods(include_str!("requests.rs"));
+        let served = methods(include_str!("../device.rs"));
         assert!(served.len() > 20, "{served:?}");
         let here = include_str!("domain.rs");
         for name in served {
@@ -114,8 +107,8 @@ mod tests {
     #[test]
     fn a_panic_ends_one_request() {
         let mut served = 0;
-        domain("read", || panic!("as if"));
-        domain("read", || served += 1);
+        contained("read", || panic!("as if"));
+        contained("read", || served += 1);
         assert_eq!(served, 1);
     }
 }

@@ -1,0 +1,129 @@
+//! The transport over the kernel's rings (FUSE over io_uring, Linux 6.14): one queue for each possible processor, with a
+//! thread that is bound there. A request comes where it was made, and its answer and the next request are one call.
+//!
+//! ```text
+//! prepared ──INIT is answered with the flag──▶ registering ──each queue has entries──▶ serving ──the connection ends──▶ over
+//! ```
+//!
+//! Invariants:
+//! - everything that can fail is there before the kernel is told that rings are wanted: from then on it waits for them;
+//! - no two processors are taken to have neighbouring numbers: there is a queue for each number that one can have;
+//! - a thread of a queue waits for nothing but short locks: what may wait for the disk, a commit or the kernel is carried out
+//!   by a helper, and its answer comes back to the queue that has the entry;
+//! - FORGET, INTERRUPT and notifications go over the device.
+
+mod dispatch;
+mod helpers;
+mod memory;
+mod queue;
+mod wire;
+
+use super::{FileSystem, REQUEST_BYTES};
+use crate::error::{Errno, Error, Result};
+use helpers::Helpers;
+use queue::Begin;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Requests that one processor can have under way; more wait in the kernel.
+const ENTRIES: usize = 8;
+/// How long registering may take.
+const REGISTERING: Duration = Duration::from_secs(10);
+
+const PARAMETER: &str = "/sys/module/fuse/parameters/enable_uring";
+const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
+
+/// Rings that are there, and of which the kernel does not know yet.
+pub(super) struct Prepared {
+    begin: Vec<Sender<Begin>>,
+    threads: Vec<JoinHandle<()>>,
+    ready: Receiver<std::result::Result<(), String>>,
+}
+
+/// Rings that serve; their threads end with the connection.
+pub(super) struct Rings {
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Whether the kernel has rings switched on; nothing where it has none.
+pub(super) fn is_enabled() -> Option<bool> {
+    let text = std::fs::read_to_string(PARAMETER).ok()?;
+    Some(matches!(text.trim(), "Y" | "1"))
+}
+
+/// Has the kernel offer rings, as root may.
+pub(super) fn enable() -> Result<()> {
+    let refused = |error: std::io::Error| match Errno::from_io_error(&error) {
+        Some(Errno::NOENT) => {
+            let text = "this kernel has no rings for FUSE: they came with Linux 6.14, and CONFIG_FUSE_IO_URING";
+            Error::Refused(Errno::OPNOTSUPP, text.into())
+        }
+        _ => {
+            let text =
+                format!("rings for FUSE are off, and only root can switch them on: `echo Y > {PARAMETER}` ({error})");
+            Error::Refused(Errno::PERM, text)
+        }
+    };
+    std::fs::write(PARAMETER, "Y").map_err(refused)
+}
+
+/// The greatest number that a processor can have, and one more.
+fn processors() -> usize {
+    let listed = std::fs::read_to_string(POSSIBLE).unwrap_or_default();
+    let last = listed.trim().rsplit([',', '-']).next().and_then(|last| last.parse::<usize>().ok());
+    last.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |last| last + 1)
+}
+
+impl Prepared {
+    /// Makes a ring and the memory of its entries for each processor.
+    pub fn new() -> Result<Prepared> {
+        let failed = |error: String| Error::Refused(Errno::OPNOTSUPP, format!("rings cannot be used: {error}"));
+        let (tell, ready) = channel();
+        let (mut begin, mut threads) = (Vec::new(), Vec::new());
+        let count = processors();
+        for processor in 0..count {
+            let (sender, receiver) = channel();
+            let tell = tell.clone();
+            let run = move || queue::run(processor, ENTRIES, REQUEST_BYTES as usize, &receiver, &tell);
+            let spawned = std::thread::Builder::new().name(format!("ring-{processor}")).spawn(run);
+            threads.push(spawned.map_err(|error| failed(error.to_string()))?);
+            begin.push(sender);
+        }
+        let prepared = Prepared { begin, threads, ready };
+        prepared.wait_for_all().map_err(failed)?;
+        Ok(prepared)
+    }
+
+    fn wait_for_all(&self) -> std::result::Result<(), String> {
+        for _ in 0..self.begin.len() {
+            self.ready.recv_timeout(REGISTERING).map_err(|_| "a queue did not begin".to_string())??;
+        }
+        Ok(())
+    }
+
+    /// Registers all entries; the kernel, which was told that there would be rings, serves nobody before.
+    pub fn begin(self, fs: &Arc<FileSystem>, device: &Arc<File>) -> Result<Rings> {
+        let helpers = Arc::new(Helpers::new(ENTRIES * self.begin.len()));
+        for begin in &self.begin {
+            let told = begin.send(Begin { fs: fs.clone(), device: device.clone(), helpers: helpers.clone() });
+            told.map_err(|_| Error::Fault("a queue's thread has ended".into()))?;
+        }
+        let failed = |error| Error::Refused(Errno::IO, format!("rings could not be registered: {error}"));
+        self.wait_for_all().map_err(failed)?;
+        Ok(Rings { threads: self.threads })
+    }
+}
+
+impl Rings {
+    /// Waits for the threads, once the connection has ended.
+    pub fn join(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                log::error!("the thread of a ring ended with a panic");
+            }
+        }
+    }
+}
