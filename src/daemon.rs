@@ -25,16 +25,21 @@ mod xattrs;
 pub use agenda::WorkerInfo;
 pub use archives::{ArchiveInfo, Detached, IncrementInfo, MissingTime};
 pub use bring_back::BringBackReport;
-pub use check::{CheckReport, Problem};
-pub use copy_out::{RestoreOptions, RestoreReport, resolved};
+pub use check::{CheckReport, Problem, check};
+pub use copy_out::{RestoreOptions, RestoreReport, copy_out, plan_copy_out, resolved};
 pub use identity::{FORMAT, is_store, trust_owners, trusts_owners};
 pub use lock::{
     Holder, Lock, Patience, Use, holder, holding, is_dead, is_read, last_use, store_of, wait_a_moment, wait_for,
 };
 pub use roll::{RollOptions, RollPlan, RollReport};
 pub use shorten::{MergeOptions, PruneOptions, Shortened};
-pub use sync::{Owner, Planned, SyncOptions, SyncReport};
-pub use upgrade::UpgradeReport;
+pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
+pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
+
+use archives::Archives;
+use bases::WholeBases;
+use bring_back::PathRestores;
+use roll::Rolls;
 
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{FileSystem, MountPoint, Mounted, Notify, Options, Transport};
@@ -111,7 +116,7 @@ impl Daemon {
     /// Opens a store whose lock was taken.
     pub fn open_locked(lock: Lock) -> Result<Daemon> {
         let daemon = Daemon::open_without_archives(lock)?;
-        daemon.attach_known()?;
+        daemon.archives().attach_known()?;
         if !daemon.is_only_read() {
             daemon.complete_what_was_begun();
         }
@@ -157,10 +162,10 @@ impl Daemon {
     }
 
     fn complete_what_was_begun(&self) {
-        if let Err(error) = self.give_up_fillings() {
+        if let Err(error) = self.whole_bases().give_up_fillings() {
             log::error!("what was being filled is not deleted: {error}");
         }
-        if let Err(error) = self.complete_bringing_back() {
+        if let Err(error) = self.path_restores().complete() {
             log::error!("what was being brought back is not complete: {error}");
         }
     }
@@ -199,8 +204,8 @@ impl Daemon {
         }
         let only = match base {
             Some(name) => {
-                let base = self.views.base_named(name)?;
-                let info = self.views.of(base).base_info()?;
+                let base = self.views.bases().named(name)?;
+                let info = self.views.of(base).bases().info()?;
                 if info.is_offline {
                     let name = info.name;
                     let text = format!("{name:?} is offline; `pitfs session online {name}` comes first");
@@ -209,14 +214,14 @@ impl Daemon {
                 Some(base)
             }
             // One that is online later is to be seen then.
-            None => match self.views.all_top_bases()?.as_slice() {
+            None => match self.views.bases().all_top()?.as_slice() {
                 [(only, _)] => Some(*only),
                 _ => None,
             },
         };
         // Commands only take a little longer without.
         if !self.is_only_read()
-            && let Err(error) = self.views.tree().device().prepare_journal()
+            && let Err(error) = self.views.tree().device().fsync().prepare()
         {
             log::warn!("no room was set aside for the journal: {error}");
         }
@@ -277,8 +282,24 @@ impl Daemon {
         if self.is_only_read() || !tree.device().damage().is_empty() {
             return Ok(());
         }
-        while tree.device().delete_step()? || tree.reap_step()? {}
+        while tree.device().removal().step()? || tree.reap_step()? {}
         Ok(())
+    }
+
+    pub fn archives(&self) -> Archives<'_> {
+        Archives { daemon: self }
+    }
+
+    pub fn rolls(&self) -> Rolls<'_> {
+        Rolls { daemon: self }
+    }
+
+    pub fn whole_bases(&self) -> WholeBases<'_> {
+        WholeBases { daemon: self }
+    }
+
+    pub fn path_restores(&self) -> PathRestores<'_> {
+        PathRestores { daemon: self }
     }
 
     /// Commits and ends: nothing is changed after what this has made durable.

@@ -51,7 +51,7 @@ pub use commit::Commit;
 pub use differing::Differing;
 pub use feed::{Changed, Feed, Fetched, News, aloud, silently};
 pub use journaling::Journaling;
-pub use named::each_named_in;
+pub use named::{each_named, each_named_in, each_named_outside};
 pub use past::{
     ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Era, HOLD_TAG, Increments, InodeNo, LIVE, LIVE_NAME,
     MirrorRecord, Moment, Named, Past, Point, Same, Settle, Shown, SnapOptions, Snapshot, SnapshotRecord, SnapshotRef,
@@ -60,6 +60,7 @@ pub use past::{
 };
 pub use pointer::{Patch, Pointer};
 pub use separate::{Separate, Separated};
+pub use settle::settle_step;
 pub use snapshot::Changing;
 pub use tracks::Source;
 pub use upgrade::{downgrade, upgrade};
@@ -74,13 +75,19 @@ use crate::media::MediaDir;
 use crate::meta::{Kv, Meta, Table};
 use accounts::{Accounts, Before};
 use alone::Alone;
+use archived::Archiving;
+use delete::{FreedRoom, Removal};
 use dirty::Dirty;
+use journaling::Fsync;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use past::{HISTORY, TrackKey};
+use room::Capacity;
+use separate::{Copies, Separation};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use tracks::Tracks;
 
 /// The epoch that tables are in.
 pub fn epoch_of(meta: &Meta) -> Result<Epoch> {
@@ -115,14 +122,14 @@ struct HistoryRecord {
     reserved: u64,
 }
 
-type Tracks = BTreeMap<TrackKey, Dirty>;
+type DirtyTracks = BTreeMap<TrackKey, Dirty>;
 
 /// Everything an operation can see and change, under one lock.
 pub struct State {
     past: Past,
     accounts: Accounts,
-    dirty: Tracks,
-    flushing: Tracks,
+    dirty: DirtyTracks,
+    flushing: DirtyTracks,
     dirty_bytes: usize,
     changes: Changes,
     /// While what the journal has is done again: the commit that it follows. Until all is done, later
@@ -204,43 +211,22 @@ impl std::ops::Deref for Txn<'_> {
     }
 }
 
-impl Txn<'_> {
-    /// Makes the changes visible.
-    pub fn finish(mut self) -> Result<()> {
-        let state = &mut *self.state;
-        let released = state.release_all(&self.device.log);
-        state.keep_changes();
-        self.before = None;
-        for (inode, note) in self.notes.drain(..) {
-            state.changes.note(inode, note);
-        }
-        for key in &self.forget {
-            if let Some(track) = state.dirty.remove(key) {
-                state.dirty_bytes -= track.bytes();
-                self.device.log.unreserve(1);
-            }
-            // Whoever flushes it notices that it is gone, and gives its slot back.
-            if let Some(track) = state.flushing.remove(key) {
-                state.dirty_bytes -= track.bytes();
-            }
-        }
-        if state.wants_commit() || state.wants_flush(self.device.track_bytes()) {
-            self.device.wake();
-        }
-        let changed = self.changed.take().unwrap_or_default();
-        let changed = state.changed(changed);
-        let device = self.device;
-        drop(self);
-        device.feed.publish(changed);
-        // Room that cannot be accounted for any more must not reach the disk.
-        released.inspect_err(|error| device.stop(error))
-    }
-}
-
 impl State {
+    pub fn tracks(&self) -> Tracks<'_> {
+        Tracks { state: self }
+    }
+
+    pub fn freed_room(&self) -> FreedRoom<'_> {
+        FreedRoom { state: self }
+    }
+
+    pub fn copies(&self) -> Copies<'_> {
+        Copies { state: self }
+    }
+
     /// What the operation that has just taken effect changed, besides records of trees.
     fn changed(&mut self, mut records: Vec<Changed>) -> Vec<Changed> {
-        records.extend(self.past.shown.drain(..).map(Changed::Shown));
+        records.extend(self.past.shown.take().map(Changed::Shown));
         records
     }
 }
@@ -264,6 +250,26 @@ fn missing(what: &str) -> Error {
 }
 
 impl Device {
+    pub fn capacity(&self) -> Capacity<'_> {
+        Capacity { device: self }
+    }
+
+    pub fn removal(&self) -> Removal<'_> {
+        Removal { device: self }
+    }
+
+    pub fn separation(&self) -> Separation<'_> {
+        Separation { device: self }
+    }
+
+    pub fn fsync(&self) -> Fsync<'_> {
+        Fsync { device: self }
+    }
+
+    pub fn archiving(&self) -> Archiving<'_> {
+        Archiving { device: self }
+    }
+
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -522,17 +528,5 @@ impl State {
     fn wants_commit(&self) -> bool {
         self.past.meta.dirty_records() >= DIRTY_RECORDS_COMMIT
             || self.past.meta.dirty_record_bytes() >= DIRTY_RECORD_BYTES_COMMIT
-    }
-}
-
-impl Txn<'_> {
-    /// Tells fsync what this operation does to an inode.
-    pub fn note(&mut self, inode: InodeNo, note: Note) {
-        self.notes.push((inode, note));
-    }
-
-    /// The open transaction, for changing tables that have no history.
-    pub fn meta_mut(&mut self) -> &mut Meta {
-        &mut self.state.past.meta
     }
 }

@@ -22,8 +22,10 @@ mod copy;
 mod data;
 mod disarm;
 mod fsync;
+mod held;
 mod inode;
 mod likeness;
+mod locks;
 mod names;
 mod origin;
 mod paths;
@@ -53,39 +55,37 @@ pub use space::Space;
 pub use told::Altered;
 pub use xattr::{SetMode, SetXattr};
 
+use attributes::Attributes;
 use behind::Behind;
+use compare::{Comparison, TrackChanges};
+use data::Files;
+use held::Held;
+use likeness::Likeness;
+use locks::FileLocks;
+use names::Names;
+use position::Positions;
+use room::{MakeRoom, Shortage};
+use stamps::Stamps;
 
 use crate::clock::Timestamp;
-use crate::device::{Changed, Device, InodeNo, Settings};
+use crate::device::{Changed, Device, InodeNo, Moment, Settings};
 use crate::error::{Error, Result};
 use crate::id::Id;
-use crate::limits::*;
 use crate::logstore::Codec;
 use crate::media::MediaDir;
-use crate::meta::{Table, is_name, record_name};
-use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use crate::meta::{Table, record_name};
+use std::sync::Arc;
 
-const FILE_LOCKS: usize = 64;
 const NEXT_INODE: &[u8] = b"next inode";
 
 pub struct Tree {
     device: Device,
-    file_locks: Vec<Mutex<()>>,
-    /// Inodes that are known outside (by a kernel): until that is over, they are not removed.
-    held: Mutex<HashMap<InodeNo, Held>>,
-    stamps: stamps::Stamps,
+    locks: FileLocks,
+    held: Held,
+    stamps: Stamps,
     behind: Behind,
-    positions: position::Positions,
-    make_room: OnceLock<room::MakeRoom>,
-}
-
-/// How an inode is known outside.
-#[derive(Default)]
-struct Held {
-    times: u64,
-    generation: u64,
+    positions: Positions,
+    shortage: Shortage,
 }
 
 /// What a new store is like.
@@ -126,19 +126,19 @@ impl Tree {
         let (device, journaled) = Device::open(dir)?;
         let mut tree = Tree {
             device,
-            file_locks: (0..FILE_LOCKS).map(|_| Mutex::default()).collect(),
-            held: Mutex::default(),
-            stamps: stamps::Stamps::default(),
+            locks: FileLocks::new(),
+            held: Held::default(),
+            stamps: Stamps::default(),
             behind: Behind::default(),
-            positions: position::Positions::default(),
-            make_room: OnceLock::new(),
+            positions: Positions::default(),
+            shortage: Shortage::default(),
         };
         match tree.check_next_inode() {
-            Ok(()) => tree.replay(journaled)?,
+            Ok(()) => tree.files().replay(journaled)?,
             Err(damage @ Error::Corrupt { .. }) => tree.device.found_damage(&damage),
             Err(error) => return Err(error),
         }
-        tree.load_positions()?;
+        tree.positions = Positions::load(&tree.device)?;
         Ok(tree)
     }
 
@@ -181,74 +181,59 @@ impl Tree {
         Ok(())
     }
 
-    fn lock_file(&self, inode: InodeNo) -> MutexGuard<'_, ()> {
-        self.file_locks[lock_of(inode)].lock()
-    }
-
-    /// Locks two files, in an order in which no two callers can wait for each other.
-    fn lock_files(&self, a: InodeNo, b: InodeNo) -> (MutexGuard<'_, ()>, Option<MutexGuard<'_, ()>>) {
-        let (a, b) = (lock_of(a), lock_of(b));
-        let first = self.file_locks[a.min(b)].lock();
-        (first, (a != b).then(|| self.file_locks[a.max(b)].lock()))
-    }
-
-    /// Notes that the inode is known outside; it is then not removed before [`Tree::unhold`]. Its generation.
-    pub fn hold(&self, inode: InodeNo) -> u64 {
-        let mut held = self.held.lock();
-        let held = held.entry(inode).or_default();
-        held.times += 1;
-        held.generation
-    }
-
-    /// Told of an inode with its number. A kernel takes a directory that was removed for dead, as long as a process
-    /// stands in it or has something open below: when it comes back meanwhile, it has to be told from that.
-    pub fn generation(&self, inode: InodeNo) -> u64 {
-        self.held.lock().get(&inode).map_or(0, |held| held.generation)
-    }
-
-    /// A kernel knows an inode in a way that cannot be mended: it is to take it for another one. Whoever has it open gets
-    /// errors.
-    pub fn forsake(&self, inode: InodeNo) {
-        self.died(inode);
-    }
-
-    /// A directory was removed from outside.
-    fn died(&self, inode: InodeNo) {
-        if let Some(held) = self.held.lock().get_mut(&inode) {
-            held.generation += 1;
-        }
-    }
-
     /// Takes back `count` holds. An inode without a name and without holds is removed.
     pub fn unhold(&self, inode: InodeNo, count: u64) -> Result<()> {
-        {
-            let mut held = self.held.lock();
-            let Some(known) = held.get_mut(&inode) else { return Ok(()) };
-            known.times = known.times.saturating_sub(count);
-            if known.times > 0 {
-                return Ok(());
-            }
-            held.remove(&inode);
-        }
-        self.reap_if_orphan(inode)
-    }
-
-    pub fn is_held(&self, inode: InodeNo) -> bool {
-        self.held.lock().contains_key(&inode)
-    }
-
-    fn check_name(name: &[u8]) -> Result<()> {
-        use crate::error::Errno;
-        match name {
-            _ if is_name(name) => Ok(()),
-            b"" => Err(Error::Posix(Errno::NOENT)),
-            _ if name.len() > NAME_BYTES_MAX => Err(Error::Posix(Errno::NAMETOOLONG)),
-            _ => Err(Error::Posix(Errno::INVAL)),
+        match self.held.unhold(inode, count) {
+            true => self.reap_if_orphan(inode),
+            false => Ok(()),
         }
     }
-}
 
-/// Which of the locks of files is this one's.
-fn lock_of(inode: InodeNo) -> usize {
-    (inode.number() % FILE_LOCKS as u64) as usize
+    /// Says how room is made when it ends, for all operations that need some. Without, they fail.
+    pub fn when_full(&self, make_room: MakeRoom) {
+        self.shortage.when_full(make_room);
+    }
+
+    pub fn space(&self) -> Result<Space> {
+        Space::of(&self.device)
+    }
+
+    /// The inode itself; ESTALE where it is gone.
+    pub fn inode(&self, number: InodeNo, moment: Moment) -> Result<Inode> {
+        let look = self.device.look()?;
+        look.moments().check(number, moment)?;
+        inode::load(&look, number, moment)
+    }
+
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    pub fn stamps(&self) -> &Stamps {
+        &self.stamps
+    }
+
+    pub fn names(&self) -> Names<'_> {
+        Names { tree: self }
+    }
+
+    pub fn files(&self) -> Files<'_> {
+        Files { tree: self }
+    }
+
+    pub fn attributes(&self) -> Attributes<'_> {
+        Attributes { tree: self }
+    }
+
+    pub fn likeness(&self) -> Likeness<'_> {
+        Likeness { tree: self }
+    }
+
+    pub fn comparison(&self) -> Comparison<'_> {
+        Comparison { tree: self }
+    }
+
+    pub fn track_changes(&self) -> TrackChanges<'_> {
+        TrackChanges { tree: self }
+    }
 }

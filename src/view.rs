@@ -32,6 +32,15 @@ pub use restore::{BringingBack, Restored};
 pub use session::{RegisterOptions, Session, SessionRecord};
 pub use snapshot::SnapRequest;
 
+use base::Bases;
+use delete::Deletions;
+use group::Groups;
+use mirror::Mirrors;
+use restore::Restores;
+use room::Room;
+use session::Sessions;
+use snapshot::Snapshots;
+
 use crate::clock::Epoch;
 use crate::device::{BaseId, Changing, Fetched, InodeNo, LIVE, Moment, Past, Point, Snapshot, aloud};
 use crate::error::{Errno, Error, Result};
@@ -65,6 +74,14 @@ impl View {
 
     pub fn at(base: BaseId, epoch: Epoch) -> View {
         View { base, moment: Moment::At(epoch) }
+    }
+
+    /// The snapshot, if it is one.
+    pub fn point(self) -> Option<Point> {
+        match self.moment {
+            Moment::At(epoch) => Some(Point { base: self.base, epoch }),
+            Moment::Live => None,
+        }
     }
 
     pub fn root(self) -> InodeNo {
@@ -120,7 +137,7 @@ fn has_free_number(past: &Past, epoch: Epoch) -> Result<bool> {
     let bases: Vec<BaseId> = past.bases().map(|(id, _)| id).collect();
     for turns in 1..=epoch.number() >> VIEW_BITS {
         for base in &bases {
-            if past.snapshot(*base, epoch.minus(turns << VIEW_BITS))?.is_some() {
+            if past.moments().snapshot(*base, epoch.minus(turns << VIEW_BITS))?.is_some() {
                 return Ok(false);
             }
         }
@@ -139,7 +156,7 @@ impl Views {
             let Some(tree) = weak.upgrade() else { return false };
             let views = Views { tree, base: LIVE, uid, is_rehearsing: false };
             // By whoever needs the room, who did not ask for this.
-            aloud(|| views.make_room()).unwrap_or_else(|error| {
+            aloud(|| views.room().make_room()).unwrap_or_else(|error| {
                 log::warn!("no room could be made: {error}");
                 false
             })
@@ -182,21 +199,9 @@ impl Views {
         self.base
     }
 
-    /// All snapshots, oldest first.
-    pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
-        self.tree.device().look()?.snapshots(self.base)
-    }
-
-    /// All snapshots, and the times that only the archive holds, oldest first.
-    pub fn all_snapshots(&self) -> Result<Vec<Snapshot>> {
-        let mut all = self.tree.device().look()?.shown_after(self.base, Epoch::ZERO, usize::MAX)?;
-        all.retain(|snapshot| !snapshot.record.deleting);
-        Ok(all)
-    }
-
     pub fn find(&self, name: &[u8]) -> Result<Option<Snapshot>> {
         match std::str::from_utf8(name) {
-            Ok(name) => self.tree.device().look()?.snapshot_named(self.base, name),
+            Ok(name) => self.tree.device().look()?.moments().snapshot_named(self.base, name),
             Err(_) => Ok(None),
         }
     }
@@ -218,7 +223,7 @@ impl Views {
         let look = self.tree.device().look()?;
         let mut others = Vec::new();
         for (base, record) in look.bases() {
-            if look.snapshot_named(base, &name)?.is_some() {
+            if look.moments().snapshot_named(base, &name)?.is_some() {
                 others.push(record.name.as_str());
             }
         }
@@ -285,27 +290,99 @@ impl Views {
     pub fn rename_shown(&self, old: &[u8], new: &[u8]) -> Result<()> {
         let tree = self.tree.device().look()?.base_named(old);
         match tree {
-            Some(base) if self.find(old)?.is_none() => self.rename_base(base, new),
-            _ => self.rename(old, new).map(drop),
+            Some(base) if self.find(old)?.is_none() => self.bases().rename(base, new),
+            _ => self.snapshots().rename(old, new).map(drop),
         }
     }
 
-    /// Gives a snapshot another name, durably.
-    pub fn rename(&self, old: &[u8], new: &[u8]) -> Result<Snapshot> {
-        let new = check_name(new)?;
-        if old == LIVE_NAME.as_bytes() {
-            return Err(refused(Errno::PERM, "`live` is the tree itself and cannot be renamed".into()));
+    /// A mirror that is in step with its base is not written to.
+    pub fn check_writable(&self) -> Result<()> {
+        let look = self.tree.device().look()?;
+        match look.base_record(self.base)?.mirror {
+            Some(mirror) if !mirror.is_split => Err(Error::Posix(Errno::ROFS)),
+            _ => Ok(()),
         }
-        let snapshot = self.expect_stored(old)?;
-        if old == new.as_bytes() {
-            return Ok(snapshot);
+    }
+
+    /// What is refused for this base as one of several is said with its name.
+    pub fn as_one_of<T>(&self, several: usize, result: Result<T>) -> Result<T> {
+        match result {
+            Err(Error::Refused(errno, text)) if several > 1 => Err(match self.base_name() {
+                Ok(name) => refused(errno, format!("{name}: {text}")),
+                // It is gone by now.
+                Err(_) => refused(errno, text),
+            }),
+            result => result,
         }
-        self.change(|change| {
-            naming::check_free(change, self.base, new)?;
-            naming::check_not_saved(change, &snapshot)?;
-            change.rename(&snapshot, new);
-            Ok(format!("rename {:?} {new:?}", snapshot.record.name))
-        })?;
-        Ok(snapshot)
+    }
+
+    /// The name of this base, for messages and paths: `live` where it is the tree beside its snapshots.
+    pub fn base_name(&self) -> Result<String> {
+        Ok(self.tree.device().look()?.base_record(self.base)?.name.clone())
+    }
+
+    /// A view by name: `live`, a snapshot of this base, a base or clone, or BASE:SNAPSHOT.
+    pub fn view(&self, name: &[u8]) -> Result<View> {
+        if name != LIVE_NAME.as_bytes() && !name.starts_with(b"@") && self.find(name)?.is_none() {
+            let look = self.tree.device().look()?;
+            if let Some(base) = look.base_named(name) {
+                filling::check_filled(&look, base)?;
+                drop(look);
+                self.fetched()?;
+                return Ok(View::live(base));
+            }
+            if let Some(colon) = name.iter().position(|byte| *byte == b':')
+                && let Some(base) = look.base_named(&name[..colon])
+            {
+                drop(look);
+                return self.of(base).view(&name[colon + 1..]);
+            }
+        }
+        Ok(View { base: self.base, moment: self.moment(name)? })
+    }
+
+    /// A snapshot by name, of this base or as BASE:SNAPSHOT.
+    pub fn snapshot_of(&self, name: &[u8]) -> Result<Snapshot> {
+        match self.view(name)? {
+            View { base, moment: Moment::At(epoch) } => {
+                self.tree.device().look()?.moments().snapshot(base, epoch)?.ok_or(Error::Gone)
+            }
+            _ => {
+                let name = shown(name);
+                Err(refused(Errno::INVAL, format!("{name:?} is a tree as it is now; give one of its snapshots")))
+            }
+        }
+    }
+
+    pub fn snapshots(&self) -> Snapshots<'_> {
+        Snapshots { views: self }
+    }
+
+    pub fn sessions(&self) -> Sessions<'_> {
+        Sessions { views: self }
+    }
+
+    pub fn groups(&self) -> Groups<'_> {
+        Groups { views: self }
+    }
+
+    pub fn bases(&self) -> Bases<'_> {
+        Bases { views: self }
+    }
+
+    pub fn mirrors(&self) -> Mirrors<'_> {
+        Mirrors { views: self }
+    }
+
+    pub fn restores(&self) -> Restores<'_> {
+        Restores { views: self }
+    }
+
+    pub fn room(&self) -> Room<'_> {
+        Room { views: self }
+    }
+
+    pub fn deletions(&self) -> Deletions<'_> {
+        Deletions { views: self }
     }
 }

@@ -210,7 +210,8 @@ fn nothing_is_wrong_with_a_store_that_is_worked_with() {
                     3 => {
                         let snapshot = daemon.views().snapshot_of(format!("{at}").as_bytes()).unwrap();
                         let clone = format!("clone {at}");
-                        let _is_taken = daemon.views().clone_snapshot(&snapshot, clone.as_bytes(), at % 2 == 0, true);
+                        let _is_taken =
+                            daemon.views().bases().clone_snapshot(&snapshot, clone.as_bytes(), at % 2 == 0, true);
                         ask(&clone, Verb::Snap(Snap { name: Some(one(1000 + at)), ..Snap::default() }));
                     }
                     5 => {
@@ -222,11 +223,11 @@ fn nothing_is_wrong_with_a_store_that_is_worked_with() {
         });
         scope.spawn(|| {
             while has_time() {
-                let _is_over = (tree.settle_step(), tree.reap_step(), tree.device().delete_step());
+                let _is_over = (tree.settle_step(), tree.reap_step(), tree.device().removal().step());
             }
         });
         while has_time() {
-            let report = daemon.check(&mut |_| Ok(())).unwrap();
+            let report = pitfs::daemon::check(&daemon, &mut |_| Ok(())).unwrap();
             assert!(report.is_clean(), "{:#?}", report.problems);
             checks += 1;
         }
@@ -249,23 +250,23 @@ fn work(tree: &Tree, seed: u64) -> Result<()> {
     let called = |shift: u64| format!("{}", random >> shift & 7).into_bytes();
     let in_some = |shift: u64| match random >> shift & 3 {
         0 => Ok(ROOT),
-        _ => tree.lookup(ROOT, &called(shift + 2), Moment::Live).map(|(inode, _)| inode),
+        _ => tree.names().lookup(ROOT, &called(shift + 2), Moment::Live).map(|(inode, _)| inode),
     };
     let (from, to) = (in_some(8)?, in_some(16)?);
     let (old, other) = (called(24), called(28));
-    let file = || tree.lookup(from, &old, Moment::Live).map(|(inode, _)| inode);
+    let file = || tree.names().lookup(from, &old, Moment::Live).map(|(inode, _)| inode);
     match random % 10 {
-        0 | 1 => tree.make(caller, from, &old, new(Kind::Directory)).map(drop),
-        2 | 3 => tree.make(caller, from, &old, new(Kind::File)).map(drop),
+        0 | 1 => tree.names().make(caller, from, &old, new(Kind::Directory)).map(drop),
+        2 | 3 => tree.names().make(caller, from, &old, new(Kind::File)).map(drop),
         // No directory goes into another one, which could be in it.
-        4 => match tree.lookup(from, &old, Moment::Live)?.1.is_directory() {
-            true => tree.rename(from, &old, ROOT, &other, RenameMode::Replace),
-            false => tree.rename(from, &old, to, &other, RenameMode::Replace),
+        4 => match tree.names().lookup(from, &old, Moment::Live)?.1.is_directory() {
+            true => tree.names().rename(from, &old, ROOT, &other, RenameMode::Replace),
+            false => tree.names().rename(from, &old, to, &other, RenameMode::Replace),
         },
-        5 => tree.link(file()?, to, &other).map(drop),
-        6 => tree.unlink(from, &old).map(drop),
-        7 => tree.remove_directory(from, &old).map(drop),
-        8 => tree.write(file()?, random >> 40 & 0xf_ffff, &vec![random as u8; 20_000], false),
-        _ => tree.change(file()?, Change { size: Some(random >> 44), ..Change::default() }).map(drop),
+        5 => tree.names().link(file()?, to, &other).map(drop),
+        6 => tree.names().unlink(from, &old).map(drop),
+        7 => tree.names().remove_directory(from, &old).map(drop),
+        8 => tree.files().write(file()?, random >> 40 & 0xf_ffff, &vec![random as u8; 20_000], false),
+        _ => tree.attributes().change(file()?, Change { size: Some(random >> 44), ..Change::default() }).map(drop),
     }
 }

@@ -5,7 +5,7 @@ use clap::{Arg, Command};
 use clap_complete::{Shell, generate};
 use pitfs::cli::command;
 use pitfs::fuse::OPTION_HELP;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -273,6 +273,112 @@ fn no_file_is_a_hall() {
     for file in files {
         let lines = fs::read_to_string(&file).unwrap().lines().count();
         assert!(lines <= 600, "{} has {lines} lines", file.display());
+    }
+}
+
+/// Types whose parts are yet to be told apart.
+const EVERYWHERE: [&str; 1] = ["fuse FileSystem"];
+
+/// The types that a file has inherent blocks of, without what they are parted by.
+fn types_implemented(source: &str) -> BTreeSet<String> {
+    let heads = source.lines().filter_map(|line| line.trim_start().strip_prefix("impl"));
+    let named = heads.filter(|head| head.starts_with([' ', '<']) && !head.contains(" for ")).map(|head| {
+        let head = match head.strip_prefix('<') {
+            Some(parameters) => after_parameters(parameters),
+            None => head,
+        };
+        let path: String = head.trim_start().chars().take_while(|c| c.is_alphanumeric() || "_:".contains(*c)).collect();
+        path.rsplit("::").next().unwrap_or_default().to_string()
+    });
+    named.collect()
+}
+
+/// What follows the parameters of a block, which may have some in them.
+fn after_parameters(text: &str) -> &str {
+    let mut depth = 1;
+    for (at, c) in text.char_indices() {
+        // An arrow ends nothing.
+        depth += match c {
+            '<' => 1,
+            '>' if !text[..at].ends_with('-') => -1,
+            _ => 0,
+        };
+        if depth == 0 {
+            return &text[at + 1..];
+        }
+    }
+    ""
+}
+
+#[test]
+fn types_are_found_in_every_spelling() {
+    let source = "impl Plain {\n    impl<'a, F: Fn(&'a u8) -> Vec<u8>> Wrapped<'a, F> {\nimpl super::Far<'_> {\nimpl fmt::Debug for Other {\n\
+                  implied\nimpl<T> Iterator for Each<T> {\n";
+    assert_eq!(types_implemented(source).into_iter().collect::<Vec<_>>(), ["Far", "Plain", "Wrapped"]);
+}
+
+/// What a line may touch is bounded by the file where each type has few: a type that is everywhere is several, each with its noun.
+#[test]
+fn no_type_is_everywhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in files {
+        let path = file.strip_prefix(&root).unwrap().to_str().unwrap().to_string();
+        // Layers have names of their own.
+        let layer = path.split(['/', '.']).next().unwrap().to_string();
+        for name in types_implemented(&fs::read_to_string(&file).unwrap()) {
+            places.entry(format!("{layer} {name}")).or_default().insert(path.clone());
+        }
+    }
+    for (name, files) in &places {
+        assert!(files.len() <= 4 || EVERYWHERE.contains(&name.as_str()), "{name} is in {files:?}");
+    }
+    for name in EVERYWHERE {
+        assert!(places.get(name).is_some_and(|files| files.len() > 4), "{name} is in few files by now");
+    }
+}
+
+/// The functions of a file that rustfmt has laid out, with how many lines each has.
+fn functions(source: &str) -> Vec<(&str, usize)> {
+    let lines: Vec<&str> = source.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let rest = line.trim_start();
+        let indent = line.len() - rest.len();
+        let rest = match rest.strip_prefix("pub(") {
+            Some(rest) => rest.split_once(") ").map_or("", |(_, rest)| rest),
+            None => rest.strip_prefix("pub ").unwrap_or(rest),
+        };
+        let rest = ["const ", "unsafe "].iter().fold(rest, |rest, word| rest.strip_prefix(word).unwrap_or(rest));
+        let Some(name) = rest.strip_prefix("fn ") else { continue };
+        let is_end = |line: &&str| {
+            let rest = line.trim_start();
+            line.len() - rest.len() == indent && (rest == "}" || rest.ends_with(';'))
+        };
+        let len = if line.ends_with('}') { Some(0) } else { lines[at..].iter().position(is_end) };
+        found.push((name.split(['(', '<']).next().unwrap_or_default(), len.map_or(usize::MAX, |len| len + 1)));
+    }
+    found
+}
+
+#[test]
+fn functions_are_measured() {
+    let source = "fn one() {}\n    pub(in a::b) const fn two(\n        x: u8,\n    ) -> u8 {\n        x;\n        {\n        }\n    }\n\
+                  fn three(\n) -> u8;\n// fn four() {\n";
+    assert_eq!(functions(source), [("one", 1), ("two", 7), ("three", 2)]);
+}
+
+/// One thing a function: what is longer does several.
+#[test]
+fn no_function_is_a_corridor() {
+    let mut files = Vec::new();
+    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    for file in files {
+        for (name, lines) in functions(&fs::read_to_string(&file).unwrap()) {
+            assert!(lines <= 70, "{name} in {} has {lines} lines", file.display());
+        }
     }
 }
 

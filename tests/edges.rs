@@ -242,7 +242,7 @@ fn try_case(mounted: &Mounted) -> Found {
             return Found { faults, is_said };
         }
     };
-    let check = found.step("check", || daemon.check(&mut |_| Ok(())));
+    let check = found.step("check", || pitfs::daemon::check(&daemon, &mut |_| Ok(())));
     found.is_said = check.is_none_or(|check| !check.problems.is_empty());
     let to = mounted.dir.path().join("to");
     let copy_out = RestoreOptions { snapshot: b"live".to_vec(), paths: Vec::new(), to: to.clone(), overwrite: false };
@@ -293,19 +293,23 @@ fn try_case(mounted: &Mounted) -> Found {
 fn walk(daemon: &Daemon) -> Result<()> {
     let tree = daemon.views().tree();
     let mut moments = vec![Moment::Live];
-    moments.extend(daemon.views().all_snapshots()?.iter().map(|snapshot| Moment::At(snapshot.epoch)));
+    moments.extend(daemon.views().snapshots().with_archived()?.iter().map(|snapshot| Moment::At(snapshot.epoch)));
     for moment in moments {
         let mut entries = Vec::new();
         // What can be listed is read, whatever comes behind it.
-        let _may_be_damaged = tree.list(ROOT, 0, moment, |entry| {
+        let _may_be_damaged = tree.names().list(ROOT, 0, moment, |entry| {
             entries.push(entry.clone());
             Ok(true)
         });
         for entry in entries.iter().take(50) {
-            let read = tree.read(entry.inode, 0, 1 << 20, moment);
-            let read =
-                read.and_then(|_| tree.seek_data(entry.inode, 0, moment).and(tree.seek_hole(entry.inode, 0, moment)));
-            let attributes = tree.lookup(ROOT, &entry.name, moment).and(tree.read_link(entry.inode, moment).map(drop));
+            let read = tree.files().read(entry.inode, 0, 1 << 20, moment);
+            let read = read.and_then(|_| {
+                tree.files().seek_data(entry.inode, 0, moment).and(tree.files().seek_hole(entry.inode, 0, moment))
+            });
+            let attributes = tree
+                .names()
+                .lookup(ROOT, &entry.name, moment)
+                .and(tree.names().read_link(entry.inode, moment).map(drop));
             for error in [read.map(drop), attributes].into_iter().filter_map(Result::err) {
                 assert!(!matches!(error, Error::Fault(_)), "{error}");
             }
@@ -318,15 +322,15 @@ fn write(daemon: &Daemon) -> Result<()> {
     let tree = daemon.views().tree();
     let caller = Caller { uid: 0, gid: 0, umask: 0 };
     let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
-    if let Ok((file, _)) = tree.make(caller, ROOT, b"new", new) {
-        tree.write(file, 100_000, &[7; 50_000], false)?;
+    if let Ok((file, _)) = tree.names().make(caller, ROOT, b"new", new) {
+        tree.files().write(file, 100_000, &[7; 50_000], false)?;
     }
     for name in [&b"file"[..], b"small"] {
-        if let Ok((file, _)) = tree.lookup(ROOT, name, Moment::Live) {
-            let _may_be_damaged = tree.write(file, 10_000, &[8; 9000], false);
+        if let Ok((file, _)) = tree.names().lookup(ROOT, name, Moment::Live) {
+            let _may_be_damaged = tree.files().write(file, 10_000, &[8; 9000], false);
         }
     }
-    tree.unlink(ROOT, b"link")?;
+    tree.names().unlink(ROOT, b"link")?;
     tree.commit()
 }
 

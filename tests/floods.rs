@@ -31,7 +31,7 @@ fn tree(hash_seed: u64, capacity: Option<u64>) -> Tree {
 }
 
 fn file(tree: &Tree, name: &[u8]) -> InodeNo {
-    tree.make(CALLER, ROOT, name, FILE).unwrap().0
+    tree.names().make(CALLER, ROOT, name, FILE).unwrap().0
 }
 
 /// Sets large xattrs, eight for each file, until one is refused or there are so many; the files.
@@ -40,11 +40,11 @@ fn set_xattrs(tree: &Tree, count: usize, mut each: impl FnMut()) -> (usize, Resu
     for i in 0..count {
         let name = format!("file {}", i / 8).into_bytes();
         let set = || {
-            let inode = match tree.lookup(ROOT, &name, Moment::Live) {
+            let inode = match tree.names().lookup(ROOT, &name, Moment::Live) {
                 Ok((inode, _)) => inode,
-                Err(_) => tree.make(CALLER, ROOT, &name, FILE)?.0,
+                Err(_) => tree.names().make(CALLER, ROOT, &name, FILE)?.0,
             };
-            tree.set_xattr(inode, format!("user.{i}").as_bytes(), &value, SetXattr::default())
+            tree.attributes().set_xattr(inode, format!("user.{i}").as_bytes(), &value, SetXattr::default())
         };
         if let Err(error) = set() {
             return (i, Err(error));
@@ -77,7 +77,7 @@ fn changes_that_are_large_end_with_the_room_and_not_the_store() {
         // What frees room goes on.
         tree.commit().unwrap();
         for i in 0..set / 8 {
-            let inode = tree.unlink(ROOT, format!("file {i}").as_bytes()).unwrap();
+            let inode = tree.names().unlink(ROOT, format!("file {i}").as_bytes()).unwrap();
             while tree.inode(inode, Moment::Live).is_ok() {
                 assert!(tree.reap_step().unwrap());
             }
@@ -92,10 +92,10 @@ fn an_inode_goes_with_its_xattrs_in_steps() {
     let tree = tree(1, None);
     let inode = file(&tree, b"f");
     for i in 0..3 * STEP_XATTRS + 1 {
-        tree.set_xattr(inode, format!("user.{i}").as_bytes(), b"value", SetXattr::default()).unwrap();
+        tree.attributes().set_xattr(inode, format!("user.{i}").as_bytes(), b"value", SetXattr::default()).unwrap();
     }
-    let left = || tree.xattr_names(inode, Moment::Live).map_or(0, |names| names.len());
-    tree.unlink(ROOT, b"f").unwrap();
+    let left = || tree.attributes().xattr_names(inode, Moment::Live).map_or(0, |names| names.len());
+    tree.names().unlink(ROOT, b"f").unwrap();
     assert_eq!(left(), 2 * STEP_XATTRS + 1);
     let mut steps = 1;
     while tree.inode(inode, Moment::Live).is_ok() {
@@ -111,29 +111,29 @@ fn a_hole_of_many_tracks_is_made_in_steps() {
     let inode = file(&tree, b"f");
     let size = TRACK * (STEP_TRACKS as usize * 2 + 100) + 500;
     let mut expected = random_bytes(2, size);
-    tree.write(inode, 0, &expected, false).unwrap();
+    tree.files().write(inode, 0, &expected, false).unwrap();
     tree.commit().unwrap();
     let tracks = || tree.inode(inode, Moment::Live).unwrap().tracks;
     let full = tracks();
     // In memory alone, in part, and not at all: at the edges and inside.
     let written = random_bytes(3, 70_000);
     for at in [TRACK * 10 - 5, TRACK * 300 + 77] {
-        tree.write(inode, at as u64, &written, false).unwrap();
+        tree.files().write(inode, at as u64, &written, false).unwrap();
         expected[at..at + written.len()].copy_from_slice(&written);
     }
     let hole = TRACK + 100..size - TRACK - 100;
-    tree.zero(inode, hole.start as u64, hole.len() as u64, true, false).unwrap();
+    tree.files().zero(inode, hole.start as u64, hole.len() as u64, true, false).unwrap();
     expected[hole].fill(0);
-    assert!(tree.read(inode, 0, size, Moment::Live).unwrap() == expected);
+    assert!(tree.files().read(inode, 0, size, Moment::Live).unwrap() == expected);
     assert_eq!(tracks(), 4, "of {full}");
-    assert_eq!(tree.seek_hole(inode, 0, Moment::Live).unwrap(), 2 * TRACK as u64);
+    assert_eq!(tree.files().seek_hole(inode, 0, Moment::Live).unwrap(), 2 * TRACK as u64);
     // To the end and beyond, and over what is a hole already.
-    tree.zero(inode, 0, 3 * size as u64, false, false).unwrap();
+    tree.files().zero(inode, 0, 3 * size as u64, false, false).unwrap();
     assert_eq!(tracks(), 0);
-    let found = tree.read(inode, 0, 4 * size, Moment::Live).unwrap();
+    let found = tree.files().read(inode, 0, 4 * size, Moment::Live).unwrap();
     assert!(found.len() == 3 * size && found.iter().all(|byte| *byte == 0));
     // As large as can be, which has no track.
-    tree.zero(inode, 0, i64::MAX as u64, true, false).unwrap();
+    tree.files().zero(inode, 0, i64::MAX as u64, true, false).unwrap();
 }
 
 #[test]
@@ -143,15 +143,16 @@ fn a_file_of_many_tracks_is_cut_in_steps() {
     let step = TRACK as u64 * STEP_TRACKS;
     let size = 3 * step + 500;
     let expected = random_bytes(2, size as usize);
-    tree.write(inode, 0, &expected, false).unwrap();
+    tree.files().write(inode, 0, &expected, false).unwrap();
     tree.commit().unwrap();
     // Far away, in memory alone, and in the middle.
     let written = random_bytes(3, 70_000);
     let end = size * 1000 + 70_000;
-    tree.write(inode, end - 70_000, &written, false).unwrap();
-    let steps = || tree.device().look().unwrap().every_track(inode, TrackNo::ALL, STEP_TRACKS, u64::MAX).unwrap().0;
+    tree.files().write(inode, end - 70_000, &written, false).unwrap();
+    let steps =
+        || tree.device().look().unwrap().tracks().every_track(inode, TrackNo::ALL, STEP_TRACKS, u64::MAX).unwrap().0;
     assert_eq!(steps().len(), 4);
-    let cut_to = |size: u64| tree.change(inode, Change { size: Some(size), ..Change::default() }).unwrap();
+    let cut_to = |size: u64| tree.attributes().change(inode, Change { size: Some(size), ..Change::default() }).unwrap();
     // What others see meanwhile is always the front of what it was.
     let seen = std::thread::scope(|scope| {
         let cutting = scope.spawn(|| cut_to(5_000));
@@ -173,7 +174,7 @@ fn a_file_of_many_tracks_is_cut_in_steps() {
     cut_to(size);
     let mut expected = expected;
     expected[5_000..].fill(0);
-    assert!(tree.read(inode, 0, size as usize, Moment::Live).unwrap() == expected);
+    assert!(tree.files().read(inode, 0, size as usize, Moment::Live).unwrap() == expected);
 }
 
 /// Files share locks: whoever waits for one does not wait until a large file is cut, or has a hole.
@@ -185,16 +186,16 @@ fn others_have_their_turn_between_the_steps() {
     let others: Vec<InodeNo> = (0..64).map(|i| file(&tree, format!("f{i}").as_bytes())).collect();
     let size = 20 * TRACK * STEP_TRACKS as usize;
     for hole in [true, false] {
-        tree.write(big, 0, &random_bytes(2, size), false).unwrap();
+        tree.files().write(big, 0, &random_bytes(2, size), false).unwrap();
         tree.commit().unwrap();
         let between = std::thread::scope(|scope| {
             let cutting = scope.spawn(|| match hole {
-                true => tree.zero(big, 0, size as u64, true, false).unwrap(),
-                false => drop(tree.change(big, Change { size: Some(0), ..Change::default() }).unwrap()),
+                true => tree.files().zero(big, 0, size as u64, true, false).unwrap(),
+                false => drop(tree.attributes().change(big, Change { size: Some(0), ..Change::default() }).unwrap()),
             });
             let mut between = 0;
             while !cutting.is_finished() {
-                others.iter().for_each(|other| tree.write(*other, 0, b"x", false).unwrap());
+                others.iter().for_each(|other| tree.files().write(*other, 0, b"x", false).unwrap());
                 between += 1;
             }
             between
@@ -208,7 +209,8 @@ fn values_of_an_inode_are_bounded() {
     let tree = tree(1, None);
     let inode = file(&tree, b"f");
     let value = random_bytes(1, XATTR_VALUE_BYTES_MAX);
-    let set = |name: &str, value: &[u8]| tree.set_xattr(inode, name.as_bytes(), value, SetXattr::default());
+    let set =
+        |name: &str, value: &[u8]| tree.attributes().set_xattr(inode, name.as_bytes(), value, SetXattr::default());
     let most = XATTR_VALUES_BYTES_MAX / XATTR_VALUE_BYTES_MAX - 1;
     for i in 0..most {
         set(&format!("user.{i}"), &value).unwrap();
@@ -219,7 +221,7 @@ fn values_of_an_inode_are_bounded() {
     refused(set("user.small", &value));
     // What is there can be replaced.
     set("user.7", &value).unwrap();
-    tree.remove_xattr(inode, b"user.7").unwrap();
+    tree.attributes().remove_xattr(inode, b"user.7").unwrap();
     set("user.small", &value).unwrap();
 }
 
@@ -299,16 +301,17 @@ fn list_in_pieces(tree: &Tree, piece: usize, mut each: impl FnMut(&[Vec<u8>])) -
     let (mut names, mut offset) = (Vec::new(), 0);
     loop {
         let before = names.len();
-        tree.list(ROOT, offset, Moment::Live, |entry| {
-            let is_wanted = names.len() < before + piece;
-            if is_wanted {
-                assert!(entry.offset > offset);
-                offset = entry.offset;
-                names.push(entry.name.clone());
-            }
-            Ok(is_wanted)
-        })
-        .unwrap();
+        tree.names()
+            .list(ROOT, offset, Moment::Live, |entry| {
+                let is_wanted = names.len() < before + piece;
+                if is_wanted {
+                    assert!(entry.offset > offset);
+                    offset = entry.offset;
+                    names.push(entry.name.clone());
+                }
+                Ok(is_wanted)
+            })
+            .unwrap();
         each(&names[before..]);
         if names.len() == before {
             return names;
@@ -335,14 +338,14 @@ fn names_of_one_hash_are_listed_and_removed_like_others() {
     let mut count = 0;
     let listed = list_in_pieces(&tree, 7, |names| {
         for name in names {
-            if tree.unlink(ROOT, name).is_ok() {
+            if tree.names().unlink(ROOT, name).is_ok() {
                 removed.insert(name.clone());
             }
         }
         count += 1;
         let new = [&BEGIN[..], format!("new{count:05}").as_bytes(), b"the same in each"].concat();
         file(&tree, &new);
-        tree.unlink(ROOT, &new).unwrap();
+        tree.names().unlink(ROOT, &new).unwrap();
     });
     assert_eq!(listed.len(), removed.len());
     assert!(all.iter().all(|name| removed.contains(name)));
@@ -358,18 +361,19 @@ fn positions_stay_over_mounts_and_do_not_tell_hashes() {
     let positions = |dir: &TestDir| {
         let tree = Tree::open(Arc::new(dir.clone())).unwrap();
         for name in colliding(20) {
-            match tree.make(CALLER, ROOT, &name, FILE) {
+            match tree.names().make(CALLER, ROOT, &name, FILE) {
                 Ok(_) | Err(Error::Posix(pitfs::error::Errno::EXIST)) => {}
                 Err(error) => panic!("{error}"),
             }
         }
         let mut found = Vec::new();
         let mut add = |entry: &pitfs::tree::Entry| found.push((entry.offset, entry.name.clone()));
-        tree.list(ROOT, 0, Moment::Live, |entry| {
-            add(entry);
-            Ok(true)
-        })
-        .unwrap();
+        tree.names()
+            .list(ROOT, 0, Moment::Live, |entry| {
+                add(entry);
+                Ok(true)
+            })
+            .unwrap();
         tree.device().close().unwrap();
         found
     };

@@ -170,14 +170,14 @@ fn what_is_born_later_than_now_is_damage() {
     }
     let tree = Tree::open(Arc::new(DiskDir::open(&mounted.store()).unwrap())).unwrap();
     let mut names = Vec::new();
-    let listed = tree.list(ROOT, 0, Moment::Live, |entry| {
+    let listed = tree.names().list(ROOT, 0, Moment::Live, |entry| {
         names.push(entry.name.clone());
         Ok(true)
     });
     listed.unwrap();
     let looked: Vec<bool> = names
         .iter()
-        .map(|name| match tree.lookup(ROOT, name, Moment::Live) {
+        .map(|name| match tree.names().lookup(ROOT, name, Moment::Live) {
             Ok(_) => true,
             Err(Error::Corrupt { problem, .. }) => !problem.contains("is born in epoch"),
             Err(error) => panic!("{error}"),
@@ -185,7 +185,7 @@ fn what_is_born_later_than_now_is_damage() {
         .collect();
     assert_eq!(looked.iter().filter(|is_whole| !**is_whole).count(), 1, "{names:?}: {looked:?}");
     for (name, is_whole) in names.iter().zip(&looked) {
-        assert_eq!(tree.versions(LIVE, name).is_ok(), *is_whole, "versions of {name:?}");
+        assert_eq!(tree.comparison().versions(LIVE, name).is_ok(), *is_whole, "versions of {name:?}");
     }
 }
 
@@ -416,14 +416,14 @@ fn notes_that_make_no_sense_hold_up_no_work() {
     let daemon = Daemon::open(&mounted.store()).unwrap();
     let (views, tree) = (daemon.views(), daemon.views().tree());
     let one = views.find(b"one").unwrap().unwrap();
-    views.restore(&one).unwrap();
+    views.restores().restore(&one).unwrap();
     while tree.settle_step().unwrap() {}
-    views.delete(&[b"two"]).unwrap();
-    while tree.device().delete_step().unwrap() {}
+    views.deletions().delete(&[b"two"]).unwrap();
+    while tree.device().removal().step().unwrap() {}
     let look = tree.device().look().unwrap();
     let left = |table| look.meta().range(table, &[], &[u8::MAX; 40]).unwrap().count();
     assert_eq!((left(Table::Tombstone), left(Table::Passed)), (0, 0));
-    assert!(look.snapshot(one.base, epoch).unwrap().is_none());
+    assert!(look.moments().snapshot(one.base, epoch).unwrap().is_none());
     drop(look);
     daemon.close().unwrap();
     // It has the store until it is gone.
@@ -459,14 +459,15 @@ fn what_is_damaged_holds_up_no_other_work() {
     }
     let daemon = Daemon::open(&mounted.store()).unwrap();
     let (views, tree) = (daemon.views(), daemon.views().tree());
-    let clone =
-        |of: &[u8], name: &[u8]| views.clone_snapshot(&views.find(of).unwrap().unwrap(), name, true, false).unwrap();
+    let clone = |of: &[u8], name: &[u8]| {
+        views.bases().clone_snapshot(&views.find(of).unwrap().unwrap(), name, true, false).unwrap()
+    };
     let (damaged, whole) = (clone(b"one", b"damaged"), clone(b"two", b"whole"));
     while let Ok(true) = tree.settle_step() {}
     assert!(matches!(tree.settle_step(), Err(Error::Corrupt { .. })), "it is said");
     while let Ok(true) = tree.reap_step() {}
     assert!(matches!(tree.reap_step(), Err(Error::Corrupt { .. })), "it is said");
     let look = tree.device().look().unwrap();
-    assert!(look.is_settling(damaged).unwrap() && !look.is_settling(whole).unwrap());
+    assert!(look.noted_work().is_settling(damaged).unwrap() && !look.noted_work().is_settling(whole).unwrap());
     assert!(!look.meta().contains(Table::Orphan, &note(free)).unwrap());
 }

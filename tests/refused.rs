@@ -106,16 +106,16 @@ fn a_base_that_is_being_filled_is_nobody_elses() {
 fn a_base_that_was_deleted_while_it_was_to_be_filled_keeps_no_store_from_being_opened() {
     let (mounted, daemon) = with_archived();
     let views = daemon.views();
-    let other = views.of(views.base_named(b"other").unwrap());
+    let other = views.of(views.bases().named(b"other").unwrap());
     let old = other.expect(b"old").unwrap();
-    let is_noted = |daemon: &Daemon| !daemon.views().unfinished_fillings().unwrap().is_empty();
+    let is_noted = |daemon: &Daemon| !daemon.views().bases().unfinished_fillings().unwrap().is_empty();
     for (name, is_deleted) in [("gone", true), ("unfinished", false)] {
         let options = CloneOptions { is_shown_beside: true, ..CloneOptions::default() };
-        let base = views.begin_filling(&old, name.as_bytes(), options).unwrap();
+        let base = views.bases().begin_filling(&old, name.as_bytes(), options).unwrap();
         // Nobody ever meets it as one that is whole.
         assert!(is_noted(&daemon) && bases(&daemon).iter().all(|base| !base.filling || base.offline));
         if is_deleted {
-            views.tree().device().hide_base(base, |_| ()).unwrap();
+            views.tree().device().removal().hide_base(base, |_| ()).unwrap();
         }
     }
     drop(other);

@@ -362,7 +362,7 @@ fn three_snapshots() -> (Views, TestDir) {
     Tree::create(Arc::new(dir.clone()), &options).unwrap();
     let views = Views::new(Tree::open(Arc::new(dir.clone())).unwrap());
     for name in [&b"a"[..], b"b", b"c"] {
-        views.snapshot(Some(name)).unwrap();
+        views.snapshots().take(Some(name)).unwrap();
     }
     (views, dir)
 }
@@ -373,7 +373,7 @@ fn several_snapshots_are_deleted_in_one_commit() {
     let syncs_of = |names: &[&[u8]]| {
         let (views, dir) = three_snapshots();
         let before = dir.syncs();
-        views.delete(names).unwrap();
+        views.deletions().delete(names).unwrap();
         dir.syncs() - before
     };
     let syncs = syncs_of(&all);
@@ -381,9 +381,9 @@ fn several_snapshots_are_deleted_in_one_commit() {
     for stop in 1..=syncs {
         let (views, dir) = three_snapshots();
         dir.stop_at_sync(stop);
-        assert!(views.delete(&all).is_err(), "it stops at sync {stop}");
+        assert!(views.deletions().delete(&all).is_err(), "it stops at sync {stop}");
         let left =
-            Views::new(Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap()).snapshots().unwrap();
+            Views::new(Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap()).snapshots().all().unwrap();
         assert!([0, 3].contains(&left.len()), "{} are left after sync {stop}", left.len());
     }
 }
@@ -537,10 +537,10 @@ fn xattr_names_are_judged_as_on_other_file_systems() {
     let (_dir, tree) = tree_in_memory();
     let number = file_in(&tree, b"f");
     let acl = b"system.posix_acl_access";
-    assert!(tree.remove_xattr(number, acl).is_ok(), "a list that is not there is removed");
-    let wrong = tree.set_xattr(number, b"user.", b"x", SetXattr::default()).unwrap_err();
+    assert!(tree.attributes().remove_xattr(number, acl).is_ok(), "a list that is not there is removed");
+    let wrong = tree.attributes().set_xattr(number, b"user.", b"x", SetXattr::default()).unwrap_err();
     assert_eq!(wrong.errno(), pitfs::error::Errno::INVAL);
-    let gone = tree.remove_xattr(number, b"user.a").unwrap_err();
+    let gone = tree.attributes().remove_xattr(number, b"user.a").unwrap_err();
     assert_eq!(gone.errno(), pitfs::error::Errno::NODATA);
 }
 
@@ -548,10 +548,10 @@ fn xattr_names_are_judged_as_on_other_file_systems() {
 fn the_sgid_bit_goes_with_the_access_list_and_with_no_other_xattr() {
     let (_dir, tree) = tree_in_memory();
     let number = file_in(&tree, b"f");
-    tree.change(number, Change { permissions: Some(0o6755), ..Change::default() }).unwrap();
+    tree.attributes().change(number, Change { permissions: Some(0o6755), ..Change::default() }).unwrap();
     let permissions = || tree.inode(number, Moment::Live).unwrap().permissions();
     let set = |name: &[u8], value: &[u8], clears_sgid| {
-        tree.set_xattr(number, name, value, SetXattr { clears_sgid, ..SetXattr::default() })
+        tree.attributes().set_xattr(number, name, value, SetXattr { clears_sgid, ..SetXattr::default() })
     };
     // Version 2; then tag, permissions and id of owner, group and others.
     let rwx = |tag: u8, bits: u8| [tag, 0, bits, 0, 0xff, 0xff, 0xff, 0xff];
@@ -572,14 +572,14 @@ fn room_can_be_used_as_soon_as_it_was_freed() {
     let big = file_in(&tree, b"big");
     let piece = noise(1 << 20);
     let mut len = 0;
-    while tree.write(big, len, &piece, false).is_ok() {
+    while tree.files().write(big, len, &piece, false).is_ok() {
         len += piece.len() as u64;
     }
     assert!(len > 16 << 20, "{len} bytes were all");
     let small = file_in(&tree, b"small");
-    tree.unlink(pitfs::tree::ROOT, b"big").unwrap();
+    tree.names().unlink(pitfs::tree::ROOT, b"big").unwrap();
     while tree.reap_step().unwrap() {}
-    tree.write(small, 0, &piece, false).expect("there is room again");
+    tree.files().write(small, 0, &piece, false).expect("there is room again");
 }
 
 #[test]
@@ -594,23 +594,23 @@ fn a_commit_is_not_lost_where_the_metadata_cannot_be_read_for_a_while() {
     let views = Views::new(Tree::open(Arc::new(dir.clone())).unwrap());
     let tree = views.tree();
     file_in(tree, b"small");
-    views.snapshot(Some(b"a")).unwrap();
+    views.snapshots().take(Some(b"a")).unwrap();
     dir.fail_reads(Some("meta.redb"));
-    let list = || tree.list(pitfs::tree::ROOT, 0, Moment::Live, |_| Ok(true));
+    let list = || tree.names().list(pitfs::tree::ROOT, 0, Moment::Live, |_| Ok(true));
     list().expect_err("all of it was in memory");
     for _ in 0..3 {
-        views.snapshot(Some(b"b")).expect_err("the metadata cannot be read");
+        views.snapshots().take(Some(b"b")).expect_err("the metadata cannot be read");
     }
     tree.device().check_running().expect("reading failed, and writing did not");
     dir.fail_reads(None);
     list().unwrap();
     file_in(tree, b"smaller");
-    views.snapshot(Some(b"c")).unwrap();
+    views.snapshots().take(Some(b"c")).unwrap();
     let after = Views::new(Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap());
     for (name, has_smaller) in [(&b"a"[..], false), (b"c", true)] {
         let moment = Moment::At(after.expect(name).unwrap().epoch);
-        after.tree().lookup(pitfs::tree::ROOT, b"small", moment).unwrap();
-        assert_eq!(after.tree().lookup(pitfs::tree::ROOT, b"smaller", moment).is_ok(), has_smaller);
+        after.tree().names().lookup(pitfs::tree::ROOT, b"small", moment).unwrap();
+        assert_eq!(after.tree().names().lookup(pitfs::tree::ROOT, b"smaller", moment).is_ok(), has_smaller);
     }
 }
 
@@ -620,7 +620,7 @@ fn a_copy_that_fails_says_how_much_was_copied() {
     let (dir, tree) = tree_in_memory();
     let (from, to) = (file_in(&tree, b"from"), file_in(&tree, b"to"));
     for i in 0..8 {
-        tree.write(from, i * MIB, &noise(MIB as usize), false).unwrap();
+        tree.files().write(from, i * MIB, &noise(MIB as usize), false).unwrap();
     }
     tree.commit().unwrap();
     let used: u64 = ["meta.redb", "volume.0", "reserve"].iter().map(|name| dir.file_len(name)).sum();
@@ -629,7 +629,7 @@ fn a_copy_that_fails_says_how_much_was_copied() {
     let mut copied = 0;
     for room in 2..40 {
         dir.set_capacity(Some(used + room * MIB / 2));
-        match tree.copy_range(position(1000 + copied), to, 500 + copied, 7 * MIB - copied, false) {
+        match tree.files().copy_range(position(1000 + copied), to, 500 + copied, 7 * MIB - copied, false) {
             Ok(more) => {
                 assert!(more > 0);
                 copied += more;
@@ -643,22 +643,22 @@ fn a_copy_that_fails_says_how_much_was_copied() {
         }
     }
     assert_eq!(copied, 7 * MIB);
-    let bytes = tree.read(to, 500, copied as usize, Moment::Live).unwrap();
-    assert!(bytes == tree.read(from, 1000, copied as usize, Moment::Live).unwrap());
+    let bytes = tree.files().read(to, 500, copied as usize, Moment::Live).unwrap();
+    assert!(bytes == tree.files().read(from, 1000, copied as usize, Moment::Live).unwrap());
 }
 
 #[test]
 fn one_of_two_commands_at_once_gets_a_name() {
     let (_dir, tree) = tree_in_memory();
     let views = Views::new(tree);
-    let snapshot = views.snapshot(Some(b"s")).unwrap();
+    let snapshot = views.snapshots().take(Some(b"s")).unwrap();
     for i in 0..60 {
         let name = format!("n{i}");
         let attempt = |which: usize| match which {
-            0 => views.clone_snapshot(&snapshot, name.as_bytes(), false, true).is_ok(),
-            1 => views.create_base(name.as_bytes(), 0, 0, 0o755).is_ok(),
-            2 => views.establish_mirror(name.as_bytes(), false).is_ok(),
-            _ => views.snapshot(Some(name.as_bytes())).is_ok(),
+            0 => views.bases().clone_snapshot(&snapshot, name.as_bytes(), false, true).is_ok(),
+            1 => views.bases().create(name.as_bytes(), 0, 0, 0o755).is_ok(),
+            2 => views.mirrors().establish(name.as_bytes(), false).is_ok(),
+            _ => views.snapshots().take(Some(name.as_bytes())).is_ok(),
         };
         let made: Vec<bool> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|which| scope.spawn(move || attempt((which + i) % 4))).collect();
@@ -674,12 +674,12 @@ fn what_comes_to_need_a_snapshot_while_it_is_deleted_is_named() {
     let views = Views::new(tree);
     for i in 0..150 {
         let names: Vec<String> = (0..3).map(|which| format!("s{i}-{which}")).collect();
-        let taken: Vec<_> = names.iter().map(|name| views.snapshot(Some(name.as_bytes())).unwrap()).collect();
+        let taken: Vec<_> = names.iter().map(|name| views.snapshots().take(Some(name.as_bytes())).unwrap()).collect();
         let last = taken.last().unwrap();
         let all: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
         let (cloned, deleted) = std::thread::scope(|scope| {
-            let clone = scope.spawn(|| views.clone_snapshot(last, format!("c{i}").as_bytes(), false, true));
-            let delete = scope.spawn(|| views.delete(&all));
+            let clone = scope.spawn(|| views.bases().clone_snapshot(last, format!("c{i}").as_bytes(), false, true));
+            let delete = scope.spawn(|| views.deletions().delete(&all));
             (clone.join().unwrap(), delete.join().unwrap())
         });
         let left = names.iter().filter(|name| views.find(name.as_bytes()).unwrap().is_some()).count();
@@ -700,15 +700,15 @@ fn a_restore_that_an_unsettled_restore_went_back_over_is_seen_by_diff() {
     let (views, _dir) = three_snapshots();
     let tree = views.tree();
     let file = file_in(tree, b"file");
-    tree.write(file, 0, b"one", false).unwrap();
-    let one = views.snapshot(None).unwrap();
-    tree.write(file, 0, b"two", false).unwrap();
-    let two = views.snapshot(None).unwrap();
-    views.restore(&one).unwrap();
-    let three = views.snapshot(None).unwrap();
-    views.restore(&two).unwrap();
-    assert_eq!(tree.read(file, 0, 9, Moment::Live).unwrap(), b"two");
-    let differences = tree.diff(LIVE, Moment::At(three.epoch), Moment::Live).unwrap();
+    tree.files().write(file, 0, b"one", false).unwrap();
+    let one = views.snapshots().take(None).unwrap();
+    tree.files().write(file, 0, b"two", false).unwrap();
+    let two = views.snapshots().take(None).unwrap();
+    views.restores().restore(&one).unwrap();
+    let three = views.snapshots().take(None).unwrap();
+    views.restores().restore(&two).unwrap();
+    assert_eq!(tree.files().read(file, 0, 9, Moment::Live).unwrap(), b"two");
+    let differences = tree.comparison().diff(LIVE, Moment::At(three.epoch), Moment::Live).unwrap();
     assert_eq!(differences.iter().map(|found| found.path.as_slice()).collect::<Vec<_>>(), [b"file"]);
 }
 
@@ -717,12 +717,12 @@ fn a_restore_that_an_unsettled_restore_went_back_over_is_seen_by_diff() {
 fn an_inode_that_never_got_its_name_goes() {
     let (dir, tree) = tree_in_memory();
     let file = file_in(&tree, b"file");
-    tree.write(file, 0, &noise(100_000), false).unwrap();
+    tree.files().write(file, 0, &noise(100_000), false).unwrap();
     tree.commit().unwrap();
-    let made = tree.make_nameless((file, Moment::Live)).unwrap();
-    tree.become_like(made, (file, Moment::Live), &mut |_| Ok(())).unwrap();
+    let made = tree.likeness().make_nameless((file, Moment::Live)).unwrap();
+    tree.likeness().become_like(made, (file, Moment::Live), &mut |_| Ok(())).unwrap();
     while tree.reap_step().unwrap() {}
-    assert!(tree.is_like(made, (file, Moment::Live)).unwrap());
+    assert!(tree.likeness().is_like(made, (file, Moment::Live)).unwrap());
     tree.commit().unwrap();
     let after = Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap();
     assert_eq!(after.inode(made, Moment::Live).unwrap().links, 0);
@@ -744,7 +744,7 @@ fn tree_in_memory() -> (TestDir, Tree) {
 fn file_in(tree: &Tree, name: &[u8]) -> InodeNo {
     let caller = pitfs::tree::Caller { uid: 0, gid: 0, umask: 0 };
     let new = pitfs::tree::New { kind: pitfs::tree::Kind::File, permissions: 0o644, rdev: 0, target: b"" };
-    tree.make(caller, pitfs::tree::ROOT, name, new).unwrap().0
+    tree.names().make(caller, pitfs::tree::ROOT, name, new).unwrap().0
 }
 
 #[test]
@@ -776,23 +776,23 @@ fn a_base_that_goes_leaves_what_others_have_set_aside() {
     let new = pitfs::tree::New { kind: pitfs::tree::Kind::File, permissions: 0o644, rdev: 0, target: b"" };
     let reserving = |base: BaseId| {
         let root = pitfs::tree::root_of(base);
-        let (file, _) = views.tree().make(caller, root, b"f", new).unwrap();
-        views.tree().write(file, 0, &noise(BYTES), false).unwrap();
+        let (file, _) = views.tree().names().make(caller, root, b"f", new).unwrap();
+        views.tree().files().write(file, 0, &noise(BYTES), false).unwrap();
         let options = SnapOptions { reserve: true, ..SnapOptions::default() };
-        views.of(base).snapshot_all(&[base], SnapRequest { options, ..SnapRequest::default() }).unwrap();
+        views.of(base).snapshots().take_all(&[base], SnapRequest { options, ..SnapRequest::default() }).unwrap();
         file
     };
     let reserved = || views.tree().device().look().unwrap().reserved_room();
     reserving(LIVE);
     let of_live = reserved();
     assert!(of_live >= BYTES as u64);
-    let base = views.create_base(b"b", 0, 0, 0o755).unwrap();
+    let base = views.bases().create(b"b", 0, 0, 0o755).unwrap();
     let file = reserving(base);
     assert!(reserved() >= of_live + BYTES as u64);
     // What the snapshot has kept by now came out of its reserve.
-    views.tree().write(file, 0, &vec![7; BYTES], false).unwrap();
+    views.tree().files().write(file, 0, &vec![7; BYTES], false).unwrap();
     views.tree().commit().unwrap();
     assert!(reserved() < of_live + BYTES as u64);
-    views.delete_base(base, false).unwrap();
+    views.deletions().delete_base(base, false).unwrap();
     assert_eq!(reserved(), of_live, "while its room comes back in the background");
 }

@@ -479,10 +479,10 @@ fn very_many_problems_with_long_paths_take_little_memory() {
         let new = |kind| New { kind, permissions: 0o755, rdev: 0, target: b"" };
         let mut directory = ROOT;
         for _ in 0..DEPTH {
-            directory = tree.make(caller, directory, &[b'd'; 255], new(Kind::Directory)).unwrap().0;
+            directory = tree.names().make(caller, directory, &[b'd'; 255], new(Kind::Directory)).unwrap().0;
         }
         for number in 0..FILES {
-            tree.make(caller, directory, format!("{number}").as_bytes(), new(Kind::File)).unwrap();
+            tree.names().make(caller, directory, format!("{number}").as_bytes(), new(Kind::File)).unwrap();
         }
         tree.commit().unwrap();
         tree.device().close().unwrap();

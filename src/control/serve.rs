@@ -13,7 +13,7 @@ use super::{
     Answer, Archive, ArchiveInfo, BaseRollInfo, CopiedOutInfo, MountedInfo, PathText, Request, Snap, SnapshotInfo,
     SyncInfo, Verb,
 };
-use crate::daemon::{Daemon, OnProgress};
+use crate::daemon::{Daemon, OnProgress, check, copy_out, sync};
 use crate::device::{BaseId, SnapOptions, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::purpose::Purpose;
@@ -75,7 +75,7 @@ fn no_room(daemon: &Daemon, error: &Error) -> Error {
 fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {
     let views = daemon.views().by(uid);
     let views = match &request.base {
-        Some(name) => views.of(views.base_named(name)?),
+        Some(name) => views.of(views.bases().named(name)?),
         None => views,
     };
     match request.verb {
@@ -87,7 +87,8 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         Verb::Rename { old, new } => views.rename_shown(&old, &new).map(|()| Answer::Nothing),
         Verb::Hold { names, tag, held } => {
             let (names, tag) = (slices(&names), tag.as_ref().map(|tag| tag.as_slice()));
-            let snapshots = if held { views.hold(&names, tag)? } else { views.release(&names, tag)? };
+            let snapshots =
+                if held { views.snapshots().hold(&names, tag)? } else { views.snapshots().release(&names, tag)? };
             infos(&views, &snapshots).map(Answer::Snapshots)
         }
         Verb::Session(session) => session::session(&views, session, request.base.is_some()),
@@ -95,14 +96,16 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         Verb::Base(base) => base::base(daemon, &views, base, progress),
         Verb::Clone(wanted) => base::clone(daemon, &views, wanted, progress),
         Verb::Wait { name } => {
-            let base = views.base_named(&name)?;
-            daemon.finish_copy(&views, base, progress)?;
+            let base = views.bases().named(&name)?;
+            daemon.whole_bases().finish_copy(&views, base, progress)?;
             base_answer(&views, base)
         }
-        Verb::Refresh { name, snapshot } => daemon.refresh(&views, &name, &snapshot).map(|()| Answer::Nothing),
+        Verb::Refresh { name, snapshot } => {
+            daemon.whole_bases().refresh(&views, &name, &snapshot).map(|()| Answer::Nothing)
+        }
         Verb::Promote { name } => {
-            let base = views.base_named(&name)?;
-            views.promote(base)?;
+            let base = views.bases().named(&name)?;
+            views.bases().promote(base)?;
             base_answer(&views, base)
         }
         Verb::Mirror(mirror) => base_answer(&views, step_mirror(daemon, &views, mirror)?.base),
@@ -110,25 +113,25 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         Verb::Restore { snapshot, paths, group: None } => restore::restore(daemon, &views, snapshot, paths, progress),
         Verb::CopyOut(options) => {
             restore::check_paths(&options.paths)?;
-            let report = daemon.copy_out(&views, &options, progress)?;
+            let report = copy_out(daemon, &views, &options, progress)?;
             Ok(Answer::CopiedOut(CopiedOutInfo::new(&options.to, report)))
         }
         Verb::History => compare::history(&views).map(Answer::History),
         Verb::Versions { path } => compare::versions(&views, &path).map(Answer::Versions),
         Verb::Diff { before, after } => compare::diff(&views, &before, &after).map(Answer::Differences),
         Verb::Tracks { before, after, path, range } => compare::tracks(&views, &before, after, path, range),
-        Verb::Roll(options) => Ok(Answer::Roll(daemon.roll(&views, &options, progress)?.into())),
+        Verb::Roll(options) => Ok(Answer::Roll(daemon.rolls().roll(&views, &options, progress)?.into())),
         Verb::RollGroup { group, options } => {
-            let reports = daemon.roll_group(&views, &group, &options, progress)?.into_iter();
+            let reports = daemon.rolls().roll_group(&views, &group, &options, progress)?.into_iter();
             let rolled = reports.map(|(base, report)| BaseRollInfo { base, roll: report.into() });
             Ok(Answer::RollGroup(rolled.collect()))
         }
         Verb::Archive(archive) => serve_archive(daemon, &views, archive, progress),
         Verb::Policy { drop_oldest, before_restores } => store::policy(daemon, &views, drop_oldest, before_restores),
         Verb::Status => store::status(daemon, &views).map(|status| Answer::Status(Box::new(status))),
-        Verb::Check => Ok(Answer::Check(daemon.check(progress)?.into())),
+        Verb::Check => Ok(Answer::Check(check(daemon, progress)?.into())),
         Verb::Sync(options) => {
-            Ok(Answer::Sync(SyncInfo::new(daemon.sync(&views, &options, progress)?, options.dry_run)))
+            Ok(Answer::Sync(SyncInfo::new(sync(daemon, &views, &options, progress)?, options.dry_run)))
         }
         Verb::Mount => Ok(Answer::Mount(MountedInfo { mount_point: daemon.mount_point().map(PathText::from) })),
         Verb::Rehearse(verb) => rehearse::rehearse(daemon, &views.rehearsing(), *verb, progress),
@@ -150,11 +153,11 @@ fn infos(views: &Views, snapshots: &[Snapshot]) -> Result<Vec<SnapshotInfo>> {
 
 fn bases_of(views: &Views, names: &[ByteBuf], group: Option<&ByteBuf>) -> Result<Vec<BaseId>> {
     let mut bases = match group {
-        Some(group) => views.group(group)?,
+        Some(group) => views.groups().bases(group)?,
         None => Vec::new(),
     };
     for name in names {
-        bases.push(views.base_named(name)?);
+        bases.push(views.bases().named(name)?);
     }
     if bases.is_empty() {
         bases.push(views.base());
@@ -170,29 +173,29 @@ fn snap(views: &Views, wanted: Snap) -> Result<Answer> {
     let name = wanted.name.as_ref().map(|name| name.as_slice());
     let request = SnapRequest { name, options, keep: None };
     let taken = match &wanted.group {
-        Some(group) => views.snapshot_group(group, request)?,
-        None => views.snapshot_all(&[views.base()], request)?,
+        Some(group) => views.snapshots().take_of_group(group, request)?,
+        None => views.snapshots().take_all(&[views.base()], request)?,
     };
     infos(views, &taken).map(Answer::Snapshots)
 }
 
 fn serve_archive(daemon: &Daemon, views: &Views, archive: Archive, progress: OnProgress<'_>) -> Result<Answer> {
     let archive = match archive {
-        Archive::Attach { directory } => daemon.attach_existing(views, &directory, progress)?,
-        Archive::List { directory } => daemon.list_archive(views, directory.as_deref())?,
-        Archive::Join { directory } => daemon.join_archive(views, &directory, progress)?,
+        Archive::Attach { directory } => daemon.archives().attach_existing(views, &directory, progress)?,
+        Archive::List { directory } => daemon.archives().list(views, directory.as_deref())?,
+        Archive::Join { directory } => daemon.archives().join(views, &directory, progress)?,
         Archive::Verify { directory } => {
-            let found = daemon.verify_archive(views, directory.as_deref(), progress)?;
+            let found = daemon.archives().verify(views, directory.as_deref(), progress)?;
             return Ok(Answer::Verified(found.into()));
         }
         Archive::Detach { directory } => {
-            return Ok(Answer::Detached(daemon.detach(views, directory.as_deref())?.into()));
+            return Ok(Answer::Detached(daemon.archives().detach(views, directory.as_deref())?.into()));
         }
         Archive::Prune(options) => {
-            return Ok(Answer::Shortened(daemon.prune_archive(views, options, progress)?.into()));
+            return Ok(Answer::Shortened(daemon.archives().prune(views, options, progress)?.into()));
         }
         Archive::Merge(options) => {
-            return Ok(Answer::Shortened(daemon.merge_archive(views, options, progress)?.into()));
+            return Ok(Answer::Shortened(daemon.archives().merge(views, options, progress)?.into()));
         }
     };
     Ok(Answer::Archives(vec![ArchiveInfo::from(archive)]))

@@ -52,9 +52,9 @@ impl Worker {
         match self {
             Worker::Look => tree.device().check_places_step(),
             Worker::Settle => tree.settle_step(),
-            Worker::Delete => tree.device().delete_step(),
+            Worker::Delete => tree.device().removal().step(),
             Worker::Reap => tree.reap_step(),
-            Worker::Copy => views.copy_step(),
+            Worker::Copy => views.bases().copy_step(),
         }
     }
 
@@ -62,8 +62,8 @@ impl Worker {
     fn waits_for(self, views: &Views) -> Result<Option<&'static str>> {
         let device = views.tree().device();
         Ok(match self {
-            Worker::Delete if device.is_deletion_held_up()? => Some("a snapshot that is being read"),
-            Worker::Copy if device.is_copy_held_up()? => Some("room"),
+            Worker::Delete if device.removal().is_held_up()? => Some("a snapshot that is being read"),
+            Worker::Copy if device.separation().is_held_up()? => Some("room"),
             _ => None,
         })
     }
@@ -147,7 +147,7 @@ impl Agenda {
 fn keep_house(views: &Views, last_commit: &mut Instant) -> Result<()> {
     let (tree, device) = (views.tree(), views.tree().device());
     device.relieve()?;
-    if device.is_full() && views.make_room()? {
+    if device.is_full() && views.room().make_room()? {
         device.wake();
     }
     if last_commit.elapsed() >= COMMIT_INTERVAL {

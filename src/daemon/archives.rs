@@ -15,6 +15,7 @@ mod verify;
 pub(super) use info::problems_of;
 pub(super) use place::{Place, check_nothing_at, leads_nowhere, open_there};
 
+use super::upgrade::can_be_undone;
 use super::{Daemon, OnProgress, Progress, host};
 use crate::archive::{
     Archive, Increment, Label, Reach, Survey, before_ids, check_writable, has_index, not_there, open_named,
@@ -117,32 +118,38 @@ impl ArchiveInfo {
     }
 }
 
-impl Daemon {
-    fn origin(&self, views: &Views) -> Result<Origin> {
+/// The archives of a store.
+#[derive(Clone, Copy)]
+pub struct Archives<'a> {
+    pub(super) daemon: &'a Daemon,
+}
+
+impl Archives<'_> {
+    fn origin(self, views: &Views) -> Result<Origin> {
         let look = views.tree().device().look()?;
         let settings = views.tree().device().settings();
         let base = look.base_record(views.base())?.id;
         Ok(Origin { store: settings.id, base, hash_seed: settings.hash_seed })
     }
 
-    pub(super) fn archive(&self, views: &Views) -> Option<Arc<Archive>> {
+    pub(super) fn attached(self, views: &Views) -> Option<Arc<Archive>> {
         views.tree().device().look().ok().and_then(|look| look.archive(views.base()))
     }
 
-    pub(super) fn archive_record(&self, views: &Views) -> Result<Option<ArchiveRecord>> {
+    pub(super) fn record(self, views: &Views) -> Result<Option<ArchiveRecord>> {
         Ok(views.tree().device().look()?.base_record(views.base())?.archive.clone())
     }
 
     /// Attaches an archive that is there: one that is not may be on a disk that is not mounted, and a new one in its place would
     /// let the store go on without it.
-    pub fn attach_existing(&self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
-        let _changing = self.begin_rolling()?;
-        self.attach_there(views, &self.outside(directory)?, progress)
+    pub fn attach_existing(self, views: &Views, directory: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
+        let _changing = self.daemon.rolls().begin()?;
+        self.attach_there(views, &self.daemon.outside(directory)?, progress)
     }
 
-    /// [`Daemon::attach`] for the directory at a path, which is not made.
-    pub(super) fn attach_there(&self, views: &Views, path: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
-        let attached = self.archive_record(views)?;
+    /// [`Archives::attach`] for the directory at a path, which is not made.
+    pub(super) fn attach_there(self, views: &Views, path: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
+        let attached = self.record(views)?;
         let without = |what| {
             let text = format!(
                 "there is {what} {}; if its disk is not mounted, mount it, and to begin an archive there, \
@@ -164,19 +171,19 @@ impl Daemon {
     /// Opens an archive for a base and lets its times be seen. One that is attached already is looked at anew, also where
     /// it lies elsewhere now, and the store goes on from what it leads to.
     pub(super) fn attach(
-        &self,
+        self,
         views: &Views,
         directory: &Arc<Directory>,
         progress: OnProgress<'_>,
     ) -> Result<ArchiveInfo> {
-        let attached = self.archive_record(views)?;
+        let attached = self.record(views)?;
         let label = self.label_of(views, directory, attached.as_ref())?;
         let archive = self.change_times(views, || self.attach_anew(views, &directory, label, attached, progress))?;
         self.info_of(views, &archive)
     }
 
     fn attach_anew(
-        &self,
+        self,
         views: &Views,
         directory: &Arc<Directory>,
         label: Label,
@@ -189,23 +196,23 @@ impl Daemon {
             Some(attached) if attached.directory == directory.path() => {
                 let archive = self.open_told(views, &attached)?;
                 let device = views.tree().device();
-                archive.refresh(&|mark| device.holds(views.base(), mark), &mut |_| Ok(()))?;
+                archive.refresh(&|mark| device.archiving().holds(views.base(), mark), &mut |_| Ok(()))?;
                 archive
             }
             Some(_) => {
-                views.tree().device().set_archive(views.base(), None);
+                views.tree().device().archiving().set_archive(views.base(), None);
                 Arc::new(self.open_archive(views, directory, label, progress)?)
             }
             None => Arc::new(self.open_archive(views, directory, label, progress)?),
         };
         check_leads_somewhere(&archive.reach())?;
-        self.note_archive(views, &archive, &[])?;
-        views.tree().device().set_archive(views.base(), Some(archive.clone()));
+        self.daemon.rolls().note_archive(views, &archive, &[])?;
+        views.tree().device().archiving().set_archive(views.base(), Some(archive.clone()));
         Ok(archive)
     }
 
     /// The label of an archive for this base; made where there is none and nothing of others is in the directory.
-    fn label_of(&self, views: &Views, directory: &Directory, attached: Option<&ArchiveRecord>) -> Result<Label> {
+    fn label_of(self, views: &Views, directory: &Directory, attached: Option<&ArchiveRecord>) -> Result<Label> {
         let (label, is_there) = self.label_for(views, directory, attached)?;
         if !is_there {
             check_writable(directory)?;
@@ -216,7 +223,7 @@ impl Daemon {
 
     /// The label that a directory has or should have, and whether it has.
     fn label_for(
-        &self,
+        self,
         views: &Views,
         directory: &Directory,
         attached: Option<&ArchiveRecord>,
@@ -256,25 +263,25 @@ impl Daemon {
     }
 
     /// Whether a directory has the archive that is attached to a base, as far as that can be told without opening it.
-    pub(super) fn is_archive_of(&self, views: &Views, directory: &Directory) -> bool {
+    pub(super) fn is_archive_of(self, views: &Views, directory: &Directory) -> bool {
         let is = || -> Result<bool> {
-            let attached = self.archive_record(views)?;
+            let attached = self.record(views)?;
             let (label, _) = self.label_for(views, directory, attached.as_ref())?;
             Ok(!is_without_archive(directory)? && attached.is_some_and(|attached| label.archive == attached.id))
         };
         is().unwrap_or(false)
     }
 
-    /// What a directory would be to this base as its archive: looked at as [`Daemon::attach`] does, and left as it is.
-    pub(super) fn reach_of(&self, views: &Views, directory: &Directory) -> Result<Reach> {
+    /// What a directory would be to this base as its archive: looked at as [`Archives::attach`] does, and left as it is.
+    pub(super) fn reach_of(self, views: &Views, directory: &Directory) -> Result<Reach> {
         let (label, _) = self.label_for(views, directory, None)?;
         let device = views.tree().device();
-        let reach = Reach::survey(directory, &label, &|mark| device.holds(views.base(), mark))?;
+        let reach = Reach::survey(directory, &label, &|mark| device.archiving().holds(views.base(), mark))?;
         check_leads_somewhere(&reach).map(|()| reach)
     }
 
     fn open_archive(
-        &self,
+        self,
         views: &Views,
         directory: &Arc<Directory>,
         label: Label,
@@ -287,13 +294,20 @@ impl Daemon {
             done += bytes;
             progress(&Progress { files: 0, bytes: done, total_bytes: 0 })
         };
-        Archive::open(directory, label, base.number(), index_entry, &|mark| device.holds(base, mark), &mut tell)
+        Archive::open(
+            directory,
+            label,
+            base.number(),
+            index_entry,
+            &|mark| device.archiving().holds(base, mark),
+            &mut tell,
+        )
     }
 
     /// The archive that is attached, opened if it is not; an error says why that cannot be. Where it is, the store says: that
     /// counts for whom it is his own, on a machine on which somebody has said so.
-    pub(super) fn open_attached(&self, views: &Views, record: &ArchiveRecord) -> Result<Arc<Archive>> {
-        if self.archive(views).is_none() && !(self.is_own() && host::is_among(&record.hosts)) {
+    pub(super) fn open_attached(self, views: &Views, record: &ArchiveRecord) -> Result<Arc<Archive>> {
+        if self.attached(views).is_none() && !(self.daemon.is_own() && host::is_among(&record.hosts)) {
             let shown = shown_file(&record.directory);
             let text = format!(
                 "this store has been elsewhere, and so nothing is read at {shown} only because it says that its archive is there: if it \
@@ -305,12 +319,12 @@ impl Daemon {
     }
 
     /// The same where whoever asks has said where the archive is.
-    fn open_told(&self, views: &Views, record: &ArchiveRecord) -> Result<Arc<Archive>> {
-        if let Some(archive) = self.archive(views) {
+    fn open_told(self, views: &Views, record: &ArchiveRecord) -> Result<Arc<Archive>> {
+        if let Some(archive) = self.attached(views) {
             match archive.check_there() {
                 Ok(()) => return Ok(archive),
                 // What is below the path now may be the archive all the same.
-                Err(_) => views.tree().device().set_archive(views.base(), None),
+                Err(_) => views.tree().device().archiving().set_archive(views.base(), None),
             }
         }
         let path = &record.directory;
@@ -325,16 +339,16 @@ impl Daemon {
             return Err(refused(Errno::INVAL, text));
         }
         let archive = Arc::new(self.open_archive(views, &directory, label, &mut |_| Ok(()))?);
-        views.tree().device().set_archive(views.base(), Some(archive.clone()));
+        views.tree().device().archiving().set_archive(views.base(), Some(archive.clone()));
         Ok(archive)
     }
 
     /// Opens the archives that were attached; one that is not there is left out until it is looked for again.
-    pub(super) fn attach_known(&self) -> Result<()> {
-        let bases: Vec<BaseId> = self.views.tree().device().look()?.bases().map(|(id, _)| id).collect();
+    pub(super) fn attach_known(self) -> Result<()> {
+        let bases: Vec<BaseId> = self.daemon.views.tree().device().look()?.bases().map(|(id, _)| id).collect();
         for base in bases {
-            let views = self.views.of(base);
-            if let Some(record) = self.archive_record(&views)?
+            let views = self.daemon.views.of(base);
+            if let Some(record) = self.record(&views)?
                 && let Err(error) = self.open_attached(&views, &record)
             {
                 log::warn!("the archive {} is not shown: {error}", shown_file(&record.directory));
@@ -345,27 +359,27 @@ impl Daemon {
 
     /// Looks again what the archive that is attached has, also where it could not be opened until now, and shows
     /// what can be reached again.
-    pub(super) fn look_again(&self, views: &Views) -> Result<()> {
-        let Some(record) = self.archive_record(views)? else { return Ok(()) };
+    pub(super) fn look_again(self, views: &Views) -> Result<()> {
+        let Some(record) = self.record(views)? else { return Ok(()) };
         let device = views.tree().device();
         self.change_times(views, || {
             let archive = self.open_attached(views, &record)?;
-            archive.refresh(&|mark| device.holds(views.base(), mark), &mut |_| Ok(()))
+            archive.refresh(&|mark| device.archiving().holds(views.base(), mark), &mut |_| Ok(()))
         })
     }
 
-    pub fn detach(&self, views: &Views, directory: Option<&Path>) -> Result<Detached> {
-        let _changing = self.begin_rolling()?;
+    pub fn detach(self, views: &Views, directory: Option<&Path>) -> Result<Detached> {
+        let _changing = self.daemon.rolls().begin()?;
         let directory = self.check_meant(views, directory)?;
         let leads_to = {
             let look = views.tree().device().look()?;
             let anchor = look.base_record(views.base())?.archive.as_ref().and_then(|archive| archive.anchor);
-            anchor.map(|anchor| look.snapshot(views.base(), anchor.epoch)).transpose()?.flatten()
+            anchor.map(|anchor| look.moments().snapshot(views.base(), anchor.epoch)).transpose()?.flatten()
         };
         let notes = self.change_times(views, || {
             views.set_archive(None, Some(&[]))?;
-            let notes = self.leave_to_format_3(&directory, self.archive(views).as_deref())?;
-            views.tree().device().set_archive(views.base(), None);
+            let notes = self.leave_to_format_3(&directory, self.attached(views).as_deref())?;
+            views.tree().device().archiving().set_archive(views.base(), None);
             Ok(notes)
         })?;
         Ok(Detached { directory, leads_to: leads_to.map(|snapshot| snapshot.record.name), notes })
@@ -373,9 +387,9 @@ impl Daemon {
 
     /// Removes the index of an archive that is given up while the store can still go back to format 3, which takes an index of
     /// format 4 for damage. What is left in its way is said.
-    fn leave_to_format_3(&self, directory: &Path, archive: Option<&Archive>) -> Result<Vec<String>> {
+    fn leave_to_format_3(self, directory: &Path, archive: Option<&Archive>) -> Result<Vec<String>> {
         let mut notes = Vec::new();
-        if !self.can_be_undone()? {
+        if !can_be_undone(self.daemon)? {
             return Ok(notes);
         }
         let shown = shown_file(directory);
@@ -399,12 +413,12 @@ impl Daemon {
     }
 
     /// That the archive given is the one attached.
-    fn check_meant(&self, views: &Views, directory: Option<&Path>) -> Result<PathBuf> {
-        let attached = self.archive_record(views)?.map(|archive| archive.directory);
+    fn check_meant(self, views: &Views, directory: Option<&Path>) -> Result<PathBuf> {
+        let attached = self.record(views)?.map(|archive| archive.directory);
         let attached = attached.ok_or_else(|| {
             refused(Errno::NOENT, "no archive is attached; `pitfs archive attach DIR` does that".into())
         })?;
-        match directory.map(|given| self.outside(given)).transpose()? {
+        match directory.map(|given| self.daemon.outside(given)).transpose()? {
             Some(given) if given != attached => {
                 let text = format!("{} is attached, not {}", shown_file(&attached), shown_file(&given));
                 Err(refused(Errno::INVAL, text))
@@ -414,8 +428,8 @@ impl Daemon {
     }
 
     /// Attaches, shortens or looks at an archive again, and says which times came and went by that.
-    pub(super) fn change_times<R>(&self, views: &Views, change: impl FnOnce() -> Result<R>) -> Result<R> {
-        let before = views.all_snapshots()?;
+    pub(super) fn change_times<R>(self, views: &Views, change: impl FnOnce() -> Result<R>) -> Result<R> {
+        let before = views.snapshots().with_archived()?;
         let result = change();
         views.times_changed(&before)?;
         result

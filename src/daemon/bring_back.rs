@@ -34,6 +34,7 @@ use crate::view::{BringingBack, Views};
 use parking_lot::MutexGuard;
 use paths::{Tops, shown_all};
 use rehearse::{Rehearsal, UNMADE};
+use remove::remove;
 use serde_bytes::ByteBuf;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -69,19 +70,25 @@ const HISTORY_PATHS: usize = 10;
 const ROOM_TIGHT: u64 = 64 << 20;
 const STEPS_TO_LOOK: u64 = 32;
 
-impl Daemon {
+/// Files and directories that are brought back in place.
+#[derive(Clone, Copy)]
+pub struct PathRestores<'a> {
+    pub(super) daemon: &'a Daemon,
+}
+
+impl<'a> PathRestores<'a> {
     /// Makes each path of a base what it is in a snapshot of it, after another snapshot was taken of what is there
     /// now; with that one, if anything differed. Nothing happens if a path is not in the snapshot.
     pub fn bring_back(
-        &self,
+        self,
         views: &Views,
         snapshot: &Snapshot,
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
-        let Begun { tops, unseen, before, _syncing } = self.begin_bringing_back(views, snapshot, paths)?;
+        let Begun { tops, unseen, before, _syncing } = self.begin(views, snapshot, paths)?;
         let report = self.work((views, &unseen), &tops, (snapshot, &before), true, progress);
-        self.drop_before_restores(views)?;
+        self.daemon.whole_bases().drop_before_restores(views)?;
         report.map(|report| {
             let is_kept = !report.before.is_empty();
             (report, is_kept.then_some(before))
@@ -89,7 +96,7 @@ impl Daemon {
     }
 
     /// Looks whether it can be done, and keeps what is there now.
-    fn begin_bringing_back(&self, views: &Views, snapshot: &Snapshot, paths: &[ByteBuf]) -> Result<Begun<'_>> {
+    fn begin(self, views: &Views, snapshot: &Snapshot, paths: &[ByteBuf]) -> Result<Begun<'a>> {
         let name = &snapshot.record.name;
         if snapshot.base != views.base() {
             let text = format!("{name:?} is no snapshot of {:?}", views.base_name()?);
@@ -100,43 +107,43 @@ impl Daemon {
             return Err(Error::Refused(Errno::INVAL, text));
         }
         views.check_writable()?;
-        let _syncing = self.alone_with_files()?;
+        let _syncing = self.daemon.alone_with_files()?;
         let tops = Tops::find(views, snapshot, paths)?;
-        let unseen = self.unseen(views.base())?;
+        let unseen = self.daemon.unseen(views.base())?;
         let what = format!("restore {name:?} {}", shown_all(tops.paths(), HISTORY_PATHS));
         let paths: Vec<ByteBuf> = tops.paths().map(ByteBuf::from).collect();
-        let before = views.begin_bringing_back(snapshot.point(), &paths, &what);
+        let before = views.restores().begin_bringing_back(snapshot.point(), &paths, &what);
         let before = before.map_err(|error| if error.is_no_space() { no_snapshot() } else { error })?;
         Ok(Begun { tops, unseen, before, _syncing })
     }
 
     /// Completes what was being brought back when the store was left without being closed. Everything is compared:
     /// how far the work had come, nothing says.
-    pub(super) fn complete_bringing_back(&self) -> Result<()> {
-        let Some(unfinished) = self.views.unfinished_bringing_back()? else { return Ok(()) };
+    pub(super) fn complete(self) -> Result<()> {
+        let Some(unfinished) = self.daemon.views.restores().unfinished_bringing_back()? else { return Ok(()) };
         let result = self.go_on(&unfinished);
         if result.is_err() {
-            self.views.end_bringing_back()?;
+            self.daemon.views.restores().end_bringing_back()?;
         }
         result?.problems.iter().for_each(|problem| log::warn!("{problem}"));
         Ok(())
     }
 
-    fn go_on(&self, unfinished: &BringingBack) -> Result<BringBackReport> {
+    fn go_on(self, unfinished: &BringingBack) -> Result<BringBackReport> {
         let BringingBack { to, before, paths } = unfinished;
-        let views = self.views.of(to.base);
+        let views = self.daemon.views.of(to.base);
         let (to, before) = {
             let look = views.tree().device().look()?;
-            let found = |epoch| look.snapshot(to.base, epoch)?.ok_or(Error::Gone);
+            let found = |epoch| look.moments().snapshot(to.base, epoch)?.ok_or(Error::Gone);
             (found(to.epoch)?, found(*before)?)
         };
         let tops = Tops::find(&views, &to, paths)?;
         log::info!("bringing back {} goes on", shown_all(tops.paths(), HISTORY_PATHS));
-        self.work((&views, &self.unseen(to.base)?), &tops, (&to, &before), false, &mut |_| Ok(()))
+        self.work((&views, &self.daemon.unseen(to.base)?), &tops, (&to, &before), false, &mut |_| Ok(()))
     }
 
     fn work(
-        &self,
+        self,
         (views, unseen): (&Views, &Unseen<'_>),
         tops: &Tops,
         (snapshot, before): (&Snapshot, &Snapshot),
@@ -149,10 +156,10 @@ impl Daemon {
         let result = led.and_then(|()| work.run());
         let has_changed = work.has_changed.get();
         let mut report = work.report;
-        let ended = views.end_bringing_back();
+        let ended = views.restores().end_bringing_back();
         let committed = views.tree().commit();
         let result = result.and(ended).and(committed);
-        let forgotten = if is_led && !has_changed { views.forget_before(before) } else { Ok(false) };
+        let forgotten = if is_led && !has_changed { views.restores().forget_before(before) } else { Ok(false) };
         if let Ok(true) = forgotten {
             report.before.clear();
         }
@@ -253,7 +260,8 @@ impl<'a> BringBack<'a> {
     fn find_touched(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
         if self.tops.have_directory() {
             let tree = self.tree;
-            self.touched = tree.changed_since(snapshot.base, snapshot.epoch, before.epoch, &mut || self.tell(0))?;
+            self.touched =
+                tree.comparison().changed_since(snapshot.base, snapshot.epoch, before.epoch, &mut || self.tell(0))?;
         }
         Ok(())
     }
@@ -266,7 +274,7 @@ impl<'a> BringBack<'a> {
             }
         }
         for place in std::mem::take(&mut self.extras) {
-            let result = self.remove(&place);
+            let result = remove(self, &place);
             self.settle(result, &place)?;
         }
         for (then, now) in std::mem::take(&mut self.unfinished) {
@@ -308,7 +316,7 @@ impl<'a> BringBack<'a> {
                 Ok(())
             }
             Err(error) => {
-                let path = self.tree.paths(now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+                let path = self.tree.names().paths(now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
                 self.problem(error, &path)
             }
         }
@@ -322,8 +330,8 @@ impl<'a> BringBack<'a> {
         }
         // A program can have stored in a mapping while others were brought back.
         unseen.fetch_file(now)?;
-        tree.check_readable(now, model, &mut |bytes| self.tell(bytes))?;
-        let liken = || tree.become_like(now, model, &mut |bytes| self.tell(bytes));
+        tree.likeness().check_readable(now, model, &mut |bytes| self.tell(bytes))?;
+        let liken = || tree.likeness().become_like(now, model, &mut |bytes| self.tell(bytes));
         let result = unseen.change_file(now, liken, |likened| likened.any());
         if !matches!(result, Ok(likened) if !likened.any()) {
             self.has_changed.set(true);
@@ -335,7 +343,7 @@ impl<'a> BringBack<'a> {
         if place.parent == UNMADE {
             return Ok(None);
         }
-        match self.tree.lookup(place.parent, &place.name, Moment::Live) {
+        match self.tree.names().lookup(place.parent, &place.name, Moment::Live) {
             Ok(found) => Ok(match &self.rehearsal {
                 Some(rehearsal) => rehearsal.after_moves(found),
                 None => Some(found),
@@ -372,7 +380,8 @@ impl<'a> BringBack<'a> {
     /// Notes what went wrong with one name, if the rest can fare better.
     fn settle(&mut self, result: Result<()>, place: &Place) -> Result<()> {
         let Err(error) = result else { return Ok(()) };
-        let directory = self.tree.paths(place.parent, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+        let directory =
+            self.tree.names().paths(place.parent, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
         let path = crate::tree::join(&directory, &place.name);
         self.problem(error, &path)
     }
@@ -403,7 +412,7 @@ impl<'a> BringBack<'a> {
     }
 
     fn check_snapshot(&self) -> Result<()> {
-        self.tree.device().look()?.check_moment(self.root, self.then).map_err(|error| match error {
+        self.tree.device().look()?.moments().check(self.root, self.then).map_err(|error| match error {
             Error::Gone => {
                 let text = "the snapshot was deleted while it was restored from; what was there before is";
                 Error::Refused(Errno::STALE, format!("{text} {}", self.report.before))

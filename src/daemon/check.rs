@@ -66,34 +66,32 @@ const PROBLEMS_MAX: usize = 10_000;
 /// Bytes of what is said of a problem: keys of records that somebody prepared can be long.
 const TEXT_BYTES_MAX: usize = 4096;
 
-impl Daemon {
-    /// Reads everything. Problems are in the report; an error means that checking itself failed.
-    pub fn check(&self, progress: OnProgress<'_>) -> Result<CheckReport> {
-        let device = self.views.tree().device();
-        // A store that has stopped writing can still be checked as its last commit left it.
-        if device.check_running().is_ok() {
-            self.views.tree().commit()?;
-        }
-        let mut snapshots = Vec::new();
-        for base in self.views.bases()? {
-            let views = self.views.of(base.id);
-            snapshots.extend(views.unless_gone(views.snapshots())?.into_iter().flatten());
-        }
-        let mut check = Check {
-            daemon: self,
-            meta: device.durable()?,
-            epoch: Epoch::ZERO,
-            bases: Bases::default(),
-            snapshots,
-            report: CheckReport::default(),
-            room: PATH_BYTES_ALL,
-            is_partial: false,
-            progress,
-        };
-        check.report.snapshots = check.snapshots.len() as u64;
-        check.all()?;
-        Ok(check.report)
+/// Reads everything. Problems are in the report; an error means that checking itself failed.
+pub fn check(daemon: &Daemon, progress: OnProgress<'_>) -> Result<CheckReport> {
+    let device = daemon.views.tree().device();
+    // A store that has stopped writing can still be checked as its last commit left it.
+    if device.check_running().is_ok() {
+        daemon.views.tree().commit()?;
     }
+    let mut snapshots = Vec::new();
+    for base in daemon.views.bases().all()? {
+        let views = daemon.views.of(base.id);
+        snapshots.extend(views.unless_gone(views.snapshots().all())?.into_iter().flatten());
+    }
+    let mut check = Check {
+        daemon: daemon,
+        meta: device.durable()?,
+        epoch: Epoch::ZERO,
+        bases: Bases::default(),
+        snapshots,
+        report: CheckReport::default(),
+        room: PATH_BYTES_ALL,
+        is_partial: false,
+        progress,
+    };
+    check.report.snapshots = check.snapshots.len() as u64;
+    check.all()?;
+    Ok(check.report)
 }
 
 struct Check<'a> {

@@ -4,7 +4,8 @@
 //! A base that is filled from an archive is noted in the store and shown by nothing until it is whole. What a crash
 //! interrupts is deleted when the store is opened next.
 
-use super::{Daemon, OnProgress, Progress};
+use super::bases::WholeBases;
+use super::{OnProgress, Progress};
 use crate::device::{BaseId, InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown;
@@ -12,10 +13,10 @@ use crate::tree::{Kind, Tree, root_of};
 use crate::view::{CloneOptions, Views};
 use std::collections::{HashMap, HashSet};
 
-impl Daemon {
+impl WholeBases<'_> {
     /// Makes bases or clones of snapshots, each under its name: in one step, or from an archive.
     pub fn make_clones(
-        &self,
+        self,
         views: &Views,
         of: Vec<(Snapshot, Vec<u8>)>,
         options: CloneOptions,
@@ -28,13 +29,13 @@ impl Daemon {
             }
             _ => {
                 let base = of.first().map_or(views.base(), |(snapshot, _)| snapshot.base);
-                views.of(base).clone_all(&of, options, group)
+                views.of(base).bases().clone_all(&of, options, group)
             }
         }
     }
 
     fn fill_from_archive(
-        &self,
+        self,
         views: &Views,
         snapshot: &Snapshot,
         name: &[u8],
@@ -42,13 +43,13 @@ impl Daemon {
         progress: OnProgress<'_>,
     ) -> Result<BaseId> {
         let views = views.of(snapshot.base);
-        let base = views.begin_filling(snapshot, name, options)?;
+        let base = views.bases().begin_filling(snapshot, name, options)?;
         let mut filling =
             Filling { tree: views.tree(), moment: Moment::At(snapshot.epoch), base, progress, files: 0, bytes: 0 };
         if let Err(error) =
-            filling.fill(root_of(snapshot.base)).and_then(|()| views.end_filling(base, snapshot, options))
+            filling.fill(root_of(snapshot.base)).and_then(|()| views.bases().end_filling(base, snapshot, options))
         {
-            views.give_up_filling(base)?;
+            views.bases().give_up_filling(base)?;
             let name = shown(name);
             return Err(match error.is_no_space() {
                 true => {
@@ -61,14 +62,14 @@ impl Daemon {
     }
 
     /// What a copy of a time of an archive would take: files and bytes, as their sizes say.
-    pub fn count_filled(&self, views: &Views, snapshot: &Snapshot, name: &[u8]) -> Result<Progress> {
-        views.of(snapshot.base).check_filling(name)?;
+    pub fn count_filled(self, views: &Views, snapshot: &Snapshot, name: &[u8]) -> Result<Progress> {
+        views.of(snapshot.base).bases().check_filling(name)?;
         let (tree, moment) = (views.tree(), Moment::At(snapshot.epoch));
         let mut counted = Progress::default();
         let mut seen = HashSet::new();
         let mut directories = vec![root_of(snapshot.base)];
         while let Some(directory) = directories.pop() {
-            tree.list_with_inodes(directory, 0, moment, |entry, found| {
+            tree.names().list_with_inodes(directory, 0, moment, |entry, found| {
                 if found.kind() == Kind::Directory {
                     directories.push(entry.inode);
                 }
@@ -82,9 +83,9 @@ impl Daemon {
     }
 
     /// Deletes what was being filled when the store was last open.
-    pub(super) fn give_up_fillings(&self) -> Result<()> {
-        let device = self.views.tree().device();
-        let unfinished = match self.views.unfinished_fillings() {
+    pub(super) fn give_up_fillings(self) -> Result<()> {
+        let device = self.daemon.views.tree().device();
+        let unfinished = match self.daemon.views.bases().unfinished_fillings() {
             Err(damage @ Error::Corrupt { .. }) => {
                 device.found_damage(&damage);
                 return Ok(());
@@ -97,7 +98,7 @@ impl Daemon {
         }
         for base in unfinished {
             log::warn!("a base that was not whole is deleted");
-            self.views.give_up_filling(base)?;
+            self.daemon.views.bases().give_up_filling(base)?;
         }
         Ok(())
     }
@@ -122,13 +123,13 @@ impl Filling<'_> {
         while let Some(&(source, target)) = directories.get(at) {
             at += 1;
             let mut entries = Vec::new();
-            self.tree.list_with_inodes(source, 0, self.moment, |entry, found| {
+            self.tree.names().list_with_inodes(source, 0, self.moment, |entry, found| {
                 entries.push((entry.clone(), found.kind(), found.links, found.size));
                 Ok(true)
             })?;
             for (entry, kind, links, size) in entries {
                 if let Some(known) = with_names.get(&entry.inode) {
-                    self.tree.place(*known, target, &entry.name)?;
+                    self.tree.likeness().place(*known, target, &entry.name)?;
                     continue;
                 }
                 let made = self.make(entry.inode, target, &entry.name)?;
@@ -144,20 +145,21 @@ impl Filling<'_> {
         }
         // Filling them has changed their times.
         for (source, target) in directories.into_iter().rev() {
-            self.tree.become_like(target, (source, self.moment), &mut |_| Ok(()))?;
+            self.tree.likeness().become_like(target, (source, self.moment), &mut |_| Ok(()))?;
         }
         Ok(())
     }
 
     fn make(&mut self, source: InodeNo, parent: InodeNo, name: &[u8]) -> Result<InodeNo> {
-        let made = self.tree.make_nameless_in(self.base, (source, self.moment))?;
+        let made = self.tree.likeness().make_nameless_in(self.base, (source, self.moment))?;
         let (files, bytes) = (self.files, self.bytes);
         let filled = self
             .tree
+            .likeness()
             .become_like(made, (source, self.moment), &mut |done| {
                 (self.progress)(&Progress { files, bytes: bytes + done, total_bytes: 0 })
             })
-            .and_then(|_| self.tree.place(made, parent, name));
+            .and_then(|_| self.tree.likeness().place(made, parent, name));
         self.tree.unhold(made, 1)?;
         filled.map(|_| made)
     }

@@ -10,6 +10,8 @@ mod plan;
 mod put;
 mod walk;
 
+pub use plan::plan_copy_out;
+
 use super::descent::Descent;
 use super::{Daemon, OnProgress};
 use crate::error::{Errno, Error, Result};
@@ -44,68 +46,71 @@ pub struct RestoreReport {
     pub problems: Vec<String>,
 }
 
-impl Daemon {
-    /// Copies files out of a view of a base.
-    pub fn copy_out(&self, views: &Views, options: &RestoreOptions, progress: OnProgress<'_>) -> Result<RestoreReport> {
-        let View { base, moment } = views.view(&options.snapshot)?;
-        let root = root_of(base);
-        let to = self.target(&options.to)?;
-        let making = |error| Error::media(format!("making {}", shown_file(&to)), error);
-        let is_new = to.symlink_metadata().is_err();
-        std::fs::create_dir_all(&to).map_err(making)?;
-        let open = || -> std::io::Result<OwnedFd> {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            Ok(rustix::fs::open(&to, flags, Mode::empty())?)
-        };
-        let tally = Tally::of(&to);
-        let putter = Putter {
-            tree: views.tree(),
-            moment,
-            overwrite: options.overwrite,
-            is_root: rustix::process::geteuid().is_root(),
-            tally: &tally,
-        };
-        let mut walk = Walk {
-            putter: &putter,
-            root,
-            descent: Descent::begin(open().map_err(making)?, OFlags::PATH).map_err(making)?,
-            path: Vec::new(),
-            depth: 0,
-            jobs: None,
-            numbered: 0,
-            firsts: HashMap::new(),
-            further: Vec::new(),
-            directories: Vec::new(),
-            visits: HashMap::new(),
-            way: vec![root],
-            progress,
-        };
-        let paths = apart(&options.paths);
-        walk.with_threads(|walk| {
-            if paths.is_empty() {
-                walk.content(root)?;
-            }
-            paths.iter().try_for_each(|names| walk.path(names))
-        });
-        let opened = open().map(Arc::new).map_err(making)?;
-        // A directory that was there already keeps its own attributes.
-        let own = (paths.is_empty() && is_new).then_some(root);
-        let finished = walk.finish_names(&opened).and_then(|()| walk.finish_directories(open().map_err(making)?, own));
-        drop(walk);
-        tally.reason()?;
-        finished?;
-        Ok(tally.report())
-    }
-
-    /// Where a directory is, or would be; refused where that is no directory.
-    fn target(&self, given: &Path) -> Result<PathBuf> {
-        let found = self.outside(given)?;
-        if found.symlink_metadata().is_ok_and(|there| !there.is_dir()) {
-            let text = format!("{} is no directory; name one to copy to, or one to be made", shown_file(given));
-            return Err(Error::Refused(Errno::NOTDIR, text));
+/// Copies files out of a view of a base.
+pub fn copy_out(
+    daemon: &Daemon,
+    views: &Views,
+    options: &RestoreOptions,
+    progress: OnProgress<'_>,
+) -> Result<RestoreReport> {
+    let View { base, moment } = views.view(&options.snapshot)?;
+    let root = root_of(base);
+    let to = target(daemon, &options.to)?;
+    let making = |error| Error::media(format!("making {}", shown_file(&to)), error);
+    let is_new = to.symlink_metadata().is_err();
+    std::fs::create_dir_all(&to).map_err(making)?;
+    let open = || -> std::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(&to, flags, Mode::empty())?)
+    };
+    let tally = Tally::of(&to);
+    let putter = Putter {
+        tree: views.tree(),
+        moment,
+        overwrite: options.overwrite,
+        is_root: rustix::process::geteuid().is_root(),
+        tally: &tally,
+    };
+    let mut walk = Walk {
+        putter: &putter,
+        root,
+        descent: Descent::begin(open().map_err(making)?, OFlags::PATH).map_err(making)?,
+        path: Vec::new(),
+        depth: 0,
+        jobs: None,
+        numbered: 0,
+        firsts: HashMap::new(),
+        further: Vec::new(),
+        directories: Vec::new(),
+        visits: HashMap::new(),
+        way: vec![root],
+        progress,
+    };
+    let paths = apart(&options.paths);
+    walk.with_threads(|walk| {
+        if paths.is_empty() {
+            walk.content(root)?;
         }
-        Ok(found)
+        paths.iter().try_for_each(|names| walk.path(names))
+    });
+    let opened = open().map(Arc::new).map_err(making)?;
+    // A directory that was there already keeps its own attributes.
+    let own = (paths.is_empty() && is_new).then_some(root);
+    let finished = walk.finish_names(&opened).and_then(|()| walk.finish_directories(open().map_err(making)?, own));
+    drop(walk);
+    tally.reason()?;
+    finished?;
+    Ok(tally.report())
+}
+
+/// Where a directory is, or would be; refused where that is no directory.
+fn target(daemon: &Daemon, given: &Path) -> Result<PathBuf> {
+    let found = daemon.outside(given)?;
+    if found.symlink_metadata().is_ok_and(|there| !there.is_dir()) {
+        let text = format!("{} is no directory; name one to copy to, or one to be made", shown_file(given));
+        return Err(Error::Refused(Errno::NOTDIR, text));
     }
+    Ok(found)
 }
 
 fn not_in_snapshot(names: &[&[u8]]) -> String {

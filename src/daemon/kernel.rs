@@ -14,15 +14,28 @@
 
 use super::Daemon;
 use crate::device::{BaseId, InodeNo, Moment, silently};
-use crate::error::Result;
+use crate::error::{Errno, Error, Result};
 use crate::fuse::{Names, Notify, has_mounts_inside};
 use crate::limits::NAMES_AT_ONCE;
 use crate::shown::shown;
 use crate::tree::{Inode, Kind, Tree};
 use crate::view::{LIVE_NAME, Views};
+use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long a restore in place, which is soon over, is waited for.
+const WAIT_FOR_RESTORE: Duration = Duration::from_secs(1);
 
 impl Daemon {
+    /// Of what changes many files, one thing at a time.
+    pub(super) fn alone_with_files(&self) -> Result<MutexGuard<'_, ()>> {
+        self.syncing.try_lock_for(WAIT_FOR_RESTORE).ok_or_else(|| {
+            let text = "a sync or a restore of files is running in this store; wait for its end";
+            Error::Refused(Errno::BUSY, text.into())
+        })
+    }
+
     /// Changes what bases show, as a whole, or rehearses it. Files are nobody else's meanwhile.
     pub(super) fn replace<R>(&self, views: &Views, bases: &[BaseId], change: impl FnOnce() -> Result<R>) -> Result<R> {
         let _alone = self.alone_with_files()?;
@@ -90,7 +103,7 @@ impl Unseen<'_> {
 
     /// What programs have stored in a mapping of a file that is about to be looked at.
     pub(super) fn fetch_file(&self, inode: InodeNo) -> Result<()> {
-        match self.notify.as_ref().filter(|_| self.tree.is_held(inode)) {
+        match self.notify.as_ref().filter(|_| self.tree.held().is_held(inode)) {
             Some(notify) => notify.fetch_file(inode),
             None => Ok(()),
         }
@@ -125,7 +138,7 @@ impl Unseen<'_> {
         change: impl FnOnce() -> Result<R>,
         is_changed: impl FnOnce(&R) -> bool,
     ) -> Result<R> {
-        if self.notify.is_none() || !self.tree.is_held(inode) {
+        if self.notify.is_none() || !self.tree.held().is_held(inode) {
             return change();
         }
         let before = self.tree.inode(inode, Moment::Live).ok();
@@ -182,10 +195,10 @@ impl Unseen<'_> {
         let Some(notify) = self.notify.as_ref().filter(|_| !inodes.is_empty()) else { return };
         let facts = |inode| {
             let found = self.tree.inode(inode, Moment::Live).ok().filter(|found| found.kind() == Kind::File)?;
-            self.tree.is_held(inode).then_some((found.size, found.mtime))
+            self.tree.held().is_held(inode).then_some((found.size, found.mtime))
         };
         for (inode, errno) in notify.renew(inodes, &facts) {
-            let path = self.tree.paths(inode, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+            let path = self.tree.names().paths(inode, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
             let path = shown(&path);
             let error = std::io::Error::from(errno);
             if notify.keeps_times() {
@@ -193,9 +206,9 @@ impl Unseen<'_> {
                 log::warn!(
                     "programs that have {path:?} open get errors from now on: its size could not be set: {error}"
                 );
-                self.tree.forsake(inode);
+                self.tree.held().forsake(inode);
                 notify.attributes_changed([inode]);
-                self.entries_changed(&self.tree.names(inode, Moment::Live).unwrap_or_default());
+                self.entries_changed(&self.tree.names().of(inode, Moment::Live).unwrap_or_default());
             } else {
                 log::warn!("programs that have {path:?} open may see another size of it than it has: {error}");
             }
@@ -208,10 +221,10 @@ impl Unseen<'_> {
 
     /// All that the kernel knows of a base.
     fn known(&self, base: BaseId) -> Vec<Known> {
-        let held = self.tree.held_inodes().into_iter().filter(|inode| inode.base() == base);
+        let held = self.tree.held().all().into_iter().filter(|inode| inode.base() == base);
         let known = |inode| Known {
             inode,
-            names: self.tree.names(inode, Moment::Live).unwrap_or_default(),
+            names: self.tree.names().of(inode, Moment::Live).unwrap_or_default(),
             found: self.tree.inode(inode, Moment::Live).ok(),
         };
         held.map(known).collect()
@@ -230,7 +243,7 @@ impl Unseen<'_> {
         match (touched, own) {
             (Some(touched), Some(before)) if known.is_some() || self.entries(&touched, before) <= NAMES_AT_ONCE => {
                 self.tell_of_names(&touched, before);
-                let held: Vec<InodeNo> = touched.into_iter().filter(|inode| tree.is_held(*inode)).collect();
+                let held: Vec<InodeNo> = touched.into_iter().filter(|inode| tree.held().is_held(*inode)).collect();
                 self.tell_of_files(&held, &file_before);
             }
             (touched, _) => {
@@ -240,8 +253,8 @@ impl Unseen<'_> {
                     None => self.tell_of_held_names(base),
                 }
                 let held: Vec<InodeNo> = match touched {
-                    Some(touched) => touched.into_iter().filter(|inode| tree.is_held(*inode)).collect(),
-                    None => tree.held_inodes().into_iter().filter(|inode| inode.base() == base).collect(),
+                    Some(touched) => touched.into_iter().filter(|inode| tree.held().is_held(*inode)).collect(),
+                    None => tree.held().all().into_iter().filter(|inode| inode.base() == base).collect(),
                 };
                 self.tell_of_files(&held, &file_before);
             }
@@ -251,7 +264,7 @@ impl Unseen<'_> {
     /// For kernels that cannot forget all names by themselves.
     fn tell_of_held_names(&self, base: BaseId) {
         self.notify.iter().for_each(|notify| notify.shown_anew(base, LIVE_NAME));
-        let held = self.tree.held_inodes().into_iter().filter(|inode| inode.base() == base);
+        let held = self.tree.held().all().into_iter().filter(|inode| inode.base() == base);
         let found = held.filter_map(|inode| self.tree.inode(inode, Moment::Live).ok());
         self.entries_changed(&found.map(|found| (found.parent, found.name.into_vec())).collect::<Vec<_>>());
     }
@@ -262,13 +275,13 @@ impl Unseen<'_> {
             Ok(found) if found.is_directory() => found.size,
             _ => 0,
         };
-        let held = inodes.iter().filter(|inode| self.tree.is_held(**inode));
+        let held = inodes.iter().filter(|inode| self.tree.held().is_held(**inode));
         held.map(|inode| size(*inode, before) + size(*inode, Moment::Live)).sum()
     }
 
     fn listed(&self, directory: InodeNo, moment: Moment) -> BTreeMap<Vec<u8>, (InodeNo, Kind)> {
         let mut found = BTreeMap::new();
-        let listed = self.tree.list(directory, 0, moment, |entry| {
+        let listed = self.tree.names().list(directory, 0, moment, |entry| {
             found.insert(entry.name.clone(), (entry.inode, entry.kind));
             Ok(true)
         });
@@ -279,7 +292,7 @@ impl Unseen<'_> {
     /// Tells of every name that leads elsewhere than before, in directories that may differ.
     fn tell_of_names(&self, touched: &BTreeSet<InodeNo>, before: Moment) {
         let mut names = Names::default();
-        for &directory in touched.iter().filter(|inode| self.tree.is_held(**inode)) {
+        for &directory in touched.iter().filter(|inode| self.tree.held().is_held(**inode)) {
             let (then, now) = (self.listed(directory, before), self.listed(directory, Moment::Live));
             for (name, target) in &then {
                 if now.get(name) != Some(target) {
@@ -299,7 +312,7 @@ impl Unseen<'_> {
         for Known { inode, names: had, found } in known {
             let kind = found.as_ref().map_or(Kind::File, Inode::kind);
             for (parent, name) in had {
-                if !self.tree.lookup(*parent, name, Moment::Live).is_ok_and(|(now, _)| now == *inode) {
+                if !self.tree.names().lookup(*parent, name, Moment::Live).is_ok_and(|(now, _)| now == *inode) {
                     names.add(self.tree, (*parent, name.clone()), Some((*inode, kind)));
                 }
             }

@@ -22,6 +22,27 @@ enum Part {
     Store,
 }
 
+impl Part {
+    fn refused(self, given: &Path) -> Error {
+        let what = match self {
+            Part::Mount => "lies in the mount of this store, where cp copies without copying data",
+            Part::Store => "lies in the store's own directory",
+        };
+        Error::Refused(Errno::INVAL, format!("{} {what}; choose another directory", shown_file(given)))
+    }
+}
+
+/// Puts the names of a path before those that are still to be followed.
+fn put_before(names: &mut VecDeque<OsString>, path: &Path) {
+    for component in path.components().rev() {
+        match component {
+            Component::Normal(name) => names.push_front(name.to_os_string()),
+            Component::ParentDir => names.push_front("..".into()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+}
+
 /// What of the tree of files belongs to a store.
 struct Own {
     /// Device and inode number of its directory, which may be seen elsewhere as well.
@@ -55,16 +76,7 @@ impl Own {
         // Where what is ours begins.
         let mut ours: Option<(PathBuf, Part)> = None;
         let mut names: VecDeque<OsString> = VecDeque::new();
-        let push = |names: &mut VecDeque<OsString>, path: &Path| {
-            for component in path.components().rev() {
-                match component {
-                    Component::Normal(name) => names.push_front(name.to_os_string()),
-                    Component::ParentDir => names.push_front("..".into()),
-                    Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-                }
-            }
-        };
-        push(&mut names, given);
+        put_before(&mut names, given);
         // How many of the names are from the path itself: those before them are from links.
         let mut left = names.len();
         while let Some(name) = names.pop_front() {
@@ -97,7 +109,7 @@ impl Own {
                     if target.is_absolute() {
                         at = PathBuf::from("/");
                     }
-                    push(&mut names, &target);
+                    put_before(&mut names, &target);
                 }
                 Ok(found) => ours = ours.or_else(|| self.is_store(&found).then(|| (at.clone(), Part::Store))),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -107,14 +119,7 @@ impl Own {
             }
         }
         match ours.filter(|(begin, _)| at.starts_with(begin)) {
-            Some((_, part)) => {
-                let what = match part {
-                    Part::Mount => "lies in the mount of this store, where cp copies without copying data",
-                    Part::Store => "lies in the store's own directory",
-                };
-                let text = format!("{} {what}; choose another directory", shown_file(given));
-                Err(Error::Refused(Errno::INVAL, text))
-            }
+            Some((_, part)) => Err(part.refused(given)),
             None => Ok((at, is_dangling)),
         }
     }

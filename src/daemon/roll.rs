@@ -57,43 +57,49 @@ pub struct RollReport {
 const FREE_TRIES: usize = 10;
 const FREE_PAUSE: Duration = Duration::from_millis(20);
 
-impl Daemon {
+/// Increments on their way to archives.
+#[derive(Clone, Copy)]
+pub struct Rolls<'a> {
+    pub(super) daemon: &'a Daemon,
+}
+
+impl<'a> Rolls<'a> {
     /// Takes a snapshot, saves what changed since the ones before to the archive, and frees these when asked.
-    pub fn roll(&self, views: &Views, options: &RollOptions, progress: OnProgress<'_>) -> Result<RollReport> {
-        let _rolling = self.begin_rolling()?;
+    pub fn roll(self, views: &Views, options: &RollOptions, progress: OnProgress<'_>) -> Result<RollReport> {
+        let _rolling = self.begin()?;
         let options = &self.located(options)?;
         if options.archive.is_some() {
             // A name that is taken is found before an archive is made and attached.
-            views.rehearsing().snapshot_all(&[views.base()], request(options))?;
+            views.rehearsing().snapshots().take_all(&[views.base()], request(options))?;
         }
         let archive = self.prepare_roll(views, options, progress)?;
-        let taken = views.snapshot_all(&[views.base()], request(options))?;
+        let taken = views.snapshots().take_all(&[views.base()], request(options))?;
         let taken = taken.into_iter().next().ok_or(Error::Posix(Errno::NOENT))?;
         self.roll_taken(views, (&taken, archive), options, progress)
     }
 
     /// Rolls, and other changes of archives, one after the other.
-    pub(super) fn begin_rolling(&self) -> Result<MutexGuard<'_, ()>> {
+    pub(super) fn begin(self) -> Result<MutexGuard<'a, ()>> {
         let text = "a roll, or another change of an archive, of this store is running; wait for its end";
         let busy = || refused(Errno::BUSY, text.into());
-        self.rolling.try_lock().ok_or_else(busy)
+        self.daemon.rolling.try_lock().ok_or_else(busy)
     }
 
     /// With the path of the archive as it is found outside the store.
-    fn located(&self, options: &RollOptions) -> Result<RollOptions> {
-        let archive = options.archive.as_deref().map(|given| self.outside_to_make(given)).transpose()?;
+    fn located(self, options: &RollOptions) -> Result<RollOptions> {
+        let archive = options.archive.as_deref().map(|given| self.daemon.outside_to_make(given)).transpose()?;
         Ok(RollOptions { archive, ..options.clone() })
     }
 
     /// What can fail is done, and what takes time, before a snapshot is taken; the archive to roll to, if there is one.
     fn prepare_roll(
-        &self,
+        self,
         views: &Views,
         options: &RollOptions,
         progress: OnProgress<'_>,
     ) -> Result<Option<Arc<Archive>>> {
         let archive = self.archive_to_roll(views, options.archive.as_deref(), progress)?;
-        while views.tree().device().look()?.is_settling(views.base())? {
+        while views.tree().device().look()?.noted_work().is_settling(views.base())? {
             views.tree().settle_step()?;
             progress(&Progress::default())?;
         }
@@ -102,7 +108,7 @@ impl Daemon {
 
     /// The rest of a roll, when its snapshot is taken.
     fn roll_taken(
-        &self,
+        self,
         views: &Views,
         (taken, archive): (&Snapshot, Option<Arc<Archive>>),
         options: &RollOptions,
@@ -130,13 +136,13 @@ impl Daemon {
         Ok(report)
     }
 
-    fn deactivate_before(&self, views: &Views, taken: &Snapshot) -> Result<()> {
-        views.deactivate_active(&active_before(views.snapshots()?, taken))
+    fn deactivate_before(self, views: &Views, taken: &Snapshot) -> Result<()> {
+        views.snapshots().deactivate_active(&active_before(views.snapshots().all()?, taken))
     }
 
     /// The archive to roll to, which is as the store left it; `None` where none is attached or given.
     fn archive_to_roll(
-        &self,
+        self,
         views: &Views,
         given: Option<&Path>,
         progress: OnProgress<'_>,
@@ -146,27 +152,29 @@ impl Daemon {
             (None, Some(path)) => {
                 let place = Place::open_or_make(path)?;
                 let writable = check_writable(&place.directory);
-                if let Err(error) = writable.and_then(|()| self.attach(views, &place.directory, progress)) {
+                if let Err(error) =
+                    writable.and_then(|()| self.daemon.archives().attach(views, &place.directory, progress))
+                {
                     place.give_up();
                     return Err(error);
                 }
             }
-            (Some(_), _) => self.look_again(views)?,
+            (Some(_), _) => self.daemon.archives().look_again(views)?,
         }
         let record = views.tree().device().look()?.base_record(views.base())?.archive.clone();
         let record = record.ok_or(Error::Posix(Errno::NOENT))?;
-        let archive = self.open_attached(views, &record)?;
+        let archive = self.daemon.archives().open_attached(views, &record)?;
         check_writable(archive.directory())?;
         check_continues(&archive.reach(), Some(&record))?;
-        check_names_are_free(archive.directory(), &archive.reach(), views.snapshots()?)?;
+        check_names_are_free(archive.directory(), &archive.reach(), views.snapshots().all()?)?;
         Ok(Some(archive))
     }
 
     /// What is not in the archive yet, the oldest first. None of it can be deleted until it is saved: the increment
     /// after it would lead nowhere.
-    fn begin_saving(&self, views: &Views, archive: &Archive) -> Result<Vec<Snapshot>> {
+    fn begin_saving(self, views: &Views, archive: &Archive) -> Result<Vec<Snapshot>> {
         loop {
-            let all = unsaved(&archive.reach(), views.snapshots()?);
+            let all = unsaved(&archive.reach(), views.snapshots().all()?);
             if all.len() < 2 {
                 return Ok(all);
             }
@@ -179,8 +187,8 @@ impl Daemon {
     }
 
     /// Notes how far the archive leads, and what is being saved to it or, if that is nothing, which times it has.
-    pub(super) fn note_archive(&self, views: &Views, archive: &Archive, saving: &[Snapshot]) -> Result<()> {
-        let before = self.archive_record(views)?.filter(|before| before.id == archive.id());
+    pub(super) fn note_archive(self, views: &Views, archive: &Archive, saving: &[Snapshot]) -> Result<()> {
+        let before = self.daemon.archives().record(views)?.filter(|before| before.id == archive.id());
         let record = ArchiveRecord {
             hosts: host::with_this(before.map(|before| before.hosts).unwrap_or_default()),
             directory: archive.path().to_path_buf(),
@@ -194,7 +202,7 @@ impl Daemon {
     }
 
     fn save_increments(
-        &self,
+        self,
         views: &Views,
         archive: &Arc<Archive>,
         saving: &[Snapshot],
@@ -205,7 +213,7 @@ impl Daemon {
             let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes: 0 });
             archive.check_there()?;
             let ends = (&pair[0], &pair[1]);
-            let saved = views.tree().device().save_increment(archive.directory(), ends, LEVEL, &mut tell);
+            let saved = views.tree().device().archiving().save_increment(archive.directory(), ends, LEVEL, &mut tell);
             let saved = saved.map_err(|error| not_saved(saving, &pair[0], explain_no_room(archive.path(), error)))?;
             report.saved += 1;
             report.saved_bytes += saved.bytes;
@@ -215,7 +223,7 @@ impl Daemon {
     }
 
     /// Notes how far the archive leads now: the snapshots before are given up only when this is durable.
-    fn end_saving(&self, views: &Views, archive: &Archive, saving: usize) -> Result<()> {
+    fn end_saving(self, views: &Views, archive: &Archive, saving: usize) -> Result<()> {
         if saving < 2 {
             return self.note_archive_if_new(views, archive);
         }
@@ -224,13 +232,13 @@ impl Daemon {
     }
 
     /// Nothing was to be saved: what the archive has is noted where the store does not know it.
-    pub(super) fn note_archive_if_new(&self, views: &Views, archive: &Archive) -> Result<()> {
-        let known = views.tree().device().look()?.known_archived(views.base())?;
+    pub(super) fn note_archive_if_new(self, views: &Views, archive: &Archive) -> Result<()> {
+        let known = views.tree().device().look()?.moments().known_archived(views.base())?;
         if known == archive.marks_after(Epoch::ZERO) { Ok(()) } else { self.note_archive(views, archive, &[]) }
     }
 
     /// Deletes the oldest snapshots but `keep`, as far as the archive has them, or there is none.
-    fn free_old(&self, views: &Views, archive: Option<&Archive>, keep: u64) -> Result<u64> {
+    fn free_old(self, views: &Views, archive: Option<&Archive>, keep: u64) -> Result<u64> {
         for _ in 0..FREE_TRIES {
             match self.free_old_once(views, archive, keep) {
                 // Somebody deleted one of them meanwhile, or came to need it.
@@ -243,16 +251,16 @@ impl Daemon {
         self.free_old_once(views, archive, keep)
     }
 
-    fn free_old_once(&self, views: &Views, archive: Option<&Archive>, keep: u64) -> Result<u64> {
+    fn free_old_once(self, views: &Views, archive: Option<&Archive>, keep: u64) -> Result<u64> {
         if let Some(archive) = archive {
             archive.check_there()?;
         }
         let reach = archive.map(Archive::reach);
         let is_saved = |snapshot: &Snapshot| reach.as_ref().is_none_or(|reach| is_done_with(reach, snapshot));
-        let freed = to_free(views, views.snapshots()?, keep, is_saved)?;
+        let freed = to_free(views, views.snapshots().all()?, keep, is_saved)?;
         let names: Vec<&[u8]> = freed.iter().map(|snapshot| snapshot.record.name.as_bytes()).collect();
         if !names.is_empty() {
-            views.delete(&names)?;
+            views.deletions().delete(&names)?;
         }
         Ok(names.len() as u64)
     }
@@ -314,7 +322,7 @@ fn to_free(
     is_saved: impl Fn(&Snapshot) -> bool,
 ) -> Result<Vec<Snapshot>> {
     all.truncate(all.len().saturating_sub(usize::try_from(keep.max(1)).unwrap_or(usize::MAX)));
-    let save = views.newest_save()?.map(|save| save.record.id);
+    let save = views.snapshots().newest_save()?.map(|save| save.record.id);
     let needed = views.tree().device().look()?.all_dependants()?;
     all.retain(|snapshot| {
         let stands = snapshot.record.held || save == Some(snapshot.record.id);

@@ -1,9 +1,10 @@
 //! Histories over years: letting an archive's oldest times go, keeping one time of each period, and taking in what was
 //! saved elsewhere.
 
+use super::archives::Archives;
 use super::archives::{open_there, refused};
 use super::roll::{check_continues, has_lost_newest};
-use super::{ArchiveInfo, Daemon, OnProgress, Progress};
+use super::{ArchiveInfo, OnProgress, Progress};
 use crate::archive::{Archive, Increment, Merged, TakenIn, check_writable};
 use crate::clock::{Epoch, Period, Timestamp};
 use crate::error::{Errno, Error, Result};
@@ -64,11 +65,11 @@ pub struct Shortened {
     pub problems: Vec<String>,
 }
 
-impl Daemon {
-    fn archive_to_change(&self, views: &Views) -> Result<Arc<Archive>> {
+impl Archives<'_> {
+    fn archive_to_change(self, views: &Views) -> Result<Arc<Archive>> {
         self.look_again(views)?;
         let none = || refused(Errno::NOENT, "no archive is attached; `pitfs archive attach DIR` does that".into());
-        let archive = self.archive(views).ok_or_else(none)?;
+        let archive = self.attached(views).ok_or_else(none)?;
         archive.check_there()?;
         check_writable(archive.directory())?;
         Ok(archive)
@@ -76,25 +77,25 @@ impl Daemon {
 
     /// An archive to let times go from: as a roll, not one that has gone on without this store, whose times these are then,
     /// nor one that lost what was saved last.
-    fn archive_to_shorten(&self, views: &Views) -> Result<Arc<Archive>> {
+    fn archive_to_shorten(self, views: &Views) -> Result<Arc<Archive>> {
         let archive = self.archive_to_change(views)?;
-        check_continues(&archive.reach(), self.archive_record(views)?.as_ref())?;
+        check_continues(&archive.reach(), self.record(views)?.as_ref())?;
         Ok(archive)
     }
 
     /// The newest save of a base, if only the archive has it.
-    fn standing_save(&self, views: &Views) -> Result<Option<(Epoch, String)>> {
-        let save = views.newest_save()?.filter(|save| save.is_archived);
+    fn standing_save(self, views: &Views) -> Result<Option<(Epoch, String)>> {
+        let save = views.snapshots().newest_save()?.filter(|save| save.is_archived);
         Ok(save.map(|save| (save.epoch, save.record.name)))
     }
 
     /// Lets the oldest times of the attached archive go. The newest time stays, and so does the newest save.
-    pub fn prune_archive(&self, views: &Views, options: PruneOptions, progress: OnProgress<'_>) -> Result<Shortened> {
-        let _changing = self.begin_rolling()?;
+    pub fn prune(self, views: &Views, options: PruneOptions, progress: OnProgress<'_>) -> Result<Shortened> {
+        let _changing = self.daemon.rolls().begin()?;
         let archive = self.archive_to_shorten(views)?;
         let all = archive.increments();
         let mut cut = first_to_stay(&all, options)?;
-        let newest_save = views.newest_save()?.map(|save| save.epoch);
+        let newest_save = views.snapshots().newest_save()?.map(|save| save.epoch);
         // One that cannot be reached now stays with all that leads to it once what is missing is back.
         let unreachable = save_behind(&archive.others(), newest_save);
         let save = unreachable.or(self.standing_save(views)?).filter(|(epoch, _)| *epoch < cut);
@@ -111,7 +112,7 @@ impl Daemon {
         if gone.is_empty() {
             // What was removed by hand is forgotten by that, but for what others may still lead to.
             if archive.others().is_empty() && archive.broken().is_empty() {
-                self.note_archive_if_new(views, &archive)?;
+                self.daemon.rolls().note_archive_if_new(views, &archive)?;
             }
             return Ok(shortened);
         }
@@ -121,7 +122,7 @@ impl Daemon {
                 // What could not go is there still.
                 self.look_again(views)?;
             }
-            self.note_archive(views, &archive, &[])?;
+            self.daemon.rolls().note_archive(views, &archive, &[])?;
             pruned
         })?;
         views.note_done(&format!("{}; times gone: {}", options.what(), shortened.times.len()))?;
@@ -129,10 +130,10 @@ impl Daemon {
     }
 
     /// Merges increments of the attached archive, so that of each period the first time is left.
-    pub fn merge_archive(&self, views: &Views, options: MergeOptions, progress: OnProgress<'_>) -> Result<Shortened> {
-        let _changing = self.begin_rolling()?;
+    pub fn merge(self, views: &Views, options: MergeOptions, progress: OnProgress<'_>) -> Result<Shortened> {
+        let _changing = self.daemon.rolls().begin()?;
         let archive = self.archive_to_shorten(views)?;
-        let save = views.newest_save()?.map(|save| save.epoch);
+        let save = views.snapshots().newest_save()?.map(|save| save.epoch);
         let groups = groups(archive.increments(), options, save);
         let gone: Vec<Increment> = groups.iter().flat_map(|group| group[1..].iter().cloned()).collect();
         let mut shortened = shortened(&archive, &gone, None, options.is_dry_run);
@@ -149,7 +150,7 @@ impl Daemon {
         self.change_times(views, || {
             let mut merge = |group| merge_group(&archive, group, &mut shortened.problems, progress);
             let merged = groups.into_iter().try_for_each(&mut merge);
-            self.note_archive(views, &archive, &[])?;
+            self.daemon.rolls().note_archive(views, &archive, &[])?;
             merged
         })?;
         shortened.bytes = had.saturating_sub(bytes_of(&archive));
@@ -158,10 +159,10 @@ impl Daemon {
     }
 
     /// Takes increments in that were saved to another directory.
-    pub fn join_archive(&self, views: &Views, from: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
-        let _changing = self.begin_rolling()?;
+    pub fn join(self, views: &Views, from: &Path, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
+        let _changing = self.daemon.rolls().begin()?;
         let archive = self.archive_to_change(views)?;
-        let from = &self.outside(from)?;
+        let from = &self.daemon.outside(from)?;
         let no_directory = || refused(Errno::NOENT, format!("{} is no directory", shown_file(from)));
         let source = open_there(from)?.ok_or_else(no_directory)?;
         let (left, archive) = self.change_times(views, || self.take_in(views, archive, &source, from, progress))?;
@@ -172,7 +173,7 @@ impl Daemon {
 
     /// What could not be taken in, in words.
     fn take_in(
-        &self,
+        self,
         views: &Views,
         archive: Arc<Archive>,
         source: &Arc<Directory>,
@@ -181,7 +182,7 @@ impl Daemon {
     ) -> Result<(Vec<String>, Arc<Archive>)> {
         let mut done = 0;
         let device = views.tree().device();
-        let holds = |mark: &crate::archive::Mark| device.holds(views.base(), mark);
+        let holds = |mark: &crate::archive::Mark| device.archiving().holds(views.base(), mark);
         let TakenIn { taken, left } = archive.take_in(source, &holds, &mut |bytes| {
             done += bytes;
             progress(&Progress { bytes: done, ..Progress::default() })
@@ -196,8 +197,8 @@ impl Daemon {
         }
         archive.refresh(&holds, &mut |_| Ok(()))?;
         // What it lacks still stays missed.
-        if !has_lost_newest(&archive.reach(), self.archive_record(views)?.as_ref()) {
-            self.note_archive(views, &archive, &[])?;
+        if !has_lost_newest(&archive.reach(), self.record(views)?.as_ref()) {
+            self.daemon.rolls().note_archive(views, &archive, &[])?;
         }
         views.note_done(&format!("archive join {from:?}; increments that came: {taken}"))?;
         Ok((left, archive))

@@ -27,7 +27,7 @@ use crate::view::Views;
 use attributes::Whose;
 use exclude::Pattern;
 use facts::Facts;
-use parking_lot::MutexGuard;
+use remove::{remove, remove_here};
 use serde_bytes::ByteBuf;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,7 +36,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
 use walk::{Entry, Listing, Skipped, pop, push};
 
 /// What to bring in.
@@ -97,9 +96,6 @@ pub struct Planned {
     pub path: ByteBuf,
 }
 
-/// How long a restore in place, which is soon over, is waited for.
-const WAIT_FOR_RESTORE: Duration = Duration::from_secs(1);
-
 impl SyncOptions {
     /// An error if a pattern makes no sense.
     pub fn check(&self) -> Result<()> {
@@ -107,101 +103,91 @@ impl SyncOptions {
     }
 }
 
-impl Daemon {
-    /// Of what changes many files, one thing at a time.
-    pub(super) fn alone_with_files(&self) -> Result<MutexGuard<'_, ()>> {
-        self.syncing.try_lock_for(WAIT_FOR_RESTORE).ok_or_else(|| {
-            let text = "a sync or a restore of files is running in this store; wait for its end";
-            Error::Refused(Errno::BUSY, text.into())
-        })
+/// Makes a base equal to a directory outside the store.
+pub fn sync(daemon: &Daemon, views: &Views, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
+    views.check_writable()?;
+    let options = &SyncOptions { source: daemon.outside(&options.source)?, ..options.clone() };
+    let _syncing = daemon.alone_with_files()?;
+    let root = open_source(&options.source)?;
+    let facts = Facts::of(&root).map_err(|error| looking_at(&options.source, error))?;
+    let skipped = skipped(daemon, options, &facts)?;
+    views.fetched()?;
+    let unseen = daemon.unseen(views.base())?;
+    let (sender, listings) = std::sync::mpsc::sync_channel(walk::AHEAD);
+    let mut sync = Sync {
+        tree: views.tree(),
+        root: root_of(views.base()),
+        unseen: &unseen,
+        dry_run: options.dry_run,
+        skipped: &skipped,
+        listings,
+        source: options.source.clone(),
+        path: Vec::new(),
+        stack: Vec::new(),
+        owner: Owner::of_this_process(),
+        names: HashMap::new(),
+        named: HashSet::new(),
+        arms: None,
+        report: SyncReport::default(),
+        progress,
+    };
+    let target = sync.destination(&options.destination)?;
+    let is_empty = |target| Ok::<bool, Error>(views.tree().inode(target, Moment::Live)?.size == 0);
+    skipped.reads_all.store(target.map(is_empty).transpose()?.unwrap_or(true), Ordering::Relaxed);
+    let (report, result) = std::thread::scope(|scope| {
+        let walk = scope.spawn(|| skipped.walk(root, &{ sender }));
+        // It takes the receiver along when it ends, however it ends: the walk does not wait then.
+        let (report, result) = sync.run(facts, target);
+        let walked = walk.join().unwrap_or_else(|_| Err(std::io::Error::other("its thread ended")));
+        // If the walk fails, there is no more to compare, and that is why.
+        (report, walked.map_err(|error| looking_at(&options.source, error)).and(result))
+    });
+    if !options.dry_run && report.added + report.changed + report.removed > 0 {
+        // What was done counts, whether there is room to note it or not.
+        let noted = views.note_done(&options.what());
+        noted.or_else(|error| if error.is_no_space() { views.tree().commit() } else { Err(error) })?;
     }
+    result?;
+    views.tree().commit()?;
+    Ok(report)
+}
 
-    /// Makes a base equal to a directory outside the store.
-    pub fn sync(&self, views: &Views, options: &SyncOptions, progress: OnProgress<'_>) -> Result<SyncReport> {
-        views.check_writable()?;
-        let options = &SyncOptions { source: self.outside(&options.source)?, ..options.clone() };
-        let _syncing = self.alone_with_files()?;
-        let root = self.open_source(&options.source)?;
-        let facts = Facts::of(&root).map_err(|error| looking_at(&options.source, error))?;
-        let skipped = self.skipped(options, &facts)?;
-        views.fetched()?;
-        let unseen = self.unseen(views.base())?;
-        let (sender, listings) = std::sync::mpsc::sync_channel(walk::AHEAD);
-        let mut sync = Sync {
-            tree: views.tree(),
-            root: root_of(views.base()),
-            unseen: &unseen,
-            dry_run: options.dry_run,
-            skipped: &skipped,
-            listings,
-            source: options.source.clone(),
-            path: Vec::new(),
-            stack: Vec::new(),
-            owner: Owner::of_this_process(),
-            names: HashMap::new(),
-            named: HashSet::new(),
-            arms: None,
-            report: SyncReport::default(),
-            progress,
-        };
-        let target = sync.destination(&options.destination)?;
-        let is_empty = |target| Ok::<bool, Error>(views.tree().inode(target, Moment::Live)?.size == 0);
-        skipped.reads_all.store(target.map(is_empty).transpose()?.unwrap_or(true), Ordering::Relaxed);
-        let (report, result) = std::thread::scope(|scope| {
-            let walk = scope.spawn(|| skipped.walk(root, &{ sender }));
-            // It takes the receiver along when it ends, however it ends: the walk does not wait then.
-            let (report, result) = sync.run(facts, target);
-            let walked = walk.join().unwrap_or_else(|_| Err(std::io::Error::other("its thread ended")));
-            // If the walk fails, there is no more to compare, and that is why.
-            (report, walked.map_err(|error| looking_at(&options.source, error)).and(result))
-        });
-        if !options.dry_run && report.added + report.changed + report.removed > 0 {
-            // What was done counts, whether there is room to note it or not.
-            let noted = views.note_done(&options.what());
-            noted.or_else(|error| if error.is_no_space() { views.tree().commit() } else { Err(error) })?;
+/// Opens the directory to bring in.
+fn open_source(source: &Path) -> Result<OwnedFd> {
+    let given = shown_file(source);
+    let refused = |errno, what: &str| Err(Error::Refused(errno, format!("{given} {what}")));
+    match open_directory(source) {
+        Ok(root) => Ok(root.into()),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTDIR) => {
+            refused(Errno::NOTDIR, "is not a directory")
         }
-        result?;
-        views.tree().commit()?;
-        Ok(report)
+        Err(error) => Err(looking_at(source, error)),
     }
+}
 
-    /// Opens the directory to bring in.
-    fn open_source(&self, source: &Path) -> Result<OwnedFd> {
-        let given = shown_file(source);
-        let refused = |errno, what: &str| Err(Error::Refused(errno, format!("{given} {what}")));
-        match open_directory(source) {
-            Ok(root) => Ok(root.into()),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTDIR) => {
-                refused(Errno::NOTDIR, "is not a directory")
-            }
-            Err(error) => Err(looking_at(source, error)),
-        }
+/// What of a source is passed over.
+fn skipped(daemon: &Daemon, options: &SyncOptions, root: &Facts) -> Result<Skipped> {
+    let mut own: HashMap<Identity, &'static str> = HashMap::new();
+    let mut add = |path: &Path, what| {
+        own.extend(open_directory(path).ok().and_then(|found| identity(found).ok()).map(|found| (found, what)));
+    };
+    add(&daemon.path, "this store");
+    for archive in daemon.archive_directories()? {
+        add(&archive, "an archive of this store");
     }
-
-    /// What of a source is passed over.
-    fn skipped(&self, options: &SyncOptions, root: &Facts) -> Result<Skipped> {
-        let mut own: HashMap<Identity, &'static str> = HashMap::new();
-        let mut add = |path: &Path, what| {
-            own.extend(open_directory(path).ok().and_then(|found| identity(found).ok()).map(|found| (found, what)));
-        };
-        add(&self.path, "this store");
-        for archive in self.archive_directories()? {
-            add(&archive, "an archive of this store");
-        }
-        if let Some(what) = own.get(&root.identity()) {
-            let text = format!("{} is {what}", shown_file(&options.source));
-            return Err(Error::Refused(Errno::INVAL, text));
-        }
-        let mounted = self.mount_point().map_or_else(Vec::new, |mount_point| mounts_of_same(&mount_point));
-        let below = |path: &PathBuf| Some(path.strip_prefix(&options.source).ok()?.as_os_str().as_bytes().to_vec());
-        Ok(Skipped {
-            exclude: options.exclude.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_>>()?,
-            own,
-            mounted: mounted.iter().filter_map(below).collect(),
-            only_device: options.one_file_system.then_some(root.device),
-            ..Skipped::default()
-        })
+    if let Some(what) = own.get(&root.identity()) {
+        let text = format!("{} is {what}", shown_file(&options.source));
+        return Err(Error::Refused(Errno::INVAL, text));
     }
+    let mounted = daemon.mount_point().map_or_else(Vec::new, |mount_point| mounts_of_same(&mount_point));
+    let below = |path: &PathBuf| Some(path.strip_prefix(&options.source).ok()?.as_os_str().as_bytes().to_vec());
+    Ok(Skipped {
+        exclude: options.exclude.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_>>()?,
+        own,
+        mounted: mounted.iter().filter_map(below).collect(),
+        only_device: options.one_file_system.then_some(root.device),
+        ..Skipped::default()
+    })
 }
 
 fn looking_at(path: &Path, error: std::io::Error) -> Error {
@@ -311,7 +297,7 @@ impl Sync<'_> {
     fn content_of(&mut self, directory: &Arc<OwnedFd>, entries: Vec<Entry>, frame: &mut Frame) -> Result<()> {
         let mut existing: HashMap<Vec<u8>, (InodeNo, Inode)> = HashMap::new();
         if let Some(target) = frame.target {
-            self.tree.list_with_inodes(target, 0, Moment::Live, |entry, found| {
+            self.tree.names().list_with_inodes(target, 0, Moment::Live, |entry, found| {
                 existing.insert(entry.name.clone(), (entry.inode, found.clone()));
                 Ok(true)
             })?;
@@ -324,7 +310,7 @@ impl Sync<'_> {
         }
         let Some(target) = frame.target else { return Ok(()) };
         for (name, (inode, found)) in existing {
-            self.remove(target, &name, inode, &found)?;
+            remove(self, target, &name, inode, &found)?;
         }
         Ok(())
     }
@@ -368,7 +354,7 @@ impl Sync<'_> {
             (Some((inode, old)), _) if old.is_directory() => (frame.target, frame.is_new) = (Some(inode), false),
             (before, Some(parent)) => {
                 if let Some((inode, old)) = before {
-                    self.remove_here(parent, &found.name, inode, &old)?;
+                    remove_here(self, parent, &found.name, inode, &old)?;
                 }
                 if !self.dry_run {
                     frame.target = Some(self.make(&found, parent, &[])?);
@@ -418,7 +404,7 @@ impl Sync<'_> {
         }
         let mut at = self.root;
         for name in names_of(path) {
-            at = match self.tree.lookup(at, name, Moment::Live) {
+            at = match self.tree.names().lookup(at, name, Moment::Live) {
                 Ok((inode, found)) if found.is_directory() => inode,
                 Ok(_) => {
                     let path = shown(path);
@@ -428,7 +414,7 @@ impl Sync<'_> {
                 Err(Error::Posix(Errno::NOENT)) => {
                     let new = New { kind: Kind::Directory, permissions: 0o755, rdev: 0, target: b"" };
                     let maker = Caller { uid: 0, gid: 0, umask: 0 };
-                    let (inode, _) = self.tree.make(maker, at, name, new)?;
+                    let (inode, _) = self.tree.names().make(maker, at, name, new)?;
                     inode
                 }
                 Err(error) => return Err(error),
@@ -501,7 +487,7 @@ impl Sync<'_> {
                     return Ok(());
                 }
             }
-            if !self.remove_here(parent, &found.name, *inode, old)? {
+            if !remove_here(self, parent, &found.name, *inode, old)? {
                 self.problem("a directory of that name holds excluded files and stays");
                 return Ok(());
             }
@@ -510,7 +496,7 @@ impl Sync<'_> {
         let is_linked = found.facts.links > 1;
         let first = self.names.get(&found.facts.identity()).copied().filter(|_| is_linked);
         if let (None, Some(parent), Some(first), false) = (&before, parent, first, self.dry_run) {
-            self.tree.link(first, parent, &found.name)?;
+            self.tree.names().link(first, parent, &found.name)?;
             self.added();
             return Ok(());
         }

@@ -13,7 +13,7 @@ use super::archives::{is_without_archive, open_there};
 use super::identity::{FORMAT, Identity, OLDEST, Step, open_directory, read_identity, write_identity};
 use super::{Daemon, Lock, OnProgress, Use, host};
 use crate::archive::{Label, Survey, check_writable, lock, not_there, remove_index};
-use crate::device::{ArchiveRecord, BaseId, BaseRecord, SnapshotRef, downgrade, upgrade};
+use crate::device::{self, ArchiveRecord, BaseId, BaseRecord, SnapshotRef};
 use crate::error::{Errno, Error, Result};
 use crate::media::{Directory, DiskDir, MediaDir, ScratchDir};
 use crate::meta::Reserve;
@@ -40,138 +40,134 @@ fn media_of(directory: &Arc<Directory>) -> Arc<dyn MediaDir> {
     Arc::new(DiskDir::of(directory.clone()))
 }
 
-impl Daemon {
-    /// Brings a store that nobody has open to the present format, with the archives that are attached, where they are
-    /// or in the directory given: that of the only archive, or one that has the archive of each base under the base's name.
-    pub fn upgrade(path: &Path, archive: Option<&Path>, progress: OnProgress<'_>) -> Result<UpgradeReport> {
-        let directory = open_directory(path)?;
-        let lock = Lock::take(&directory, &Use::Command)?;
-        let found = read_identity(&directory)?;
-        archive.map_or(Ok(()), check_has_archives)?;
-        let mut report = UpgradeReport { from: found.format, to: FORMAT, ..UpgradeReport::default() };
-        if found.step == Step::Upgrading || found.format < FORMAT {
-            report.from = OLDEST;
-            if found.step != Step::Upgrading {
-                check_upgrade(&directory)?;
-            }
-            write_step(&directory, Identity { format: FORMAT, step: Step::Upgrading })?;
-            upgrade(&media_of(&directory))?;
-            write_step(&directory, Identity { format: FORMAT, step: Step::Upgraded })?;
-        } else if found.step == Step::Undoing {
-            let text = "going back to format 3 was interrupted; `pitfs upgrade --undo` completes it";
-            return Err(Error::Store(text.into()));
+/// Brings a store that nobody has open to the present format, with the archives that are attached, where they are
+/// or in the directory given: that of the only archive, or one that has the archive of each base under the base's name.
+pub fn upgrade(path: &Path, archive: Option<&Path>, progress: OnProgress<'_>) -> Result<UpgradeReport> {
+    let directory = open_directory(path)?;
+    let lock = Lock::take(&directory, &Use::Command)?;
+    let found = read_identity(&directory)?;
+    archive.map_or(Ok(()), check_has_archives)?;
+    let mut report = UpgradeReport { from: found.format, to: FORMAT, ..UpgradeReport::default() };
+    if found.step == Step::Upgrading || found.format < FORMAT {
+        report.from = OLDEST;
+        if found.step != Step::Upgrading {
+            check_upgrade(&directory)?;
         }
-        report.can_be_undone = read_identity(&directory)?.step == Step::Upgraded;
-        // What is not where it was would be missed twice.
-        let daemon = Daemon::open_without_archives(lock)?;
-        let mut is_used = false;
-        for attached in attached(&daemon)? {
-            let views = daemon.views().of(attached.base);
-            let directory = daemon.place_of(&attached, archive)?;
-            is_used |= archive.is_some_and(|given| directory.starts_with(given));
-            match daemon.attach_there(&views, &directory, progress) {
-                Ok(_) => report.archives.push(directory),
-                Err(error) => {
-                    report.problems.push(format!(
-                        "the archive {} was not brought over: {error}; `pitfs archive attach DIR` does that when it is there",
-                        shown_file(&directory)
-                    ));
-                    // Whoever upgrades here has said where it is.
-                    if let Some(record) = daemon.archive_record(&views)? {
-                        let hosts = host::with_this(record.hosts.clone());
-                        views.set_archive(Some(ArchiveRecord { hosts, ..record }), None)?;
-                    }
+        write_step(&directory, Identity { format: FORMAT, step: Step::Upgrading })?;
+        device::upgrade(&media_of(&directory))?;
+        write_step(&directory, Identity { format: FORMAT, step: Step::Upgraded })?;
+    } else if found.step == Step::Undoing {
+        let text = "going back to format 3 was interrupted; `pitfs upgrade --undo` completes it";
+        return Err(Error::Store(text.into()));
+    }
+    report.can_be_undone = read_identity(&directory)?.step == Step::Upgraded;
+    // What is not where it was would be missed twice.
+    let daemon = Daemon::open_without_archives(lock)?;
+    let mut is_used = false;
+    for attached in attached(&daemon)? {
+        let views = daemon.views().of(attached.base);
+        let directory = place_of(&daemon, &attached, archive)?;
+        is_used |= archive.is_some_and(|given| directory.starts_with(given));
+        match daemon.archives().attach_there(&views, &directory, progress) {
+            Ok(_) => report.archives.push(directory),
+            Err(error) => {
+                report.problems.push(format!(
+                    "the archive {} was not brought over: {error}; `pitfs archive attach DIR` does that when it is there",
+                    shown_file(&directory)
+                ));
+                // Whoever upgrades here has said where it is.
+                if let Some(record) = daemon.archives().record(&views)? {
+                    let hosts = host::with_this(record.hosts.clone());
+                    views.set_archive(Some(ArchiveRecord { hosts, ..record }), None)?;
                 }
             }
         }
-        if let Some(given) = archive.filter(|_| !is_used) {
-            let given = shown_file(given);
-            report.problems.push(format!("no base of this store has its archive in {given}, or in a directory there"));
-        }
-        daemon.complete_what_was_begun();
-        daemon.close()?;
-        Ok(report)
     }
-
-    /// Where an archive is: in the directory given or, where that is none of this base, below it as `roll --group` lays them
-    /// out, or else where it was.
-    fn place_of(&self, attached: &Attached, given: Option<&Path>) -> Result<PathBuf> {
-        let Some(given) = given else { return Ok(attached.directory.clone()) };
-        let views = self.views().of(attached.base);
-        let below = given.join(views.base_name()?);
-        for place in [given, &below, &attached.directory] {
-            if let Ok(Some(directory)) = open_there(place)
-                && self.is_archive_of(&views, &directory)
-            {
-                return Ok(place.to_path_buf());
-            }
-        }
-        // What is wrong with it is said when it is attached.
-        let is_one = |directory: Arc<Directory>| is_without_archive(&directory).is_ok_and(|without| !without);
-        let is_given = open_there(given).is_ok_and(|found| found.is_some_and(is_one));
-        Ok(if is_given { given.to_path_buf() } else { below })
+    if let Some(given) = archive.filter(|_| !is_used) {
+        let given = shown_file(given);
+        report.problems.push(format!("no base of this store has its archive in {given}, or in a directory there"));
     }
+    daemon.complete_what_was_begun();
+    daemon.close()?;
+    Ok(report)
+}
 
-    /// Brings a store back to the format from which it was upgraded, with what was done since.
-    pub fn undo_upgrade(path: &Path) -> Result<UpgradeReport> {
-        let directory = open_directory(path)?;
-        let mut lock = Lock::take(&directory, &Use::Command)?;
-        let found = read_identity(&directory)?;
-        let mut report = UpgradeReport { from: FORMAT, to: OLDEST, ..UpgradeReport::default() };
-        match found.step {
-            Step::Upgraded => {
-                // What is in the journal is in the tables when it is closed.
-                let daemon = Daemon::open_locked(lock)?;
-                let archives = attached(&daemon)?;
-                daemon.close()?;
-                drop(daemon);
-                lock = Lock::take(&directory, &Use::Command)?;
-                if read_identity(&directory)? != found {
-                    let text = "the store was upgraded, confirmed or undone by somebody else meanwhile";
-                    return Err(Error::Refused(Errno::BUSY, text.into()));
-                }
-                // All of them are there, and nobody else's, before anything is changed in one.
-                let held = archives.iter().map(Attached::hold_to_go_back).collect::<Result<Vec<_>>>()?;
-                for (directory, _) in &held {
-                    remove_index(directory)?;
-                    Label::remove(directory)?;
-                }
-                report.archives = archives.into_iter().map(|archive| archive.directory).collect();
-            }
-            Step::Undoing | Step::Upgrading => {}
-            Step::None => {
-                let text = match found.format {
-                    FORMAT => {
-                        "there is no upgrade to be undone: it was confirmed, or the store was made in this format"
-                    }
-                    _ => "the store was not upgraded; there is nothing to be undone",
-                };
-                return Err(Error::Refused(Errno::INVAL, text.into()));
-            }
+/// Where an archive is: in the directory given or, where that is none of this base, below it as `roll --group` lays them
+/// out, or else where it was.
+fn place_of(daemon: &Daemon, attached: &Attached, given: Option<&Path>) -> Result<PathBuf> {
+    let Some(given) = given else { return Ok(attached.directory.clone()) };
+    let views = daemon.views().of(attached.base);
+    let below = given.join(views.base_name()?);
+    for place in [given, &below, &attached.directory] {
+        if let Ok(Some(directory)) = open_there(place)
+            && daemon.archives().is_archive_of(&views, &directory)
+        {
+            return Ok(place.to_path_buf());
         }
-        write_step(&directory, Identity { format: FORMAT, step: Step::Undoing })?;
-        report.dropped = downgrade(&media_of(&directory))?;
-        write_step(&directory, Identity { format: OLDEST, step: Step::None })?;
-        drop(lock);
-        Ok(report)
     }
+    // What is wrong with it is said when it is attached.
+    let is_one = |directory: Arc<Directory>| is_without_archive(&directory).is_ok_and(|without| !without);
+    let is_given = open_there(given).is_ok_and(|found| found.is_some_and(is_one));
+    Ok(if is_given { given.to_path_buf() } else { below })
+}
 
-    /// Whether the store was brought over and can still go back.
-    pub(super) fn can_be_undone(&self) -> Result<bool> {
-        Ok(read_identity(self.lock.directory())?.step == Step::Upgraded)
-    }
-
-    /// Ends the time in which an upgrade can be undone.
-    pub fn confirm_upgrade(path: &Path) -> Result<UpgradeReport> {
-        let directory = open_directory(path)?;
-        let _lock = Lock::take(&directory, &Use::Command)?;
-        match read_identity(&directory)? {
-            Identity { format: FORMAT, step: Step::Upgraded } => {
-                write_step(&directory, Identity { format: FORMAT, step: Step::None })?;
-                Ok(UpgradeReport { from: OLDEST, to: FORMAT, ..UpgradeReport::default() })
+/// Brings a store back to the format from which it was upgraded, with what was done since.
+pub fn undo_upgrade(path: &Path) -> Result<UpgradeReport> {
+    let directory = open_directory(path)?;
+    let mut lock = Lock::take(&directory, &Use::Command)?;
+    let found = read_identity(&directory)?;
+    let mut report = UpgradeReport { from: FORMAT, to: OLDEST, ..UpgradeReport::default() };
+    match found.step {
+        Step::Upgraded => {
+            // What is in the journal is in the tables when it is closed.
+            let daemon = Daemon::open_locked(lock)?;
+            let archives = attached(&daemon)?;
+            daemon.close()?;
+            drop(daemon);
+            lock = Lock::take(&directory, &Use::Command)?;
+            if read_identity(&directory)? != found {
+                let text = "the store was upgraded, confirmed or undone by somebody else meanwhile";
+                return Err(Error::Refused(Errno::BUSY, text.into()));
             }
-            _ => Err(Error::Refused(Errno::INVAL, "there is no upgrade to be confirmed".into())),
+            // All of them are there, and nobody else's, before anything is changed in one.
+            let held = archives.iter().map(Attached::hold_to_go_back).collect::<Result<Vec<_>>>()?;
+            for (directory, _) in &held {
+                remove_index(directory)?;
+                Label::remove(directory)?;
+            }
+            report.archives = archives.into_iter().map(|archive| archive.directory).collect();
         }
+        Step::Undoing | Step::Upgrading => {}
+        Step::None => {
+            let text = match found.format {
+                FORMAT => "there is no upgrade to be undone: it was confirmed, or the store was made in this format",
+                _ => "the store was not upgraded; there is nothing to be undone",
+            };
+            return Err(Error::Refused(Errno::INVAL, text.into()));
+        }
+    }
+    write_step(&directory, Identity { format: FORMAT, step: Step::Undoing })?;
+    report.dropped = device::downgrade(&media_of(&directory))?;
+    write_step(&directory, Identity { format: OLDEST, step: Step::None })?;
+    drop(lock);
+    Ok(report)
+}
+
+/// Whether the store was brought over and can still go back.
+pub(super) fn can_be_undone(daemon: &Daemon) -> Result<bool> {
+    Ok(read_identity(daemon.lock.directory())?.step == Step::Upgraded)
+}
+
+/// Ends the time in which an upgrade can be undone.
+pub fn confirm_upgrade(path: &Path) -> Result<UpgradeReport> {
+    let directory = open_directory(path)?;
+    let _lock = Lock::take(&directory, &Use::Command)?;
+    match read_identity(&directory)? {
+        Identity { format: FORMAT, step: Step::Upgraded } => {
+            write_step(&directory, Identity { format: FORMAT, step: Step::None })?;
+            Ok(UpgradeReport { from: OLDEST, to: FORMAT, ..UpgradeReport::default() })
+        }
+        _ => Err(Error::Refused(Errno::INVAL, "there is no upgrade to be confirmed".into())),
     }
 }
 
@@ -204,7 +200,7 @@ const STEP_BYTES: u64 = 64 << 10;
 fn check_upgrade(directory: &Arc<Directory>) -> Result<()> {
     let path = directory.path();
     let scratch = Arc::new(ScratchDir::over(directory.clone()));
-    upgrade(&(scratch.clone() as Arc<dyn MediaDir>))?;
+    device::upgrade(&(scratch.clone() as Arc<dyn MediaDir>))?;
     let failed = |error| Error::media(format!("looking at {}", shown_file(path)), error);
     let disk = media_of(directory);
     let free = disk.room().map_err(failed)?.available + Reserve::bytes_in(&*disk).map_err(failed)?;

@@ -247,7 +247,7 @@ impl State {
 
     /// What a snapshot holds alone is other than was counted.
     fn forget_alone_at(&mut self, point: Point) -> Result<()> {
-        self.stored_snapshot(point.base, point.epoch)?.map_or(Ok(()), |snapshot| self.forget_alone(snapshot))
+        self.moments().stored_snapshot(point.base, point.epoch)?.map_or(Ok(()), |snapshot| self.forget_alone(snapshot))
     }
 
     /// Points a track at the place it was just flushed to, which can share locations with the old one.

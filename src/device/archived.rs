@@ -5,11 +5,10 @@
 //! is in the snapshot that the newest increment leads to, if that was born by *e*.
 
 use super::past::{
-    BaseId, Increments, InodeNo, Named, Snapshot, TrackNo, expect_track, preimage_key, rest_of, snapshot_key,
-    split_record, track_key, with_birth,
+    BaseId, Increments, InodeNo, Named, Snapshot, TrackNo, expect_track, preimage_key, rest_of, split_record,
+    track_key, with_birth,
 };
 use super::pointer::Pointer;
-use super::snapshot::Changing;
 use super::tracks::Source;
 use super::{Device, State};
 use crate::archive::{Archive, Entry, Header, Increment, Mark, Place, Value, Writer};
@@ -20,7 +19,7 @@ use crate::logstore::Holder;
 use crate::media::Directory;
 use crate::meta::{Pair, Table, decode, encode, hex};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Where an archive has the bytes of a track.
@@ -76,77 +75,81 @@ pub fn index_entry(header: &Header, entry: &Entry) -> Result<Pair> {
     Ok((key, with_birth(entry.birth, &[&[0; 5][..], &value].concat())))
 }
 
-impl State {
-    /// What a track's record says at a moment.
-    pub(super) fn track_record(
-        &self,
-        inode: InodeNo,
-        track: TrackNo,
-        moment: super::Moment,
-    ) -> Result<Option<TrackRecord>> {
-        let key = track_key(inode, track);
-        let Some(found) = self.find(Table::Track, &key, moment)? else { return Ok(None) };
-        let value = split_record(Table::Track, &key, &found.bytes)?.1;
-        Ok(Some(match found.archive {
-            Some(archive) => TrackRecord::Archived(decode(Table::Track, &key, value)?, archive),
-            None => TrackRecord::Stored(decode(Table::Track, &key, value)?, super::accounts::holder(found.is_old)),
-        }))
-    }
+/// What a track's record says at a moment.
+pub(super) fn track_record(
+    state: &State,
+    inode: InodeNo,
+    track: TrackNo,
+    moment: super::Moment,
+) -> Result<Option<TrackRecord>> {
+    let key = track_key(inode, track);
+    let Some(found) = state.find(Table::Track, &key, moment)? else { return Ok(None) };
+    let value = split_record(Table::Track, &key, &found.bytes)?.1;
+    Ok(Some(match found.archive {
+        Some(archive) => TrackRecord::Archived(decode(Table::Track, &key, value)?, archive),
+        None => TrackRecord::Stored(decode(Table::Track, &key, value)?, super::accounts::holder(found.is_old)),
+    }))
 }
 
 /// Keys of increments read under one lock.
 const STEP: usize = 4096;
 
-impl Device {
+/// The archives of bases, and what is saved to them.
+#[derive(Clone, Copy)]
+pub struct Archiving<'a> {
+    pub(super) device: &'a Device,
+}
+
+impl Archiving<'_> {
     /// Whether the store has the very snapshot of a base that a mark names, and it can be looked into.
-    pub fn holds(&self, base: BaseId, mark: &Mark) -> Result<bool> {
-        let found = self.look()?.stored_snapshot(base, mark.epoch)?;
+    pub fn holds(self, base: BaseId, mark: &Mark) -> Result<bool> {
+        let found = self.device.look()?.moments().stored_snapshot(base, mark.epoch)?;
         Ok(found.is_some_and(|found| found.record.id == mark.id && found.is_readable()))
     }
 
     /// Lets an archive's times be seen, or not any more.
-    pub fn set_archive(&self, base: BaseId, archive: Option<Arc<Archive>>) {
-        if let Some(base) = self.state.write().past.bases.get_mut(&base) {
+    pub fn set_archive(self, base: BaseId, archive: Option<Arc<Archive>>) {
+        if let Some(base) = self.device.state.write().past.bases.get_mut(&base) {
             base.archive = archive;
         }
     }
 
     /// Writes the increment of a snapshot into a directory: what it shows and the next one does not.
     pub fn save_increment(
-        &self,
+        self,
         directory: &Arc<Directory>,
         (from, to): (&Snapshot, &Snapshot),
         level: i32,
         tell: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Increment> {
         let (base_id, base_name) = {
-            let look = self.look()?;
+            let look = self.device.look()?;
             let record = look.base_record(from.base)?;
             (record.id, record.name.clone())
         };
         let header = Header {
-            store: self.settings.id,
+            store: self.device.settings.id,
             base_id,
             base: from.base.number(),
             base_name,
             from: from.mark(),
             to: to.mark(),
-            track_bytes: self.settings.track_bytes,
-            hash_seed: self.settings.hash_seed,
+            track_bytes: self.device.settings.track_bytes,
+            hash_seed: self.device.settings.hash_seed,
             merged: Vec::new(),
         };
         // In the order of tables.
         let mut keys = BTreeSet::new();
         let mut walk = Increments::between(from.base, from.epoch, to.epoch);
         while walk.cursor().is_some() {
-            keys.extend(walk.step(&*self.look()?, STEP)?);
+            keys.extend(walk.step(&*self.device.look()?, STEP)?);
         }
         let name = crate::archive::file_name(&header.from, &header.to);
         let mut writer = Writer::create(directory, &name, &header, level)?;
         let mut saved = 0;
         for Named { table, key, end } in keys {
             // What holds the snapshot and not the next one cannot change, nor go while both are there.
-            let look = self.look()?;
+            let look = self.device.look()?;
             let bytes = look.meta.get_raw(Table::Preimage, &preimage_key(table, &key, end))?;
             let Some(bytes) = bytes else { continue };
             let (birth, value) = split_record(table, &key, &bytes)?;
@@ -155,10 +158,10 @@ impl Device {
             }
             if table == Table::Track && !value.is_empty() {
                 let pointer: Pointer = decode(table, &key, value)?;
-                let source = Source::stored(self.placed(&look, pointer)?);
+                let source = Source::stored(self.device.placed(&look, pointer)?);
                 drop(look);
                 let (inode, track) = expect_track(&key)?;
-                let content = self.read_track(source, inode, track, super::Moment::At(from.epoch))?;
+                let content = self.device.read_track(source, inode, track, super::Moment::At(from.epoch))?;
                 saved += content.len() as u64;
                 writer.track(table as u8, rest_of(&key), birth, &content)?;
                 tell(saved)?;
@@ -168,22 +171,5 @@ impl Device {
         }
         let summary = writer.finish()?;
         Ok(Increment { header, path: summary.path, bytes: summary.bytes })
-    }
-}
-
-impl Changing<'_> {
-    /// Notes which times the archive of a base has.
-    pub fn note_archived(&mut self, base: BaseId, marks: &[Mark]) -> Result<()> {
-        let known = self.known_archived(base)?;
-        let meta = self.meta_mut();
-        let has: BTreeSet<Epoch> = marks.iter().map(|mark| mark.epoch).collect();
-        for gone in known.iter().filter(|mark| !has.contains(&mark.epoch)) {
-            meta.remove(Table::Archived, &snapshot_key(base, gone.epoch));
-        }
-        let known: BTreeMap<Epoch, &Mark> = known.iter().map(|mark| (mark.epoch, mark)).collect();
-        for mark in marks.iter().filter(|mark| known.get(&mark.epoch) != Some(mark)) {
-            meta.put(Table::Archived, &snapshot_key(base, mark.epoch), mark);
-        }
-        Ok(())
     }
 }

@@ -1,23 +1,14 @@
 //! Bases that come, go, or show something else.
 
-use super::Txn;
-use super::past::{ArchiveRecord, BaseId, BaseRecord, Era, Point, SETTLE, Settle, Snapshot, Walk, work_key};
+use super::past::{
+    ArchiveRecord, BaseId, BaseRecord, Era, Point, SETTLE, Settle, Snapshot, Walk, snapshot_key, work_key,
+};
 use super::snapshot::Changing;
+use crate::archive::Mark;
+use crate::clock::Epoch;
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
-use std::collections::BTreeSet;
-
-impl Txn<'_> {
-    /// Adds a base without any record but this.
-    pub fn add_base(&mut self, record: BaseRecord) -> Result<BaseId> {
-        self.state.past.add_base(record)
-    }
-
-    /// Whether the mount shows a base.
-    pub fn show_base(&mut self, id: BaseId, is_shown: bool) {
-        self.state.past.show_base(id, is_shown);
-    }
-}
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Changing<'_> {
     /// Adds a base that shows a kept state from now on; with all of it to be taken over, if `settles`.
@@ -82,6 +73,21 @@ impl Changing<'_> {
         self.state.protection_changed(base)
     }
 
+    /// Notes which times the archive of a base has.
+    pub fn note_archived(&mut self, base: BaseId, marks: &[Mark]) -> Result<()> {
+        let known = self.moments().known_archived(base)?;
+        let meta = self.meta_mut();
+        let has: BTreeSet<Epoch> = marks.iter().map(|mark| mark.epoch).collect();
+        for gone in known.iter().filter(|mark| !has.contains(&mark.epoch)) {
+            meta.remove(Table::Archived, &snapshot_key(base, gone.epoch));
+        }
+        let known: BTreeMap<Epoch, &Mark> = known.iter().map(|mark| (mark.epoch, mark)).collect();
+        for mark in marks.iter().filter(|mark| known.get(&mark.epoch) != Some(mark)) {
+            meta.put(Table::Archived, &snapshot_key(base, mark.epoch), mark);
+        }
+        Ok(())
+    }
+
     /// Whether the mount shows a base.
     pub fn show_base(&mut self, id: BaseId, is_shown: bool) {
         self.state.past.show_base(id, is_shown);
@@ -93,7 +99,7 @@ impl Changing<'_> {
     }
 
     fn snapshot_at(&self, point: Point) -> Result<Snapshot> {
-        let snapshot = self.state.stored_snapshot(point.base, point.epoch)?;
+        let snapshot = self.state.moments().stored_snapshot(point.base, point.epoch)?;
         let gone = || Error::Refused(Errno::STALE, "the snapshot was deleted or deactivated and has ended".into());
         snapshot.filter(Snapshot::is_readable).ok_or_else(gone)
     }

@@ -1,7 +1,8 @@
 //! Which tracks of a file differ from those of another one, told by their pointers.
 
+use super::DirtyTracks;
 use super::past::{InodeNo, Moment, TrackNo, expect_track, track_key};
-use super::{State, Tracks};
+use super::tracks::Tracks;
 use crate::error::Result;
 use crate::meta::Table;
 use std::collections::BTreeSet;
@@ -22,11 +23,11 @@ pub struct Differing {
 /// Tracks with their pointers as stored, and the first track that was not looked at.
 type Pointers = (Vec<(TrackNo, Vec<u8>)>, Option<TrackNo>);
 
-impl State {
+impl Tracks<'_> {
     /// Tracks of a file at a moment, from `from` on and up to `most`, whose pointers are not those of another one,
     /// or that only one of them has. What is in memory counts as different.
     pub fn differing_tracks(
-        &self,
+        self,
         (inode, moment): (InodeNo, Moment),
         (other, other_moment): (InodeNo, Moment),
         from: TrackNo,
@@ -38,8 +39,8 @@ impl State {
         let is_seen = |track: TrackNo| end.is_none_or(|end| track < end);
         let live = [(inode, moment), (other, other_moment)].into_iter().filter(|(_, moment)| *moment == Moment::Live);
         let in_memory = live.flat_map(|(inode, _)| {
-            let of_file = move |tracks| Tracks::range(tracks, (inode, from)..=(inode, TrackNo::MAX));
-            let tracks = [&self.dirty, &self.flushing].into_iter().flat_map(of_file);
+            let of_file = move |tracks| DirtyTracks::range(tracks, (inode, from)..=(inode, TrackNo::MAX));
+            let tracks = [&self.state.dirty, &self.state.flushing].into_iter().flat_map(of_file);
             tracks.map(|((_, track), _)| *track).filter(|track| is_seen(*track))
         });
         let mut differing: BTreeSet<TrackNo> = in_memory.collect();
@@ -67,11 +68,11 @@ impl State {
         }
     }
 
-    fn pointers(&self, inode: InodeNo, from: TrackNo, moment: Moment) -> Result<Pointers> {
+    fn pointers(self, inode: InodeNo, from: TrackNo, moment: Moment) -> Result<Pointers> {
         let mut found = Vec::new();
         let mut end = None;
         let to = track_key(inode, TrackNo::MAX);
-        self.scan(Table::Track, &track_key(inode, from), &to, moment, |key, pointer| {
+        self.state.scan(Table::Track, &track_key(inode, from), &to, moment, |key, pointer| {
             let (_, track) = expect_track(key)?;
             if found.len() == LOOK {
                 end = Some(track);

@@ -112,7 +112,7 @@ impl Commit<'_> {
     }
 
     fn twins(&self, state: &State, (inode, track): TrackKey) -> Result<Vec<Stored>> {
-        let twins = state.twins(inode, track, Moment::Live)?;
+        let twins = state.tracks().twins(inode, track, Moment::Live)?;
         twins.into_iter().map(|twin| self.device.placed(state, twin)).collect()
     }
 

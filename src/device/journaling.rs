@@ -39,41 +39,47 @@ impl Journaling<'_> {
     }
 }
 
-impl Device {
-    pub fn journaling(&self) -> Result<Journaling<'_>> {
-        let state = self.state.write();
-        self.check_running()?;
-        Ok(Journaling { state, after: self.freezes.load(std::sync::atomic::Ordering::SeqCst) })
+/// What fsync needs: the state held still, and the journal.
+#[derive(Clone, Copy)]
+pub struct Fsync<'a> {
+    pub(super) device: &'a Device,
+}
+
+impl<'a> Fsync<'a> {
+    pub fn hold_still(self) -> Result<Journaling<'a>> {
+        let state = self.device.state.write();
+        self.device.check_running()?;
+        Ok(Journaling { state, after: self.device.freezes.load(std::sync::atomic::Ordering::SeqCst) })
     }
 
     /// The last commit that is durable, while what was journaled after it is done again.
-    pub fn replaying(&self) -> Option<u64> {
-        self.state.read().replaying
+    pub fn replaying(self) -> Option<u64> {
+        self.device.state.read().replaying
     }
 
     /// All that was journaled after the last commit has been done again; the next commit makes it durable.
-    pub fn replayed(&self) {
-        self.state.write().replaying = None;
+    pub fn replayed(self) {
+        self.device.state.write().replaying = None;
     }
 
     /// Sets room aside with which small commits are durable sooner; for a store that stays open.
-    pub fn prepare_journal(&self) -> Result<()> {
-        self.check_running()?;
-        self.journal.prepare()
+    pub fn prepare(self) -> Result<()> {
+        self.device.check_running()?;
+        self.device.journal.prepare()
     }
 
     /// Appends to the journal; `None` when only a commit will do, because there is no room.
-    pub fn journal(&self, after: u64, payload: &[u8]) -> Result<Option<Ticket>> {
-        let appended = self.journal.append(after, payload);
-        if self.journal.is_filling() {
-            self.wake();
+    pub fn append(self, after: u64, payload: &[u8]) -> Result<Option<Ticket>> {
+        let appended = self.device.journal.append(after, payload);
+        if self.device.journal.is_filling() {
+            self.device.wake();
         }
-        appended.inspect_err(|error| self.stop(error))
+        appended.inspect_err(|error| self.device.stop(error))
     }
 
     /// Waits until what was journaled would survive a power cut.
-    pub fn sync_journal(&self, ticket: Ticket) -> Result<()> {
-        self.check_running()?;
-        self.journal.sync(ticket).inspect_err(|error| self.stop(error))
+    pub fn sync(self, ticket: Ticket) -> Result<()> {
+        self.device.check_running()?;
+        self.device.journal.sync(ticket).inspect_err(|error| self.device.stop(error))
     }
 }

@@ -11,39 +11,37 @@ use std::ops::Range;
 /// Records read under one lock.
 const STEP: usize = 1024;
 
-impl Device {
-    /// Visits all records of a walk, a look at a time.
-    pub fn each_named(&self, mut walk: Increments, visit: &mut dyn FnMut(&Named) -> Result<()>) -> Result<()> {
-        while walk.cursor().is_some() {
-            let named = walk.step(&*self.look()?, STEP)?;
-            named.iter().try_for_each(&mut *visit)?;
-        }
-        Ok(())
+/// Visits all records of a walk, a look at a time.
+pub fn each_named(device: &Device, mut walk: Increments, visit: &mut dyn FnMut(&Named) -> Result<()>) -> Result<()> {
+    while walk.cursor().is_some() {
+        let named = walk.step(&*device.look()?, STEP)?;
+        named.iter().try_for_each(&mut *visit)?;
     }
+    Ok(())
+}
 
-    /// Visits what the increments in the archive of a base name that begin in these epochs, if only the archive has one of
-    /// the moments.
-    pub fn each_named_outside(
-        &self,
-        base: BaseId,
-        moments: &[Moment],
-        epochs: Range<Epoch>,
-        visit: &mut dyn FnMut(&Named) -> Result<()>,
-    ) -> Result<()> {
-        let archive = {
-            let look = self.look()?;
-            let mut is_needed = false;
-            for moment in moments {
-                is_needed |= look.is_archived(InodeNo::new(base, 0), *moment)?;
-            }
-            look.archive(base).filter(|_| is_needed)
-        };
-        let Some(archive) = archive else { return Ok(()) };
-        for increment in archive.increments().iter().filter(|found| epochs.contains(&found.header.from.epoch)) {
-            each_named_in(base, &archive, increment, visit)?;
+/// Visits what the increments in the archive of a base name that begin in these epochs, if only the archive has one of
+/// the moments.
+pub fn each_named_outside(
+    device: &Device,
+    base: BaseId,
+    moments: &[Moment],
+    epochs: Range<Epoch>,
+    visit: &mut dyn FnMut(&Named) -> Result<()>,
+) -> Result<()> {
+    let archive = {
+        let look = device.look()?;
+        let mut is_needed = false;
+        for moment in moments {
+            is_needed |= look.moments().is_archived(InodeNo::new(base, 0), *moment)?;
         }
-        Ok(())
+        look.archive(base).filter(|_| is_needed)
+    };
+    let Some(archive) = archive else { return Ok(()) };
+    for increment in archive.increments().iter().filter(|found| epochs.contains(&found.header.from.epoch)) {
+        each_named_in(base, &archive, increment, visit)?;
     }
+    Ok(())
 }
 
 /// Visits what one increment in the archive of a base names.

@@ -3,7 +3,7 @@
 use super::accounts::Accounts;
 use super::changes::Changes;
 use super::past::{BaseRecord, HISTORY, LIVE, Past, or_damage};
-use super::{COMMITS, Device, HistoryRecord, META_FILE, SETTINGS, Settings, State, Tracks, missing};
+use super::{COMMITS, Device, DirtyTracks, HistoryRecord, META_FILE, SETTINGS, Settings, State, missing};
 use crate::clock::{Epoch, Timestamp};
 use crate::error::{Error, Result};
 use crate::journal::{Entry, EntryKind, Journal};
@@ -22,6 +22,39 @@ pub(super) fn commits(meta: &Meta) -> Result<u64> {
     match commits <= COUNT_MAX {
         true => Ok(commits),
         false => Err(Error::corrupt(record_name(Table::State, COMMITS), format!("no store has had {commits} commits"))),
+    }
+}
+
+/// Opens the key-value store, with a reserve in which a commit ends when room does.
+fn open_tables(dir: &Arc<dyn MediaDir>) -> Result<Kv> {
+    let media = dir.open(META_FILE, false).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::corrupt(format!("the store in {}", dir.describe()), format!("{META_FILE} is missing"))
+        }
+        _ => Error::media(format!("opening {META_FILE}"), source),
+    })?;
+    dir.tidy(META_FILE).map_err(|source| Error::media(format!("tidying {META_FILE}"), source))?;
+    let reserve = Reserve::open(dir.clone()).map_err(|source| Error::media("opening the reserve", source))?;
+    let kv = Kv::open(media, Some(Arc::new(reserve)))?;
+    kv.refill_reserve()?;
+    Ok(kv)
+}
+
+fn settings_of(meta: &Meta) -> Result<Settings> {
+    let settings: Settings = meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
+    let track_bytes = settings.track_bytes as usize;
+    if !track_bytes.is_power_of_two() || !(TRACK_BYTES_MIN..=TRACK_BYTES_MAX).contains(&track_bytes) {
+        let problem = format!("a track size of {track_bytes} is not possible");
+        return Err(Error::corrupt("the metadata (meta.redb)", problem));
+    }
+    Ok(settings)
+}
+
+fn history_of(meta: &Meta) -> Result<HistoryRecord> {
+    let history: HistoryRecord = meta.get(Table::State, HISTORY)?.ok_or_else(|| missing("record of its history"))?;
+    match history.epoch == Epoch::ZERO {
+        true => Err(Error::corrupt(record_name(Table::State, HISTORY), "epochs are counted from 1")),
+        false => Ok(history),
     }
 }
 
@@ -57,25 +90,9 @@ impl Device {
     /// Opens a store; with what was journaled after the last commit, which is to be done again before
     /// anything else.
     pub fn open(dir: Arc<dyn MediaDir>) -> Result<(Device, Vec<Entry>)> {
-        let media = dir.open(META_FILE, false).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::corrupt(format!("the store in {}", dir.describe()), format!("{META_FILE} is missing"))
-            }
-            _ => Error::media(format!("opening {META_FILE}"), source),
-        })?;
-        dir.tidy(META_FILE).map_err(|source| Error::media(format!("tidying {META_FILE}"), source))?;
-        let reserve = Reserve::open(dir.clone()).map_err(|source| Error::media("opening the reserve", source))?;
-        let kv = Kv::open(media, Some(Arc::new(reserve)))?;
-        kv.refill_reserve()?;
+        let kv = open_tables(&dir)?;
         let mut meta = Meta::new(&kv)?;
-        let settings: Settings = meta.get(Table::State, SETTINGS)?.ok_or_else(|| missing("settings"))?;
-        let track_bytes = settings.track_bytes as usize;
-        if !track_bytes.is_power_of_two() || !(TRACK_BYTES_MIN..=TRACK_BYTES_MAX).contains(&track_bytes) {
-            return Err(Error::corrupt(
-                "the metadata (meta.redb)",
-                format!("a track size of {track_bytes} is not possible"),
-            ));
-        }
+        let settings = settings_of(&meta)?;
         let mut durable = commits(&meta)?;
         let (journal, mut journaled) = Journal::open(dir.clone(), RandomState::new().hash_one(durable), durable)?;
         let damage = match take_over(&kv, &mut journaled, durable) {
@@ -92,19 +109,15 @@ impl Device {
         durable = commits(&meta)?;
         // What fsync journaled before that is in it.
         journaled.retain(|entry| entry.after >= durable);
-        let history: HistoryRecord =
-            meta.get(Table::State, HISTORY)?.ok_or_else(|| missing("record of its history"))?;
-        if history.epoch == Epoch::ZERO {
-            return Err(Error::corrupt(record_name(Table::State, HISTORY), "epochs are counted from 1"));
-        }
-        let log = LogStore::open(dir.clone(), &meta, settings.id, settings.codec, track_bytes)?;
+        let history = history_of(&meta)?;
+        let log = LogStore::open(dir.clone(), &meta, settings.id, settings.codec, settings.track_bytes as usize)?;
         // What is committed from now on is later than all that was journaled.
         let commits = journaled.iter().map(|entry| entry.after).fold(durable, u64::max);
         let mut state = State {
             past: Past::new(meta, history.epoch),
             accounts: Accounts::new(history.log_blocks, history.reserved),
-            dirty: Tracks::new(),
-            flushing: Tracks::new(),
+            dirty: DirtyTracks::new(),
+            flushing: DirtyTracks::new(),
             dirty_bytes: 0,
             changes: Changes::default(),
             replaying: (!journaled.is_empty()).then_some(durable),

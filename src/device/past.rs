@@ -31,6 +31,7 @@ pub(in crate::device) use record::{
 pub use record::{split_increment, split_preimage, split_record, split_track_key, track_key};
 pub use rules::Moment;
 pub(in crate::device) use rules::Old;
+pub(in crate::device) use shown::Appearances;
 pub use shown::Shown;
 pub use snapshot::{HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
 pub(in crate::device) use snapshot::{epoch_after, name_key, snapshot_key, split_snapshot_key};
@@ -41,8 +42,17 @@ pub(in crate::device) use work::{
     BASE, INODE, INODE_WALK, SEPARATE, SETTLE, SNAPSHOT, SWEEP, WALKED, work_epoch, work_key, work_number, work_range,
 };
 
-use crate::clock::Epoch;
-use crate::meta::Meta;
+use snapshot::Moments;
+use timeline::Chronicle;
+use work::NotedWork;
+
+use crate::archive::Archive;
+use crate::clock::{Epoch, Timestamp};
+use crate::error::Result;
+use crate::id::Id;
+use crate::limits::BLOCK_BYTES;
+use crate::meta::{Meta, Table};
+use std::sync::Arc;
 
 /// Under which the epoch is stored.
 pub(in crate::device) const HISTORY: &[u8] = b"history";
@@ -53,14 +63,13 @@ pub struct Past {
     /// Counts the snapshots of all bases.
     pub(in crate::device) epoch: Epoch,
     pub(in crate::device) bases: Bases,
-    /// What the operation under way lets come into view, or go.
-    pub(in crate::device) shown: Vec<Shown>,
+    pub(in crate::device) shown: Appearances,
 }
 
 impl Past {
     /// Of a store whose bases are yet to be taken up.
     pub(in crate::device) fn new(meta: Meta, epoch: Epoch) -> Past {
-        Past { meta, epoch, bases: Bases::new(), shown: Vec::new() }
+        Past { meta, epoch, bases: Bases::new(), shown: Appearances::default() }
     }
 
     /// The open transaction, for reading tables that have no history.
@@ -70,5 +79,97 @@ impl Past {
 
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The archive of a base, if it is attached and could be opened.
+    pub fn archive(&self, base: BaseId) -> Option<Arc<Archive>> {
+        self.bases.get(&base).and_then(|base| base.archive.clone())
+    }
+
+    pub(in crate::device) fn put_snapshot(&mut self, snapshot: &Snapshot) {
+        let before = self.moments().snapshot_record(snapshot.base, snapshot.epoch).ok().flatten();
+        self.shown.note_snapshot(before, snapshot);
+        self.meta.put(Table::Snapshot, &snapshot_key(snapshot.base, snapshot.epoch), &snapshot.record);
+    }
+
+    /// Keeps a base as it is now. The caller has made sure that nothing is dirty, that the name is good and
+    /// free, and which epochs can be used.
+    pub(in crate::device) fn add_snapshot(
+        &mut self,
+        base: BaseId,
+        name: String,
+        time: Timestamp,
+        options: SnapOptions,
+        may_use: &dyn Fn(&Past, Epoch) -> Result<bool>,
+    ) -> Result<Snapshot> {
+        let mut epoch = self.epoch;
+        while !may_use(self, epoch)? {
+            epoch = epoch_after(epoch)?;
+        }
+        let next = epoch_after(epoch)?;
+        let found = self.base(base)?;
+        let (newest, counts) = (found.newest, found.counts);
+        // What the newest one holds alone is settled from here on.
+        if let Some(mut before) = self.moments().stored_snapshot(base, newest)? {
+            before.record.alone = counts.newest_alone;
+            self.put_snapshot(&before);
+        }
+        let last = self.moments().kept_before(base, epoch)?.map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
+        let reserve = if options.reserve { counts.refers * BLOCK_BYTES as u64 } else { 0 };
+        let SnapOptions { offline, held, purpose, reserve: _ } = options;
+        let refers = counts.refers;
+        let id = Id::random();
+        let record =
+            SnapshotRecord { name, time, offline, held, purpose, refers, reserve, id, ..SnapshotRecord::default() };
+        let snapshot = Snapshot { base, epoch, record, is_archived: false };
+        self.put_snapshot(&snapshot);
+        self.meta.put(Table::Name, &name_key(base, &snapshot.record.name), &epoch);
+        self.epoch = next;
+        if let Some(found) = self.bases.get_mut(&base) {
+            (found.before_newest, found.newest, found.newest_reserve) = (last, epoch, reserve);
+            (found.counts.newest_alone, found.counts.kept) = (Some(0), 0);
+        }
+        Ok(snapshot)
+    }
+
+    pub(in crate::device) fn rename(&mut self, snapshot: &Snapshot, name: &str) {
+        self.meta.remove(Table::Name, &name_key(snapshot.base, &snapshot.record.name));
+        self.meta.put(Table::Name, &name_key(snapshot.base, name), &snapshot.epoch);
+        let record = SnapshotRecord { name: name.to_string(), ..snapshot.record.clone() };
+        self.put_snapshot(&Snapshot { record, ..snapshot.clone() });
+    }
+
+    /// Forgets a snapshot of which nothing is left.
+    pub(in crate::device) fn forget_snapshot(&mut self, point: Point) {
+        self.meta.remove(Table::Snapshot, &snapshot_key(point.base, point.epoch));
+    }
+
+    /// Begins an era after the newest epoch, with settling it if `settle` says how.
+    pub(in crate::device) fn begin_era(
+        &mut self,
+        base: BaseId,
+        since: Epoch,
+        source: Point,
+        settle: Option<Settle>,
+    ) -> Result<()> {
+        let mut record = self.base(base)?.record.clone();
+        record.eras.push(Era { since, source });
+        self.put_base(base, record);
+        if let Some(settle) = settle {
+            self.meta.put(Table::Orphan, &work_key(base, SETTLE, since.number().into()), &settle);
+        }
+        Ok(())
+    }
+
+    pub fn moments(&self) -> Moments<'_> {
+        Moments { past: self }
+    }
+
+    pub fn chronicle(&self) -> Chronicle<'_> {
+        Chronicle { past: self }
+    }
+
+    pub fn noted_work(&self) -> NotedWork<'_> {
+        NotedWork { past: self }
     }
 }

@@ -79,36 +79,32 @@ impl State {
         }
         Ok(())
     }
-
-    /// Bytes that the copies under way will still take.
-    pub fn copies_to_come(&self) -> Result<u64> {
-        let mut bytes: u64 = 0;
-        for (base, _) in self.bases() {
-            let separate = self.separating(base)?.unwrap_or_default();
-            bytes = bytes.saturating_add(separate.wanted.saturating_sub(separate.copied));
-        }
-        Ok(bytes)
-    }
 }
 
-impl Device {
+/// What can still be written.
+#[derive(Clone, Copy)]
+pub struct Capacity<'a> {
+    pub(super) device: &'a Device,
+}
+
+impl Capacity<'_> {
     /// Room of the file system that carries the store and inside the store's segments, in bytes.
-    fn free(&self) -> Result<u64> {
-        let usage = self.log.usage();
-        Ok(self.room()?.available + usage.segments.saturating_sub(usage.used))
+    fn free(self) -> Result<u64> {
+        let usage = self.device.log.usage();
+        Ok(self.device.room()?.available + usage.segments.saturating_sub(usage.used))
     }
 
     /// What has to stay free, besides what is set aside, for new data to be taken.
-    fn spare(&self, state: &State) -> Result<u64> {
-        let dirty = state.dirty_room(self.track_bytes()) as u64;
-        Ok(dirty + self.kv.reserve_to_come()? + 2 * RESERVE_BYTES_MIN + SEGMENT_BYTES)
+    fn spare(self, state: &State) -> Result<u64> {
+        let dirty = state.dirty_room(self.device.track_bytes()) as u64;
+        Ok(dirty + self.device.kv.reserve_to_come()? + 2 * RESERVE_BYTES_MIN + SEGMENT_BYTES)
     }
 
     /// Bytes of new data that can be written.
-    pub fn writable(&self, state: &State) -> Result<u64> {
-        let usage = self.log.usage();
+    pub fn writable(self, state: &State) -> Result<u64> {
+        let usage = self.device.log.usage();
         // The disk gives room to whole segments only.
-        let segments = self.room()?.available.saturating_sub(RESERVE_BYTES_MIN) / SEGMENT_BYTES * SEGMENT_BYTES;
+        let segments = self.device.room()?.available.saturating_sub(RESERVE_BYTES_MIN) / SEGMENT_BYTES * SEGMENT_BYTES;
         let free = segments + usage.segments.saturating_sub(usage.used);
         let set_aside = state.reserved_room();
         if set_aside == 0 {
@@ -118,17 +114,17 @@ impl Device {
     }
 
     /// What copies in the background leave to others.
-    fn copy_spare(&self) -> Result<u64> {
-        Ok((self.room()?.total / COPY_SPARE_SHARE).clamp(COPY_SPARE_MIN, COPY_SPARE_MAX))
+    fn copy_spare(self) -> Result<u64> {
+        Ok((self.device.room()?.total / COPY_SPARE_SHARE).clamp(COPY_SPARE_MIN, COPY_SPARE_MAX))
     }
 
     /// Whether a copy in the background may take so many bytes more.
-    pub(super) fn has_room_for_copy(&self, state: &State, bytes: u64) -> Result<bool> {
+    pub(super) fn has_room_for_copy(self, state: &State, bytes: u64) -> Result<bool> {
         Ok(self.writable(state)? >= bytes + self.copy_spare()?)
     }
 
     /// NOSPC where so many bytes cannot be set aside as well.
-    pub(super) fn check_reservable(&self, state: &State, bytes: u64) -> Result<()> {
+    pub(super) fn check_reservable(self, state: &State, bytes: u64) -> Result<()> {
         let free = self.free()?.saturating_sub(RESERVE_BYTES_MIN + state.reserved_room());
         if bytes > free {
             let text = format!("{bytes} bytes cannot be set aside: {free} are free; delete snapshots or files first");
@@ -138,8 +134,8 @@ impl Device {
     }
 
     /// NOSPC in words where copies of so many bytes, besides those under way, would not fit.
-    pub fn check_copyable(&self, state: &State, bytes: u64) -> Result<()> {
-        let (writable, to_come, spare) = (self.writable(state)?, state.copies_to_come()?, self.copy_spare()?);
+    pub fn check_copyable(self, state: &State, bytes: u64) -> Result<()> {
+        let (writable, to_come, spare) = (self.writable(state)?, state.copies().to_come()?, self.copy_spare()?);
         let free = writable.saturating_sub(to_come.saturating_add(spare));
         if bytes > free {
             let text = format!(
@@ -159,8 +155,8 @@ impl Txn<'_> {
         if tracks == 0 || set_aside == 0 {
             return Ok(());
         }
-        let wanted = tracks as u64 * self.device.track_bytes() + self.device.spare(&self.state)?;
-        if self.device.free()? < set_aside + wanted { Err(Error::Posix(Errno::NOSPC)) } else { Ok(()) }
+        let wanted = tracks as u64 * self.device.track_bytes() + self.device.capacity().spare(&self.state)?;
+        if self.device.capacity().free()? < set_aside + wanted { Err(Error::Posix(Errno::NOSPC)) } else { Ok(()) }
     }
 
     /// Whether writing a track that is there anew takes room that is set aside for others: the old one stays,
@@ -169,7 +165,7 @@ impl Txn<'_> {
         let key = track_key(inode, track);
         let base = BaseId::of_key(&key)?;
         if self.state.accounts.reserved == 0
-            || self.state.is_in_memory(&(inode, track))
+            || self.state.tracks().is_in_memory(&(inode, track))
             || self.state.is_covered(base)?
         {
             return Ok(false);
@@ -193,13 +189,13 @@ impl Txn<'_> {
 impl Changing<'_> {
     /// NOSPC in words where a copy of so many bytes does not fit.
     pub fn check_copyable(&self, bytes: u64) -> Result<()> {
-        self.device.check_copyable(self.state, bytes)
+        self.device.capacity().check_copyable(self.state, bytes)
     }
 
     /// Sets room aside, so that all that a base shows can be written anew.
     pub fn reserve_for_base(&mut self, base: BaseId) -> Result<()> {
         let bytes = self.state.counts(base)?.refers * BLOCK_BYTES as u64;
-        self.device.check_reservable(self.state, bytes)?;
+        self.device.capacity().check_reservable(self.state, bytes)?;
         self.state.past.put_reserve(base, Some(BaseReserve { bytes, used: 0 }));
         self.state.accounts.reserved += bytes;
         Ok(())
@@ -211,6 +207,6 @@ impl Changing<'_> {
         for base in bases {
             bytes = bytes.saturating_add(self.state.counts(*base)?.refers * BLOCK_BYTES as u64);
         }
-        self.device.check_reservable(self.state, bytes)
+        self.device.capacity().check_reservable(self.state, bytes)
     }
 }

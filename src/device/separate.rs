@@ -4,9 +4,9 @@
 //! new place like any other. The copy stops where it would take the room that is left to everybody else, and goes on
 //! when there is room again. It is over when a walk over all tracks has found none that is shared.
 
-use super::Device;
 use super::past::{BaseId, InodeNo, Moment, SEPARATE, TrackKey, TrackNo, expect_track, work_key};
 use super::pointer::Pointer;
+use super::{Changing, Device, State};
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, decode, prefix_end};
@@ -72,20 +72,36 @@ enum Copied {
     Left,
 }
 
-impl super::State {
+/// Copies under way, and what they left.
+#[derive(Clone, Copy)]
+pub struct Copies<'a> {
+    pub(super) state: &'a State,
+}
+
+impl Copies<'_> {
     /// How far separating a base has come.
-    pub fn separating(&self, base: BaseId) -> Result<Option<Separate>> {
-        self.past.meta.get(Table::Orphan, &work_key(base, SEPARATE, 0))
+    pub fn of(self, base: BaseId) -> Result<Option<Separate>> {
+        self.state.past.meta.get(Table::Orphan, &work_key(base, SEPARATE, 0))
     }
 
     /// Damaged tracks that the last copy of a base has left shared.
-    pub fn left_shared(&self, base: BaseId) -> Result<u64> {
-        let left: Option<Left> = self.past.meta.get(Table::Orphan, &work_key(base, SEPARATE, LEFT))?;
+    pub fn left_shared(self, base: BaseId) -> Result<u64> {
+        let left: Option<Left> = self.state.past.meta.get(Table::Orphan, &work_key(base, SEPARATE, LEFT))?;
         Ok(left.map_or(0, |left| left.0))
+    }
+
+    /// Bytes that the copies under way will still take.
+    pub fn to_come(self) -> Result<u64> {
+        let mut bytes: u64 = 0;
+        for (base, _) in self.state.bases() {
+            let separate = self.of(base)?.unwrap_or_default();
+            bytes = bytes.saturating_add(separate.wanted.saturating_sub(separate.copied));
+        }
+        Ok(bytes)
     }
 }
 
-impl super::Changing<'_> {
+impl Changing<'_> {
     /// From now on the background gives the tracks of a base places of their own, once it is settled; it takes so
     /// many bytes.
     pub fn separate(&mut self, base: BaseId, wanted: u64) -> Result<()> {
@@ -107,13 +123,20 @@ struct Piece {
     next: Option<Vec<u8>>,
 }
 
-impl Device {
+/// Tracks that are given places of their own.
+#[derive(Clone, Copy)]
+pub struct Separation<'a> {
+    pub(super) device: &'a Device,
+}
+
+impl Separation<'_> {
     /// Does a piece of separating. `lock` keeps a file from being changed.
-    pub fn separate_step<L>(&self, lock: impl Fn(InodeNo) -> L) -> Result<Separated> {
-        let _one_at_a_time = self.separating.lock();
+    pub fn step<L>(self, lock: impl Fn(InodeNo) -> L) -> Result<Separated> {
+        let _one_at_a_time = self.device.separating.lock();
         for (base, separate) in self.to_separate()? {
             let piece = self.shared_tracks(base, &separate)?;
-            let has_room = piece.shared_bytes == 0 || self.has_room_for_copy(&*self.look()?, piece.shared_bytes)?;
+            let has_room = piece.shared_bytes == 0
+                || self.device.capacity().has_room_for_copy(&*self.device.look()?, piece.shared_bytes)?;
             if has_room == separate.is_stopped {
                 let changed = Separate { is_stopped: !has_room, has_stopped: true, ..separate };
                 self.note_separating(base, &changed, false)?;
@@ -128,22 +151,22 @@ impl Device {
     }
 
     /// Bases with tracks that are to get places of their own, and how far that has come.
-    fn to_separate(&self) -> Result<Vec<(BaseId, Separate)>> {
-        let look = self.look()?;
+    fn to_separate(self) -> Result<Vec<(BaseId, Separate)>> {
+        let look = self.device.look()?;
         let mut found = Vec::new();
         for (base, _) in look.bases().filter(|(_, record)| record.eras.is_empty()) {
-            found.extend(look.separating(base)?.map(|separate| (base, separate)));
+            found.extend(look.copies().of(base)?.map(|separate| (base, separate)));
         }
         Ok(found)
     }
 
     /// Whether a copy waits for room.
-    pub fn is_copy_held_up(&self) -> Result<bool> {
+    pub fn is_held_up(self) -> Result<bool> {
         Ok(self.to_separate()?.iter().any(|(_, separate)| separate.is_stopped))
     }
 
     fn separate_piece<L>(
-        &self,
+        self,
         base: BaseId,
         mut separate: Separate,
         piece: Piece,
@@ -185,8 +208,8 @@ impl Device {
     }
 
     /// Notes how far it has come, or that it is over.
-    fn note_separating(&self, base: BaseId, separate: &Separate, is_over: bool) -> Result<()> {
-        let mut txn = self.begin_unthrottled()?;
+    fn note_separating(self, base: BaseId, separate: &Separate, is_over: bool) -> Result<()> {
+        let mut txn = self.device.begin_unthrottled()?;
         let key = work_key(base, SEPARATE, 0);
         // The base may be gone.
         if txn.meta().contains(Table::Orphan, &key)? {
@@ -203,8 +226,8 @@ impl Device {
     }
 
     /// Some tracks of a base, and which of them others hold as well.
-    fn shared_tracks(&self, base: BaseId, separate: &Separate) -> Result<Piece> {
-        let look = self.look()?;
+    fn shared_tracks(self, base: BaseId, separate: &Separate) -> Result<Piece> {
+        let look = self.device.look()?;
         let prefix = base.prefix();
         let from = separate.cursor.as_slice().max(&prefix);
         let mut piece = Piece { shared: Vec::new(), shared_bytes: 0, bytes: 0, next: None };
@@ -239,20 +262,20 @@ impl Device {
 
     /// Makes a track dirty with the bytes that it has. What is in memory lies over the old place perhaps, and is
     /// made a whole. The caller holds the file's lock.
-    fn write_again(&self, inode: InodeNo, track: TrackNo) -> Result<Copied> {
+    fn write_again(self, inode: InodeNo, track: TrackNo) -> Result<Copied> {
         let (source, pointer) = {
-            let look = self.look()?;
+            let look = self.device.look()?;
             match look.pointer(inode, track, Moment::Live)? {
-                Some((pointer, _)) => (self.source(&look, inode, track, Moment::Live)?, pointer),
+                Some((pointer, _)) => (self.device.source(&look, inode, track, Moment::Live)?, pointer),
                 None => return Ok(Copied::Done),
             }
         };
-        let bytes = match self.read_track(source, inode, track, Moment::Live) {
+        let bytes = match self.device.read_track(source, inode, track, Moment::Live) {
             Ok(bytes) => bytes,
             Err(Error::Corrupt { .. }) => return Ok(Copied::Damaged),
             Err(error) => return Err(error),
         };
-        let mut txn = self.begin_growing()?;
+        let mut txn = self.device.begin_growing()?;
         // It may have been flushed meanwhile.
         if !txn.pointer(inode, track, Moment::Live)?.is_some_and(|(now, _)| now == pointer) {
             return Ok(Copied::Left);

@@ -16,7 +16,7 @@ impl State {
         if self.base(base).is_err() {
             return Ok(());
         }
-        if let Some(mut last) = self.unprotected(base)?.into_iter().rfind(|last| !last.record.deleting) {
+        if let Some(mut last) = self.moments().unprotected(base)?.into_iter().rfind(|last| !last.record.deleting) {
             last.record.state = SnapshotState::Active;
             self.past.put_snapshot(&last);
         }
@@ -33,7 +33,7 @@ impl State {
             self.count(base, |counts| (counts.newest_alone, counts.kept) = (None, 0));
         }
         let now = self.past.epoch;
-        for mut later in self.unprotected(base)? {
+        for mut later in self.moments().unprotected(base)? {
             later.record.state = SnapshotState::Ended(now);
             self.past.put_snapshot(&later);
             self.past.note_ended(base, now);
@@ -43,7 +43,7 @@ impl State {
 
     /// Ends the protection of a snapshot.
     pub(super) fn deactivate(&mut self, point: Point) -> Result<Snapshot> {
-        let mut snapshot = self.stored_snapshot(point.base, point.epoch)?.ok_or(Error::Gone)?;
+        let mut snapshot = self.moments().stored_snapshot(point.base, point.epoch)?.ok_or(Error::Gone)?;
         if snapshot.record.state != SnapshotState::Active {
             let text = format!("the snapshot {:?} is deactivated already", snapshot.record.name);
             return Err(Error::Refused(Errno::INVAL, text));
@@ -54,9 +54,9 @@ impl State {
         }
         snapshot.record.state = SnapshotState::Deactivated;
         self.past.put_snapshot(&snapshot);
-        self.check_held_are_protected(point.base)?;
+        self.moments().check_held_are_protected(point.base)?;
         self.end_unprotected(point.base)?;
-        Ok(self.stored_snapshot(point.base, point.epoch)?.unwrap_or(snapshot))
+        Ok(self.moments().stored_snapshot(point.base, point.epoch)?.unwrap_or(snapshot))
     }
 
     /// Makes snapshots of a base invisible; what only they need is removed later, step by step.
@@ -71,10 +71,10 @@ impl State {
         }
         // What the neighbours hold alone has to be counted anew; those that lie side by side have the same ones.
         while let Some(newest) = hidden.pop_last() {
-            let after = self.kept_after(base, newest)?;
+            let after = self.moments().kept_after(base, newest)?;
             let mut oldest = newest;
             let before = loop {
-                match self.snapshot_before(base, oldest)? {
+                match self.moments().snapshot_before(base, oldest)? {
                     Some(snapshot) if snapshot.record.deleting => oldest = snapshot.epoch,
                     found => break found,
                 }

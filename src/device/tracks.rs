@@ -1,6 +1,6 @@
 //! File data in tracks: where a track's bytes are now, reading them, and changing them in memory.
 
-use super::archived::{ArchivedTrack, TrackRecord};
+use super::archived::{ArchivedTrack, TrackRecord, track_record};
 use super::dirty::{Dirty, Patches, lay_over};
 use super::past::{InodeNo, Moment, TrackKey, TrackNo, expect_track, track_key};
 use super::pointer::Pointer;
@@ -41,37 +41,43 @@ pub(super) struct Stored {
     patches: Vec<Placed>,
 }
 
-impl State {
+/// The tracks of files, in memory and on the media.
+#[derive(Clone, Copy)]
+pub struct Tracks<'a> {
+    pub(super) state: &'a State,
+}
+
+impl Tracks<'_> {
     /// Whether a track was written and has no place on the media yet.
-    pub fn is_in_memory(&self, key: &TrackKey) -> bool {
-        self.dirty.contains_key(key) || self.flushing.contains_key(key)
+    pub fn is_in_memory(self, key: &TrackKey) -> bool {
+        self.state.dirty.contains_key(key) || self.state.flushing.contains_key(key)
     }
 
     /// Whether the live file has this track.
-    pub fn has_track(&self, inode: InodeNo, track: TrackNo) -> Result<bool> {
-        Ok(self.is_in_memory(&(inode, track)) || self.exists(Table::Track, &track_key(inode, track))?)
+    pub fn has_track(self, inode: InodeNo, track: TrackNo) -> Result<bool> {
+        Ok(self.is_in_memory(&(inode, track)) || self.state.exists(Table::Track, &track_key(inode, track))?)
     }
 
     /// The first track at or after `from` and before `to` that exists.
-    pub fn next_track(&self, inode: InodeNo, from: TrackNo, to: TrackNo, moment: Moment) -> Result<Option<TrackNo>> {
+    pub fn next_track(self, inode: InodeNo, from: TrackNo, to: TrackNo, moment: Moment) -> Result<Option<TrackNo>> {
         let mut found = None;
-        self.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), moment, |key, _| {
+        self.state.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), moment, |key, _| {
             found = Some(expect_track(key)?.1);
             Ok(ControlFlow::Break(()))
         })?;
         if moment == Moment::Live && from < to {
             let range = (inode, from)..(inode, to);
-            let first = |tracks: &super::Tracks| tracks.range(range.clone()).next().map(|((_, track), _)| *track);
-            found = [found, first(&self.dirty), first(&self.flushing)].into_iter().flatten().min();
+            let first = |tracks: &super::DirtyTracks| tracks.range(range.clone()).next().map(|((_, track), _)| *track);
+            found = [found, first(&self.state.dirty), first(&self.state.flushing)].into_iter().flatten().min();
         }
         Ok(found)
     }
 
     /// The first track at or after `from` that does not exist, or `to` if all before it do.
-    pub fn next_gap(&self, inode: InodeNo, from: TrackNo, to: TrackNo, moment: Moment) -> Result<TrackNo> {
+    pub fn next_gap(self, inode: InodeNo, from: TrackNo, to: TrackNo, moment: Moment) -> Result<TrackNo> {
         let in_memory = |track| moment == Moment::Live && self.is_in_memory(&(inode, track));
         let mut next = from;
-        self.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), moment, |key, _| {
+        self.state.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), moment, |key, _| {
             let (_, track) = expect_track(key)?;
             while next < track && in_memory(next) {
                 next = next.next();
@@ -91,7 +97,7 @@ impl State {
     /// Of the tracks of a live file in a range that are stored, the first and every `step`th after it, among the first `most`;
     /// and from where the rest is, if there are more.
     pub fn every_track(
-        &self,
+        self,
         inode: InodeNo,
         tracks: Range<TrackNo>,
         step: u64,
@@ -99,7 +105,7 @@ impl State {
     ) -> Result<(Vec<TrackNo>, Option<TrackNo>)> {
         let (from, to) = (track_key(inode, tracks.start), track_key(inode, tracks.end));
         let (mut found, mut rest, mut count) = (Vec::new(), None, 0);
-        self.scan(Table::Track, &from, &to, Moment::Live, |key, _| {
+        self.state.scan(Table::Track, &from, &to, Moment::Live, |key, _| {
             let (_, track) = expect_track(key)?;
             if count == most {
                 rest = Some(track);
@@ -115,16 +121,16 @@ impl State {
     }
 
     /// All tracks at or after `from` and before `to` that the live file has, in order.
-    fn live_tracks(&self, inode: InodeNo, from: TrackNo, to: TrackNo) -> Result<Vec<TrackNo>> {
+    fn live_tracks(self, inode: InodeNo, from: TrackNo, to: TrackNo) -> Result<Vec<TrackNo>> {
         let mut found = Vec::new();
-        self.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), Moment::Live, |key, _| {
+        self.state.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), Moment::Live, |key, _| {
             found.push(expect_track(key)?.1);
             Ok(ControlFlow::Continue(()))
         })?;
         if from < to {
             let range = (inode, from)..(inode, to);
-            found.extend(self.dirty.range(range.clone()).map(|((_, track), _)| *track));
-            found.extend(self.flushing.range(range).map(|((_, track), _)| *track));
+            found.extend(self.state.dirty.range(range.clone()).map(|((_, track), _)| *track));
+            found.extend(self.state.flushing.range(range).map(|((_, track), _)| *track));
             found.sort_unstable();
             found.dedup();
         }
@@ -144,7 +150,7 @@ impl Device {
                 }
             }
         }
-        let below = match state.track_record(inode, track, moment)? {
+        let below = match track_record(state, inode, track, moment)? {
             Some(TrackRecord::Stored(pointer, _)) => Below::Stored(self.placed(state, pointer)?),
             Some(TrackRecord::Archived(track, archive)) => Below::Archived(track, archive),
             None => Below::Hole,
@@ -282,7 +288,7 @@ impl Device {
                 Err(error) => error,
             };
             let look = self.look()?;
-            look.check_moment(inode, moment)?;
+            look.moments().check(inode, moment)?;
             let again = self.source(&look, inode, track, moment)?;
             let is_same = match (&source.below, &again.below) {
                 (Below::Stored(before), Below::Stored(now)) => before.pointer == now.pointer,
@@ -291,7 +297,7 @@ impl Device {
             };
             if is_same {
                 let twins = match (&error, &again.below) {
-                    (Error::Corrupt { .. }, Below::Stored(_)) => look.twins(inode, track, moment)?,
+                    (Error::Corrupt { .. }, Below::Stored(_)) => look.tracks().twins(inode, track, moment)?,
                     _ => Vec::new(),
                 };
                 let mut others = Vec::new();
@@ -413,7 +419,7 @@ impl Txn<'_> {
 
     /// Removes the tracks from `from` up to and without `to`; how many there were.
     pub fn remove_tracks(&mut self, inode: InodeNo, from: TrackNo, to: TrackNo) -> Result<u64> {
-        let tracks = self.state.live_tracks(inode, from, to)?;
+        let tracks = self.state.tracks().live_tracks(inode, from, to)?;
         for &track in &tracks {
             self.unset(Table::Track, &track_key(inode, track))?;
         }
@@ -460,7 +466,7 @@ impl Txn<'_> {
 
     /// The pointer of a track that is stored and not in memory.
     pub fn stored_pointer(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<(Pointer, Holder)>> {
-        if moment == Moment::Live && self.state.is_in_memory(&(inode, track)) {
+        if moment == Moment::Live && self.state.tracks().is_in_memory(&(inode, track)) {
             return Ok(None);
         }
         self.state.pointer(inode, track, moment)

@@ -3,23 +3,23 @@
 //! The two were the same in the snapshots that the mirror's record names, and a mirror in step still is that. A track
 //! that was not written anew since is the same there; patches that were laid over it since go over the other as well.
 
-use super::State;
 use super::past::{BaseId, InodeNo, MirrorRecord, Moment, TrackNo};
 use super::pointer::Pointer;
+use super::tracks::Tracks;
 use crate::error::{Error, Result};
 
-impl State {
+impl Tracks<'_> {
     /// Where else the bytes of a track lie that its base, or its mirror, has at a moment. Several, where a base has
     /// several mirrors.
-    pub(super) fn twins(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Vec<Pointer>> {
+    pub(super) fn twins(self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Vec<Pointer>> {
         let base = inode.base();
         let mut twins = Vec::new();
         let Some(now) = self.stored_pointer(inode, track, moment)? else { return Ok(twins) };
-        for (id, record) in self.bases() {
+        for (id, record) in self.state.bases() {
             let Some(MirrorRecord { of, same: Some(same), is_split }) = record.mirror else { continue };
             let (of_epoch, own) = same.epochs();
             // What is not settled yet shows the other's tracks.
-            if id != base && of != base || !record.eras.is_empty() || !self.base_record(of)?.eras.is_empty() {
+            if id != base && of != base || !record.eras.is_empty() || !self.state.base_record(of)?.eras.is_empty() {
                 continue;
             }
             let in_base_then = (of, Moment::At(of_epoch));
@@ -34,8 +34,8 @@ impl State {
     }
 
     /// `None` where there is no track, or only an archive has it.
-    fn stored_pointer(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<Pointer>> {
-        match self.pointer(inode, track, moment) {
+    fn stored_pointer(self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<Pointer>> {
+        match self.state.pointer(inode, track, moment) {
             Err(Error::Unshared) => Ok(None),
             found => Ok(found?.map(|(pointer, _)| pointer)),
         }

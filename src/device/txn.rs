@@ -4,13 +4,73 @@ use super::Txn;
 use super::accounts::OldTrack;
 use super::changes::Note;
 use super::feed::Changed;
-use super::past::{BaseId, InodeNo, Moment, encode_record};
+use super::past::{BaseId, BaseRecord, INODE, InodeNo, Moment, encode_record, work_key};
 use crate::error::Result;
 use crate::logstore::Holder;
-use crate::meta::Table;
+use crate::meta::{Meta, Table};
 use serde::Serialize;
 
 impl Txn<'_> {
+    /// Makes the changes visible.
+    pub fn finish(mut self) -> Result<()> {
+        let state = &mut *self.state;
+        let released = state.release_all(&self.device.log);
+        state.keep_changes();
+        self.before = None;
+        for (inode, note) in self.notes.drain(..) {
+            state.changes.note(inode, note);
+        }
+        for key in &self.forget {
+            if let Some(track) = state.dirty.remove(key) {
+                state.dirty_bytes -= track.bytes();
+                self.device.log.unreserve(1);
+            }
+            // Whoever flushes it notices that it is gone, and gives its slot back.
+            if let Some(track) = state.flushing.remove(key) {
+                state.dirty_bytes -= track.bytes();
+            }
+        }
+        if state.wants_commit() || state.wants_flush(self.device.track_bytes()) {
+            self.device.wake();
+        }
+        let changed = self.changed.take().unwrap_or_default();
+        let changed = state.changed(changed);
+        let device = self.device;
+        drop(self);
+        device.feed.publish(changed);
+        // Room that cannot be accounted for any more must not reach the disk.
+        released.inspect_err(|error| device.stop(error))
+    }
+
+    /// Tells fsync what this operation does to an inode.
+    pub fn note(&mut self, inode: InodeNo, note: Note) {
+        self.notes.push((inode, note));
+    }
+
+    /// The open transaction, for changing tables that have no history.
+    pub fn meta_mut(&mut self) -> &mut Meta {
+        &mut self.state.past.meta
+    }
+
+    /// Adds a base without any record but this.
+    pub fn add_base(&mut self, record: BaseRecord) -> Result<BaseId> {
+        self.state.past.add_base(record)
+    }
+
+    /// Whether the mount shows a base.
+    pub fn show_base(&mut self, id: BaseId, is_shown: bool) {
+        self.state.past.show_base(id, is_shown);
+    }
+
+    /// Writes down that an inode has no name any more and is to be removed.
+    pub fn add_orphan(&mut self, inode: InodeNo) {
+        self.state.past.meta.put(Table::Orphan, &work_key(inode.base(), INODE, inode.number()), &());
+    }
+
+    pub fn remove_orphan(&mut self, inode: InodeNo) {
+        self.state.past.meta.remove(Table::Orphan, &work_key(inode.base(), INODE, inode.number()));
+    }
+
     /// Gives a key a new value, keeping the old one if a snapshot needs it.
     pub fn set<T: Serialize>(&mut self, table: Table, key: &[u8], value: &T) -> Result<()> {
         self.note_changed(table, key)?;

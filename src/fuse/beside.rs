@@ -139,7 +139,7 @@ impl Notify {
         let mut found = Vec::new();
         for inode in inodes {
             let Ok(live) = self.fs.path_of_live(inode.base()) else { continue };
-            let paths = self.fs.views.tree().paths(inode, Moment::Live).unwrap_or_default();
+            let paths = self.fs.views.tree().names().paths(inode, Moment::Live).unwrap_or_default();
             found.extend(paths.into_iter().map(|path| live.join(OsStr::from_bytes(&path))));
         }
         self.look_up(&found);

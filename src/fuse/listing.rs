@@ -42,7 +42,7 @@ impl FileSystem {
         if offset < 2 && add(b"..", self.number_above(place)?, 2, Kind::Directory) {
             return Ok(());
         }
-        self.views.tree().list(place.inode, offset, place.moment, |entry: &Entry| {
+        self.views.tree().names().list(place.inode, offset, place.moment, |entry: &Entry| {
             Ok(!add(&entry.name, place.at(entry.inode).number(), entry.offset, entry.kind))
         })
     }
@@ -85,17 +85,17 @@ impl FileSystem {
         if offset < 1 && add(b".", &dots, 1) || offset < 2 && add(b"..", &dots, 2) {
             return Ok(());
         }
-        self.views.tree().list_with_what_is_known(place.inode, offset, place.moment, |entry, found| {
+        self.views.tree().names().list_with_what_is_known(place.inode, offset, place.moment, |entry, found| {
             let at = place.at(entry.inode);
             let attr = found.and_then(|found| self.attributes_of(at, &found));
             let attr = attr.unwrap_or_else(|error| unknown(at, entry.kind, &error));
             let is_live = place.moment == Moment::Live;
-            let generation = if is_live { self.views.tree().generation(entry.inode) } else { 0 };
+            let generation = if is_live { self.views.tree().held().generation(entry.inode) } else { 0 };
             let is_full = add(&entry.name, &Made { attr, generation, keep: self.keep_attributes(&attr) }, entry.offset);
             match is_live {
                 _ if is_full => {}
                 true => {
-                    self.views.tree().hold(entry.inode);
+                    self.views.tree().held().hold(entry.inode);
                 }
                 false => self.numbers.hold(attr.number),
             }

@@ -128,7 +128,7 @@ impl FileSystem {
                 Err(Error::Posix(Errno::NOENT)) => continue,
                 Err(error) => return Err(error),
             };
-            for path in self.views.tree().paths(inode, crate::device::Moment::Live)?.into_iter().take(1) {
+            for path in self.views.tree().names().paths(inode, crate::device::Moment::Live)?.into_iter().take(1) {
                 let path = shown.join(std::ffi::OsStr::from_bytes(&path));
                 fetched = fetched.and(notify.fetch_written(inode, &path));
             }
@@ -204,7 +204,7 @@ impl Mounted {
     ) -> Result<Mounted> {
         let mount_point = point.path.clone();
         if options.writeback {
-            fs.views.tree().stamp_like_kernel()?;
+            fs.views.tree().stamps().follow_kernel()?;
         }
         let fs = Arc::new(fs);
         let source = options.fsname.as_deref().unwrap_or(source);

@@ -27,8 +27,8 @@ pub(super) struct Teller {
 
 fn trees_shown(views: &Views) -> Result<Trees> {
     let mut shown = Trees::new();
-    for (top, name) in views.top_bases()? {
-        shown.extend(views.of(top).beside()?.into_iter().map(|(id, name)| (id, (top, name))));
+    for (top, name) in views.bases().top()? {
+        shown.extend(views.of(top).bases().beside()?.into_iter().map(|(id, name)| (id, (top, name))));
         shown.insert(top, (top, name));
     }
     Ok(shown)
@@ -128,7 +128,7 @@ impl Teller {
     /// Something that the mount shows under a name came, went or leads elsewhere.
     fn tell_of_name(&self, base: BaseId, name: &str) {
         // What leads to the same as before, as where an archive has it from now on, keeps what is mounted inside.
-        match self.views.of(base).is_shown(name.as_bytes()) {
+        match self.views.of(base).bases().is_shown(name.as_bytes()) {
             Ok(true) => self.notify.shown_anew(base, name),
             Ok(false) | Err(_) => self.notify.shown_changed(base, name),
         }

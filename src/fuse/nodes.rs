@@ -44,7 +44,7 @@ impl FileSystem {
     /// The kernel is told of this inode: it stays until it is forgotten.
     pub(super) fn hold(&self, number: KernelNo) -> u64 {
         match self.live_inode(number) {
-            Some(inode) => self.views.tree().hold(inode),
+            Some(inode) => self.views.tree().held().hold(inode),
             None => {
                 self.numbers.hold(number);
                 0
@@ -53,13 +53,13 @@ impl FileSystem {
     }
 
     pub(super) fn generation(&self, number: KernelNo) -> u64 {
-        self.live_inode(number).map_or(0, |inode| self.views.tree().generation(inode))
+        self.live_inode(number).map_or(0, |inode| self.views.tree().held().generation(inode))
     }
 
     pub(super) fn make(&self, client: Client, umask: u32, parent: KernelNo, name: &[u8], new: New<'_>) -> Result<Attr> {
         let caller = client.caller(umask);
         let parent = self.place_for_new(caller, parent)?;
-        let (inode, made) = self.views.tree().make(caller, parent.inode, name, new)?;
+        let (inode, made) = self.views.tree().names().make(caller, parent.inode, name, new)?;
         self.settle(self.attributes_of(parent.at(inode), &made)?)
     }
 
@@ -76,7 +76,7 @@ impl FileSystem {
         if self.writeback && is_of_times && self.views.tree().passes_over(place.inode) {
             return self.attributes(place);
         }
-        let found = self.views.tree().change(place.inode, change)?;
+        let found = self.views.tree().attributes().change(place.inode, change)?;
         self.attributes_of(place, &found)
     }
 
@@ -84,9 +84,9 @@ impl FileSystem {
         let inode = self.writable(number)?;
         let keep_size = mode & KEEP_SIZE != 0;
         match mode & !KEEP_SIZE {
-            0 => self.views.tree().allocate(inode, offset, length, keep_size, kill),
-            PUNCH_HOLE if keep_size => self.views.tree().zero(inode, offset, length, true, kill),
-            ZERO_RANGE => self.views.tree().zero(inode, offset, length, keep_size, kill),
+            0 => self.views.tree().files().allocate(inode, offset, length, keep_size, kill),
+            PUNCH_HOLE if keep_size => self.views.tree().files().zero(inode, offset, length, true, kill),
+            ZERO_RANGE => self.views.tree().files().zero(inode, offset, length, keep_size, kill),
             _ => Err(Error::Posix(Errno::OPNOTSUPP)),
         }
     }
@@ -118,7 +118,7 @@ impl FileSystem {
                 None => Err(Error::Posix(Errno::NODATA)),
             },
             Node::Virtual(_) => Err(Error::Posix(Errno::NODATA)),
-            Node::In(Place { inode, moment, .. }) => self.views.tree().xattr(inode, name, moment),
+            Node::In(Place { inode, moment, .. }) => self.views.tree().attributes().xattr(inode, name, moment),
         }
     }
 
@@ -142,7 +142,7 @@ impl FileSystem {
         let inode = self.writable(number)?;
         self.open_for_writing.open(inode);
         if self.writeback {
-            self.views.tree().leave_times_to_kernel(inode);
+            self.views.tree().stamps().leave_to_kernel(inode);
         }
         Ok(FOR_WRITING)
     }
@@ -152,7 +152,7 @@ impl FileSystem {
         let Ok((inode, _)) = self.inside(number) else { return false };
         let is_last = handle == FOR_WRITING && self.open_for_writing.close(inode);
         if is_last {
-            self.views.tree().take_times_back(inode);
+            self.views.tree().stamps().take_back(inode);
             // Whoever stored in it is gone.
             self.not_stored.take(&[inode]);
         }

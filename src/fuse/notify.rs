@@ -260,7 +260,8 @@ impl Notify {
             not_stored = self.fs.not_stored.take(inodes);
         }
         let Some(inode) = not_stored.first() else { return Ok(()) };
-        let path = self.fs.views.tree().paths(*inode, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+        let path =
+            self.fs.views.tree().names().paths(*inode, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
         let path = shown(&path);
         let more = match not_stored.len() {
             1 => String::new(),

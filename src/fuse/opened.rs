@@ -81,7 +81,7 @@ impl FileSystem {
     pub(super) fn which_may_be_dirty(&self) -> Vec<InodeNo> {
         match self.opens {
             Opens::All => self.open_for_writing.all(),
-            Opens::None => self.views.tree().held_inodes(),
+            Opens::None => self.views.tree().held().all(),
         }
     }
 

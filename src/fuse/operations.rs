@@ -96,7 +96,7 @@ impl FileSystem {
                 return self.virtual_lookup(&Asker { uid: client.uid, is_in: &is_in }, &node, name);
             }
         };
-        match self.views.tree().lookup(place.inode, name, place.moment) {
+        match self.views.tree().names().lookup(place.inode, name, place.moment) {
             Ok((inode, found)) => {
                 let attr = self.attributes_of(place.at(inode), &found)?;
                 Ok((attr, self.keep_attributes(&attr)))
@@ -142,7 +142,7 @@ impl FileSystem {
 
     pub(super) fn readlink(&self, number: KernelNo) -> Result<Vec<u8>> {
         match self.numbers.node(number)? {
-            Node::In(place) => self.views.tree().read_link(place.inode, place.moment),
+            Node::In(place) => self.views.tree().names().read_link(place.inode, place.moment),
             Node::Virtual(node) => self.namespace.read_link(&node),
         }
     }
@@ -188,7 +188,7 @@ impl FileSystem {
     }
 
     pub(super) fn unlink(&self, parent: KernelNo, name: &[u8]) -> Result<()> {
-        self.views.tree().unlink(self.writable(parent)?, name)?;
+        self.views.tree().names().unlink(self.writable(parent)?, name)?;
         self.settle(())
     }
 
@@ -197,7 +197,7 @@ impl FileSystem {
             Node::In(place) => {
                 let parent = self.writable(parent)?;
                 self.check_may_go(parent, name)?;
-                match self.views.tree().remove_directory(parent, name) {
+                match self.views.tree().names().remove_directory(parent, name) {
                     Err(Error::Posix(Errno::NOENT)) => self.hide(place, name),
                     removed => removed.and_then(|_| self.settle(())),
                 }
@@ -243,7 +243,7 @@ impl FileSystem {
         if mode == RenameMode::Replace {
             self.check_may_go(to, new_name)?;
         }
-        self.views.tree().rename(from, name, to, new_name, mode)?;
+        self.views.tree().names().rename(from, name, to, new_name, mode)?;
         // What is hidden under that name is gone to the kernel, which saw it replaced.
         self.forget_hidden(to, new_name);
         self.settle(())
@@ -258,7 +258,7 @@ impl FileSystem {
             return Err(Error::Posix(Errno::XDEV));
         }
         crate::view::check_writable(place.moment)?;
-        let linked = self.views.tree().link(place.inode, parent.inode, name)?;
+        let linked = self.views.tree().names().link(place.inode, parent.inode, name)?;
         Ok(self.made(self.settle(self.attributes_of(place, &linked)?)?))
     }
 
@@ -286,7 +286,7 @@ impl FileSystem {
 
     pub(super) fn read(&self, number: KernelNo, offset: u64, len: usize) -> Result<Vec<u8>> {
         let (inode, moment) = self.inside(number)?;
-        self.views.tree().read(inode, offset, len, moment)
+        self.views.tree().files().read(inode, offset, len, moment)
     }
 
     pub(super) fn write(self: &Arc<Self>, number: KernelNo, data: &[u8], write: Write) -> Result<()> {
@@ -295,7 +295,7 @@ impl FileSystem {
             let sent = Sent { from_cache, appended: !from_cache && appended };
             // Of all other writes the kernel knows that they change blocks.
             let before = (self.writeback && from_cache).then(|| self.stored_blocks(inode));
-            let written = self.views.tree().write_sent(inode, offset, data, kill, sent);
+            let written = self.views.tree().files().write_sent(inode, offset, data, kill, sent);
             if let Err(error) = written {
                 // What may not be written is nobody's to miss.
                 if from_cache && !matches!(error, Error::Gone | Error::Posix(Errno::ROFS)) {
@@ -317,7 +317,7 @@ impl FileSystem {
     /// Snapshots are durable from their beginning; so is the root's list of them.
     pub(super) fn fsync(&self, number: KernelNo) -> Result<()> {
         match self.numbers.node(number)? {
-            Node::In(place) if place.moment == Moment::Live => self.views.tree().sync_inode(place.inode),
+            Node::In(place) if place.moment == Moment::Live => self.views.tree().files().sync_inode(place.inode),
             Node::In(_) | Node::Virtual(_) => Ok(()),
         }
     }
@@ -349,14 +349,14 @@ impl FileSystem {
     ) -> Result<()> {
         let inode = self.writable(number)?;
         let how = SetXattr { mode, clears_sgid: self.clears_sgid(client, inode)? };
-        self.views.tree().set_xattr(inode, name, value, how)
+        self.views.tree().attributes().set_xattr(inode, name, value, how)
     }
 
     /// The names, each with a zero behind it.
     pub(super) fn listxattr(&self, number: KernelNo) -> Result<Vec<u8>> {
         let names = match self.numbers.node(number)? {
             Node::Virtual(_) => Vec::new(),
-            Node::In(place) => self.views.tree().xattr_names(place.inode, place.moment)?,
+            Node::In(place) => self.views.tree().attributes().xattr_names(place.inode, place.moment)?,
         };
         let ended = |mut name: Vec<u8>| {
             name.push(0);
@@ -370,7 +370,7 @@ impl FileSystem {
             // The kernel takes capabilities from whatever is truncated.
             return Ok(());
         }
-        self.views.tree().remove_xattr(self.writable(number)?, name)
+        self.views.tree().attributes().remove_xattr(self.writable(number)?, name)
     }
 
     /// Makes a file and opens it. With `open=none` ENOSYS: the kernel then makes files with mknod, and has no handle to release.
@@ -417,6 +417,6 @@ impl FileSystem {
         let to = self.writable(to)?;
         // The answer says how many these were, in 32 bits.
         let len = len.min(COPY_BYTES_MAX);
-        self.views.tree().copy_range(from, to, to_offset, len, !client.keeps_privileges())
+        self.views.tree().files().copy_range(from, to, to_offset, len, !client.keeps_privileges())
     }
 }

@@ -29,7 +29,7 @@ impl FileSystem {
         let mut attr = Attr::of_inode(place.number(), found, tree.device().track_bytes());
         if let Moment::At(epoch) = place.moment
             && tree::is_root(place.inode)
-            && let Some(snapshot) = tree.device().look()?.snapshot(place.inode.base(), epoch)?
+            && let Some(snapshot) = tree.device().look()?.moments().snapshot(place.inode.base(), epoch)?
         {
             attr.mtime = snapshot.record.time;
         }
@@ -95,7 +95,7 @@ impl FileSystem {
     /// asks only about the directory itself, would keep it where nobody reaches it.
     pub(super) fn check_may_go(&self, parent: InodeNo, name: &[u8]) -> Result<()> {
         let tree = self.views.tree();
-        let node = match tree.lookup(parent, name, Moment::Live) {
+        let node = match tree.names().lookup(parent, name, Moment::Live) {
             Ok((inode, _)) => Some(Virtual::Snap(inode)),
             Err(_) => Namespace::hidden(parent, name),
         };
@@ -104,7 +104,7 @@ impl FileSystem {
         }
         // Nothing leads to a tree that is offline.
         let Ok(live) = self.path_of_live(parent.base()) else { return Ok(()) };
-        let mut above = tree.paths(parent, Moment::Live)?.into_iter();
+        let mut above = tree.names().paths(parent, Moment::Live)?.into_iter();
         above.try_for_each(|above| self.check_nothing_inside(&live.join(OsStr::from_bytes(&above)), name))
     }
 
@@ -157,10 +157,10 @@ impl FileSystem {
         let above = self.numbers.know(Place { inode: directory, moment: view.moment, way: view.number() });
         self.writable_place(above.number())?;
         let new = New { kind: Kind::Directory, permissions: 0o777, rdev: 0, target: b"" };
-        let made = match self.views.tree().lookup(directory, name, Moment::Live) {
+        let made = match self.views.tree().names().lookup(directory, name, Moment::Live) {
             Ok((inode, found)) if found.is_directory() => return Ok(above.at(inode)),
             Ok(_) => return Err(Error::Posix(Errno::NOTDIR)),
-            Err(Error::Posix(Errno::NOENT)) => self.views.tree().make(caller, directory, name, new),
+            Err(Error::Posix(Errno::NOENT)) => self.views.tree().names().make(caller, directory, name, new),
             Err(error) => return Err(error),
         };
         match made {
@@ -169,7 +169,9 @@ impl FileSystem {
                 Ok(above.at(inode))
             }
             // By somebody else at the same time.
-            Err(Error::Posix(Errno::EXIST)) => Ok(above.at(self.views.tree().lookup(directory, name, Moment::Live)?.0)),
+            Err(Error::Posix(Errno::EXIST)) => {
+                Ok(above.at(self.views.tree().names().lookup(directory, name, Moment::Live)?.0))
+            }
             Err(error) => Err(error),
         }
     }

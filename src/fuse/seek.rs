@@ -44,7 +44,7 @@ impl FileSystem {
     fn answer(&self, wanted: Wanted) -> Answer {
         let Wanted { inode, moment, offset, is_data } = wanted;
         let tree = self.views.tree();
-        let data_after = |offset| tree.seek_data(inode, offset, moment);
+        let data_after = |offset| tree.files().seek_data(inode, offset, moment);
         if is_data {
             return match data_after(offset) {
                 Ok(data) => (Ok(data), (data > offset).then_some(offset..data)),
@@ -52,7 +52,7 @@ impl FileSystem {
                 Err(error) => (Err(error), None),
             };
         }
-        match tree.seek_hole(inode, offset, moment) {
+        match tree.files().seek_hole(inode, offset, moment) {
             Ok(hole) => (Ok(hole), Some(hole..data_after(hole).unwrap_or(u64::MAX))),
             Err(Error::Posix(Errno::NXIO)) => (Err(Error::Posix(Errno::NXIO)), Some(offset..u64::MAX)),
             Err(error) => (Err(error), None),

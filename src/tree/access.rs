@@ -1,8 +1,9 @@
 //! Who may go through which directories. The kernel checks that on every way on which it goes itself; this is for ways that
 //! lead into the middle of a tree.
 
+use super::attributes::Attributes;
 use super::inode::Inode;
-use super::{Tree, acl, inode, is_root};
+use super::{acl, inode, is_root};
 use crate::device::{InodeNo, Moment, State};
 use crate::error::{Errno, Error, Result};
 
@@ -33,17 +34,17 @@ impl Asker<'_> {
     }
 }
 
-impl Tree {
+impl Attributes<'_> {
     /// Whether a live inode has an access list, which then says more than its mode.
-    pub fn has_access_list(&self, number: InodeNo) -> Result<bool> {
-        let look = self.device.look()?;
+    pub fn has_access_list(self, number: InodeNo) -> Result<bool> {
+        let look = self.tree.device.look()?;
         Ok(acl::load(&look, number, acl::ACCESS, Moment::Live)?.is_some())
     }
 
     /// EACCES unless the asker may search each directory above one, as they were at a moment.
-    pub fn check_way(&self, number: InodeNo, moment: Moment, asker: &Asker<'_>) -> Result<()> {
-        let look = self.device.look()?;
-        look.check_moment(number, moment)?;
+    pub fn check_way(self, number: InodeNo, moment: Moment, asker: &Asker<'_>) -> Result<()> {
+        let look = self.tree.device.look()?;
+        look.moments().check(number, moment)?;
         if asker.uid == 0 {
             return Ok(());
         }
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
     use crate::logstore::Codec;
     use crate::media::TestDir;
-    use crate::tree::{Caller, Change, CreateOptions, Kind, New, ROOT, SetXattr};
+    use crate::tree::{Caller, Change, CreateOptions, Kind, New, ROOT, SetXattr, Tree};
     use std::sync::Arc;
 
     #[test]
@@ -85,18 +86,19 @@ mod tests {
         let mut made = Vec::new();
         for name in [b"a", b"b", b"c"] {
             let new = New { kind: Kind::Directory, permissions: 0o755, rdev: 0, target: b"" };
-            parent = tree.make(Caller { uid: 1000, gid: 100, umask: 0 }, parent, name, new).unwrap().0;
+            parent = tree.names().make(Caller { uid: 1000, gid: 100, umask: 0 }, parent, name, new).unwrap().0;
             made.push(parent);
         }
         let may = |uid, groups: &'static [u32]| {
             let asker = Asker { uid, is_in: &|group| groups.contains(&group) };
-            match tree.check_way(made[2], Moment::Live, &asker) {
+            match tree.attributes().check_way(made[2], Moment::Live, &asker) {
                 Ok(()) => true,
                 Err(Error::Posix(Errno::ACCESS)) => false,
                 Err(error) => panic!("{error}"),
             }
         };
-        let set = |mode| tree.change(made[1], Change { permissions: Some(mode), ..Change::default() }).unwrap();
+        let set =
+            |mode| tree.attributes().change(made[1], Change { permissions: Some(mode), ..Change::default() }).unwrap();
         assert!(may(1, &[]) && may(0, &[]) && may(1000, &[]));
         for (mode, owner, member, other) in [
             (0o700, true, false, false),
@@ -125,13 +127,13 @@ mod tests {
             list
         };
         for (mask, named) in [(7, true), (6, false)] {
-            tree.set_xattr(made[1], acl::ACCESS, &list(mask), SetXattr::default()).unwrap();
+            tree.attributes().set_xattr(made[1], acl::ACCESS, &list(mask), SetXattr::default()).unwrap();
             assert_eq!((may(7, &[]), may(1, &[8]), may(1, &[100, 8])), (named, named, named), "{mask}");
             assert!(!may(1, &[100]) && !may(1, &[]) && may(1000, &[]));
         }
         // The directory itself is left to whoever enters it.
         set(0o755);
-        tree.change(made[2], Change { permissions: Some(0), ..Change::default() }).unwrap();
+        tree.attributes().change(made[2], Change { permissions: Some(0), ..Change::default() }).unwrap();
         assert!(may(7, &[]));
     }
 }

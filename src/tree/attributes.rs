@@ -29,22 +29,28 @@ pub struct Change {
     pub kill_privileges: bool,
 }
 
-impl Tree {
-    pub fn change(&self, number: InodeNo, change: Change) -> Result<Inode> {
+/// What an inode is besides its names and bytes: mode, owner, times, xattrs, and who may do what.
+#[derive(Clone, Copy)]
+pub struct Attributes<'a> {
+    pub(super) tree: &'a Tree,
+}
+
+impl Attributes<'_> {
+    pub fn change(self, number: InodeNo, change: Change) -> Result<Inode> {
         if change.size.is_some_and(|size| size > FILE_BYTES_MAX) {
             return Err(Error::Posix(Errno::FBIG));
         }
         if let Some(size) = change.size {
-            self.shorten(number, size, change.kill_privileges)?;
+            self.tree.files().shorten(number, size, change.kill_privileges)?;
         }
-        let _file = change.size.map(|_| self.lock_file(number));
+        let _file = change.size.map(|_| self.tree.locks.lock(number));
         let edge = match change.size {
-            Some(size) => self.fetch_cut(number, size)?,
+            Some(size) => self.tree.files().fetch_cut(number, size)?,
             None => None,
         };
-        let mut txn = self.device.begin()?;
+        let mut txn = self.tree.device.begin()?;
         let mut found = inode::load(&txn, number, Moment::Live)?;
-        let now = self.now();
+        let now = self.tree.stamps.now();
         let mut cut = None;
         if let Some(size) = change.size {
             match found.kind() {
@@ -52,7 +58,7 @@ impl Tree {
                 Kind::Directory => return Err(Error::Posix(Errno::ISDIR)),
                 _ => return Err(Error::Posix(Errno::INVAL)),
             }
-            cut = self.resize(&mut txn, number, &mut found, size, edge)?;
+            cut = self.tree.files().resize(&mut txn, number, &mut found, size, edge)?;
             found.mtime = now;
         }
         let is_other_owner = change.uid.is_some() || change.gid.is_some();
@@ -75,7 +81,7 @@ impl Tree {
         found.ctime = change.ctime.unwrap_or(now);
         inode::store(&mut txn, number, &found)?;
         if let Some(cut) = cut {
-            self.cut(&mut txn, number, cut)?;
+            self.tree.files().cut(&mut txn, number, cut)?;
         }
         txn.finish()?;
         Ok(found)

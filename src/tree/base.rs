@@ -3,11 +3,10 @@
 use super::inode::{self, Inode, Kind, ROOT, root_of};
 use super::{Tree, names};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, BaseRecord, InodeNo, Moment, Separated, State, Txn};
+use crate::device::{BaseId, BaseRecord, InodeNo, Moment, Separated, State, Txn, settle_step};
 use crate::error::Result;
 use crate::limits::SETTLE_AT_ONCE;
 use crate::meta::Table;
-use parking_lot::MutexGuard;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -33,16 +32,9 @@ impl Tree {
         Ok(base)
     }
 
-    /// Nobody changes the data of a file while this is held: what operations have read of files before they change
-    /// them must still be so when they do. Taken before the right to commit, which those who hold a file may be
-    /// waiting for.
-    pub(super) fn lock_all_files(&self) -> Vec<MutexGuard<'_, ()>> {
-        self.file_locks.iter().map(|lock| lock.lock()).collect()
-    }
-
     /// Does a piece of settling; false when there is nothing to do.
     pub fn settle_step(&self) -> Result<bool> {
-        self.device.settle_step(names::leads_to, |txn, inodes| {
+        settle_step(&self.device, names::leads_to, |txn, inodes| {
             for inode in inodes {
                 // In a snapshot there can be inodes that were in use without a name: nobody uses them here.
                 if inode::find(txn, *inode, Moment::Live)?.is_some_and(|found| found.links == 0) {
@@ -59,7 +51,7 @@ impl Tree {
         let start = Instant::now();
         loop {
             let look = self.device.look()?;
-            if !look.is_settling(base)? {
+            if !look.noted_work().is_settling(base)? {
                 return Ok(look.touched(base).cloned());
             }
             if look.touched(base).is_none() || start.elapsed() > SETTLE_AT_ONCE {
@@ -72,11 +64,6 @@ impl Tree {
 
     /// Does a piece of giving shared tracks places of their own.
     pub fn separate_step(&self) -> Result<Separated> {
-        self.device.separate_step(|inode| self.lock_file(inode))
-    }
-
-    /// Inodes that are known outside.
-    pub fn held_inodes(&self) -> Vec<InodeNo> {
-        self.held.lock().keys().copied().collect()
+        self.device.separation().step(|inode| self.locks.lock(inode))
     }
 }

@@ -177,11 +177,11 @@ impl Tree {
         if self.behind.is_shown.load(Ordering::Acquire) && !is_expected {
             return Err(Error::Store("a tree is to be replaced and nobody would tell the kernel".into()));
         }
-        let _files = self.lock_all_files();
+        let _files = self.locks.lock_all();
         let mut before = Vec::new();
         let result = change(&mut |points| {
             if is_expected {
-                points.iter().flatten().for_each(|point| self.device.keep(*point));
+                points.iter().flatten().for_each(|point| self.device.removal().keep(*point));
             }
             before = points;
         });
@@ -193,7 +193,7 @@ impl Tree {
                 let before = before.into_iter().chain(std::iter::repeat(None));
                 self.behind.change(|known| known.trees.extend(bases.iter().copied().zip(before)));
             }
-            Err(_) => before.into_iter().flatten().for_each(|point| self.device.let_go(point)),
+            Err(_) => before.into_iter().flatten().for_each(|point| self.device.removal().let_go(point)),
         }
         result
     }
@@ -210,7 +210,7 @@ impl Tree {
 
     /// The kernel was told of a base, or nothing came of it. Files of which it shows what is not there.
     pub fn end_replaced(&self, base: BaseId) -> Vec<InodeNo> {
-        self.before_replaced(base).into_iter().for_each(|before| self.device.let_go(before));
+        self.before_replaced(base).into_iter().for_each(|before| self.device.removal().let_go(before));
         self.behind.change(|known| {
             known.expected.remove(&base);
             known.trees.remove(&base);
@@ -225,7 +225,7 @@ impl Tree {
 
     /// One file is about to be changed behind the kernel's back: what it sends of it is old until it was told.
     pub fn begin_behind(&self, number: InodeNo) -> Result<()> {
-        let _file = self.lock_file(number);
+        let _file = self.locks.lock(number);
         let size = self.inode(number, Moment::Live)?.size;
         self.behind.change(|known| known.files.insert(number, File { size: Some(size), ..File::default() }));
         Ok(())
@@ -304,24 +304,24 @@ mod tests {
         Tree::create(dir.clone(), &options).unwrap();
         let tree = Tree::open(dir).unwrap();
         let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
-        let (inode, _) = tree.make(Caller { uid: 0, gid: 0, umask: 0 }, root_of(LIVE), b"f", new).unwrap();
-        tree.write(inode, 0, b"0123456789", false).unwrap();
+        let (inode, _) = tree.names().make(Caller { uid: 0, gid: 0, umask: 0 }, root_of(LIVE), b"f", new).unwrap();
+        tree.files().write(inode, 0, b"0123456789", false).unwrap();
         (tree, inode)
     }
 
     fn content(tree: &Tree, inode: InodeNo) -> Vec<u8> {
-        tree.read(inode, 0, 100, Moment::Live).unwrap()
+        tree.files().read(inode, 0, 100, Moment::Live).unwrap()
     }
 
     #[test]
     fn old_pages_are_passed_over_until_the_kernel_was_told() {
         let (tree, inode) = tree_with_file();
         tree.begin_behind(inode).unwrap();
-        tree.write_sent(inode, 0, b"old", false, PAGE).unwrap();
+        tree.files().write_sent(inode, 0, b"old", false, PAGE).unwrap();
         assert_eq!(content(&tree, inode), b"0123456789");
         assert!(tree.told(inode), "the kernel shows the page");
         assert!(!tree.told(inode));
-        tree.write_sent(inode, 0, b"new", false, PAGE).unwrap();
+        tree.files().write_sent(inode, 0, b"new", false, PAGE).unwrap();
         assert_eq!(content(&tree, inode), b"new3456789");
         tree.end_behind(inode);
         assert!(!tree.behind.is_any.load(Ordering::Acquire));
@@ -331,15 +331,15 @@ mod tests {
     fn what_comes_from_behind_the_end_that_the_kernel_was_given_is_new() {
         let (tree, inode) = tree_with_file();
         tree.begin_behind(inode).unwrap();
-        tree.write_sent(inode, 10, b"old", false, PAGE).unwrap();
+        tree.files().write_sent(inode, 10, b"old", false, PAGE).unwrap();
         tree.end_given(inode, 10);
-        tree.write_sent(inode, 8, b"89", false, PAGE).unwrap();
+        tree.files().write_sent(inode, 8, b"89", false, PAGE).unwrap();
         // A page has old bytes before the end all the same.
-        tree.write_sent(inode, 8, b"--new", false, PAGE).unwrap();
+        tree.files().write_sent(inode, 8, b"--new", false, PAGE).unwrap();
         // They come in any order, and again, and the kernel is given the size anew.
-        tree.write_sent(inode, 16, b"st", false, PAGE).unwrap();
+        tree.files().write_sent(inode, 16, b"st", false, PAGE).unwrap();
         tree.end_given(inode, 18);
-        tree.write_sent(inode, 13, b"eee", false, PAGE).unwrap();
+        tree.files().write_sent(inode, 13, b"eee", false, PAGE).unwrap();
         assert_eq!(content(&tree, inode), b"0123456789neweeest");
         assert!(tree.told(inode), "the kernel shows old bytes");
     }
@@ -349,14 +349,14 @@ mod tests {
         let (tree, inode) = tree_with_file();
         tree.begin_behind(inode).unwrap();
         // Before the size changes, which is not the first thing that does.
-        tree.write_sent(inode, 10, b"xyz", false, APPEND).unwrap();
-        tree.change(inode, crate::tree::Change { size: Some(2), ..Default::default() }).unwrap();
-        tree.write_sent(inode, 13, b"ab", false, APPEND).unwrap();
-        tree.write_sent(inode, 15, b"cd", false, APPEND).unwrap();
+        tree.files().write_sent(inode, 10, b"xyz", false, APPEND).unwrap();
+        tree.attributes().change(inode, crate::tree::Change { size: Some(2), ..Default::default() }).unwrap();
+        tree.files().write_sent(inode, 13, b"ab", false, APPEND).unwrap();
+        tree.files().write_sent(inode, 15, b"cd", false, APPEND).unwrap();
         assert_eq!(content(&tree, inode), b"01abcd");
         assert!(!tree.told(inode) && !tree.sized(inode) && tree.sized(inode));
         // Told, it knows where the file ends; whoever writes elsewhere means it.
-        tree.write_sent(inode, 8, b"e", false, APPEND).unwrap();
+        tree.files().write_sent(inode, 8, b"e", false, APPEND).unwrap();
         assert_eq!(content(&tree, inode), b"01abcd\0\0e");
     }
 
@@ -364,15 +364,15 @@ mod tests {
     fn a_tree_is_not_replaced_under_a_kernel_that_nobody_tells() {
         let (tree, inode) = tree_with_file();
         tree.replace(&[LIVE], |_| Ok(())).unwrap();
-        tree.write_sent(inode, 0, b"x", false, PAGE).unwrap();
+        tree.files().write_sent(inode, 0, b"x", false, PAGE).unwrap();
         assert_eq!(content(&tree, inode), b"x123456789", "nothing is passed over where nobody tells");
         tree.shown();
         assert!(tree.replace(&[LIVE], |_| Ok(())).is_err());
         tree.expect_replaced(&[LIVE]);
         tree.replace(&[LIVE], |_| Ok(())).unwrap();
-        tree.write_sent(inode, 0, b"y", false, PAGE).unwrap();
+        tree.files().write_sent(inode, 0, b"y", false, PAGE).unwrap();
         assert_eq!(tree.end_replaced(LIVE), [inode]);
-        tree.write_sent(inode, 1, b"z", false, PAGE).unwrap();
+        tree.files().write_sent(inode, 1, b"z", false, PAGE).unwrap();
         assert_eq!(content(&tree, inode), b"xz23456789");
     }
     #[test]
@@ -394,11 +394,11 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        tree.write(inode, 0, b"longer than it was", false).unwrap();
-        tree.device.hide_snapshots(&[point]).unwrap();
-        assert!(!tree.device.delete_step().unwrap());
+        tree.files().write(inode, 0, b"longer than it was", false).unwrap();
+        tree.device.removal().hide_snapshots(&[point]).unwrap();
+        assert!(!tree.device.removal().step().unwrap());
         assert_eq!(tree.inode_before(inode, point).unwrap().size, 10);
         tree.end_replaced(LIVE);
-        assert!(tree.device.delete_step().unwrap());
+        assert!(tree.device.removal().step().unwrap());
     }
 }

@@ -52,7 +52,7 @@ fn inode_of(number: InodeNo, key: &[u8], record: &[u8]) -> Result<Inode> {
 
 /// The entry that a record says as it is now.
 pub fn entry(tree: &Tree, key: &[u8], value: &[u8]) -> Result<Entry> {
-    tree.entry_of(key, split_record(Table::Dirent, key, value)?.1)
+    tree.names().entry_of(key, split_record(Table::Dirent, key, value)?.1)
 }
 
 /// A record of a further name as it is now: whether it is one.
@@ -71,7 +71,7 @@ pub fn old_value(
 ) -> std::result::Result<(), (Epoch, Error)> {
     let looked = split_record(*table, key, value).and_then(|(_, record)| match table {
         _ if record.is_empty() => Ok(()),
-        Table::Dirent => tree.entry_of(key, record).map(drop),
+        Table::Dirent => tree.names().entry_of(key, record).map(drop),
         Table::Inode => inode_of(InodeNo::of_key(key).unwrap_or_default(), key, record).map(drop),
         Table::Link => split_link_key(key).map(drop),
         Table::Xattr => xattr_value(key, record).map(drop),
@@ -165,7 +165,7 @@ impl<'a> Shown<'a> {
             self.from = [&last[..], &[0]].concat();
         }
         let entry = |(key, value): (Vec<u8>, Vec<u8>)| {
-            let entry = self.tree.entry_of(&key, &value);
+            let entry = self.tree.names().entry_of(&key, &value);
             (key, entry)
         };
         Ok(records.into_iter().map(entry).collect())
@@ -176,7 +176,7 @@ impl<'a> Shown<'a> {
 pub fn leads_nowhere(tree: &Tree, key: &[u8], target: InodeNo) -> Result<bool> {
     let look = tree.device().look()?;
     let entry = look.value(Table::Dirent, key, Moment::Live)?;
-    let is_led_to = entry.is_some_and(|now| tree.entry_of(key, &now).is_ok_and(|entry| entry.inode == target));
+    let is_led_to = entry.is_some_and(|now| tree.names().entry_of(key, &now).is_ok_and(|entry| entry.inode == target));
     let found = look.get::<Inode>(Table::Inode, &target.prefix(), Moment::Live);
     let is_there = found.is_ok_and(|found| found.is_some_and(|inode| inode.checked_stored(target).is_ok()));
     Ok(is_led_to && !is_there)

@@ -9,7 +9,7 @@ mod tracks;
 mod unchanged;
 mod versions;
 
-pub use diff::{Difference, DifferenceKind};
+pub use diff::{Comparison, Difference, DifferenceKind};
 pub use since::ChangedSince;
-pub use tracks::{ChangedTracks, bitmap};
+pub use tracks::{ChangedTracks, TrackChanges, bitmap};
 pub use versions::Version;

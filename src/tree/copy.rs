@@ -1,7 +1,8 @@
 //! Copying a range from one file to another, sharing tracks where both lie alike.
 
+use super::Inode;
+use super::data::Files;
 use super::inode::{self};
-use super::{Inode, Tree};
 use crate::device::{InodeNo, Moment, Note, TrackNo, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
@@ -35,7 +36,7 @@ pub(super) fn share_track(
             txn.share_track(to, track, &pointer, holder)?;
             target.tracks += u64::from(!had_track);
         }
-        None if moment == Moment::Live && txn.has_track(source, source_track)? => return Ok(Shared::Unstored),
+        None if moment == Moment::Live && txn.tracks().has_track(source, source_track)? => return Ok(Shared::Unstored),
         None if !had_track => return Ok(Shared::Same),
         None => {
             txn.remove_tracks(to, track, track.next())?;
@@ -53,19 +54,19 @@ pub struct Position {
     pub moment: Moment,
 }
 
-impl Tree {
+impl Files<'_> {
     /// Copies up to `len` bytes from a file, of any moment, to a live one; how many were copied, which is
     /// fewer only at the end of the source, and where the rest fails: an error says that nothing was copied.
     /// `kill_privileges` is as for writing.
     pub fn copy_range(
-        &self,
+        self,
         mut from: Position,
         to: InodeNo,
         mut to_offset: u64,
         len: u64,
         kill_privileges: bool,
     ) -> Result<u64> {
-        let source = self.inode(from.inode, from.moment)?;
+        let source = self.tree.inode(from.inode, from.moment)?;
         let end = source.size.min(from.offset.saturating_add(len));
         let total = end.saturating_sub(from.offset);
         if total == 0 {
@@ -76,12 +77,12 @@ impl Tree {
         }
         if from.moment == Moment::Live && source.tracks > 0 {
             // Tracks can be shared once they have a place.
-            self.device.committer()?.flush()?;
+            self.tree.device.committer()?.flush()?;
         }
         let is_shareable = source.inline.is_empty();
         while from.offset < end {
             let how = (is_shareable, kill_privileges);
-            match self.with_room(|| self.copy_step(from, to, to_offset, end - from.offset, how)) {
+            match self.tree.shortage.with_room(|| self.copy_step(from, to, to_offset, end - from.offset, how)) {
                 Ok(0) => break,
                 Ok(done) => {
                     from.offset += done;
@@ -97,14 +98,14 @@ impl Tree {
 
     /// Shares or copies some of the bytes that are left; how many.
     fn copy_step(
-        &self,
+        self,
         from: Position,
         to: InodeNo,
         to_offset: u64,
         rest: u64,
         (is_shareable, kill_privileges): (bool, bool),
     ) -> Result<u64> {
-        let track_bytes = self.device.track_bytes();
+        let track_bytes = self.tree.device.track_bytes();
         let is_aligned = from.offset.is_multiple_of(track_bytes) && to_offset.is_multiple_of(track_bytes);
         if is_aligned && is_shareable {
             for is_last_try in [false, false, true] {
@@ -112,7 +113,7 @@ impl Tree {
                     Some(0) => break,
                     Some(shared) => return Ok(shared),
                     // It was written to, or merged, meanwhile. What is shared in one step is there as a whole or not at all.
-                    None => self.device.committer()?.flush()?,
+                    None => self.tree.device.committer()?.flush()?,
                 }
             }
         }
@@ -127,20 +128,20 @@ impl Tree {
     /// Shares whole tracks as far as that is possible; how many bytes that made. Nothing, and nothing is done, where a
     /// track has no place yet and this is not the last try.
     fn share_range(
-        &self,
+        self,
         from: Position,
         to: InodeNo,
         to_offset: u64,
         len: u64,
         (is_last_try, kill_privileges): (bool, bool),
     ) -> Result<Option<u64>> {
-        let track_bytes = self.device.track_bytes();
-        if self.device.look()?.is_archived(from.inode, from.moment)? {
+        let track_bytes = self.tree.device.track_bytes();
+        if self.tree.device.look()?.moments().is_archived(from.inode, from.moment)? {
             return Ok(Some(0));
         }
-        let _files = self.lock_files(from.inode, to);
-        let mut txn = self.device.begin_growing()?;
-        txn.check_moment(from.inode, from.moment)?;
+        let _files = self.tree.locks.lock_two(from.inode, to);
+        let mut txn = self.tree.device.begin_growing()?;
+        txn.moments().check(from.inode, from.moment)?;
         // The source may have changed since the copy began.
         let source = inode::load_file(&txn, from.inode, from.moment)?;
         let len = len.min(source.size.saturating_sub(from.offset));
@@ -169,7 +170,7 @@ impl Tree {
                 break;
             };
             let (source_track, target_track) = (first_from.plus(i), first_to.plus(i));
-            let had_track = target_track.start(track_bytes) < old_size && txn.has_track(to, target_track)?;
+            let had_track = target_track.start(track_bytes) < old_size && txn.tracks().has_track(to, target_track)?;
             let source = (from.inode, source_track, from.moment);
             match share_track(&mut txn, source, (to, target_track), had_track, &mut target)? {
                 Shared::Unstored if !is_last_try => return Ok(None),
@@ -183,7 +184,7 @@ impl Tree {
         }
         txn.note(to, Note::Written(to_offset..to_offset + done));
         target.size = old_size.max(to_offset + done);
-        self.touch(to, &mut target);
+        self.tree.stamps.touch(to, &mut target);
         if kill_privileges {
             target.kill_privileges();
         }

@@ -15,24 +15,30 @@ const SEEK_TRACKS: u64 = 1 << 16;
 /// What a track holds, fetched before the transaction that needs it.
 type Before = Option<Arc<Vec<u8>>>;
 
-impl Tree {
-    pub(super) fn tracks_of(&self, bytes: Range<u64>) -> Range<TrackNo> {
-        let size = self.device.track_bytes();
+/// The bytes of files.
+#[derive(Clone, Copy)]
+pub struct Files<'a> {
+    pub(super) tree: &'a Tree,
+}
+
+impl Files<'_> {
+    pub(super) fn tracks_of(self, bytes: Range<u64>) -> Range<TrackNo> {
+        let size = self.tree.device.track_bytes();
         TrackNo::of(bytes.start, size)..TrackNo::behind(bytes.end, size)
     }
 
     /// The part of a byte range that lies in one track, relative to its start.
-    pub(super) fn part_of(&self, bytes: &Range<u64>, track: TrackNo) -> Range<usize> {
-        let start = track.start(self.device.track_bytes());
-        let end = start + self.device.track_bytes();
+    pub(super) fn part_of(self, bytes: &Range<u64>, track: TrackNo) -> Range<usize> {
+        let start = track.start(self.tree.device.track_bytes());
+        let end = start + self.tree.device.track_bytes();
         (bytes.start.max(start) - start) as usize..(bytes.end.min(end) - start) as usize
     }
 
     /// Reads up to `len` bytes; fewer only at the end of the file.
-    pub fn read(&self, number: InodeNo, offset: u64, len: usize, moment: Moment) -> Result<Vec<u8>> {
+    pub fn read(self, number: InodeNo, offset: u64, len: usize, moment: Moment) -> Result<Vec<u8>> {
         let (bytes, sources) = {
-            let look = self.device.look()?;
-            look.check_moment(number, moment)?;
+            let look = self.tree.device.look()?;
+            look.moments().check(number, moment)?;
             let found = inode::load_file(&look, number, moment)?;
             let end = found.size.min(offset.saturating_add(len as u64));
             if offset >= end {
@@ -43,25 +49,25 @@ impl Tree {
             }
             let bytes = offset..end;
             let sources: Result<Vec<(TrackNo, Source)>> = TrackNo::each(self.tracks_of(bytes.clone()))
-                .map(|track| Ok((track, self.device.source(&look, number, track, moment)?)))
+                .map(|track| Ok((track, self.tree.device.source(&look, number, track, moment)?)))
                 .collect();
             (bytes, sources?)
         };
         let mut out = Vec::with_capacity((bytes.end - bytes.start) as usize);
         for (track, source) in sources {
-            self.device.read_part(source, (number, track), moment, self.part_of(&bytes, track), &mut out)?;
+            self.tree.device.read_part(source, (number, track), moment, self.part_of(&bytes, track), &mut out)?;
         }
         Ok(out)
     }
 
     /// Writes bytes. With `kill_privileges`, clears suid and sgid as for a writer without that right.
-    pub fn write(&self, number: InodeNo, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
+    pub fn write(self, number: InodeNo, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
         self.write_somehow(number, offset, data, kill_privileges, Sent::default())
     }
 
     /// Writes bytes as a kernel sent them, which may not know yet what the file has become.
     pub fn write_sent(
-        &self,
+        self,
         number: InodeNo,
         offset: u64,
         data: &[u8],
@@ -69,38 +75,31 @@ impl Tree {
         sent: Sent,
     ) -> Result<()> {
         self.write_somehow(number, offset, data, kill_privileges, sent)?;
-        self.behind.written(number, offset.saturating_add(data.len() as u64));
+        self.tree.behind.written(number, offset.saturating_add(data.len() as u64));
         Ok(())
     }
 
-    fn write_somehow(
-        &self,
-        number: InodeNo,
-        offset: u64,
-        data: &[u8],
-        kill_privileges: bool,
-        sent: Sent,
-    ) -> Result<()> {
-        self.with_room(|| match self.write_now(number, offset, data, kill_privileges, sent) {
+    fn write_somehow(self, number: InodeNo, offset: u64, data: &[u8], kill_privileges: bool, sent: Sent) -> Result<()> {
+        self.tree.shortage.with_room(|| match self.write_now(number, offset, data, kill_privileges, sent) {
             Err(error) if error.is_no_space() => {
                 // Dirty tracks have reserved more than they will take, and what was freed waits for a commit.
-                self.commit()?;
+                self.tree.commit()?;
                 self.write_now(number, offset, data, kill_privileges, sent)
             }
             result => result,
         })
     }
 
-    fn write_now(&self, number: InodeNo, sent_to: u64, data: &[u8], kill_privileges: bool, sent: Sent) -> Result<()> {
+    fn write_now(self, number: InodeNo, sent_to: u64, data: &[u8], kill_privileges: bool, sent: Sent) -> Result<()> {
         if data.is_empty() {
             return Ok(());
         }
-        let _file = self.lock_file(number);
-        let mut txn = self.device.begin_growing()?;
+        let _file = self.tree.locks.lock(number);
+        let mut txn = self.tree.device.begin_growing()?;
         let mut found = inode::load_file(&txn, number, Moment::Live)?;
         let (offset, data) = match sent == Sent::default() {
             true => (sent_to, data),
-            false => match self.behind.place(&txn, number, found.size, (sent_to, data.len() as u64), sent)? {
+            false => match self.tree.behind.place(&txn, number, found.size, (sent_to, data.len() as u64), sent)? {
                 Some((offset, old)) => (offset, &data[old..]),
                 None => return Ok(()),
             },
@@ -108,7 +107,7 @@ impl Tree {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let bytes = offset..end.ok_or(Error::Posix(Errno::FBIG))?;
         txn.note(number, Note::Written(bytes.clone()));
-        self.touch(number, &mut found);
+        self.tree.stamps.touch(number, &mut found);
         if kill_privileges {
             found.kill_privileges();
         }
@@ -124,11 +123,11 @@ impl Tree {
             return txn.finish();
         }
         let tracks = self.tracks_of(bytes.clone());
-        let mut edit = TrackEdit::start(self, &txn, number, &mut found, old_size, tracks.clone())?;
+        let mut edit = TrackEdit::start(self.tree, &txn, number, &mut found, old_size, tracks.clone())?;
         edit.apply_inode(&mut txn, &found)?;
         for track in TrackNo::each(tracks) {
             let part = self.part_of(&bytes, track);
-            let at = (track.start(self.device.track_bytes()) + part.start as u64 - offset) as usize;
+            let at = (track.start(self.tree.device.track_bytes()) + part.start as u64 - offset) as usize;
             edit.write(&mut txn, track, part.start, &data[at..at + part.len()]);
         }
         txn.finish()
@@ -137,29 +136,30 @@ impl Tree {
     /// Takes whole tracks off the end of a file that is to have a smaller size, in steps from the end, until one transaction
     /// can do the rest. Whoever looks meanwhile sees the file get shorter, as with truncate(2) on btrfs. Between steps others,
     /// who share the file's lock, have their turn.
-    pub(super) fn shorten(&self, number: InodeNo, size: u64, kill_privileges: bool) -> Result<()> {
-        let track_bytes = self.device.track_bytes();
+    pub(super) fn shorten(self, number: InodeNo, size: u64, kill_privileges: bool) -> Result<()> {
+        let track_bytes = self.tree.device.track_bytes();
         let mut ends = Vec::new();
-        let found = self.inode(number, Moment::Live)?;
+        let found = self.tree.inode(number, Moment::Live)?;
         if found.tracks > STEP_TRACKS && size < found.size {
             let mut from = Some(TrackNo::behind(size, track_bytes));
             let end = TrackNo::behind(found.size, track_bytes);
             while let Some(at) = from {
                 // In pieces: nobody should wait for a large file to be walked.
-                let (some, rest) = self.device.look()?.every_track(number, at..end, STEP_TRACKS, SEEK_TRACKS)?;
+                let (some, rest) =
+                    self.tree.device.look()?.tracks().every_track(number, at..end, STEP_TRACKS, SEEK_TRACKS)?;
                 ends.extend(some);
                 from = rest;
             }
         }
         for end in ends.into_iter().rev() {
-            let _file = self.lock_file(number);
-            let mut txn = self.device.begin()?;
+            let _file = self.tree.locks.lock(number);
+            let mut txn = self.tree.device.begin()?;
             let mut found = inode::load_file(&txn, number, Moment::Live)?;
             // It may be another's content by now, that of a snapshot.
             if found.size <= end.start(track_bytes) {
                 continue;
             }
-            self.touch(number, &mut found);
+            self.tree.stamps.touch(number, &mut found);
             if kill_privileges {
                 found.kill_privileges();
             }
@@ -172,9 +172,9 @@ impl Tree {
     }
 
     /// Sets the size within an operation on an inode. The caller holds the file's lock and got `edge`
-    /// from [`Tree::fetch_cut`].
+    /// from [`Files::fetch_cut`].
     pub(super) fn resize(
-        &self,
+        self,
         txn: &mut Txn<'_>,
         number: InodeNo,
         found: &mut Inode,
@@ -198,17 +198,17 @@ impl Tree {
         if size >= old_size {
             return Ok(None);
         }
-        let track_bytes = self.device.track_bytes();
+        let track_bytes = self.tree.device.track_bytes();
         let kept = TrackNo::behind(size, track_bytes);
         found.tracks -= txn.remove_tracks(number, kept, TrackNo::MAX)?.min(found.tracks);
         let rest = (size % track_bytes) as usize;
         let track = TrackNo::of(size, track_bytes);
-        let is_cut = rest > 0 && txn.has_track(number, track)?;
+        let is_cut = rest > 0 && txn.tracks().has_track(number, track)?;
         Ok(is_cut.then_some(Cut { track, before: edge, len: rest }))
     }
 
-    /// Carries out what [`Tree::resize`] left to be done. Nothing may fail after it.
-    pub(super) fn cut(&self, txn: &mut Txn<'_>, number: InodeNo, cut: Cut) -> Result<()> {
+    /// Carries out what [`Files::resize`] left to be done. Nothing may fail after it.
+    pub(super) fn cut(self, txn: &mut Txn<'_>, number: InodeNo, cut: Cut) -> Result<()> {
         let slot = usize::from(txn.needs_slot(number, cut.track));
         txn.reserve(slot)?;
         txn.edit_track(number, cut.track, cut.before, |content| content.truncate(cut.len));
@@ -216,37 +216,37 @@ impl Tree {
     }
 
     /// What the track holds that a new size cuts through.
-    pub(super) fn fetch_cut(&self, number: InodeNo, size: u64) -> Result<Before> {
-        let track_bytes = self.device.track_bytes();
+    pub(super) fn fetch_cut(self, number: InodeNo, size: u64) -> Result<Before> {
+        let track_bytes = self.tree.device.track_bytes();
         if size.is_multiple_of(track_bytes) {
             return Ok(None);
         }
         let track = TrackNo::of(size, track_bytes);
         let source = {
-            let look = self.device.look()?;
+            let look = self.tree.device.look()?;
             if inode::load(&look, number, Moment::Live)?.tracks == 0 {
                 return Ok(None);
             }
-            self.device.source(&look, number, track, Moment::Live)?
+            self.tree.device.source(&look, number, track, Moment::Live)?
         };
-        Ok(Some(self.device.read_track(source, number, track, Moment::Live)?))
+        Ok(Some(self.tree.device.read_track(source, number, track, Moment::Live)?))
     }
 
     /// Gives the room of a byte range back; it reads as zeros. With `keep_size` false the file grows to
     /// hold the range. Many tracks go in several steps, from the front, as many writes would. `kill_privileges` is as for
     /// writing.
-    pub fn zero(&self, number: InodeNo, offset: u64, len: u64, keep_size: bool, kill_privileges: bool) -> Result<()> {
+    pub fn zero(self, number: InodeNo, offset: u64, len: u64, keep_size: bool, kill_privileges: bool) -> Result<()> {
         let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::Posix(Errno::FBIG))?;
         while !self.zero_step(number, offset..end, keep_size, kill_privileges)? {}
         Ok(())
     }
 
     /// One transaction's worth of zeroing a range, from the front; whether that was all.
-    fn zero_step(&self, number: InodeNo, range: Range<u64>, keep_size: bool, kill_privileges: bool) -> Result<bool> {
-        let _file = self.lock_file(number);
-        let mut txn = self.device.begin()?;
+    fn zero_step(self, number: InodeNo, range: Range<u64>, keep_size: bool, kill_privileges: bool) -> Result<bool> {
+        let _file = self.tree.locks.lock(number);
+        let mut txn = self.tree.device.begin()?;
         let mut found = inode::load_file(&txn, number, Moment::Live)?;
-        self.touch(number, &mut found);
+        self.tree.stamps.touch(number, &mut found);
         if kill_privileges {
             found.kill_privileges();
         }
@@ -261,7 +261,7 @@ impl Tree {
         }
         let mut edits = Vec::new();
         if found.tracks > 0 && !bytes.is_empty() {
-            let track_bytes = self.device.track_bytes();
+            let track_bytes = self.tree.device.track_bytes();
             let is_to_end = bytes.end == found.size;
             let first_whole = TrackNo::behind(bytes.start, track_bytes);
             let part = if is_to_end { TrackNo::behind } else { TrackNo::of };
@@ -278,7 +278,7 @@ impl Tree {
             let mut edges = [bytes.start, bytes.end - 1].map(|at| TrackNo::of(at, track_bytes)).to_vec();
             edges.dedup();
             for track in edges {
-                if !(first_whole..last_whole).contains(&track) && txn.has_track(number, track)? {
+                if !(first_whole..last_whole).contains(&track) && txn.tracks().has_track(number, track)? {
                     edits.push((track, self.part_of(&bytes, track)));
                 }
             }
@@ -303,7 +303,7 @@ impl Tree {
     /// Makes sure that the file is at least as long as the range, like fallocate(2) with mode 0. Room is
     /// not set aside: every write goes to a new place anyway. A range that could not be filled is refused.
     pub fn allocate(
-        &self,
+        self,
         number: InodeNo,
         offset: u64,
         len: u64,
@@ -311,15 +311,15 @@ impl Tree {
         kill_privileges: bool,
     ) -> Result<()> {
         let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::Posix(Errno::FBIG))?;
-        let found = self.inode(number, Moment::Live)?;
-        let missing = len.saturating_sub(found.tracks * self.device.track_bytes());
-        if missing > self.space()?.available {
+        let found = self.tree.inode(number, Moment::Live)?;
+        let missing = len.saturating_sub(found.tracks * self.tree.device.track_bytes());
+        if missing > self.tree.space()?.available {
             return Err(Error::Posix(Errno::NOSPC));
         }
         if keep_size || end <= found.size {
-            let mut txn = self.device.begin()?;
+            let mut txn = self.tree.device.begin()?;
             let mut found = inode::load_file(&txn, number, Moment::Live)?;
-            self.touch(number, &mut found);
+            self.tree.stamps.touch(number, &mut found);
             if kill_privileges {
                 found.kill_privileges();
             }
@@ -330,9 +330,9 @@ impl Tree {
     }
 
     /// The start of the next data at or after an offset; ENXIO where there is none.
-    pub fn seek_data(&self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
-        let look = self.device.look()?;
-        look.check_moment(number, moment)?;
+    pub fn seek_data(self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
+        let look = self.tree.device.look()?;
+        look.moments().check(number, moment)?;
         let found = inode::load_file(&look, number, moment)?;
         if offset >= found.size {
             return Err(Error::Posix(Errno::NXIO));
@@ -340,18 +340,18 @@ impl Tree {
         if found.tracks == 0 {
             return if offset < found.inline.len() as u64 { Ok(offset) } else { Err(Error::Posix(Errno::NXIO)) };
         }
-        let track_bytes = self.device.track_bytes();
+        let track_bytes = self.tree.device.track_bytes();
         let tracks = self.tracks_of(offset..found.size);
-        match look.next_track(number, tracks.start, tracks.end, moment)? {
+        match look.tracks().next_track(number, tracks.start, tracks.end, moment)? {
             Some(track) => Ok(offset.max(track.start(track_bytes))),
             None => Err(Error::Posix(Errno::NXIO)),
         }
     }
 
     /// The start of the next hole at or after an offset; the end of the file counts as one.
-    pub fn seek_hole(&self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
-        let look = self.device.look()?;
-        look.check_moment(number, moment)?;
+    pub fn seek_hole(self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
+        let look = self.tree.device.look()?;
+        look.moments().check(number, moment)?;
         let found = inode::load_file(&look, number, moment)?;
         if offset >= found.size {
             return Err(Error::Posix(Errno::NXIO));
@@ -359,14 +359,14 @@ impl Tree {
         if found.tracks == 0 {
             return Ok(if offset < found.inline.len() as u64 { found.size } else { offset });
         }
-        let track_bytes = self.device.track_bytes();
+        let track_bytes = self.tree.device.track_bytes();
         let end = TrackNo::behind(found.size, track_bytes);
         drop(look);
         let mut track = TrackNo::of(offset, track_bytes);
         while track < end {
             // In pieces: nobody should wait for a large file to be walked.
             let piece_end = end.min(track.plus(SEEK_TRACKS));
-            track = self.device.look()?.next_gap(number, track, piece_end, moment)?;
+            track = self.tree.device.look()?.tracks().next_gap(number, track, piece_end, moment)?;
             if track < piece_end {
                 break;
             }
@@ -415,7 +415,7 @@ impl TrackEdit {
         let old_size = if found.tracks == 0 { 0 } else { old_size };
         let old_end = TrackNo::behind(old_size, tree.device.track_bytes());
         for track in TrackNo::each(tracks) {
-            if track >= old_end || !txn.has_track(number, track)? {
+            if track >= old_end || !txn.tracks().has_track(number, track)? {
                 found.tracks += 1;
                 edit.new.push(track);
                 edit.growth += 1;

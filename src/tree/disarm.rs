@@ -8,8 +8,9 @@
 //! The owner is the new one from the beginning, and only what both modes allow is allowed meanwhile, also to those who look
 //! into a snapshot that is taken then.
 
+use super::attributes::Attributes;
 use super::inode::{self, Inode, SETGID, SETUID};
-use super::{Tree, acl, xattr};
+use super::{acl, xattr};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment, State, Txn};
 use crate::error::Result;
@@ -84,29 +85,29 @@ impl Inode {
     }
 }
 
-impl Tree {
+impl Attributes<'_> {
     /// Whether a file was to be run with a capability at a moment.
-    pub fn has_capability(&self, number: InodeNo, moment: Moment) -> Result<bool> {
-        Ok(xattr::load(&*self.device.look()?, number, CAPABILITY, moment)?.is_some())
+    pub fn has_capability(self, number: InodeNo, moment: Moment) -> Result<bool> {
+        Ok(xattr::load(&*self.tree.device.look()?, number, CAPABILITY, moment)?.is_some())
     }
 
     /// What an inode had at a moment.
-    pub fn rights(&self, like: InodeNo, moment: Moment) -> Result<Rights> {
-        let look = self.device.look()?;
+    pub fn rights(self, like: InodeNo, moment: Moment) -> Result<Rights> {
+        let look = self.tree.device.look()?;
         let found = inode::load(&look, like, moment)?;
         Rights::of(&look, like, moment, &found)
     }
 
     /// Takes from a live inode what it must not have while it becomes what is wanted; whether there was any of that.
-    pub fn disarm(&self, number: InodeNo, wanted: &Rights) -> Result<bool> {
+    pub fn disarm(self, number: InodeNo, wanted: &Rights) -> Result<bool> {
         let is_armed = {
-            let look = self.device.look()?;
+            let look = self.tree.device.look()?;
             is_armed(&look, number, &inode::load(&look, number, Moment::Live)?, wanted)?
         };
         if !is_armed {
             return Ok(false);
         }
-        let mut txn = self.device.begin()?;
+        let mut txn = self.tree.device.begin()?;
         let mut found = inode::load(&txn, number, Moment::Live)?;
         if !disarm(&mut txn, number, &mut found, wanted)? {
             return Ok(false);

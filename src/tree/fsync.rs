@@ -5,9 +5,10 @@
 //! well. After a crash this is done again on the last commit. Everything else that fsync may be asked for
 //! is a commit.
 
+use super::NEXT_INODE;
+use super::data::Files;
 use super::data::inline_part;
 use super::inode::{self, Inode, Kind};
-use super::{NEXT_INODE, Tree};
 use crate::device::{Change, InodeNo, Journaling, Moment, Source, TrackNo};
 use crate::error::{Error, Result};
 use crate::journal;
@@ -65,12 +66,12 @@ enum Found {
     NeedsCommit,
 }
 
-impl Tree {
+impl Files<'_> {
     /// Makes an inode durable: its bytes and attributes, and a file that is new with its name.
-    pub fn sync_inode(&self, number: InodeNo) -> Result<()> {
+    pub fn sync_inode(self, number: InodeNo) -> Result<()> {
         let ticket = {
             // Entries of a file have to be in the order in which it changed.
-            let _file = self.lock_file(number);
+            let _file = self.tree.locks.lock(number);
             match self.draft(number)? {
                 Found::Journaled(ticket) => Some(ticket),
                 Found::Draft(draft) => self.journal(draft)?,
@@ -78,13 +79,13 @@ impl Tree {
             }
         };
         match ticket {
-            Some(ticket) => self.device.sync_journal(ticket),
-            None => self.commit(),
+            Some(ticket) => self.tree.device.fsync().sync(ticket),
+            None => self.tree.commit(),
         }
     }
 
-    fn draft(&self, number: InodeNo) -> Result<Found> {
-        let mut state = self.device.journaling()?;
+    fn draft(self, number: InodeNo) -> Result<Found> {
+        let mut state = self.tree.device.fsync().hold_still()?;
         let Some(change) = state.changes().get(number) else { return Ok(Found::Journaled(journal::Ticket::default())) };
         if change.needs_commit {
             return Ok(Found::NeedsCommit);
@@ -111,7 +112,7 @@ impl Tree {
             }
             let tracks = self.tracks_of(range.clone());
             let sources = TrackNo::each(tracks)
-                .map(|track| Ok((track, self.device.source(&state, number, track, Moment::Live)?)));
+                .map(|track| Ok((track, self.tree.device.source(&state, number, track, Moment::Live)?)));
             parts.push((range, sources.collect::<Result<_>>()?));
         }
         state.changes().begin(number);
@@ -124,7 +125,7 @@ impl Tree {
     /// Lists the inode and the directories above it as far as they are new, the uppermost first; false if that
     /// cannot be journaled.
     fn list_new(
-        &self,
+        self,
         state: &mut Journaling<'_>,
         number: InodeNo,
         record: &Inode,
@@ -152,7 +153,7 @@ impl Tree {
     }
 
     fn list_one_new(
-        &self,
+        self,
         state: &mut Journaling<'_>,
         number: InodeNo,
         record: &Inode,
@@ -162,13 +163,13 @@ impl Tree {
         if !super::xattr::names(state, number, Moment::Live)?.is_empty() {
             return Ok(false);
         }
-        let key = self.dirent_key(record.parent, &record.name);
+        let key = self.tree.names().dirent_key(record.parent, &record.name);
         for value in state.found_by_replay(Table::Dirent, &key)? {
             // An older state may shine through, or a tombstone hide it.
             if value.is_empty() {
                 return Ok(false);
             }
-            if self.entry_of(&key, &value)?.inode != number {
+            if self.tree.names().entry_of(&key, &value)?.inode != number {
                 return Ok(false);
             }
         }
@@ -178,14 +179,14 @@ impl Tree {
     }
 
     /// Reads what a draft lacks and appends it; `None` when only a commit will do.
-    fn journal(&self, draft: Box<Draft>) -> Result<Option<journal::Ticket>> {
+    fn journal(self, draft: Box<Draft>) -> Result<Option<journal::Ticket>> {
         let Draft { after, mut entry, parts } = *draft;
         for (range, sources) in parts {
             let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
             for (track, source) in sources {
                 let part = self.part_of(&range, track);
                 let key = (entry.inode, track);
-                if let Err(error) = self.device.read_part(source, key, Moment::Live, part, &mut bytes) {
+                if let Err(error) = self.tree.device.read_part(source, key, Moment::Live, part, &mut bytes) {
                     // What was written is in memory or on the media: a commit can still make it durable.
                     log::warn!("inode {} is not journaled: {error}", entry.inode);
                     return Ok(None);
@@ -193,9 +194,9 @@ impl Tree {
             }
             entry.pieces.push((range.start, ByteBuf::from(bytes)));
         }
-        let ticket = self.device.journal(after, &crate::meta::encode(&entry))?;
+        let ticket = self.tree.device.fsync().append(after, &crate::meta::encode(&entry))?;
         if let Some(ticket) = ticket {
-            let mut state = self.device.journaling()?;
+            let mut state = self.tree.device.fsync().hold_still()?;
             for (number, _) in &entry.new {
                 state.changes().journaled(*number, ticket);
             }
@@ -205,12 +206,12 @@ impl Tree {
     }
 
     /// Does again what was journaled after the last commit, and commits.
-    pub(super) fn replay(&self, entries: Vec<journal::Entry>) -> Result<()> {
+    pub(super) fn replay(self, entries: Vec<journal::Entry>) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
         log::info!("{} entries of the journal are done again", entries.len());
-        let durable = self.device.replaying();
+        let durable = self.tree.device.fsync().replaying();
         let mut done = HashSet::new();
         let mut has_gap = false;
         for journaled in entries {
@@ -234,11 +235,11 @@ impl Tree {
                 Err(error) => return Err(error),
             }
         }
-        self.device.replayed();
-        self.commit()
+        self.tree.device.fsync().replayed();
+        self.tree.commit()
     }
 
-    fn replay_if(&self, payload: &[u8], is_there: impl Fn(Option<journal::Place>) -> bool) -> Result<()> {
+    fn replay_if(self, payload: &[u8], is_there: impl Fn(Option<journal::Place>) -> bool) -> Result<()> {
         let damaged = |problem: String| Error::corrupt(JOURNAL, problem);
         let entry: Entry =
             rmp_serde::from_slice(payload).map_err(|error| damaged(format!("an entry does not decode: {error}")))?;
@@ -252,7 +253,7 @@ impl Tree {
         self.replay_one(entry)
     }
 
-    fn replay_one(&self, entry: Entry) -> Result<()> {
+    fn replay_one(self, entry: Entry) -> Result<()> {
         let Entry { new, inode: number, record, cut, pieces, .. } = entry;
         for (number, record) in new {
             self.make_again(number, record)?;
@@ -266,7 +267,7 @@ impl Tree {
         if record.kind() == Kind::File {
             self.set_size(number, record.size)?;
         }
-        let mut txn = self.device.begin()?;
+        let mut txn = self.tree.device.begin()?;
         let mut found = inode::load(&txn, number, Moment::Live)?;
         (found.mode, found.uid, found.gid) = (record.mode, record.uid, record.gid);
         (found.atime, found.mtime, found.ctime) = (record.atime, record.mtime, record.ctime);
@@ -274,17 +275,17 @@ impl Tree {
         txn.finish()
     }
 
-    fn set_size(&self, number: InodeNo, size: u64) -> Result<()> {
-        if self.inode(number, Moment::Live)?.size == size {
+    fn set_size(self, number: InodeNo, size: u64) -> Result<()> {
+        if self.tree.inode(number, Moment::Live)?.size == size {
             return Ok(());
         }
-        self.change(number, super::Change { size: Some(size), ..Default::default() })?;
+        self.tree.attributes().change(number, super::Change { size: Some(size), ..Default::default() })?;
         Ok(())
     }
 
     /// Makes an inode that an entry names, empty, unless it is there.
-    fn make_again(&self, number: InodeNo, mut record: Inode) -> Result<()> {
-        let mut txn = self.device.begin_growing()?;
+    fn make_again(self, number: InodeNo, mut record: Inode) -> Result<()> {
+        let mut txn = self.tree.device.begin_growing()?;
         if inode::find(&txn, number, Moment::Live)?.is_some() {
             return Ok(());
         }
@@ -292,7 +293,7 @@ impl Tree {
         txn.meta_mut().put(Table::State, NEXT_INODE, &next.max(number.number() + 1));
         record.links = if record.is_directory() { 2 } else { 1 };
         let directory = inode::load_directory(&txn, record.parent, Moment::Live)?;
-        self.add_entry(&mut txn, directory, number, &record, record.btime)?;
+        self.tree.names().add_entry(&mut txn, directory, number, &record, record.btime)?;
         txn.finish()
     }
 }

@@ -12,7 +12,7 @@
 mod share;
 
 use super::inode::{self, Inode, Kind};
-use super::names::{Dirent, link_key, new_number};
+use super::names::{Dirent, check_name, link_key, new_number};
 use super::{Tree, root_of, xattr};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, InodeNo, Moment, Note, TrackNo};
@@ -60,21 +60,27 @@ impl Inode {
     }
 }
 
-impl Tree {
+/// Inodes that become like others.
+#[derive(Clone, Copy)]
+pub struct Likeness<'a> {
+    pub(super) tree: &'a Tree,
+}
+
+impl Likeness<'_> {
     /// Makes an inode without a name, with the attributes of another one; of a file, without its bytes. It is
     /// held, and removed with that hold if it gets no name.
-    pub fn make_nameless(&self, model: Model) -> Result<InodeNo> {
+    pub fn make_nameless(self, model: Model) -> Result<InodeNo> {
         self.make_nameless_in(model.0.base(), model)
     }
 
     /// The same in another base.
-    pub fn make_nameless_in(&self, base: BaseId, model: Model) -> Result<InodeNo> {
-        self.with_room(|| self.make_nameless_in_once(base, model))
+    pub fn make_nameless_in(self, base: BaseId, model: Model) -> Result<InodeNo> {
+        self.tree.shortage.with_room(|| self.make_nameless_in_once(base, model))
     }
 
-    fn make_nameless_in_once(&self, base: BaseId, (like, moment): Model) -> Result<InodeNo> {
-        let model = self.inode(like, moment)?;
-        let mut txn = self.device.begin_growing()?;
+    fn make_nameless_in_once(self, base: BaseId, (like, moment): Model) -> Result<InodeNo> {
+        let model = self.tree.inode(like, moment)?;
+        let mut txn = self.tree.device.begin_growing()?;
         let number = new_number(&mut txn, base)?;
         let is_symlink = model.kind() == Kind::Symlink;
         let made = Inode {
@@ -91,25 +97,25 @@ impl Tree {
         txn.add_orphan(number);
         txn.note(number, Note::NeedsCommit);
         // Before anybody can see that it has no name.
-        self.hold(number);
+        self.tree.held().hold(number);
         txn.finish()?;
         Ok(number)
     }
 
     /// Gives an inode a name in one step, in the place of what had it: anything but a directory with entries.
     /// What was replaced is returned. A directory must not have a name yet.
-    pub fn place(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Option<InodeNo>> {
-        self.with_room(|| self.place_once(number, parent, name))
+    pub fn place(self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Option<InodeNo>> {
+        self.tree.shortage.with_room(|| self.place_once(number, parent, name))
     }
 
-    fn place_once(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Option<InodeNo>> {
-        Tree::check_name(name)?;
-        let mut txn = self.device.begin_growing()?;
+    fn place_once(self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Option<InodeNo>> {
+        check_name(name)?;
+        let mut txn = self.tree.device.begin_growing()?;
         let mut placed = inode::load(&txn, number, Moment::Live)?;
         if inode::load_directory(&txn, parent, Moment::Live)?.links == 0 {
             return Err(Error::Posix(Errno::NOENT));
         }
-        let replaced = self.find(&txn, parent, name, Moment::Live)?;
+        let replaced = self.tree.names().find(&txn, parent, name, Moment::Live)?;
         if replaced.is_some_and(|replaced| replaced.inode == number) {
             return Ok(None);
         }
@@ -118,10 +124,10 @@ impl Tree {
         if let Some(replaced) = replaced {
             let is_directory = replaced.kind == Kind::Directory as u8;
             if is_directory {
-                self.drop_directory(&mut txn, parent, name, replaced, now)?;
+                self.tree.names().drop_directory(&mut txn, parent, name, replaced, now)?;
             }
-            is_gone = is_directory || self.drop_name(&mut txn, parent, name, replaced, now)?;
-            self.count(&mut txn, parent, -1, -i32::from(is_directory), now)?;
+            is_gone = is_directory || self.tree.names().drop_name(&mut txn, parent, name, replaced, now)?;
+            self.tree.names().count(&mut txn, parent, -1, -i32::from(is_directory), now)?;
         }
         let is_directory = placed.is_directory();
         if placed.links == 0 {
@@ -138,29 +144,29 @@ impl Tree {
             txn.set(Table::Link, &link_key(number, parent, name), &())?;
         }
         placed.ctime = now;
-        txn.set(Table::Dirent, &self.dirent_key(parent, name), &Dirent::new(number, placed.kind()))?;
+        txn.set(Table::Dirent, &self.tree.names().dirent_key(parent, name), &Dirent::new(number, placed.kind()))?;
         inode::store(&mut txn, number, &placed)?;
         txn.note(number, Note::NeedsCommit);
-        self.count(&mut txn, parent, 1, i32::from(is_directory), now)?;
+        self.tree.names().count(&mut txn, parent, 1, i32::from(is_directory), now)?;
         txn.finish()?;
         let replaced = replaced.map(|replaced| replaced.inode);
         if let (Some(replaced), true) = (replaced, is_gone) {
-            self.reap_if_orphan(replaced)?;
+            self.tree.reap_if_orphan(replaced)?;
         }
         Ok(replaced)
     }
 
     /// Whether a live inode is like another one at a moment, as far as that can be told without reading files:
     /// tracks count as alike if they are shared.
-    pub fn is_like(&self, number: InodeNo, (like, moment): Model) -> Result<bool> {
-        let (now, model) = (self.inode(number, Moment::Live)?, self.inode(like, moment)?);
+    pub fn is_like(self, number: InodeNo, (like, moment): Model) -> Result<bool> {
+        let (now, model) = (self.tree.inode(number, Moment::Live)?, self.tree.inode(like, moment)?);
         let facts = |inode: &Inode| {
             let Inode { mode, uid, gid, rdev, size, tracks, atime, mtime, .. } = *inode;
             (mode, uid, gid, rdev, if inode.is_directory() { 0 } else { size }, tracks, atime, mtime)
         };
         if facts(&now) != facts(&model)
             || now.inline != model.inline
-            || self.xattrs(number, Moment::Live)? != self.xattrs(like, moment)?
+            || self.tree.attributes().xattrs(number, Moment::Live)? != self.tree.attributes().xattrs(like, moment)?
         {
             return Ok(false);
         }
@@ -169,30 +175,31 @@ impl Tree {
             || self.has_same_tracks((number, Moment::Live), (like, moment))?)
     }
 
-    /// What [`Tree::become_like`] would have to change.
-    pub fn unlikeness(&self, number: InodeNo, (like, moment): Model) -> Result<Likened> {
-        let (now, model) = (self.inode(number, Moment::Live)?, self.inode(like, moment)?);
+    /// What [`Likeness::become_like`] would have to change.
+    pub fn unlikeness(self, number: InodeNo, (like, moment): Model) -> Result<Likened> {
+        let (now, model) = (self.tree.inode(number, Moment::Live)?, self.tree.inode(like, moment)?);
         let (attributes, times) = now.clone().take_attributes(&model);
-        let has_other_xattrs = self.xattrs(number, Moment::Live)? != self.xattrs(like, moment)?;
+        let has_other_xattrs =
+            self.tree.attributes().xattrs(number, Moment::Live)? != self.tree.attributes().xattrs(like, moment)?;
         let content = model.kind() == Kind::File
             && ((now.size, &now.inline) != (model.size, &model.inline)
                 || now.tracks + model.tracks > 0 && !self.has_same_content(number, (like, moment), &model)?);
         Ok(Likened { content, attributes: attributes || has_other_xattrs, times })
     }
 
-    fn has_same_content(&self, number: InodeNo, model: Model, found: &Inode) -> Result<bool> {
+    fn has_same_content(self, number: InodeNo, model: Model, found: &Inode) -> Result<bool> {
         match self.has_same_tracks((number, Moment::Live), model) {
             // What an archive has, or only memory.
-            Err(Error::Unshared) => Ok(self.has_same_bytes((number, Moment::Live), model, found)),
+            Err(Error::Unshared) => Ok(self.tree.comparison().has_same_bytes((number, Moment::Live), model, found)),
             result => result,
         }
     }
 
     /// Whether the tracks of two files are the same, each shared by both.
-    pub(super) fn has_same_tracks(&self, a: Model, b: Model) -> Result<bool> {
+    pub(super) fn has_same_tracks(self, a: Model, b: Model) -> Result<bool> {
         let mut next = Some(TrackNo::FIRST);
         while let Some(from) = next {
-            let differing = self.device.look()?.differing_tracks(a, b, from, 1)?;
+            let differing = self.tree.device.look()?.tracks().differing_tracks(a, b, from, 1)?;
             if !differing.tracks.is_empty() {
                 return Ok(false);
             }
@@ -203,14 +210,14 @@ impl Tree {
 
     /// Makes a live inode like another one of its kind was at a moment, but for its names and, of a directory,
     /// its entries. Interrupted, it goes on where it is called again.
-    pub fn become_like(&self, number: InodeNo, model: Model, on_step: OnStep<'_>) -> Result<Likened> {
+    pub fn become_like(self, number: InodeNo, model: Model, on_step: OnStep<'_>) -> Result<Likened> {
         let mut likened = Likened::default();
-        self.with_room(|| self.liken(number, model, &mut *on_step, &mut likened))?;
+        self.tree.shortage.with_room(|| self.liken(number, model, &mut *on_step, &mut likened))?;
         Ok(likened)
     }
 
-    fn liken(&self, number: InodeNo, model: Model, on_step: OnStep<'_>, likened: &mut Likened) -> Result<()> {
-        if self.inode(model.0, model.1)?.kind() == Kind::File {
+    fn liken(self, number: InodeNo, model: Model, on_step: OnStep<'_>, likened: &mut Likened) -> Result<()> {
+        if self.tree.inode(model.0, model.1)?.kind() == Kind::File {
             match self.share_content(number, model, &mut *on_step, likened) {
                 // What an archive has, or only memory, cannot be shared.
                 Err(Error::Unshared) => {
@@ -229,16 +236,16 @@ impl Tree {
         self.liken_record(number, model, likened)
     }
 
-    fn liken_xattrs(&self, number: InodeNo, (like, moment): Model) -> Result<bool> {
-        let wanted = self.xattrs(like, moment)?;
+    fn liken_xattrs(self, number: InodeNo, (like, moment): Model) -> Result<bool> {
+        let wanted = self.tree.attributes().xattrs(like, moment)?;
         let mut is_changed = false;
         loop {
-            let known = self.xattrs(number, Moment::Live)?;
+            let known = self.tree.attributes().xattrs(number, Moment::Live)?;
             if known == wanted {
                 return Ok(is_changed);
             }
             is_changed = true;
-            let mut txn = self.device.begin_growing()?;
+            let mut txn = self.tree.device.begin_growing()?;
             let mut found = inode::load(&txn, number, Moment::Live)?;
             for (name, _) in &known {
                 if wanted.binary_search_by(|(other, _)| other.cmp(name)).is_err() {
@@ -258,17 +265,17 @@ impl Tree {
         }
     }
 
-    fn liken_record(&self, number: InodeNo, (like, moment): Model, likened: &mut Likened) -> Result<()> {
-        let model = self.inode(like, moment)?;
+    fn liken_record(self, number: InodeNo, (like, moment): Model, likened: &mut Likened) -> Result<()> {
+        let model = self.tree.inode(like, moment)?;
         let take = |found: &mut Inode| {
             let (attributes, times) = found.take_attributes(&model);
             found.ctime = Timestamp::now();
             (attributes, times)
         };
-        if take(&mut self.inode(number, Moment::Live)?) == (false, false) {
+        if take(&mut self.tree.inode(number, Moment::Live)?) == (false, false) {
             return Ok(());
         }
-        let mut txn = self.device.begin()?;
+        let mut txn = self.tree.device.begin()?;
         let mut found = inode::load(&txn, number, Moment::Live)?;
         let (attributes, times) = take(&mut found);
         inode::store(&mut txn, number, &found)?;
@@ -278,41 +285,38 @@ impl Tree {
         Ok(())
     }
 
-    /// Reads what [`Tree::become_like`] would copy from an archive, and looks whether there is room for it: ENOSPC. A file that
+    /// Reads what [`Likeness::become_like`] would copy from an archive, and looks whether there is room for it: ENOSPC. A file that
     /// cannot be had whole stays as it is so; one without a name yet needs no such care.
-    pub fn check_readable(&self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<()> {
-        let is_archived = self.device.look()?.is_archived(like, moment)?;
+    pub fn check_readable(self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<()> {
+        let is_archived = self.tree.device.look()?.moments().is_archived(like, moment)?;
         if !is_archived
-            || self.inode(like, moment)?.kind() != Kind::File
-            || self.inode(number, Moment::Live)?.links == 0
+            || self.tree.inode(like, moment)?.kind() != Kind::File
+            || self.tree.inode(number, Moment::Live)?.links == 0
         {
             return Ok(());
         }
-        let track_bytes = self.device.track_bytes();
+        let track_bytes = self.tree.device.track_bytes();
         let mut needed = 0;
         self.each_differing(number, (like, moment), &mut |track| {
-            let bytes = self.read(like, track.start(track_bytes), track_bytes as usize, moment)?;
+            let bytes = self.tree.files().read(like, track.start(track_bytes), track_bytes as usize, moment)?;
             if bytes.iter().any(|byte| *byte != 0) {
-                needed += (self.device.log().encode(&bytes).stored().len() as u64).next_multiple_of(BLOCK_BYTES as u64);
+                needed +=
+                    (self.tree.device.log().encode(&bytes).stored().len() as u64).next_multiple_of(BLOCK_BYTES as u64);
             }
             on_step(0)
         })?;
-        match needed > self.space()?.available {
+        match needed > self.tree.space()?.available {
             true => Err(Error::Posix(Errno::NOSPC)),
             false => Ok(()),
         }
     }
 
     /// Visits the tracks of a live file that may differ from those of another one.
-    fn each_differing(
-        &self,
-        number: InodeNo,
-        model: Model,
-        visit: &mut dyn FnMut(TrackNo) -> Result<()>,
-    ) -> Result<()> {
+    fn each_differing(self, number: InodeNo, model: Model, visit: &mut dyn FnMut(TrackNo) -> Result<()>) -> Result<()> {
         let mut next = Some(TrackNo::FIRST);
         while let Some(from) = next {
-            let found = self.device.look()?.differing_tracks((number, Moment::Live), model, from, STEP_TRACKS)?;
+            let found =
+                self.tree.device.look()?.tracks().differing_tracks((number, Moment::Live), model, from, STEP_TRACKS)?;
             found.tracks.into_iter().try_for_each(&mut *visit)?;
             next = found.next;
         }
@@ -320,11 +324,11 @@ impl Tree {
     }
 
     /// Copies the tracks that differ.
-    fn copy_content(&self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<bool> {
-        let (model, old) = (self.inode(like, moment)?, self.inode(number, Moment::Live)?);
+    fn copy_content(self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<bool> {
+        let (model, old) = (self.tree.inode(like, moment)?, self.tree.inode(number, Moment::Live)?);
         let size = model.size;
-        let rights = self.rights(like, moment)?;
-        self.disarm(number, &rights)?;
+        let rights = self.tree.attributes().rights(like, moment)?;
+        self.tree.attributes().disarm(number, &rights)?;
         let mut is_changed = false;
         if old.size > size || old.inline != model.inline {
             // Bytes in the record would become a track.
@@ -336,9 +340,9 @@ impl Tree {
         }
         self.each_differing(number, (like, moment), &mut |track| {
             is_changed |= self.copy_track(number, (like, moment), track, size)?;
-            on_step(track.next().start(self.device.track_bytes()).min(size))
+            on_step(track.next().start(self.tree.device.track_bytes()).min(size))
         })?;
-        if self.inode(number, Moment::Live)?.size != size {
+        if self.tree.inode(number, Moment::Live)?.size != size {
             self.resize_to(number, size)?;
             is_changed = true;
         }
@@ -346,41 +350,44 @@ impl Tree {
     }
 
     /// Copies one track of a file of a size; whether it differed.
-    fn copy_track(&self, number: InodeNo, (like, moment): Model, track: TrackNo, size: u64) -> Result<bool> {
-        let track_bytes = self.device.track_bytes();
+    fn copy_track(self, number: InodeNo, (like, moment): Model, track: TrackNo, size: u64) -> Result<bool> {
+        let track_bytes = self.tree.device.track_bytes();
         let offset = track.start(track_bytes);
         if offset >= size {
             return Ok(false);
         }
         let end = size.min(offset.saturating_add(track_bytes));
-        match self.seek_data(like, offset, moment) {
+        match self.tree.files().seek_data(like, offset, moment) {
             Ok(data) if data < end => {}
             Ok(_) | Err(Error::Posix(Errno::NXIO)) => return self.copy_hole(number, offset, end),
             Err(error) => return Err(error),
         }
-        let bytes = self.read(like, offset, (end - offset) as usize, moment)?;
+        let bytes = self.tree.files().read(like, offset, (end - offset) as usize, moment)?;
         if bytes.len() as u64 != end - offset {
             return Err(Error::corrupt(format!("inode {like}"), "it ends before its size"));
         }
-        let is_same = match self.read(number, offset, bytes.len(), Moment::Live) {
+        let is_same = match self.tree.files().read(number, offset, bytes.len(), Moment::Live) {
             Ok(now) => now == bytes,
             Err(Error::Corrupt { .. }) => false,
             Err(error) => return Err(error),
         };
         if !is_same {
-            self.write(number, offset, &bytes, false)?;
+            self.tree.files().write(number, offset, &bytes, false)?;
         }
         Ok(!is_same)
     }
 
-    fn resize_to(&self, number: InodeNo, size: u64) -> Result<()> {
-        self.change(number, super::Change { size: Some(size), ..Default::default() }).map(|_changed| ())
+    fn resize_to(self, number: InodeNo, size: u64) -> Result<()> {
+        self.tree
+            .attributes()
+            .change(number, super::Change { size: Some(size), ..Default::default() })
+            .map(|_changed| ())
     }
 
     /// Makes a hole where there is data.
-    fn copy_hole(&self, number: InodeNo, from: u64, to: u64) -> Result<bool> {
-        match self.seek_data(number, from, Moment::Live) {
-            Ok(data) if data < to => self.zero(number, from, to - from, true, false).map(|()| true),
+    fn copy_hole(self, number: InodeNo, from: u64, to: u64) -> Result<bool> {
+        match self.tree.files().seek_data(number, from, Moment::Live) {
+            Ok(data) if data < to => self.tree.files().zero(number, from, to - from, true, false).map(|()| true),
             Ok(_) | Err(Error::Posix(Errno::NXIO)) => Ok(false),
             Err(error) => Err(error),
         }
@@ -404,7 +411,7 @@ mod tests {
         Tree::create(dir.clone(), &options).unwrap();
         let make = |tree: &Tree, name: &[u8]| {
             let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
-            tree.make(Caller { uid: 1, gid: 2, umask: 0 }, ROOT, name, new).unwrap().0
+            tree.names().make(Caller { uid: 1, gid: 2, umask: 0 }, ROOT, name, new).unwrap().0
         };
         (Tree::open(dir).unwrap(), make)
     }
@@ -414,9 +421,9 @@ mod tests {
         let size = tree.inode(file, Moment::Live).unwrap().size;
         let mut parts = Vec::new();
         let mut offset = 0;
-        while let Ok(data) = tree.seek_data(file, offset, Moment::Live) {
-            offset = tree.seek_hole(file, data, Moment::Live).unwrap();
-            parts.push((data, tree.read(file, data, (offset - data) as usize, Moment::Live).unwrap()));
+        while let Ok(data) = tree.files().seek_data(file, offset, Moment::Live) {
+            offset = tree.files().seek_hole(file, data, Moment::Live).unwrap();
+            parts.push((data, tree.files().read(file, data, (offset - data) as usize, Moment::Live).unwrap()));
         }
         (size, parts)
     }
@@ -443,9 +450,9 @@ mod tests {
                         let file = make(&tree, format!("{copies} {i} {j} {mark}").as_bytes());
                         for (at, len) in parts.iter() {
                             let bytes: Vec<u8> = (0..*len).map(|k| (k * (i + 3) / 7 + j) as u8 | 1).collect();
-                            tree.write(file, *at, &bytes, false).unwrap();
+                            tree.files().write(file, *at, &bytes, false).unwrap();
                         }
-                        tree.resize_to(file, *size).unwrap();
+                        tree.likeness().resize_to(file, *size).unwrap();
                         file
                     });
                     if !copies {
@@ -454,15 +461,16 @@ mod tests {
                     let expected = content(&tree, other);
                     let likened = match copies {
                         true => {
-                            let content = tree.copy_content(one, (other, Moment::Live), &mut |_| Ok(())).unwrap();
+                            let content =
+                                tree.likeness().copy_content(one, (other, Moment::Live), &mut |_| Ok(())).unwrap();
                             Likened { content, ..Likened::default() }
                         }
-                        false => tree.become_like(one, (other, Moment::Live), &mut |_| Ok(())).unwrap(),
+                        false => tree.likeness().become_like(one, (other, Moment::Live), &mut |_| Ok(())).unwrap(),
                     };
                     assert!(likened.content || a == b, "{copies} {i} {j}");
                     assert!(content(&tree, one) == expected, "{copies} {i} {j}");
                     if !copies {
-                        assert!(tree.is_like(one, (other, Moment::Live)).unwrap(), "{i} {j}");
+                        assert!(tree.likeness().is_like(one, (other, Moment::Live)).unwrap(), "{i} {j}");
                         let tracks = [one, other].map(|file| tree.inode(file, Moment::Live).unwrap().tracks);
                         assert_eq!(tracks[0], tracks[1], "{i} {j}");
                     }
@@ -477,8 +485,8 @@ mod tests {
         let (one, other) = (make(&tree, b"one"), make(&tree, b"other"));
         let tracks = 5 * STEP_TRACKS as u64 / 2;
         for track in 0..tracks {
-            tree.write(one, track * TRACK, &track.to_be_bytes(), false).unwrap();
-            tree.write(other, 2 * track * TRACK, &[7; 9], false).unwrap();
+            tree.files().write(one, track * TRACK, &track.to_be_bytes(), false).unwrap();
+            tree.files().write(other, 2 * track * TRACK, &[7; 9], false).unwrap();
         }
         tree.device.committer().unwrap().flush().unwrap();
         let mut steps = 0;
@@ -486,12 +494,15 @@ mod tests {
             steps += 1;
             Ok(())
         };
-        tree.become_like(one, (other, Moment::Live), &mut on_step).unwrap();
+        tree.likeness().become_like(one, (other, Moment::Live), &mut on_step).unwrap();
         assert!((3..12).contains(&steps), "{steps}");
         assert!(content(&tree, one) == content(&tree, other));
         let (small, _) = (make(&tree, b"small"), tree.commit().unwrap());
-        tree.become_like(one, (small, Moment::Live), &mut |_| Ok(())).unwrap();
+        tree.likeness().become_like(one, (small, Moment::Live), &mut |_| Ok(())).unwrap();
         assert_eq!(content(&tree, one), (0, Vec::new()));
-        assert_eq!(tree.become_like(one, (small, Moment::Live), &mut |_| Ok(())).unwrap(), Likened::default());
+        assert_eq!(
+            tree.likeness().become_like(one, (small, Moment::Live), &mut |_| Ok(())).unwrap(),
+            Likened::default()
+        );
     }
 }

@@ -69,18 +69,34 @@ pub struct New<'a> {
     pub target: &'a [u8],
 }
 
-impl Tree {
-    pub(super) fn dirent_key(&self, parent: InodeNo, name: &[u8]) -> Vec<u8> {
+/// A name that something can be given.
+pub(super) fn check_name(name: &[u8]) -> Result<()> {
+    match name {
+        _ if is_name(name) => Ok(()),
+        b"" => Err(Error::Posix(Errno::NOENT)),
+        _ if name.len() > NAME_BYTES_MAX => Err(Error::Posix(Errno::NAMETOOLONG)),
+        _ => Err(Error::Posix(Errno::INVAL)),
+    }
+}
+
+/// The names of a tree: entries of directories, and the ways to them.
+#[derive(Clone, Copy)]
+pub struct Names<'a> {
+    pub(super) tree: &'a Tree,
+}
+
+impl Names<'_> {
+    pub(super) fn dirent_key(self, parent: InodeNo, name: &[u8]) -> Vec<u8> {
         [&parent.prefix()[..], &self.hash_of(name).to_be_bytes(), name].concat()
     }
 
-    fn hash_of(&self, name: &[u8]) -> u64 {
-        position::clamp(xxh3_64_with_seed(name, self.device.settings().hash_seed) >> 1)
+    fn hash_of(self, name: &[u8]) -> u64 {
+        position::clamp(xxh3_64_with_seed(name, self.tree.device.settings().hash_seed) >> 1)
     }
 
     /// The entry that a record of a directory says, with its hash: the only place where one is taken apart. Where its name cannot
     /// be one, or lies where it would not be looked for, the record is damaged.
-    fn take_apart<'a>(&self, key: &'a [u8], value: &[u8]) -> Result<(u64, &'a [u8], InodeNo, Kind)> {
+    fn take_apart<'k>(self, key: &'k [u8], value: &[u8]) -> Result<(u64, &'k [u8], InodeNo, Kind)> {
         let damaged = |problem: &str| Error::corrupt(format!("record {} of table dirent", hex(key)), problem);
         let directory = InodeNo::of_key(key).ok_or_else(|| damaged("its key is that of no entry"))?;
         let rest = key.get(directory.prefix().len()..).unwrap_or_default();
@@ -103,12 +119,12 @@ impl Tree {
     }
 
     /// The entry that a record of a directory says.
-    pub fn entry_of(&self, key: &[u8], value: &[u8]) -> Result<Entry> {
+    pub fn entry_of(self, key: &[u8], value: &[u8]) -> Result<Entry> {
         let (hash, name, inode, kind) = self.take_apart(key, value)?;
-        Ok(Entry { name: name.to_vec(), inode, kind, offset: self.positions.of(hash, name) })
+        Ok(Entry { name: name.to_vec(), inode, kind, offset: self.tree.positions.of(hash, name) })
     }
 
-    pub(super) fn find(&self, state: &State, parent: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Dirent>> {
+    pub(super) fn find(self, state: &State, parent: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Dirent>> {
         // What cannot be a name is not looked for: a record of it would be damage.
         if !is_name(name) {
             return Ok(None);
@@ -117,17 +133,17 @@ impl Tree {
         Ok(found.map(|dirent| dirent.inside(parent)))
     }
 
-    fn find_existing(&self, state: &State, parent: InodeNo, name: &[u8]) -> Result<Dirent> {
+    fn find_existing(self, state: &State, parent: InodeNo, name: &[u8]) -> Result<Dirent> {
         self.find(state, parent, name, Moment::Live)?.ok_or(Error::Posix(Errno::NOENT))
     }
 
     /// The inode behind a name; ENOENT where there is none.
-    pub fn lookup(&self, parent: InodeNo, name: &[u8], moment: Moment) -> Result<(InodeNo, Inode)> {
+    pub fn lookup(self, parent: InodeNo, name: &[u8], moment: Moment) -> Result<(InodeNo, Inode)> {
         if name.len() > NAME_BYTES_MAX {
             return Err(Error::Posix(Errno::NAMETOOLONG));
         }
-        let look = self.device.look()?;
-        look.check_moment(parent, moment)?;
+        let look = self.tree.device.look()?;
+        look.moments().check(parent, moment)?;
         match self.find(&look, parent, name, moment)? {
             Some(dirent) => Ok((dirent.inode, inode::load(&look, dirent.inode, moment)?)),
             None => {
@@ -137,29 +153,22 @@ impl Tree {
         }
     }
 
-    /// The inode itself; ESTALE where it is gone.
-    pub fn inode(&self, number: InodeNo, moment: Moment) -> Result<Inode> {
-        let look = self.device.look()?;
-        look.check_moment(number, moment)?;
-        inode::load(&look, number, moment)
-    }
-
     /// Lists entries after an offset, in order, until `each` says no. `.` and `..` are not among them.
     pub fn list(
-        &self,
+        self,
         directory: InodeNo,
         offset: u64,
         moment: Moment,
         mut each: impl FnMut(&Entry) -> Result<bool>,
     ) -> Result<()> {
-        let look = self.device.look()?;
-        look.check_moment(directory, moment)?;
-        list_in(self, &look, directory, offset, moment, &mut |entry| each(entry))
+        let look = self.tree.device.look()?;
+        look.moments().check(directory, moment)?;
+        list_in(self.tree, &look, directory, offset, moment, &mut |entry| each(entry))
     }
 
-    /// Lists entries together with their inodes; otherwise like [`Tree::list`].
+    /// Lists entries together with their inodes; otherwise like [`Names::list`].
     pub fn list_with_inodes(
-        &self,
+        self,
         directory: InodeNo,
         offset: u64,
         moment: Moment,
@@ -170,21 +179,21 @@ impl Tree {
 
     /// The same where one that cannot be read keeps nobody from the others.
     pub fn list_with_what_is_known(
-        &self,
+        self,
         directory: InodeNo,
         offset: u64,
         moment: Moment,
         mut each: impl FnMut(&Entry, Result<Inode>) -> Result<bool>,
     ) -> Result<()> {
-        let look = self.device.look()?;
-        look.check_moment(directory, moment)?;
-        list_in(self, &look, directory, offset, moment, &mut |entry| {
+        let look = self.tree.device.look()?;
+        look.moments().check(directory, moment)?;
+        list_in(self.tree, &look, directory, offset, moment, &mut |entry| {
             each(entry, inode::load(&look, entry.inode, moment))
         })
     }
 
-    pub fn read_link(&self, number: InodeNo, moment: Moment) -> Result<Vec<u8>> {
-        let found = self.inode(number, moment)?;
+    pub fn read_link(self, number: InodeNo, moment: Moment) -> Result<Vec<u8>> {
+        let found = self.tree.inode(number, moment)?;
         match found.kind() {
             Kind::Symlink => Ok(found.inline.into_vec()),
             _ => Err(Error::Posix(Errno::INVAL)),
@@ -192,16 +201,16 @@ impl Tree {
     }
 
     /// Makes a file, directory, symlink or special file.
-    pub fn make(&self, caller: Caller, parent: InodeNo, name: &[u8], new: New<'_>) -> Result<(InodeNo, Inode)> {
-        self.with_room(|| self.make_once(caller, parent, name, new))
+    pub fn make(self, caller: Caller, parent: InodeNo, name: &[u8], new: New<'_>) -> Result<(InodeNo, Inode)> {
+        self.tree.shortage.with_room(|| self.make_once(caller, parent, name, new))
     }
 
-    fn make_once(&self, caller: Caller, parent: InodeNo, name: &[u8], new: New<'_>) -> Result<(InodeNo, Inode)> {
-        Tree::check_name(name)?;
+    fn make_once(self, caller: Caller, parent: InodeNo, name: &[u8], new: New<'_>) -> Result<(InodeNo, Inode)> {
+        check_name(name)?;
         if new.target.len() > SYMLINK_BYTES_MAX {
             return Err(Error::Posix(Errno::NAMETOOLONG));
         }
-        let mut txn = self.device.begin_growing()?;
+        let mut txn = self.tree.device.begin_growing()?;
         let directory = inode::load_directory(&txn, parent, Moment::Live)?;
         if directory.links == 0 {
             return Err(Error::Posix(Errno::NOENT));
@@ -212,7 +221,7 @@ impl Tree {
         if new.kind == Kind::Directory && directory.links >= LINKS_MAX {
             return Err(Error::Posix(Errno::MLINK));
         }
-        let now = self.now();
+        let now = self.tree.stamps.now();
         let number = new_number(&mut txn, parent.base())?;
         let inherited = if new.kind == Kind::Symlink { None } else { acl::inherit(&txn, parent, new.permissions)? };
         let permissions = match &inherited {
@@ -244,7 +253,7 @@ impl Tree {
 
     /// Stores a new inode and its entry in a directory.
     pub(super) fn add_entry(
-        &self,
+        self,
         txn: &mut Txn<'_>,
         mut directory: Inode,
         number: InodeNo,
@@ -264,16 +273,16 @@ impl Tree {
     }
 
     /// Gives an inode one more name.
-    pub fn link(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Inode> {
-        self.with_room(|| self.link_once(number, parent, name))
+    pub fn link(self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Inode> {
+        self.tree.shortage.with_room(|| self.link_once(number, parent, name))
     }
 
-    fn link_once(&self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Inode> {
-        Tree::check_name(name)?;
+    fn link_once(self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Inode> {
+        check_name(name)?;
         if number.base() != parent.base() {
             return Err(Error::Posix(Errno::XDEV));
         }
-        let mut txn = self.device.begin_growing()?;
+        let mut txn = self.tree.device.begin_growing()?;
         let mut target = inode::load(&txn, number, Moment::Live)?;
         let mut directory = inode::load_directory(&txn, parent, Moment::Live)?;
         if target.is_directory() {
@@ -289,7 +298,7 @@ impl Tree {
         if txn.exists(Table::Dirent, &key)? {
             return Err(Error::Posix(Errno::EXIST));
         }
-        let now = self.now();
+        let now = self.tree.stamps.now();
         txn.set(Table::Dirent, &key, &Dirent::new(number, target.kind()))?;
         txn.set(Table::Link, &link_key(number, parent, name), &())?;
         target.links += 1;
@@ -303,41 +312,41 @@ impl Tree {
     }
 
     /// Removes a name that is not a directory's.
-    pub fn unlink(&self, parent: InodeNo, name: &[u8]) -> Result<InodeNo> {
-        let mut txn = self.device.begin()?;
+    pub fn unlink(self, parent: InodeNo, name: &[u8]) -> Result<InodeNo> {
+        let mut txn = self.tree.device.begin()?;
         let dirent = self.find_existing(&txn, parent, name)?;
         if dirent.kind == Kind::Directory as u8 {
             return Err(Error::Posix(Errno::ISDIR));
         }
-        let now = self.now();
+        let now = self.tree.stamps.now();
         let is_gone = self.drop_name(&mut txn, parent, name, dirent, now)?;
         self.count(&mut txn, parent, -1, 0, now)?;
         txn.finish()?;
         if is_gone {
-            self.reap_if_orphan(dirent.inode)?;
+            self.tree.reap_if_orphan(dirent.inode)?;
         }
         Ok(dirent.inode)
     }
 
     /// Removes an empty directory.
-    pub fn remove_directory(&self, parent: InodeNo, name: &[u8]) -> Result<InodeNo> {
-        let mut txn = self.device.begin()?;
+    pub fn remove_directory(self, parent: InodeNo, name: &[u8]) -> Result<InodeNo> {
+        let mut txn = self.tree.device.begin()?;
         let dirent = self.find_existing(&txn, parent, name)?;
         if dirent.kind != Kind::Directory as u8 {
             return Err(Error::Posix(Errno::NOTDIR));
         }
-        let now = self.now();
+        let now = self.tree.stamps.now();
         self.drop_directory(&mut txn, parent, name, dirent, now)?;
         self.count(&mut txn, parent, -1, -1, now)?;
         txn.finish()?;
-        self.died(dirent.inode);
-        self.reap_if_orphan(dirent.inode)?;
+        self.tree.held.died(dirent.inode);
+        self.tree.reap_if_orphan(dirent.inode)?;
         Ok(dirent.inode)
     }
 
     /// Removes an entry of a file and the inode's knowledge of it; whether that was its last name.
     pub(super) fn drop_name(
-        &self,
+        self,
         txn: &mut Txn<'_>,
         parent: InodeNo,
         name: &[u8],
@@ -360,7 +369,7 @@ impl Tree {
 
     /// Removes an entry of a directory, which has to be empty, and with it the directory.
     pub(super) fn drop_directory(
-        &self,
+        self,
         txn: &mut Txn<'_>,
         parent: InodeNo,
         name: &[u8],
@@ -469,7 +478,7 @@ fn list_in(
         let from = [&prefix[..], &position::run_start(run.after).to_be_bytes()].concat();
         let mut goes_on = true;
         state.scan(Table::Dirent, &from, &to, moment, |key, value| {
-            let (hash, name, inode, kind) = tree.take_apart(key, value)?;
+            let (hash, name, inode, kind) = tree.names().take_apart(key, value)?;
             if run.ends_before(hash) {
                 goes_on = run.deliver(each)?;
                 if !goes_on || run.is_cut {

@@ -2,7 +2,7 @@
 //!
 //! These records have no history: they only save work.
 
-use super::Tree;
+use super::likeness::Likeness;
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Txn};
 use crate::error::Result;
@@ -21,13 +21,13 @@ pub struct Origin {
     pub copy_ctime: Timestamp,
 }
 
-impl Tree {
-    pub fn origin(&self, number: InodeNo) -> Result<Option<Origin>> {
-        self.device.look()?.meta().get(Table::Origin, &number.prefix())
+impl Likeness<'_> {
+    pub fn origin(self, number: InodeNo) -> Result<Option<Origin>> {
+        self.tree.device.look()?.meta().get(Table::Origin, &number.prefix())
     }
 
-    pub fn set_origin(&self, number: InodeNo, origin: &Origin) -> Result<()> {
-        let mut txn = self.device.begin()?;
+    pub fn set_origin(self, number: InodeNo, origin: &Origin) -> Result<()> {
+        let mut txn = self.tree.device.begin()?;
         txn.meta_mut().put(Table::Origin, &number.prefix(), origin);
         txn.finish()
     }

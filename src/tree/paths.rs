@@ -1,40 +1,40 @@
 //! From an inode back to its names.
 
 use super::inode::{self, root_of};
-use super::names::split_link_key;
+use super::names::{Names, split_link_key};
 use super::{Tree, is_root};
 use crate::device::{BaseId, InodeNo, Moment, State};
 use crate::error::Result;
 use crate::meta::{Table, prefix_end};
 use std::ops::ControlFlow;
 
-impl Tree {
+impl Names<'_> {
     /// All paths of an inode, relative to the root of its tree; none if it has no name.
-    pub fn paths(&self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
-        let look = self.device.look()?;
-        look.check_moment(number, moment)?;
-        paths_in(self, &look, number, moment)
+    pub fn paths(self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
+        let look = self.tree.device.look()?;
+        look.moments().check(number, moment)?;
+        paths_in(self.tree, &look, number, moment)
     }
 
     /// The path of a directory, relative to the root of its tree, if it has no more names, and fewer bytes, than these.
-    pub fn directory_path(&self, number: InodeNo, moment: Moment, most: Most) -> Result<Option<Vec<u8>>> {
-        let look = self.device.look()?;
-        look.check_moment(number, moment)?;
+    pub fn directory_path(self, number: InodeNo, moment: Moment, most: Most) -> Result<Option<Vec<u8>>> {
+        let look = self.tree.device.look()?;
+        look.moments().check(number, moment)?;
         directory_path(&look, number, moment, most)
     }
 
     /// All names of an inode: the directories that have them, and the names. The root has none.
-    pub fn names(&self, number: InodeNo, moment: Moment) -> Result<Vec<(InodeNo, Vec<u8>)>> {
+    pub fn of(self, number: InodeNo, moment: Moment) -> Result<Vec<(InodeNo, Vec<u8>)>> {
         if is_root(number) {
             return Ok(Vec::new());
         }
-        let look = self.device.look()?;
-        look.check_moment(number, moment)?;
-        names_in(self, &look, number, moment)
+        let look = self.tree.device.look()?;
+        look.moments().check(number, moment)?;
+        names_in(self.tree, &look, number, moment)
     }
 
     /// Follows a path from the root of the tree. Symlinks are not followed.
-    pub fn resolve(&self, base: BaseId, path: &[u8], moment: Moment) -> Result<InodeNo> {
+    pub fn resolve(self, base: BaseId, path: &[u8], moment: Moment) -> Result<InodeNo> {
         let mut at = root_of(base);
         for name in names_of(path) {
             at = self.lookup(at, name, moment)?.0;
@@ -67,7 +67,7 @@ fn names_in(tree: &Tree, state: &State, number: InodeNo, moment: Moment) -> Resu
     let mut names = Vec::new();
     for (parent, name) in places {
         // A record can hold a name that was removed after the last link; only what can be found counts.
-        if tree.find(state, parent, &name, moment)?.is_some_and(|dirent| dirent.inode == number) {
+        if tree.names().find(state, parent, &name, moment)?.is_some_and(|dirent| dirent.inode == number) {
             names.push((parent, name));
         }
     }

@@ -5,7 +5,7 @@
 //! the seed: so the hash is the upper half of a position only. The lower half is a keyed one-way hash of the name: by
 //! it entries of one upper half, a *run*, are told apart. What is seen of positions does not give its key away.
 
-use super::Tree;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::meta::Table;
@@ -27,6 +27,30 @@ impl Positions {
         Positions([bytes as u64, (bytes >> 64) as u64])
     }
 
+    /// The key is made when a store is first opened by a version that has it.
+    pub(super) fn load(device: &Device) -> Result<Positions> {
+        let known: Option<Id> = match device.look()?.meta().get(Table::State, KEY) {
+            // Nothing is lost with it but the places of listings that are under way.
+            Err(error @ Error::Corrupt { .. }) => {
+                log::warn!("{error}; positions in listings are made anew");
+                None
+            }
+            known => known?,
+        };
+        let key = known.unwrap_or_else(Id::random);
+        if known.is_none() {
+            // Where nothing can be written, positions are good until the store is closed.
+            match device.begin() {
+                Ok(mut txn) => {
+                    txn.meta_mut().put(Table::State, KEY, &key);
+                    txn.finish()?;
+                }
+                Err(error) => log::debug!("positions in listings change when the store is opened again: {error}"),
+            }
+        }
+        Ok(Positions::new(key))
+    }
+
     /// The position of a name with this hash.
     pub(super) fn of(&self, hash: u64, name: &[u8]) -> u64 {
         let low = siphash(self.0, name) & ((1 << LOW_BITS) - 1);
@@ -42,33 +66,6 @@ pub(super) fn run_start(hash: u64) -> u64 {
 /// Brings a hash to where positions can be.
 pub(super) fn clamp(hash: u64) -> u64 {
     hash.clamp(FIRST, LAST)
-}
-
-impl Tree {
-    /// The key is made when a store is first opened by a version that has it.
-    pub(super) fn load_positions(&mut self) -> Result<()> {
-        let known: Option<Id> = match self.device.look()?.meta().get(Table::State, KEY) {
-            // Nothing is lost with it but the places of listings that are under way.
-            Err(error @ Error::Corrupt { .. }) => {
-                log::warn!("{error}; positions in listings are made anew");
-                None
-            }
-            known => known?,
-        };
-        let key = known.unwrap_or_else(Id::random);
-        self.positions = Positions::new(key);
-        if known.is_none() {
-            // Where nothing can be written, positions are good until the store is closed.
-            match self.device.begin() {
-                Ok(mut txn) => {
-                    txn.meta_mut().put(Table::State, KEY, &key);
-                    txn.finish()?;
-                }
-                Err(error) => log::debug!("positions in listings change when the store is opened again: {error}"),
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Default for Positions {

@@ -14,7 +14,7 @@ impl Tree {
     /// [`Tree::reap_step`], so that nobody waits for them.
     pub(super) fn reap_if_orphan(&self, number: InodeNo) -> Result<()> {
         // Most inodes that are forgotten have a name: a look is all they cost.
-        if self.is_held(number) || !self.device.is_orphan(number)? {
+        if self.held.is_held(number) || !self.device.removal().is_orphan(number)? {
             return Ok(());
         }
         let is_done = self.reap(number)?;
@@ -28,8 +28,8 @@ impl Tree {
     pub fn reap_step(&self) -> Result<bool> {
         // One that is damaged holds up no other, and is told when there is nothing else to do.
         let (mut damaged, mut damage) = (BTreeSet::new(), None);
-        let may_go = |damaged: &BTreeSet<InodeNo>, number| !self.is_held(number) && !damaged.contains(&number);
-        while let Some(number) = self.device.first_orphan(|number| may_go(&damaged, number))? {
+        let may_go = |damaged: &BTreeSet<InodeNo>, number| !self.held.is_held(number) && !damaged.contains(&number);
+        while let Some(number) = self.device.removal().first_orphan(|number| may_go(&damaged, number))? {
             match self.reap(number) {
                 Err(error @ Error::Corrupt { .. }) => {
                     damaged.insert(number);
@@ -43,7 +43,7 @@ impl Tree {
 
     /// One transaction's worth of removing an inode; whether it is gone.
     fn reap(&self, number: InodeNo) -> Result<bool> {
-        let _file = self.lock_file(number);
+        let _file = self.locks.lock(number);
         let mut txn = self.device.begin()?;
         let found = match inode::find(&txn, number, Moment::Live)? {
             Some(found) if found.links == 0 => found,

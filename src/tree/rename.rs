@@ -1,8 +1,7 @@
 //! Renaming: moving, replacing and exchanging names.
 
-use super::Tree;
 use super::inode::{self, Inode, Kind};
-use super::names::{Dirent, forget_name, link_key};
+use super::names::{Dirent, Names, check_name, forget_name, link_key};
 use crate::clock::Timestamp;
 use crate::device::{InodeNo, Moment, Note, Txn};
 use crate::error::{Errno, Error, Result};
@@ -24,42 +23,42 @@ struct Place<'a> {
     name: &'a [u8],
 }
 
-impl Tree {
+impl Names<'_> {
     /// Moves an entry. The caller has made sure that no directory moves into itself (the kernel does).
     pub fn rename(
-        &self,
+        self,
         parent: InodeNo,
         name: &[u8],
         new_parent: InodeNo,
         new_name: &[u8],
         mode: RenameMode,
     ) -> Result<()> {
-        self.with_room(|| self.rename_once(parent, name, new_parent, new_name, mode))
+        self.tree.shortage.with_room(|| self.rename_once(parent, name, new_parent, new_name, mode))
     }
 
     fn rename_once(
-        &self,
+        self,
         parent: InodeNo,
         name: &[u8],
         new_parent: InodeNo,
         new_name: &[u8],
         mode: RenameMode,
     ) -> Result<()> {
-        Tree::check_name(new_name)?;
+        check_name(new_name)?;
         if parent.base() != new_parent.base() {
             return Err(Error::Posix(Errno::XDEV));
         }
         let (from, to) = (Place { parent, name }, Place { parent: new_parent, name: new_name });
         let mut txn = match mode {
-            RenameMode::Replace => self.device.begin()?,
-            RenameMode::NoReplace | RenameMode::Exchange => self.device.begin_growing()?,
+            RenameMode::Replace => self.tree.device.begin()?,
+            RenameMode::NoReplace | RenameMode::Exchange => self.tree.device.begin_growing()?,
         };
         let source = self.find(&txn, parent, name, Moment::Live)?.ok_or(Error::Posix(Errno::NOENT))?;
         let target = self.find(&txn, new_parent, new_name, Moment::Live)?;
         if inode::load_directory(&txn, new_parent, Moment::Live)?.links == 0 {
             return Err(Error::Posix(Errno::NOENT));
         }
-        let now = self.now();
+        let now = self.tree.stamps.now();
         let mut gone = None;
         match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => return Err(Error::Posix(Errno::EXIST)),
@@ -78,14 +77,14 @@ impl Tree {
         txn.finish()?;
         let Some(inode) = gone else { return Ok(()) };
         if source.kind == Kind::Directory as u8 {
-            self.died(inode);
+            self.tree.held.died(inode);
         }
-        self.reap_if_orphan(inode)
+        self.tree.reap_if_orphan(inode)
     }
 
     /// Removes what stands where an entry is to be moved; whether its inode has no name any more.
     fn make_way(
-        &self,
+        self,
         txn: &mut Txn<'_>,
         to: Place<'_>,
         source: Dirent,
@@ -107,7 +106,7 @@ impl Tree {
     }
 
     fn move_entry(
-        &self,
+        self,
         txn: &mut Txn<'_>,
         from: Place<'_>,
         to: Place<'_>,
@@ -123,7 +122,7 @@ impl Tree {
     }
 
     fn exchange(
-        &self,
+        self,
         txn: &mut Txn<'_>,
         from: Place<'_>,
         source: Dirent,
@@ -143,7 +142,7 @@ impl Tree {
 
     /// Adjusts a directory to entries that came or went.
     pub(super) fn count(
-        &self,
+        self,
         txn: &mut Txn<'_>,
         directory: InodeNo,
         entries: i64,
@@ -161,14 +160,7 @@ impl Tree {
     }
 
     /// Tells an inode that one of its names has changed.
-    fn renamed(
-        &self,
-        txn: &mut Txn<'_>,
-        number: InodeNo,
-        from: Place<'_>,
-        to: Place<'_>,
-        now: Timestamp,
-    ) -> Result<()> {
+    fn renamed(self, txn: &mut Txn<'_>, number: InodeNo, from: Place<'_>, to: Place<'_>, now: Timestamp) -> Result<()> {
         let mut target: Inode = inode::load(txn, number, Moment::Live)?;
         txn.note(number, Note::NeedsCommit);
         target.ctime = now;

@@ -1,14 +1,18 @@
 //! When room ends: what needs some is tried again, as long as whoever opened the store can make some.
 
-use super::Tree;
 use crate::error::Result;
+use std::sync::OnceLock;
 
 /// Makes room, as by dropping an old snapshot; false where there is none to be had. Called with no lock held.
 pub type MakeRoom = Box<dyn Fn() -> bool + Send + Sync>;
 
-impl Tree {
-    /// Says how room is made when it ends, for all operations that need some. Without, they fail.
-    pub fn when_full(&self, make_room: MakeRoom) {
+#[derive(Default)]
+pub(super) struct Shortage {
+    make_room: OnceLock<MakeRoom>,
+}
+
+impl Shortage {
+    pub(super) fn when_full(&self, make_room: MakeRoom) {
         if self.make_room.set(make_room).is_err() {
             log::debug!("how room is made was said before");
         }

@@ -1,6 +1,6 @@
 //! Room, in true figures.
 
-use super::Tree;
+use crate::device::Device;
 use crate::error::Result;
 
 /// Room in bytes.
@@ -20,12 +20,12 @@ pub struct Space {
     pub segments: u64,
 }
 
-impl Tree {
-    pub fn space(&self) -> Result<Space> {
-        let usage = self.device.log().usage();
-        let meta = self.device.meta_bytes()?;
-        let log = self.device.log_bytes();
-        let available = self.device.writable(&*self.device.look()?)?;
+impl Space {
+    pub(super) fn of(device: &Device) -> Result<Space> {
+        let usage = device.log().usage();
+        let meta = device.meta_bytes()?;
+        let log = device.log_bytes();
+        let available = device.capacity().writable(&*device.look()?)?;
         Ok(Space {
             total: usage.used + meta + available,
             available,

@@ -20,7 +20,7 @@ pub enum Altered {
 
 /// What a change of a record means, with the record's value before; nothing where nobody outside can know of it.
 pub(super) fn altered(tree: &Tree, table: Table, key: &[u8], before: Option<&[u8]>) -> Result<Option<Altered>> {
-    let is_known = |inode: InodeNo| tree.is_held(inode) || is_root(inode);
+    let is_known = |inode: InodeNo| tree.held.is_held(inode) || is_root(inode);
     if table != Table::Dirent {
         return Ok(InodeNo::of_key(key).filter(|inode| is_known(*inode)).map(Altered::Inode));
     }
@@ -28,7 +28,7 @@ pub(super) fn altered(tree: &Tree, table: Table, key: &[u8], before: Option<&[u8
     if !is_known(directory) {
         return Ok(None);
     }
-    let then: Option<Entry> = before.map(|value| tree.entry_of(key, value)).transpose()?;
+    let then: Option<Entry> = before.map(|value| tree.names().entry_of(key, value)).transpose()?;
     let then = then.map(|entry| (entry.inode, entry.kind));
     Ok(Some(Altered::Name { directory, name: name.to_vec(), then }))
 }

@@ -1,7 +1,8 @@
 //! Extended attributes.
 
+use super::acl;
+use super::attributes::Attributes;
 use super::inode::{self, Inode, SETGID};
-use super::{Tree, acl};
 use crate::device::{InodeNo, Moment, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
@@ -139,38 +140,38 @@ fn follow_list(found: &mut Inode, list: &acl::Acl, clears_sgid: bool) -> bool {
     !list.is_minimal()
 }
 
-impl Tree {
+impl Attributes<'_> {
     /// The value of an xattr; ENODATA where there is none.
-    pub fn xattr(&self, number: InodeNo, name: &[u8], moment: Moment) -> Result<Vec<u8>> {
-        let look = self.device.look()?;
-        look.check_moment(number, moment)?;
+    pub fn xattr(self, number: InodeNo, name: &[u8], moment: Moment) -> Result<Vec<u8>> {
+        let look = self.tree.device.look()?;
+        look.moments().check(number, moment)?;
         load(&look, number, name, moment)?.ok_or(Error::Posix(Errno::NODATA))
     }
 
     /// The names of all xattrs.
-    pub fn xattr_names(&self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
-        let look = self.device.look()?;
-        look.check_moment(number, moment)?;
+    pub fn xattr_names(self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
+        let look = self.tree.device.look()?;
+        look.moments().check(number, moment)?;
         inode::load(&look, number, moment)?;
         names(&look, number, moment)
     }
 
     /// All xattrs with their values, sorted by name.
-    pub fn xattrs(&self, number: InodeNo, moment: Moment) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub fn xattrs(self, number: InodeNo, moment: Moment) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let names = self.xattr_names(number, moment)?;
         names.into_iter().map(|name| Ok((name.clone(), self.xattr(number, &name, moment)?))).collect()
     }
 
-    pub fn set_xattr(&self, number: InodeNo, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
-        self.with_room(|| self.set_xattr_once(number, name, value, how))
+    pub fn set_xattr(self, number: InodeNo, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
+        self.tree.shortage.with_room(|| self.set_xattr_once(number, name, value, how))
     }
 
-    fn set_xattr_once(&self, number: InodeNo, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
+    fn set_xattr_once(self, number: InodeNo, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
         check_name(name)?;
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Error::Posix(Errno::TOOBIG));
         }
-        let mut txn = self.device.begin_growing()?;
+        let mut txn = self.tree.device.begin_growing()?;
         let mut found = inode::load(&txn, number, Moment::Live)?;
         let exists = txn.exists(Table::Xattr, &key(number, name))?;
         match how.mode {
@@ -194,19 +195,19 @@ impl Tree {
         } else {
             txn.unset(Table::Xattr, &key(number, name))?;
         }
-        found.ctime = self.now();
+        found.ctime = self.tree.stamps.now();
         inode::store(&mut txn, number, &found)?;
         txn.finish()
     }
 
-    pub fn remove_xattr(&self, number: InodeNo, name: &[u8]) -> Result<()> {
-        let mut txn = self.device.begin()?;
+    pub fn remove_xattr(self, number: InodeNo, name: &[u8]) -> Result<()> {
+        let mut txn = self.tree.device.begin()?;
         let mut found = inode::load(&txn, number, Moment::Live)?;
         if !txn.unset(Table::Xattr, &key(number, name))? {
             // A list that says no more than the mode is there without being stored.
             return if is_acl(name) { Ok(()) } else { Err(Error::Posix(Errno::NODATA)) };
         }
-        found.ctime = self.now();
+        found.ctime = self.tree.stamps.now();
         inode::store(&mut txn, number, &found)?;
         txn.finish()
     }

@@ -27,7 +27,7 @@ impl Views {
 
     /// Says which times an archive has that it had not `before`, or the other way round.
     pub fn times_changed(&self, before: &[Snapshot]) -> Result<()> {
-        let after = self.all_snapshots()?;
+        let after = self.snapshots().with_archived()?;
         let epochs = |all: &[Snapshot]| all.iter().map(|snapshot| snapshot.epoch).collect::<BTreeSet<_>>();
         let (had, has) = (epochs(before), epochs(&after));
         let changed = before.iter().chain(&after).filter(|one| had.contains(&one.epoch) != has.contains(&one.epoch));

@@ -132,10 +132,16 @@ pub(super) fn check_base_free(state: &State, name: &str) -> Result<()> {
     state.bases().try_for_each(|(base, _)| check_free(state, base, name))
 }
 
-impl Views {
+/// Bases and clones, and how far those that are being copied or filled are.
+#[derive(Clone, Copy)]
+pub struct Bases<'a> {
+    pub(super) views: &'a Views,
+}
+
+impl Bases<'_> {
     /// The base of a name; `live` in a store with one base is that base. EBUSY while it is being filled.
-    pub fn base_named(&self, name: &[u8]) -> Result<BaseId> {
-        let look = self.tree.device().look()?;
+    pub fn named(self, name: &[u8]) -> Result<BaseId> {
+        let look = self.views.tree.device().look()?;
         let base = look.base_named(name).ok_or_else(|| {
             let name = shown(name);
             refused(Errno::NOENT, format!("there is no base named {name:?}; `pitfs base list` shows those there are"))
@@ -145,18 +151,18 @@ impl Views {
     }
 
     /// All bases, in the order in which they were made.
-    pub fn bases(&self) -> Result<Vec<BaseInfo>> {
-        let ids: Vec<BaseId> = self.tree.device().look()?.bases().map(|(id, _)| id).collect();
-        let info = |id| self.of(id).unless_gone(self.of(id).base_info());
+    pub fn all(self) -> Result<Vec<BaseInfo>> {
+        let ids: Vec<BaseId> = self.views.tree.device().look()?.bases().map(|(id, _)| id).collect();
+        let info = |id| self.views.of(id).unless_gone(self.views.of(id).bases().info());
         ids.into_iter().filter_map(|id| info(id).transpose()).collect()
     }
 
-    pub fn base_info(&self) -> Result<BaseInfo> {
-        let look = self.tree.device().look()?;
-        let record = look.base_record(self.base)?;
+    pub fn info(self) -> Result<BaseInfo> {
+        let look = self.views.tree.device().look()?;
+        let record = look.base_record(self.views.base)?;
         let name_of = |point: Point| -> Result<Option<String>> {
             let base = look.base_record(point.base).map_or("?", |record| &record.name);
-            let snapshot = look.snapshot(point.base, point.epoch)?;
+            let snapshot = look.moments().snapshot(point.base, point.epoch)?;
             Ok(snapshot.map(|snapshot| format!("{base}:{}", snapshot.record.name)))
         };
         let kind = match (record.mirror, record.clone_of) {
@@ -166,39 +172,40 @@ impl Views {
             (None, Some(point)) => BaseKind::Clone(name_of(point)?),
             (None, None) => BaseKind::Base,
         };
-        let elsewhere = record.eras.iter().find(|era| era.source.base != self.base);
+        let elsewhere = record.eras.iter().find(|era| era.source.base != self.views.base);
         Ok(BaseInfo {
-            id: self.base,
+            id: self.views.base,
             unique_id: record.id,
             name: record.name.clone(),
             time: record.time,
             kind,
-            snapshots: look.snapshots(self.base)?.len() as u64,
-            refers: look.counts(self.base)?.refers * BLOCK_BYTES as u64,
+            snapshots: look.moments().snapshots(self.views.base)?.len() as u64,
+            refers: look.counts(self.views.base)?.refers * BLOCK_BYTES as u64,
             needs: elsewhere.map(|era| name_of(era.source)).transpose()?.flatten(),
-            settling: look.settling(self.base)?.map(|Settle { done, total, .. }| (done, total)),
+            settling: look.noted_work().settling(self.views.base)?.map(|Settle { done, total, .. }| (done, total)),
             is_split: record.mirror.is_some_and(|mirror| mirror.is_split),
-            copying: look.separating(self.base)?.map(Copying::from),
-            is_filling: is_filling(&look, self.base)?,
-            is_offline: look.is_base_offline(self.base),
-            reserve: look.reserve_of(self.base).map_or(0, |reserve| reserve.bytes),
+            copying: look.copies().of(self.views.base)?.map(Copying::from),
+            is_filling: is_filling(&look, self.views.base)?,
+            is_offline: look.is_base_offline(self.views.base),
+            reserve: look.reserve_of(self.views.base).map_or(0, |reserve| reserve.bytes),
         })
     }
 
     /// Makes a base with an empty tree, durably.
-    pub fn create_base(&self, name: &[u8], uid: u32, gid: u32, mode: u32) -> Result<BaseId> {
+    pub fn create(self, name: &[u8], uid: u32, gid: u32, mode: u32) -> Result<BaseId> {
         let name = check_base_name(name)?;
         let record = BaseRecord::new(name, Timestamp::now());
-        let id = self.tree.create_base(record, uid, gid, mode, |state| check_base_free(state, name), |_, _| ())?;
-        self.of(id).change(|_| Ok(format!("base create {name:?}")))?;
+        let id =
+            self.views.tree.create_base(record, uid, gid, mode, |state| check_base_free(state, name), |_, _| ())?;
+        self.views.of(id).change(|_| Ok(format!("base create {name:?}")))?;
         Ok(id)
     }
 
-    pub fn rename_base(&self, base: BaseId, name: &[u8]) -> Result<()> {
+    pub fn rename(self, base: BaseId, name: &[u8]) -> Result<()> {
         // The first base may get its first name back.
         let is_first = name == LIVE_NAME.as_bytes() && base == LIVE;
         let name = if is_first { LIVE_NAME } else { check_base_name(name)? };
-        self.of(base).change(|change| {
+        self.views.of(base).change(|change| {
             if !is_first {
                 check_base_free(change, name)?;
             }
@@ -211,7 +218,7 @@ impl Views {
 
     /// Makes a clone of a snapshot of this base, durably. Independent of it in time, if `is_full`.
     pub fn clone_snapshot(
-        &self,
+        self,
         snapshot: &Snapshot,
         name: &[u8],
         is_full: bool,
@@ -224,13 +231,13 @@ impl Views {
 
     /// Makes clones of snapshots, each under its name, durably and in one step; of those of a group, if one is named.
     pub fn clone_all(
-        &self,
+        self,
         of: &[(Snapshot, Vec<u8>)],
         options: CloneOptions,
         group: Option<&str>,
     ) -> Result<Vec<BaseId>> {
         let mut made = Vec::new();
-        self.change(|change| {
+        self.views.change(|change| {
             let mut what = Vec::new();
             let refers = of.iter().map(|(snapshot, _)| snapshot.record.refers).fold(0, u64::saturating_add);
             if options.copies {
@@ -258,19 +265,19 @@ impl Views {
             Ok(what.join("; "))
         })?;
         if options.is_full || options.copies {
-            self.tree.device().wake();
+            self.views.tree.device().wake();
         }
         Ok(made)
     }
 
     /// Shows a base, clone or mirror in the mount, or does not.
-    pub fn show_base(&self, base: BaseId, is_shown: bool) -> Result<()> {
-        let name = self.of(base).base_name()?;
+    pub fn show(self, base: BaseId, is_shown: bool) -> Result<()> {
+        let name = self.views.of(base).base_name()?;
         if base == LIVE {
             let text = format!("{name:?} is the store's first base, which a mount always shows");
             return Err(refused(Errno::PERM, text));
         }
-        self.of(base).change(|change| {
+        self.views.of(base).change(|change| {
             change.base_record(base)?;
             change.show_base(base, is_shown);
             Ok(format!("session {} {name:?}", if is_shown { "online" } else { "offline" }))
@@ -279,8 +286,8 @@ impl Views {
 
     /// Makes a clone a base in its own right: it stands beside the others, and needs no snapshot when all is
     /// settled.
-    pub fn promote(&self, base: BaseId) -> Result<()> {
-        self.of(base).change(|change| {
+    pub fn promote(self, base: BaseId) -> Result<()> {
+        self.views.of(base).change(|change| {
             let mut record = change.base_record(base)?.clone();
             if record.clone_of.is_none() {
                 return Err(refused(Errno::INVAL, format!("{:?} is no clone", record.name)));
@@ -291,22 +298,22 @@ impl Views {
             change.settle_clone(base)?;
             Ok(format!("promote {name:?}"))
         })?;
-        self.tree.device().wake();
+        self.views.tree.device().wake();
         Ok(())
     }
 
     /// Moves a clone that was not written to onto another snapshot.
-    pub fn refresh(&self, base: BaseId, snapshot: &Snapshot) -> Result<()> {
-        self.of(base).replace(&[base], |change| {
+    pub fn refresh(self, base: BaseId, snapshot: &Snapshot) -> Result<()> {
+        self.views.of(base).replace(&[base], |change| {
             let record = change.base_record(base)?;
             let name = record.name.clone();
             let what = if record.clone_of.is_none() || record.eras.is_empty() {
                 "it does not depend on a snapshot"
             } else if change.has_own_records(base)? {
                 "it was written to"
-            } else if !change.snapshots(base)?.is_empty() {
+            } else if !change.moments().snapshots(base)?.is_empty() {
                 "it has snapshots of its own"
-            } else if change.is_settling(base)? {
+            } else if change.noted_work().is_settling(base)? {
                 "it is being made independent"
             } else {
                 let before = record.clone_of;
@@ -318,9 +325,9 @@ impl Views {
     }
 
     /// The trees shown beside this base: its clones, and theirs, but for those that are offline.
-    pub fn beside(&self) -> Result<Vec<(BaseId, String)>> {
-        let look = self.tree.device().look()?;
-        let mut family = vec![self.base];
+    pub fn beside(self) -> Result<Vec<(BaseId, String)>> {
+        let look = self.views.tree.device().look()?;
+        let mut family = vec![self.views.base];
         let mut found = Vec::new();
         // A clone is made after what it is a clone of.
         for (id, record) in look.bases() {
@@ -335,27 +342,25 @@ impl Views {
     }
 
     /// Whether a name leads to a snapshot that is shown, or to a tree, in the directory of this base.
-    pub fn is_shown(&self, name: &[u8]) -> Result<bool> {
-        if let Some(snapshot) = self.find(name)? {
+    pub fn is_shown(self, name: &[u8]) -> Result<bool> {
+        if let Some(snapshot) = self.views.find(name)? {
             return Ok(snapshot.is_readable() && !snapshot.record.offline);
         }
         let is_named = |(_, known): &(BaseId, String)| known.as_bytes() == name;
-        Ok(name == LIVE_NAME.as_bytes()
-            || self.beside()?.iter().any(is_named)
-            || self.top_bases()?.iter().any(is_named))
+        Ok(name == LIVE_NAME.as_bytes() || self.beside()?.iter().any(is_named) || self.top()?.iter().any(is_named))
     }
 
     /// Bases that stand for themselves in a mount of the whole store, and are shown.
-    pub fn top_bases(&self) -> Result<Vec<(BaseId, String)>> {
-        let mut tops = self.all_top_bases()?;
-        let look = self.tree.device().look()?;
+    pub fn top(self) -> Result<Vec<(BaseId, String)>> {
+        let mut tops = self.all_top()?;
+        let look = self.views.tree.device().look()?;
         tops.retain(|(base, _)| !look.is_base_offline(*base));
         Ok(tops)
     }
 
     /// Bases that stand for themselves, shown or not.
-    pub fn all_top_bases(&self) -> Result<Vec<(BaseId, String)>> {
-        let look = self.tree.device().look()?;
+    pub fn all_top(self) -> Result<Vec<(BaseId, String)>> {
+        let look = self.views.tree.device().look()?;
         let is_shown = |point: Point| look.base_record(point.base).is_ok_and(|record| !record.deleting);
         let mut found = Vec::new();
         for (id, record) in look.bases() {
@@ -364,64 +369,5 @@ impl Views {
             }
         }
         Ok(found)
-    }
-
-    /// A mirror that is in step with its base is not written to.
-    pub fn check_writable(&self) -> Result<()> {
-        let look = self.tree.device().look()?;
-        match look.base_record(self.base)?.mirror {
-            Some(mirror) if !mirror.is_split => Err(Error::Posix(Errno::ROFS)),
-            _ => Ok(()),
-        }
-    }
-
-    /// What is refused for this base as one of several is said with its name.
-    pub fn as_one_of<T>(&self, several: usize, result: Result<T>) -> Result<T> {
-        match result {
-            Err(Error::Refused(errno, text)) if several > 1 => Err(match self.base_name() {
-                Ok(name) => refused(errno, format!("{name}: {text}")),
-                // It is gone by now.
-                Err(_) => refused(errno, text),
-            }),
-            result => result,
-        }
-    }
-
-    /// The name of this base, for messages and paths: `live` where it is the tree beside its snapshots.
-    pub fn base_name(&self) -> Result<String> {
-        Ok(self.tree.device().look()?.base_record(self.base)?.name.clone())
-    }
-
-    /// A view by name: `live`, a snapshot of this base, a base or clone, or BASE:SNAPSHOT.
-    pub fn view(&self, name: &[u8]) -> Result<super::View> {
-        if name != LIVE_NAME.as_bytes() && !name.starts_with(b"@") && self.find(name)?.is_none() {
-            let look = self.tree.device().look()?;
-            if let Some(base) = look.base_named(name) {
-                check_filled(&look, base)?;
-                drop(look);
-                self.fetched()?;
-                return Ok(super::View::live(base));
-            }
-            if let Some(colon) = name.iter().position(|byte| *byte == b':')
-                && let Some(base) = look.base_named(&name[..colon])
-            {
-                drop(look);
-                return self.of(base).view(&name[colon + 1..]);
-            }
-        }
-        Ok(super::View { base: self.base, moment: self.moment(name)? })
-    }
-
-    /// A snapshot by name, of this base or as BASE:SNAPSHOT.
-    pub fn snapshot_of(&self, name: &[u8]) -> Result<Snapshot> {
-        match self.view(name)? {
-            super::View { base, moment: crate::device::Moment::At(epoch) } => {
-                self.tree.device().look()?.snapshot(base, epoch)?.ok_or(Error::Gone)
-            }
-            _ => {
-                let name = shown(name);
-                Err(refused(Errno::INVAL, format!("{name:?} is a tree as it is now; give one of its snapshots")))
-            }
-        }
     }
 }

@@ -43,20 +43,26 @@ pub struct GoingBase {
     pub snapshots: Vec<Snapshot>,
 }
 
-impl Views {
+/// What is deleted.
+#[derive(Clone, Copy)]
+pub struct Deletions<'a> {
+    pub(super) views: &'a Views,
+}
+
+impl Deletions<'_> {
     /// Makes snapshots disappear, durably; none of them if a name is wrong or something depends on one. Their
     /// room comes back in the background.
-    pub fn delete(&self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
-        Ok(self.delete_all(&ToDelete { names, of: &[self.base], ..ToDelete::default() })?.snapshots)
+    pub fn delete(self, names: &[&[u8]]) -> Result<Vec<Snapshot>> {
+        Ok(self.delete_all(&ToDelete { names, of: &[self.views.base], ..ToDelete::default() })?.snapshots)
     }
 
     /// Makes a base disappear with its snapshots, durably; with all that depends on it, if `is_recursive`.
-    pub fn delete_base(&self, base: BaseId, is_recursive: bool) -> Result<()> {
+    pub fn delete_base(self, base: BaseId, is_recursive: bool) -> Result<()> {
         self.delete_all(&ToDelete { trees: &[base], is_recursive, ..ToDelete::default() }).map(|_| ())
     }
 
     /// Makes all of it disappear, durably, snapshots that are named in one step; what went.
-    pub fn delete_all(&self, what: &ToDelete<'_>) -> Result<Deletion> {
+    pub fn delete_all(self, what: &ToDelete<'_>) -> Result<Deletion> {
         let mut done = Deletion::default();
         loop {
             // Those that were named are gone when it has to be tried again.
@@ -83,19 +89,19 @@ impl Views {
         }
     }
 
-    /// What [`Views::delete_all`] would make disappear; refused where that is.
-    pub fn plan_deletion(&self, what: &ToDelete<'_>) -> Result<Deletion> {
+    /// What [`Deletions::delete_all`] would make disappear; refused where that is.
+    pub fn plan(self, what: &ToDelete<'_>) -> Result<Deletion> {
         self.plan_of(what, self.named(what)?)
     }
 
     /// The snapshots that are named, if nothing but what depends on them forbids to delete them.
-    fn named(&self, what: &ToDelete<'_>) -> Result<Vec<Snapshot>> {
+    fn named(self, what: &ToDelete<'_>) -> Result<Vec<Snapshot>> {
         let mut snapshots: Vec<Snapshot> = Vec::new();
         let mut known = HashSet::new();
         for base in what.of {
-            let views = self.of(*base);
+            let views = self.views.of(*base);
             for name in what.names {
-                let snapshot = views.as_one_of(what.of.len(), views.deletable(name))?;
+                let snapshot = views.as_one_of(what.of.len(), views.deletions().deletable(name))?;
                 if known.insert(snapshot.point()) {
                     snapshots.push(snapshot);
                 }
@@ -104,13 +110,13 @@ impl Views {
         Ok(snapshots)
     }
 
-    fn deletable(&self, name: &[u8]) -> Result<Snapshot> {
+    fn deletable(self, name: &[u8]) -> Result<Snapshot> {
         if name == LIVE_NAME.as_bytes() {
             return Err(refused(Errno::PERM, "`live` is the tree itself and cannot be deleted".into()));
         }
         if !name.starts_with(b"@")
-            && self.find(name)?.is_none()
-            && self.tree.device().look()?.base_named(name).is_some()
+            && self.views.find(name)?.is_none()
+            && self.views.tree.device().look()?.base_named(name).is_some()
         {
             let name = shown(name);
             let text = format!(
@@ -118,16 +124,16 @@ impl Views {
             );
             return Err(refused(Errno::NOENT, text));
         }
-        let snapshot = self.expect_stored(name)?;
+        let snapshot = self.views.snapshots().expect_stored(name)?;
         self.check_not_anchor(&snapshot)?;
-        check_not_held(&*self.tree.device().look()?, &snapshot)?;
+        check_not_held(&*self.views.tree.device().look()?, &snapshot)?;
         Ok(snapshot)
     }
 
     /// The archive cannot be read without the snapshot that its newest increment leads to.
-    fn check_not_anchor(&self, snapshot: &Snapshot) -> Result<()> {
-        let look = self.tree.device().look()?;
-        match &look.base_record(self.base)?.archive {
+    fn check_not_anchor(self, snapshot: &Snapshot) -> Result<()> {
+        let look = self.views.tree.device().look()?;
+        match &look.base_record(self.views.base)?.archive {
             Some(archive) if archive.needs(snapshot.epoch) => Err(refused(
                 Errno::BUSY,
                 format!(
@@ -140,8 +146,8 @@ impl Views {
         }
     }
 
-    fn plan_of(&self, what: &ToDelete<'_>, named: Vec<Snapshot>) -> Result<Deletion> {
-        let look = self.tree.device().look()?;
+    fn plan_of(self, what: &ToDelete<'_>, named: Vec<Snapshot>) -> Result<Deletion> {
+        let look = self.views.tree.device().look()?;
         let needed = look.all_dependants_when_settled()?;
         let mut goes = what.trees.to_vec();
         for snapshot in &named {
@@ -160,56 +166,56 @@ impl Views {
         let marks = marks(&look, &order, &named)?;
         let mut bases = Vec::new();
         for base in order {
-            bases.push((base, look.snapshots(base)?));
+            bases.push((base, look.moments().snapshots(base)?));
         }
         drop(look);
-        let going = |(base, snapshots)| Ok(GoingBase { info: self.of(base).base_info()?, snapshots });
+        let going = |(base, snapshots)| Ok(GoingBase { info: self.views.of(base).bases().info()?, snapshots });
         let bases = bases.into_iter().map(going).collect::<Result<Vec<_>>>()?;
         let goes = |base: BaseId| bases.iter().any(|going| going.info.id == base);
         let snapshots = named.into_iter().filter(|snapshot| !goes(snapshot.base)).collect();
         Ok(Deletion { bases, snapshots, marks })
     }
 
-    fn delete_snapshots(&self, snapshots: &[Snapshot]) -> Result<()> {
+    fn delete_snapshots(self, snapshots: &[Snapshot]) -> Result<()> {
         if snapshots.is_empty() {
             return Ok(());
         }
         let points: Vec<Point> = snapshots.iter().map(Snapshot::point).collect();
-        self.tree.device().hide_snapshots(&points)?;
+        self.views.tree.device().removal().hide_snapshots(&points)?;
         let mut names = Vec::new();
         for snapshot in snapshots {
             let name = &snapshot.record.name;
-            names.push(match snapshot.base == self.base {
+            names.push(match snapshot.base == self.views.base {
                 true => format!("{name:?}"),
-                false => format!("{:?}", format!("{}:{name}", self.of(snapshot.base).base_name()?)),
+                false => format!("{:?}", format!("{}:{name}", self.views.of(snapshot.base).base_name()?)),
             });
         }
-        self.change(|_| Ok(format!("delete {}", names.join(" "))))?;
-        self.tree.device().wake();
+        self.views.change(|_| Ok(format!("delete {}", names.join(" "))))?;
+        self.views.tree.device().wake();
         Ok(())
     }
 
-    fn delete_base_alone(&self, base: BaseId, name: &str) -> Result<()> {
-        let marks = marks_of(&*self.tree.device().look()?, base)?;
-        self.tree.device().hide_base(base, |_| ())?;
+    fn delete_base_alone(self, base: BaseId, name: &str) -> Result<()> {
+        let marks = marks_of(&*self.views.tree.device().look()?, base)?;
+        self.views.tree.device().removal().hide_base(base, |_| ())?;
         for mark in marks {
-            self.tree.device().drop_mark(mark)?;
+            self.views.tree.device().removal().drop_mark(mark)?;
         }
-        self.change(|_| Ok(format!("base delete {name:?}")))?;
-        self.tree.device().wake();
+        self.views.change(|_| Ok(format!("base delete {name:?}")))?;
+        self.views.tree.device().wake();
         Ok(())
     }
 
     /// Settles to the end what shows these states, as far as settling is under way.
-    fn finish_settling_from(&self, points: &BTreeSet<Point>) -> Result<()> {
+    fn finish_settling_from(self, points: &BTreeSet<Point>) -> Result<()> {
         loop {
             let is_needed = {
-                let look = self.tree.device().look()?;
+                let look = self.views.tree.device().look()?;
                 let needed = look.all_dependants()?;
-                let settling = |base: &BaseId| look.is_settling(*base).unwrap_or(false);
+                let settling = |base: &BaseId| look.noted_work().is_settling(*base).unwrap_or(false);
                 needed.iter().any(|(point, bases)| points.contains(point) && bases.iter().any(settling))
             };
-            if !is_needed || !self.tree.settle_step()? {
+            if !is_needed || !self.views.tree.settle_step()? {
                 return Ok(());
             }
         }
@@ -278,7 +284,7 @@ fn check_may_go(state: &State, base: BaseId) -> Result<()> {
         let text = format!("{name:?} is the store's first base and cannot be deleted; delete the store instead");
         return Err(refused(Errno::PERM, text));
     }
-    state.snapshots(base)?.iter().try_for_each(|snapshot| check_not_held(state, snapshot))
+    state.moments().snapshots(base)?.iter().try_for_each(|snapshot| check_not_held(state, snapshot))
 }
 
 /// EBUSY in words for what somebody holds.
@@ -297,7 +303,7 @@ fn check_not_held(state: &State, snapshot: &Snapshot) -> Result<()> {
 /// The snapshots of other bases that may have been taken for a mirror.
 fn marks_of(state: &State, base: BaseId) -> Result<Vec<Point>> {
     let mirror = state.base_record(base)?.mirror;
-    let mut marks = state.walked(base)?;
+    let mut marks = state.noted_work().walked(base)?;
     marks.retain(|mark| mark.base != base);
     marks.extend(mirror.and_then(|mirror| Some(Point { base: mirror.of, epoch: mirror.same?.of.epoch })));
     Ok(marks)
@@ -314,7 +320,7 @@ fn marks(state: &State, order: &[BaseId], named: &[Snapshot]) -> Result<Vec<Snap
             if order.contains(&point.base) || is_needed || state.is_archiving(point) || !known.insert(point) {
                 continue;
             }
-            let mark = state.snapshot(point.base, point.epoch)?.filter(|mark| !mark.is_archived);
+            let mark = state.moments().snapshot(point.base, point.epoch)?.filter(|mark| !mark.is_archived);
             found.extend(mark.filter(|mark| mark.record.purpose == Purpose::Mirror));
         }
     }

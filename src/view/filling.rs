@@ -1,7 +1,8 @@
 //! Bases that are being filled from an archive: noted in the store, and shown by nothing until they are whole.
 
+use super::base::Bases;
 use super::base::{check_base_free, check_base_name};
-use super::{CloneOptions, Views, refused};
+use super::{CloneOptions, refused};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, BaseRecord, LIVE, Moment, Snapshot, State, Txn};
 use crate::error::{Errno, Error, Result};
@@ -15,17 +16,17 @@ fn key(base: BaseId) -> Vec<u8> {
     [FILLING, &base.prefix()].concat()
 }
 
-impl Views {
-    /// What [`Views::begin_filling`] would refuse.
-    pub fn check_filling(&self, name: &[u8]) -> Result<()> {
+impl Bases<'_> {
+    /// What [`Bases::begin_filling`] would refuse.
+    pub fn check_filling(self, name: &[u8]) -> Result<()> {
         let name = check_base_name(name)?;
-        check_base_free(&*self.tree.device().look()?, name)
+        check_base_free(&*self.views.tree.device().look()?, name)
     }
 
     /// Makes an empty base for what an archive has of a time of this one.
-    pub fn begin_filling(&self, snapshot: &Snapshot, name: &[u8], options: CloneOptions) -> Result<BaseId> {
+    pub fn begin_filling(self, snapshot: &Snapshot, name: &[u8], options: CloneOptions) -> Result<BaseId> {
         let name = check_base_name(name)?;
-        let root = self.tree.inode(root_of(snapshot.base), Moment::At(snapshot.epoch))?;
+        let root = self.views.tree.inode(root_of(snapshot.base), Moment::At(snapshot.epoch))?;
         let clone_of = options.is_shown_beside.then(|| snapshot.point());
         let record = BaseRecord { clone_of, ..BaseRecord::new(name, Timestamp::now()) };
         let (uid, gid, mode) = (root.uid, root.gid, root.permissions());
@@ -34,12 +35,12 @@ impl Views {
             txn.meta_mut().put(Table::State, &key(base), &());
             txn.show_base(base, false);
         };
-        self.tree.create_base(record, uid, gid, mode, |state| check_base_free(state, name), noted)
+        self.views.tree.create_base(record, uid, gid, mode, |state| check_base_free(state, name), noted)
     }
 
     /// It is whole: it is shown from now on, durably.
-    pub fn end_filling(&self, base: BaseId, snapshot: &Snapshot, options: CloneOptions) -> Result<()> {
-        self.of(base).change(|change| {
+    pub fn end_filling(self, base: BaseId, snapshot: &Snapshot, options: CloneOptions) -> Result<()> {
+        self.views.of(base).change(|change| {
             let name = change.base_record(base)?.name.clone();
             change.meta_mut().remove(Table::State, &key(base));
             if options.reserve {
@@ -51,9 +52,9 @@ impl Views {
     }
 
     /// It is deleted.
-    pub fn give_up_filling(&self, base: BaseId) -> Result<()> {
-        let device = self.tree.device();
-        match device.hide_base(base, |txn| txn.meta_mut().remove(Table::State, &key(base))) {
+    pub fn give_up_filling(self, base: BaseId) -> Result<()> {
+        let device = self.views.tree.device();
+        match device.removal().hide_base(base, |txn| txn.meta_mut().remove(Table::State, &key(base))) {
             // It is being deleted, or gone: the note is what is left.
             Err(Error::Gone) => device.committer()?.change(|change| {
                 change.meta_mut().remove(Table::State, &key(base));
@@ -66,14 +67,14 @@ impl Views {
     }
 
     /// Bases that were being filled when the store was last open. The first base never is, nor what has snapshots.
-    pub fn unfinished_fillings(&self) -> Result<Vec<BaseId>> {
-        let look = self.tree.device().look()?;
+    pub fn unfinished_fillings(self) -> Result<Vec<BaseId>> {
+        let look = self.views.tree.device().look()?;
         let mut bases = Vec::new();
         for pair in look.meta().range(Table::State, FILLING, &crate::meta::prefix_end(FILLING))? {
             let (key, _) = pair?;
             let base = key.get(FILLING.len()..).filter(|base| base.len() == 4).map(BaseId::of_key).transpose()?;
             match base.filter(|base| *base != LIVE) {
-                Some(base) if look.snapshots(base)?.is_empty() => bases.push(base),
+                Some(base) if look.moments().snapshots(base)?.is_empty() => bases.push(base),
                 _ => {
                     let problem = "what it names is not being filled";
                     return Err(Error::corrupt(record_name(Table::State, &key), problem));

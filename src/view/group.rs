@@ -16,10 +16,16 @@ pub(super) fn is_there(state: &State, base: BaseId) -> bool {
     state.base_record(base).is_ok_and(|record| !record.deleting)
 }
 
-impl Views {
-    pub fn create_group(&self, name: &[u8], bases: &[BaseId]) -> Result<()> {
+/// Groups of bases.
+#[derive(Clone, Copy)]
+pub struct Groups<'a> {
+    pub(super) views: &'a Views,
+}
+
+impl Groups<'_> {
+    pub fn create(self, name: &[u8], bases: &[BaseId]) -> Result<()> {
         let name = check_name(name)?;
-        self.change(|change| {
+        self.views.change(|change| {
             if change.meta().contains(Table::Group, name.as_bytes())? {
                 return Err(refused(Errno::EXIST, format!("there is a group {name:?} already; delete it first")));
             }
@@ -29,8 +35,8 @@ impl Views {
         })
     }
 
-    pub fn delete_group(&self, name: &[u8]) -> Result<()> {
-        self.change(|change| {
+    pub fn delete(self, name: &[u8]) -> Result<()> {
+        self.views.change(|change| {
             if !change.meta().contains(Table::Group, name)? {
                 let name = shown(name);
                 return Err(refused(
@@ -44,8 +50,8 @@ impl Views {
     }
 
     /// The bases of a group.
-    pub fn group(&self, name: &[u8]) -> Result<Vec<BaseId>> {
-        let look = self.tree.device().look()?;
+    pub fn bases(self, name: &[u8]) -> Result<Vec<BaseId>> {
+        let look = self.views.tree.device().look()?;
         let found: Option<Vec<BaseId>> = look.meta().get(Table::Group, name)?;
         let name = shown(name);
         let mut bases = found.ok_or_else(|| {
@@ -58,8 +64,8 @@ impl Views {
         }
     }
 
-    pub fn groups(&self) -> Result<Vec<(String, Vec<BaseId>)>> {
-        let look = self.tree.device().look()?;
+    pub fn all(self) -> Result<Vec<(String, Vec<BaseId>)>> {
+        let look = self.views.tree.device().look()?;
         let all = look.meta().range(Table::Group, &[], &[u8::MAX; 256])?;
         all.map(|pair| {
             let (key, value) = pair?;
@@ -71,19 +77,19 @@ impl Views {
     }
 
     /// The snapshots of a name, or `@TIME`, of all bases of a group.
-    pub fn of_group(&self, group: &[u8], name: &[u8]) -> Result<Vec<Snapshot>> {
-        let bases = self.group(group)?;
-        let found = |base: &BaseId| self.of(*base).as_one_of(bases.len(), self.of(*base).expect(name));
+    pub fn snapshots(self, group: &[u8], name: &[u8]) -> Result<Vec<Snapshot>> {
+        let bases = self.bases(group)?;
+        let found = |base: &BaseId| self.views.of(*base).as_one_of(bases.len(), self.views.of(*base).expect(name));
         bases.iter().map(found).collect()
     }
 
     /// The last `save` of all bases of a group.
-    pub fn last_save_of_group(&self, group: &[u8]) -> Result<Vec<Snapshot>> {
-        let bases = self.group(group)?;
-        let mut saves = self.of(bases[0]).snapshots()?;
+    pub fn last_save(self, group: &[u8]) -> Result<Vec<Snapshot>> {
+        let bases = self.bases(group)?;
+        let mut saves = self.views.of(bases[0]).snapshots().all()?;
         saves.retain(|snapshot| snapshot.record.purpose == Purpose::Save);
         for save in saves.into_iter().rev() {
-            let mut all = self.of_one_moment(&save)?;
+            let mut all = self.views.snapshots().of_one_moment(&save)?;
             all.retain(|snapshot| bases.contains(&snapshot.base));
             if all.len() == bases.len() {
                 return Ok(all);

@@ -1,14 +1,15 @@
 //! Holds: snapshots that nothing takes away before everybody who wants them has said that they may go.
 
-use super::{Views, refused};
+use super::refused;
+use super::snapshot::Snapshots;
 use crate::device::{HOLD_TAG, Snapshot};
 use crate::error::{Errno, Result};
 use crate::limits::{HOLD_TAGS_MAX, NAME_BYTES_MAX};
 use crate::shown::shown;
 
-impl Views {
+impl Snapshots<'_> {
     /// Holds snapshots for a reason, in one step; none of them if one cannot be.
-    pub fn hold(&self, names: &[&[u8]], tag: Option<&[u8]>) -> Result<Vec<Snapshot>> {
+    pub fn hold(self, names: &[&[u8]], tag: Option<&[u8]>) -> Result<Vec<Snapshot>> {
         let tag = tag.map(check_tag).transpose()?;
         let what = what("hold", tag);
         self.update_all(names, &what, |record| {
@@ -24,7 +25,7 @@ impl Views {
     }
 
     /// Takes a reason away, or all; of none of them if one is not held for it.
-    pub fn release(&self, names: &[&[u8]], tag: Option<&[u8]>) -> Result<Vec<Snapshot>> {
+    pub fn release(self, names: &[&[u8]], tag: Option<&[u8]>) -> Result<Vec<Snapshot>> {
         let tag = tag.map(check_tag).transpose()?;
         let what = what("release", tag);
         self.update_all(names, &what, |record| {

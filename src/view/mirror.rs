@@ -42,17 +42,26 @@ pub struct MirrorStep {
     pub before: Option<Snapshot>,
 }
 
-impl Views {
+/// A base's mirror.
+#[derive(Clone, Copy)]
+pub struct Mirrors<'a> {
+    pub(super) views: &'a Views,
+}
+
+impl Mirrors<'_> {
     /// Begins a mirror of this base: a clone of it as it is now that takes everything over.
-    pub fn establish_mirror(&self, name: &[u8], is_offline: bool) -> Result<MirrorStep> {
+    pub fn establish(self, name: &[u8], is_offline: bool) -> Result<MirrorStep> {
         let name = check_base_name(name)?;
-        let mut step = MirrorStep { base: self.base, bytes: 0, before: None };
-        let fetched = self.fetched()?;
-        self.change(|change| {
+        let mut step = MirrorStep { base: self.views.base, bytes: 0, before: None };
+        let fetched = self.views.fetched()?;
+        self.views.change(|change| {
             check_base_free(change, name)?;
-            let same = mark(change, fetched, self.base, &format!("mirror-{name}"))?;
-            let mirror =
-                MirrorRecord { of: self.base, same: Some(Same { of: same.as_ref(), own: None }), is_split: false };
+            let same = mark(change, fetched, self.views.base, &format!("mirror-{name}"))?;
+            let mirror = MirrorRecord {
+                of: self.views.base,
+                same: Some(Same { of: same.as_ref(), own: None }),
+                is_split: false,
+            };
             let record = BaseRecord { mirror: Some(mirror), ..BaseRecord::new(name, Timestamp::now()) };
             let bytes = same.record.refers * BLOCK_BYTES as u64;
             change.check_copyable(bytes)?;
@@ -61,27 +70,27 @@ impl Views {
             change.show_base(id, !is_offline);
             (step.base, step.bytes) = (id, bytes);
             let offline = if is_offline { "--offline " } else { "" };
-            Ok(format!("mirror establish {offline}{:?} {name:?}", record_name(change, self.base)))
+            Ok(format!("mirror establish {offline}{:?} {name:?}", record_name(change, self.views.base)))
         })?;
         Ok(step)
     }
 
     /// The base that this is a mirror of.
-    pub fn mirror_of(&self) -> Result<BaseId> {
-        Ok(self.mirror_record()?.1.of)
+    pub fn mirror(self) -> Result<BaseId> {
+        Ok(self.record()?.1.of)
     }
 
-    fn mirror_record(&self) -> Result<(BaseRecord, MirrorRecord)> {
-        let look = self.tree.device().look()?;
-        let record = look.base_record(self.base)?.clone();
+    fn record(self) -> Result<(BaseRecord, MirrorRecord)> {
+        let look = self.views.tree.device().look()?;
+        let record = look.base_record(self.views.base)?.clone();
         match record.mirror {
             Some(mirror) => Ok((record, mirror)),
             None => Err(refused(Errno::INVAL, format!("{:?} is no mirror", record.name))),
         }
     }
 
-    fn check_split(&self, wanted: bool) -> Result<(BaseRecord, MirrorRecord)> {
-        let (record, mirror) = self.mirror_record()?;
+    fn check_split(self, wanted: bool) -> Result<(BaseRecord, MirrorRecord)> {
+        let (record, mirror) = self.record()?;
         if mirror.is_split != wanted {
             let name = &record.name;
             let text = match wanted {
@@ -94,7 +103,7 @@ impl Views {
             };
             return Err(refused(Errno::INVAL, text));
         }
-        if self.tree.device().look()?.is_settling(self.base)? {
+        if self.views.tree.device().look()?.noted_work().is_settling(self.views.base)? {
             let text = format!("the mirror {:?} is still being settled; wait for its end", record.name);
             return Err(refused(Errno::BUSY, text));
         }
@@ -102,19 +111,19 @@ impl Views {
     }
 
     /// Brings a mirror that is in step up to what its base is now.
-    pub fn sync_mirror(&self) -> Result<MirrorStep> {
+    pub fn sync(self) -> Result<MirrorStep> {
         let (record, mirror) = self.check_split(false)?;
         self.bring_up(&record, mirror, false)
     }
 
     /// Brings a mirror that is in step up to what its base is now, and splits it in the same moment, if `splits`.
-    fn bring_up(&self, record: &BaseRecord, mirror: MirrorRecord, splits: bool) -> Result<MirrorStep> {
+    fn bring_up(self, record: &BaseRecord, mirror: MirrorRecord, splits: bool) -> Result<MirrorStep> {
         let old = mirror.same.map_or(Epoch::ZERO, |same| same.of.epoch);
         let before = mirror.same.map(|_| Point { base: mirror.of, epoch: old });
         let wanted = self.changed(mirror.of, old, mirror.of, Moment::Live)?;
         self.check_room(wanted)?;
-        let fetched = self.fetched()?;
-        self.replace(&[self.base], |change| {
+        let fetched = self.views.fetched()?;
+        self.views.replace(&[self.views.base], |change| {
             let new = mark(change, fetched, mirror.of, &format!("mirror-{}", record.name))?;
             let walks = vec![Walk::Changed { base: mirror.of, after: old, to: new.epoch }];
             self.show(
@@ -130,104 +139,104 @@ impl Views {
             Ok((format!("mirror {} {:?}", if splits { "split" } else { "sync" }, record.name), vec![before]))
         })?;
         self.drop_marks(mirror.of, &[old], &[])?;
-        Ok(MirrorStep { base: self.base, bytes: wanted, before: None })
+        Ok(MirrorStep { base: self.views.base, bytes: wanted, before: None })
     }
 
     /// Notes that a mirror goes its own way from where it is the same as a snapshot of its base.
     fn mark_split(
-        &self,
+        self,
         change: &mut Changing<'_>,
         fetched: Fetched,
         of: &Snapshot,
         mirror: MirrorRecord,
     ) -> Result<()> {
-        let own = mark(change, fetched, self.base, "split")?;
-        let record = change.base_record(self.base)?.clone();
+        let own = mark(change, fetched, self.views.base, "split")?;
+        let record = change.base_record(self.views.base)?.clone();
         let mirror =
             MirrorRecord { same: Some(Same { of: of.as_ref(), own: Some(own.as_ref()) }), is_split: true, ..mirror };
-        change.update_base(self.base, BaseRecord { mirror: Some(mirror), ..record });
+        change.update_base(self.views.base, BaseRecord { mirror: Some(mirror), ..record });
         Ok(())
     }
 
     /// Bytes of the tracks that a base has changed since a snapshot of it, as they are in a base at a moment.
-    fn changed(&self, base: BaseId, since: Epoch, of: BaseId, moment: Moment) -> Result<u64> {
+    fn changed(self, base: BaseId, since: Epoch, of: BaseId, moment: Moment) -> Result<u64> {
         match since {
             Epoch::ZERO => Ok(0),
-            since => self.tree.changed_bytes(base, Moment::At(since), Moment::Live, (of, moment)),
+            since => self.views.tree.track_changes().changed_bytes(base, Moment::At(since), Moment::Live, (of, moment)),
         }
     }
 
     /// NOSPC in words where so many bytes would not fit.
-    fn check_room(&self, bytes: u64) -> Result<()> {
-        let device = self.tree.device();
-        device.check_copyable(&*device.look()?, bytes)
+    fn check_room(self, bytes: u64) -> Result<()> {
+        let device = self.views.tree.device();
+        device.capacity().check_copyable(&*device.look()?, bytes)
     }
 
     /// Lets a base become what another point is, and notes how it stands to its own base.
     fn show(
-        &self,
+        self,
         change: &mut Changing<'_>,
         source: Point,
         walks: Vec<Walk>,
         mirror: MirrorRecord,
         wanted: u64,
     ) -> Result<()> {
-        change.begin_restore(self.base, source, walks)?;
-        let record = change.base_record(self.base)?.clone();
-        change.update_base(self.base, BaseRecord { mirror: Some(mirror), ..record });
-        change.separate(self.base, wanted)
+        change.begin_restore(self.views.base, source, walks)?;
+        let record = change.base_record(self.views.base)?.clone();
+        change.update_base(self.views.base, BaseRecord { mirror: Some(mirror), ..record });
+        change.separate(self.views.base, wanted)
     }
 
     /// Lets a mirror be written to, as its base is now, which goes on without it. A mirror that was never whole is not
     /// split.
-    pub fn split_mirror(&self) -> Result<MirrorStep> {
-        let (record, mirror) = self.mirror_record()?;
+    pub fn split(self) -> Result<MirrorStep> {
+        let (record, mirror) = self.record()?;
         if mirror.is_split {
             return Err(refused(Errno::INVAL, format!("the mirror {:?} is split already", record.name)));
         }
         let (record, mirror) = self.check_split(false)?;
-        self.check_copied(self.base)?;
+        self.views.bases().check_copied(self.views.base)?;
         self.bring_up(&record, mirror, true)
     }
 
     /// Brings a split mirror back in step: what it changed is undone, what its base changed is taken over.
-    pub fn resync_mirror(&self) -> Result<MirrorStep> {
+    pub fn resync(self) -> Result<MirrorStep> {
         let (record, mirror) = self.check_split(true)?;
         let (of, own) = mirror.same.map_or((Epoch::ZERO, Epoch::ZERO), |same| same.epochs());
         let wanted = self.changed(mirror.of, of, mirror.of, Moment::Live)?
-            + self.changed(self.base, own, mirror.of, Moment::Live)?;
+            + self.changed(self.views.base, own, mirror.of, Moment::Live)?;
         self.check_room(wanted)?;
-        let fetched = self.fetched()?;
-        self.replace(&[self.base], |change| {
+        let fetched = self.views.fetched()?;
+        self.views.replace(&[self.views.base], |change| {
             let new = mark(change, fetched, mirror.of, &format!("mirror-{}", record.name))?;
-            let before = mark(change, fetched, self.base, "before-resync")?;
+            let before = mark(change, fetched, self.views.base, "before-resync")?;
             let walks = vec![
                 Walk::Changed { base: mirror.of, after: of, to: new.epoch },
-                Walk::Changed { base: self.base, after: own, to: before.epoch },
+                Walk::Changed { base: self.views.base, after: own, to: before.epoch },
             ];
             let mirror = MirrorRecord { same: Some(Same { of: new.as_ref(), own: None }), is_split: false, ..mirror };
             self.show(change, new.point(), walks, mirror, wanted)?;
             Ok((format!("mirror resync {:?}", record.name), vec![Some(before.point())]))
         })?;
         self.drop_marks(mirror.of, &[of], &[own])?;
-        Ok(MirrorStep { base: self.base, bytes: wanted, before: None })
+        Ok(MirrorStep { base: self.views.base, bytes: wanted, before: None })
     }
 
     /// Lets the base become what its split mirror is; both are in step then.
-    pub fn reverse_mirror(&self) -> Result<MirrorStep> {
+    pub fn reverse(self) -> Result<MirrorStep> {
         let (record, mirror) = self.check_split(true)?;
         let (of, own) = mirror.same.map_or((Epoch::ZERO, Epoch::ZERO), |same| same.epochs());
-        let wanted = self.changed(mirror.of, of, self.base, Moment::Live)?
-            + self.changed(self.base, own, self.base, Moment::Live)?;
+        let wanted = self.changed(mirror.of, of, self.views.base, Moment::Live)?
+            + self.changed(self.views.base, own, self.views.base, Moment::Live)?;
         self.check_room(wanted)?;
         let mut kept = None;
-        let fetched = self.fetched()?;
-        self.replace(&[mirror.of], |change| {
-            let new = mark(change, fetched, self.base, "mirror")?;
+        let fetched = self.views.fetched()?;
+        self.views.replace(&[mirror.of], |change| {
+            let new = mark(change, fetched, self.views.base, "mirror")?;
             let before = take_before(change, fetched, &[mirror.of])?.pop().ok_or(Error::Posix(Errno::NOENT))?;
             let walks = vec![
                 Walk::Changed { base: mirror.of, after: of, to: before.epoch },
-                Walk::Changed { base: self.base, after: own, to: new.epoch },
+                Walk::Changed { base: self.views.base, after: own, to: new.epoch },
             ];
             change.begin_restore(mirror.of, new.point(), walks)?;
             change.separate(mirror.of, wanted)?;
@@ -237,7 +246,7 @@ impl Views {
                 is_split: false,
                 ..mirror
             };
-            change.update_base(self.base, BaseRecord { mirror: Some(mirror), ..record.clone() });
+            change.update_base(self.views.base, BaseRecord { mirror: Some(mirror), ..record.clone() });
             let point = before.point();
             kept = Some(before);
             Ok((format!("mirror restore {:?}", record.name), vec![Some(point)]))
@@ -247,8 +256,8 @@ impl Views {
     }
 
     /// Lets a mirror be what its base was in a snapshot; it is split then.
-    pub fn restore_mirror(&self, to: &Snapshot) -> Result<MirrorStep> {
-        let (record, mirror) = self.mirror_record()?;
+    pub fn restore(self, to: &Snapshot) -> Result<MirrorStep> {
+        let (record, mirror) = self.record()?;
         self.check_split(mirror.is_split)?;
         if to.base == mirror.of && to.is_archived {
             let name = &to.record.name;
@@ -263,35 +272,36 @@ impl Views {
         }
         let (of, own) = mirror.same.map_or((Epoch::ZERO, Epoch::ZERO), |same| same.epochs());
         let then = Moment::At(to.epoch);
-        let wanted = self.tree.changed_bytes(mirror.of, Moment::At(of), then, (mirror.of, then))?
-            + self.changed(self.base, own, mirror.of, then)?;
+        let wanted =
+            self.views.tree.track_changes().changed_bytes(mirror.of, Moment::At(of), then, (mirror.of, then))?
+                + self.changed(self.views.base, own, mirror.of, then)?;
         self.check_room(wanted)?;
-        let fetched = self.fetched()?;
-        self.replace(&[self.base], |change| {
-            let before = mark(change, fetched, self.base, "before-restore")?;
+        let fetched = self.views.fetched()?;
+        self.views.replace(&[self.views.base], |change| {
+            let before = mark(change, fetched, self.views.base, "before-restore")?;
             let mut walks = vec![Walk::Changed { base: mirror.of, after: of.min(to.epoch), to: of.max(to.epoch) }];
             if own > Epoch::ZERO {
-                walks.push(Walk::Changed { base: self.base, after: own, to: before.epoch });
+                walks.push(Walk::Changed { base: self.views.base, after: own, to: before.epoch });
             }
             self.show(change, to.point(), walks, MirrorRecord { is_split: true, ..mirror }, wanted)?;
             self.mark_split(change, fetched, to, mirror)?;
-            let what = format!("restore --to-mirror {:?} {:?}", record_name(change, self.base), to.record.name);
+            let what = format!("restore --to-mirror {:?} {:?}", record_name(change, self.views.base), to.record.name);
             Ok((what, vec![Some(before.point())]))
         })?;
         self.drop_marks(mirror.of, &[of], &[own])?;
-        Ok(MirrorStep { base: self.base, bytes: wanted, before: None })
+        Ok(MirrorStep { base: self.views.base, bytes: wanted, before: None })
     }
 
     /// Deletes marks that were taken for the mirror and that nothing needs any more.
-    pub(super) fn drop_marks(&self, of: BaseId, bases: &[Epoch], own: &[Epoch]) -> Result<()> {
-        if self.is_rehearsing() {
+    pub(super) fn drop_marks(self, of: BaseId, bases: &[Epoch], own: &[Epoch]) -> Result<()> {
+        if self.views.is_rehearsing() {
             return Ok(());
         }
         let points = bases.iter().map(|epoch| Point { base: of, epoch: *epoch });
-        for point in points.chain(own.iter().map(|epoch| Point { base: self.base, epoch: *epoch })) {
-            self.tree.device().drop_mark(point)?;
+        for point in points.chain(own.iter().map(|epoch| Point { base: self.views.base, epoch: *epoch })) {
+            self.views.tree.device().removal().drop_mark(point)?;
         }
-        self.tree.device().wake();
+        self.views.tree.device().wake();
         Ok(())
     }
 }

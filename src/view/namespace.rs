@@ -132,7 +132,7 @@ impl Namespace {
     pub fn tops(&self) -> Result<Vec<(BaseId, String)>> {
         match self.only {
             Some(only) => Ok(vec![(only, String::new())]),
-            None => self.views.top_bases(),
+            None => self.views.bases().top(),
         }
     }
 
@@ -142,7 +142,9 @@ impl Namespace {
             let above = (!name.is_empty()).then_some(name);
             let here = match top == base {
                 true => Some(LIVE_NAME.to_string()),
-                false => self.views.of(top).beside()?.into_iter().find(|(id, _)| *id == base).map(|(_, name)| name),
+                false => {
+                    self.views.of(top).bases().beside()?.into_iter().find(|(id, _)| *id == base).map(|(_, name)| name)
+                }
             };
             if let Some(here) = here {
                 return Ok(above.into_iter().chain([here]).collect());
@@ -163,7 +165,7 @@ impl Namespace {
         }
         let mut time = None;
         for (base, _) in look.bases() {
-            let snapshot = look.snapshot_before(base, Epoch::MAX)?;
+            let snapshot = look.moments().snapshot_before(base, Epoch::MAX)?;
             time = time.max(snapshot.map(|snapshot| snapshot.record.time));
         }
         drop(look);
@@ -184,7 +186,7 @@ impl Namespace {
         match node {
             Virtual::Root if name == SHADOW => Ok((Target::Virtual(Virtual::Times(None)), false)),
             Virtual::Root => {
-                let bases = self.views.top_bases()?;
+                let bases = self.views.bases().top()?;
                 let found = bases.into_iter().find(|(_, known)| known.as_bytes() == name);
                 let (base, _) = found.ok_or(Error::Posix(Errno::NOENT))?;
                 Ok((Target::Virtual(Virtual::Base(base)), true))
@@ -224,11 +226,11 @@ impl Namespace {
     fn trees_beside(&self, base: Option<BaseId>) -> Result<Vec<BaseId>> {
         let tops = match base {
             Some(base) => vec![base],
-            None => self.views.top_bases()?.into_iter().map(|(base, _)| base).collect(),
+            None => self.views.bases().top()?.into_iter().map(|(base, _)| base).collect(),
         };
         let mut trees = tops.clone();
         for top in tops {
-            trees.extend(self.views.of(top).beside()?.into_iter().map(|(base, _)| base));
+            trees.extend(self.views.of(top).bases().beside()?.into_iter().map(|(base, _)| base));
         }
         Ok(trees)
     }
@@ -236,14 +238,14 @@ impl Namespace {
     /// What stood beside a base, or in the root of a mount of several, at a time.
     fn beside_at(&self, base: Option<BaseId>, time: Timestamp) -> Result<Vec<(String, Target)>> {
         let Some(base) = base else {
-            let tops = self.views.top_bases()?;
+            let tops = self.views.bases().top()?;
             return Ok(tops
                 .into_iter()
                 .map(|(base, name)| (name, Target::Virtual(Virtual::Time(Some(base), time))))
                 .collect());
         };
         let mut trees = vec![(base, LIVE_NAME.to_string())];
-        trees.extend(self.views.of(base).beside()?);
+        trees.extend(self.views.of(base).bases().beside()?);
         let mut found = Vec::new();
         for (tree, name) in trees {
             let views = self.views.of(tree);
@@ -264,7 +266,7 @@ impl Namespace {
         let snapshot = views.find(name)?.filter(Snapshot::is_shown).ok_or(Error::Posix(Errno::NOENT))?;
         let path = self.path_in_reach(directory)?;
         let inode = self.in_snapshot(directory, path.as_deref(), &snapshot).ok_or(Error::Posix(Errno::NOENT))?;
-        views.tree().check_way(inode, Moment::At(snapshot.epoch), asker)?;
+        views.tree().attributes().check_way(inode, Moment::At(snapshot.epoch), asker)?;
         Ok((Target::Aside { inode, epoch: snapshot.epoch, door: Door::Snap }, false))
     }
 
@@ -273,19 +275,19 @@ impl Namespace {
         let tree = self.views.tree();
         let moment = Moment::At(snapshot.epoch);
         let was_there = |inode| tree.inode(inode, moment).is_ok_and(|found| found.is_directory() && found.links > 0);
-        let had_path = || tree.resolve(snapshot.base, path?, moment).ok().filter(|inode| was_there(*inode));
+        let had_path = || tree.names().resolve(snapshot.base, path?, moment).ok().filter(|inode| was_there(*inode));
         if was_there(directory) { Some(directory) } else { had_path() }
     }
 
     /// Makes a directory for a user: in a base's directory that takes a snapshot, above these it makes a base.
     pub fn make(&self, node: &Virtual, name: &[u8], uid: u32, gid: u32) -> Result<Target> {
         if let Some(base) = self.base_shown(node) {
-            let snapshot = self.views.of(base).by(uid).snapshot(Some(name))?;
+            let snapshot = self.views.of(base).by(uid).snapshots().take(Some(name))?;
             return Ok(Target::View(View::at(base, snapshot.epoch)));
         }
         match node {
             Virtual::Root => {
-                self.views.by(uid).create_base(name, uid, gid, 0o755).map(Virtual::Base).map(Target::Virtual)
+                self.views.by(uid).bases().create(name, uid, gid, 0o755).map(Virtual::Base).map(Target::Virtual)
             }
             _ => Err(Error::Posix(Errno::PERM)),
         }
@@ -294,13 +296,13 @@ impl Namespace {
     /// Deletes a snapshot for a user who removes its directory.
     pub fn remove(&self, node: &Virtual, name: &[u8], uid: u32) -> Result<()> {
         let base = self.base_shown(node).ok_or(Error::Posix(Errno::PERM))?;
-        self.views.of(base).by(uid).delete(&[name]).map(|_| ())
+        self.views.of(base).by(uid).deletions().delete(&[name]).map(|_| ())
     }
 
     /// Whether a name beside a base is that of a tree with files in it: `pitfs clone delete` means it.
     pub fn is_tree(&self, node: &Virtual, name: &[u8]) -> Result<bool> {
         let Some(base) = self.base_shown(node) else { return Ok(false) };
-        Ok(self.views.of(base).beside()?.iter().any(|(_, known)| known.as_bytes() == name))
+        Ok(self.views.of(base).bases().beside()?.iter().any(|(_, known)| known.as_bytes() == name))
     }
 
     /// `mv` in a base's directory renames a snapshot or a clone; in the root of several, a base.
@@ -309,15 +311,15 @@ impl Namespace {
             Some(base) => {
                 let views = self.views.of(base);
                 if views.find(name)?.is_some() || name == LIVE_NAME.as_bytes() {
-                    return views.rename(name, new_name).map(|_| ());
+                    return views.snapshots().rename(name, new_name).map(|_| ());
                 }
-                views.beside()?
+                views.bases().beside()?
             }
-            None if *node == Virtual::Root => self.views.top_bases()?,
+            None if *node == Virtual::Root => self.views.bases().top()?,
             None => return Err(Error::Posix(Errno::PERM)),
         };
         let base = known.into_iter().find(|(_, known)| known.as_bytes() == name).ok_or(Error::Posix(Errno::NOENT))?.0;
-        self.views.rename_base(base, new_name)
+        self.views.bases().rename(base, new_name)
     }
 
     /// Where a link leads.
@@ -345,7 +347,7 @@ fn base_lookup(views: &Views, name: &[u8]) -> Result<(Target, bool)> {
             false => Err(Error::Posix(Errno::NOENT)),
         };
     }
-    let beside = views.beside()?.into_iter().find(|(_, known)| known.as_bytes() == name);
+    let beside = views.bases().beside()?.into_iter().find(|(_, known)| known.as_bytes() == name);
     beside.map(|(base, _)| (Target::View(View::live(base)), true)).ok_or(Error::Posix(Errno::NOENT))
 }
 

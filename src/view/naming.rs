@@ -56,7 +56,7 @@ fn registered(state: &State, base: BaseId, name: &str) -> Result<Option<String>>
 
 /// Checks that no snapshot of a base, session for it or tree shown beside it has this name.
 pub(super) fn check_free(state: &State, base: BaseId, name: &str) -> Result<()> {
-    if state.snapshot_named(base, name)?.is_some() {
+    if state.moments().snapshot_named(base, name)?.is_some() {
         let text = format!("a snapshot named {name:?} exists already; choose another name or delete it first");
         return Err(refused(Errno::EXIST, text));
     }
@@ -74,7 +74,7 @@ pub(super) fn check_free(state: &State, base: BaseId, name: &str) -> Result<()> 
 
 /// That no archive has a snapshot: there it keeps its name, by which it is shown when the store has freed it.
 pub(super) fn check_not_saved(state: &State, snapshot: &Snapshot) -> Result<()> {
-    let known = state.known_archived(snapshot.base)?;
+    let known = state.moments().known_archived(snapshot.base)?;
     let attached = state.archive(snapshot.base).and_then(|archive| archive.mark(snapshot.epoch));
     match known.iter().chain(&attached).any(|mark| mark.id == snapshot.record.id) {
         false => Ok(()),
@@ -97,7 +97,7 @@ pub(super) fn free_name(state: &State, bases: &[BaseId], plain: &str) -> Result<
     }
     let is_taken = |name: &str| -> Result<bool> {
         for base in bases {
-            if state.snapshot_named(*base, name)?.is_some() || reserved.contains(&(*base, name.to_string())) {
+            if state.moments().snapshot_named(*base, name)?.is_some() || reserved.contains(&(*base, name.to_string())) {
                 return Ok(true);
             }
         }
@@ -119,7 +119,7 @@ impl Views {
         if let Some(found) = self.before(time)? {
             return Ok(found);
         }
-        let mut hidden = self.all_snapshots()?;
+        let mut hidden = self.snapshots().with_archived()?;
         hidden.retain(|snapshot| snapshot.record.time <= time);
         let why = match hidden.pop() {
             Some(snapshot) if !snapshot.is_readable() => {
@@ -134,7 +134,7 @@ impl Views {
     /// The newest snapshot that can be looked into and is not after a time.
     pub fn before(&self, time: Timestamp) -> Result<Option<Snapshot>> {
         let mut newest: Option<Snapshot> = None;
-        for snapshot in self.all_snapshots()? {
+        for snapshot in self.snapshots().with_archived()? {
             // The clock may have jumped: the time counts, and only then the order.
             let is_later = newest.as_ref().is_none_or(|newest| newest.record.time <= snapshot.record.time);
             if snapshot.record.time <= time && is_later && snapshot.is_readable() && !snapshot.record.offline {

@@ -3,9 +3,9 @@
 use super::naming::free_name;
 use super::room::may_be_dropped;
 use super::snapshot::take;
-use super::{View, Views, not_kept, refused};
+use super::{Views, not_kept, refused};
 use crate::clock::{Epoch, Timestamp};
-use crate::device::{BaseId, Changing, Fetched, Moment, Point, SnapOptions, Snapshot, Walk};
+use crate::device::{BaseId, Changing, Fetched, Point, SnapOptions, Snapshot, Walk};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
 use crate::purpose::Purpose;
@@ -40,15 +40,21 @@ pub(super) fn take_before(change: &mut Changing<'_>, fetched: Fetched, bases: &[
     take(change, fetched, bases, Some(name), time, options)
 }
 
-impl Views {
+/// Bases that become what they were, and what is kept of what they were before.
+#[derive(Clone, Copy)]
+pub struct Restores<'a> {
+    pub(super) views: &'a Views,
+}
+
+impl Restores<'_> {
     /// Lets this base be as it was in a snapshot, at once and durably. What was there before is kept as a
     /// snapshot; records are brought up to date in the background.
-    pub fn restore(&self, to: &Snapshot) -> Result<Restored> {
+    pub fn restore(self, to: &Snapshot) -> Result<Restored> {
         self.restore_all(std::slice::from_ref(to), None)?.pop().ok_or(Error::Posix(Errno::NOENT))
     }
 
     /// Lets bases be as they were in snapshots of theirs, all of them in one step; those of a group, if one is named.
-    pub fn restore_all(&self, to: &[Snapshot], group: Option<&str>) -> Result<Vec<Restored>> {
+    pub fn restore_all(self, to: &[Snapshot], group: Option<&str>) -> Result<Vec<Restored>> {
         for snapshot in to {
             if !snapshot.is_readable() {
                 return Err(not_kept(snapshot));
@@ -59,9 +65,9 @@ impl Views {
             }
         }
         let bases: Vec<BaseId> = to.iter().map(|snapshot| snapshot.base).collect();
-        let fetched = self.fetched()?;
+        let fetched = self.views.fetched()?;
         let mut before = Vec::new();
-        self.replace(&bases, |change| {
+        self.views.replace(&bases, |change| {
             before = take_before(change, fetched, &bases)?;
             for (to, taken) in to.iter().zip(&before) {
                 let walk = Walk::Changed { base: to.base, after: to.epoch, to: taken.epoch };
@@ -73,17 +79,17 @@ impl Views {
             let what = format!("restore {of}{name:?}; before it: {taken:?}");
             Ok((what, before.iter().map(|taken| Some(taken.point())).collect()))
         })?;
-        self.tree.device().wake();
+        self.views.tree.device().wake();
         Ok(before.into_iter().zip(to).map(|(before, to)| Restored { before, to: to.clone() }).collect())
     }
 
     /// Keeps this base as it is before paths of it are brought back, and notes that they are, durably. `what` is for
     /// the history.
-    pub fn begin_bringing_back(&self, to: Point, paths: &[ByteBuf], what: &str) -> Result<Snapshot> {
-        let fetched = self.fetched()?;
+    pub fn begin_bringing_back(self, to: Point, paths: &[ByteBuf], what: &str) -> Result<Snapshot> {
+        let fetched = self.views.fetched()?;
         let mut before = None;
-        self.change(|change| {
-            let taken = take_before(change, fetched, &[self.base])?.pop().ok_or(Error::Posix(Errno::NOENT))?;
+        self.views.change(|change| {
+            let taken = take_before(change, fetched, &[self.views.base])?.pop().ok_or(Error::Posix(Errno::NOENT))?;
             let noted = BringingBack { to, before: taken.epoch, paths: paths.to_vec() };
             change.meta_mut().put(Table::State, BRINGING_BACK, &noted);
             before = Some(taken);
@@ -93,29 +99,35 @@ impl Views {
     }
 
     /// It is over, done or given up; durable with the next commit.
-    pub fn end_bringing_back(&self) -> Result<()> {
-        let mut txn = self.tree.device().begin()?;
+    pub fn end_bringing_back(self) -> Result<()> {
+        let mut txn = self.views.tree.device().begin()?;
         txn.meta_mut().remove(Table::State, BRINGING_BACK);
         txn.finish()
     }
 
     /// What was being brought back when the store was last open.
-    pub fn unfinished_bringing_back(&self) -> Result<Option<BringingBack>> {
-        self.tree.device().look()?.meta().get(Table::State, BRINGING_BACK)
+    pub fn unfinished_bringing_back(self) -> Result<Option<BringingBack>> {
+        self.views.tree.device().look()?.meta().get(Table::State, BRINGING_BACK)
     }
 
     /// What was kept of the state before the last restore, so that it can be undone.
-    pub fn last_before_restore(&self) -> Result<Option<Snapshot>> {
-        Ok(self.snapshots()?.into_iter().rev().find(|snapshot| snapshot.record.purpose == Purpose::BeforeRestore))
+    pub fn last_before(self) -> Result<Option<Snapshot>> {
+        Ok(self
+            .views
+            .snapshots()
+            .all()?
+            .into_iter()
+            .rev()
+            .find(|snapshot| snapshot.record.purpose == Purpose::BeforeRestore))
     }
 
     /// How many snapshots of what was there before restores each base keeps; `None`: all.
-    pub fn before_restores_kept(&self) -> Result<Option<u64>> {
-        self.tree.device().look()?.meta().get(Table::State, BEFORE_RESTORES)
+    pub fn before_kept(self) -> Result<Option<u64>> {
+        self.views.tree.device().look()?.meta().get(Table::State, BEFORE_RESTORES)
     }
 
-    pub fn keep_before_restores(&self, most: Option<u64>) -> Result<()> {
-        self.change(|change| {
+    pub fn keep_before(self, most: Option<u64>) -> Result<()> {
+        self.views.change(|change| {
             match most {
                 Some(most) => change.meta_mut().put(Table::State, BEFORE_RESTORES, &most),
                 None => change.meta_mut().remove(Table::State, BEFORE_RESTORES),
@@ -126,10 +138,10 @@ impl Views {
 
     /// Snapshots of what was there before restores that are too many, oldest first, if `more` were there besides; none
     /// that is held, has room set aside or that something depends on.
-    pub fn before_restores_too_many(&self, more: usize) -> Result<Vec<Snapshot>> {
-        let Some(most) = self.before_restores_kept()? else { return Ok(Vec::new()) };
-        let look = self.tree.device().look()?;
-        let mut all = look.snapshots(self.base)?;
+    pub fn too_many_before(self, more: usize) -> Result<Vec<Snapshot>> {
+        let Some(most) = self.before_kept()? else { return Ok(Vec::new()) };
+        let look = self.views.tree.device().look()?;
+        let mut all = look.moments().snapshots(self.views.base)?;
         all.retain(|snapshot| snapshot.record.purpose == Purpose::BeforeRestore);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         all.truncate((all.len() + more).saturating_sub(most));
@@ -139,22 +151,14 @@ impl Views {
     }
 
     /// Lets the snapshot go that was taken before a restore that then changed nothing; false if something needs it.
-    pub fn forget_before(&self, before: &Snapshot) -> Result<bool> {
-        match self.tree.device().hide_snapshots(&[before.point()]) {
+    pub fn forget_before(self, before: &Snapshot) -> Result<bool> {
+        match self.views.tree.device().removal().hide_snapshots(&[before.point()]) {
             Ok(()) => {
-                self.tree.device().wake();
+                self.views.tree.device().wake();
                 Ok(true)
             }
             Err(error) if error.errno() == Errno::BUSY => Ok(false),
             Err(error) => Err(error),
-        }
-    }
-
-    /// The snapshot behind a view, if it is one.
-    pub fn point_of(&self, view: View) -> Option<Point> {
-        match view.moment {
-            Moment::At(epoch) => Some(Point { base: view.base, epoch }),
-            Moment::Live => None,
         }
     }
 }

@@ -19,39 +19,45 @@ pub(super) fn may_be_dropped(state: &State, needed: &Needed, snapshot: &Snapshot
     !is_wanted && !needed.contains_key(&snapshot.point())
 }
 
-impl Views {
+/// What is done when room ends.
+#[derive(Clone, Copy)]
+pub struct Room<'a> {
+    pub(super) views: &'a Views,
+}
+
+impl Room<'_> {
     /// Whether the oldest snapshots are dropped when room ends, rather than writes refused.
-    pub fn drops_oldest(&self) -> Result<bool> {
-        Ok(self.tree.device().look()?.meta().get(Table::State, DROP_OLDEST)?.unwrap_or(false))
+    pub fn drops_oldest(self) -> Result<bool> {
+        Ok(self.views.tree.device().look()?.meta().get(Table::State, DROP_OLDEST)?.unwrap_or(false))
     }
 
-    pub fn set_drop_oldest(&self, drop_oldest: bool) -> Result<()> {
-        self.change(|change| {
+    pub fn set_drop_oldest(self, drop_oldest: bool) -> Result<()> {
+        self.views.change(|change| {
             change.meta_mut().put(Table::State, DROP_OLDEST, &drop_oldest);
             Ok(format!("policy --when-full {}", if drop_oldest { "drop-oldest" } else { "refuse" }))
         })
     }
 
     /// Drops the oldest snapshot to make room, if that is the store's policy; false if there is nothing to be had.
-    pub fn make_room(&self) -> Result<bool> {
+    pub fn make_room(self) -> Result<bool> {
         if !self.drops_oldest()? || self.drop_oldest()?.is_none() {
             return Ok(false);
         }
-        while self.tree.device().delete_step()? {}
+        while self.views.tree.device().removal().step()? {}
         // What is freed may be used when that is durable.
-        self.tree.commit().map(|()| true)
+        self.views.tree.commit().map(|()| true)
     }
 
     /// Deletes the oldest snapshot of the store that may go for want of room; `None` where there is none.
-    pub fn drop_oldest(&self) -> Result<Option<Snapshot>> {
+    pub fn drop_oldest(self) -> Result<Option<Snapshot>> {
         let oldest = {
-            let look = self.tree.device().look()?;
+            let look = self.views.tree.device().look()?;
             let needed = look.all_dependants()?;
             let mut oldest: Option<Snapshot> = None;
             // Nothing would come of it where they are kept.
-            for (base, _) in look.bases().filter(|(base, _)| !self.tree.device().is_kept(*base)) {
+            for (base, _) in look.bases().filter(|(base, _)| !self.views.tree.device().removal().is_kept(*base)) {
                 let save = newest_save(&look, base)?.map(|save| save.epoch);
-                let mut snapshots = look.snapshots(base)?;
+                let mut snapshots = look.moments().snapshots(base)?;
                 // A roll that is under way, or the next one, goes on from what it has just taken.
                 snapshots.pop_if(|newest| newest.record.purpose == Purpose::Roll);
                 for snapshot in snapshots {
@@ -67,8 +73,8 @@ impl Views {
         };
         if let Some(oldest) = &oldest {
             log::warn!("room ends: the snapshot {:?} is dropped", oldest.record.name);
-            self.tree.device().hide_snapshots(&[oldest.point()])?;
-            self.of(oldest.base).change(|_| Ok(format!("drop {:?}: room ended", oldest.record.name)))?;
+            self.views.tree.device().removal().hide_snapshots(&[oldest.point()])?;
+            self.views.of(oldest.base).change(|_| Ok(format!("drop {:?}: room ended", oldest.record.name)))?;
         }
         Ok(oldest)
     }

@@ -1,6 +1,7 @@
 //! Saves: snapshots to be gone back to. The newest of a base stands until the next, wherever it is by then.
 
-use super::{Views, refused};
+use super::refused;
+use super::snapshot::Snapshots;
 use crate::archive::Mark;
 use crate::device::{BaseId, Changing, Snapshot, State, last_save_key};
 use crate::error::{Errno, Result};
@@ -15,29 +16,29 @@ pub(super) fn note_saved(change: &mut Changing<'_>, snapshot: &Snapshot) {
 /// The newest save of a base, in the store or in its archive.
 pub(super) fn newest_save(state: &State, base: BaseId) -> Result<Option<Snapshot>> {
     let is_save = |snapshot: &Snapshot| snapshot.record.purpose == Purpose::Save && snapshot.is_readable();
-    let stored = state.snapshots(base)?.into_iter().rev().find(is_save);
+    let stored = state.moments().snapshots(base)?.into_iter().rev().find(is_save);
     let archived = state.archive(base).and_then(|archive| archive.newest_save());
     match archived {
         // One that was deleted from the store may be newer than what is left there.
         Some(mark) if stored.as_ref().is_none_or(|stored| stored.epoch < mark.epoch) => {
-            Ok(state.snapshot(base, mark.epoch)?.or(stored))
+            Ok(state.moments().snapshot(base, mark.epoch)?.or(stored))
         }
         _ => Ok(stored),
     }
 }
 
-impl Views {
-    pub fn newest_save(&self) -> Result<Option<Snapshot>> {
-        let look = self.tree.device().look()?;
-        newest_save(&look, self.base)
+impl Snapshots<'_> {
+    pub fn newest_save(self) -> Result<Option<Snapshot>> {
+        let look = self.views.tree.device().look()?;
+        newest_save(&look, self.views.base)
     }
 
     /// The snapshot of the last `save`; refused where it is gone, since an older one is another state.
-    pub fn last_save(&self) -> Result<Snapshot> {
+    pub fn last_save(self) -> Result<Snapshot> {
         let (newest, last) = {
-            let look = self.tree.device().look()?;
-            let last: Option<Mark> = look.meta().get(Table::State, &last_save_key(self.base))?;
-            (newest_save(&look, self.base)?, last)
+            let look = self.views.tree.device().look()?;
+            let last: Option<Mark> = look.meta().get(Table::State, &last_save_key(self.views.base))?;
+            (newest_save(&look, self.views.base)?, last)
         };
         match (newest, last) {
             (Some(newest), Some(last)) if newest.record.id != last.id => {

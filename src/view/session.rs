@@ -68,9 +68,15 @@ impl Session {
     }
 }
 
-impl Views {
-    pub fn session(&self, name: &[u8]) -> Result<Session> {
-        match self.tree.device().look()?.meta().get_raw(Table::Session, name)? {
+/// Sessions: snapshots prepared, and taken together.
+#[derive(Clone, Copy)]
+pub struct Sessions<'a> {
+    pub(super) views: &'a Views,
+}
+
+impl Sessions<'_> {
+    pub fn named(self, name: &[u8]) -> Result<Session> {
+        match self.views.tree.device().look()?.meta().get_raw(Table::Session, name)? {
             Some(value) => Session::of(name, &value),
             None => {
                 let name = shown(name);
@@ -81,8 +87,8 @@ impl Views {
     }
 
     /// Sessions that are registered or related.
-    pub fn sessions(&self) -> Result<Vec<Session>> {
-        let look = self.tree.device().look()?;
+    pub fn all(self) -> Result<Vec<Session>> {
+        let look = self.views.tree.device().look()?;
         let all = look.meta().range(Table::Session, &[], &[u8::MAX; 256])?;
         all.map(|pair| {
             let (key, value) = pair?;
@@ -92,7 +98,7 @@ impl Views {
     }
 
     /// Reserves names for snapshots of bases: the session's, or each its own.
-    pub fn register(&self, name: &[u8], bases: &[(BaseId, Vec<u8>)], options: RegisterOptions) -> Result<Session> {
+    pub fn register(self, name: &[u8], bases: &[(BaseId, Vec<u8>)], options: RegisterOptions) -> Result<Session> {
         let name = check_name(name)?;
         let mut own = Vec::new();
         for (_, name) in bases {
@@ -103,7 +109,7 @@ impl Views {
         let RegisterOptions { offline, reserve } = options;
         let time = Timestamp::now();
         let record = SessionRecord { bases, time, offline, is_related: false, names, reserve };
-        self.change(|change| {
+        self.views.change(|change| {
             if change.meta().contains(Table::Session, name.as_bytes())? {
                 return Err(refused(Errno::EXIST, format!("a session {name:?} is registered already")));
             }
@@ -114,7 +120,7 @@ impl Views {
             change.meta_mut().put(Table::Session, name.as_bytes(), &record);
             let options = words(SnapOptions { offline, reserve, ..SnapOptions::default() });
             let mut what = format!("session register {options}{name:?}");
-            if record.bases != [self.base] || !record.names.is_empty() {
+            if record.bases != [self.views.base] || !record.names.is_empty() {
                 for (base, own) in record.names(name) {
                     let base = &change.base_record(base)?.name;
                     let own = if own == name { String::new() } else { format!(":{own}") };
@@ -127,24 +133,24 @@ impl Views {
     }
 
     /// Does ahead what takes time: everything written so far becomes durable.
-    pub fn relate(&self, name: &[u8]) -> Result<Session> {
-        let mut session = self.session(name)?;
+    pub fn relate(self, name: &[u8]) -> Result<Session> {
+        let mut session = self.named(name)?;
         if session.record.is_related {
             let text = format!("the session {:?} is related already; `pitfs session activate` is next", session.name);
             return Err(refused(Errno::INVAL, text));
         }
-        self.fetched()?;
-        self.tree.commit()?;
+        self.views.fetched()?;
+        self.views.tree.commit()?;
         session.record.is_related = true;
-        self.change(|change| {
+        self.views.change(|change| {
             change.meta_mut().put(Table::Session, name, &session.record);
             Ok(format!("session relate {:?}", session.name))
         })?;
         Ok(session)
     }
 
-    pub fn activate(&self, name: &[u8]) -> Result<Vec<Snapshot>> {
-        let session = self.session(name)?;
+    pub fn activate(self, name: &[u8]) -> Result<Vec<Snapshot>> {
+        let session = self.named(name)?;
         if !session.record.is_related {
             let name = &session.name;
             let text = format!("the session {name:?} is not related; `pitfs session relate {name}` comes first");
@@ -152,9 +158,9 @@ impl Views {
         }
         let SessionRecord { offline, reserve, .. } = session.record;
         let options = SnapOptions { offline, reserve, ..SnapOptions::default() };
-        let fetched = self.fetched()?;
+        let fetched = self.views.fetched()?;
         let mut taken = Vec::new();
-        self.change(|change| {
+        self.views.change(|change| {
             if session.record.bases.iter().any(|base| !is_there(change, *base)) {
                 let name = &session.name;
                 let text = format!(
@@ -171,9 +177,9 @@ impl Views {
     }
 
     /// Takes a session back that is not active.
-    pub fn unregister(&self, name: &[u8]) -> Result<()> {
-        let session = self.session(name)?;
-        self.change(|change| {
+    pub fn unregister(self, name: &[u8]) -> Result<()> {
+        let session = self.named(name)?;
+        self.views.change(|change| {
             change.meta_mut().remove(Table::Session, name);
             Ok(format!("session deactivate {:?}", session.name))
         })

@@ -92,7 +92,8 @@ fn content() {
     undoes(|store| store.resize(store.at("top/sparse"), 20 * TRACK), &["top/sparse"]);
     undoes(|store| store.write_at(store.at("top/sparse"), 20 * TRACK, &noise(6, 99)), &["top/sparse"]);
     undoes(|store| store.write_at(store.at("top/sparse"), 1 << 39, &noise(6, 99)), &["top/sparse"]);
-    let punch = |store: &Store| store.tree().zero(store.at("top/sparse"), 41 * TRACK, TRACK, true, false).unwrap();
+    let punch =
+        |store: &Store| store.tree().files().zero(store.at("top/sparse"), 41 * TRACK, TRACK, true, false).unwrap();
     undoes(punch, &["top/sparse"]);
     let is_in_place = undoes(|store| store.write_at(store.at("top/dir/file"), 0, b"changed"), &["top/dir/file"]);
     assert_eq!(is_in_place.at("top/dir/file"), is_in_place.picture(Moment::Live).inodes[&b"top/dir/file"[..]]);
@@ -205,7 +206,7 @@ fn attributes() {
     undoes(|store| store.set_xattr("top/file", "user.one", b"2"), &["top/file"]);
     undoes(|store| store.set_xattr("top/file", "user.two", b"2"), &["top"]);
     let remove = |path: &'static str, name: &'static str| {
-        move |store: &Store| store.tree().remove_xattr(store.at(path), name.as_bytes()).unwrap()
+        move |store: &Store| store.tree().attributes().remove_xattr(store.at(path), name.as_bytes()).unwrap()
     };
     undoes(remove("top/dir", "user.kind"), &["top"]);
     undoes(remove("top/file", "system.posix_acl_access"), &["top/file"]);
@@ -379,11 +380,11 @@ fn what_is_refused_changes_nothing() {
     refused(&["top/file", "top/dir/deep/file"], Errno::NOTDIR, &["\"top/dir/deep\""]);
     refused(&["top/../top"], Errno::INVAL, &[".."]);
     refused(&[], Errno::INVAL, &[]);
-    let of_another = store.views().clone_snapshot(&then, b"clone", false, true).unwrap();
+    let of_another = store.views().bases().clone_snapshot(&then, b"clone", false, true).unwrap();
     let clone = store.views().of(of_another);
-    let error = store.daemon.bring_back(&clone, &then, &[], &mut |_| Ok(())).unwrap_err();
+    let error = store.daemon.path_restores().bring_back(&clone, &then, &[], &mut |_| Ok(())).unwrap_err();
     assert!(error.to_string().contains("clone"), "{error}");
-    assert_eq!(store.views().snapshots().unwrap().len(), 1);
+    assert_eq!(store.views().snapshots().all().unwrap().len(), 1);
     assert_eq!(store.read("top/file"), b"changed");
 }
 
@@ -429,21 +430,21 @@ fn in_a_clone() {
     let store = Store::new();
     sample(&store);
     let then = store.snap("then");
-    let clone = store.views().of(store.views().clone_snapshot(&then, b"clone", false, true).unwrap());
-    let mine = clone.snapshot(Some(b"mine")).unwrap();
+    let clone = store.views().of(store.views().bases().clone_snapshot(&then, b"clone", false, true).unwrap());
+    let mine = clone.snapshots().take(Some(b"mine")).unwrap();
     let root = pitfs::tree::root_of(clone.base());
-    let top = store.tree().lookup(root, b"top", Moment::Live).unwrap().0;
-    let (file, _) = store.tree().lookup(top, b"file", Moment::Live).unwrap();
+    let top = store.tree().names().lookup(root, b"top", Moment::Live).unwrap().0;
+    let (file, _) = store.tree().names().lookup(top, b"file", Moment::Live).unwrap();
     store.write_at(file, 0, b"changed");
-    let (dir, _) = store.tree().lookup(top, b"dir", Moment::Live).unwrap();
-    store.tree().unlink(dir, b"file").unwrap();
+    let (dir, _) = store.tree().names().lookup(top, b"dir", Moment::Live).unwrap();
+    store.tree().names().unlink(dir, b"file").unwrap();
     let paths = [serde_bytes::ByteBuf::from("top")];
-    let (report, _) = store.daemon.bring_back(&clone, &mine, &paths, &mut |_| Ok(())).unwrap();
+    let (report, _) = store.daemon.path_restores().bring_back(&clone, &mine, &paths, &mut |_| Ok(())).unwrap();
     assert_eq!((report.files, report.removed, report.problems.len()), (2, 0, 0), "{report:?}");
-    assert_eq!(store.tree().read(file, 0, 1 << 20, Moment::Live).unwrap(), noise(1, 100_000));
-    let (file, _) = store.tree().lookup(dir, b"file", Moment::Live).unwrap();
-    assert_eq!(store.tree().read(file, 0, 1 << 20, Moment::Live).unwrap(), noise(2, 50_000));
-    let differences = store.tree().diff(clone.base(), Moment::At(mine.epoch), Moment::Live).unwrap();
+    assert_eq!(store.tree().files().read(file, 0, 1 << 20, Moment::Live).unwrap(), noise(1, 100_000));
+    let (file, _) = store.tree().names().lookup(dir, b"file", Moment::Live).unwrap();
+    assert_eq!(store.tree().files().read(file, 0, 1 << 20, Moment::Live).unwrap(), noise(2, 50_000));
+    let differences = store.tree().comparison().diff(clone.base(), Moment::At(mine.epoch), Moment::Live).unwrap();
     assert_eq!(differences, []);
     assert_eq!(store.read("top/dir/file"), noise(2, 50_000), "the clone's origin is untouched");
 }
@@ -456,9 +457,9 @@ fn after_restores_that_are_not_settled() {
     store.write("top/dir/file", b"two");
     store.remove("top/dir/deep");
     let two = store.snap("two");
-    store.views().restore(&one).unwrap();
+    store.views().restores().restore(&one).unwrap();
     let three = store.snap("three");
-    store.views().restore(&two).unwrap();
+    store.views().restores().restore(&two).unwrap();
     // What the second restore went back over has the first in it.
     store.back(&three, &[b"top"]);
     store.back(&two, &[b"top/dir"]);

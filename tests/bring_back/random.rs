@@ -87,10 +87,14 @@ impl World {
                     let inode = store.at(&file);
                     match random.below(5) {
                         0 => store.resize(inode, random.below(120_000)),
-                        1 => store.tree().zero(inode, random.below(50_000), random.below(60_000), true, false).unwrap(),
+                        1 => store
+                            .tree()
+                            .files()
+                            .zero(inode, random.below(50_000), random.below(60_000), true, false)
+                            .unwrap(),
                         2 => {
                             let from = Position { inode, offset: 0, moment: Moment::Live };
-                            store.tree().copy_range(from, inode, 2 * TRACK, 3 * TRACK, false).unwrap();
+                            store.tree().files().copy_range(from, inode, 2 * TRACK, 3 * TRACK, false).unwrap();
                         }
                         _ => store.write_at(inode, random.below(90_000), &noise(seed, size / 3)),
                     }
@@ -103,7 +107,7 @@ impl World {
                 let is_below = |path: &[u8], above: &[u8]| path.starts_with(&[above, b"/"].concat()) || path == above;
                 if !is_below(&to, &from) && !is_below(&from, &to) {
                     let ((a, name), (b, new)) = (split(&from), split(&to));
-                    match store.tree().rename(store.at(a), name, store.at(b), new, mode) {
+                    match store.tree().names().rename(store.at(a), name, store.at(b), new, mode) {
                         Ok(()) | Err(Error::Posix(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR)) => {}
                         Err(error) => panic!("{error}"),
                     }
@@ -133,7 +137,7 @@ impl World {
             }
             _ => {
                 if let Some(path) = some(random, &everything) {
-                    let _not_there = store.tree().remove_xattr(store.at(path), b"user.a");
+                    let _not_there = store.tree().attributes().remove_xattr(store.at(path), b"user.a");
                 }
             }
         }
@@ -178,7 +182,7 @@ fn run(seed: u64) {
         }
         if world.random.below(6) == 0 {
             let to = world.random.pick(&snapshots).clone();
-            world.store.views().restore(&to).unwrap();
+            world.store.views().restores().restore(&to).unwrap();
         }
         for _ in 0..world.random.below(10) {
             world.change();
@@ -186,7 +190,7 @@ fn run(seed: u64) {
         world.bring_back(&snapshots);
         if snapshots.len() > 2 && world.random.below(3) == 0 {
             let gone = snapshots.remove(world.random.below(snapshots.len() as u64) as usize);
-            world.store.daemon.views().delete(&[gone.record.name.as_bytes()]).unwrap();
+            world.store.daemon.views().deletions().delete(&[gone.record.name.as_bytes()]).unwrap();
         }
     }
     world.store.check();

@@ -62,11 +62,11 @@ impl Store {
     }
 
     pub fn snap(&self, name: &str) -> Snapshot {
-        self.daemon.views().snapshot(Some(name.as_bytes())).unwrap()
+        self.daemon.views().snapshots().take(Some(name.as_bytes())).unwrap()
     }
 
     pub fn at(&self, path: impl AsRef<[u8]>) -> InodeNo {
-        self.tree().resolve(LIVE, path.as_ref(), Moment::Live).unwrap()
+        self.tree().names().resolve(LIVE, path.as_ref(), Moment::Live).unwrap()
     }
 
     pub fn inode(&self, path: impl AsRef<[u8]>) -> Inode {
@@ -74,14 +74,14 @@ impl Store {
     }
 
     pub fn exists(&self, path: impl AsRef<[u8]>) -> bool {
-        self.tree().resolve(LIVE, path.as_ref(), Moment::Live).is_ok()
+        self.tree().names().resolve(LIVE, path.as_ref(), Moment::Live).is_ok()
     }
 
     pub fn make(&self, path: impl AsRef<[u8]>, kind: Kind, target: &[u8]) -> InodeNo {
         let (parent, name) = split(path.as_ref());
         let rdev = if kind == Kind::CharDevice { 0x103 } else { 0 };
         let new = New { kind, permissions: if kind == Kind::Directory { 0o755 } else { 0o644 }, rdev, target };
-        self.tree().make(MAKER, self.at(parent), name, new).unwrap().0
+        self.tree().names().make(MAKER, self.at(parent), name, new).unwrap().0
     }
 
     pub fn mkdir(&self, path: impl AsRef<[u8]>) -> InodeNo {
@@ -98,44 +98,50 @@ impl Store {
     }
 
     pub fn write_at(&self, inode: InodeNo, offset: u64, bytes: &[u8]) {
-        self.tree().write(inode, offset, bytes, false).unwrap();
+        self.tree().files().write(inode, offset, bytes, false).unwrap();
     }
 
     pub fn resize(&self, inode: InodeNo, size: u64) {
-        self.tree().change(inode, Change { size: Some(size), ..Change::default() }).unwrap();
+        self.tree().attributes().change(inode, Change { size: Some(size), ..Change::default() }).unwrap();
     }
 
     pub fn read(&self, path: impl AsRef<[u8]>) -> Vec<u8> {
-        self.tree().read(self.at(path), 0, 100 << 20, Moment::Live).unwrap()
+        self.tree().files().read(self.at(path), 0, 100 << 20, Moment::Live).unwrap()
     }
 
     pub fn chmod(&self, path: impl AsRef<[u8]>, permissions: u32) {
         let change = Change { permissions: Some(permissions), ..Change::default() };
-        self.tree().change(self.at(path), change).unwrap();
+        self.tree().attributes().change(self.at(path), change).unwrap();
     }
 
     pub fn chown(&self, path: impl AsRef<[u8]>, uid: u32, gid: u32) {
         let change = Change { uid: Some(uid), gid: Some(gid), ..Change::default() };
-        self.tree().change(self.at(path), change).unwrap();
+        self.tree().attributes().change(self.at(path), change).unwrap();
     }
 
     pub fn utime(&self, path: impl AsRef<[u8]>, seconds: i64) {
         let time = |nanos| Some(SetTime::To(Timestamp { seconds, nanos }));
-        self.tree().change(self.at(path), Change { atime: time(5), mtime: time(7), ..Change::default() }).unwrap();
+        self.tree()
+            .attributes()
+            .change(self.at(path), Change { atime: time(5), mtime: time(7), ..Change::default() })
+            .unwrap();
     }
 
     pub fn set_xattr(&self, path: impl AsRef<[u8]>, name: &str, value: &[u8]) {
-        self.tree().set_xattr(self.at(path), name.as_bytes(), value, pitfs::tree::SetXattr::default()).unwrap();
+        self.tree()
+            .attributes()
+            .set_xattr(self.at(path), name.as_bytes(), value, pitfs::tree::SetXattr::default())
+            .unwrap();
     }
 
     pub fn link(&self, old: impl AsRef<[u8]>, new: impl AsRef<[u8]>) {
         let (parent, name) = split(new.as_ref());
-        self.tree().link(self.at(old), self.at(parent), name).unwrap();
+        self.tree().names().link(self.at(old), self.at(parent), name).unwrap();
     }
 
     pub fn rename_as(&self, old: impl AsRef<[u8]>, new: impl AsRef<[u8]>, mode: RenameMode) {
         let ((from, name), (to, new_name)) = (split(old.as_ref()), split(new.as_ref()));
-        self.tree().rename(self.at(from), name, self.at(to), new_name, mode).unwrap();
+        self.tree().names().rename(self.at(from), name, self.at(to), new_name, mode).unwrap();
     }
 
     pub fn rename(&self, old: impl AsRef<[u8]>, new: impl AsRef<[u8]>) {
@@ -148,7 +154,7 @@ impl Store {
         let (parent, name) = split(path);
         let inode = self.at(path);
         if !self.inode(path).is_directory() {
-            self.tree().unlink(self.at(parent), name).unwrap();
+            self.tree().names().unlink(self.at(parent), name).unwrap();
             return;
         }
         let mut names = Vec::new();
@@ -156,11 +162,11 @@ impl Store {
             names.push(entry.name.clone());
             Ok(true)
         };
-        self.tree().list(inode, 0, Moment::Live, each).unwrap();
+        self.tree().names().list(inode, 0, Moment::Live, each).unwrap();
         for name in names {
             self.remove([path, b"/", &name].concat());
         }
-        self.tree().remove_directory(self.at(parent), name).unwrap();
+        self.tree().names().remove_directory(self.at(parent), name).unwrap();
     }
 
     pub fn try_back(&self, snapshot: &Snapshot, paths: &[&[u8]]) -> Result<BringBackReport> {
@@ -174,15 +180,15 @@ impl Store {
         progress: &mut dyn FnMut(&Progress) -> Result<()>,
     ) -> Result<BringBackReport> {
         let paths: Vec<ByteBuf> = paths.iter().map(|path| ByteBuf::from(*path)).collect();
-        let result = self.daemon.bring_back(self.views(), snapshot, &paths, progress).map(|(report, _)| report);
+        let result = self.daemon.path_restores().bring_back(self.views(), snapshot, &paths, progress);
         self.tree().device().feed().wait();
-        result
+        result.map(|(report, _)| report)
     }
 
     /// Brings paths back, which is told before, and looks at what became of everything.
     pub fn back(&self, snapshot: &Snapshot, paths: &[&[u8]]) -> BringBackReport {
         let wanted: Vec<ByteBuf> = paths.iter().map(|path| ByteBuf::from(*path)).collect();
-        let told = self.daemon.rehearse_bringing_back(self.views(), snapshot, &wanted, &mut |_| Ok(()));
+        let told = self.daemon.path_restores().rehearse(self.views(), snapshot, &wanted, &mut |_| Ok(()));
         let (told, before) = told.unwrap();
         let report = self.try_back(snapshot, paths).unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
@@ -245,13 +251,13 @@ impl Store {
     pub fn back_again(&self, snapshot: &Snapshot, paths: &[&[u8]]) {
         // What is settled, and what goes of files without a name, in the background is no change.
         while self.tree().settle_step().unwrap() || self.tree().reap_step().unwrap() {}
-        let before = self.daemon.views().snapshot(None).unwrap();
+        let before = self.daemon.views().snapshots().take(None).unwrap();
         let report = self.try_back(snapshot, paths).unwrap();
         assert_eq!((report.files, report.bytes, report.removed, report.before.as_str()), (0, 0, 0, ""), "{report:?}");
-        let after = self.daemon.views().snapshot(None).unwrap();
+        let after = self.daemon.views().snapshots().take(None).unwrap();
         assert_eq!(self.increments(before.epoch, after.epoch), 0);
         let (before, after) = (Moment::At(before.epoch), Moment::At(after.epoch));
-        assert_eq!(self.tree().diff(LIVE, before, after).unwrap(), []);
+        assert_eq!(self.tree().comparison().diff(LIVE, before, after).unwrap(), []);
     }
 
     /// Records changed after one epoch, up to another.
@@ -262,7 +268,7 @@ impl Store {
 
     pub fn check(&self) {
         while self.tree().settle_step().unwrap() {}
-        let report = self.daemon.check(&mut |_| Ok(())).unwrap();
+        let report = pitfs::daemon::check(&self.daemon, &mut |_| Ok(())).unwrap();
         assert_eq!(report.problems, []);
     }
 
@@ -276,7 +282,7 @@ impl Store {
                 entries.push(entry.clone());
                 Ok::<bool, Error>(true)
             };
-            self.tree().list(inode, 0, moment, each).unwrap();
+            self.tree().names().list(inode, 0, moment, each).unwrap();
             for entry in entries {
                 let path = if path.is_empty() { entry.name } else { [&path[..], b"/", &entry.name].concat() };
                 picture.add(self.tree(), path.clone(), entry.inode, moment);
@@ -319,7 +325,7 @@ impl Picture {
         let inode = tree.inode(number, moment).unwrap();
         let content = match inode.kind() {
             Kind::File => content(tree, number, moment),
-            Kind::Symlink => tree.read_link(number, moment).unwrap(),
+            Kind::Symlink => tree.names().read_link(number, moment).unwrap(),
             _ => Vec::new(),
         };
         let shown = Shown {
@@ -330,7 +336,7 @@ impl Picture {
             size: if inode.is_directory() { 0 } else { inode.size },
             content,
             tracks: inode.tracks,
-            xattrs: tree.xattrs(number, moment).unwrap(),
+            xattrs: tree.attributes().xattrs(number, moment).unwrap(),
             same_as: Vec::new(),
         };
         self.all.insert(path.clone(), shown);
@@ -352,10 +358,10 @@ impl Picture {
 fn content(tree: &Tree, number: InodeNo, moment: Moment) -> Vec<u8> {
     let mut content = Vec::new();
     let mut offset = 0;
-    while let Ok(data) = tree.seek_data(number, offset, moment) {
-        offset = tree.seek_hole(number, data, moment).unwrap();
+    while let Ok(data) = tree.files().seek_data(number, offset, moment) {
+        offset = tree.files().seek_hole(number, data, moment).unwrap();
         content.extend(data.to_be_bytes());
-        content.extend(tree.read(number, data, (offset - data) as usize, moment).unwrap());
+        content.extend(tree.files().read(number, data, (offset - data) as usize, moment).unwrap());
     }
     content
 }

@@ -27,11 +27,11 @@ fn sample() -> &'static TestDir {
         let new = New { kind: Kind::File, permissions: 0o600, rdev: 0, target: b"" };
         for len in [100, 5000, 40_000] {
             if len == 40_000 {
-                views.snapshot(Some(b"journaled")).unwrap();
+                views.snapshots().take(Some(b"journaled")).unwrap();
             }
-            let (number, _) = tree.make(caller, ROOT, format!("journaled {len}").as_bytes(), new).unwrap();
-            tree.write(number, 0, &text(len), false).unwrap();
-            tree.sync_inode(number).unwrap();
+            let (number, _) = tree.names().make(caller, ROOT, format!("journaled {len}").as_bytes(), new).unwrap();
+            tree.files().write(number, 0, &text(len), false).unwrap();
+            tree.files().sync_inode(number).unwrap();
         }
         dir
     })
@@ -106,10 +106,10 @@ fn a_hostile_journal_is_refused_or_done_again() {
 fn journaled(dir: &TestDir) -> Vec<usize> {
     let tree = Tree::open(Arc::new(dir.clone())).unwrap();
     let lens = [100, 5000, 40_000].into_iter().filter(|len| {
-        let Ok((number, _)) = tree.lookup(ROOT, format!("journaled {len}").as_bytes(), Moment::Live) else {
+        let Ok((number, _)) = tree.names().lookup(ROOT, format!("journaled {len}").as_bytes(), Moment::Live) else {
             return false;
         };
-        let bytes = tree.read(number, 0, 1 << 20, Moment::Live).unwrap();
+        let bytes = tree.files().read(number, 0, 1 << 20, Moment::Live).unwrap();
         assert!(bytes == text(*len), "{len} bytes came back as {}", bytes.len());
         true
     });

@@ -55,21 +55,21 @@ fn names_of_files_come_back_as_they_were_or_are_refused() {
                 let views = Views::new(Tree::open(Arc::new(dir.clone())).unwrap());
                 let tree = views.tree();
                 let new = New { kind: Kind::File, permissions: 0o600, rdev: 0, target: b"" };
-                if tree.make(CALLER, ROOT, name, new).is_ok() {
+                if tree.names().make(CALLER, ROOT, name, new).is_ok() {
                     assert!(!name.is_empty() && name.len() <= 255 && !name.contains(&b'/') && !name.contains(&0));
-                    let (number, _) = tree.lookup(ROOT, name, Moment::Live).unwrap();
-                    assert_eq!(tree.paths(number, Moment::Live).unwrap(), std::slice::from_ref(name));
-                    assert_eq!(tree.resolve(pitfs::device::LIVE, name, Moment::Live).unwrap(), number);
-                    if tree.rename(ROOT, name, ROOT, other, RenameMode::NoReplace).is_ok() {
-                        assert_eq!(tree.lookup(ROOT, other, Moment::Live).unwrap().0, number);
+                    let (number, _) = tree.names().lookup(ROOT, name, Moment::Live).unwrap();
+                    assert_eq!(tree.names().paths(number, Moment::Live).unwrap(), std::slice::from_ref(name));
+                    assert_eq!(tree.names().resolve(pitfs::device::LIVE, name, Moment::Live).unwrap(), number);
+                    if tree.names().rename(ROOT, name, ROOT, other, RenameMode::NoReplace).is_ok() {
+                        assert_eq!(tree.names().lookup(ROOT, other, Moment::Live).unwrap().0, number);
                     }
                 }
-                let _an_error_is_fine = tree.resolve(pitfs::device::LIVE, name, Moment::Live);
-                if tree.set_xattr(ROOT, name, other, SetXattr::default()).is_ok() {
-                    assert_eq!(tree.xattr(ROOT, name, Moment::Live).unwrap(), *other);
+                let _an_error_is_fine = tree.names().resolve(pitfs::device::LIVE, name, Moment::Live);
+                if tree.attributes().set_xattr(ROOT, name, other, SetXattr::default()).is_ok() {
+                    assert_eq!(tree.attributes().xattr(ROOT, name, Moment::Live).unwrap(), *other);
                 }
                 for name in [name, other] {
-                    let is_taken = views.snapshot(Some(name)).is_ok();
+                    let is_taken = views.snapshots().take(Some(name)).is_ok();
                     assert_eq!(views.find(name).is_ok_and(|found| found.is_some()), is_taken, "{name:?}");
                 }
                 tree.commit().unwrap();
@@ -116,11 +116,11 @@ fn paths_given_to_restore_and_sync_stay_inside() {
         let use_paths = || {
             let paths = vec![ByteBuf::from(one.clone()), ByteBuf::from(two.clone())];
             let options = RestoreOptions { snapshot: b"live".into(), paths, to: to.clone(), overwrite: true };
-            let _an_error_is_fine = daemon.copy_out(daemon.views(), &options, &mut |_| Ok(()));
+            let _an_error_is_fine = pitfs::daemon::copy_out(&daemon, daemon.views(), &options, &mut |_| Ok(()));
             let exclude = vec![ByteBuf::from(two.clone())];
             let options =
                 SyncOptions { source: source.clone(), destination: one.clone(), exclude, ..SyncOptions::default() };
-            let _an_error_is_fine = daemon.sync(daemon.views(), &options, &mut |_| Ok(()));
+            let _an_error_is_fine = pitfs::daemon::sync(&daemon, daemon.views(), &options, &mut |_| Ok(()));
         };
         watched(|| format!("{:?} {:?}", one.escape_ascii().to_string(), two.escape_ascii().to_string()), use_paths);
         let _there_may_be_none = fs::remove_dir_all(&to);

@@ -148,7 +148,7 @@ fn hostile_pages_are_checked() {
         }
         let check = || {
             if let Ok(daemon) = Daemon::open(&path) {
-                let _an_error_is_fine = daemon.check(&mut |_| Ok(()));
+                let _an_error_is_fine = pitfs::daemon::check(&daemon, &mut |_| Ok(()));
                 let _an_error_is_fine = daemon.close();
             }
         };

@@ -187,16 +187,16 @@ fn a_store_with_hostile_records_can_be_checked() {
         }
     };
     lay_out(&sample().dir);
-    let report = Daemon::open(&path).unwrap().check(&mut |_| Ok(())).unwrap();
+    let report = pitfs::daemon::check(&Daemon::open(&path).unwrap(), &mut |_| Ok(())).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     bolero::check!().with_generator(mutations()).with_test_time(Duration::from_secs(4)).for_each(|mutations| {
         lay_out(&sample().changed(mutations));
         let check = || {
             if let Ok(daemon) = Daemon::open(&path) {
-                let _an_error_is_fine = daemon.check(&mut |_| Ok(()));
+                let _an_error_is_fine = pitfs::daemon::check(&daemon, &mut |_| Ok(()));
                 let to = place.path().join("restored");
                 let options = pitfs::daemon::RestoreOptions { snapshot: b"live".into(), to, ..Default::default() };
-                let _an_error_is_fine = daemon.copy_out(daemon.views(), &options, &mut |_| Ok(()));
+                let _an_error_is_fine = pitfs::daemon::copy_out(&daemon, daemon.views(), &options, &mut |_| Ok(()));
                 let _an_error_is_fine = daemon.close();
             }
         };

@@ -23,7 +23,7 @@ pub fn text(len: usize) -> Vec<u8> {
 }
 
 fn make(tree: &Tree, parent: InodeNo, name: &str, kind: Kind) -> InodeNo {
-    tree.make(ME, parent, name.as_bytes(), new(kind, b"somewhere")).unwrap().0
+    tree.names().make(ME, parent, name.as_bytes(), new(kind, b"somewhere")).unwrap().0
 }
 
 /// A store in memory with files of all sizes, links, xattrs, shared tracks, snapshots and work left to do.
@@ -37,39 +37,39 @@ pub fn store(codec: Codec) -> TestDir {
     let deep = make(tree, directory, "deep", Kind::Directory);
     for (i, len) in [10, 900, 5000, 40_000, 100_000].into_iter().enumerate() {
         let file = make(tree, [ROOT, directory, deep][i % 3], &format!("file {i}"), Kind::File);
-        tree.write(file, 0, &text(len), false).unwrap();
-        tree.link(file, deep, format!("link {i}").as_bytes()).unwrap();
-        tree.set_xattr(file, b"user.a", &text(300 * i), SetXattr::default()).unwrap();
+        tree.files().write(file, 0, &text(len), false).unwrap();
+        tree.names().link(file, deep, format!("link {i}").as_bytes()).unwrap();
+        tree.attributes().set_xattr(file, b"user.a", &text(300 * i), SetXattr::default()).unwrap();
     }
     make(tree, deep, "symlink", Kind::Symlink);
     make(tree, ROOT, "fifo", Kind::Fifo);
     tree.commit().unwrap();
-    views.snapshot(Some(b"one")).unwrap();
-    let (large, _) = tree.lookup(directory, b"file 4", Moment::Live).unwrap();
-    let (copied, _) = tree.lookup(ROOT, b"file 3", Moment::Live).unwrap();
+    views.snapshots().take(Some(b"one")).unwrap();
+    let (large, _) = tree.names().lookup(directory, b"file 4", Moment::Live).unwrap();
+    let (copied, _) = tree.names().lookup(ROOT, b"file 3", Moment::Live).unwrap();
     let start = Position { inode: large, offset: 0, moment: Moment::Live };
-    tree.copy_range(start, copied, 0, 3 * TRACK as u64, false).unwrap();
-    tree.write(large, 20_000, &text(30_000), false).unwrap();
+    tree.files().copy_range(start, copied, 0, 3 * TRACK as u64, false).unwrap();
+    tree.files().write(large, 20_000, &text(30_000), false).unwrap();
     // Patches, of which the snapshot holds some.
     for at in [70_000, 71_000, 90_000] {
-        tree.write(large, at, b"a patch", false).unwrap();
+        tree.files().write(large, at, b"a patch", false).unwrap();
         tree.commit().unwrap();
     }
-    tree.rename(directory, b"deep", ROOT, b"moved", RenameMode::Replace).unwrap();
-    views.snapshot(Some(b"two")).unwrap();
-    tree.unlink(ROOT, b"file 0").unwrap();
-    tree.write(large, 90_000, &text(90_000), false).unwrap();
+    tree.names().rename(directory, b"deep", ROOT, b"moved", RenameMode::Replace).unwrap();
+    views.snapshots().take(Some(b"two")).unwrap();
+    tree.names().unlink(ROOT, b"file 0").unwrap();
+    tree.files().write(large, 90_000, &text(90_000), false).unwrap();
     let time = Timestamp { seconds: 1, nanos: 2 };
     let origin = Origin { device: 1, inode: 2, size: 3, mtime: time, ctime: time, copy_ctime: time };
-    tree.set_origin(large, &origin).unwrap();
-    views.snapshot(Some(b"three")).unwrap();
-    tree.write(large, 0, &text(50_000), false).unwrap();
-    tree.write(large, 70_500, b"one more", false).unwrap();
+    tree.likeness().set_origin(large, &origin).unwrap();
+    views.snapshots().take(Some(b"three")).unwrap();
+    tree.files().write(large, 0, &text(50_000), false).unwrap();
+    tree.files().write(large, 70_500, b"one more", false).unwrap();
     let gone = make(tree, ROOT, "gone", Kind::File);
-    tree.hold(gone);
-    tree.write(gone, 0, &text(70_000), false).unwrap();
-    tree.unlink(ROOT, b"gone").unwrap();
-    views.delete(&[b"two"]).unwrap();
+    tree.held().hold(gone);
+    tree.files().write(gone, 0, &text(70_000), false).unwrap();
+    tree.names().unlink(ROOT, b"gone").unwrap();
+    views.deletions().delete(&[b"two"]).unwrap();
     tree.commit().unwrap();
     dir
 }
@@ -110,9 +110,9 @@ pub fn read_all(dir: &TestDir) {
     let views = Views::new(tree);
     let tree = views.tree();
     let mut moments = vec![Moment::Live];
-    for snapshot in views.snapshots().unwrap_or_default() {
+    for snapshot in views.snapshots().all().unwrap_or_default() {
         let _an_error_is_fine = views.find(snapshot.record.name.as_bytes());
-        let _an_error_is_fine = tree.device().unique_bytes(snapshot.point());
+        let _an_error_is_fine = tree.device().removal().unique_bytes(snapshot.point());
         moments.push(Moment::At(snapshot.epoch));
     }
     let _an_error_is_fine = tree.space();
@@ -125,40 +125,40 @@ pub fn read_all(dir: &TestDir) {
             }
             read_node(tree, number, moment);
             let mut names = Vec::new();
-            let _an_error_is_fine = tree.list(number, 0, moment, |entry| {
+            let _an_error_is_fine = tree.names().list(number, 0, moment, |entry| {
                 names.push(entry.name.clone());
                 ahead.push(entry.inode);
                 Ok(ahead.len() < NODES_MAX)
             });
             for name in names {
-                let _an_error_is_fine = tree.lookup(number, &name, moment);
+                let _an_error_is_fine = tree.names().lookup(number, &name, moment);
             }
-            let _an_error_is_fine = tree.list_with_inodes(number, 0, moment, |_, _| Ok(true));
+            let _an_error_is_fine = tree.names().list_with_inodes(number, 0, moment, |_, _| Ok(true));
         }
         for path in [&b"directory/file 4"[..], b"moved/link 3", b"file 3/x"] {
-            let _an_error_is_fine = tree.resolve(pitfs::device::LIVE, path, moment);
+            let _an_error_is_fine = tree.names().resolve(pitfs::device::LIVE, path, moment);
         }
     }
     for &before in &moments {
-        let _an_error_is_fine = tree.diff(pitfs::device::LIVE, before, Moment::Live);
-        let _an_error_is_fine = tree.diff(pitfs::device::LIVE, Moment::Live, before);
+        let _an_error_is_fine = tree.comparison().diff(pitfs::device::LIVE, before, Moment::Live);
+        let _an_error_is_fine = tree.comparison().diff(pitfs::device::LIVE, Moment::Live, before);
     }
 }
 
 fn read_node(tree: &Tree, number: InodeNo, moment: Moment) {
     let Ok(inode) = tree.inode(number, moment) else { return };
-    let _an_error_is_fine = tree.read_link(number, moment);
-    let _an_error_is_fine = tree.paths(number, moment);
-    let _an_error_is_fine = tree.origin(number);
-    for name in tree.xattr_names(number, moment).unwrap_or_default() {
-        let _an_error_is_fine = tree.xattr(number, &name, moment);
+    let _an_error_is_fine = tree.names().read_link(number, moment);
+    let _an_error_is_fine = tree.names().paths(number, moment);
+    let _an_error_is_fine = tree.likeness().origin(number);
+    for name in tree.attributes().xattr_names(number, moment).unwrap_or_default() {
+        let _an_error_is_fine = tree.attributes().xattr(number, &name, moment);
     }
     for offset in [0, 1, TRACK as u64 - 1, 100_000, inode.size.saturating_sub(10), u64::MAX / 2] {
-        if let Ok(bytes) = tree.read(number, offset, READ_MAX, moment) {
+        if let Ok(bytes) = tree.files().read(number, offset, READ_MAX, moment) {
             assert!(bytes.len() <= READ_MAX);
         }
-        let _an_error_is_fine = tree.seek_data(number, offset, moment);
-        let _an_error_is_fine = tree.seek_hole(number, offset, moment);
+        let _an_error_is_fine = tree.files().seek_data(number, offset, moment);
+        let _an_error_is_fine = tree.files().seek_hole(number, offset, moment);
     }
 }
 
@@ -173,17 +173,17 @@ pub fn change_all(dir: &TestDir) {
         let Ok(tree) = Tree::open(Arc::new(dir.clone())) else { return };
         let views = Views::new(tree);
         let tree = views.tree();
-        let _an_error_is_fine = views.snapshot(Some(format!("new {round}").as_bytes()));
+        let _an_error_is_fine = views.snapshots().take(Some(format!("new {round}").as_bytes()));
         for number in first_inodes() {
             change_node(tree, number);
         }
         for name in [&b"one"[..], b"three", b"new 0"] {
-            let _an_error_is_fine = views.rename(name, b"renamed");
-            let _an_error_is_fine = views.delete(&[name, b"renamed"]);
-            let _an_error_is_fine = views.delete(&[b"renamed"]);
+            let _an_error_is_fine = views.snapshots().rename(name, b"renamed");
+            let _an_error_is_fine = views.deletions().delete(&[name, b"renamed"]);
+            let _an_error_is_fine = views.deletions().delete(&[b"renamed"]);
         }
         for _ in 0..STEPS_MAX {
-            if !tree.device().delete_step().unwrap_or(false) && !tree.reap_step().unwrap_or(false) {
+            if !tree.device().removal().step().unwrap_or(false) && !tree.reap_step().unwrap_or(false) {
                 break;
             }
         }
@@ -193,26 +193,26 @@ pub fn change_all(dir: &TestDir) {
 }
 
 fn change_node(tree: &Tree, number: InodeNo) {
-    let _an_error_is_fine = tree.make(ME, number, b"made", new(Kind::File, b""));
-    let _an_error_is_fine = tree.write(number, 10_000, &text(20_000), true);
-    let _an_error_is_fine = tree.write(number, 100_000, b"x", true);
-    let _an_error_is_fine = tree.zero(number, 5000, 40_000, false, false);
+    let _an_error_is_fine = tree.names().make(ME, number, b"made", new(Kind::File, b""));
+    let _an_error_is_fine = tree.files().write(number, 10_000, &text(20_000), true);
+    let _an_error_is_fine = tree.files().write(number, 100_000, b"x", true);
+    let _an_error_is_fine = tree.files().zero(number, 5000, 40_000, false, false);
     let from = Position { inode: number, offset: 0, moment: Moment::Live };
-    let _an_error_is_fine = tree.copy_range(from, InodeNo::new(LIVE, number.number() ^ 1), 0, 100_000, false);
-    let _an_error_is_fine = tree.set_xattr(number, b"user.b", b"value", SetXattr::default());
-    let _an_error_is_fine = tree.remove_xattr(number, b"user.a");
-    let _an_error_is_fine = tree.link(number, ROOT, format!("linked {number}").as_bytes());
+    let _an_error_is_fine = tree.files().copy_range(from, InodeNo::new(LIVE, number.number() ^ 1), 0, 100_000, false);
+    let _an_error_is_fine = tree.attributes().set_xattr(number, b"user.b", b"value", SetXattr::default());
+    let _an_error_is_fine = tree.attributes().remove_xattr(number, b"user.a");
+    let _an_error_is_fine = tree.names().link(number, ROOT, format!("linked {number}").as_bytes());
     for size in [50_000, 700] {
-        let _an_error_is_fine = tree.change(number, Change { size: Some(size), ..Change::default() });
+        let _an_error_is_fine = tree.attributes().change(number, Change { size: Some(size), ..Change::default() });
     }
     let mut names = Vec::new();
-    let _an_error_is_fine = tree.list(number, 0, Moment::Live, |entry| {
+    let _an_error_is_fine = tree.names().list(number, 0, Moment::Live, |entry| {
         names.push(entry.name.clone());
         Ok(names.len() < NODES_MAX)
     });
     for name in names {
-        let _an_error_is_fine = tree.rename(number, &name, ROOT, b"moved here", RenameMode::Exchange);
-        let _an_error_is_fine = tree.unlink(number, &name);
-        let _an_error_is_fine = tree.remove_directory(number, &name);
+        let _an_error_is_fine = tree.names().rename(number, &name, ROOT, b"moved here", RenameMode::Exchange);
+        let _an_error_is_fine = tree.names().unlink(number, &name);
+        let _an_error_is_fine = tree.names().remove_directory(number, &name);
     }
 }

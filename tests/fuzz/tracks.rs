@@ -100,7 +100,7 @@ fn bodies_that_claim_to_be_huge_are_refused() {
             let number = InodeNo::of_key(&sample.key).unwrap();
             let read = || {
                 let tree = Tree::open(Arc::new(dir.clone())).unwrap();
-                assert!(tree.read(number, 0, 1 << 20, Moment::Live).is_err(), "{codec:?} {raw}");
+                assert!(tree.files().read(number, 0, 1 << 20, Moment::Live).is_err(), "{codec:?} {raw}");
                 assert!(tree.inode(ROOT, Moment::Live).is_ok());
             };
             watched(|| format!("{codec:?} {raw}"), read);

@@ -252,8 +252,8 @@ fn no_increment_is_ever_replaced() {
     change(&mut stand.store, 3);
     // Something has the name that the next increment would get.
     let (from, to) = stand.store.open(|daemon| {
-        let from = daemon.views().all_snapshots().unwrap().pop().unwrap();
-        (from, daemon.views().snapshot(Some(b"r3")).unwrap())
+        let from = daemon.views().snapshots().with_archived().unwrap().pop().unwrap();
+        (from, daemon.views().snapshots().take(Some(b"r3")).unwrap())
     });
     stand.store.times.insert("r3".into(), stand.store.live.clone());
     let name = pitfs::archive::file_name(&from.mark(), &to.mark());
@@ -356,11 +356,11 @@ fn the_newest_save_stands_in_the_archive_too() {
     for i in 2..4 {
         stand.store.roll(None, Some(1), &format!("r{i}")).unwrap();
     }
-    let last = |store: &Store| store.open(|daemon| daemon.views().last_save());
+    let last = |store: &Store| store.open(|daemon| daemon.views().snapshots().last_save());
     assert_eq!(last(&stand.store).unwrap().record.name, "first save");
     assert!(!last(&stand.store).unwrap().is_archived, "a roll lets it stand");
     // By hand it can go: then it is found where it is.
-    stand.store.open(|daemon| daemon.views().delete(&[b"first save"]).map(|_| ())).unwrap();
+    stand.store.open(|daemon| daemon.views().deletions().delete(&[b"first save"]).map(|_| ())).unwrap();
     assert!(last(&stand.store).unwrap().is_archived);
     let all = PruneOptions { keep: Some(1), ..PruneOptions::default() };
     let shortened = prune(&stand.store, all).unwrap();
@@ -368,7 +368,7 @@ fn the_newest_save_stands_in_the_archive_too() {
     assert_eq!(last(&stand.store).unwrap().record.name, "first save");
     // And where it is not there, no older one is taken for it.
     save(&mut stand.store, "second save");
-    stand.store.open(|daemon| daemon.views().delete(&[b"second save"]).map(|_| ())).unwrap();
+    stand.store.open(|daemon| daemon.views().deletions().delete(&[b"second save"]).map(|_| ())).unwrap();
     let said = last(&stand.store).unwrap_err().to_string();
     assert!(said.contains("second save") && said.contains("first save"), "{said}");
 }
@@ -547,13 +547,13 @@ fn what_was_merged_away_is_freed_from_the_store_too() {
         change(&mut stand.store, i);
         stand.store.roll(None, None, &format!("r{i}")).unwrap();
     }
-    stand.store.open(|daemon| daemon.views().hold(&[b"r3"], None).map(|_| ())).unwrap();
+    stand.store.open(|daemon| daemon.views().snapshots().hold(&[b"r3"], None).map(|_| ())).unwrap();
     assert_eq!(merge_years(&stand.store).unwrap().times.len(), 5);
     assert_eq!(stand.store.shown("what the store has stays"), names(1..8));
     change(&mut stand.store, 8);
     let tried = stand.store.open(|daemon| {
         let options = RollOptions { keep: Some(2), ..RollOptions::default() };
-        daemon.plan_roll(daemon.views(), &options).unwrap().freed.len()
+        daemon.rolls().plan(daemon.views(), &options).unwrap().freed.len()
     });
     stand.store.roll(None, Some(2), "r8").unwrap();
     assert_eq!(stand.store.shown("freed"), names([1, 3, 7, 8]), "what is held stays");
@@ -675,7 +675,7 @@ fn a_first_roll_follows_the_number_of_snapshots() {
         let mut store = Store::create(&dir.path().join("store"));
         store.open(|daemon| {
             for i in 0..snapshots {
-                daemon.views().snapshot(Some(format!("s{i}").as_bytes())).unwrap();
+                daemon.views().snapshots().take(Some(format!("s{i}").as_bytes())).unwrap();
             }
         });
         for i in 0..snapshots {
@@ -741,11 +741,11 @@ fn one_increment_in_the_place_of_another_is_damage() {
     let at = all.iter().position(|path| path == one).unwrap();
     store.open(|daemon| {
         let views = daemon.views();
-        for snapshot in views.all_snapshots().unwrap().into_iter().filter(|one| one.is_readable()) {
+        for snapshot in views.snapshots().with_archived().unwrap().into_iter().filter(|one| one.is_readable()) {
             let moment = pitfs::device::Moment::At(snapshot.epoch);
             let root = pitfs::tree::root_of(pitfs::device::LIVE);
-            let Ok((inode, _)) = views.tree().lookup(root, b"file", moment) else { continue };
-            if let Ok(read) = views.tree().read(inode, 0, 16 << 10, moment) {
+            let Ok((inode, _)) = views.tree().names().lookup(root, b"file", moment) else { continue };
+            if let Ok(read) = views.tree().files().read(inode, 0, 16 << 10, moment) {
                 assert!(read == store.times[&snapshot.record.name]["file"], "{}", snapshot.record.name);
                 assert_ne!(snapshot.record.name, format!("r{at}"), "its bytes are gone");
             }

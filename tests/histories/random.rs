@@ -156,12 +156,12 @@ impl World {
                     assert!(lost.is_empty(), "seed {seed}: store {store} lost {lost:?}\n{}", self.said.join("\n"));
                 }
             } else {
-                let held = |store: &Store| store.open(|daemon| daemon.views().snapshots().unwrap().len());
+                let held = |store: &Store| store.open(|daemon| daemon.views().snapshots().all().unwrap().len());
                 assert!(self.stores[at].times.is_empty() || held(&self.stores[at]) > 0 || after[at].is_empty());
             }
         }
         for store in &self.stores {
-            let found = store.open(|daemon| daemon.check(&mut |_| Ok(())).unwrap());
+            let found = store.open(|daemon| pitfs::daemon::check(daemon, &mut |_| Ok(())).unwrap());
             assert!(found.problems.is_empty(), "seed {seed}: {:?}", found.problems);
         }
     }

@@ -60,22 +60,22 @@ impl Store {
         self.open(|daemon| {
             let tree = daemon.views().tree();
             let root = root_of(LIVE);
-            let inode = match tree.lookup(root, name.as_bytes(), Moment::Live) {
+            let inode = match tree.names().lookup(root, name.as_bytes(), Moment::Live) {
                 Ok((inode, _)) => inode,
                 Err(_) => {
                     let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
-                    tree.make(Caller { uid: 0, gid: 0, umask: 0 }, root, name.as_bytes(), new).unwrap().0
+                    tree.names().make(Caller { uid: 0, gid: 0, umask: 0 }, root, name.as_bytes(), new).unwrap().0
                 }
             };
             let change = Change { size: Some(bytes.len() as u64), ..Change::default() };
-            tree.change(inode, change).unwrap();
-            tree.write(inode, 0, bytes, false).unwrap();
+            tree.attributes().change(inode, change).unwrap();
+            tree.files().write(inode, 0, bytes, false).unwrap();
         });
         self.live.insert(name.into(), bytes.to_vec());
     }
 
     pub fn snap(&mut self, name: &str) {
-        self.open(|daemon| daemon.views().snapshot(Some(name.as_bytes())).map(|_| ())).unwrap();
+        self.open(|daemon| daemon.views().snapshots().take(Some(name.as_bytes())).map(|_| ())).unwrap();
         self.times.insert(name.into(), self.live.clone());
     }
 
@@ -101,7 +101,7 @@ impl Store {
         self.open(|daemon| {
             let views = daemon.views();
             let mut names = Vec::new();
-            for snapshot in views.all_snapshots().unwrap() {
+            for snapshot in views.snapshots().with_archived().unwrap() {
                 let name = snapshot.record.name.clone();
                 if !snapshot.is_readable() {
                     continue;
@@ -112,12 +112,13 @@ impl Store {
                 let tree = views.tree();
                 let moment = Moment::At(snapshot.epoch);
                 let mut files = Vec::new();
-                tree.list_with_inodes(root_of(LIVE), 0, moment, |entry, inode| {
-                    files.push((String::from_utf8(entry.name.clone()).unwrap(), entry.inode, inode.size as usize));
-                    Ok(true)
-                })
-                .unwrap();
-                let read = |(file, inode, size)| (file, tree.read(inode, 0, size, moment).unwrap());
+                tree.names()
+                    .list_with_inodes(root_of(LIVE), 0, moment, |entry, inode| {
+                        files.push((String::from_utf8(entry.name.clone()).unwrap(), entry.inode, inode.size as usize));
+                        Ok(true)
+                    })
+                    .unwrap();
+                let read = |(file, inode, size)| (file, tree.files().read(inode, 0, size, moment).unwrap());
                 let found: State = files.into_iter().map(read).collect();
                 assert!(found == *expected, "{what}: {name} of {} is not what it was", self.path.display());
                 names.push(name);

@@ -70,7 +70,7 @@ fn work_in_steps(world: &mut World) -> Result<(), Error> {
     world.promote_base(clone)?;
     settle_in_steps(world, usize::MAX)?;
     world.delete_this_base(clone)?;
-    while world.tree().device().delete_step()? {
+    while world.tree().device().removal().step()? {
         world.commit()?;
     }
     Ok(())
@@ -111,8 +111,8 @@ fn begin(seed: u64, codec: Codec) -> (World, TestDir) {
 fn check_stopped(world: &World) {
     let tree = world.tree();
     assert!(matches!(tree.commit(), Err(Error::Stopped(_))), "a commit after a failure");
-    assert!(matches!(tree.unlink(ROOT, b"x"), Err(Error::Stopped(_))), "a change after a failure");
-    assert!(matches!(world.views().snapshot(None), Err(Error::Stopped(_))), "a snapshot after a failure");
+    assert!(matches!(tree.names().unlink(ROOT, b"x"), Err(Error::Stopped(_))), "a change after a failure");
+    assert!(matches!(world.views().snapshots().take(None), Err(Error::Stopped(_))), "a snapshot after a failure");
     assert!(tree.inode(ROOT, Moment::Live).is_ok(), "reading after a failure");
 }
 

@@ -58,8 +58,8 @@ fn read_all(views: &Views, picture: &Picture, what: &str) -> Vec<Error> {
 fn change_damaged(views: Views, dir: &TestDir, picture: &Picture, what: &str) {
     let caller = Caller { uid: 0, gid: 0, umask: 0 };
     let new = New { kind: Kind::Fifo, permissions: 0o600, rdev: 0, target: b"" };
-    let made = views.tree().make(caller, ROOT, b"made in a damaged store", new);
-    let removed = made.and_then(|_| views.tree().unlink(ROOT, b"made in a damaged store"));
+    let made = views.tree().names().make(caller, ROOT, b"made in a damaged store", new);
+    let removed = made.and_then(|_| views.tree().names().unlink(ROOT, b"made in a damaged store"));
     match removed.and_then(|_| views.tree().commit()) {
         Ok(()) | Err(Error::Corrupt { .. } | Error::Media { .. } | Error::Stopped(_)) => {}
         Err(other) => panic!("{what}: a change fails with {other:?}"),

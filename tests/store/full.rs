@@ -113,7 +113,7 @@ fn run(seed: u64, codec: Codec, len: fn(&mut Rng) -> u64) {
                 world.delete_snapshot().expect("deleting a snapshot works on a full disk");
             }
         }
-        while world.tree().device().delete_step().expect("deleting goes on") {}
+        while world.tree().device().removal().step().expect("deleting goes on") {}
         while world.tree().reap_step().expect("removing goes on") {}
         for _ in 0..2 {
             world.commit().expect("what was removed becomes durable");

@@ -79,12 +79,12 @@ impl Load {
             0..40 => self.write(number)?,
             40..48 => {
                 let size = self.rng.below(3 * TRACK as u64);
-                self.tree().change(number, Change { size: Some(size), ..Change::default() })?;
+                self.tree().attributes().change(number, Change { size: Some(size), ..Change::default() })?;
                 self.changed(number, |(bytes, _)| bytes.resize(size as usize, 0));
             }
             48..52 => {
                 let (offset, len) = (self.rng.below(2 * TRACK as u64), self.rng.below(TRACK as u64 + 9) + 1);
-                self.tree().zero(number, offset, len, true, false)?;
+                self.tree().files().zero(number, offset, len, true, false)?;
                 self.changed(number, |(bytes, _)| {
                     let end = bytes.len().min((offset + len) as usize);
                     if (offset as usize) < end {
@@ -94,7 +94,7 @@ impl Load {
             }
             52..56 => {
                 let mode = self.rng.below(0o1000) as u32;
-                self.tree().change(number, Change { permissions: Some(mode), ..Change::default() })?;
+                self.tree().attributes().change(number, Change { permissions: Some(mode), ..Change::default() })?;
                 self.changed(number, |(_, permissions)| *permissions = mode);
             }
             56..60 => self.rename(number)?,
@@ -104,11 +104,11 @@ impl Load {
                 self.all_synced();
             }
             66..68 => {
-                self.views.snapshot(None)?;
+                self.views.snapshots().take(None)?;
                 self.all_synced();
             }
             _ => {
-                self.tree().sync_inode(number)?;
+                self.tree().files().sync_inode(number)?;
                 let file = self.files.get_mut(&number).unwrap();
                 (file.synced, file.is_moved) = (Some(file.history.len() - 1), false);
             }
@@ -128,7 +128,7 @@ impl Load {
         let parent = self.rng.pick(&self.directories.clone());
         let kind = if self.rng.percent(20) { Kind::Directory } else { Kind::File };
         let new = New { kind, permissions: 0o644, rdev: 0, target: b"" };
-        match self.tree().make(CALLER, parent, &name, new) {
+        match self.tree().names().make(CALLER, parent, &name, new) {
             Ok((number, _)) if kind == Kind::Directory => self.directories.push(number),
             Ok((number, _)) => {
                 let history = vec![(Vec::new(), 0o644)];
@@ -146,13 +146,13 @@ impl Load {
         let data = self.rng.bytes(len);
         // It may have happened when an error is reported.
         self.changed(number, |(bytes, _)| write(bytes, offset as usize, &data));
-        self.tree().write(number, offset, &data, false)
+        self.tree().files().write(number, offset, &data, false)
     }
 
     fn rename(&mut self, number: InodeNo) -> Result<(), Error> {
         let (new_name, new_parent) = (self.name(), self.rng.pick(&self.directories.clone()));
         let file = &self.files[&number];
-        match self.tree().rename(file.parent, &file.name, new_parent, &new_name, RenameMode::NoReplace) {
+        match self.tree().names().rename(file.parent, &file.name, new_parent, &new_name, RenameMode::NoReplace) {
             Ok(()) => {
                 let file = self.files.get_mut(&number).unwrap();
                 (file.parent, file.name, file.is_moved) = (new_parent, new_name, true);
@@ -166,7 +166,7 @@ impl Load {
     fn remove(&mut self, number: InodeNo) -> Result<(), Error> {
         let mut file = self.files.remove(&number).unwrap();
         file.is_moved = true;
-        let result = self.tree().unlink(file.parent, &file.name).map(|_| ());
+        let result = self.tree().names().unlink(file.parent, &file.name).map(|_| ());
         self.removed.insert(number, file);
         result
     }
@@ -184,7 +184,7 @@ impl Load {
                 _ if is_removed => continue,
                 _ => panic!("inode {number} was fsynced and is gone"),
             };
-            let bytes = tree.read(number, 0, 1 << 20, Moment::Live).unwrap();
+            let bytes = tree.files().read(number, 0, 1 << 20, Moment::Live).unwrap();
             let state = (bytes, found.permissions());
             let place = file.history[synced..].iter().position(|known| *known == state);
             assert!(
@@ -197,7 +197,7 @@ impl Load {
                 file.history.len() - synced - 1,
             );
             if !file.is_moved {
-                let named = tree.lookup(file.parent, &file.name, Moment::Live).map(|(number, _)| number);
+                let named = tree.names().lookup(file.parent, &file.name, Moment::Live).map(|(number, _)| number);
                 assert!(matches!(named, Ok(named) if named == number), "inode {number} has lost its name");
             }
         }
@@ -253,18 +253,18 @@ fn what_a_restore_undid_is_not_done_again_by_an_fsync() {
         create(&dir);
         let views = open(Arc::new(dir.clone())).unwrap();
         let tree = views.tree();
-        tree.device().prepare_journal().unwrap();
+        tree.device().fsync().prepare().unwrap();
         let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
-        let (file, _) = tree.make(CALLER, ROOT, b"file", new).unwrap();
+        let (file, _) = tree.names().make(CALLER, ROOT, b"file", new).unwrap();
         let content = Rng::new(1).bytes(100_000);
-        tree.write(file, 0, &content, false).unwrap();
-        let before = views.snapshot(Some(b"before")).unwrap();
-        tree.change(file, Change { size: Some(0), ..Change::default() }).unwrap();
-        tree.write(file, 5000, b"after", false).unwrap();
-        views.restore(&before).unwrap();
-        tree.sync_inode(file).unwrap();
+        tree.files().write(file, 0, &content, false).unwrap();
+        let before = views.snapshots().take(Some(b"before")).unwrap();
+        tree.attributes().change(file, Change { size: Some(0), ..Change::default() }).unwrap();
+        tree.files().write(file, 5000, b"after", false).unwrap();
+        views.restores().restore(&before).unwrap();
+        tree.files().sync_inode(file).unwrap();
         let views = open(Arc::new(dir.after_power_cut(tearing))).unwrap();
         check(views.tree()).unwrap();
-        assert!(views.tree().read(file, 0, 200_000, Moment::Live).unwrap() == content);
+        assert!(views.tree().files().read(file, 0, 200_000, Moment::Live).unwrap() == content);
     }
 }

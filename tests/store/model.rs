@@ -126,10 +126,10 @@ fn deletions_that_overtake_each_other_leave_nothing() {
         }
         let device = world.tree().device();
         for number in [first, 3 - first] {
-            world.views().delete(&[format!("snapshot {number}").as_bytes()]).unwrap();
-            assert!(device.delete_step().unwrap());
+            world.views().deletions().delete(&[format!("snapshot {number}").as_bytes()]).unwrap();
+            assert!(device.removal().step().unwrap());
         }
-        while device.delete_step().unwrap() {}
+        while device.removal().step().unwrap() {}
         check_bare(world.tree(), 0).unwrap();
     }
 }
@@ -148,12 +148,12 @@ fn a_mirror_is_in_step_whatever_is_done_first() {
         // What is not copied yet is not split.
         copy();
     };
-    let delete = || while views.tree().device().delete_step().unwrap() {};
-    let mirror = views.establish_mirror(b"mirror", false).unwrap().base;
+    let delete = || while views.tree().device().removal().step().unwrap() {};
+    let mirror = views.mirrors().establish(b"mirror", false).unwrap().base;
     settle();
     let check = |what: &str, world: &mut World| {
         settle();
-        let before: Vec<_> = views.snapshots().unwrap();
+        let before: Vec<_> = views.snapshots().all().unwrap();
         let marked = before.into_iter().rev().find(|snapshot| snapshot.record.name.starts_with("mirror-")).unwrap();
         let model = world.now.live.in_base(mirror);
         compare_tree(&views.of(mirror), &model).unwrap_or_else(|text| panic!("{what}, {}: {text}", marked.record.name));
@@ -163,15 +163,15 @@ fn a_mirror_is_in_step_whatever_is_done_first() {
     };
     check("established", &mut world);
     for _ in 0..3 {
-        views.of(mirror).sync_mirror().unwrap();
+        views.of(mirror).mirrors().sync().unwrap();
         delete();
         check("synced", &mut world);
     }
     // It is split as its base is now, which it takes over first.
     settle();
-    views.of(mirror).split_mirror().unwrap();
+    views.of(mirror).mirrors().split().unwrap();
     settle();
-    views.of(mirror).resync_mirror().unwrap();
+    views.of(mirror).mirrors().resync().unwrap();
     delete();
     check("resynced", &mut world);
 }

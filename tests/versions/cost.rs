@@ -89,11 +89,11 @@ fn reads_of_versions(snapshots: usize) -> (u64, u64) {
     let tree = views.tree();
     let d = make(tree, root_of(LIVE), "d", Kind::Directory);
     let (seldom, often) = (make(tree, d, "seldom", Kind::File), file(tree, "often"));
-    tree.write(seldom, 0, &vec![1; 4 * TRACK as usize], false).unwrap();
+    tree.files().write(seldom, 0, &vec![1; 4 * TRACK as usize], false).unwrap();
     for i in 0..snapshots {
-        tree.write(often, 0, &i.to_le_bytes(), false).unwrap();
+        tree.files().write(often, 0, &i.to_le_bytes(), false).unwrap();
         if i % (snapshots / 5) == 1 {
-            tree.write(seldom, TRACK, &i.to_le_bytes(), false).unwrap();
+            tree.files().write(seldom, TRACK, &i.to_le_bytes(), false).unwrap();
         }
         snap(&views, &format!("s{i}"));
     }
@@ -105,11 +105,11 @@ fn reads_of_versions(snapshots: usize) -> (u64, u64) {
         dir.reads.load(Ordering::Relaxed) - before
     };
     let reads = reads_of(&|| {
-        let found = views.tree().versions(LIVE, b"d/seldom").unwrap();
+        let found = views.tree().comparison().versions(LIVE, b"d/seldom").unwrap();
         assert_eq!(found.len(), 6);
         assert_eq!(found[0].oldest.as_ref().unwrap().record.name, format!("s{}", snapshots / 5 * 4 + 1));
     });
-    (reads, reads_of(&|| assert_eq!(views.snapshots().unwrap().len(), snapshots)))
+    (reads, reads_of(&|| assert_eq!(views.snapshots().all().unwrap().len(), snapshots)))
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn lookups_of<R>(action: impl FnOnce() -> R) -> (u64, R) {
 
 /// What the background does. It commits now and then, so that what is removed is not passed for ever.
 fn finish(views: &Views) {
-    while views.tree().device().delete_step().unwrap() {
+    while views.tree().device().removal().step().unwrap() {
         views.tree().commit().unwrap();
     }
 }
@@ -27,13 +27,13 @@ fn lookups_of_deleting(snapshots: usize) -> [u64; 3] {
     let views = in_memory();
     let (often, seldom) = (file(views.tree(), "often"), file(views.tree(), "seldom"));
     // What a snapshot that stays needs is not looked at again and again.
-    let write = |byte| views.tree().write(seldom, 0, &vec![byte; 64 * TRACK as usize], false).unwrap();
+    let write = |byte| views.tree().files().write(seldom, 0, &vec![byte; 64 * TRACK as usize], false).unwrap();
     write(1);
     for i in 0..snapshots + 2 {
         if i == snapshots + 1 {
             write(2);
         }
-        views.tree().write(often, 0, &i.to_le_bytes(), false).unwrap();
+        views.tree().files().write(often, 0, &i.to_le_bytes(), false).unwrap();
         snap(&views, &format!("s{i}"));
     }
     views.tree().commit().unwrap();
@@ -41,13 +41,13 @@ fn lookups_of_deleting(snapshots: usize) -> [u64; 3] {
     let names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
     let what = ToDelete { names: &names, of: &[LIVE], ..ToDelete::default() };
     let (planning, _) = lookups_of(|| {
-        let plan = views.plan_deletion(&what).unwrap();
+        let plan = views.deletions().plan(&what).unwrap();
         let epochs = plan.snapshots.iter().map(|snapshot| snapshot.epoch).collect();
-        views.tree().device().look().unwrap().freed_by_all(&[(LIVE, epochs)].into(), &[]).unwrap()
+        views.tree().device().look().unwrap().freed_room().by_all(&[(LIVE, epochs)].into(), &[]).unwrap()
     });
-    let (deleting, _) = lookups_of(|| views.delete_all(&what).unwrap());
+    let (deleting, _) = lookups_of(|| views.deletions().delete_all(&what).unwrap());
     let (freeing, ()) = lookups_of(|| finish(&views));
-    assert_eq!(views.snapshots().unwrap().len(), 2);
+    assert_eq!(views.snapshots().all().unwrap().len(), 2);
     [deleting, freeing, planning]
 }
 
@@ -68,17 +68,17 @@ fn lookups_of_comparing(names: usize) -> u64 {
     let links = make(tree, root_of(LIVE), "links", Kind::Directory);
     let files = make(tree, root_of(LIVE), "files", Kind::Directory);
     for i in 0..names {
-        tree.link(one, links, format!("{i}").as_bytes()).unwrap();
+        tree.names().link(one, links, format!("{i}").as_bytes()).unwrap();
         make(tree, files, &format!("{i}"), Kind::Symlink);
     }
     let before = snap(&views, "before");
     for i in 0..names {
-        tree.unlink(links, format!("{i}").as_bytes()).unwrap();
-        tree.unlink(files, format!("{i}").as_bytes()).unwrap();
+        tree.names().unlink(links, format!("{i}").as_bytes()).unwrap();
+        tree.names().unlink(files, format!("{i}").as_bytes()).unwrap();
         make(tree, files, &format!("{i}"), Kind::File);
     }
     views.tree().commit().unwrap();
-    let (found, differences) = lookups_of(|| tree.diff(LIVE, Moment::At(before), Moment::Live).unwrap());
+    let (found, differences) = lookups_of(|| tree.comparison().diff(LIVE, Moment::At(before), Moment::Live).unwrap());
     assert_eq!(differences.len(), 2 * names);
     found
 }
@@ -94,7 +94,7 @@ fn what_deleting_would_free_is_what_it_frees() {
     let views = in_memory();
     let tree = views.tree();
     let (shared, own) = (file(tree, "shared"), file(tree, "own"));
-    let write = |inode, byte: u8| tree.write(inode, 0, &vec![byte; 4 * TRACK as usize], false).unwrap();
+    let write = |inode, byte: u8| tree.files().write(inode, 0, &vec![byte; 4 * TRACK as usize], false).unwrap();
     write(shared, 1);
     write(own, 2);
     snap(&views, "a");
@@ -107,16 +107,16 @@ fn what_deleting_would_free_is_what_it_frees() {
         (b"full", CloneOptions { is_full: true, is_shown_beside: true, ..CloneOptions::default() }),
         (b"copied", CloneOptions { is_full: true, copies: true, is_shown_beside: true, ..CloneOptions::default() }),
     ] {
-        views.clone_all(&[(a.clone(), name.to_vec())], options, None).unwrap();
+        views.bases().clone_all(&[(a.clone(), name.to_vec())], options, None).unwrap();
     }
     settle(tree);
-    while views.copy_step().unwrap() {}
-    let plain = views.of(views.base_named(b"plain").unwrap());
-    plain.tree().write(own.in_base(plain.base()), 0, &[5; TRACK as usize], false).unwrap();
+    while views.bases().copy_step().unwrap() {}
+    let plain = views.of(views.bases().named(b"plain").unwrap());
+    plain.tree().files().write(own.in_base(plain.base()), 0, &[5; TRACK as usize], false).unwrap();
     snap(&plain, "mine");
-    plain.tree().write(own.in_base(plain.base()), 0, &[6; TRACK as usize], false).unwrap();
+    plain.tree().files().write(own.in_base(plain.base()), 0, &[6; TRACK as usize], false).unwrap();
     tree.commit().unwrap();
-    let base = |name: &[u8]| views.base_named(name).unwrap();
+    let base = |name: &[u8]| views.bases().named(name).unwrap();
     for (names, trees, expected) in [
         (&[&b"b"[..]][..], &[][..], vec![]),
         (&[], &[base(b"full")][..], vec!["full"]),
@@ -125,18 +125,18 @@ fn what_deleting_would_free_is_what_it_frees() {
         (&[b"a"], &[], vec!["plain"]),
     ] {
         let what = ToDelete { names, of: &[LIVE], trees, is_recursive: true };
-        let plan = views.plan_deletion(&what).unwrap();
+        let plan = views.deletions().plan(&what).unwrap();
         let goes: Vec<&str> = plan.bases.iter().map(|going| going.info.name.as_str()).collect();
         assert_eq!(goes, expected);
         let epochs: Vec<Epoch> = plan.snapshots.iter().map(|snapshot| snapshot.epoch).collect();
         let bases: Vec<BaseId> = plan.bases.iter().map(|going| going.info.id).collect();
-        let freed = tree.device().look().unwrap().freed_by_all(&[(LIVE, epochs)].into(), &bases).unwrap();
+        let freed = tree.device().look().unwrap().freed_room().by_all(&[(LIVE, epochs)].into(), &bases).unwrap();
         let used = || {
             tree.commit().unwrap();
             tree.device().log().usage().used
         };
         let before = used();
-        views.delete_all(&what).unwrap();
+        views.deletions().delete_all(&what).unwrap();
         finish(&views);
         assert_eq!(freed.values().sum::<u64>(), before - used(), "{names:?} {expected:?}");
     }

@@ -46,16 +46,17 @@ fn walk(tree: &Tree, base: BaseId, moment: Moment) -> Vec<Place> {
     let mut found = Vec::new();
     let mut directories = vec![(root_of(base), String::new())];
     while let Some((parent, path)) = directories.pop() {
-        tree.list(parent, 0, moment, |entry| {
-            let name = String::from_utf8(entry.name.clone()).unwrap();
-            let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
-            if entry.kind == Kind::Directory {
-                directories.push((entry.inode, path.clone()));
-            }
-            found.push(Place { path, parent, name, inode: entry.inode, kind: entry.kind });
-            Ok(true)
-        })
-        .unwrap();
+        tree.names()
+            .list(parent, 0, moment, |entry| {
+                let name = String::from_utf8(entry.name.clone()).unwrap();
+                let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+                if entry.kind == Kind::Directory {
+                    directories.push((entry.inode, path.clone()));
+                }
+                found.push(Place { path, parent, name, inode: entry.inode, kind: entry.kind });
+                Ok(true)
+            })
+            .unwrap();
     }
     found
 }
@@ -106,10 +107,10 @@ impl World {
             let label = Label { archive: Id::random(), store: device.settings().id, base };
             let directory = Arc::new(Directory::open(dir.path()).unwrap());
             label.create(&directory).unwrap();
-            let holds = |mark: &Mark| device.holds(LIVE, mark);
+            let holds = |mark: &Mark| device.archiving().holds(LIVE, mark);
             let archive = Archive::open(&directory, label, LIVE.number(), index_entry, &holds, &mut |_| Ok(()));
             let archive = Arc::new(archive.unwrap());
-            world.views.tree().device().set_archive(LIVE, Some(archive.clone()));
+            world.views.tree().device().archiving().set_archive(LIVE, Some(archive.clone()));
             world.archive = Some((dir, archive));
         }
         world
@@ -134,14 +135,14 @@ impl World {
     fn stamp(&mut self, inode: InodeNo) {
         if self.rng.percent(60) {
             let bytes = self.bytes(12);
-            self.views.tree().write(inode, 0, &bytes, false).unwrap();
+            self.views.tree().files().write(inode, 0, &bytes, false).unwrap();
         } else {
             self.loose.insert(inode);
         }
     }
 
     fn moments(&self, base: BaseId) -> Vec<Moment> {
-        let snapshots = self.views.of(base).all_snapshots().unwrap();
+        let snapshots = self.views.of(base).snapshots().with_archived().unwrap();
         let readable = snapshots.iter().filter(|snapshot| snapshot.is_readable());
         readable.map(|snapshot| Moment::At(snapshot.epoch)).chain([Moment::Live]).collect()
     }
@@ -163,21 +164,21 @@ impl World {
                 let kind = self.rng.pick(&[Kind::File, Kind::File, Kind::Directory, Kind::Symlink]).unwrap();
                 let new = New { kind, permissions: 0o755, rdev: 0, target: b"target" };
                 let new = if kind == Kind::Symlink { new } else { New { target: b"", ..new } };
-                allowed(tree.make(ROOT_USER, directory, name.as_bytes(), new));
+                allowed(tree.names().make(ROOT_USER, directory, name.as_bytes(), new));
             }
             (14..40, _, Some(file)) => {
                 let len = if self.rng.percent(50) { 1 + self.rng.below(700) } else { 1 + self.rng.below(40_000) };
                 let (offset, bytes) = (self.offset(), self.bytes(len));
-                tree.write(file, offset, &bytes, false).unwrap();
+                tree.files().write(file, offset, &bytes, false).unwrap();
             }
             (40..46, _, Some(file)) => {
                 let change = Change { size: Some(self.offset()), ..Change::default() };
-                tree.change(file, change).unwrap();
+                tree.attributes().change(file, change).unwrap();
                 self.stamp(file);
             }
             (46..50, _, Some(file)) => {
                 let (offset, len) = (self.offset(), 1 + self.offset());
-                tree.zero(file, offset, len, self.rng.percent(50), false).unwrap();
+                tree.files().zero(file, offset, len, self.rng.percent(50), false).unwrap();
                 self.stamp(file);
             }
             (50..55, _, Some(file)) => {
@@ -187,16 +188,16 @@ impl World {
                 if let Some(source) = self.rng.pick(&files) {
                     let offset = self.rng.below(3) as u64 * TRACK;
                     let from = Position { inode: source.inode, offset, moment };
-                    tree.copy_range(from, file, self.rng.below(3) as u64 * TRACK, 1 << 20, false).unwrap();
+                    tree.files().copy_range(from, file, self.rng.below(3) as u64 * TRACK, 1 << 20, false).unwrap();
                     self.loose.insert(file);
                     self.stamp(file);
                 }
             }
             (55..60, Some(place), _) => {
                 if place.kind == Kind::Directory {
-                    allowed(tree.remove_directory(place.parent, place.name.as_bytes()));
+                    allowed(tree.names().remove_directory(place.parent, place.name.as_bytes()));
                 } else {
-                    tree.unlink(place.parent, place.name.as_bytes()).unwrap();
+                    tree.names().unlink(place.parent, place.name.as_bytes()).unwrap();
                 }
             }
             (60..70, Some(place), _) => {
@@ -205,19 +206,19 @@ impl World {
                 let new_path = if target.is_empty() { name.to_string() } else { format!("{target}/{name}") };
                 let mode = self.rng.pick(&[RenameMode::Replace, RenameMode::Exchange]).unwrap();
                 if !is_inside(&new_path, &place.path) && !is_inside(&place.path, &new_path) {
-                    allowed(tree.rename(place.parent, place.name.as_bytes(), directory, name.as_bytes(), mode));
+                    allowed(tree.names().rename(place.parent, place.name.as_bytes(), directory, name.as_bytes(), mode));
                 }
             }
             (70..73, _, Some(file)) => {
-                allowed(tree.link(file, directory, name.as_bytes()));
+                allowed(tree.names().link(file, directory, name.as_bytes()));
             }
             (73..79, Some(place), _) => {
                 let value = self.bytes(5);
                 let attribute = self.rng.pick(&[&b"user.a"[..], b"user.ab"]).unwrap();
                 if place.kind == Kind::Symlink || self.rng.percent(30) {
-                    allowed(tree.remove_xattr(place.inode, attribute));
+                    allowed(tree.attributes().remove_xattr(place.inode, attribute));
                 } else {
-                    tree.set_xattr(place.inode, attribute, &value, SetXattr::default()).unwrap();
+                    tree.attributes().set_xattr(place.inode, attribute, &value, SetXattr::default()).unwrap();
                 }
             }
             (79..85, Some(place), _) => {
@@ -226,12 +227,12 @@ impl World {
                     1 => Change { uid: Some(self.rng.below(3) as u32), ..Change::default() },
                     _ => Change { mtime: Some(SetTime::To(Timestamp::default())), ..Change::default() },
                 };
-                tree.change(place.inode, change).unwrap();
+                tree.attributes().change(place.inode, change).unwrap();
             }
             (85..87, ..) => tree.commit().unwrap(),
             (87..91, ..) => {
                 tree.reap_step().unwrap();
-                tree.device().delete_step().unwrap();
+                tree.device().removal().step().unwrap();
                 tree.settle_step().unwrap();
             }
             (91, ..) => self.roll(),
@@ -248,47 +249,48 @@ impl World {
     fn roll(&mut self) {
         let Some((_, archive)) = &self.archive else { return };
         let tree = self.views.tree();
-        while tree.device().look().unwrap().is_settling(LIVE).unwrap() {
+        while tree.device().look().unwrap().noted_work().is_settling(LIVE).unwrap() {
             settle(tree);
         }
         let from = archive.tip().map_or(Epoch::ZERO, |tip| tip.epoch);
-        let mut all = self.views.snapshots().unwrap();
+        let mut all = self.views.snapshots().all().unwrap();
         all.retain(|snapshot| snapshot.epoch >= from && snapshot.is_readable());
         for pair in all.windows(2) {
             let (directory, pair) = (archive.directory(), (&pair[0], &pair[1]));
-            let saved = tree.device().save_increment(directory, pair, 1, &mut |_| Ok(())).unwrap();
+            let saved = tree.device().archiving().save_increment(directory, pair, 1, &mut |_| Ok(())).unwrap();
             archive.append(saved, &mut |_| Ok(())).unwrap();
             let (directory, anchor) = (archive.path().to_path_buf(), Some(pair.1.as_ref()));
             let record = ArchiveRecord { directory, id: archive.id(), anchor, saving: Vec::new(), hosts: Vec::new() };
             self.views.set_archive(Some(record), Some(&archive.marks_after(Epoch::ZERO))).unwrap();
         }
-        for snapshot in self.views.snapshots().unwrap() {
+        for snapshot in self.views.snapshots().all().unwrap() {
             let name = snapshot.record.name.as_bytes();
             if archive.mark(snapshot.epoch).is_some() && self.rng.percent(60) {
-                allowed(self.views.delete(&[name]));
+                allowed(self.views.deletions().delete(&[name]));
             }
         }
-        while tree.device().delete_step().unwrap() {}
+        while tree.device().removal().step().unwrap() {}
     }
 
     fn change_snapshots(&mut self, base: BaseId) {
         let views = self.views.of(base);
-        let Some(snapshot) = self.rng.pick(&views.snapshots().unwrap()) else { return };
+        let Some(snapshot) = self.rng.pick(&views.snapshots().all().unwrap()) else { return };
         let name = snapshot.record.name.as_bytes();
         let tip = self.archive.as_ref().and_then(|(_, archive)| archive.tip());
         let is_tip = base == LIVE && tip.is_some_and(|tip| tip.epoch == snapshot.epoch);
         self.count += 1;
         match self.rng.below(6) {
-            0 | 1 => drop(allowed(views.delete(&[name]))),
+            0 | 1 => drop(allowed(views.deletions().delete(&[name]))),
             // What its archive leads to is needed.
-            2 if !is_tip => drop(allowed(views.deactivate(name))),
+            2 if !is_tip => drop(allowed(views.snapshots().deactivate(name))),
             3 | 4 if snapshot.is_readable() => {
-                allowed(views.restore(&snapshot));
+                allowed(views.restores().restore(&snapshot));
                 self.restored.insert(base);
             }
             5 if snapshot.is_readable() && self.bases.len() < 3 => {
                 let name = format!("clone {}", self.count);
-                let clone = views.clone_snapshot(&snapshot, name.as_bytes(), self.rng.percent(50), false).unwrap();
+                let clone =
+                    views.bases().clone_snapshot(&snapshot, name.as_bytes(), self.rng.percent(50), false).unwrap();
                 self.bases.push(clone);
             }
             _ => {}
@@ -317,15 +319,15 @@ fn facts(tree: &Tree, inode: InodeNo, moment: Moment) -> Facts {
     let found = tree.inode(inode, moment).unwrap();
     let mut entries = BTreeSet::new();
     let bytes = match found.kind() {
-        Kind::File => tree.read(inode, 0, found.size as usize, moment).unwrap(),
-        Kind::Symlink => tree.read_link(inode, moment).unwrap(),
+        Kind::File => tree.files().read(inode, 0, found.size as usize, moment).unwrap(),
+        Kind::Symlink => tree.names().read_link(inode, moment).unwrap(),
         _ => {
-            tree.list(inode, 0, moment, |entry| Ok(entries.insert((entry.name.clone(), entry.inode)))).unwrap();
+            tree.names().list(inode, 0, moment, |entry| Ok(entries.insert((entry.name.clone(), entry.inode)))).unwrap();
             Vec::new()
         }
     };
     let attributes = (found.mode, found.uid, found.gid);
-    Facts { inode, attributes, bytes, entries, xattrs: tree.xattrs(inode, moment).unwrap() }
+    Facts { inode, attributes, bytes, entries, xattrs: tree.attributes().xattrs(inode, moment).unwrap() }
 }
 
 impl World {
@@ -338,7 +340,8 @@ impl World {
             paths.extend(walk(tree, base, *moment).into_iter().map(|place| (place.path, place.inode)));
         }
         // What was restored meanwhile, an archive cannot tell from what was written.
-        let is_archived = |i: usize| tree.device().look().unwrap().is_archived(root_of(base), moments[i]).unwrap();
+        let is_archived =
+            |i: usize| tree.device().look().unwrap().moments().is_archived(root_of(base), moments[i]).unwrap();
         let is_mixed = |i: usize| self.restored.contains(&base) && (is_archived(i) || is_archived(i - 1));
         let all: BTreeSet<&String> = paths.iter().flat_map(BTreeMap::keys).collect();
         for path in all {
@@ -347,7 +350,7 @@ impl World {
                 .zip(&paths)
                 .map(|(moment, paths)| paths.get(path).map(|inode| facts(tree, *inode, *moment)))
                 .collect();
-            let found = tree.versions(base, path.as_bytes()).unwrap();
+            let found = tree.comparison().versions(base, path.as_bytes()).unwrap();
             let moment_of = |snapshot: &Option<Snapshot>| {
                 snapshot.as_ref().map_or(Moment::Live, |snapshot| Moment::At(snapshot.epoch))
             };
@@ -385,14 +388,14 @@ impl World {
         for place in walk(tree, base, moment).into_iter().filter(|place| place.kind == Kind::File) {
             let file = files.entry(place.inode).or_insert_with(|| {
                 let inode: Inode = tree.inode(place.inode, moment).unwrap();
-                let bytes = tree.read(place.inode, 0, inode.size as usize, moment).unwrap();
+                let bytes = tree.files().read(place.inode, 0, inode.size as usize, moment).unwrap();
                 let look = tree.device().look().unwrap();
                 let tracks = (0..inode.size.div_ceil(TRACK)).map(|track| Track {
-                    is_dirty: moment == Moment::Live && look.is_in_memory(&(place.inode, TrackNo::new(track))),
+                    is_dirty: moment == Moment::Live && look.tracks().is_in_memory(&(place.inode, TrackNo::new(track))),
                     record: look.value(Table::Track, &track_key(place.inode, track), moment).unwrap(),
                     bytes: bytes[(track * TRACK) as usize..].iter().copied().take(TRACK as usize).collect(),
                 });
-                let is_archived = look.is_archived(place.inode, moment).unwrap();
+                let is_archived = look.moments().is_archived(place.inode, moment).unwrap();
                 let inline = inode.inline.to_vec();
                 File { size: inode.size, inline, tracks: tracks.collect(), paths: Vec::new(), is_archived }
             });
@@ -417,7 +420,7 @@ impl World {
                 }
             }
             let what = format!("{when}: base {base} from {before:?} to {after:?}");
-            let found = self.views.tree().changed_tracks(base, before, after, None).unwrap();
+            let found = self.views.tree().track_changes().changed_tracks(base, before, after, None).unwrap();
             let got: BTreeMap<_, _> = found
                 .iter()
                 .map(|file| {
@@ -453,7 +456,12 @@ impl World {
                 let below = format!("{}/", place.path);
                 paths.into_iter().any(|path| *path == place.path || path.starts_with(&below))
             };
-            let found = self.views.tree().changed_tracks(base, before, after, Some(place.path.as_bytes())).unwrap();
+            let found = self
+                .views
+                .tree()
+                .track_changes()
+                .changed_tracks(base, before, after, Some(place.path.as_bytes()))
+                .unwrap();
             let got: BTreeSet<InodeNo> = found.iter().map(|file| file.inode).collect();
             let wanted: BTreeSet<InodeNo> = expected.keys().copied().filter(is_below).collect();
             assert!(wanted.is_subset(&got), "{what} below {}: {got:?}, expected {wanted:?}", place.path);
@@ -465,17 +473,18 @@ impl World {
     fn check_bits(&self, when: &str) {
         let tree = self.views.tree();
         settle(tree);
-        while tree.device().delete_step().unwrap() {}
+        while tree.device().removal().step().unwrap() {}
         for base in self.bases.clone() {
-            let snapshots = self.views.of(base).snapshots().unwrap();
+            let snapshots = self.views.of(base).snapshots().all().unwrap();
             let readable = |i: usize| snapshots.get(i).is_none_or(|snapshot| snapshot.is_readable());
             for (i, snapshot) in snapshots.iter().enumerate().filter(|(i, _)| readable(*i) && readable(i + 1)) {
                 let next = snapshots.get(i + 1).map_or(Moment::Live, |next| Moment::At(next.epoch));
                 let (old, new) = (self.files(base, Moment::At(snapshot.epoch)), self.files(base, next));
-                let bits = tree.session_bits(base, snapshot.epoch, None).unwrap();
-                let changed = tree.changed_tracks(base, Moment::At(snapshot.epoch), next, None).unwrap();
+                let bits = tree.track_changes().session_bits(base, snapshot.epoch, None).unwrap();
+                let changed =
+                    tree.track_changes().changed_tracks(base, Moment::At(snapshot.epoch), next, None).unwrap();
                 assert_eq!(bits, changed, "{when}: bits of {}", snapshot.record.name);
-                let found = tree.saved_tracks(base, snapshot.epoch, None).unwrap();
+                let found = tree.track_changes().saved_tracks(base, snapshot.epoch, None).unwrap();
                 let got: BTreeMap<InodeNo, BTreeSet<u64>> =
                     found.iter().map(|file| (file.inode, numbers(&file.tracks))).collect();
                 for (inode, file) in &old {

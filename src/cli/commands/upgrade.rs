@@ -4,7 +4,7 @@ use super::super::args::Upgrade;
 use super::super::output::{print, print_json, tell_all};
 use super::absolute;
 use crate::control::{Target, UpgradeInfo};
-use crate::daemon::Daemon;
+use crate::daemon;
 use crate::error::Result;
 use crate::shown::shown_file;
 
@@ -12,7 +12,7 @@ pub(super) fn run(target: &Target, args: Upgrade, as_json: bool) -> Result<bool>
     let store = &target.store;
     let shown = shown_file(store);
     if args.undo {
-        let report = UpgradeInfo::new(store, Daemon::undo_upgrade(store)?);
+        let report = UpgradeInfo::new(store, daemon::undo_upgrade(store)?);
         if as_json {
             return say(&report);
         }
@@ -22,14 +22,14 @@ pub(super) fn run(target: &Target, args: Upgrade, as_json: bool) -> Result<bool>
         return Ok(true);
     }
     if args.confirm {
-        let report = UpgradeInfo::new(store, Daemon::confirm_upgrade(store)?);
+        let report = UpgradeInfo::new(store, daemon::confirm_upgrade(store)?);
         if as_json {
             return say(&report);
         }
         return print(&format!("{shown} stays in format {}\n", report.to)).map(|()| true);
     }
     let archive = args.archive.as_deref().map(absolute).transpose()?;
-    let report = UpgradeInfo::new(store, Daemon::upgrade(store, archive.as_deref(), &mut |_| Ok(()))?);
+    let report = UpgradeInfo::new(store, daemon::upgrade(store, archive.as_deref(), &mut |_| Ok(()))?);
     if as_json {
         return say(&report);
     }

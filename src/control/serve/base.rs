@@ -10,25 +10,25 @@ use crate::view::{CloneOptions, MirrorStep, Views};
 pub(super) fn base(daemon: &Daemon, views: &Views, base: Base, progress: OnProgress<'_>) -> Result<Answer> {
     match base {
         Base::Create { name, snapshot: None, uid, gid, offline, .. } => {
-            let base = views.create_base(&name, uid, gid, 0o755)?;
+            let base = views.bases().create(&name, uid, gid, 0o755)?;
             if offline {
-                views.show_base(base, false)?;
+                views.bases().show(base, false)?;
             }
         }
         Base::Create { name, snapshot: Some(snapshot), copy, offline, reserve, .. } => {
             let of = vec![(views.snapshot_of(&snapshot)?, name.into_vec())];
             let options = base_options(copy, offline, reserve);
-            daemon.make_clones(views, of, options, None, progress)?;
+            daemon.whole_bases().make_clones(views, of, options, None, progress)?;
         }
         Base::Delete { name, recursive } => {
             return delete::delete(views, &delete::base(views, &name)?, recursive);
         }
         Base::Rename { old, new } => {
-            views.rename_base(views.base_named(&old)?, &new)?;
+            views.bases().rename(views.bases().named(&old)?, &new)?;
         }
         Base::List => {}
     }
-    Ok(Answer::Bases(views.bases()?.into_iter().map(BaseInfo::from).collect()))
+    Ok(Answer::Bases(views.bases().all()?.into_iter().map(BaseInfo::from).collect()))
 }
 
 /// Of a base that begins as a snapshot.
@@ -42,14 +42,14 @@ pub(super) fn base_answer(views: &Views, base: BaseId) -> Result<Answer> {
 
 /// Those that are still there.
 fn base_infos(views: &Views, bases: &[BaseId]) -> Result<Vec<BaseInfo>> {
-    let info = |base: &BaseId| views.of(*base).unless_gone(views.of(*base).base_info());
+    let info = |base: &BaseId| views.of(*base).unless_gone(views.of(*base).bases().info());
     bases.iter().filter_map(|base| info(base).map(|info| info.map(BaseInfo::from)).transpose()).collect()
 }
 
 pub(super) fn clone(daemon: &Daemon, views: &Views, wanted: CloneRequest, progress: OnProgress<'_>) -> Result<Answer> {
     let (of, options) = (cloned(views, &wanted)?, clone_options(&wanted));
     let group = wanted.group.map(|group| String::from_utf8_lossy(&group).into_owned());
-    let made = daemon.make_clones(views, of, options, group.as_deref(), progress)?;
+    let made = daemon.whole_bases().make_clones(views, of, options, group.as_deref(), progress)?;
     base_infos(views, &made).map(Answer::Bases)
 }
 
@@ -58,7 +58,7 @@ pub(super) fn cloned(views: &Views, wanted: &CloneRequest) -> Result<Vec<(Snapsh
     let CloneRequest { snapshot, name, group, .. } = wanted;
     let Some(group) = group else { return Ok(vec![(views.snapshot_of(snapshot)?, name.to_vec())]) };
     let mut of = Vec::new();
-    for snapshot in views.of_group(group, snapshot)? {
+    for snapshot in views.groups().snapshots(group, snapshot)? {
         let base = views.of(snapshot.base).base_name()?;
         of.push((snapshot, [&name[..], b"-", base.as_bytes()].concat()));
     }
@@ -73,11 +73,11 @@ pub(super) fn clone_options(wanted: &CloneRequest) -> CloneOptions {
 pub(super) fn step_mirror(daemon: &Daemon, views: &Views, mirror: Mirror) -> Result<MirrorStep> {
     match mirror {
         Mirror::Establish { base, name, offline } => {
-            views.of(views.base_named(&base)?).establish_mirror(&name, offline)
+            views.of(views.bases().named(&base)?).mirrors().establish(&name, offline)
         }
-        Mirror::Sync { name } => daemon.sync_mirror(views, &name),
-        Mirror::Split { name } => daemon.split_mirror(views, &name),
-        Mirror::Resync { name, reverse } => daemon.resync_mirror(views, &name, reverse),
-        Mirror::RestoreTo { name, snapshot } => daemon.restore_mirror(views, &name, &snapshot),
+        Mirror::Sync { name } => daemon.whole_bases().sync_mirror(views, &name),
+        Mirror::Split { name } => daemon.whole_bases().split_mirror(views, &name),
+        Mirror::Resync { name, reverse } => daemon.whole_bases().resync_mirror(views, &name, reverse),
+        Mirror::RestoreTo { name, snapshot } => daemon.whole_bases().restore_mirror(views, &name, &snapshot),
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn history(views: &Views) -> Result<Vec<HistoryInfo>> {
 
 pub(super) fn versions(views: &Views, path: &[u8]) -> Result<Vec<VersionInfo>> {
     views.fetched()?;
-    let all = views.tree().versions(views.base(), path)?;
+    let all = views.tree().comparison().versions(views.base(), path)?;
     Ok(all.into_iter().map(VersionInfo::from).collect())
 }
 
@@ -32,7 +32,7 @@ pub(super) fn diff(views: &Views, before: &[u8], after: &[u8]) -> Result<Vec<Dif
         let text = "only states of one base can be compared".into();
         return Err(Error::Refused(Errno::INVAL, text));
     }
-    let found = views.tree().diff(before.base, before.moment, after.moment)?;
+    let found = views.tree().comparison().diff(before.base, before.moment, after.moment)?;
     Ok(found.into_iter().map(DifferenceInfo::from).collect())
 }
 
@@ -48,11 +48,11 @@ pub(super) fn tracks(
     let found = match after {
         None => {
             views.fetched()?;
-            tree.session_bits(views.base(), views.expect(before)?.epoch, path)?
+            tree.track_changes().session_bits(views.base(), views.expect(before)?.epoch, path)?
         }
         Some(after) => {
             let (before, after) = (views.moment(before)?, views.moment(&after)?);
-            tree.changed_tracks(views.base(), before, after, path)?
+            tree.track_changes().changed_tracks(views.base(), before, after, path)?
         }
     };
     Ok(tracks_answer(views, found, range))

@@ -29,7 +29,7 @@ impl Named<'_> {
 /// Snapshots, of all bases of a group if one is given; or clones and mirrors.
 pub(super) fn named<'a>(views: &Views, names: &'a [ByteBuf], group: Option<&Vec<u8>>) -> Result<Named<'a>> {
     if let Some(group) = group {
-        return Ok(Named { snapshots: slices(names), of: views.group(group)?, trees: Vec::new() });
+        return Ok(Named { snapshots: slices(names), of: views.groups().bases(group)?, trees: Vec::new() });
     }
     let mut named = Named { of: vec![views.base()], ..Named::default() };
     for name in names {
@@ -37,7 +37,7 @@ pub(super) fn named<'a>(views: &Views, names: &'a [ByteBuf], group: Option<&Vec<
         let tree = views.tree().device().look()?.base_named(name);
         match tree {
             // The name of a base alone is too much to be deleted by a slip.
-            Some(base) if !is_snapshot && base != LIVE && views.of(base).base_info()?.kind != BaseKind::Base => {
+            Some(base) if !is_snapshot && base != LIVE && views.of(base).bases().info()?.kind != BaseKind::Base => {
                 named.trees.push(base);
             }
             _ => named.snapshots.push(name),
@@ -48,17 +48,17 @@ pub(super) fn named<'a>(views: &Views, names: &'a [ByteBuf], group: Option<&Vec<
 
 /// A base, clone or mirror.
 pub(super) fn base<'a>(views: &Views, name: &[u8]) -> Result<Named<'a>> {
-    Ok(Named { trees: vec![views.base_named(name)?], ..Named::default() })
+    Ok(Named { trees: vec![views.bases().named(name)?], ..Named::default() })
 }
 
 pub(super) fn delete(views: &Views, named: &Named<'_>, recursive: bool) -> Result<Answer> {
-    let deleted = views.delete_all(&named.to_delete(recursive))?;
+    let deleted = views.deletions().delete_all(&named.to_delete(recursive))?;
     told(views, &deleted).map(Answer::Deletion)
 }
 
 /// The same without doing it, with what would be free then.
 pub(super) fn rehearse(views: &Views, named: &Named<'_>, recursive: bool) -> Result<Answer> {
-    let deletion = views.plan_deletion(&named.to_delete(recursive))?;
+    let deletion = views.deletions().plan(&named.to_delete(recursive))?;
     let (bytes, paths) = freed(views, &deletion)?;
     let told = told(views, &deletion)?;
     Ok(Answer::Deletion(DeletionInfo { dry_run: true, bytes: Some(bytes), paths: Some(paths), ..told }))
@@ -82,7 +82,7 @@ fn freed(views: &Views, deletion: &Deletion) -> Result<(u64, Vec<FreedInfo>)> {
         snapshots.entry(*base).or_default().push(*epoch);
     }
     let bases: Vec<BaseId> = deletion.bases.iter().map(|going| going.info.id).collect();
-    let freed = views.tree().device().look()?.freed_by_all(&snapshots, &bases)?;
+    let freed = views.tree().device().look()?.freed_room().by_all(&snapshots, &bases)?;
     let mut by_size: Vec<(u64, InodeNo)> = freed.iter().map(|(inode, bytes)| (*bytes, *inode)).collect();
     by_size.sort_unstable_by(|a, b| b.cmp(a));
     let mut paths = Vec::new();
@@ -90,7 +90,7 @@ fn freed(views: &Views, deletion: &Deletion) -> Result<(u64, Vec<FreedInfo>)> {
         // Where it was last.
         let newest = snapshots.get(&inode.base()).and_then(|epochs| epochs.iter().max());
         let moment = newest.map_or(Moment::Live, |epoch| Moment::At(*epoch));
-        let found = views.tree().paths(inode, moment).ok().and_then(|paths| paths.into_iter().next());
+        let found = views.tree().names().paths(inode, moment).ok().and_then(|paths| paths.into_iter().next());
         let path = found.unwrap_or_else(|| format!("inode {}", inode.number()).into_bytes());
         paths.push(FreedInfo { base: views.of(inode.base()).base_name()?, path: path.into(), bytes });
     }

@@ -11,15 +11,15 @@ use std::collections::BTreeMap;
 /// Of a base, or of all of them, in the order in which these were made, and those of a base in the order of time.
 pub(super) fn list(daemon: &Daemon, views: &Views, all: bool) -> Result<Vec<SnapshotInfo>> {
     let bases = match all {
-        true => views.bases()?.into_iter().map(|base| views.of(base.id)).collect(),
+        true => views.bases().all()?.into_iter().map(|base| views.of(base.id)).collect(),
         false => vec![views.of(views.base())],
     };
     let mut list = Vec::new();
     let needs = needs(views)?;
     for views in bases {
         // First: it notices an archive that went away, whose times are then no snapshots.
-        let archive = views.unless_gone(daemon.attached_info(&views))?.flatten();
-        let found = views.all_snapshots().and_then(|found| counted(&views, &found, &needs));
+        let archive = views.unless_gone(daemon.archives().attached_info(&views))?.flatten();
+        let found = views.snapshots().with_archived().and_then(|found| counted(&views, &found, &needs));
         let mut found = if all { views.unless_gone(found)?.unwrap_or_default() } else { found? };
         if let Some(ArchiveInfo { base, missing, problems, .. }) = archive.filter(|archive| !archive.missing.is_empty())
         {
@@ -47,7 +47,7 @@ pub(super) fn counted(views: &Views, snapshots: &[Snapshot], needs: &Needs) -> R
     for (info, snapshot) in all.iter_mut().zip(snapshots).filter(|(info, _)| !info.archived) {
         info.needed_by = needs.get(&snapshot.point()).cloned().unwrap_or_default();
         info.needed_by_archive = views.tree().device().look()?.is_archiving(snapshot.point());
-        info.unique_bytes = match views.tree().device().unique_bytes(snapshot.point()) {
+        info.unique_bytes = match views.tree().device().removal().unique_bytes(snapshot.point()) {
             // It was deleted meanwhile.
             Err(Error::Gone) => None,
             counted => Some(counted?),

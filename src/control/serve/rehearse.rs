@@ -4,7 +4,7 @@ use super::base::{base_options, clone_options, cloned, step_mirror};
 use super::restore::{check_paths, restore_group, wanted};
 use super::{delete, info, infos};
 use crate::control::{Answer, Base, DirectoryInfo, Mirror, PlanInfo, Verb};
-use crate::daemon::{BringBackReport, Daemon, OnProgress, RestoreReport, RollPlan};
+use crate::daemon::{BringBackReport, Daemon, OnProgress, RestoreReport, RollPlan, plan_copy_out};
 use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
@@ -20,7 +20,7 @@ pub(super) fn rehearse(daemon: &Daemon, views: &Views, verb: Verb, progress: OnP
         Verb::Restore { snapshot, paths, group: None } => restore(daemon, views, snapshot, paths, progress),
         Verb::CopyOut(options) => {
             check_paths(&options.paths)?;
-            let RestoreReport { files, bytes, problems } = daemon.plan_copy_out(views, &options, progress)?;
+            let RestoreReport { files, bytes, problems } = plan_copy_out(daemon, views, &options, progress)?;
             Ok(PlanInfo { files: Some(files), bytes: Some(bytes), problems, ..PlanInfo::default() })
         }
         Verb::Delete { names, group, recursive } => {
@@ -38,13 +38,13 @@ pub(super) fn rehearse(daemon: &Daemon, views: &Views, verb: Verb, progress: OnP
             clone(daemon, views, of, base_options(copy, offline, reserve), progress)
         }
         Verb::Refresh { name, snapshot } => {
-            daemon.refresh(views, &name, &snapshot)?;
+            daemon.whole_bases().refresh(views, &name, &snapshot)?;
             let restored = vec![info(views, &views.snapshot_of(&snapshot)?)?];
             Ok(PlanInfo { restored, changed: vec![text(&name)], ..PlanInfo::default() })
         }
         Verb::Mirror(wanted) => mirror(daemon, views, wanted),
-        Verb::Roll(options) => roll(views, vec![daemon.plan_roll(views, &options)?]),
-        Verb::RollGroup { group, options } => roll(views, daemon.plan_roll_group(views, &group, &options)?),
+        Verb::Roll(options) => roll(views, vec![daemon.rolls().plan(views, &options)?]),
+        Verb::RollGroup { group, options } => roll(views, daemon.rolls().plan_group(views, &group, &options)?),
         _ => Err(Error::Refused(Errno::INVAL, "there is no dry run of this".into())),
     };
     plan.map(|plan| Answer::Plan(PlanInfo { dry_run: true, ..plan }))
@@ -63,10 +63,10 @@ fn restore(
 ) -> Result<PlanInfo> {
     let (snapshot, paths) = wanted(views, snapshot, paths)?;
     if paths.is_empty() {
-        let restored = daemon.restore(views, &snapshot)?;
+        let restored = daemon.whole_bases().restore(views, &snapshot)?;
         return whole(daemon, views, (&[snapshot], restored.as_slice()), progress);
     }
-    let (report, before) = daemon.rehearse_bringing_back(views, &snapshot, &paths, progress)?;
+    let (report, before) = daemon.path_restores().rehearse(views, &snapshot, &paths, progress)?;
     let mut plan = PlanInfo { restored: vec![info(views, &snapshot)?], ..PlanInfo::default() };
     count(&mut plan, &report);
     if let Some(before) = before {
@@ -85,7 +85,7 @@ fn whole(
     let mut plan = PlanInfo { restored: infos(views, to)?, ..PlanInfo::default() };
     count(&mut plan, &BringBackReport::default());
     for restored in restored {
-        count(&mut plan, &daemon.count_restored(views, (&restored.to, &restored.before), progress)?);
+        count(&mut plan, &daemon.path_restores().count_restored(views, (&restored.to, &restored.before), progress)?);
         note_before(views, &mut plan, &restored.before)?;
     }
     Ok(plan)
@@ -101,7 +101,7 @@ fn count(plan: &mut PlanInfo, report: &BringBackReport) {
 /// The snapshot of what is there would be taken, and others might be one too many then.
 fn note_before(views: &Views, plan: &mut PlanInfo, before: &Snapshot) -> Result<()> {
     plan.taken.push(info(views, before)?.untaken());
-    plan.freed.extend(infos(views, &views.of(before.base).before_restores_too_many(1)?)?);
+    plan.freed.extend(infos(views, &views.of(before.base).restores().too_many_before(1)?)?);
     Ok(())
 }
 
@@ -118,14 +118,14 @@ fn clone(
     if let [(snapshot, name)] = of.as_slice()
         && snapshot.is_archived
     {
-        let counted = daemon.count_filled(views, snapshot, name)?;
+        let counted = daemon.whole_bases().count_filled(views, snapshot, name)?;
         (plan.files, plan.bytes, plan.copied_bytes) = (Some(counted.files), Some(counted.bytes), Some(counted.bytes));
         plan.reserved_bytes = if options.reserve { counted.bytes } else { 0 };
         return Ok(plan);
     }
     let refers = snapshots.iter().map(|snapshot| snapshot.record.refers).fold(0, u64::saturating_add);
     let refers = refers.saturating_mul(BLOCK_BYTES as u64);
-    daemon.make_clones(views, of, options, None, progress)?;
+    daemon.whole_bases().make_clones(views, of, options, None, progress)?;
     plan.copied_bytes = Some(if options.copies { refers } else { 0 });
     plan.reserved_bytes = if options.reserve { refers } else { 0 };
     Ok(plan)

@@ -17,11 +17,11 @@ pub(super) fn restore(
 ) -> Result<Answer> {
     let (snapshot, paths) = wanted(views, snapshot, paths)?;
     if paths.is_empty() {
-        let restored = daemon.restore(views, &snapshot)?;
+        let restored = daemon.whole_bases().restore(views, &snapshot)?;
         let before = restored.map(|restored| info(views, &restored.before)).transpose()?;
         return Ok(Answer::Restored(Box::new(RestoredInfo::whole(info(views, &snapshot)?, before))));
     }
-    let (report, before) = daemon.bring_back(views, &snapshot, &paths, progress)?;
+    let (report, before) = daemon.path_restores().bring_back(views, &snapshot, &paths, progress)?;
     let before = before.map(|before| info(views, &before)).transpose()?;
     Ok(Answer::Restored(Box::new(RestoredInfo::counted(info(views, &snapshot)?, before, report))))
 }
@@ -45,10 +45,10 @@ pub(super) fn restore_group(
     snapshot: Option<ByteBuf>,
 ) -> Result<(Vec<Snapshot>, Vec<Restored>)> {
     let to = match snapshot {
-        Some(name) => views.of_group(group, &name)?,
-        None => views.last_save_of_group(group)?,
+        Some(name) => views.groups().snapshots(group, &name)?,
+        None => views.groups().last_save(group)?,
     };
-    let restored = daemon.restore_all(views, &to, Some(&String::from_utf8_lossy(group)))?;
+    let restored = daemon.whole_bases().restore_all(views, &to, Some(&String::from_utf8_lossy(group)))?;
     Ok((to, restored))
 }
 
@@ -58,7 +58,7 @@ pub(super) fn wanted(views: &Views, name: Option<ByteBuf>, paths: Vec<ByteBuf>) 
     check_paths(&paths)?;
     let snapshot = match name {
         Some(name) => views.snapshot_of(&name)?,
-        None => views.last_save()?,
+        None => views.snapshots().last_save()?,
     };
     if snapshot.base == views.base() {
         let is_copied = paths.is_empty() && snapshot.is_archived;

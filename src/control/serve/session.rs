@@ -17,50 +17,54 @@ pub(super) fn session(views: &Views, session: Session, of_one: bool) -> Result<A
     match session {
         Session::Register { name, bases, group, offline, reserve } => {
             let bases = named_bases(views, &bases, group.as_ref())?;
-            views.register(&name, &bases, RegisterOptions { offline, reserve })?;
+            views.sessions().register(&name, &bases, RegisterOptions { offline, reserve })?;
             sessions(views)
         }
         Session::Relate { name } => {
             check_not_taken(views, &name)?;
-            views.relate(&name)?;
+            views.sessions().relate(&name)?;
             sessions(views)
         }
         Session::Activate { name } => {
             check_not_taken(views, &name)?;
-            let taken = views.activate(&name)?;
+            let taken = views.sessions().activate(&name)?;
             infos(views, &taken).map(Answer::Snapshots)
         }
         Session::Deactivate { name } => {
-            if views.session(&name).is_ok() {
-                views.unregister(&name)?;
+            if views.sessions().named(&name).is_ok() {
+                views.sessions().unregister(&name)?;
                 return sessions(views);
             }
-            let snapshot = views.expect_stored(&name)?;
-            let all = if of_one { vec![snapshot] } else { views.of_one_moment(&snapshot)? };
-            let ended = views.deactivate_all(&all)?;
+            let snapshot = views.snapshots().expect_stored(&name)?;
+            let all = if of_one { vec![snapshot] } else { views.snapshots().of_one_moment(&snapshot)? };
+            let ended = views.snapshots().deactivate_all(&all)?;
             infos(views, &ended).map(Answer::Snapshots)
         }
         Session::Show { name, shown } => {
             let is_base = views.find(&name)?.is_none() && views.tree().device().look()?.base_named(&name).is_some();
             if is_base {
-                let base = views.base_named(&name)?;
-                views.show_base(base, shown)?;
+                let base = views.bases().named(&name)?;
+                views.bases().show(base, shown)?;
                 return base_answer(views, base);
             }
             let what = if shown { "session online" } else { "session offline" };
-            let snapshot = views.update(&name, what, |record| record.offline = !shown)?;
+            let snapshot = views.snapshots().update(&name, what, |record| record.offline = !shown)?;
             infos(views, &[snapshot]).map(Answer::Snapshots)
         }
         Session::Tracks { name, path, range } => {
             let snapshot = ended(views, &name)?;
-            let found = views.tree().saved_tracks(snapshot.base, snapshot.epoch, path.as_deref().map(Vec::as_slice))?;
+            let found = views.tree().track_changes().saved_tracks(
+                snapshot.base,
+                snapshot.epoch,
+                path.as_deref().map(Vec::as_slice),
+            )?;
             Ok(tracks_answer(views, found, range))
         }
         Session::Read { name, inode, range: (from, to) } => {
             let snapshot = ended(views, &name)?;
             let inode = InodeNo::new(snapshot.base, inode);
             let to = to.min(from.saturating_add(READ_BYTES_MAX));
-            let data = views.tree().read_saved(snapshot.epoch, inode, from..to)?;
+            let data = views.tree().track_changes().read_saved(snapshot.epoch, inode, from..to)?;
             Ok(Answer::Bytes(BytesInfo { data }))
         }
         Session::List => sessions(views),
@@ -76,7 +80,7 @@ fn named_bases(views: &Views, given: &[ByteBuf], group: Option<&ByteBuf>) -> Res
         let mut parts = given.splitn(2, |byte| *byte == b':');
         let base = ByteBuf::from(parts.next().unwrap_or_default());
         if let Some(own) = parts.next() {
-            names.insert(views.base_named(&base)?, own.to_vec());
+            names.insert(views.bases().named(&base)?, own.to_vec());
         }
         bases.push(base);
     }
@@ -86,7 +90,7 @@ fn named_bases(views: &Views, given: &[ByteBuf], group: Option<&ByteBuf>) -> Res
 
 /// Says of a session that is one no more that its snapshot was taken.
 fn check_not_taken(views: &Views, name: &[u8]) -> Result<()> {
-    let (Err(_), Some(snapshot)) = (views.session(name), views.find(name)?) else { return Ok(()) };
+    let (Err(_), Some(snapshot)) = (views.sessions().named(name), views.find(name)?) else { return Ok(()) };
     let name = &snapshot.record.name;
     let text = match snapshot.record.state {
         _ if snapshot.is_archived => format!("the snapshot {name:?} was taken, and is in the archive"),
@@ -117,7 +121,7 @@ fn ended(views: &Views, name: &[u8]) -> Result<Snapshot> {
 }
 
 fn sessions(views: &Views) -> Result<Answer> {
-    let all = views.sessions()?.into_iter().map(|session| {
+    let all = views.sessions().all()?.into_iter().map(|session| {
         let bases = names_of(views, &session.record.bases);
         SessionInfo::new(session, bases)
     });
@@ -130,10 +134,11 @@ fn names_of(views: &Views, bases: &[BaseId]) -> Vec<String> {
 
 pub(super) fn group(views: &Views, group: Group) -> Result<Answer> {
     match group {
-        Group::Create { name, bases } => views.create_group(&name, &bases_of(views, &bases, None)?)?,
-        Group::Delete { name } => views.delete_group(&name)?,
+        Group::Create { name, bases } => views.groups().create(&name, &bases_of(views, &bases, None)?)?,
+        Group::Delete { name } => views.groups().delete(&name)?,
         Group::List => {}
     }
-    let groups = views.groups()?.into_iter().map(|(name, bases)| GroupInfo { name, bases: names_of(views, &bases) });
+    let groups =
+        views.groups().all()?.into_iter().map(|(name, bases)| GroupInfo { name, bases: names_of(views, &bases) });
     Ok(Answer::Groups(groups.collect()))
 }

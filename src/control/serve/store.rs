@@ -11,17 +11,17 @@ use crate::view::Views;
 pub(super) fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
     let tree = views.tree();
     let settings = tree.device().settings();
-    let bases = views.bases()?;
+    let bases = views.bases().all()?;
     let mut snapshots = Vec::new();
     let (mut archives, mut saves) = (Vec::new(), Vec::new());
     let needs = list::needs(views)?;
     for base in &bases {
         let views = views.of(base.id);
         // The archive first: this notices one that went away, whose times are then no snapshots.
-        archives.extend(views.unless_gone(daemon.attached_info(&views))?.flatten().map(ArchiveInfo::from));
-        let found = views.all_snapshots().and_then(|all| list::counted(&views, &all, &needs));
+        archives.extend(views.unless_gone(daemon.archives().attached_info(&views))?.flatten().map(ArchiveInfo::from));
+        let found = views.snapshots().with_archived().and_then(|all| list::counted(&views, &all, &needs));
         snapshots.extend(views.unless_gone(found)?.into_iter().flatten());
-        let save = || views.newest_save()?.map(|save| info(&views, &save)).transpose();
+        let save = || views.snapshots().newest_save()?.map(|save| info(&views, &save)).transpose();
         saves.extend(views.unless_gone(save())?.flatten());
     }
     let reserved = tree.device().look()?.reserved_room();
@@ -40,7 +40,7 @@ pub(super) fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
         metadata_bytes: space.meta,
         segment_bytes: space.segments,
         reserved_bytes: reserved,
-        drop_oldest: views.drops_oldest()?,
+        drop_oldest: views.room().drops_oldest()?,
         bases: bases.into_iter().map(BaseInfo::from).collect(),
         archives,
         saves,
@@ -57,7 +57,7 @@ pub(super) fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
 /// Shows what the store does by itself, after what is given was changed.
 pub(super) fn policy(daemon: &Daemon, views: &Views, drop_oldest: Option<bool>, kept: Option<Keep>) -> Result<Answer> {
     if let Some(drop_oldest) = drop_oldest {
-        views.set_drop_oldest(drop_oldest)?;
+        views.room().set_drop_oldest(drop_oldest)?;
     }
     let mut deleted = Vec::new();
     if let Some(kept) = kept {
@@ -65,13 +65,13 @@ pub(super) fn policy(daemon: &Daemon, views: &Views, drop_oldest: Option<bool>, 
             Keep::All => None,
             Keep::Newest(most) => Some(most),
         };
-        views.keep_before_restores(most)?;
-        for base in views.bases()? {
+        views.restores().keep_before(most)?;
+        for base in views.bases().all()? {
             let views = views.of(base.id);
-            let gone = views.unless_gone(daemon.drop_before_restores(&views))?.unwrap_or_default();
+            let gone = views.unless_gone(daemon.whole_bases().drop_before_restores(&views))?.unwrap_or_default();
             deleted.extend(gone.iter().map(|snapshot| SnapshotInfo::new(&base.name, snapshot)));
         }
     }
-    let when_full = if views.drops_oldest()? { WhenFull::DropOldest } else { WhenFull::Refuse };
-    Ok(Answer::Policy(PolicyInfo { when_full, before_restore: views.before_restores_kept()?, deleted }))
+    let when_full = if views.room().drops_oldest()? { WhenFull::DropOldest } else { WhenFull::Refuse };
+    Ok(Answer::Policy(PolicyInfo { when_full, before_restore: views.restores().before_kept()?, deleted }))
 }

@@ -1,9 +1,9 @@
 //! What is told of an archive.
 
+use super::Archives;
 use super::{ArchiveInfo, IncrementInfo, MissingTime, open_there, refused, removed};
 use crate::archive::{Archive, Broken, Increment, Label, Leftover, Mark, Survey, open_named};
 use crate::clock::Epoch;
-use crate::daemon::Daemon;
 use crate::daemon::roll::check_continues;
 use crate::error::{Errno, Error, Result};
 use crate::media::Directory;
@@ -16,12 +16,13 @@ use std::sync::Arc;
 /// What the store knows the archive had and has not now, nor the store.
 pub(super) fn missing_times(views: &Views, there: &[Mark]) -> Result<Vec<MissingTime>> {
     let look = views.tree().device().look()?;
-    let mut known = look.known_archived(views.base())?;
+    let mut known = look.moments().known_archived(views.base())?;
     let has: BTreeSet<Epoch> = there.iter().map(|mark| mark.epoch).collect();
     known.retain(|mark| !has.contains(&mark.epoch));
     let mut missing = Vec::new();
     for mark in known {
-        let is_stored = look.snapshot(views.base(), mark.epoch)?.is_some_and(|snapshot| !snapshot.is_archived);
+        let is_stored =
+            look.moments().snapshot(views.base(), mark.epoch)?.is_some_and(|snapshot| !snapshot.is_archived);
         if !is_stored {
             let Mark { epoch, name, time, purpose, id: _, offline: _ } = mark;
             missing.push(MissingTime { name, time, epoch, purpose });
@@ -82,17 +83,13 @@ pub(in crate::daemon) fn problems_of(broken: &[Broken]) -> Vec<String> {
     broken.iter().map(problem_text).collect()
 }
 
-impl Daemon {
+impl Archives<'_> {
     /// What there is to be said of an archive, attached or not, and its directory.
-    pub(super) fn archive_info(
-        &self,
-        views: &Views,
-        directory: Option<&Path>,
-    ) -> Result<(ArchiveInfo, Arc<Directory>)> {
-        let path = directory.map(|given| self.outside(given)).transpose()?;
+    pub(super) fn info(self, views: &Views, directory: Option<&Path>) -> Result<(ArchiveInfo, Arc<Directory>)> {
+        let path = directory.map(|given| self.daemon.outside(given)).transpose()?;
         if self.check_meant(views, path.as_deref()).is_ok() {
             self.look_again(views)?;
-            let archive = self.archive(views).ok_or(Error::Posix(Errno::NOENT))?;
+            let archive = self.attached(views).ok_or(Error::Posix(Errno::NOENT))?;
             return Ok((self.info_of(views, &archive)?, archive.directory().clone()));
         }
         let Some(path) = path else { return self.check_meant(views, None).map(|_| Err(Error::Posix(Errno::NOENT)))? };
@@ -106,8 +103,8 @@ impl Daemon {
     }
 
     /// What there is to be said of the archive that is attached, if one is, also where it is not there.
-    pub fn attached_info(&self, views: &Views) -> Result<Option<ArchiveInfo>> {
-        let Some(record) = self.archive_record(views)? else { return Ok(None) };
+    pub fn attached_info(self, views: &Views) -> Result<Option<ArchiveInfo>> {
+        let Some(record) = self.record(views)? else { return Ok(None) };
         match self.open_attached(views, &record) {
             Ok(archive) => self.info_of(views, &archive).map(Some),
             Err(error) => {
@@ -120,8 +117,8 @@ impl Daemon {
 
     /// What there is to be said of an archive after a look at the beginning and the end of each increment, which the index does
     /// not need.
-    pub fn list_archive(&self, views: &Views, directory: Option<&Path>) -> Result<ArchiveInfo> {
-        let (mut info, directory) = self.archive_info(views, directory)?;
+    pub fn list(self, views: &Views, directory: Option<&Path>) -> Result<ArchiveInfo> {
+        let (mut info, directory) = self.info(views, directory)?;
         for at in 0..info.increments.len() {
             if info.increments[at].merged_into.is_some() {
                 continue;
@@ -134,7 +131,7 @@ impl Daemon {
     }
 
     /// What is in a directory that is not attached.
-    pub(super) fn survey_info(&self, views: &Views, directory: &Directory) -> Result<ArchiveInfo> {
+    pub(super) fn survey_info(self, views: &Views, directory: &Directory) -> Result<ArchiveInfo> {
         let origin = self.origin(views)?;
         let Survey { mut increments, leftovers, broken } = Survey::of(directory)?;
         if increments.is_empty() && broken.is_empty() && Label::read(directory)?.is_none() {
@@ -158,14 +155,14 @@ impl Daemon {
         info(views, directory.path(), increments, problems)
     }
 
-    pub(in crate::daemon) fn info_of(&self, views: &Views, archive: &Archive) -> Result<ArchiveInfo> {
+    pub(in crate::daemon) fn info_of(self, views: &Views, archive: &Archive) -> Result<ArchiveInfo> {
         let reachable = archive.increments().into_iter().map(|increment| increment_info(increment, true));
         let others = archive.others().into_iter().map(|increment| increment_info(increment, false));
         let increments = sorted(reachable.chain(others).chain(archive.leftovers().into_iter().map(leftover_info)));
         let missing = missing_times(views, &archive.marks_after(Epoch::ZERO))?;
         let mut problems = problems_of(&archive.broken());
         if problems.is_empty() {
-            let continues = check_continues(&archive.reach(), self.archive_record(views)?.as_ref());
+            let continues = check_continues(&archive.reach(), self.record(views)?.as_ref());
             problems.extend(match (continues, missing.last()) {
                 (Ok(()), None) => None,
                 (Ok(()), Some(last)) => Some(removed(archive.path(), missing.len(), last)),

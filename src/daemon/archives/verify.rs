@@ -1,7 +1,8 @@
 //! Reading an archive as a whole: each increment, and whether the index that times are found through says the same.
 
+use super::Archives;
 use super::{ArchiveInfo, open_named};
-use crate::daemon::{Daemon, OnProgress, Progress};
+use crate::daemon::{OnProgress, Progress};
 use crate::error::{Errno, Result};
 use crate::view::Views;
 use std::path::Path;
@@ -10,15 +11,10 @@ use std::time::Duration;
 /// How often whoever waits for the end of a roll looks whether he is still waited for.
 const PAUSE: Duration = Duration::from_millis(100);
 
-impl Daemon {
+impl Archives<'_> {
     /// Reads and verifies every increment; what is wrong is in the answer, with the times it costs.
-    pub fn verify_archive(
-        &self,
-        views: &Views,
-        directory: Option<&Path>,
-        progress: OnProgress<'_>,
-    ) -> Result<ArchiveInfo> {
-        let (mut info, directory) = self.archive_info(views, directory)?;
+    pub fn verify(self, views: &Views, directory: Option<&Path>, progress: OnProgress<'_>) -> Result<ArchiveInfo> {
+        let (mut info, directory) = self.info(views, directory)?;
         let mut done = 0;
         let read = info.increments.iter().filter(|increment| increment.merged_into.is_none());
         let total_bytes = read.map(|increment| increment.bytes).sum();
@@ -45,13 +41,13 @@ impl Daemon {
     }
 
     /// Compares the index of the archive that is attached, and that this is about, with its increments.
-    fn verify_index(&self, views: &Views, info: &mut ArchiveInfo, tell: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        let Some(archive) = self.archive(views).filter(|archive| archive.path() == info.directory) else {
+    fn verify_index(self, views: &Views, info: &mut ArchiveInfo, tell: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let Some(archive) = self.attached(views).filter(|archive| archive.path() == info.directory) else {
             return Ok(());
         };
         // While increments are written or merged it is on its way from one to the other.
         let indexed = loop {
-            if let Some(_changing) = self.rolling.try_lock_for(PAUSE) {
+            if let Some(_changing) = self.daemon.rolling.try_lock_for(PAUSE) {
                 break archive.indexed()?;
             }
             tell()?;

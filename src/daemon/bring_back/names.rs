@@ -1,5 +1,6 @@
 //! Bringing one name back: which inode of now gets it.
 
+use super::remove::remove;
 use super::{BringBack, Now, Place};
 use crate::device::{InodeNo, Moment};
 use crate::error::Result;
@@ -45,14 +46,16 @@ impl BringBack<'_> {
         if self.taken.contains(&directory) || self.named(directory, Moment::Live)?.is_none() {
             return Ok(None);
         }
-        let from = self.tree.paths(directory, Moment::Live)?.pop();
+        let from = self.tree.names().paths(directory, Moment::Live)?.pop();
         // Where it was then is where it is to be.
-        let (Some(from), Some(to)) = (from, self.tree.paths(directory, self.then)?.pop()) else { return Ok(None) };
+        let (Some(from), Some(to)) = (from, self.tree.names().paths(directory, self.then)?.pop()) else {
+            return Ok(None);
+        };
         let is_below = |path: &[u8], above: &[u8]| path.strip_prefix(above).is_some_and(|rest| rest.starts_with(b"/"));
         if !self.tops.contain(&from) || is_below(&from, &to) || is_below(&to, &from) {
             return Ok(None);
         }
-        let name = self.tree.names(directory, Moment::Live)?.pop();
+        let name = self.tree.names().of(directory, Moment::Live)?.pop();
         Ok(name.map(|(parent, name)| Place { parent, name }))
     }
 
@@ -62,9 +65,9 @@ impl BringBack<'_> {
             return Ok(false);
         }
         let found = self.tree.inode(target, Moment::Live)?;
-        let has_capability = || self.tree.has_capability(then, self.then);
+        let has_capability = || self.tree.attributes().has_capability(then, self.then);
         Ok(found.must_not_become(model.uid, model.permissions(), has_capability)?
-            && self.tree.unlikeness(target, (then, self.then))?.content)
+            && self.tree.likeness().unlikeness(target, (then, self.then))?.content)
     }
 
     fn file(&mut self, place: &Place, then: InodeNo, now: Now) -> Result<()> {
@@ -110,7 +113,7 @@ impl BringBack<'_> {
             && found.kind() == model.kind()
             && !self.taken.contains(now)
             && self.named(*now, self.then)?.is_none()
-            && self.tree.is_like(*now, (then, self.then))?
+            && self.tree.likeness().is_like(*now, (then, self.then))?
         {
             if found.links > 1 {
                 self.taken.insert(*now);
@@ -123,12 +126,12 @@ impl BringBack<'_> {
     /// Whether a live inode can become what it was then, and have all names that it had and that are brought back.
     /// The answer is the same for each of these.
     fn may_stand(&self, inode: InodeNo, is_directory_in_the_way: bool) -> Result<bool> {
-        let now = self.tree.paths(inode, Moment::Live)?;
-        let then: HashSet<Vec<u8>> = self.tree.paths(inode, self.then)?.into_iter().collect();
+        let now = self.tree.names().paths(inode, Moment::Live)?;
+        let then: HashSet<Vec<u8>> = self.tree.names().paths(inode, self.then)?.into_iter().collect();
         let is_inside = |path: &Vec<u8>| self.tops.contain(path);
         if now.iter().any(|path| is_inside(path) && then.contains(path)) {
             let is_closed = now.iter().all(|path| is_inside(path) || then.contains(path));
-            return Ok(is_closed || self.tree.is_like(inode, (inode, self.then))?);
+            return Ok(is_closed || self.tree.likeness().is_like(inode, (inode, self.then))?);
         }
         // What lies below a directory that is in the way goes with it.
         Ok(!is_directory_in_the_way && now.iter().all(is_inside))
@@ -140,14 +143,14 @@ impl BringBack<'_> {
             return Ok(false);
         }
         if now.is_some_and(|(_, found)| found.is_directory()) {
-            self.remove(place)?;
+            remove(self, place)?;
         }
         if self.rehearsal.is_some() {
             self.has_changed.set(true);
             now.iter().filter(|(_, found)| !found.is_directory()).for_each(|(now, _)| self.lose_name(*now));
             return Ok(true);
         }
-        self.tree.place(inode, place.parent, &place.name)?;
+        self.tree.likeness().place(inode, place.parent, &place.name)?;
         self.has_changed.set(true);
         Ok(true)
     }
@@ -157,10 +160,10 @@ impl BringBack<'_> {
         if self.rehearsal.is_some() {
             return self.make_nothing(place, then, now);
         }
-        let made = self.tree.make_nameless((then, self.then))?;
+        let made = self.tree.likeness().make_nameless((then, self.then))?;
         // The kernel does not know it yet.
         let tree = self.tree;
-        let filled = tree.become_like(made, (then, self.then), &mut |bytes| self.tell(bytes));
+        let filled = tree.likeness().become_like(made, (then, self.then), &mut |bytes| self.tell(bytes));
         let result = filled.and_then(|_| self.put(place, made, now.as_ref()));
         // Without a name, it goes.
         let released = self.tree.unhold(made, 1);

@@ -1,7 +1,8 @@
 //! Bringing back without changing anything: the same walk, with what it would change counted.
 
+use super::PathRestores;
 use super::{BringBack, BringBackReport, Now, Place, Tops};
-use crate::daemon::{Daemon, OnProgress};
+use crate::daemon::OnProgress;
 use crate::device::{BaseId, InodeNo, Moment, Snapshot};
 use crate::error::Result;
 use crate::tree::{Inode, Kind, Likened, RenameMode};
@@ -9,17 +10,17 @@ use crate::view::Views;
 use serde_bytes::ByteBuf;
 use std::collections::{HashMap, HashSet};
 
-impl Daemon {
-    /// What [`Daemon::bring_back`] would come to, and the snapshot that it would take, if anything differs.
-    pub fn rehearse_bringing_back(
-        &self,
+impl PathRestores<'_> {
+    /// What [`PathRestores::bring_back`] would come to, and the snapshot that it would take, if anything differs.
+    pub fn rehearse(
+        self,
         views: &Views,
         snapshot: &Snapshot,
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
         let views = views.rehearsing();
-        let begun = self.begin_bringing_back(&views, snapshot, paths)?;
+        let begun = self.begin(&views, snapshot, paths)?;
         let work = BringBack::new(&views, &begun.unseen, &begun.tops, snapshot, progress);
         let (report, has_changed) = work.rehearse(snapshot, &begun.before)?;
         Ok((report, Some(begun.before).filter(|_| has_changed)))
@@ -27,14 +28,14 @@ impl Daemon {
 
     /// The same of a whole base, of which a restore was rehearsed.
     pub fn count_restored(
-        &self,
+        self,
         views: &Views,
         (snapshot, before): (&Snapshot, &Snapshot),
         progress: OnProgress<'_>,
     ) -> Result<BringBackReport> {
         let views = views.of(snapshot.base).rehearsing();
         let tops = Tops::find(&views, snapshot, &[ByteBuf::new()])?;
-        let unseen = self.unseen(snapshot.base)?;
+        let unseen = self.daemon.unseen(snapshot.base)?;
         BringBack::new(&views, &unseen, &tops, snapshot, progress).rehearse(snapshot, before).map(|(report, _)| report)
     }
 }
@@ -92,7 +93,7 @@ impl BringBack<'_> {
             return Ok(());
         }
         let mode = if now.is_some() { RenameMode::Exchange } else { RenameMode::NoReplace };
-        self.tree.rename(from.parent, &from.name, to.parent, &to.name, mode)?;
+        self.tree.names().rename(from.parent, &from.name, to.parent, &to.name, mode)?;
         self.has_changed.set(true);
         Ok(())
     }
@@ -114,8 +115,8 @@ impl BringBack<'_> {
         if now == UNMADE {
             return Ok(Likened::default());
         }
-        self.tree.check_readable(now, model, &mut |_| Ok(()))?;
-        let found = self.tree.unlikeness(now, model)?;
+        self.tree.likeness().check_readable(now, model, &mut |_| Ok(()))?;
+        let found = self.tree.likeness().unlikeness(now, model)?;
         if found.any() {
             self.has_changed.set(true);
         }
@@ -137,7 +138,7 @@ impl BringBack<'_> {
         let mut pending = vec![directory];
         while let Some(directory) = pending.pop() {
             let mut names = Vec::new();
-            self.tree.list_with_inodes(directory, 0, Moment::Live, |entry, found| {
+            self.tree.names().list_with_inodes(directory, 0, Moment::Live, |entry, found| {
                 names.push((entry.inode, found.clone()));
                 Ok(true)
             })?;

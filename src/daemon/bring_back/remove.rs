@@ -8,73 +8,71 @@ use crate::tree::{Entry, Kind};
 /// Entries of a directory that are removed between two looks at it.
 const PIECE: usize = 256;
 
-impl BringBack<'_> {
-    /// A name that the snapshot does not have: removed now, or kept for later, which is then true. Something that
-    /// the snapshot has elsewhere may still be moved there.
-    pub(super) fn extra(&mut self, place: &Place) -> Result<bool> {
-        let Some((now, found)) = self.lookup(place)? else { return Ok(false) };
-        if found.is_directory() || self.named(now, self.then)?.is_some() {
-            self.extras.push(place.clone());
-            return Ok(true);
-        }
-        self.unlink(place, now)?;
-        Ok(false)
+/// A name that the snapshot does not have: removed now, or kept for later, which is then true. Something that
+/// the snapshot has elsewhere may still be moved there.
+pub(super) fn extra(work: &mut BringBack<'_>, place: &Place) -> Result<bool> {
+    let Some((now, found)) = work.lookup(place)? else { return Ok(false) };
+    if found.is_directory() || work.named(now, work.then)?.is_some() {
+        work.extras.push(place.clone());
+        return Ok(true);
     }
+    unlink(work, place, now)?;
+    Ok(false)
+}
 
-    /// Removes a name, of a directory with all that is in it.
-    pub(super) fn remove(&mut self, place: &Place) -> Result<()> {
-        match self.lookup(place)? {
-            None => Ok(()),
-            Some((now, found)) if found.is_directory() => self.remove_directory(place, now),
-            Some((now, _)) => self.unlink(place, now),
-        }
+/// Removes a name, of a directory with all that is in it.
+pub(super) fn remove(work: &mut BringBack<'_>, place: &Place) -> Result<()> {
+    match work.lookup(place)? {
+        None => Ok(()),
+        Some((now, found)) if found.is_directory() => remove_directory(work, place, now),
+        Some((now, _)) => unlink(work, place, now),
     }
+}
 
-    fn remove_directory(&mut self, place: &Place, directory: InodeNo) -> Result<()> {
-        if self.rehearsal.is_some() {
-            return self.count_removed(directory);
+fn remove_directory(work: &mut BringBack<'_>, place: &Place, directory: InodeNo) -> Result<()> {
+    if work.rehearsal.is_some() {
+        return work.count_removed(directory);
+    }
+    let mut stack = vec![(place.clone(), directory)];
+    while let Some((place, directory)) = stack.last().cloned() {
+        let entries = some_entries(work, directory)?;
+        if entries.is_empty() {
+            work.tree.names().remove_directory(place.parent, &place.name)?;
+            removed(work)?;
+            stack.pop();
         }
-        let mut stack = vec![(place.clone(), directory)];
-        while let Some((place, directory)) = stack.last().cloned() {
-            let entries = self.some_entries(directory)?;
-            if entries.is_empty() {
-                self.tree.remove_directory(place.parent, &place.name)?;
-                self.removed()?;
-                stack.pop();
-            }
-            for Entry { name, inode, kind, .. } in entries {
-                let place = Place { parent: directory, name };
-                match kind {
-                    Kind::Directory => stack.push((place, inode)),
-                    _ => self.unlink(&place, inode)?,
-                }
+        for Entry { name, inode, kind, .. } in entries {
+            let place = Place { parent: directory, name };
+            match kind {
+                Kind::Directory => stack.push((place, inode)),
+                _ => unlink(work, &place, inode)?,
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    fn some_entries(&self, directory: InodeNo) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        self.tree.list(directory, 0, Moment::Live, |entry| {
-            entries.push(entry.clone());
-            Ok(entries.len() < PIECE)
-        })?;
-        Ok(entries)
-    }
+fn some_entries(work: &BringBack<'_>, directory: InodeNo) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    work.tree.names().list(directory, 0, Moment::Live, |entry| {
+        entries.push(entry.clone());
+        Ok(entries.len() < PIECE)
+    })?;
+    Ok(entries)
+}
 
-    fn unlink(&mut self, place: &Place, now: InodeNo) -> Result<()> {
-        if self.rehearsal.is_some() {
-            self.report.removed += 1;
-            self.lose_name(now);
-            return Ok(());
-        }
-        self.tree.unlink(place.parent, &place.name)?;
-        self.removed()
+fn unlink(work: &mut BringBack<'_>, place: &Place, now: InodeNo) -> Result<()> {
+    if work.rehearsal.is_some() {
+        work.report.removed += 1;
+        work.lose_name(now);
+        return Ok(());
     }
+    work.tree.names().unlink(place.parent, &place.name)?;
+    removed(work)
+}
 
-    fn removed(&mut self) -> Result<()> {
-        self.has_changed.set(true);
-        self.report.removed += 1;
-        self.tell(0)
-    }
+fn removed(work: &mut BringBack<'_>) -> Result<()> {
+    work.has_changed.set(true);
+    work.report.removed += 1;
+    work.tell(0)
 }

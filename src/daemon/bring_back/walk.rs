@@ -2,6 +2,7 @@
 //! first. Directories that did not change are entered only on the way to something that did.
 
 use super::rehearse::UNMADE;
+use super::remove::extra;
 use super::{BringBack, Place};
 use crate::device::{InodeNo, Moment};
 use crate::error::Result;
@@ -62,8 +63,8 @@ impl BringBack<'_> {
 
     /// What comes into a directory is not for those who could enter it only as it is now.
     fn disarm(&mut self, then: InodeNo, now: InodeNo) -> Result<()> {
-        let rights = self.tree.rights(then, self.then)?;
-        if self.tree.disarm(now, &rights)? {
+        let rights = self.tree.attributes().rights(then, self.then)?;
+        if self.tree.attributes().disarm(now, &rights)? {
             self.has_changed.set(true);
             self.disarmed.insert(now);
         }
@@ -87,7 +88,8 @@ impl BringBack<'_> {
             Err(error) => {
                 // What cannot be listed is not known to be gone, and stays.
                 frame.next = None;
-                let path = self.tree.paths(frame.now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+                let path =
+                    self.tree.names().paths(frame.now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
                 return self.problem(error, &path);
             }
         };
@@ -123,7 +125,7 @@ impl BringBack<'_> {
             return Ok((entries, None));
         }
         let mut end = None;
-        self.tree.list(directory, from, moment, |entry| {
+        self.tree.names().list(directory, from, moment, |entry| {
             // Names of one offset stay together.
             let last = entries.last().map(|last| last.offset).filter(|last| *last != entry.offset);
             if entries.len() >= PIECE && last.is_some() {
@@ -157,7 +159,7 @@ impl BringBack<'_> {
                 Ok(())
             }
             (None, Some(_)) => {
-                frame.has_extras |= self.extra(place)?;
+                frame.has_extras |= extra(self, place)?;
                 Ok(())
             }
             (None, None) => Ok(()),

@@ -8,7 +8,7 @@ use crate::tree::Entry;
 use crate::tree::check::{Above, Shown, circles, leads_nowhere};
 
 pub(super) fn all(check: &mut Check<'_>) -> Result<()> {
-    let bases: Vec<BaseId> = check.daemon.views.bases()?.iter().map(|base| base.id).collect();
+    let bases: Vec<BaseId> = check.daemon.views.bases().all()?.iter().map(|base| base.id).collect();
     for base in bases.into_iter().filter(|base| !check.bases.is_whole(*base)).collect::<Vec<_>>() {
         let views = check.daemon.views.of(base);
         match views.unless_gone(one(check, base)) {

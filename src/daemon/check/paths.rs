@@ -105,14 +105,14 @@ impl Check<'_> {
     fn each_path(&self, inode: InodeNo, moment: Moment, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<Reached> {
         let tree = self.daemon.views.tree();
         if is_root(inode) {
-            tree.device().look()?.check_moment(inode, moment)?;
+            tree.device().look()?.moments().check(inode, moment)?;
             each(b"");
             return Ok(Reached::Yes);
         }
         let most = Most { names: usize::MAX, bytes: PATH_BYTES_MAX };
         let mut reached = Reached::NoName;
-        for (directory, name) in tree.names(inode, moment)? {
-            let Some(path) = tree.directory_path(directory, moment, most)? else {
+        for (directory, name) in tree.names().of(inode, moment)? {
+            let Some(path) = tree.names().directory_path(directory, moment, most)? else {
                 reached = reached.max(Reached::NoWay);
                 continue;
             };

@@ -126,7 +126,7 @@ fn snapshot_names(check: &mut Check<'_>) -> Result<()> {
             continue;
         }
         // It may have been deleted or renamed meanwhile.
-        let now = check.daemon.views.tree().device().look()?.snapshot(snapshot.base, snapshot.epoch)?;
+        let now = check.daemon.views.tree().device().look()?.moments().snapshot(snapshot.base, snapshot.epoch)?;
         if now.is_some_and(|now| now.record == snapshot.record) {
             check.say(format!("the name of snapshot {:?} does not lead to it", snapshot.record.name));
         }

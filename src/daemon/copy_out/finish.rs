@@ -126,7 +126,7 @@ impl Walk<'_> {
     fn attributes(&mut self, descent: &Descent, inode: InodeNo) -> Result<()> {
         let putter = self.putter;
         let found = putter.tree.inode(inode, putter.moment)?;
-        let xattrs = putter.tree.xattrs(inode, putter.moment)?;
+        let xattrs = putter.tree.attributes().xattrs(inode, putter.moment)?;
         self.numbered += 1;
         let directory = descent.here().map_err(|error| Error::media("going through the target", error))?;
         let handle = Handle::Path(path_of(directory));

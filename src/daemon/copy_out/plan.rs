@@ -2,7 +2,7 @@
 
 use super::put::{directory_there, exists_already};
 use super::walk::in_the_way;
-use super::{RestoreOptions, RestoreReport, apart, not_in_snapshot};
+use super::{RestoreOptions, RestoreReport, apart, not_in_snapshot, target};
 use crate::daemon::{Daemon, OnProgress, Progress};
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
@@ -14,25 +14,23 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-impl Daemon {
-    /// Counts what [`Daemon::copy_out`] would copy, and says what it could not.
-    pub fn plan_copy_out(
-        &self,
-        views: &Views,
-        options: &RestoreOptions,
-        progress: OnProgress<'_>,
-    ) -> Result<RestoreReport> {
-        let View { base, moment } = views.view(&options.snapshot)?;
-        let to = self.target(&options.to)?;
-        let report = RestoreReport::default();
-        let mut plan = Plan { tree: views.tree(), moment, overwrite: options.overwrite, to, report, progress };
-        let paths = apart(&options.paths);
-        if paths.is_empty() {
-            plan.content(root_of(base), Vec::new())?;
-        }
-        paths.iter().try_for_each(|names| plan.path(root_of(base), names))?;
-        Ok(plan.report)
+/// Counts what [`copy_out`](super::copy_out) would copy, and says what it could not.
+pub fn plan_copy_out(
+    daemon: &Daemon,
+    views: &Views,
+    options: &RestoreOptions,
+    progress: OnProgress<'_>,
+) -> Result<RestoreReport> {
+    let View { base, moment } = views.view(&options.snapshot)?;
+    let to = target(daemon, &options.to)?;
+    let report = RestoreReport::default();
+    let mut plan = Plan { tree: views.tree(), moment, overwrite: options.overwrite, to, report, progress };
+    let paths = apart(&options.paths);
+    if paths.is_empty() {
+        plan.content(root_of(base), Vec::new())?;
     }
+    paths.iter().try_for_each(|names| plan.path(root_of(base), names))?;
+    Ok(plan.report)
 }
 
 struct Plan<'a> {
@@ -49,7 +47,7 @@ impl Plan<'_> {
     fn path(&mut self, root: InodeNo, names: &[&[u8]]) -> Result<()> {
         let (mut at, mut path) = (root, Vec::new());
         for (i, name) in names.iter().enumerate() {
-            let (inode, found) = match self.tree.lookup(at, name, self.moment) {
+            let (inode, found) = match self.tree.names().lookup(at, name, self.moment) {
                 Ok(found) => found,
                 Err(Error::Posix(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG)) => {
                     self.report.problems.push(not_in_snapshot(names));
@@ -78,7 +76,7 @@ impl Plan<'_> {
         let mut seen = HashSet::from([directory]);
         while let Some((directory, path)) = pending.pop() {
             let mut entries = Vec::new();
-            self.tree.list_with_inodes(directory, 0, self.moment, |entry, found| {
+            self.tree.names().list_with_inodes(directory, 0, self.moment, |entry, found| {
                 entries.push((entry.clone(), found.clone()));
                 Ok(true)
             })?;

@@ -112,7 +112,7 @@ impl Walk<'_> {
     pub fn path(&mut self, names: &[&[u8]]) -> Result<()> {
         let mut at = self.root;
         for (i, name) in names.iter().enumerate() {
-            let (inode, found) = match self.putter.tree.lookup(at, name, self.putter.moment) {
+            let (inode, found) = match self.putter.tree.names().lookup(at, name, self.putter.moment) {
                 Ok(found) => found,
                 Err(Error::Posix(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG)) => {
                     self.numbered += 1;
@@ -172,7 +172,7 @@ impl Walk<'_> {
     fn files_of(&mut self, directory: InodeNo) -> Result<Option<Vec<Entry>>> {
         let mut entries = Vec::new();
         let (tree, moment) = (self.putter.tree, self.putter.moment);
-        let listed = tree.list_with_what_is_known(directory, 0, moment, |entry, found| {
+        let listed = tree.names().list_with_what_is_known(directory, 0, moment, |entry, found| {
             match found {
                 Ok(found) => entries.push((entry.clone(), found)),
                 // What one name leads to may be damaged: the others are there.

@@ -50,9 +50,7 @@ impl Sync<'_> {
 
     /// Takes from what is there what it must not have while it becomes what is wanted; whether it had any of that.
     pub(super) fn disarm(&mut self, inode: InodeNo, wanted: &Rights) -> Result<bool> {
-        let had_any = !self.dry_run && self.tree.disarm(inode, wanted)?;
-        if had_any {}
-        Ok(had_any)
+        Ok(!self.dry_run && self.tree.attributes().disarm(inode, wanted)?)
     }
 
     /// The same of the file that is being filled, before the first change of its content.
@@ -82,7 +80,7 @@ impl Sync<'_> {
                 mtime: Some(SetTime::To(facts.mtime)),
                 ..Change::default()
             };
-            self.tree.change(inode, change)?;
+            self.tree.attributes().change(inode, change)?;
         }
         Ok(true)
     }
@@ -96,7 +94,7 @@ impl Sync<'_> {
                 return Ok(false);
             }
         };
-        let mut old = self.tree.xattr_names(inode, Moment::Live)?;
+        let mut old = self.tree.attributes().xattr_names(inode, Moment::Live)?;
         let mut is_changed = false;
         for name in &names {
             // What cannot be read is not known to be gone.
@@ -109,14 +107,14 @@ impl Sync<'_> {
                     continue;
                 }
             };
-            if was_there && self.tree.xattr(inode, name, Moment::Live)? == value {
+            if was_there && self.tree.attributes().xattr(inode, name, Moment::Live)? == value {
                 continue;
             }
             is_changed = true;
             if self.dry_run {
                 continue;
             }
-            match self.tree.set_xattr(inode, name, &value, SetXattr::default()) {
+            match self.tree.attributes().set_xattr(inode, name, &value, SetXattr::default()) {
                 Ok(()) => {}
                 Err(Error::Posix(Errno::OPNOTSUPP | Errno::TOOBIG)) => {
                     self.problem(format!("its xattr {} cannot be stored", shown(name)));
@@ -129,7 +127,7 @@ impl Sync<'_> {
         for name in old.into_iter().filter(|name| sees_trusted || !name.starts_with(b"trusted.")) {
             is_changed = true;
             if !self.dry_run {
-                self.tree.remove_xattr(inode, &name)?;
+                self.tree.attributes().remove_xattr(inode, &name)?;
             }
         }
         if is_changed {}

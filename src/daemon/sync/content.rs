@@ -149,7 +149,7 @@ impl Sync<'_> {
         is_changed |= end != old_size;
         if end != self.tree.inode(inode, Moment::Live)?.size && !self.dry_run {
             self.before_change()?;
-            self.tree.change(inode, Change { size: Some(end), ..Change::default() })?;
+            self.tree.attributes().change(inode, Change { size: Some(end), ..Change::default() })?;
         }
         if is_changed {}
         Ok(is_changed)
@@ -182,7 +182,7 @@ impl Sync<'_> {
         let track_bytes = self.tree.device().track_bytes() as usize;
         for (i, piece) in bytes.chunks(track_bytes).enumerate() {
             let at = offset + (i * track_bytes) as u64;
-            if self.tree.read(inode, at, piece.len(), Moment::Live)? != piece {
+            if self.tree.files().read(inode, at, piece.len(), Moment::Live)? != piece {
                 self.write(inode, at, piece)?;
                 is_changed = true;
             }
@@ -193,7 +193,7 @@ impl Sync<'_> {
     fn write(&mut self, inode: InodeNo, offset: u64, bytes: &[u8]) -> Result<()> {
         self.report.written_bytes += bytes.len() as u64;
         self.before_change()?;
-        if self.dry_run { Ok(()) } else { self.tree.write(inode, offset, bytes, false) }
+        if self.dry_run { Ok(()) } else { self.tree.files().write(inode, offset, bytes, false) }
     }
 
     /// Makes a hole where the source has one and the copy has data.
@@ -201,11 +201,11 @@ impl Sync<'_> {
         if is_new || from >= to {
             return Ok(false);
         }
-        match self.tree.seek_data(inode, from, Moment::Live) {
+        match self.tree.files().seek_data(inode, from, Moment::Live) {
             Ok(data) if data < to => {
                 self.before_change()?;
                 if !self.dry_run {
-                    self.tree.zero(inode, from, to - from, true, false)?;
+                    self.tree.files().zero(inode, from, to - from, true, false)?;
                 }
                 Ok(true)
             }

@@ -73,7 +73,7 @@ impl Sync<'_> {
         let (uid, gid) = self.owner.of(found.facts.uid, found.facts.gid);
         let permissions = if found.kind == Kind::Directory { 0o700 } else { 0o600 };
         let new = New { kind: found.kind, permissions, rdev, target };
-        let (inode, _) = self.tree.make(Caller { uid, gid, umask: 0 }, parent, &found.name, new)?;
+        let (inode, _) = self.tree.names().make(Caller { uid, gid, umask: 0 }, parent, &found.name, new)?;
         Ok(inode)
     }
 
@@ -105,7 +105,7 @@ impl Sync<'_> {
             None => None,
         };
         if let (Some(inode), Some(copy_ctime)) = (inode, old_ctime)
-            && self.tree.origin(inode)? == Some(origin(&found.facts, copy_ctime))
+            && self.tree.likeness().origin(inode)? == Some(origin(&found.facts, copy_ctime))
         {
             self.report.unchanged += 1;
             return Ok(Some(inode));
@@ -137,7 +137,7 @@ impl Sync<'_> {
         if !self.fill(&file, facts, inode, is_new)? {
             if let (true, Some(parent)) = (is_new, parent) {
                 // Half a file is worse than none.
-                self.tree.unlink(parent, &found.name)?;
+                self.tree.names().unlink(parent, &found.name)?;
                 return Ok(None);
             }
             return Ok(Some(inode));
@@ -176,10 +176,10 @@ impl Sync<'_> {
         old: InodeNo,
         (parent, name): (InodeNo, &[u8]),
     ) -> Result<InodeNo> {
-        let made = self.tree.make_nameless((old, Moment::Live))?;
+        let made = self.tree.likeness().make_nameless((old, Moment::Live))?;
         let filled = self.fill(file, facts, made, true);
         let placed = match filled {
-            Ok(true) => self.tree.place(made, parent, name).map(|_| made),
+            Ok(true) => self.tree.likeness().place(made, parent, name).map(|_| made),
             Ok(false) => Ok(old),
             Err(error) => Err(error),
         };
@@ -188,9 +188,9 @@ impl Sync<'_> {
         if placed == made {
             self.report.changed += 1;
             // What is noted of it has to be of when it had its name.
-            if let Some(noted) = self.tree.origin(made)? {
+            if let Some(noted) = self.tree.likeness().origin(made)? {
                 let copy_ctime = self.tree.inode(made, Moment::Live)?.ctime;
-                self.tree.set_origin(made, &Origin { copy_ctime, ..noted })?;
+                self.tree.likeness().set_origin(made, &Origin { copy_ctime, ..noted })?;
             }
         }
         Ok(placed)
@@ -219,7 +219,7 @@ impl Sync<'_> {
             self.problem("it was written to while it was read: what was brought in is of no one moment; sync again");
         } else if !self.dry_run {
             let copy_ctime = self.tree.inode(inode, Moment::Live)?.ctime;
-            self.tree.set_origin(inode, &origin(&facts, copy_ctime))?;
+            self.tree.likeness().set_origin(inode, &origin(&facts, copy_ctime))?;
         }
         Ok(true)
     }

@@ -289,7 +289,7 @@ impl Past {
         let next = or_damage(self.meta.get::<BaseId>(Table::State, NEXT_BASE), &mut damage)?;
         let checked = self.check_next(&ids, next.flatten().unwrap_or(LIVE.next()));
         or_damage(checked, &mut damage)?;
-        or_damage(self.check_going(), &mut damage)?;
+        or_damage(self.noted_work().check_going(), &mut damage)?;
         Ok(damage)
     }
 
@@ -301,7 +301,7 @@ impl Past {
         }
         let epoch = self.epoch;
         for id in ids {
-            let last = self.last_epoch(*id)?;
+            let last = self.moments().last_epoch(*id)?;
             if last >= epoch {
                 let problem =
                     format!("the epoch is said to be {epoch}, and the base {id} has a snapshot of epoch {last}");
@@ -318,12 +318,12 @@ impl Past {
 
     /// Looks up again which snapshots protect a base.
     pub(in crate::device) fn find_newest(&mut self, id: BaseId) -> Result<()> {
-        let newest = self.newest_protecting(id, Epoch::MAX)?;
+        let newest = self.moments().newest_protecting(id, Epoch::MAX)?;
         // Of damaged ones it is not known what they hold alone, nor what they have set aside.
         let mut damage = Vec::new();
-        let before = or_damage(self.kept_before(id, newest), &mut damage)?.flatten();
+        let before = or_damage(self.moments().kept_before(id, newest), &mut damage)?.flatten();
         let before = before.map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
-        let reserve = or_damage(self.stored_snapshot(id, newest), &mut damage)?.flatten();
+        let reserve = or_damage(self.moments().stored_snapshot(id, newest), &mut damage)?.flatten();
         let reserve = reserve.map_or(0, |snapshot| snapshot.record.reserve);
         if let Some(base) = self.bases.get_mut(&id) {
             (base.newest, base.before_newest, base.newest_reserve) = (newest, before, reserve);
@@ -413,7 +413,7 @@ impl Past {
         let mut points = needed(id, base, eras.iter());
         // Only what has eras is settled.
         if !eras.is_empty() {
-            points.extend(self.walked(id)?);
+            points.extend(self.noted_work().walked(id)?);
         }
         Ok(points)
     }
@@ -436,7 +436,7 @@ impl Past {
     }
 
     pub(in crate::device) fn put_base(&mut self, id: BaseId, record: BaseRecord) {
-        self.note_base(id, &record);
+        self.shown.note_base(id, self.bases.get(&id).map(|before| &before.record), &record);
         self.meta.put(Table::Base, &id.prefix(), &record);
         match self.bases.get_mut(&id) {
             Some(base) => base.record = record,
@@ -524,7 +524,7 @@ impl Past {
     }
 
     pub(in crate::device) fn show_base(&mut self, id: BaseId, is_shown: bool) {
-        self.note_tree(id);
+        self.shown.note_tree(id);
         match is_shown {
             true => self.meta.remove(Table::State, &offline_key(id)),
             false => self.meta.put(Table::State, &offline_key(id), &()),

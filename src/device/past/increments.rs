@@ -4,6 +4,7 @@
 use super::Past;
 use super::number::{BaseId, InodeNo, TrackNo};
 use super::record::{expect_track, increment_key, split_increment, split_track_key};
+use super::timeline::Chronicle;
 use crate::clock::Epoch;
 use crate::error::Result;
 use crate::meta::Table;
@@ -123,11 +124,11 @@ impl Increments {
     }
 }
 
-impl Past {
+impl Chronicle<'_> {
     /// Tracks of a file, up to `most`, that increments up to an epoch name, from a place in them on; and where to look
     /// on, if there may be more. A track can come again.
     pub fn tracks_named(
-        &self,
+        self,
         inode: InodeNo,
         (mut epoch, mut track): TracksFrom,
         to: Epoch,
@@ -138,7 +139,7 @@ impl Past {
             let key = |track: TrackNo| increment_key(Table::Track, &super::track_key(inode, track), epoch);
             let of_file =
                 Increments { table: Table::Increment, base: inode.base(), from: key(track), to: key(TrackNo::MAX) };
-            for named in of_file.all(self)? {
+            for named in of_file.all(self.past)? {
                 let (_, track) = expect_track(&named?.key)?;
                 if tracks.len() == most {
                     return Ok((tracks, Some((epoch, track))));
@@ -146,7 +147,7 @@ impl Past {
                 tracks.push(track);
             }
             // The next epoch in which anything changed.
-            match Increments::between(inode.base(), epoch, to).all(self)?.next().transpose()? {
+            match Increments::between(inode.base(), epoch, to).all(self.past)?.next().transpose()? {
                 Some(named) => (epoch, track) = (named.end, TrackNo::FIRST),
                 None => break,
             }

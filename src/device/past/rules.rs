@@ -160,10 +160,11 @@ impl Past {
     pub fn is_saved(&self, table: Table, key: &[u8], epoch: Epoch, end: Epoch) -> Result<bool> {
         let from = preimage_key(table, key, epoch.next());
         let to = preimage_key(table, key, end.next());
-        let old: Box<dyn Iterator<Item = Result<Pair>>> = match self.archive_of(BaseId::of_key(key)?, epoch)? {
-            Some((archive, _)) => archive.range(&from, &to)?,
-            None => Box::new(self.meta.range(Table::Preimage, &from, &to)?),
-        };
+        let old: Box<dyn Iterator<Item = Result<Pair>>> =
+            match self.moments().archive_of(BaseId::of_key(key)?, epoch)? {
+                Some((archive, _)) => archive.range(&from, &to)?,
+                None => Box::new(self.meta.range(Table::Preimage, &from, &to)?),
+            };
         for pair in old {
             let (full, bytes) = pair?;
             // A longer key that starts with this one can lie in between.
@@ -178,9 +179,9 @@ impl Past {
     /// The record of the base itself that decides what a key is at a moment, if its birth allows it.
     pub(in crate::device) fn candidate(&self, table: Table, key: &[u8], mut moment: Moment) -> Result<Option<Found>> {
         if let Moment::At(epoch) = moment
-            && let Some((archive, tip)) = self.archive_of(BaseId::of_key(key)?, epoch)?
+            && let Some((archive, tip)) = self.moments().archive_of(BaseId::of_key(key)?, epoch)?
         {
-            if let Some(bytes) = self.archived_candidate(archive, table, key, epoch)? {
+            if let Some(bytes) = self.moments().archived_candidate(archive, table, key, epoch)? {
                 return Ok(Some(Found { bytes, is_old: true, archive: Some(archive.clone()) }));
             }
             moment = Moment::At(tip);
@@ -326,7 +327,7 @@ impl Past {
             self.meta.remove(Table::Tombstone, &tombstone_key(table, key));
         }
         self.meta.remove(table, key);
-        let before = self.newest_protecting(BaseId::of_key(key)?, era.since.next())?;
+        let before = self.moments().newest_protecting(BaseId::of_key(key)?, era.since.next())?;
         if birth > before {
             self.pass(table, key, birth)?;
             return Ok(None);

@@ -108,8 +108,10 @@ impl Past {
         match layer.moment {
             Moment::Live if layer.since == Epoch::ZERO => Ok(Box::new(base)),
             Moment::Live => Ok(Box::new(base.filter(filter))),
-            Moment::At(epoch) if self.archive_of(layer.base, epoch)?.is_some() => {
-                let Some((archive, tip)) = self.archive_of(layer.base, epoch)? else { return Ok(Box::new(base)) };
+            Moment::At(epoch) if self.moments().archive_of(layer.base, epoch)?.is_some() => {
+                let Some((archive, tip)) = self.moments().archive_of(layer.base, epoch)? else {
+                    return Ok(Box::new(base));
+                };
                 let below = self.records_of(table, from, to, Layer { moment: Moment::At(tip), ..layer })?;
                 let (log_from, log_to) = log_range(table, from, to, layer.base);
                 let log = archive.range(&log_from, &log_to)?.peekable();

@@ -1,7 +1,6 @@
 //! What a change lets come into view, or go: noted where records of snapshots and bases change, so that no operation can
 //! forget to say it.
 
-use super::Past;
 use super::base::BaseRecord;
 use super::number::BaseId;
 use super::snapshot::{Snapshot, SnapshotRecord, SnapshotState};
@@ -30,30 +29,42 @@ impl SnapshotRecord {
     }
 }
 
-impl Past {
-    /// A snapshot's record is about to be put. One that cannot be read was not in view.
-    pub(super) fn note_snapshot(&mut self, after: &Snapshot) {
-        let before = self.snapshot_record(after.base, after.epoch).ok().flatten().filter(SnapshotRecord::is_shown);
+/// What the operation under way lets come into view, or go.
+#[derive(Default)]
+pub(in crate::device) struct Appearances(Vec<Shown>);
+
+impl Appearances {
+    /// A snapshot's record is about to be put, in the place of one, if that can be read: otherwise it was not in view.
+    pub(super) fn note_snapshot(&mut self, before: Option<SnapshotRecord>, after: &Snapshot) {
+        let before = before.filter(SnapshotRecord::is_shown);
         let (base, new) = (after.base, after.record.name.clone());
         match (before, after.record.is_shown()) {
             (Some(before), true) if before.name != new => {
-                self.shown.push(Shown::Renamed { base, old: before.name, new });
+                self.0.push(Shown::Renamed { base, old: before.name, new });
             }
-            (Some(before), false) => self.shown.push(Shown::Snapshot { base, name: before.name }),
-            (None, true) => self.shown.push(Shown::Snapshot { base, name: new }),
+            (Some(before), false) => self.0.push(Shown::Snapshot { base, name: before.name }),
+            (None, true) => self.0.push(Shown::Snapshot { base, name: new }),
             (Some(_), true) | (None, false) => {}
         }
     }
 
     /// The same of a base.
-    pub(super) fn note_base(&mut self, id: BaseId, after: &BaseRecord) {
+    pub(super) fn note_base(&mut self, id: BaseId, before: Option<&BaseRecord>, after: &BaseRecord) {
         let place = |record: &BaseRecord| (record.name.clone(), record.clone_of, record.deleting);
-        if self.bases.get(&id).is_none_or(|before| place(&before.record) != place(after)) {
+        if before.is_none_or(|before| place(before) != place(after)) {
             self.note_tree(id);
         }
     }
 
     pub(super) fn note_tree(&mut self, id: BaseId) {
-        self.shown.push(Shown::Tree(id));
+        self.0.push(Shown::Tree(id));
+    }
+
+    pub(in crate::device) fn take(&mut self) -> impl Iterator<Item = Shown> {
+        self.0.drain(..)
+    }
+
+    pub(in crate::device) fn clear(&mut self) {
+        self.0.clear();
     }
 }

@@ -174,9 +174,15 @@ pub(super) fn split_snapshot(key: &[u8], value: &[u8]) -> Result<Snapshot> {
     Ok(Snapshot { base, epoch, record, is_archived: false })
 }
 
-impl Past {
+/// The moments of bases: snapshots, and times that only an archive has.
+#[derive(Clone, Copy)]
+pub struct Moments<'a> {
+    pub(super) past: &'a Past,
+}
+
+impl<'a> Moments<'a> {
     /// The newest snapshot before an epoch for which old values are kept; 0 without any.
-    pub(in crate::device) fn newest_protecting(&self, base: BaseId, mut before: Epoch) -> Result<Epoch> {
+    pub(in crate::device) fn newest_protecting(self, base: BaseId, mut before: Epoch) -> Result<Epoch> {
         let mut needed = None;
         loop {
             let snapshot = match self.found_before(base, before)? {
@@ -187,12 +193,12 @@ impl Past {
                 None => return Ok(Epoch::ZERO),
             };
             let is_active = snapshot.record.state == SnapshotState::Active && !snapshot.record.deleting;
-            if is_active || self.is_archiving(snapshot.point()) {
+            if is_active || self.past.is_archiving(snapshot.point()) {
                 return Ok(snapshot.epoch);
             }
             let needed = match &mut needed {
                 Some(needed) => needed,
-                none => none.insert(self.all_dependants()?),
+                none => none.insert(self.past.all_dependants()?),
             };
             if needed.contains_key(&snapshot.point()) {
                 return Ok(snapshot.epoch);
@@ -202,14 +208,14 @@ impl Past {
     }
 
     /// The last snapshot before this epoch, also if it is being deleted.
-    pub fn snapshot_before(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
+    pub fn snapshot_before(self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
         self.found_before(base, epoch)?.map(|(_, snapshot)| snapshot).transpose()
     }
 
     /// The same with its epoch, whatever its record is like. A key that is none is passed over: `check` says it.
-    fn found_before(&self, base: BaseId, epoch: Epoch) -> Result<Option<(Epoch, Result<Snapshot>)>> {
+    fn found_before(self, base: BaseId, epoch: Epoch) -> Result<Option<(Epoch, Result<Snapshot>)>> {
         let mut end = snapshot_key(base, epoch).to_vec();
-        while let Some((key, value)) = self.meta.last(Table::Snapshot, &snapshot_key(base, Epoch::new(1)), &end)? {
+        while let Some((key, value)) = self.past.meta.last(Table::Snapshot, &snapshot_key(base, Epoch::new(1)), &end)? {
             if let Ok((_, epoch)) = split_snapshot_key(&key) {
                 return Ok(Some((epoch, split_snapshot(&key, &value))));
             }
@@ -219,12 +225,12 @@ impl Past {
     }
 
     /// The epoch of the last snapshot of a base, whatever its record is like; 0 without any.
-    pub(in crate::device) fn last_epoch(&self, base: BaseId) -> Result<Epoch> {
+    pub(in crate::device) fn last_epoch(self, base: BaseId) -> Result<Epoch> {
         Ok(self.found_before(base, Epoch::MAX)?.map_or(Epoch::ZERO, |(epoch, _)| epoch))
     }
 
     /// The last snapshot before this epoch that is not being deleted.
-    pub(in crate::device) fn kept_before(&self, base: BaseId, mut epoch: Epoch) -> Result<Option<Snapshot>> {
+    pub(in crate::device) fn kept_before(self, base: BaseId, mut epoch: Epoch) -> Result<Option<Snapshot>> {
         loop {
             match self.snapshot_before(base, epoch)? {
                 Some(snapshot) if snapshot.record.deleting => epoch = snapshot.epoch,
@@ -234,7 +240,7 @@ impl Past {
     }
 
     /// The first snapshot after this epoch that is not being deleted.
-    pub(in crate::device) fn kept_after(&self, base: BaseId, mut epoch: Epoch) -> Result<Option<Snapshot>> {
+    pub(in crate::device) fn kept_after(self, base: BaseId, mut epoch: Epoch) -> Result<Option<Snapshot>> {
         loop {
             match self.snapshot_after(base, epoch)? {
                 Some(snapshot) if snapshot.record.deleting => epoch = snapshot.epoch,
@@ -244,18 +250,18 @@ impl Past {
     }
 
     /// The first snapshot after this epoch, also if it is being deleted.
-    pub fn snapshot_after(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
+    pub fn snapshot_after(self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
         Ok(self.snapshots_after(base, epoch, 1)?.pop())
     }
 
     /// Up to `most` snapshots after this epoch, also those that are being deleted.
-    pub fn snapshots_after(&self, base: BaseId, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
+    pub fn snapshots_after(self, base: BaseId, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
         self.found_after(base, epoch)?.take(most).collect()
     }
 
-    fn found_after(&self, base: BaseId, epoch: Epoch) -> Result<impl Iterator<Item = Result<Snapshot>> + use<'_>> {
+    fn found_after(self, base: BaseId, epoch: Epoch) -> Result<impl Iterator<Item = Result<Snapshot>> + use<'a>> {
         let next = snapshot_key(base, epoch.next());
-        let after = self.meta.range(Table::Snapshot, &next, &snapshot_key(base, Epoch::MAX))?;
+        let after = self.past.meta.range(Table::Snapshot, &next, &snapshot_key(base, Epoch::MAX))?;
         Ok(after.filter_map(|pair| match pair {
             Ok((key, value)) => split_snapshot_key(&key).is_ok().then(|| split_snapshot(&key, &value)),
             Err(error) => Some(Err(error)),
@@ -263,7 +269,7 @@ impl Past {
     }
 
     /// Up to `most` of them to be shown, without those whose records are damaged.
-    pub(in crate::device) fn whole_after(&self, base: BaseId, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
+    pub(in crate::device) fn whole_after(self, base: BaseId, epoch: Epoch, most: usize) -> Result<Vec<Snapshot>> {
         let whole = self.found_after(base, epoch)?.filter_map(|found| match found {
             Err(error @ Error::Corrupt { .. }) => {
                 log::error!("{error}; it is left out");
@@ -275,97 +281,52 @@ impl Past {
     }
 
     /// All snapshots of a base that are not being deleted, oldest first. Damaged ones are left out.
-    pub fn snapshots(&self, base: BaseId) -> Result<Vec<Snapshot>> {
+    pub fn snapshots(self, base: BaseId) -> Result<Vec<Snapshot>> {
         let mut all = self.whole_after(base, Epoch::ZERO, usize::MAX)?;
         all.retain(|snapshot| !snapshot.record.deleting);
         Ok(all)
     }
 
     /// What is stored of a snapshot, also of one that is being deleted.
-    pub(in crate::device) fn snapshot_record(&self, base: BaseId, epoch: Epoch) -> Result<Option<SnapshotRecord>> {
+    pub(in crate::device) fn snapshot_record(self, base: BaseId, epoch: Epoch) -> Result<Option<SnapshotRecord>> {
         let key = snapshot_key(base, epoch);
-        let found = self.meta.with(Table::Snapshot, &key, |value| split_snapshot(&key, value))?;
+        let found = self.past.meta.with(Table::Snapshot, &key, |value| split_snapshot(&key, value))?;
         Ok(found.map(|snapshot| snapshot.record))
     }
 
-    pub fn snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
+    pub fn snapshot(self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
         match self.snapshot_record(base, epoch)? {
             Some(record) if !record.deleting => Ok(Some(Snapshot { base, epoch, record, is_archived: false })),
-            _ if self.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_snapshot(base, epoch),
+            _ if self.past.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_snapshot(base, epoch),
             _ => Ok(None),
         }
     }
 
     /// The same of one that the store holds itself.
-    pub(in crate::device) fn stored_snapshot(&self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
+    pub(in crate::device) fn stored_snapshot(self, base: BaseId, epoch: Epoch) -> Result<Option<Snapshot>> {
         Ok(self.snapshot(base, epoch)?.filter(|snapshot| !snapshot.is_archived))
     }
 
-    pub fn snapshot_named(&self, base: BaseId, name: &str) -> Result<Option<Snapshot>> {
-        match self.meta.get::<Epoch>(Table::Name, &name_key(base, name))? {
+    pub fn snapshot_named(self, base: BaseId, name: &str) -> Result<Option<Snapshot>> {
+        match self.past.meta.get::<Epoch>(Table::Name, &name_key(base, name))? {
             Some(epoch) => self.snapshot(base, epoch),
-            None if self.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_named(base, name),
+            None if self.past.base(base).is_ok_and(|base| base.archive.is_some()) => self.archived_named(base, name),
             None => Ok(None),
         }
     }
 
     /// ESTALE if what an inode is looked at in is gone: its base, or the snapshot.
-    pub fn check_moment(&self, inode: InodeNo, moment: Moment) -> Result<()> {
+    pub fn check(self, inode: InodeNo, moment: Moment) -> Result<()> {
         let base = inode.base();
         let is_there = match moment {
-            Moment::Live => !self.base(base)?.record.deleting,
+            Moment::Live => !self.past.base(base)?.record.deleting,
             Moment::At(epoch) => self.snapshot(base, epoch)?.is_some_and(|snapshot| snapshot.is_readable()),
         };
         if is_there { Ok(()) } else { Err(Error::Gone) }
     }
 
-    pub(in crate::device) fn put_snapshot(&mut self, snapshot: &Snapshot) {
-        self.note_snapshot(snapshot);
-        self.meta.put(Table::Snapshot, &snapshot_key(snapshot.base, snapshot.epoch), &snapshot.record);
-    }
-
-    /// Keeps a base as it is now. The caller has made sure that nothing is dirty, that the name is good and
-    /// free, and which epochs can be used.
-    pub(in crate::device) fn add_snapshot(
-        &mut self,
-        base: BaseId,
-        name: String,
-        time: Timestamp,
-        options: SnapOptions,
-        may_use: &dyn Fn(&Past, Epoch) -> Result<bool>,
-    ) -> Result<Snapshot> {
-        let mut epoch = self.epoch;
-        while !may_use(self, epoch)? {
-            epoch = epoch_after(epoch)?;
-        }
-        let next = epoch_after(epoch)?;
-        let found = self.base(base)?;
-        let (newest, counts) = (found.newest, found.counts);
-        // What the newest one holds alone is settled from here on.
-        if let Some(mut before) = self.stored_snapshot(base, newest)? {
-            before.record.alone = counts.newest_alone;
-            self.put_snapshot(&before);
-        }
-        let last = self.kept_before(base, epoch)?.map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
-        let reserve = if options.reserve { counts.refers * crate::limits::BLOCK_BYTES as u64 } else { 0 };
-        let SnapOptions { offline, held, purpose, reserve: _ } = options;
-        let refers = counts.refers;
-        let id = Id::random();
-        let record =
-            SnapshotRecord { name, time, offline, held, purpose, refers, reserve, id, ..SnapshotRecord::default() };
-        let snapshot = Snapshot { base, epoch, record, is_archived: false };
-        self.put_snapshot(&snapshot);
-        self.meta.put(Table::Name, &name_key(base, &snapshot.record.name), &epoch);
-        self.epoch = next;
-        if let Some(found) = self.bases.get_mut(&base) {
-            (found.before_newest, found.newest, found.newest_reserve) = (last, epoch, reserve);
-            (found.counts.newest_alone, found.counts.kept) = (Some(0), 0);
-        }
-        Ok(snapshot)
-    }
-
     /// Deactivated snapshots that nothing protects.
-    pub(in crate::device) fn unprotected(&self, base: BaseId) -> Result<Vec<Snapshot>> {
+    pub(in crate::device) fn unprotected(self, base: BaseId) -> Result<Vec<Snapshot>> {
         let newest = self.newest_protecting(base, Epoch::MAX)?;
         let mut later = self.snapshots_after(base, newest, usize::MAX)?;
         later.retain(|later| later.record.state == SnapshotState::Deactivated);
@@ -373,7 +334,7 @@ impl Past {
     }
 
     /// EBUSY where a snapshot that somebody holds would end.
-    pub(in crate::device) fn check_held_are_protected(&self, base: BaseId) -> Result<()> {
+    pub(in crate::device) fn check_held_are_protected(self, base: BaseId) -> Result<()> {
         match self.unprotected(base)?.iter().find(|later| later.record.held && !later.record.deleting) {
             None => Ok(()),
             Some(held) => {
@@ -384,17 +345,5 @@ impl Past {
                 Err(Error::Refused(Errno::BUSY, text))
             }
         }
-    }
-
-    pub(in crate::device) fn rename(&mut self, snapshot: &Snapshot, name: &str) {
-        self.meta.remove(Table::Name, &name_key(snapshot.base, &snapshot.record.name));
-        self.meta.put(Table::Name, &name_key(snapshot.base, name), &snapshot.epoch);
-        let record = SnapshotRecord { name: name.to_string(), ..snapshot.record.clone() };
-        self.put_snapshot(&Snapshot { record, ..snapshot.clone() });
-    }
-
-    /// Forgets a snapshot of which nothing is left.
-    pub(in crate::device) fn forget_snapshot(&mut self, point: Point) {
-        self.meta.remove(Table::Snapshot, &snapshot_key(point.base, point.epoch));
     }
 }

@@ -88,7 +88,7 @@ impl Timeline {
         let end = archived.map_or(epochs.end, |found| found.epoch);
         let mut after = epochs.start.before();
         loop {
-            match past.snapshot_after(self.base, after)?.filter(|found| found.epoch < end) {
+            match past.moments().snapshot_after(self.base, after)?.filter(|found| found.epoch < end) {
                 Some(found) if found.is_readable() => return Ok(Some(found)),
                 Some(found) => after = found.epoch,
                 None => return Ok(archived.cloned()),
@@ -103,7 +103,7 @@ impl Timeline {
         let start = archived.map_or(epochs.start, |found| found.epoch);
         let mut before = epochs.end;
         loop {
-            match past.snapshot_before(self.base, before)?.filter(|found| found.epoch >= start) {
+            match past.moments().snapshot_before(self.base, before)?.filter(|found| found.epoch >= start) {
                 Some(found) if found.is_readable() => return Ok(Some(found)),
                 Some(found) => before = found.epoch,
                 None => return Ok(archived.cloned()),
@@ -161,12 +161,20 @@ impl Spans {
     }
 }
 
-impl Past {
+/// What keys were over time.
+#[derive(Clone, Copy)]
+pub struct Chronicle<'a> {
+    pub(super) past: &'a Past,
+}
+
+impl Chronicle<'_> {
     /// Which moments of a base can be seen.
-    pub fn timeline(&self, base: BaseId) -> Result<Timeline> {
+    pub fn timeline(self, base: BaseId) -> Result<Timeline> {
         let mut timeline = Timeline { base, archived: Vec::new(), archive: None, turns: Vec::new() };
-        let Some(archive) = self.archive(base) else { return Ok(timeline) };
-        for snapshot in self.shown_after(base, Epoch::ZERO, usize::MAX)?.into_iter().filter(Snapshot::is_readable) {
+        let Some(archive) = self.past.archive(base) else { return Ok(timeline) };
+        for snapshot in
+            self.past.moments().shown_after(base, Epoch::ZERO, usize::MAX)?.into_iter().filter(Snapshot::is_readable)
+        {
             // The first kind is the archive's: with a store's snapshot first, it ends before it begins.
             if snapshot.is_archived != timeline.turns.len().is_multiple_of(2) {
                 timeline.turns.push(snapshot.epoch);
@@ -186,8 +194,8 @@ impl Past {
     }
 
     /// The values that a key had in a window of epochs, oldest first. In epochs between two spans there was none.
-    pub fn spans(&self, timeline: &Timeline, table: Table, key: &[u8], window: Range<Epoch>) -> Result<Vec<Span>> {
-        let eras = &self.base(timeline.base)?.record.eras;
+    pub fn spans(self, timeline: &Timeline, table: Table, key: &[u8], window: Range<Epoch>) -> Result<Vec<Span>> {
+        let eras = &self.past.base(timeline.base)?.record.eras;
         let mut spans = Vec::new();
         let mut start = window.start;
         let mut era: Option<&Era> = None;
@@ -206,7 +214,7 @@ impl Past {
     }
 
     fn spans_in(
-        &self,
+        self,
         era: Option<&Era>,
         archive: Option<&(Arc<Archive>, Epoch)>,
         table: Table,
@@ -223,13 +231,13 @@ impl Past {
             Spans { since: era.map_or(Epoch::ZERO, |era| era.since), source, rest: window, spans: Vec::new() };
         let old: Box<dyn Iterator<Item = Result<Pair>>> = match archive {
             Some((archive, _)) => archive.range(&from, &to)?,
-            None => Box::new(self.meta.range(Table::Preimage, &from, &to)?),
+            None => Box::new(self.past.meta.range(Table::Preimage, &from, &to)?),
         };
         for pair in old {
             let (full, bytes) = pair?;
             // A longer key that starts with this one can lie in between.
             if full.len() == from.len() {
-                all.add(Value::of(self, table, key, &bytes, archive.is_some())?, split_preimage(&full)?.2);
+                all.add(Value::of(self.past, table, key, &bytes, archive.is_some())?, split_preimage(&full)?.2);
             }
             if all.rest.is_empty() {
                 return Ok(all.spans);
@@ -237,30 +245,30 @@ impl Past {
         }
         let end = all.rest.end;
         let last = archive.map_or(Moment::Live, |(_, tip)| Moment::At(*tip));
-        match self.candidate(table, key, last)? {
-            Some(found) => all.add(Value::of(self, table, key, &found.bytes, found.archive.is_some())?, end),
+        match self.past.candidate(table, key, last)? {
+            Some(found) => all.add(Value::of(self.past, table, key, &found.bytes, found.archive.is_some())?, end),
             None => all.shine_through(end),
         }
         Ok(all.spans)
     }
 
-    fn value_at(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Value>> {
-        let found = self.find(table, key, moment)?;
-        found.map(|found| Value::of(self, table, key, &found.bytes, found.archive.is_some())).transpose()
+    fn value_at(self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Value>> {
+        let found = self.past.find(table, key, moment)?;
+        found.map(|found| Value::of(self.past, table, key, &found.bytes, found.archive.is_some())).transpose()
     }
 
     /// What the record of a track says at a moment, to be compared.
-    pub fn track_at(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<Value>> {
+    pub fn track_at(self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<Value>> {
         self.value_at(Table::Track, &track_key(inode, track), moment)
     }
 
     /// Keys of an inode's records of which old values are kept, a piece of them from `cursor` on (empty: from
     /// the first), and where to go on.
-    pub fn replaced_keys(&self, table: Table, inode: InodeNo, cursor: &[u8]) -> Result<(Keys, Option<Vec<u8>>)> {
+    pub fn replaced_keys(self, table: Table, inode: InodeNo, cursor: &[u8]) -> Result<(Keys, Option<Vec<u8>>)> {
         let prefix = preimages_of(table, inode);
         let from = prefix.as_slice().max(cursor);
         let mut keys = BTreeSet::new();
-        for (count, pair) in self.meta.range(Table::Preimage, from, &prefix_end(&prefix))?.enumerate() {
+        for (count, pair) in self.past.meta.range(Table::Preimage, from, &prefix_end(&prefix))?.enumerate() {
             let (full, _) = pair?;
             if count == PIECE {
                 return Ok((keys, Some(full)));
@@ -271,16 +279,16 @@ impl Past {
     }
 
     /// Keys of an inode's records that are there now, or shine through in an era that is not settled yet.
-    pub fn present_keys(&self, table: Table, inode: InodeNo) -> Result<BTreeSet<Vec<u8>>> {
+    pub fn present_keys(self, table: Table, inode: InodeNo) -> Result<BTreeSet<Vec<u8>>> {
         let prefix = inode.prefix();
         let base = BaseId::of_key(&prefix)?;
         let mut keys = BTreeSet::new();
-        for pair in self.meta.range(table, &prefix, &prefix_end(&prefix))? {
+        for pair in self.past.meta.range(table, &prefix, &prefix_end(&prefix))? {
             keys.insert(pair?.0);
         }
-        for Era { source, .. } in &self.base(base)?.record.eras {
+        for Era { source, .. } in &self.past.base(base)?.record.eras {
             let from = key_in(source.base, &prefix);
-            self.scan(table, &from, &prefix_end(&from), Moment::At(source.epoch), |key, _| {
+            self.past.scan(table, &from, &prefix_end(&from), Moment::At(source.epoch), |key, _| {
                 keys.insert(key_in(base, key));
                 Ok(ControlFlow::Continue(()))
             })?;

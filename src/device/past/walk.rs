@@ -1,9 +1,9 @@
 //! How far settling a base has come: what is still to be looked at, and where that goes on.
 
-use super::Past;
-use super::base::{Era, Point};
+use super::base::Point;
 use super::number::BaseId;
-use super::work::{SETTLE, work_key, work_range};
+use super::work::NotedWork;
+use super::work::{SETTLE, work_range};
 use crate::clock::Epoch;
 use crate::error::{Error, Result};
 use crate::meta::{Table, decode, record_name};
@@ -71,45 +71,28 @@ pub(in crate::device) struct InodeWalk {
     pub cursor: ByteBuf,
 }
 
-impl Past {
+impl NotedWork<'_> {
     /// Whether some of a base is still to be settled in the background.
-    pub fn is_settling(&self, base: BaseId) -> Result<bool> {
+    pub fn is_settling(self, base: BaseId) -> Result<bool> {
         let (from, to) = work_range(base, SETTLE);
-        Ok(self.meta.last(Table::Orphan, &from, &to)?.is_some())
+        Ok(self.past.meta.last(Table::Orphan, &from, &to)?.is_some())
     }
 
     /// How far settling a base has come: blocks done and in all (0 where unknown).
-    pub fn settling(&self, base: BaseId) -> Result<Option<Settle>> {
+    pub fn settling(self, base: BaseId) -> Result<Option<Settle>> {
         let (from, to) = work_range(base, SETTLE);
-        let first = self.meta.range(Table::Orphan, &from, &to)?.next().transpose()?;
+        let first = self.past.meta.range(Table::Orphan, &from, &to)?.next().transpose()?;
         first.map(|(key, value)| Settle::of(&key, &value)).transpose()
     }
 
     /// Snapshots that are needed until a base is settled, besides those its eras name.
-    pub fn walked(&self, base: BaseId) -> Result<Vec<Point>> {
+    pub fn walked(self, base: BaseId) -> Result<Vec<Point>> {
         let (from, to) = work_range(base, SETTLE);
         let mut points = Vec::new();
-        for pair in self.meta.range(Table::Orphan, &from, &to)? {
+        for pair in self.past.meta.range(Table::Orphan, &from, &to)? {
             let (key, value) = pair?;
             points.extend(Settle::of(&key, &value)?.points());
         }
         Ok(points)
-    }
-
-    /// Begins an era after the newest epoch, with settling it if `settle` says how.
-    pub(in crate::device) fn begin_era(
-        &mut self,
-        base: BaseId,
-        since: Epoch,
-        source: Point,
-        settle: Option<Settle>,
-    ) -> Result<()> {
-        let mut record = self.base(base)?.record.clone();
-        record.eras.push(Era { since, source });
-        self.put_base(base, record);
-        if let Some(settle) = settle {
-            self.meta.put(Table::Orphan, &work_key(base, SETTLE, since.number().into()), &settle);
-        }
-        Ok(())
     }
 }

@@ -51,25 +51,31 @@ pub(in crate::device) fn work_range(base: BaseId, kind: u8) -> ([u8; 13], [u8; 1
     (work_key(base, kind, 0), work_key(base, kind + 1, 0))
 }
 
-impl Past {
-    pub(in crate::device) fn has_work(&self, base: BaseId, kind: u8) -> Result<bool> {
+/// Work that is noted, and how far it has come.
+#[derive(Clone, Copy)]
+pub struct NotedWork<'a> {
+    pub(super) past: &'a Past,
+}
+
+impl NotedWork<'_> {
+    pub(in crate::device) fn has(self, base: BaseId, kind: u8) -> Result<bool> {
         let (from, to) = work_range(base, kind);
-        Ok(self.meta.last(Table::Orphan, &from, &to)?.is_some())
+        Ok(self.past.meta.last(Table::Orphan, &from, &to)?.is_some())
     }
 
     /// What is said to go has to be noted as going, and to be needed by nothing.
-    pub(in crate::device) fn check_going(&self) -> Result<()> {
-        let needed = self.all_dependants()?;
-        for (id, base) in &self.bases {
-            if self.has_work(*id, BASE)? && (*id == LIVE || !base.record.deleting) {
+    pub(in crate::device) fn check_going(self) -> Result<()> {
+        let needed = self.past.all_dependants()?;
+        for (id, base) in &self.past.bases {
+            if self.has(*id, BASE)? && (*id == LIVE || !base.record.deleting) {
                 let name = record_name(Table::Orphan, &work_key(*id, BASE, 0));
                 return Err(Error::corrupt(name, format!("the base {:?} is not to be deleted", base.record.name)));
             }
             let (from, to) = work_range(*id, SNAPSHOT);
-            for pair in self.meta.range(Table::Orphan, &from, &to)? {
+            for pair in self.past.meta.range(Table::Orphan, &from, &to)? {
                 let (key, _) = pair?;
                 let epoch = work_epoch(&key)?;
-                let Some(record) = self.snapshot_record(*id, epoch)? else { continue };
+                let Some(record) = self.past.moments().snapshot_record(*id, epoch)? else { continue };
                 if !record.deleting || record.held || needed.contains_key(&Point { base: *id, epoch }) {
                     let problem = format!("the snapshot {:?} is not to be deleted", record.name);
                     return Err(Error::corrupt(record_name(Table::Orphan, &key), problem));

@@ -94,7 +94,7 @@ impl Moments {
         if record.is_empty() || places.0 >= places.1 {
             return None;
         }
-        let (directory, entry) = (InodeNo::of_key(key)?, tree.entry_of(key, record).ok()?);
+        let (directory, entry) = (InodeNo::of_key(key)?, tree.names().entry_of(key, record).ok()?);
         let epoch = self.missing(entry.inode, entry.kind, places)?;
         Some(Gap { key: key.to_vec(), directory, entry, epoch })
     }
@@ -172,10 +172,11 @@ impl Gap {
         let moment = Moment::At(*epoch);
         let (snapshot, value) = {
             let look = tree.device().look().ok()?;
-            let snapshot = look.snapshot(directory.base(), *epoch).ok()??;
+            let snapshot = look.moments().snapshot(directory.base(), *epoch).ok()??;
             (snapshot, look.value(Table::Dirent, key, moment).ok()??)
         };
-        let is_shown = snapshot.is_readable() && tree.entry_of(key, &value).is_ok_and(|now| now.inode == entry.inode);
+        let is_shown =
+            snapshot.is_readable() && tree.names().entry_of(key, &value).is_ok_and(|now| now.inode == entry.inode);
         let is_there = tree.inode(entry.inode, moment).is_ok_and(|inode| inode.kind() == entry.kind);
         (is_shown && !is_there).then_some(snapshot.record.name)
     }

@@ -5,7 +5,7 @@
 //! whole. The cost follows what changed and the size of the directories it changed in.
 
 use crate::clock::Epoch;
-use crate::device::{BaseId, Increments, InodeNo, Moment, Named};
+use crate::device::{BaseId, Increments, InodeNo, Moment, Named, each_named, each_named_outside};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
 use crate::tree::Tree;
@@ -61,9 +61,15 @@ pub(in crate::tree) struct Spans {
     pub is_all: bool,
 }
 
-impl Tree {
+/// Moments of a tree, compared.
+#[derive(Clone, Copy)]
+pub struct Comparison<'a> {
+    pub(in crate::tree) tree: &'a Tree,
+}
+
+impl Comparison<'_> {
     /// What became different from `before` to `after`, sorted by path.
-    pub fn diff(&self, base: BaseId, before: Moment, after: Moment) -> Result<Vec<Difference>> {
+    pub fn diff(self, base: BaseId, before: Moment, after: Moment) -> Result<Vec<Difference>> {
         let (start, end) = (order(before), order(after));
         let mut found = if start <= end {
             self.diff_forward(base, (before, start), (after, end))?
@@ -76,14 +82,14 @@ impl Tree {
 
     /// What changed from the epoch of the earlier moment to that of the later, in no order.
     fn diff_forward(
-        &self,
+        self,
         base: BaseId,
         (before, start): (Moment, Epoch),
         (after, end): (Moment, Epoch),
     ) -> Result<Vec<Difference>> {
         let touched = self.touched(base, start, end)?;
-        let mut names = Names {
-            tree: self,
+        let mut names = ChangedNames {
+            tree: self.tree,
             before,
             after,
             removed: BTreeMap::new(),
@@ -119,34 +125,34 @@ impl Tree {
     }
 
     /// All paths of an inode at the moment of these directories.
-    fn paths_through(&self, directories: &mut Directories, number: InodeNo) -> Result<Vec<Vec<u8>>> {
+    fn paths_through(self, directories: &mut Directories, number: InodeNo) -> Result<Vec<Vec<u8>>> {
         if is_root(number) {
             return Ok(vec![Vec::new()]);
         }
-        let names = self.unless_gone(number, directories.moment, self.names(number, directories.moment))?;
-        let paths = names.iter().map(|name| directories.path_of(self, name));
+        let names = self.unless_gone(number, directories.moment, self.tree.names().of(number, directories.moment))?;
+        let paths = names.iter().map(|name| directories.path_of(self.tree, name));
         Ok(paths.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     /// What programs remove while it is compared is as if it were not there, as long as the moment itself is.
-    fn unless_gone<T: Default>(&self, number: InodeNo, moment: Moment, result: Result<T>) -> Result<T> {
+    fn unless_gone<T: Default>(self, number: InodeNo, moment: Moment, result: Result<T>) -> Result<T> {
         match result {
             Err(Error::Gone) => {
-                self.device.look()?.check_moment(number, moment)?;
+                self.tree.device.look()?.moments().check(number, moment)?;
                 Ok(T::default())
             }
             result => result,
         }
     }
 
-    pub(in crate::tree) fn inode_or_none(&self, number: InodeNo, moment: Moment) -> Result<Option<Inode>> {
+    pub(in crate::tree) fn inode_or_none(self, number: InodeNo, moment: Moment) -> Result<Option<Inode>> {
         // An inode without a name is not part of the tree any more.
-        let found = self.inode(number, moment).map(|found| (found.links > 0).then_some(found));
+        let found = self.tree.inode(number, moment).map(|found| (found.links > 0).then_some(found));
         self.unless_gone(number, moment, found)
     }
 
     /// Inodes that changed after an epoch, up to another.
-    fn touched(&self, base: BaseId, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touch>> {
+    fn touched(self, base: BaseId, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touch>> {
         let mut touched: BTreeMap<InodeNo, Touch> = BTreeMap::new();
         let mut note = |named: &Named| {
             if let Some(inode) = named.inode() {
@@ -157,16 +163,16 @@ impl Tree {
             Ok(())
         };
         for (start, end) in self.spans(base, start, end)?.spans {
-            self.device.each_named(Increments::between(base, start, end), &mut note)?;
+            each_named(&self.tree.device, Increments::between(base, start, end), &mut note)?;
         }
-        self.device.each_named_outside(base, &[Moment::At(start)], start..end, &mut note)?;
+        each_named_outside(&self.tree.device, base, &[Moment::At(start)], start..end, &mut note)?;
         Ok(touched)
     }
 
     /// The epochs whose increments name what changed after an epoch, up to another.
-    pub(in crate::tree) fn spans(&self, base: BaseId, start: Epoch, end: Epoch) -> Result<Spans> {
+    pub(in crate::tree) fn spans(self, base: BaseId, start: Epoch, end: Epoch) -> Result<Spans> {
         let mut found = Spans { spans: vec![(start, end)], is_all: true };
-        let look = self.device.look()?;
+        let look = self.tree.device.look()?;
         let eras = &look.base_record(base)?.eras;
         let mut next = 0;
         while let Some(&(start, end)) = found.spans.get(next) {
@@ -186,7 +192,7 @@ impl Tree {
     }
 
     fn change_of(
-        &self,
+        self,
         number: InodeNo,
         touch: &Touch,
         old: &Inode,
@@ -201,7 +207,7 @@ impl Tree {
                 || old.rdev != new.rdev
                 // What was brought back has the tracks it had, or copies of them.
                 || touch.data
-                    && !self.has_same_tracks((number, before), (number, after))?
+                    && !self.tree.likeness().has_same_tracks((number, before), (number, after))?
                     && !self.has_same_bytes((number, before), (number, after), new));
         if is_other_content {
             return Ok(Some(DifferenceKind::Changed));
@@ -209,27 +215,25 @@ impl Tree {
         let is_other = (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid);
         // A new xattr leaves no pre-image; the change time of the inode tells.
         let may_have_new_xattrs = touch.xattr || old.ctime != new.ctime;
-        if is_other || may_have_new_xattrs && self.xattrs(number, before)? != self.xattrs(number, after)? {
+        if is_other
+            || may_have_new_xattrs
+                && self.tree.attributes().xattrs(number, before)? != self.tree.attributes().xattrs(number, after)?
+        {
             return Ok(Some(DifferenceKind::Attributes));
         }
         Ok(None)
     }
 
     /// What cannot be read is not the same.
-    pub(in crate::tree) fn has_same_bytes(
-        &self,
-        old: (InodeNo, Moment),
-        new: (InodeNo, Moment),
-        inode: &Inode,
-    ) -> bool {
+    pub(in crate::tree) fn has_same_bytes(self, old: (InodeNo, Moment), new: (InodeNo, Moment), inode: &Inode) -> bool {
         const STEP: usize = 1 << 20;
-        let read = |of: (InodeNo, Moment), offset| self.read(of.0, offset, STEP, of.1);
+        let read = |of: (InodeNo, Moment), offset| self.tree.files().read(of.0, offset, STEP, of.1);
         let is_same = |offset| matches!((read(old, offset), read(new, offset)), (Ok(old), Ok(new)) if old == new);
         if inode.kind() != Kind::File || inode.tracks == 0 {
             return true;
         }
         // Where both have a hole there is nothing to be read.
-        let next = |of: (InodeNo, Moment), offset| match self.seek_data(of.0, offset, of.1) {
+        let next = |of: (InodeNo, Moment), offset| match self.tree.files().seek_data(of.0, offset, of.1) {
             Err(Error::Posix(Errno::NXIO)) => Ok(u64::MAX),
             found => found,
         };
@@ -296,7 +300,7 @@ impl Directories {
                 break;
             }
             if !self.above.contains_key(&at) {
-                let found = tree.inode_or_none(at, self.moment)?;
+                let found = tree.comparison().inode_or_none(at, self.moment)?;
                 self.above.insert(at, found.map(|found| (found.parent, found.name.into_vec())));
             }
             names.push(at);
@@ -322,7 +326,7 @@ impl Directories {
 }
 
 /// Names that went and names that came.
-struct Names<'a> {
+struct ChangedNames<'a> {
     tree: &'a Tree,
     before: Moment,
     after: Moment,
@@ -336,14 +340,14 @@ struct Names<'a> {
 /// Paths of one inode, in order.
 type Paths = BTreeMap<Vec<u8>, Kind>;
 
-impl Names<'_> {
+impl ChangedNames<'_> {
     fn entries(&self, directory: InodeNo, moment: Moment) -> Result<HashMap<Vec<u8>, Entry>> {
         let mut entries = HashMap::new();
-        let listed = self.tree.list(directory, 0, moment, |entry| {
+        let listed = self.tree.names().list(directory, 0, moment, |entry| {
             entries.insert(entry.name.clone(), entry.clone());
             Ok(true)
         });
-        self.tree.unless_gone(directory, moment, listed)?;
+        self.tree.comparison().unless_gone(directory, moment, listed)?;
         Ok(entries)
     }
 
@@ -373,7 +377,8 @@ impl Names<'_> {
                 continue;
             }
             names.entry(inode).or_default().push(((directory, name), kind));
-            let is_whole_directory = kind == Kind::Directory && self.tree.inode_or_none(inode, there)?.is_none();
+            let is_whole_directory =
+                kind == Kind::Directory && self.tree.comparison().inode_or_none(inode, there)?.is_none();
             if is_whole_directory && self.seen.insert(inode) {
                 pending.extend(self.entries(inode, here)?.into_values().map(|child| (inode, child)));
             }
@@ -397,7 +402,7 @@ impl Names<'_> {
 
     fn finish(mut self, found: &mut Vec<Difference>) -> Result<()> {
         let size = |tree: &Tree, number, moment| -> Result<Option<u64>> {
-            Ok(tree.inode_or_none(number, moment)?.as_ref().and_then(size_of))
+            Ok(tree.comparison().inode_or_none(number, moment)?.as_ref().and_then(size_of))
         };
         let (removed, added) = (std::mem::take(&mut self.removed), std::mem::take(&mut self.added));
         let (mut removed, mut added) = (self.paths(self.before, removed)?, self.paths(self.after, added)?);
@@ -415,7 +420,7 @@ impl Names<'_> {
                     // Another inode in the place of the old one: removed and made again, or renamed over it.
                     removed.entry(old).or_default().remove(&path);
                     let replaced = self.replaced(path, old, number);
-                    found.extend(self.tree.unless_gone(number, self.after, replaced)?);
+                    found.extend(self.tree.comparison().unless_gone(number, self.after, replaced)?);
                     continue;
                 }
                 found.push(Difference {
@@ -455,7 +460,7 @@ fn keep_what_changed(removed: &mut BTreeMap<InodeNo, Paths>, added: &mut BTreeMa
     }
 }
 
-impl Names<'_> {
+impl ChangedNames<'_> {
     /// How the inode at a path differs from the one that was there before; `None` where it is the same.
     fn replaced(&self, path: Vec<u8>, old_number: InodeNo, new_number: InodeNo) -> Result<Option<Difference>> {
         let (before, after) = ((old_number, self.before), (new_number, self.after));
@@ -463,11 +468,11 @@ impl Names<'_> {
         let is_same_content = old.kind() == new.kind()
             && (old.is_directory()
                 || (old.size, old.rdev, &old.inline) == (new.size, new.rdev, &new.inline)
-                    && self.tree.has_same_bytes(before, after, &old));
+                    && self.tree.comparison().has_same_bytes(before, after, &old));
         let kind = if !is_same_content {
             DifferenceKind::Changed
         } else if (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid)
-            || self.tree.xattrs(before.0, before.1)? != self.tree.xattrs(after.0, after.1)?
+            || self.tree.attributes().xattrs(before.0, before.1)? != self.tree.attributes().xattrs(after.0, after.1)?
         {
             DifferenceKind::Attributes
         } else {

@@ -8,7 +8,7 @@
 //!
 //! The *saved tracks* are those whose old values were kept.
 
-use super::tracks::{ChangedTracks, TracksNamed, note, ranges};
+use super::tracks::{ChangedTracks, TrackChanges, TracksNamed, note, ranges};
 use crate::archive::{Archive, Increment};
 use crate::clock::Epoch;
 use crate::device::{
@@ -17,7 +17,6 @@ use crate::device::{
 };
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode, prefix_end};
-use crate::tree::Tree;
 use crate::tree::inode::{self, Inode, Kind};
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
@@ -46,18 +45,18 @@ fn archived_increment(state: &State, snapshot: &Snapshot) -> Option<(Arc<Archive
 }
 
 fn extent(state: &State, base: BaseId, epoch: Epoch) -> Result<Extent> {
-    let snapshot = state.snapshot(base, epoch)?.ok_or(Error::Gone)?;
+    let snapshot = state.moments().snapshot(base, epoch)?.ok_or(Error::Gone)?;
     let at = |epoch| -> Result<Option<Moment>> {
-        Ok(state.snapshot(base, epoch)?.filter(Snapshot::is_readable).map(|found| Moment::At(found.epoch)))
+        Ok(state.moments().snapshot(base, epoch)?.filter(Snapshot::is_readable).map(|found| Moment::At(found.epoch)))
     };
     if let Some(archived) = archived_increment(state, &snapshot) {
         let end = archived.1.header.to.epoch;
         let (archived, moment) = (Some(archived), at(end)?);
         return Ok(Extent { snapshot, end, moment, is_open: false, archived });
     }
-    let mut next = state.snapshot_after(base, epoch)?;
+    let mut next = state.moments().snapshot_after(base, epoch)?;
     while let Some(found) = next.take_if(|found| found.record.deleting) {
-        next = state.snapshot_after(base, found.epoch)?;
+        next = state.moments().snapshot_after(base, found.epoch)?;
     }
     let next = next.map(|next| next.epoch);
     let archived = None;
@@ -71,13 +70,13 @@ fn extent(state: &State, base: BaseId, epoch: Epoch) -> Result<Extent> {
     })
 }
 
-impl Tree {
+impl TrackChanges<'_> {
     /// The tracks that changed while a snapshot was the newest: from its moment to the next one's, to now if there is
     /// none, or to where its protection ended. It is known of snapshots that have ended as well: then paths are those
     /// of the base now, a size after is known only if the file has not changed since, and what was written and
     /// removed again is told. With a path, only of that file or what is below that directory.
-    pub fn session_bits(&self, base: BaseId, epoch: Epoch, path: Option<&[u8]>) -> Result<Vec<ChangedTracks>> {
-        let extent = extent(&*self.device.look()?, base, epoch)?;
+    pub fn session_bits(self, base: BaseId, epoch: Epoch, path: Option<&[u8]>) -> Result<Vec<ChangedTracks>> {
+        let extent = extent(&*self.tree.device.look()?, base, epoch)?;
         if let (true, Some(end)) = (extent.snapshot.is_readable(), extent.moment) {
             return self.changed_tracks(base, Moment::At(epoch), end, path);
         }
@@ -87,21 +86,21 @@ impl Tree {
     }
 
     /// The tracks of which old values were kept while a snapshot was active: what its increment holds.
-    pub fn saved_tracks(&self, base: BaseId, epoch: Epoch, path: Option<&[u8]>) -> Result<Vec<ChangedTracks>> {
-        let extent = extent(&*self.device.look()?, base, epoch)?;
+    pub fn saved_tracks(self, base: BaseId, epoch: Epoch, path: Option<&[u8]>) -> Result<Vec<ChangedTracks>> {
+        let extent = extent(&*self.tree.device.look()?, base, epoch)?;
         let touched = self.touched_in(&extent)?;
         let then = Moment::At(epoch);
         self.increment_of(&extent, touched, path, false, |look, (inode, track)| {
-            Ok(look.track_at(inode, track, then)?.is_some())
+            Ok(look.chronicle().track_at(inode, track, then)?.is_some())
         })
     }
 
     /// The old bytes of a range of a file that a snapshot's increment has kept; fewer at the end of the file. ENODATA
     /// in words if a track of the range is not in the increment.
-    pub fn read_saved(&self, epoch: Epoch, inode: InodeNo, range: Range<u64>) -> Result<Vec<u8>> {
-        let extent = extent(&*self.device.look()?, inode.base(), epoch)?;
+    pub fn read_saved(self, epoch: Epoch, inode: InodeNo, range: Range<u64>) -> Result<Vec<u8>> {
+        let extent = extent(&*self.tree.device.look()?, inode.base(), epoch)?;
         let then = Moment::At(epoch);
-        let old = inode::find(&*self.device.look()?, inode, then)?.filter(|old| old.kind() == Kind::File);
+        let old = inode::find(&*self.tree.device.look()?, inode, then)?.filter(|old| old.kind() == Kind::File);
         if let Some(old) = old.as_ref().filter(|old| !old.inline.is_empty() && range.start < old.size) {
             self.check_saved(&extent, Table::Inode, &inode::key(inode), TrackNo::FIRST)?;
             let bytes =
@@ -109,7 +108,7 @@ impl Tree {
             let end = (range.end.min(bytes.len() as u64)) as usize;
             return Ok(bytes.get(range.start as usize..end).unwrap_or_default().to_vec());
         }
-        let track_bytes = self.device.track_bytes();
+        let track_bytes = self.tree.device.track_bytes();
         let end = old.map_or(range.end, |old| range.end.min(old.size));
         let mut bytes = Vec::new();
         let mut at = range.start;
@@ -123,21 +122,21 @@ impl Tree {
             let until = end.min(track.next().start(track_bytes));
             let part = (at % track_bytes) as usize..(until - track.start(track_bytes)) as usize;
             let source = {
-                let look = self.device.look()?;
-                self.device.source(&look, inode, track, then)?
+                let look = self.tree.device.look()?;
+                self.tree.device.source(&look, inode, track, then)?
             };
-            self.device.read_part(source, (inode, track), then, part, &mut bytes)?;
+            self.tree.device.read_part(source, (inode, track), then, part, &mut bytes)?;
             at = until;
         }
         Ok(bytes)
     }
 
     /// That an increment has the old value of a record, which lies in a track of its file.
-    fn check_saved(&self, extent: &Extent, table: Table, key: &[u8], track: TrackNo) -> Result<()> {
-        if self.device.look()?.is_saved(table, key, extent.snapshot.epoch, extent.end)? {
+    fn check_saved(self, extent: &Extent, table: Table, key: &[u8], track: TrackNo) -> Result<()> {
+        if self.tree.device.look()?.is_saved(table, key, extent.snapshot.epoch, extent.end)? {
             return Ok(());
         }
-        let (at, len) = (track.start(self.device.track_bytes()), self.device.track_bytes());
+        let (at, len) = (track.start(self.tree.device.track_bytes()), self.tree.device.track_bytes());
         let text = format!(
             "the {len} bytes from {at} on are not in the increment of {:?}: they were not there, or did not change \
              while it was active",
@@ -147,7 +146,7 @@ impl Tree {
     }
 
     /// Records that were replaced or removed in the epochs of an increment.
-    fn touched_in(&self, extent: &Extent) -> Result<TracksNamed> {
+    fn touched_in(self, extent: &Extent) -> Result<TracksNamed> {
         let mut touched = TracksNamed::new();
         let base = extent.snapshot.base;
         if let Some((archive, increment)) = &extent.archived {
@@ -166,14 +165,14 @@ impl Tree {
     }
 
     /// Tracks, and small files, that came into being in the epochs of an increment that has ended.
-    fn note_born(&self, extent: &Extent, touched: &mut TracksNamed) -> Result<()> {
+    fn note_born(self, extent: &Extent, touched: &mut TracksNamed) -> Result<()> {
         let Extent { snapshot: Snapshot { base, epoch, .. }, end, .. } = *extent;
         self.note_all_of(Increments::passed(base, epoch, end), touched)?;
         for table in [Table::Track, Table::Inode] {
             let mut from = base.prefix().to_vec();
             let to = prefix_end(&from);
             loop {
-                let look = self.device.look()?;
+                let look = self.tree.device.look()?;
                 let mut next = None;
                 let mut count = 0;
                 look.records(table, &from, &to, Moment::At(end), |key, birth, value| {
@@ -209,7 +208,7 @@ impl Tree {
 
     /// Of the tracks that were touched those that are wanted, each file's with its path.
     fn increment_of(
-        &self,
+        self,
         extent: &Extent,
         touched: TracksNamed,
         path: Option<&[u8]>,
@@ -223,7 +222,7 @@ impl Tree {
         let mut all = Vec::new();
         for (inode, tracks) in touched {
             let (old, new, now) = {
-                let look = self.device.look()?;
+                let look = self.tree.device.look()?;
                 let find = |moment| inode::find(&look, inode, moment);
                 (find(then)?, find(Moment::At(extent.end))?, find(Moment::Live)?)
             };
@@ -233,7 +232,7 @@ impl Tree {
             }
             let mut bits = BTreeSet::new();
             for piece in tracks.into_iter().collect::<Vec<_>>().chunks(STEP) {
-                let look = self.device.look()?;
+                let look = self.tree.device.look()?;
                 for &track in piece {
                     if is_wanted(&look, (inode, track))? {
                         bits.insert(track);

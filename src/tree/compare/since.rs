@@ -1,10 +1,11 @@
 //! Which inodes changed since a snapshot, and which directories have such inodes below them.
 
+use super::diff::Comparison;
 use crate::clock::Epoch;
 use crate::device::{BaseId, Increments, InodeNo, Moment, Then};
 use crate::error::Result;
 use crate::meta::Table;
-use crate::tree::{Tree, is_root};
+use crate::tree::is_root;
 use std::collections::{HashMap, HashSet};
 
 /// Records read under one lock.
@@ -29,11 +30,11 @@ impl ChangedSince {
     }
 }
 
-impl Tree {
+impl Comparison<'_> {
     /// What changed after the epoch of a snapshot, up to another one; `None` where increments do not tell. Calls
     /// `on_step` now and then, and ends with its error.
     pub fn changed_since(
-        &self,
+        self,
         base: BaseId,
         since: Epoch,
         to: Epoch,
@@ -54,7 +55,7 @@ impl Tree {
                 if is_root(inode) || !known.insert(inode) {
                     continue;
                 }
-                for (parent, name) in self.names(inode, Moment::At(since))? {
+                for (parent, name) in self.tree.names().of(inode, Moment::At(since))? {
                     touched.below.entry(parent).or_default().push((inode, name));
                     at.push(parent);
                 }
@@ -68,14 +69,14 @@ impl Tree {
 
     /// Whether all increments since a snapshot are there. Those after one that is not in the store may have gone with
     /// it.
-    pub(in crate::tree) fn has_increments_since(&self, base: BaseId, since: Epoch) -> Result<bool> {
-        let after = self.device.look()?.snapshots_after(base, since.before(), 1)?;
+    pub(in crate::tree) fn has_increments_since(self, base: BaseId, since: Epoch) -> Result<bool> {
+        let after = self.tree.device.look()?.moments().snapshots_after(base, since.before(), 1)?;
         Ok(after.iter().any(|found| found.epoch == since))
     }
 
     /// Every change of an inode changes its record. In each increment these come first: the others are passed over.
     fn add_inodes(
-        &self,
+        self,
         base: BaseId,
         start: Epoch,
         end: Epoch,
@@ -85,7 +86,7 @@ impl Tree {
         let mut walk = Increments::between(base, start, end);
         while walk.cursor().is_some() {
             on_step()?;
-            walk.visit(&*self.device.look()?, STEP, &mut |named| {
+            walk.visit(&*self.tree.device.look()?, STEP, &mut |named| {
                 if named.table > Table::Inode {
                     return Ok(Then::NextEpoch);
                 }

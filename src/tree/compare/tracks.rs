@@ -7,7 +7,7 @@
 
 use super::diff::{Spans, order};
 use crate::clock::Epoch;
-use crate::device::{BaseId, Increments, InodeNo, Moment, Named, TrackNo};
+use crate::device::{BaseId, Increments, InodeNo, Moment, Named, TrackNo, each_named, each_named_outside};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, prefix_end};
@@ -76,13 +76,19 @@ struct Window {
     has_era: bool,
 }
 
-impl Tree {
+/// Tracks that changed between moments.
+#[derive(Clone, Copy)]
+pub struct TrackChanges<'a> {
+    pub(in crate::tree) tree: &'a Tree,
+}
+
+impl TrackChanges<'_> {
     /// The tracks that differ between two moments, of each regular file whose bytes may differ, sorted by path.
     /// A file without tracks, which lies in its inode's record, counts as track 0. Of a file that is new or gone
     /// it is all that it has. With a path, only of that file or what is below that directory, in one of the
     /// moments; ENOENT in words if neither has it.
     pub fn changed_tracks(
-        &self,
+        self,
         base: BaseId,
         before: Moment,
         after: Moment,
@@ -111,7 +117,7 @@ impl Tree {
 
     /// Bytes that those tracks take which differ between two moments of a base, as they are in a base at a moment.
     pub fn changed_bytes(
-        &self,
+        self,
         base: BaseId,
         before: Moment,
         after: Moment,
@@ -121,10 +127,12 @@ impl Tree {
         for file in self.changed_tracks(base, before, after, None)? {
             let inode = file.inode.in_base(of);
             for piece in file.tracks.into_iter().flat_map(TrackNo::each).collect::<Vec<_>>().chunks(STEP) {
-                let look = self.device.look()?;
+                let look = self.tree.device.look()?;
                 for &track in piece {
                     bytes += match look.pointer(inode, track, moment)? {
-                        _ if moment == Moment::Live && look.is_in_memory(&(inode, track)) => self.device.track_bytes(),
+                        _ if moment == Moment::Live && look.tracks().is_in_memory(&(inode, track)) => {
+                            self.tree.device.track_bytes()
+                        }
                         Some((pointer, _)) => pointer.blocks() * BLOCK_BYTES as u64,
                         None => 0,
                     };
@@ -135,9 +143,9 @@ impl Tree {
     }
 
     /// A path as it is spelled in results; ENOENT in words if none of the moments has it.
-    pub(super) fn check_path(&self, base: BaseId, path: &[u8], moments: [Moment; 2]) -> Result<Vec<u8>> {
+    pub(super) fn check_path(self, base: BaseId, path: &[u8], moments: [Moment; 2]) -> Result<Vec<u8>> {
         for moment in moments {
-            match self.resolve(base, path, moment) {
+            match self.tree.names().resolve(base, path, moment) {
                 Ok(_) => return Ok(names_of(path).collect::<Vec<_>>().join(&b'/')),
                 Err(Error::Posix(Errno::NOENT | Errno::NOTDIR)) => {}
                 Err(error) => return Err(error),
@@ -149,7 +157,7 @@ impl Tree {
 
     /// The first path of an inode that is a directory or lies below it, in the first of the moments that has one.
     pub(super) fn path_below(
-        &self,
+        self,
         inode: InodeNo,
         moments: [Moment; 2],
         below: Option<&[u8]>,
@@ -159,7 +167,7 @@ impl Tree {
             Some(below) => path.strip_prefix(below).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'),
         };
         for moment in moments {
-            if let Some(path) = self.paths(inode, moment)?.into_iter().find(is_below) {
+            if let Some(path) = self.tree.names().paths(inode, moment)?.into_iter().find(is_below) {
                 return Ok(Some(path));
             }
         }
@@ -167,13 +175,13 @@ impl Tree {
     }
 
     /// What changed in a window.
-    fn touched_between(&self, window: &mut Window) -> Result<TracksNamed> {
+    fn touched_between(self, window: &mut Window) -> Result<TracksNamed> {
         let Window { base, early, late, start, .. } = *window;
         let end = order(late);
         let mut touched = TracksNamed::new();
         {
-            let look = self.device.look()?;
-            [early, late].into_iter().try_for_each(|moment| look.check_moment(root_of(base), moment))?;
+            let look = self.tree.device.look()?;
+            [early, late].into_iter().try_for_each(|moment| look.moments().check(root_of(base), moment))?;
         }
         if early == late {
             return Ok(touched);
@@ -182,12 +190,12 @@ impl Tree {
         if late == Moment::Live {
             self.note_memory(base, &mut touched)?;
         }
-        let Spans { spans, is_all } = self.spans(base, start, end)?;
+        let Spans { spans, is_all } = self.tree.comparison().spans(base, start, end)?;
         window.has_era = spans.len() > 1 || !is_all;
         for (start, end) in spans {
             self.note_all_of(Increments::between(base, start, end), &mut touched)?;
         }
-        self.device.each_named_outside(base, &[early, late], start..end, &mut |named| {
+        each_named_outside(&self.tree.device, base, &[early, late], start..end, &mut |named| {
             note(named, &mut touched);
             Ok(())
         })?;
@@ -199,28 +207,28 @@ impl Tree {
         Ok(touched)
     }
 
-    pub(super) fn note_memory(&self, base: BaseId, touched: &mut TracksNamed) -> Result<()> {
-        for (inode, track) in self.device.look()?.tracks_in_memory(base) {
+    pub(super) fn note_memory(self, base: BaseId, touched: &mut TracksNamed) -> Result<()> {
+        for (inode, track) in self.tree.device.look()?.tracks().tracks_in_memory(base) {
             touched.entry(inode).or_default().insert(track);
         }
         Ok(())
     }
 
     /// Notes what a walk names.
-    pub(super) fn note_all_of(&self, walk: Increments, touched: &mut TracksNamed) -> Result<()> {
-        self.device.each_named(walk, &mut |named| {
+    pub(super) fn note_all_of(self, walk: Increments, touched: &mut TracksNamed) -> Result<()> {
+        each_named(&self.tree.device, walk, &mut |named| {
             note(named, touched);
             Ok(())
         })
     }
 
     /// Notes all inodes of a moment.
-    fn note_all(&self, base: BaseId, moment: Moment, touched: &mut TracksNamed) -> Result<()> {
+    fn note_all(self, base: BaseId, moment: Moment, touched: &mut TracksNamed) -> Result<()> {
         let mut from = base.prefix().to_vec();
         let to = prefix_end(&from);
         loop {
-            let look = self.device.look()?;
-            look.check_moment(root_of(base), moment)?;
+            let look = self.tree.device.look()?;
+            look.moments().check(root_of(base), moment)?;
             let mut next = None;
             let mut count = 0;
             look.scan(Table::Inode, &from, &to, moment, |key, _| {
@@ -240,7 +248,7 @@ impl Tree {
     }
 
     /// Notes files that directories gained or lost, and all that is in directories that they gained or lost.
-    fn note_files_of_directories(&self, window: &Window, touched: &mut TracksNamed) -> Result<()> {
+    fn note_files_of_directories(self, window: &Window, touched: &mut TracksNamed) -> Result<()> {
         let mut directories: Vec<InodeNo> = touched.keys().copied().collect();
         let mut seen: BTreeSet<InodeNo> = directories.iter().copied().collect();
         while let Some(directory) = directories.pop() {
@@ -259,10 +267,10 @@ impl Tree {
     }
 
     /// What is in a directory at a moment; nothing if it is not there, or something else.
-    fn entries_of(&self, directory: InodeNo, moment: Moment) -> Result<BTreeSet<(InodeNo, Kind)>> {
+    fn entries_of(self, directory: InodeNo, moment: Moment) -> Result<BTreeSet<(InodeNo, Kind)>> {
         let mut entries = BTreeSet::new();
-        if self.inode_or_none(directory, moment)?.is_some_and(|found| found.is_directory()) {
-            self.list(directory, 0, moment, |entry| {
+        if self.tree.comparison().inode_or_none(directory, moment)?.is_some_and(|found| found.is_directory()) {
+            self.tree.names().list(directory, 0, moment, |entry| {
                 entries.insert((entry.inode, entry.kind));
                 Ok(true)
             })?;
@@ -272,13 +280,13 @@ impl Tree {
 
     /// How a file differs, with its sizes at the early and the late moment; without its path.
     fn compare_file(
-        &self,
+        self,
         window: &Window,
         inode: InodeNo,
         tracks: &BTreeSet<TrackNo>,
     ) -> Result<Option<ChangedTracks>> {
         let file = |moment| -> Result<Option<Inode>> {
-            Ok(self.inode_or_none(inode, moment)?.filter(|found| found.kind() == Kind::File))
+            Ok(self.tree.comparison().inode_or_none(inode, moment)?.filter(|found| found.kind() == Kind::File))
         };
         let (old, new) = (file(window.early)?, file(window.late)?);
         let is_whole = old.is_some() != new.is_some();
@@ -297,7 +305,7 @@ impl Tree {
 
     /// The tracks of a file that differ, `tracks` among them being those that are known to have been touched.
     fn differing_tracks(
-        &self,
+        self,
         window: &Window,
         inode: InodeNo,
         (old, new): (&Inode, &Inode),
@@ -321,14 +329,14 @@ impl Tree {
         let mut missing = new.tracks as i64 - old.tracks as i64;
         let touched: Vec<TrackNo> = tracks.iter().copied().collect();
         for piece in touched.chunks(STEP) {
-            let look = self.device.look()?;
+            let look = self.tree.device.look()?;
             for moment in [window.early, window.late] {
-                look.check_moment(inode, moment)?;
+                look.moments().check(inode, moment)?;
             }
             for &track in piece {
-                let before = look.track_at(inode, track, window.early)?;
-                let after = look.track_at(inode, track, window.late)?;
-                let is_dirty = window.late == Moment::Live && look.is_in_memory(&(inode, track));
+                let before = look.chronicle().track_at(inode, track, window.early)?;
+                let after = look.chronicle().track_at(inode, track, window.late)?;
+                let is_dirty = window.late == Moment::Live && look.tracks().is_in_memory(&(inode, track));
                 missing -= i64::from(is_dirty || after.is_some()) - i64::from(before.is_some());
                 let is_same = match (&before, &after) {
                     (Some(before), Some(after)) => before.is_same(after),
@@ -341,7 +349,7 @@ impl Tree {
             }
         }
         // Most files grow at their end.
-        let end = TrackNo::behind(old.size, self.device.track_bytes());
+        let end = TrackNo::behind(old.size, self.tree.device.track_bytes());
         for range in [end..TrackNo::MAX, TrackNo::FIRST..end] {
             if missing > 0 && !window.has_era {
                 let born = self.tracks_born(inode, range, window.late, window.start)?;
@@ -354,7 +362,7 @@ impl Tree {
     }
 
     /// All tracks that a file has.
-    fn all_tracks(&self, inode: InodeNo, found: &Inode, moment: Moment) -> Result<BTreeSet<TrackNo>> {
+    fn all_tracks(self, inode: InodeNo, found: &Inode, moment: Moment) -> Result<BTreeSet<TrackNo>> {
         if !found.inline.is_empty() {
             return Ok([TrackNo::FIRST].into());
         }
@@ -366,7 +374,7 @@ impl Tree {
 
     /// The tracks of a range that were born after an epoch.
     fn tracks_born(
-        &self,
+        self,
         inode: InodeNo,
         range: Range<TrackNo>,
         moment: Moment,
@@ -375,9 +383,9 @@ impl Tree {
         let mut born = BTreeSet::new();
         let mut from = range.start;
         loop {
-            let look = self.device.look()?;
-            look.check_moment(inode, moment)?;
-            let (piece, next) = look.tracks_born(inode, from..range.end, moment, after)?;
+            let look = self.tree.device.look()?;
+            look.moments().check(inode, moment)?;
+            let (piece, next) = look.tracks().tracks_born(inode, from..range.end, moment, after)?;
             born.extend(piece);
             match next {
                 Some(next) => from = next,

@@ -13,11 +13,11 @@
 //! records of b   ├─────┤├─┤├──────┤   ├──────┤├──────────   each a version if it differs and is seen
 //! ```
 
+use super::diff::Comparison;
 use crate::clock::{Epoch, Timestamp};
 use crate::device::{BaseId, InodeNo, Moment, Snapshot, Span, State, Timeline, Value};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode, is_name};
-use crate::tree::Tree;
 use crate::tree::inode::{self, Inode, Kind, root_of};
 use crate::tree::paths::names_of;
 use std::collections::BTreeSet;
@@ -57,16 +57,16 @@ struct Seen {
     last: Epoch,
 }
 
-impl Tree {
+impl Comparison<'_> {
     /// The distinct versions of what is at a path, newest first. A version of a file ends when its bytes, mode,
     /// owner, xattrs or its inode at that path change, one of a directory when its entries or attributes do.
     /// Rewriting a file with the same bytes counts as a change; setting times and links elsewhere do not. Only
     /// what a snapshot that can be read or the base now shows is a version.
-    pub fn versions(&self, base: BaseId, path: &[u8]) -> Result<Vec<Version>> {
+    pub fn versions(self, base: BaseId, path: &[u8]) -> Result<Vec<Version>> {
         let timeline = {
-            let look = self.device.look()?;
-            look.check_moment(root_of(base), Moment::Live)?;
-            look.timeline(base)?
+            let look = self.tree.device.look()?;
+            look.moments().check(root_of(base), Moment::Live)?;
+            look.chronicle().timeline(base)?
         };
         let shown = self.shown_at(base, &timeline, path)?;
         if shown.is_empty() {
@@ -89,8 +89,8 @@ impl Tree {
     }
 
     /// All that was at a path and can be seen, oldest first.
-    fn shown_at(&self, base: BaseId, timeline: &Timeline, path: &[u8]) -> Result<Vec<Shown>> {
-        let look = self.device.look()?;
+    fn shown_at(self, base: BaseId, timeline: &Timeline, path: &[u8]) -> Result<Vec<Shown>> {
+        let look = self.tree.device.look()?;
         let now = look.epoch();
         let mut places: Vec<(InodeNo, Range<Epoch>)> = vec![(root_of(base), Epoch::ZERO..now.next())];
         for name in names_of(path) {
@@ -99,9 +99,9 @@ impl Tree {
             }
             let mut below = Vec::new();
             for (directory, window) in places {
-                let key = self.dirent_key(directory, name);
-                for Span { epochs, value } in look.spans(timeline, Table::Dirent, &key, window)? {
-                    below.push((self.entry_of(&key, &value.bytes)?.inode, epochs));
+                let key = self.tree.names().dirent_key(directory, name);
+                for Span { epochs, value } in look.chronicle().spans(timeline, Table::Dirent, &key, window)? {
+                    below.push((self.tree.names().entry_of(&key, &value.bytes)?.inode, epochs));
                 }
             }
             places = below;
@@ -109,7 +109,7 @@ impl Tree {
         let mut shown = Vec::new();
         for (inode, window) in places {
             let key = inode::key(inode);
-            for Span { epochs, value } in look.spans(timeline, Table::Inode, &key, window)? {
+            for Span { epochs, value } in look.chronicle().spans(timeline, Table::Inode, &key, window)? {
                 if let Some(seen) = Seen::of(&look, timeline, epochs, now)? {
                     let record: Inode = decode(Table::Inode, &key, &value.bytes)?;
                     shown.push(Shown { inode, record: record.checked_stored(inode)?, seen });
@@ -120,10 +120,10 @@ impl Tree {
     }
 
     /// Which of these records of one inode begin a version.
-    fn begins(&self, base: BaseId, timeline: &Timeline, shown: &[Shown]) -> Result<Vec<bool>> {
+    fn begins(self, base: BaseId, timeline: &Timeline, shown: &[Shown]) -> Result<Vec<bool>> {
         let mut begins = vec![true];
         {
-            let look = self.device.look()?;
+            let look = self.tree.device.look()?;
             for pair in shown.windows(2) {
                 let [before, after] = pair else { break };
                 // Was it away meanwhile, where a snapshot shows it?
@@ -148,7 +148,7 @@ impl Tree {
     /// Notes at which of some moments an inode's records in a table are not what they were at the one before.
     /// Records of tracks and entries that only came into being are told by their number, in the inode's record.
     fn note_changes(
-        &self,
+        self,
         base: BaseId,
         timeline: &Timeline,
         table: Table,
@@ -161,14 +161,14 @@ impl Tree {
         let window = first.seen.first..last.seen.first.next();
         let note_all = |look: &State, keys: BTreeSet<Vec<u8>>, begins: &mut [bool]| -> Result<()> {
             for key in keys {
-                note_turns(&look.spans(timeline, table, &key, window.clone())?, &moments, begins);
+                note_turns(&look.chronicle().spans(timeline, table, &key, window.clone())?, &moments, begins);
             }
             Ok(())
         };
         let mut cursor = Vec::new();
         loop {
-            let look = self.device.look()?;
-            let (keys, next) = look.replaced_keys(table, inode, &cursor)?;
+            let look = self.tree.device.look()?;
+            let (keys, next) = look.chronicle().replaced_keys(table, inode, &cursor)?;
             note_all(&look, keys, begins)?;
             match next {
                 Some(next) => cursor = next,
@@ -176,15 +176,15 @@ impl Tree {
             }
         }
         let archived = timeline.archived_keys(table, inode)?;
-        let look = self.device.look()?;
+        let look = self.tree.device.look()?;
         note_all(&look, archived, begins)?;
         if table == Table::Xattr || !look.base_record(base)?.eras.is_empty() {
-            note_all(&look, look.present_keys(table, inode)?, begins)?;
+            note_all(&look, look.chronicle().present_keys(table, inode)?, begins)?;
         }
         if table == Table::Track
             && last.seen.is_live
             && last.seen.oldest.is_none()
-            && look.has_tracks_in_memory(inode)
+            && look.tracks().has_tracks_in_memory(inode)
             && let Some(begins) = begins.last_mut()
         {
             *begins = true;

@@ -1,18 +1,18 @@
 //! Content shared, track by track.
 
+use super::Likeness;
 use super::{Likened, Model, OnStep, SEARCH_TRACKS, STEP_TRACKS};
 use crate::clock::Timestamp;
 use crate::device::{Differing, InodeNo, Moment, Note, TrackNo, Txn};
 use crate::error::{Error, Result};
-use crate::tree::Tree;
 use crate::tree::copy::{Shared, share_track};
 use crate::tree::disarm::{Rights, disarm};
 use crate::tree::inode::{self, Inode};
 
-impl Tree {
+impl Likeness<'_> {
     /// Shares what differs, from the beginning of the file to its end.
     pub(super) fn share_content(
-        &self,
+        self,
         number: InodeNo,
         model: Model,
         on_step: OnStep<'_>,
@@ -20,7 +20,7 @@ impl Tree {
     ) -> Result<()> {
         let mut from = self.share_changed(number, model, on_step, likened)?;
         while let Some(next) = self.share_step(number, model, from, likened)? {
-            on_step(next.start(self.device.track_bytes()))?;
+            on_step(next.start(self.tree.device.track_bytes()))?;
             from = next;
         }
         Ok(())
@@ -29,32 +29,33 @@ impl Tree {
     /// Shares what increments name, if these can tell all that differs: of a large file without holes that is the same
     /// inode. Up to which track all is alike then.
     pub(super) fn share_changed(
-        &self,
+        self,
         number: InodeNo,
         (like, moment): Model,
         on_step: OnStep<'_>,
         likened: &mut Likened,
     ) -> Result<TrackNo> {
         let Moment::At(since) = moment else { return Ok(TrackNo::FIRST) };
-        let model = self.inode(like, moment)?;
-        let track_bytes = self.device.track_bytes();
+        let model = self.tree.inode(like, moment)?;
+        let track_bytes = self.tree.device.track_bytes();
         let has_no_hole = model.tracks == model.size.div_ceil(track_bytes);
         if number != like || model.tracks < SEARCH_TRACKS || !has_no_hole {
             return Ok(TrackNo::FIRST);
         }
         // What is in memory is named when it has a place.
-        self.device.committer()?.flush()?;
-        let (base, now) = (number.base(), self.device.look()?.epoch());
-        let spans = self.spans(base, since, now)?;
-        if !spans.is_all || !self.has_increments_since(base, since)? {
+        self.tree.device.committer()?.flush()?;
+        let (base, now) = (number.base(), self.tree.device.look()?.epoch());
+        let spans = self.tree.comparison().spans(base, since, now)?;
+        if !spans.is_all || !self.tree.comparison().has_increments_since(base, since)? {
             return Ok(TrackNo::FIRST);
         }
         let mut done = 0;
         for (start, end) in spans.spans {
             let mut from = Some((start.next(), TrackNo::FIRST));
             while let Some(place) = from {
-                let _file = self.lock_file(number);
-                let (mut tracks, next) = self.device.look()?.tracks_named(number, place, end, STEP_TRACKS)?;
+                let _file = self.tree.locks.lock(number);
+                let (mut tracks, next) =
+                    self.tree.device.look()?.chronicle().tracks_named(number, place, end, STEP_TRACKS)?;
                 from = next;
                 // What lies behind the end is left to those who set it.
                 tracks.retain(|track| track.number() < model.tracks);
@@ -68,7 +69,7 @@ impl Tree {
 
     /// Shares some tracks, in one transaction. The caller holds the file's lock.
     pub(super) fn share_tracks(
-        &self,
+        self,
         number: InodeNo,
         (like, moment): Model,
         model: &Inode,
@@ -78,13 +79,13 @@ impl Tree {
         if tracks.is_empty() {
             return Ok(());
         }
-        let mut txn = self.device.begin_growing()?;
-        txn.check_moment(like, moment)?;
+        let mut txn = self.tree.device.begin_growing()?;
+        txn.moments().check(like, moment)?;
         let mut target = inode::load_file(&txn, number, Moment::Live)?;
         if self.share_in(&mut txn, number, (like, moment), tracks, &mut target)? {
             let rights = Rights::of(&txn, like, moment, model)?;
             likened.attributes |= disarm(&mut txn, number, &mut target, &rights)?;
-            let end = tracks.iter().max().map_or(0, |last| last.next().start(self.device.track_bytes()));
+            let end = tracks.iter().max().map_or(0, |last| last.next().start(self.tree.device.track_bytes()));
             target.size = target.size.max(model.size.min(end));
             inode::store(&mut txn, number, &target)?;
             txn.finish()?;
@@ -95,7 +96,7 @@ impl Tree {
 
     /// Shares some tracks within a transaction; whether any differed.
     pub(super) fn share_in(
-        &self,
+        self,
         txn: &mut Txn<'_>,
         number: InodeNo,
         (like, moment): Model,
@@ -104,7 +105,7 @@ impl Tree {
     ) -> Result<bool> {
         let mut is_changed = false;
         for &track in tracks {
-            let had_track = txn.has_track(number, track)?;
+            let had_track = txn.tracks().has_track(number, track)?;
             match share_track(txn, (like, track, moment), (number, track), had_track, target)? {
                 Shared::Same => {}
                 Shared::Changed => is_changed = true,
@@ -121,21 +122,22 @@ impl Tree {
     /// One transaction's worth of sharing, from a track on; where to go on. The last step sets the size and the
     /// attributes as well.
     pub(super) fn share_step(
-        &self,
+        self,
         number: InodeNo,
         (like, moment): Model,
         from: TrackNo,
         likened: &mut Likened,
     ) -> Result<Option<TrackNo>> {
-        let track_bytes = self.device.track_bytes();
+        let track_bytes = self.tree.device.track_bytes();
         // From looking to the end of the transaction nobody writes to the file.
-        let _file = self.lock_file(number);
+        let _file = self.tree.locks.lock(number);
         let (model, Differing { tracks, next }) = {
-            let look = self.device.look()?;
-            look.check_moment(like, moment)?;
+            let look = self.tree.device.look()?;
+            look.moments().check(like, moment)?;
             let model = inode::load_file(&look, like, moment)?;
             let target = inode::load_file(&look, number, Moment::Live)?;
-            let differing = look.differing_tracks((number, Moment::Live), (like, moment), from, STEP_TRACKS)?;
+            let differing =
+                look.tracks().differing_tracks((number, Moment::Live), (like, moment), from, STEP_TRACKS)?;
             // Whoever writes between two steps may have put something behind the end again: the size is set in
             // a step that has seen all from the end on.
             let end = TrackNo::of(if model.tracks == 0 { 0 } else { model.size }, track_bytes);
@@ -150,8 +152,8 @@ impl Tree {
             self.share_tracks(number, (like, moment), &model, &tracks, likened)?;
             return Ok(next);
         }
-        let mut txn = self.device.begin_growing()?;
-        txn.check_moment(like, moment)?;
+        let mut txn = self.tree.device.begin_growing()?;
+        txn.moments().check(like, moment)?;
         let mut target = inode::load_file(&txn, number, Moment::Live)?;
         self.share_in(&mut txn, number, (like, moment), &tracks, &mut target)?;
         target.size = model.size;

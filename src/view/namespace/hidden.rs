@@ -59,14 +59,14 @@ impl Namespace {
     fn has_past(&self, directory: InodeNo) -> Result<bool> {
         let views = self.views.of(directory.base());
         let tree = views.tree();
-        for snapshot in views.all_snapshots()?.iter().rev().filter(|snapshot| snapshot.is_shown()) {
+        for snapshot in views.snapshots().with_archived()?.iter().rev().filter(|snapshot| snapshot.is_shown()) {
             let found = tree.inode(directory, Moment::At(snapshot.epoch));
             if found.is_ok_and(|found| found.is_directory() && found.links > 0) {
                 return Ok(true);
             }
         }
         if let Some(path) = self.path_in_reach(directory)? {
-            let versions = tree.versions(views.base(), &path)?;
+            let versions = tree.comparison().versions(views.base(), &path)?;
             if versions.iter().any(|version| version.oldest.is_some() && version.kind == Kind::Directory) {
                 return Ok(true);
             }
@@ -77,7 +77,7 @@ impl Namespace {
     /// The path of a live directory, if it is short: to follow that of one which lies a hundred times deeper through all
     /// times takes seconds.
     pub fn path_in_reach(&self, directory: InodeNo) -> Result<Option<Vec<u8>>> {
-        self.views.tree().directory_path(directory, Moment::Live, REACH)
+        self.views.tree().names().directory_path(directory, Moment::Live, REACH)
     }
 
     /// Whoever may make something in the directory may do so in what is hidden in it.
@@ -85,7 +85,7 @@ impl Namespace {
         let tree = self.views.tree();
         let above = tree.inode(directory, Moment::Live)?;
         // What a list grants, and to whom not, the mode of what has none cannot say: only the owner makes something then.
-        let has_list = tree.has_access_list(directory)?;
+        let has_list = tree.attributes().has_access_list(directory)?;
         let permissions = above.permissions() & if has_list { 0o755 } else { 0o777 };
         Ok(Standing { permissions, uid: above.uid, gid: above.gid, ..standing })
     }

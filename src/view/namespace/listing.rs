@@ -27,7 +27,7 @@ impl Namespace {
         }
         match node {
             Virtual::Root => {
-                for (base, name) in self.views.top_bases()? {
+                for (base, name) in self.views.bases().top()? {
                     let next = LIVE_OFFSET + u64::from(base.number());
                     if next > offset && add(name.as_bytes(), next, Target::Virtual(Virtual::Base(base)))? {
                         break;
@@ -60,7 +60,7 @@ impl Namespace {
         let mut is_at_snapshots = offset < CLONE_OFFSET;
         while is_at_snapshots {
             // `add` may look at the state itself: it is not held here meanwhile.
-            let batch = views.tree().device().look()?.shown_after(views.base(), epoch, BATCH)?;
+            let batch = views.tree().device().look()?.moments().shown_after(views.base(), epoch, BATCH)?;
             is_at_snapshots = !batch.is_empty();
             epoch = batch.last().map_or(epoch, |last| last.epoch);
             for snapshot in batch.iter().filter(|snapshot| snapshot.is_shown()) {
@@ -71,7 +71,7 @@ impl Namespace {
                 }
             }
         }
-        for (base, name) in views.beside()? {
+        for (base, name) in views.bases().beside()? {
             let next = CLONE_OFFSET + u64::from(base.number());
             let target = Target::View(View::live(base));
             if next > offset && add(name.as_bytes(), next, target)? {
@@ -84,7 +84,7 @@ impl Namespace {
     fn list_snap(&self, directory: InodeNo, offset: u64, add: Add<'_>) -> Result<()> {
         let views = self.views.of(directory.base());
         let path = self.path_in_reach(directory)?;
-        for snapshot in views.all_snapshots()?.into_iter().filter(Snapshot::is_shown) {
+        for snapshot in views.snapshots().with_archived()?.into_iter().filter(Snapshot::is_shown) {
             let next = LIVE_OFFSET + u64::from(snapshot.epoch.number());
             if next > offset
                 && let Some(inode) = self.in_snapshot(directory, path.as_deref(), &snapshot)
@@ -104,7 +104,7 @@ impl Namespace {
         // Of several in one second the newest is found under that name.
         let mut times: BTreeMap<i64, Timestamp> = BTreeMap::new();
         for tree in self.trees_beside(base)? {
-            let all = self.views.of(tree).all_snapshots()?;
+            let all = self.views.of(tree).snapshots().with_archived()?;
             for snapshot in all.into_iter().filter(Snapshot::is_shown) {
                 let time = snapshot.record.time;
                 let newest = times.entry(time.seconds).or_insert(time);
@@ -125,7 +125,7 @@ impl Namespace {
     fn list_shadow(&self, views: &Views, offset: u64, add: Add<'_>) -> Result<()> {
         // Of several in one second the newest is found under that name.
         let mut by_name: BTreeMap<i64, Snapshot> = BTreeMap::new();
-        for snapshot in views.all_snapshots()?.into_iter().filter(Snapshot::is_shown) {
+        for snapshot in views.snapshots().with_archived()?.into_iter().filter(Snapshot::is_shown) {
             by_name.insert(snapshot.record.time.seconds, snapshot);
         }
         for snapshot in by_name.into_values() {

@@ -54,7 +54,7 @@ fn what_is_made_in_the_root_is_a_snapshot_and_found_by_name_and_time() {
     let link = find(&namespace, &root, b"@0s").unwrap();
     assert_eq!(link, Target::Virtual(Virtual::Link("two".into())));
     assert_eq!(namespace.read_link(&Virtual::Link("two".into())).unwrap(), b"two");
-    views.update(b"two", "session offline", |record| record.offline = true).unwrap();
+    views.snapshots().update(b"two", "session offline", |record| record.offline = true).unwrap();
     assert_eq!((find(&namespace, &root, b"two"), names(&namespace, &root).len()), (Err(Errno::NOENT), 3));
     namespace.remove(&root, b"two", 0).unwrap();
     assert!(matches!(namespace.remove(&root, b"live", 0), Err(Error::Refused(Errno::PERM, _))));
@@ -66,10 +66,10 @@ fn a_directory_has_its_past_unless_something_real_has_that_name_or_it_was_remove
     let tree = views.tree();
     let root = View::live(LIVE).root();
     let new = New { kind: Kind::Directory, permissions: 0o755, rdev: 0, target: b"" };
-    let (directory, _) = tree.make(Caller { uid: 0, gid: 0, umask: 0 }, root, b"d", new).unwrap();
+    let (directory, _) = tree.names().make(Caller { uid: 0, gid: 0, umask: 0 }, root, b"d", new).unwrap();
     let hidden = |inode, name| namespace.hidden_lookup(inode, Moment::Live, name).map_err(|error| error.errno());
     assert_eq!(hidden(directory, SNAP), Err(Errno::NOENT), "no snapshot shows it");
-    let taken = views.snapshot(Some(b"one")).unwrap();
+    let taken = views.snapshots().take(Some(b"one")).unwrap();
     assert_eq!(hidden(directory, SNAP), Ok(Virtual::Snap(directory)));
     assert_eq!(hidden(root, SHADOW), Ok(Virtual::Shadow(LIVE)));
     assert_eq!(hidden(directory, SHADOW), Err(Errno::NOENT));

@@ -82,10 +82,10 @@ impl World {
             return Ok(());
         }
         let taken = self.now.name.clone();
-        agreed("a base", self.views().create_base(taken.as_bytes(), 0, 0, 0o755), Err(Errno::EXIST))?;
+        agreed("a base", self.views().bases().create(taken.as_bytes(), 0, 0, 0o755), Err(Errno::EXIST))?;
         let (name, id) = (self.new_name("base"), self.next_base());
         self.now.add(id, Shown { name: name.clone(), ..Shown::default() });
-        let made = self.here().create_base(name.as_bytes(), 3, 4, 0o750)?;
+        let made = self.here().bases().create(name.as_bytes(), 3, 4, 0o750)?;
         assert_eq!(made, id, "the number of a base");
         self.look_at_protection()?;
         self.durable = self.now.clone();
@@ -97,7 +97,7 @@ impl World {
             && let Some((base, ended, _)) = self.any_point(None, true)
         {
             let views = self.views().of(base);
-            let cloned = views.clone_snapshot(&views.expect(ended.as_bytes())?, b"never made", false, true);
+            let cloned = views.bases().clone_snapshot(&views.expect(ended.as_bytes())?, b"never made", false, true);
             agreed("a clone of what has ended", cloned, Err(Errno::STALE))?;
         }
         let Some((base, snapshot, _)) = self.any_point(None, false) else { return Ok(()) };
@@ -128,7 +128,7 @@ impl World {
         self.now.add(id, shown);
         let views = self.views().of(base);
         let of = views.expect(snapshot.as_bytes())?;
-        let made = views.clone_snapshot(&of, name.as_bytes(), is_full, is_shown_beside)?;
+        let made = views.bases().clone_snapshot(&of, name.as_bytes(), is_full, is_shown_beside)?;
         assert_eq!(made, id, "the number of a base");
         self.durable = self.now.clone();
         Ok(id)
@@ -137,7 +137,7 @@ impl World {
     pub fn restore(&mut self) -> Result<(), Error> {
         if let Some((_, ended, _)) = self.any_point(Some(self.now.base), true) {
             let ended = self.here().expect(ended.as_bytes())?;
-            agreed("restoring what has ended", self.here().restore(&ended), Err(Errno::INVAL))?;
+            agreed("restoring what has ended", self.here().restores().restore(&ended), Err(Errno::INVAL))?;
         }
         match self.any_point(Some(self.now.base), false) {
             Some((_, to, _)) => self.restore_to(&to),
@@ -151,7 +151,7 @@ impl World {
         self.now.keep(BEFORE_RESTORE);
         self.now.live = model;
         let here = self.here();
-        let restored = here.restore(&here.expect(to.as_bytes())?)?;
+        let restored = here.restores().restore(&here.expect(to.as_bytes())?)?;
         self.look_at_protection()?;
         assert_eq!(
             self.now.snapshots.get(&restored.before.record.name).map(|kept| kept.epoch),
@@ -174,7 +174,7 @@ impl World {
             let shown = self.now.shown_mut(base);
             (shown.is_clone, shown.needs) = (false, None);
         }
-        agreed("promote", self.views().promote(base), wanted)?;
+        agreed("promote", self.views().bases().promote(base), wanted)?;
         if wanted.is_ok() {
             self.durable = self.now.clone();
         }
@@ -198,7 +198,7 @@ impl World {
         shown.needs = Some((of, epoch));
         let (is_clone, is_pristine) = (shown.is_clone, shown.is_pristine);
         let to = self.views().of(of).expect(snapshot.as_bytes())?;
-        match self.views().refresh(base, &to) {
+        match self.views().bases().refresh(base, &to) {
             Ok(()) => {
                 assert!(is_clone, "what stands for itself was moved");
                 let (of, epoch) = before.shown(base).needs.expect("picked as one");
@@ -221,7 +221,7 @@ impl World {
         let Some(name) = self.any_snapshot() else { return Ok(()) };
         let is_held = self.rng.percent(40);
         self.now.snapshots.get_mut(&name).expect("picked from these").is_held = is_held;
-        self.here().update(name.as_bytes(), "hold", |record| record.held = is_held)?;
+        self.here().snapshots().update(name.as_bytes(), "hold", |record| record.held = is_held)?;
         self.durable = self.now.clone();
         Ok(())
     }
@@ -236,7 +236,7 @@ impl World {
         if wanted.is_ok() {
             self.now.snapshots.get_mut(&name).expect("picked from these").is_active = false;
         }
-        if agreed("deactivate", self.here().deactivate(name.as_bytes()), wanted)?.is_some() {
+        if agreed("deactivate", self.here().snapshots().deactivate(name.as_bytes()), wanted)?.is_some() {
             self.look_at_protection()?;
             self.durable = self.now.clone();
         }
@@ -245,7 +245,7 @@ impl World {
 
     /// Whether something is held among what nothing protects once a snapshot is deactivated.
     fn would_end_what_is_held(&self, name: &str) -> Result<bool, Error> {
-        let found = self.here().snapshots()?;
+        let found = self.here().snapshots().all()?;
         for (other, kept) in self.now.in_order().into_iter().rev() {
             let Some(snapshot) = found.iter().find(|found| found.epoch == kept.epoch) else { continue };
             let is_needed = !self.tree().device().look()?.dependants(snapshot.point())?.is_empty();
@@ -270,7 +270,7 @@ impl World {
             self.now.shown_mut(*base).keep(&name);
         }
         let request = SnapRequest { name: Some(name.as_bytes()), ..SnapRequest::default() };
-        for taken in self.here().snapshot_all(&bases, request)? {
+        for taken in self.here().snapshots().take_all(&bases, request)? {
             self.now.shown_mut(taken.base).snapshots.get_mut(&name).expect("just kept").epoch = taken.epoch;
         }
         self.durable = self.now.clone();
@@ -282,7 +282,7 @@ impl World {
         let base = self.rng.pick(&bases);
         let name = self.new_name("renamed");
         self.now.shown_mut(base).name = name.clone();
-        self.views().rename_base(base, name.as_bytes())?;
+        self.views().bases().rename(base, name.as_bytes())?;
         self.durable = self.now.clone();
         Ok(())
     }
@@ -309,7 +309,7 @@ impl World {
     }
 
     fn delete_base(&mut self) -> Result<(), Error> {
-        agreed("deleting the first base", self.views().delete_base(LIVE, true), Err(Errno::PERM))?;
+        agreed("deleting the first base", self.views().deletions().delete_base(LIVE, true), Err(Errno::PERM))?;
         let bases: Vec<BaseId> = self.now.bases().into_iter().filter(|base| *base != LIVE).collect();
         if bases.is_empty() {
             return Ok(());
@@ -317,7 +317,7 @@ impl World {
         let base = self.rng.pick(&bases);
         if self.is_held(base) || self.family(base).len() > 1 {
             // What stands alone soon may do so now.
-            return match self.views().delete_base(base, false) {
+            return match self.views().deletions().delete_base(base, false) {
                 Ok(()) => {
                     assert!(!self.is_held(base), "a base with something held was deleted");
                     let needed = |id: &BaseId| self.now.shown(*id).needs.is_some_and(|(of, _)| of == base);
@@ -335,17 +335,21 @@ impl World {
         let file = self.now.shown(base).live.of_kind(|kind| kind == pitfs::tree::Kind::File).first().copied();
         if let Some(file) = file {
             // Something that nobody gets to see.
-            self.tree().write(file, 20_000, b"lost", false)?;
+            self.tree().files().write(file, 20_000, b"lost", false)?;
         }
         self.now.remove(base);
-        self.views().delete_base(base, false)?;
+        self.views().deletions().delete_base(base, false)?;
         self.durable = self.now.clone();
         if let Some(file) = file {
-            agreed("writing into what was deleted", self.tree().write(file, 20_000, b"x", false), Err(Errno::STALE))?;
+            agreed(
+                "writing into what was deleted",
+                self.tree().files().write(file, 20_000, b"x", false),
+                Err(Errno::STALE),
+            )?;
         }
         agreed("a look at what was deleted", self.tree().inode(root_of(base), Moment::Live), Err(Errno::STALE))?;
         let mut steps = self.rng.pick(&[0, 1, 2, u64::MAX]);
-        while steps > 0 && self.tree().device().delete_step()? {
+        while steps > 0 && self.tree().device().removal().step()? {
             steps -= 1;
         }
         Ok(())
@@ -370,7 +374,7 @@ impl World {
             if family.iter().any(|base| self.is_held(*base)) {
                 return Ok(());
             }
-            self.views().delete_base(base, true)?;
+            self.views().deletions().delete_base(base, true)?;
         } else {
             let Some((base, name, epoch)) = self.any_point(None, false) else { return Ok(()) };
             for other in self.now.needing(base, epoch) {
@@ -382,13 +386,13 @@ impl World {
             }
             let names = [name.as_bytes()];
             let what = ToDelete { names: &names, of: &[base], trees: &[], is_recursive: true };
-            let plan = self.views().of(base).plan_deletion(&what)?;
-            let done = self.views().of(base).delete_all(&what)?;
+            let plan = self.views().of(base).deletions().plan(&what)?;
+            let done = self.views().of(base).deletions().delete_all(&what)?;
             let bases = |deletion: &Deletion| deletion.bases.iter().map(|going| going.info.id).collect::<Vec<_>>();
             assert_eq!((bases(&plan), &plan.marks), (bases(&done), &done.marks), "what goes is known before");
             self.now.shown_mut(base).snapshots.remove(&name);
         }
-        let left: BTreeSet<BaseId> = self.views().bases()?.iter().map(|info| info.id).collect();
+        let left: BTreeSet<BaseId> = self.views().bases().all()?.iter().map(|info| info.id).collect();
         for base in self.now.bases().into_iter().filter(|base| !left.contains(base)) {
             assert!(family.contains(&base), "base {base} was deleted with something that it did not need");
         }
@@ -413,7 +417,7 @@ impl World {
             steps -= 1;
         }
         if self.rng.percent(30) {
-            self.tree().device().delete_step()?;
+            self.tree().device().removal().step()?;
         }
         if self.rng.percent(30) {
             self.tree().reap_step()?;
@@ -430,7 +434,7 @@ impl World {
                 moments.push((Moment::At(kept.epoch), name, &kept.model));
             }
             let (before, after) = (self.rng.pick(&moments), self.rng.pick(&moments));
-            let found = self.tree().diff(base, before.0, after.0)?;
+            let found = self.tree().comparison().diff(base, before.0, after.0)?;
             if let Err(text) = compare_difference(before.2, after.2, &found) {
                 panic!("base {base}, from {} to {}: {text}; found {found:?}", before.1, after.1);
             }
@@ -449,13 +453,13 @@ impl World {
             self.now.go_to(base);
             for name in self.now.snapshots.keys().cloned().collect::<Vec<_>>() {
                 self.now.snapshots.get_mut(&name).expect("one of these").is_held = false;
-                self.here().update(name.as_bytes(), "release", |record| record.held = false)?;
+                self.here().snapshots().update(name.as_bytes(), "release", |record| record.held = false)?;
             }
         }
         self.now.go_to(LIVE);
         for base in self.now.bases().into_iter().filter(|base| *base != LIVE) {
-            if self.views().bases()?.iter().any(|info| info.id == base) {
-                self.views().delete_base(base, true)?;
+            if self.views().bases().all()?.iter().any(|info| info.id == base) {
+                self.views().deletions().delete_base(base, true)?;
             }
             self.now.remove(base);
         }

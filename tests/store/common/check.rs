@@ -65,7 +65,7 @@ pub fn check_all(tree: &Tree, was_shared: bool) -> Result<(), String> {
         "{log_bytes} bytes of log are counted, {log_blocks} blocks found"
     );
     for (snapshot, alone) in held_alone {
-        let unique = tree.device().unique_bytes(snapshot.point()).map_err(|error| error.to_string())?;
+        let unique = tree.device().removal().unique_bytes(snapshot.point()).map_err(|error| error.to_string())?;
         ensure!(
             is_approximate(&snapshot) || unique == alone,
             "deleting {:?} of base {} would free {alone} bytes, it is said to free {unique}",

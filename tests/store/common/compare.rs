@@ -23,7 +23,7 @@ struct Comparison<'a> {
 /// Compares everything. Errors that damage explains are returned; whatever else differs is a mismatch.
 pub fn compare(views: &Views, picture: &Picture) -> Verdict<Vec<Error>> {
     let mut damage = Vec::new();
-    match views.bases() {
+    match views.bases().all() {
         Ok(found) => {
             let found: BTreeMap<BaseId, String> = found.into_iter().map(|info| (info.id, info.name)).collect();
             let wanted = picture.bases().into_iter().map(|base| (base, picture.shown(base).name.clone())).collect();
@@ -48,7 +48,7 @@ pub fn compare_tree(views: &Views, model: &Model) -> Verdict<()> {
 
 fn compare_base(views: &Views, shown: &Shown, picture: &Picture, damage: &mut Vec<Error>) -> Verdict<()> {
     compare_moment(views.tree(), Moment::Live, &shown.live, damage).map_err(|text| format!("live: {text}"))?;
-    match views.snapshots() {
+    match views.snapshots().all() {
         Ok(found) => {
             let found: BTreeSet<String> = found.into_iter().map(|snapshot| snapshot.record.name).collect();
             let wanted: BTreeSet<String> = shown.snapshots.keys().cloned().collect();
@@ -124,7 +124,7 @@ fn compare_moment(tree: &Tree, moment: Moment, model: &Model, damage: &mut Vec<E
                 comparison.holes(number).map_err(place)?;
             }
             Kind::Symlink => {
-                if let Some(target) = comparison.ok(tree.read_link(number, moment))? {
+                if let Some(target) = comparison.ok(tree.names().read_link(number, moment))? {
                     same("target", &target, &node.bytes).map_err(place)?;
                 }
             }
@@ -133,7 +133,7 @@ fn compare_moment(tree: &Tree, moment: Moment, model: &Model, damage: &mut Vec<E
         comparison.xattrs(number).map_err(place)?;
         let mut wanted = paths.get(&number).cloned().unwrap_or_default();
         wanted.sort();
-        if let Some(mut found) = comparison.ok(tree.paths(number, moment))? {
+        if let Some(mut found) = comparison.ok(tree.names().paths(number, moment))? {
             found.sort();
             same("paths", &found, &wanted).map_err(place)?;
         }
@@ -173,13 +173,13 @@ impl Comparison<'_> {
         let mut found = BTreeMap::new();
         let mut last = 0;
         // In two parts, as a caller with a small buffer lists.
-        let first = self.tree.list(number, 0, self.moment, |entry| {
+        let first = self.tree.names().list(number, 0, self.moment, |entry| {
             found.insert(entry.name.clone(), (entry.inode, entry.kind));
             last = entry.offset;
             Ok(found.len() < 3)
         });
         let rest = first.and_then(|()| {
-            self.tree.list_with_inodes(number, last, self.moment, |entry, inode| {
+            self.tree.names().list_with_inodes(number, last, self.moment, |entry, inode| {
                 let is_new = found.insert(entry.name.clone(), (entry.inode, inode.kind())).is_none();
                 assert!(is_new, "an entry is listed twice");
                 Ok(true)
@@ -191,12 +191,12 @@ impl Comparison<'_> {
             same("entries", &found, &wanted)?;
         }
         for (name, child) in &wanted {
-            if let Some((found, inode)) = self.ok(self.tree.lookup(number, name, self.moment))? {
+            if let Some((found, inode)) = self.ok(self.tree.names().lookup(number, name, self.moment))? {
                 same("the inode behind an entry", &found, child)?;
                 self.attributes(*child, &inode)?;
             }
         }
-        match self.tree.lookup(number, b"never made", self.moment) {
+        match self.tree.names().lookup(number, b"never made", self.moment) {
             Err(Error::Posix(Errno::NOENT)) => Ok(()),
             Err(error) => note(self.damage, error),
             Ok(_) => Err("a name that was never made is found".into()),
@@ -207,7 +207,7 @@ impl Comparison<'_> {
         let wanted = &self.model.node(number).bytes;
         for at in (0..=wanted.len()).step_by(CHUNK) {
             let end = wanted.len().min(at + CHUNK);
-            if let Some(found) = self.ok(self.tree.read(number, at as u64, CHUNK, self.moment))?
+            if let Some(found) = self.ok(self.tree.files().read(number, at as u64, CHUNK, self.moment))?
                 && found != wanted[at..end]
             {
                 let differs = found.iter().zip(&wanted[at..end]).position(|(a, b)| a != b);
@@ -227,7 +227,7 @@ impl Comparison<'_> {
         let end = bytes.len() as u64;
         let mut at = 0;
         while at < end {
-            let data = match self.tree.seek_data(number, at, self.moment) {
+            let data = match self.tree.files().seek_data(number, at, self.moment) {
                 Ok(data) => data,
                 Err(Error::Posix(Errno::NXIO)) => end,
                 Err(error) => return note(self.damage, error),
@@ -238,13 +238,13 @@ impl Comparison<'_> {
             if data == end {
                 break;
             }
-            let Some(hole) = self.ok(self.tree.seek_hole(number, data, self.moment))? else { return Ok(()) };
+            let Some(hole) = self.ok(self.tree.files().seek_hole(number, data, self.moment))? else { return Ok(()) };
             if hole <= data || hole > end {
                 return Err(format!("data is reported from {data} to {hole}"));
             }
             at = hole;
         }
-        match self.tree.seek_hole(number, end, self.moment) {
+        match self.tree.files().seek_hole(number, end, self.moment) {
             Err(Error::Posix(Errno::NXIO)) => Ok(()),
             Err(error) => note(self.damage, error),
             Ok(hole) => Err(format!("a hole is reported at {hole}, after the end")),
@@ -253,11 +253,11 @@ impl Comparison<'_> {
 
     fn xattrs(&mut self, number: InodeNo) -> Verdict<()> {
         let wanted = &self.model.node(number).xattrs;
-        if let Some(names) = self.ok(self.tree.xattr_names(number, self.moment))? {
+        if let Some(names) = self.ok(self.tree.attributes().xattr_names(number, self.moment))? {
             same("names of xattrs", &names, &wanted.keys().cloned().collect())?;
         }
         for (name, value) in wanted {
-            if let Some(found) = self.ok(self.tree.xattr(number, name, self.moment))? {
+            if let Some(found) = self.ok(self.tree.attributes().xattr(number, name, self.moment))? {
                 same("an xattr", &found, value)?;
             }
         }

@@ -133,7 +133,7 @@ impl World {
     fn open(&mut self) -> Result<(), Error> {
         let views = open(self.dir.clone())?;
         if self.journals {
-            views.tree().device().prepare_journal()?;
+            views.tree().device().fsync().prepare()?;
         }
         self.views = Some(views);
         Ok(())
@@ -186,7 +186,7 @@ impl World {
             0..4 => self.snapshot(),
             4..7 => self.delete_snapshot(),
             7..8 => self.rename_snapshot(),
-            _ => self.tree().device().delete_step().map(|_| ()),
+            _ => self.tree().device().removal().step().map(|_| ()),
         }
     }
 
@@ -297,7 +297,7 @@ impl World {
             _ if self.now.live.entry(parent, name).is_some() => Err(Errno::EXIST),
             _ => Ok(()),
         };
-        let Some((number, made)) = agreed("make", self.tree().make(caller, parent, name, new), wanted)? else {
+        let Some((number, made)) = agreed("make", self.tree().names().make(caller, parent, name, new), wanted)? else {
             return Ok(None);
         };
         let directory = self.now.live.node(parent);
@@ -325,7 +325,7 @@ impl World {
     pub fn write_to(&mut self, number: InodeNo, offset: u64, len: usize) -> Result<(), Error> {
         let data = self.rng.bytes(len);
         let kills = self.rng.percent(30);
-        self.tree().write(number, offset, &data, kills)?;
+        self.tree().files().write(number, offset, &data, kills)?;
         if !data.is_empty() {
             let node = self.now.live.node_mut(number);
             write(&mut node.bytes, offset as usize, &data);
@@ -335,7 +335,7 @@ impl World {
             self.moved(number, true)?;
         }
         if self.rng.percent(3) {
-            let beyond = self.tree().write(number, FILE_BYTES_MAX, b"x", false);
+            let beyond = self.tree().files().write(number, FILE_BYTES_MAX, b"x", false);
             agreed("a write past all ends", beyond, Err(Errno::FBIG))?;
         }
         Ok(())
@@ -346,7 +346,7 @@ impl World {
         let size = self.any_offset();
         let change = Change { size: Some(size), kill_privileges: self.rng.percent(30), ..Change::default() };
         let wanted = if self.now.live.node(number).kind == Kind::File { Ok(()) } else { Err(Errno::ISDIR) };
-        if agreed("a change of size", self.tree().change(number, change), wanted)?.is_some() {
+        if agreed("a change of size", self.tree().attributes().change(number, change), wanted)?.is_some() {
             let node = self.now.live.node_mut(number);
             node.bytes.resize(size as usize, 0);
             if change.kill_privileges {
@@ -360,7 +360,7 @@ impl World {
     fn zero(&mut self) -> Result<(), Error> {
         let Some(number) = self.any_file() else { return Ok(()) };
         let (offset, len, keep_size) = (self.any_offset(), self.any_len().max(1), self.rng.percent(60));
-        self.tree().zero(number, offset, len, keep_size, false)?;
+        self.tree().files().zero(number, offset, len, keep_size, false)?;
         let bytes = &mut self.now.live.node_mut(number).bytes;
         let end = (offset + len) as usize;
         if !keep_size && bytes.len() < end {
@@ -374,7 +374,7 @@ impl World {
     fn allocate(&mut self) -> Result<(), Error> {
         let Some(number) = self.any_file() else { return Ok(()) };
         let (offset, len, keep_size) = (self.any_offset(), self.any_len().max(1), self.rng.percent(50));
-        self.tree().allocate(number, offset, len, keep_size, false)?;
+        self.tree().files().allocate(number, offset, len, keep_size, false)?;
         let bytes = &mut self.now.live.node_mut(number).bytes;
         let end = (offset + len) as usize;
         if !keep_size && bytes.len() < end {
@@ -419,7 +419,8 @@ impl World {
         let end = source.len().min((offset + len) as usize);
         let piece = source.get(offset as usize..end).unwrap_or_default();
         let kills = self.rng.percent(30);
-        let copied = self.tree().copy_range(Position { inode: from, offset, moment }, to, to_offset, len, kills)?;
+        let copied =
+            self.tree().files().copy_range(Position { inode: from, offset, moment }, to, to_offset, len, kills)?;
         assert_eq!(copied, piece.len() as u64, "bytes copied");
         if copied > 0 {
             let node = self.now.live.node_mut(to);
@@ -448,7 +449,7 @@ impl World {
 
     pub fn unlink_name(&mut self, parent: InodeNo, name: &[u8]) -> Result<(), Error> {
         let wanted = self.now.live.expect_unlink(parent, name);
-        if agreed("unlink", self.tree().unlink(parent, name), wanted)?.is_none() {
+        if agreed("unlink", self.tree().names().unlink(parent, name), wanted)?.is_none() {
             return Ok(());
         }
         let number = self.now.live.drop_entry(parent, name);
@@ -460,7 +461,7 @@ impl World {
     fn remove_directory(&mut self) -> Result<(), Error> {
         let (parent, name) = self.any_entry();
         let wanted = self.now.live.expect_remove_directory(parent, &name);
-        if agreed("rmdir", self.tree().remove_directory(parent, &name), wanted)?.is_none() {
+        if agreed("rmdir", self.tree().names().remove_directory(parent, &name), wanted)?.is_none() {
             return Ok(());
         }
         let number = self.now.live.drop_entry(parent, &name);
@@ -479,7 +480,7 @@ impl World {
             _ if live.entry(parent, &name).is_some() => Err(Errno::EXIST),
             _ => Ok(()),
         };
-        if agreed("link", self.tree().link(number, parent, &name), wanted)?.is_some() {
+        if agreed("link", self.tree().names().link(number, parent, &name), wanted)?.is_some() {
             self.now.live.add(parent, &name, number);
             self.now.live.node_mut(number).links += 1;
             self.moved(number, false)?;
@@ -506,7 +507,7 @@ impl World {
         }
         let (from, to) = ((parent, name.as_slice()), (new_parent, new_name.as_slice()));
         let wanted = live.expect_rename(from, to, mode);
-        if agreed("rename", self.tree().rename(parent, &name, new_parent, &new_name, mode), wanted)?.is_none() {
+        if agreed("rename", self.tree().names().rename(parent, &name, new_parent, &new_name, mode), wanted)?.is_none() {
             return Ok(());
         }
         let (directories, moved, gone) = self.now.live.rename(from, to, mode);
@@ -536,7 +537,7 @@ impl World {
         };
         // The sgid bit goes with an access list only.
         let how = SetXattr { mode, clears_sgid: self.rng.percent(50) };
-        if agreed("setxattr", self.tree().set_xattr(number, name, &value, how), wanted)?.is_some() {
+        if agreed("setxattr", self.tree().attributes().set_xattr(number, name, &value, how), wanted)?.is_some() {
             self.now.live.node_mut(number).xattrs.insert(name.to_vec(), value);
             self.moved(number, false)?;
         }
@@ -548,7 +549,7 @@ impl World {
         let name = self.rng.pick(&[&b"user.a"[..], b"user.ab", b"trusted.x"]);
         let exists = self.now.live.node(number).xattrs.contains_key(name);
         let wanted = if exists { Ok(()) } else { Err(Errno::NODATA) };
-        if agreed("removexattr", self.tree().remove_xattr(number, name), wanted)?.is_some() {
+        if agreed("removexattr", self.tree().attributes().remove_xattr(number, name), wanted)?.is_some() {
             self.now.live.node_mut(number).xattrs.remove(name);
             self.moved(number, false)?;
         }
@@ -570,7 +571,7 @@ impl World {
                 .map(|seconds| SetTime::To(Timestamp { seconds: -(seconds as i64), nanos: 999_999_999 })),
             kill_privileges: some(2) == Some(1),
         };
-        self.tree().change(number, change)?;
+        self.tree().attributes().change(number, change)?;
         let node = self.now.live.node_mut(number);
         let is_other_owner = change.uid.is_some() || change.gid.is_some();
         node.uid = change.uid.unwrap_or(node.uid);
@@ -591,7 +592,7 @@ impl World {
 
     fn hold(&mut self) -> Result<(), Error> {
         if let Some(number) = self.kind_of(|_| true) {
-            self.tree().hold(number);
+            self.tree().held().hold(number);
             *self.held.entry(number).or_default() += 1;
         }
         Ok(())
@@ -631,11 +632,11 @@ impl World {
         if let Some(taken) = self.any_snapshot()
             && self.rng.percent(5)
         {
-            agreed("a snapshot", self.here().snapshot(Some(taken.as_bytes())), Err(Errno::EXIST))?;
+            agreed("a snapshot", self.here().snapshots().take(Some(taken.as_bytes())), Err(Errno::EXIST))?;
         }
         let name = self.new_name("snapshot");
         self.now.keep(&name);
-        let taken = self.here().snapshot(Some(name.as_bytes()))?;
+        let taken = self.here().snapshots().take(Some(name.as_bytes()))?;
         self.now.snapshots.get_mut(&name).expect("just kept").epoch = taken.epoch;
         self.durable = self.now.clone();
         Ok(())
@@ -643,19 +644,20 @@ impl World {
 
     /// Deletes a snapshot, and does all, some or nothing of the work that this leaves.
     pub fn delete_snapshot(&mut self) -> Result<(), Error> {
-        agreed("deleting", self.here().delete(&[b"never taken"]), Err(Errno::NOENT))?;
+        agreed("deleting", self.here().deletions().delete(&[b"never taken"]), Err(Errno::NOENT))?;
         let Some(name) = self.any_snapshot() else { return Ok(()) };
         let kept = &self.now.snapshots[&name];
         if kept.is_held || !self.now.needing(self.now.base, kept.epoch).is_empty() {
-            return agreed("deleting", self.here().delete(&[name.as_bytes()]), Err(Errno::BUSY)).map(|_| ());
+            return agreed("deleting", self.here().deletions().delete(&[name.as_bytes()]), Err(Errno::BUSY))
+                .map(|_| ());
         }
         self.now.is_pristine = false;
         self.now.snapshots.remove(&name);
-        self.here().delete(&[name.as_bytes()])?;
+        self.here().deletions().delete(&[name.as_bytes()])?;
         self.look_at_protection()?;
         self.durable = self.now.clone();
         let mut steps = self.rng.pick(&[0, 1, 2, u64::MAX]);
-        while steps > 0 && self.tree().device().delete_step()? {
+        while steps > 0 && self.tree().device().removal().step()? {
             steps -= 1;
         }
         Ok(())
@@ -666,7 +668,7 @@ impl World {
         let new = self.new_name("snapshot");
         let model = self.now.snapshots.remove(&old).expect("picked from these");
         self.now.snapshots.insert(new.clone(), model);
-        self.here().rename(old.as_bytes(), new.as_bytes())?;
+        self.here().snapshots().rename(old.as_bytes(), new.as_bytes())?;
         self.durable = self.now.clone();
         Ok(())
     }
@@ -696,7 +698,7 @@ impl World {
                 match self.now.live.node(number) {
                     node if node.kind != Kind::Directory => self.unlink_name(parent, &name)?,
                     node if node.entries.is_empty() => {
-                        self.tree().remove_directory(parent, &name)?;
+                        self.tree().names().remove_directory(parent, &name)?;
                         self.now.live.drop_entry(parent, &name);
                         self.now.live.nodes.remove(&number);
                         self.moved(parent, true)?;
@@ -706,14 +708,14 @@ impl World {
             }
         }
         for name in std::mem::take(&mut self.now.live.node_mut(ROOT).xattrs).into_keys() {
-            self.tree().remove_xattr(ROOT, &name)?;
+            self.tree().attributes().remove_xattr(ROOT, &name)?;
             self.moved(ROOT, false)?;
         }
         while !self.now.snapshots.is_empty() {
             self.delete_snapshot()?;
         }
         while self.tree().settle_step()? {}
-        while self.tree().device().delete_step()? {}
+        while self.tree().device().removal().step()? {}
         while self.tree().reap_step()? {}
         self.commit()?;
         self.commit()
@@ -723,7 +725,7 @@ impl World {
 /// Puts into a picture what can only be known from the store.
 pub fn complete(views: &Views, picture: &mut Picture) -> Result<(), Error> {
     for base in picture.bases() {
-        let Ok(found) = views.of(base).snapshots() else { continue };
+        let Ok(found) = views.of(base).snapshots().all() else { continue };
         for snapshot in &found {
             let name = &snapshot.record.name;
             let shown = picture.shown(base);
