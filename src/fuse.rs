@@ -31,7 +31,7 @@ pub use mount::{
     MountPoint, Mounted, OPTION_HELP, Options, Transport, UseRings, dead_mount, open_mount_point, parse_options,
     unmount_path,
 };
-pub use mounts::{Device, MountInfo, User, free, has_mounts_inside, mount_around, mount_at, mounts, unescape, users};
+pub use mounts::{DeviceNo, MountInfo, User, free, has_mounts_inside, mount_around, mount_at, mounts, unescape, users};
 pub use names::Names;
 pub use notify::Notify;
 pub use opened::Opens;

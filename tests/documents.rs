@@ -276,9 +276,6 @@ fn no_file_is_a_hall() {
     }
 }
 
-/// Types whose parts are yet to be told apart.
-const EVERYWHERE: [&str; 1] = ["fuse FileSystem"];
-
 /// The types that a file has inherent blocks of, without what they are parted by.
 fn types_implemented(source: &str) -> BTreeSet<String> {
     let heads = source.lines().filter_map(|line| line.trim_start().strip_prefix("impl"));
@@ -333,10 +330,7 @@ fn no_type_is_everywhere() {
         }
     }
     for (name, files) in &places {
-        assert!(files.len() <= 4 || EVERYWHERE.contains(&name.as_str()), "{name} is in {files:?}");
-    }
-    for name in EVERYWHERE {
-        assert!(places.get(name).is_some_and(|files| files.len() > 4), "{name} is in few files by now");
+        assert!(files.len() <= 4, "{name} is in {files:?}");
     }
 }
 

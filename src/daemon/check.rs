@@ -122,6 +122,11 @@ impl Check<'_> {
         bases::names(self)?;
         bases::between(self)?;
         others::all(self)?;
+        // What is being filled is noted, and nothing else may be.
+        match self.daemon.views.bases().unfinished_fillings() {
+            Err(error @ Error::Corrupt { .. }) => self.say(error.to_string()),
+            found => drop(found?),
+        }
         layered::all(self)
     }
 

@@ -9,7 +9,7 @@
 //! The lock alone counts. Whoever is killed leaves its note behind.
 
 use crate::error::{Errno, Error, Result};
-use crate::fuse::{Device, MountInfo, mounts, unescape};
+use crate::fuse::{DeviceNo, MountInfo, mounts, unescape};
 use crate::media::{Access, Directory};
 use crate::shown::shown_file;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -45,7 +45,7 @@ pub enum Use {
     Starting,
     Mounted {
         at: PathBuf,
-        device: Option<Device>,
+        device: Option<DeviceNo>,
     },
     Closing,
     Closed,
@@ -109,7 +109,7 @@ impl Use {
         let behind = |start: &str| lines.iter().find_map(|line| line.strip_prefix(start.as_bytes()));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if let Some(at) = behind(MOUNTED) {
-            let device = behind(DEVICE).and_then(|device| Device::parse(&text(device)));
+            let device = behind(DEVICE).and_then(|device| DeviceNo::parse(&text(device)));
             return Use::Mounted { at: PathBuf::from(OsString::from_vec(unescape(at))), device };
         }
         if let Some(why) = behind(FAILED) {
@@ -426,7 +426,7 @@ mod tests {
         let directory = Arc::new(Directory::open(dir.path()).unwrap());
         let lock = Lock::take(&directory, &Use::Starting).unwrap();
         let at = PathBuf::from(OsString::from_vec(b"/a b/\xff\n\\040".to_vec()));
-        let device = Device::parse("0:45");
+        let device = DeviceNo::parse("0:45");
         for uses in [
             Use::Command,
             Use::Starting,

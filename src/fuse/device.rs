@@ -8,7 +8,7 @@ use super::aside::Aside;
 use super::attr::Made;
 use super::operations::{Client, Found, Room, Write};
 use super::seek::Sought;
-use super::{FileSystem, Opens, REQUEST_BYTES};
+use super::{FileSystem, Opens, REQUEST_BYTES, listing, seek};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{Change, RenameMode, SetMode};
 use crate::view::Virtual;
@@ -344,8 +344,8 @@ impl Filesystem for Served {
 
     fn readdir(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         placement::serving(request.pid());
-        self.here_or_aside(request.into(), self.fs.is_listed_long(ino.into()), move |fs| {
-            let listed = fs.readdir(ino.into(), offset, &mut |name, number, next, kind| {
+        self.here_or_aside(request.into(), listing::is_listed_long(&self.fs, ino.into()), move |fs| {
+            let listed = listing::readdir(fs, ino.into(), offset, &mut |name, number, next, kind| {
                 reply.add(number.into(), next, file_type(kind), OsStr::from_bytes(name))
             });
             reply_or_error!(reply, listed, () => reply.ok());
@@ -361,8 +361,8 @@ impl Filesystem for Served {
         mut reply: ReplyDirectoryPlus,
     ) {
         placement::serving(request.pid());
-        self.here_or_aside(request.into(), self.fs.is_listed_long(ino.into()), move |fs| {
-            let listed = fs.readdirplus(ino.into(), offset, &mut |name, made, next| {
+        self.here_or_aside(request.into(), listing::is_listed_long(&self.fs, ino.into()), move |fs| {
+            let listed = listing::readdirplus(fs, ino.into(), offset, &mut |name, made, next| {
                 let (attr, name) = (FileAttr::from(made.attr), OsStr::from_bytes(name));
                 reply.add(attr.ino, next, name, &made.keep, &attr, Generation(made.generation))
             });
@@ -465,8 +465,8 @@ impl Filesystem for Served {
     }
 
     fn lseek(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let is_long = self.fs.is_seek_long(ino.into(), offset);
-        self.here_or_aside(request.into(), is_long, move |fs| match fs.lseek(ino.into(), offset, whence) {
+        let is_long = seek::is_seek_long(&self.fs, ino.into(), offset);
+        self.here_or_aside(request.into(), is_long, move |fs| match seek::lseek(fs, ino.into(), offset, whence) {
             Sought::Now(found) => reply_offset(reply, found),
             Sought::AfterPages(find) => drop(std::thread::spawn(move || reply_offset(reply, find()))),
         });

@@ -8,7 +8,7 @@ mod point;
 pub use point::MountPoint;
 
 use super::device::Domains;
-use super::mounts::{Device, Door, mount_at};
+use super::mounts::{DeviceNo, Door, mount_at};
 use super::news::Teller;
 use super::ring::{self, Prepared, Rings};
 use super::{FileSystem, Notify};
@@ -23,7 +23,6 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -116,27 +115,6 @@ pub fn open_mount_point(path: &Path, store: &Path, options: &Options) -> Result<
     Ok(point)
 }
 
-impl FileSystem {
-    /// With the writeback cache: brings in what writers have written and the kernel still keeps. What cannot be fetched of one
-    /// file keeps no other from it.
-    fn fetch_dirty_pages(&self, notify: &Notify) -> Result<()> {
-        let mut fetched = Ok(());
-        for inode in self.open_for_writing.all() {
-            let shown = match self.path_of_live(inode.base()) {
-                Ok(path) => path,
-                // A tree that is offline has no path.
-                Err(Error::Posix(Errno::NOENT)) => continue,
-                Err(error) => return Err(error),
-            };
-            for path in self.views.tree().names().paths(inode, crate::device::Moment::Live)?.into_iter().take(1) {
-                let path = shown.join(std::ffi::OsStr::from_bytes(&path));
-                fetched = fetched.and(notify.fetch_written(inode, &path));
-            }
-        }
-        fetched
-    }
-}
-
 /// As long as it is there, the kernel is told of what it did not ask for.
 struct Fed(Arc<FileSystem>);
 
@@ -144,7 +122,7 @@ impl Fed {
     fn begin(fs: &Arc<FileSystem>, notify: &Notify) -> Result<Fed> {
         let teller = Teller::new(notify.clone(), fs.views.clone())?;
         let (fed, of, by) = (Fed(fs.clone()), fs.clone(), notify.clone());
-        let fetch = move || if of.writeback { of.fetch_dirty_pages(&by) } else { Ok(()) };
+        let fetch = move || if of.writeback { of.unwritten().fetch_dirty_pages(&by) } else { Ok(()) };
         let news = fs.views.tree().device().feed().subscribe(Arc::new(fetch));
         let run = std::thread::Builder::new().name("news".into()).spawn(move || teller.run(&news));
         run.map(|_| fed).map_err(|error| Error::media("starting the thread that tells the kernel", error))
@@ -163,7 +141,7 @@ pub struct Mounted {
     ended: Arc<AtomicBool>,
     notify: Notify,
     mount_point: PathBuf,
-    device: Option<Device>,
+    device: Option<DeviceNo>,
     transport: Transport,
     /// With `auto_unmount`: fusermount3 unmounts when this is closed, however we end.
     _keep: Option<UnixStream>,
@@ -256,7 +234,7 @@ impl Mounted {
     }
 
     /// What the file system is known by.
-    pub fn device(&self) -> Option<Device> {
+    pub fn device(&self) -> Option<DeviceNo> {
         self.device
     }
 

@@ -14,27 +14,27 @@ use std::path::{Path, PathBuf};
 
 /// What a file system is known by as long as it is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Device {
+pub struct DeviceNo {
     pub major: u32,
     pub minor: u32,
 }
 
-impl fmt::Display for Device {
+impl fmt::Display for DeviceNo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.major, self.minor)
     }
 }
 
-impl Device {
-    pub fn parse(text: &str) -> Option<Device> {
+impl DeviceNo {
+    pub fn parse(text: &str) -> Option<DeviceNo> {
         let (major, minor) = text.split_once(':')?;
-        Some(Device { major: major.parse().ok()?, minor: minor.parse().ok()? })
+        Some(DeviceNo { major: major.parse().ok()?, minor: minor.parse().ok()? })
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountInfo {
-    pub device: Device,
+    pub device: DeviceNo,
     pub at: PathBuf,
     /// The store, unless `-o fsname=` says something else; with `:BASE` behind it if one is shown.
     pub source: PathBuf,
@@ -110,7 +110,7 @@ fn parse(text: &[u8]) -> Vec<MountInfo> {
 /// `ID PARENT MAJOR:MINOR ROOT PLACE OPTIONS [FIELDS…] - KIND SOURCE OPTIONS`
 fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let device = Device::parse(std::str::from_utf8(words.get(2)?).ok()?)?;
+    let device = DeviceNo::parse(std::str::from_utf8(words.get(2)?).ok()?)?;
     let dash = words.iter().position(|word| *word == b"-")?;
     let path = |at: usize| Some(PathBuf::from(OsString::from_vec(unescape(words.get(at)?))));
     let of_system = words.get(dash + 3).copied().unwrap_or_default();
@@ -127,7 +127,7 @@ pub(super) struct Door {
 
 impl Door {
     /// To where a file system is mounted now, at this place if it still is there.
-    pub(super) fn to(device: Device, was_at: &Path) -> Option<Door> {
+    pub(super) fn to(device: DeviceNo, was_at: &Path) -> Option<Door> {
         const TRIES: usize = 100;
         for _ in 0..TRIES {
             // Not mounted any more.
@@ -141,7 +141,7 @@ impl Door {
     }
 
     /// `None` where something else is at this place.
-    fn at(device: Device, at: PathBuf) -> Option<Door> {
+    fn at(device: DeviceNo, at: PathBuf) -> Option<Door> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let above = rustix::fs::open(at.parent()?, flags, Mode::empty()).ok()?;
         // Of the directory that was opened, not of its name. Nothing is asked of the file system, which may not answer.
@@ -160,7 +160,7 @@ impl Door {
 }
 
 /// Where a file system is mounted now: directories above can have been moved. At this place, if it still is there.
-fn place_of(device: Device, was_at: &Path) -> Option<PathBuf> {
+fn place_of(device: DeviceNo, was_at: &Path) -> Option<PathBuf> {
     let mut places: Vec<PathBuf> =
         mounts().into_iter().filter(|mount| mount.device == device).map(|mount| mount.at).collect();
     match places.iter().any(|at| at == was_at) {
@@ -267,7 +267,7 @@ impl fmt::Display for User {
 
 /// Who uses a file system, by files or by a mount in another mount namespace, as far as this user may see it. Of each mount
 /// namespace one process.
-pub fn users(device: Device) -> Vec<User> {
+pub fn users(device: DeviceNo) -> Vec<User> {
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
     let mut known: BTreeSet<_> = namespace("self").into_iter().collect();
     let mut found = Vec::new();
@@ -295,7 +295,7 @@ fn processes() -> Vec<u32> {
     listing.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-fn has_open(process: u32, device: Device) -> bool {
+fn has_open(process: u32, device: DeviceNo) -> bool {
     let at = PathBuf::from(format!("/proc/{process}"));
     let files = std::fs::read_dir(at.join("fd")).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut places = ["cwd", "root", "exe"].map(|name| at.join(name)).into_iter().chain(files);
@@ -333,7 +333,7 @@ mod tests {
             40 22 0:45 / /a\\040b rw,nosuid - fuse.pitfs /x/s\\134tore:one rw,user_id=0\n\nnonsense\n";
         let found = parse(text);
         assert_eq!(found.len(), 2);
-        assert_eq!(found[1].device, Device { major: 0, minor: 45 });
+        assert_eq!(found[1].device, DeviceNo { major: 0, minor: 45 });
         assert_eq!((found[1].at.as_path(), found[1].is_pitfs()), (Path::new("/a b"), true));
         assert!(found[1].shows(Path::new("/x/s\\tore")) && !found[1].shows(Path::new("/x/s")));
         assert!(!found[0].is_pitfs());
@@ -356,8 +356,8 @@ mod tests {
     #[test]
     fn a_file_of_this_process_tells_the_device() {
         let found = statx(CWD, "/proc/self/cwd", AtFlags::empty(), StatxFlags::empty()).unwrap();
-        let device = Device { major: found.stx_dev_major, minor: found.stx_dev_minor };
+        let device = DeviceNo { major: found.stx_dev_major, minor: found.stx_dev_minor };
         assert!(has_open(std::process::id(), device));
-        assert!(!has_open(std::process::id(), Device { major: 4000, minor: 1 }));
+        assert!(!has_open(std::process::id(), DeviceNo { major: 4000, minor: 1 }));
     }
 }

@@ -3,14 +3,16 @@
 use super::attr::Attr;
 use super::listing::keep;
 use super::number::{KernelNo, Node, Place, ROOT};
+use super::opened::Unwritten;
 use super::operations::Client;
-use super::{BASE_XATTR, FileSystem, STORE_XATTR, beside};
+use super::{BASE_XATTR, FileSystem, KEEP, STORE_XATTR, beside};
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::limits::STEP_TRACKS;
-use crate::tree::{Change, New};
+use crate::tree::{Change, Kind, New};
 use crate::view::Virtual;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 const PUNCH_HOLE: i32 = 0x02;
 const KEEP_SIZE: i32 = 0x01;
@@ -18,6 +20,9 @@ const ZERO_RANGE: i32 = 0x10;
 
 /// `O_ACCMODE`; 0 is `O_RDONLY`.
 const ACCESS_MODE: i32 = 3;
+
+/// Mode bits by which a program is run as somebody else.
+const SUID_OR_SGID: u32 = 0o6000;
 
 pub(super) const FOR_READING: u64 = 0;
 pub(super) const FOR_WRITING: u64 = 1;
@@ -32,6 +37,33 @@ impl FileSystem {
                 Node::Virtual(node) => !keep(&node).is_zero(),
                 Node::In(_) => true,
             })
+    }
+
+    /// What the kernel can have of files that nobody else knows of.
+    pub(super) fn unwritten(&self) -> Unwritten<'_> {
+        Unwritten { fs: self }
+    }
+
+    /// How long the kernel may keep attributes of an inode, and the name that leads to it. It counts no blocks itself, but
+    /// with the writeback cache it asks at every write(2) for what it may not keep: so it keeps them, and is told when
+    /// blocks are others because a file without any is opened or closed, or because it wrote pages out. While the mount
+    /// ends it is to ask (`mount/end.rs`). Of programs that are run as somebody else it asks each time: a write takes that
+    /// from them, and the kernel, which does not look what has become of the mode, must not go on with it.
+    pub(super) fn keep_attributes(&self, attr: &Attr) -> Duration {
+        match self.numbers.node(attr.number) {
+            Ok(Node::Virtual(node)) if node.is_always_new() => Duration::ZERO,
+            Ok(Node::In(Place { inode, moment: Moment::Live, .. }))
+                if self.unwritten().is_stopping_writers() && self.open_for_writing.has(inode) =>
+            {
+                Duration::ZERO
+            }
+            Ok(Node::In(Place { moment: Moment::Live, .. }))
+                if attr.kind == Kind::File && attr.permissions & SUID_OR_SGID != 0 =>
+            {
+                Duration::ZERO
+            }
+            _ => KEEP,
+        }
     }
 
     pub(super) fn live_inode(&self, number: KernelNo) -> Option<InodeNo> {
@@ -161,7 +193,7 @@ impl FileSystem {
 
     /// A file is open for writing from now on, or was until now.
     pub(super) fn ask_for_blocks_again(&self, number: KernelNo) {
-        if self.live_inode(number).is_some_and(|inode| self.stored_blocks(inode).1) {
+        if self.live_inode(number).is_some_and(|inode| self.unwritten().stored_blocks(inode).1) {
             self.drop_attributes(number);
         }
     }

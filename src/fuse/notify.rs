@@ -239,14 +239,14 @@ impl Notify {
         if self.fs.writeback {
             return Ok(());
         }
-        let mut dirty = self.fs.which_may_be_dirty();
+        let mut dirty = self.fs.unwritten().which_may_be_dirty();
         dirty.retain(|inode| inode.base() == base);
         self.fetch_files(&dirty)
     }
 
     /// The same for one file, which may be changed by the kernel without a request.
     pub fn fetch_file(&self, inode: InodeNo) -> Result<()> {
-        if self.fs.may_be_dirty(inode) { self.fetch_files(&[inode]) } else { Ok(()) }
+        if self.fs.unwritten().may_be_dirty(inode) { self.fetch_files(&[inode]) } else { Ok(()) }
     }
 
     /// An error in words where something of it could not be stored, now or before: it would be gone with what is about to

@@ -4,13 +4,14 @@
 //! A mapping keeps its file open. So what is not counted here has no dirty page.
 
 use super::attr::Attr;
-use super::number::{Node, Place};
-use super::{FileSystem, KEEP};
+use super::number::Place;
+use super::{FileSystem, Notify};
 use crate::device::{InodeNo, Moment};
+use crate::error::{Errno, Error, Result};
 use crate::tree::Kind;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::os::unix::ffi::OsStrExt;
 
 /// Which opens of files the kernel asks for. It asks for all of a mount, or for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,9 +22,6 @@ pub enum Opens {
     /// Answered once for all.
     None,
 }
-
-/// Mode bits by which a program is run as somebody else.
-const SUID_OR_SGID: u32 = 0o6000;
 
 /// How often each inode is open for writing.
 #[derive(Default)]
@@ -71,24 +69,30 @@ impl NotStored {
     }
 }
 
-impl FileSystem {
+/// What the kernel can have of files that nobody else knows of.
+#[derive(Clone, Copy)]
+pub(super) struct Unwritten<'a> {
+    pub(super) fs: &'a FileSystem,
+}
+
+impl Unwritten<'_> {
     /// Whether the kernel can have pages of a file that it has not written out.
     pub(super) fn may_be_dirty(&self, inode: InodeNo) -> bool {
-        self.opens == Opens::None || self.open_for_writing.has(inode)
+        self.fs.opens == Opens::None || self.fs.open_for_writing.has(inode)
     }
 
     /// All of which it can.
     pub(super) fn which_may_be_dirty(&self) -> Vec<InodeNo> {
-        match self.opens {
-            Opens::All => self.open_for_writing.all(),
-            Opens::None => self.views.tree().held().all(),
+        match self.fs.opens {
+            Opens::All => self.fs.open_for_writing.all(),
+            Opens::None => self.fs.views.tree().held().all(),
         }
     }
 
     /// A file that may have data of which only the kernel knows is never shown without a block: programs take such a one for
     /// a hole from beginning to end.
     pub(super) fn show_unseen_data(&self, place: Place, attr: &mut Attr) {
-        let is_empty = attr.size == 0 && !self.writeback;
+        let is_empty = attr.size == 0 && !self.fs.writeback;
         if attr.kind == Kind::File
             && attr.blocks == 0
             && !is_empty
@@ -102,32 +106,29 @@ impl FileSystem {
     /// What `st_blocks` is without data of which only the kernel knows, and whether it is not what is shown while the
     /// file is open for writing.
     pub(super) fn stored_blocks(&self, inode: InodeNo) -> (u64, bool) {
-        let tree = self.views.tree();
+        let tree = self.fs.views.tree();
         let Ok(found) = tree.inode(inode, Moment::Live) else { return (0, false) };
         let blocks = found.blocks(tree.device().track_bytes());
-        (blocks, blocks == 0 && found.kind() == Kind::File && (found.size > 0 || self.writeback))
+        (blocks, blocks == 0 && found.kind() == Kind::File && (found.size > 0 || self.fs.writeback))
     }
 
-    /// How long the kernel may keep attributes of an inode, and the name that leads to it. It counts no blocks itself, but
-    /// with the writeback cache it asks at every write(2) for what it may not keep: so it keeps them, and is told when
-    /// blocks are others because a file without any is opened or closed, or because it wrote pages out. While the mount
-    /// ends it is to ask (`mount/end.rs`). Of programs that are run as somebody else it asks each time: a write takes that
-    /// from them, and the kernel, which does not look what has become of the mode, must not go on with it.
-    pub(super) fn keep_attributes(&self, attr: &Attr) -> Duration {
-        match self.numbers.node(attr.number) {
-            Ok(Node::Virtual(node)) if node.is_always_new() => Duration::ZERO,
-            Ok(Node::In(Place { inode, moment: Moment::Live, .. }))
-                if self.is_stopping_writers() && self.open_for_writing.has(inode) =>
-            {
-                Duration::ZERO
+    /// With the writeback cache: brings in what writers have written and the kernel still keeps. What cannot be fetched of one
+    /// file keeps no other from it.
+    pub(super) fn fetch_dirty_pages(&self, notify: &Notify) -> Result<()> {
+        let mut fetched = Ok(());
+        for inode in self.fs.open_for_writing.all() {
+            let shown = match self.fs.path_of_live(inode.base()) {
+                Ok(path) => path,
+                // A tree that is offline has no path.
+                Err(Error::Posix(Errno::NOENT)) => continue,
+                Err(error) => return Err(error),
+            };
+            for path in self.fs.views.tree().names().paths(inode, crate::device::Moment::Live)?.into_iter().take(1) {
+                let path = shown.join(std::ffi::OsStr::from_bytes(&path));
+                fetched = fetched.and(notify.fetch_written(inode, &path));
             }
-            Ok(Node::In(Place { moment: Moment::Live, .. }))
-                if attr.kind == Kind::File && attr.permissions & SUID_OR_SGID != 0 =>
-            {
-                Duration::ZERO
-            }
-            _ => KEEP,
         }
+        fetched
     }
 }
 

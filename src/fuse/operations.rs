@@ -112,7 +112,7 @@ impl FileSystem {
     }
 
     pub(super) fn getattr(&self, client: Client, number: KernelNo) -> Result<(Attr, Duration)> {
-        self.ending_for(client.pid, number)?;
+        self.unwritten().ending_for(client.pid, number)?;
         let attr = self.attr_of(number)?;
         Ok((attr, self.keep_attributes(&attr)))
     }
@@ -294,7 +294,7 @@ impl FileSystem {
             let Write { offset, kill, from_cache, appended } = write;
             let sent = Sent { from_cache, appended: !from_cache && appended };
             // Of all other writes the kernel knows that they change blocks.
-            let before = (self.writeback && from_cache).then(|| self.stored_blocks(inode));
+            let before = (self.writeback && from_cache).then(|| self.unwritten().stored_blocks(inode));
             let written = self.views.tree().files().write_sent(inode, offset, data, kill, sent);
             if let Err(error) = written {
                 // What may not be written is nobody's to miss.
@@ -303,7 +303,7 @@ impl FileSystem {
                 }
                 return Err(error);
             }
-            if before.is_some_and(|before| before != self.stored_blocks(inode)) {
+            if before.is_some_and(|before| before != self.unwritten().stored_blocks(inode)) {
                 self.drop_attributes(number);
             }
             Ok(())
@@ -389,7 +389,7 @@ impl FileSystem {
         let mut attr = self.make(client, umask, parent, name, new)?;
         let handle = self.open_node(attr.number, flags)?;
         if let Node::In(place) = self.numbers.node(attr.number)? {
-            self.show_unseen_data(place, &mut attr);
+            self.unwritten().show_unseen_data(place, &mut attr);
         }
         Ok((self.made(attr), handle))
     }

@@ -33,7 +33,7 @@ impl FileSystem {
         {
             attr.mtime = snapshot.record.time;
         }
-        self.show_unseen_data(place, &mut attr);
+        self.unwritten().show_unseen_data(place, &mut attr);
         Ok(attr)
     }
 

@@ -31,41 +31,39 @@ struct Wanted {
 /// An offset, or NXIO; and the hole without which it would be another one.
 type Answer = (Result<u64>, Option<Range<u64>>);
 
-impl FileSystem {
-    fn wanted(&self, number: KernelNo, offset: i64, whence: i32) -> Result<Wanted> {
-        let (inode, moment) = self.inside(number)?;
-        let offset = u64::try_from(offset).map_err(|_| Error::Posix(Errno::NXIO))?;
-        match whence {
-            SEEK_DATA | SEEK_HOLE => Ok(Wanted { inode, moment, offset, is_data: whence == SEEK_DATA }),
-            _ => Err(Error::Posix(Errno::INVAL)),
-        }
+fn wanted(fs: &FileSystem, number: KernelNo, offset: i64, whence: i32) -> Result<Wanted> {
+    let (inode, moment) = fs.inside(number)?;
+    let offset = u64::try_from(offset).map_err(|_| Error::Posix(Errno::NXIO))?;
+    match whence {
+        SEEK_DATA | SEEK_HOLE => Ok(Wanted { inode, moment, offset, is_data: whence == SEEK_DATA }),
+        _ => Err(Error::Posix(Errno::INVAL)),
     }
+}
 
-    fn answer(&self, wanted: Wanted) -> Answer {
-        let Wanted { inode, moment, offset, is_data } = wanted;
-        let tree = self.views.tree();
-        let data_after = |offset| tree.files().seek_data(inode, offset, moment);
-        if is_data {
-            return match data_after(offset) {
-                Ok(data) => (Ok(data), (data > offset).then_some(offset..data)),
-                Err(Error::Posix(Errno::NXIO)) => (Err(Error::Posix(Errno::NXIO)), Some(offset..u64::MAX)),
-                Err(error) => (Err(error), None),
-            };
-        }
-        match tree.files().seek_hole(inode, offset, moment) {
-            Ok(hole) => (Ok(hole), Some(hole..data_after(hole).unwrap_or(u64::MAX))),
+fn answer(fs: &FileSystem, wanted: Wanted) -> Answer {
+    let Wanted { inode, moment, offset, is_data } = wanted;
+    let tree = fs.views.tree();
+    let data_after = |offset| tree.files().seek_data(inode, offset, moment);
+    if is_data {
+        return match data_after(offset) {
+            Ok(data) => (Ok(data), (data > offset).then_some(offset..data)),
             Err(Error::Posix(Errno::NXIO)) => (Err(Error::Posix(Errno::NXIO)), Some(offset..u64::MAX)),
             Err(error) => (Err(error), None),
-        }
+        };
     }
+    match tree.files().seek_hole(inode, offset, moment) {
+        Ok(hole) => (Ok(hole), Some(hole..data_after(hole).unwrap_or(u64::MAX))),
+        Err(Error::Posix(Errno::NXIO)) => (Err(Error::Posix(Errno::NXIO)), Some(offset..u64::MAX)),
+        Err(error) => (Err(error), None),
+    }
+}
 
-    /// Whether the kernel may have data in a hole. Past the end only write(2) puts some, which it keeps back with the
-    /// writeback cache.
-    fn may_have_data(&self, wanted: Wanted, hole: &Range<u64>) -> bool {
-        let Wanted { inode, moment, .. } = wanted;
-        let is_inside = || self.views.tree().inode(inode, moment).is_ok_and(|found| hole.start < found.size);
-        moment == Moment::Live && self.may_be_dirty(inode) && (self.writeback || is_inside())
-    }
+/// Whether the kernel may have data in a hole. Past the end only write(2) puts some, which it keeps back with the
+/// writeback cache.
+fn may_have_data(fs: &FileSystem, wanted: Wanted, hole: &Range<u64>) -> bool {
+    let Wanted { inode, moment, .. } = wanted;
+    let is_inside = || fs.views.tree().inode(inode, moment).is_ok_and(|found| hole.start < found.size);
+    moment == Moment::Live && fs.unwritten().may_be_dirty(inode) && (fs.writeback || is_inside())
 }
 
 /// How an offset is found.
@@ -75,35 +73,33 @@ pub(super) enum Sought {
     AfterPages(Box<dyn FnOnce() -> Result<u64> + Send>),
 }
 
-impl FileSystem {
-    /// Whether it is walked so far that nobody should wait for it.
-    pub(super) fn is_seek_long(&self, number: KernelNo, offset: i64) -> bool {
-        self.has_more_tracks(number, offset.max(0) as u64, LONG_SEEK_TRACKS)
-    }
+/// Whether it is walked so far that nobody should wait for it.
+pub(super) fn is_seek_long(fs: &FileSystem, number: KernelNo, offset: i64) -> bool {
+    fs.has_more_tracks(number, offset.max(0) as u64, LONG_SEEK_TRACKS)
+}
 
-    pub(super) fn lseek(self: &Arc<Self>, number: KernelNo, offset: i64, whence: i32) -> Sought {
-        let wanted = match self.wanted(number, offset, whence) {
-            Ok(wanted) => wanted,
-            Err(error) => return Sought::Now(Err(error)),
-        };
-        match (self.answer(wanted), self.notify.get().cloned()) {
-            ((_, Some(hole)), Some(notify)) if self.may_have_data(wanted, &hole) => {
-                let fs = self.clone();
-                Sought::AfterPages(Box::new(move || {
-                    let mut seen = hole.start;
-                    let mut rests_on = Some(hole);
-                    let mut found = Err(Error::Posix(Errno::NXIO));
-                    while let Some(hole) = rests_on.filter(|hole| hole.end > seen) {
-                        // No length means all that follows.
-                        let len = if hole.end == u64::MAX { 0 } else { hole.end - hole.start };
-                        notify.drop_pages(number, hole.start, len as usize);
-                        seen = hole.end;
-                        (found, rests_on) = fs.answer(wanted);
-                    }
-                    found
-                }))
-            }
-            ((found, _), _) => Sought::Now(found),
+pub(super) fn lseek(fs: &Arc<FileSystem>, number: KernelNo, offset: i64, whence: i32) -> Sought {
+    let wanted = match wanted(fs, number, offset, whence) {
+        Ok(wanted) => wanted,
+        Err(error) => return Sought::Now(Err(error)),
+    };
+    match (answer(fs, wanted), fs.notify.get().cloned()) {
+        ((_, Some(hole)), Some(notify)) if may_have_data(fs, wanted, &hole) => {
+            let fs = fs.clone();
+            Sought::AfterPages(Box::new(move || {
+                let mut seen = hole.start;
+                let mut rests_on = Some(hole);
+                let mut found = Err(Error::Posix(Errno::NXIO));
+                while let Some(hole) = rests_on.filter(|hole| hole.end > seen) {
+                    // No length means all that follows.
+                    let len = if hole.end == u64::MAX { 0 } else { hole.end - hole.start };
+                    notify.drop_pages(number, hole.start, len as usize);
+                    seen = hole.end;
+                    (found, rests_on) = answer(&fs, wanted);
+                }
+                found
+            }))
         }
+        ((found, _), _) => Sought::Now(found),
     }
 }

@@ -4,7 +4,7 @@ use super::super::args::Umount;
 use crate::control::{Answer, MountedInfo, PathText, Target, Verb, ask, locate_store, spelling};
 use crate::daemon::{Use, holder, holding, is_dead, is_read, last_use, store_of, wait_a_moment, wait_for};
 use crate::error::{Errno, Error, Result};
-use crate::fuse::{Device, MountInfo, free, mount_around, mount_at, mounts, unmount_path, users};
+use crate::fuse::{DeviceNo, MountInfo, free, mount_around, mount_at, mounts, unmount_path, users};
 use crate::shown::shown_file;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -108,7 +108,7 @@ fn ask_mount_point(store: &Target) -> Result<Option<PathBuf>> {
 }
 
 /// Waits until the daemon has committed and let go of the store. `device` is that of what it had mounted.
-fn wait_for_end(store: &Path, is_lazy: bool, device: Option<Device>) -> Result<bool> {
+fn wait_for_end(store: &Path, is_lazy: bool, device: Option<DeviceNo>) -> Result<bool> {
     let start = Instant::now();
     let mut has_told = false;
     loop {
@@ -165,7 +165,7 @@ fn mounted_elsewhere(store: &Path, mount_point: &Path, process: u32) -> Error {
 }
 
 /// Unmounted here, and its daemon goes on.
-fn still_mounted(store: &Path, device: Option<Device>) -> Error {
+fn still_mounted(store: &Path, device: Option<DeviceNo>) -> Error {
     let users = device.map(users).unwrap_or_default();
     let shown: Vec<String> = users.iter().take(USERS_SHOWN).map(ToString::to_string).collect();
     let by = match shown.as_slice() {

@@ -2,9 +2,10 @@
 
 use super::{Mounted, unmount_path};
 use crate::error::{Errno, Error, Result};
+use crate::fuse::Notify;
 use crate::fuse::mounts::Door;
 use crate::fuse::number::KernelNo;
-use crate::fuse::{FileSystem, Notify};
+use crate::fuse::opened::Unwritten;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -33,11 +34,11 @@ impl Drop for Begun<'_> {
     }
 }
 
-impl FileSystem {
+impl Unwritten<'_> {
     /// While the mount ends: attributes of a file that is open for writing are for nobody but the visitor.
     pub(in crate::fuse) fn ending_for(&self, process: u32, number: KernelNo) -> Result<()> {
-        let visitor = self.ending_visitor.load(Ordering::Acquire);
-        let is_written = || self.writable(number).is_ok_and(|inode| self.open_for_writing.has(inode));
+        let visitor = self.fs.ending_visitor.load(Ordering::Acquire);
+        let is_written = || self.fs.writable(number).is_ok_and(|inode| self.fs.open_for_writing.has(inode));
         match visitor == 0 || visitor == process || !is_written() {
             true => Ok(()),
             false => Err(Error::Posix(Errno::NOTCONN)),
@@ -46,7 +47,7 @@ impl FileSystem {
 
     /// Whether attributes of files that are open for writing may not be kept, so that each write(2) asks for them.
     pub(in crate::fuse) fn is_stopping_writers(&self) -> bool {
-        self.ending_visitor.load(Ordering::Acquire) != 0
+        self.fs.ending_visitor.load(Ordering::Acquire) != 0
     }
 
     /// With the writeback cache: lets every write(2) from now on fail, and fetches what earlier ones have written. The kernel
@@ -54,9 +55,9 @@ impl FileSystem {
     /// open for writing. An answer that was on its way is undone by the next round.
     fn stop_writers(&self, notify: &Notify) -> Result<()> {
         self.fetch_dirty_pages(notify)?;
-        self.ending_visitor.store(notify.visitor().unwrap_or(u32::MAX), Ordering::Release);
+        self.fs.ending_visitor.store(notify.visitor().unwrap_or(u32::MAX), Ordering::Release);
         for _ in 0..FETCHES {
-            notify.attributes_changed(self.open_for_writing.all());
+            notify.attributes_changed(self.fs.open_for_writing.all());
             std::thread::sleep(PAUSE);
             self.fetch_dirty_pages(notify)?;
         }
@@ -76,7 +77,7 @@ impl Mounted {
         let result = match unmount(false) {
             Err(error) if error.errno() == Errno::BUSY => {
                 if self.fs.writeback
-                    && let Err(error) = self.fs.stop_writers(&self.notify)
+                    && let Err(error) = self.fs.unwritten().stop_writers(&self.notify)
                 {
                     log::error!("what programs were writing may not be there: {error}");
                 }

@@ -7,10 +7,10 @@ use super::wire::{
     SizeOut, StatfsOut, WRITE_CACHE, WRITE_KILL, WriteIn, WriteOut, opcode, put_answer, setattr, split_name, time,
 };
 use crate::error::{Errno, Error, Result};
-use crate::fuse::FileSystem;
 use crate::fuse::number::KernelNo;
 use crate::fuse::operations::{Found, Write};
 use crate::fuse::seek::Sought;
+use crate::fuse::{FileSystem, listing, seek};
 use crate::tree::{Change, RenameMode, SetMode, SetTime};
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -44,7 +44,7 @@ pub(super) fn weight(fs: &FileSystem, entry: &Entry) -> Weight {
         opcode::MKDIR | opcode::RMDIR | opcode::RENAME | opcode::RENAME2 if fs.is_above_trees(number) => Weight::Waits,
         opcode::READ if request.fixed().is_some_and(|read: ReadIn| read.size >= LARGE_READ) => Weight::Waits,
         opcode::WRITE if fs.is_throttled() => Weight::Waits,
-        opcode::READDIR | opcode::READDIRPLUS => long(fs.is_listed_long(number)),
+        opcode::READDIR | opcode::READDIRPLUS => long(listing::is_listed_long(fs, number)),
         opcode::FALLOCATE => long(
             request.fixed().is_some_and(|given: FallocateIn| fs.takes_long(number, given.length, given.mode as i32)),
         ),
@@ -174,7 +174,7 @@ fn simple(fs: &Arc<FileSystem>, code: u32, request: &Incoming<'_>) -> Result<Tol
         }
         opcode::LSEEK => {
             let LseekIn { offset, whence, .. } = fixed(request)?;
-            let offset = match fs.lseek(number, offset as i64, whence as i32) {
+            let offset = match seek::lseek(fs, number, offset as i64, whence as i32) {
                 Sought::Now(found) => found,
                 Sought::AfterPages(find) => find(),
             }?;
@@ -330,11 +330,11 @@ fn list(fs: &Arc<FileSystem>, entry: &mut Entry, with_attributes: bool) -> Answe
         kind: kind as u32,
     };
     match with_attributes {
-        true => fs.readdirplus(number, offset, &mut |name, made, next| {
+        true => listing::readdirplus(fs, number, offset, &mut |name, made, next| {
             let dirent = dirent(made.attr.number, next, name, made.attr.kind);
             listing.add(Some(&EntryOut::of(made)), dirent, name)
         })?,
-        false => fs.readdir(number, offset, &mut |name, number, next, kind| {
+        false => listing::readdir(fs, number, offset, &mut |name, number, next, kind| {
             listing.add(None, dirent(number, next, name, kind), name)
         })?,
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 type Work = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
-struct State {
+struct Waiting {
     work: VecDeque<Work>,
     idle: usize,
     threads: usize,
@@ -17,7 +17,7 @@ struct State {
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<Waiting>,
     came: Condvar,
 }
 
