@@ -70,7 +70,7 @@ fn roll(archive: &Path) -> impl Fn(&Daemon, &str) -> Result<()> {
     let archive = archive.to_path_buf();
     move |daemon, name| {
         let options = RollOptions { archive: Some(archive.clone()), keep: Some(1), name: Some(ByteBuf::from(name)) };
-        daemon.roll(daemon.views(), &options, &mut |_| Ok(()))?;
+        daemon.rolls().roll(daemon.views(), &options, &mut |_| Ok(()))?;
         Ok(())
     }
 }
@@ -89,7 +89,9 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     drop(daemon);
     let rolled = start.elapsed().as_secs_f64();
     let daemon = stored.open()?;
-    build(&daemon, files, increments + 1, |daemon, name| Ok(daemon.snapshot(Some(name.as_bytes())).map(|_| ())?))?;
+    build(&daemon, files, increments + 1, |daemon, name| {
+        Ok(daemon.views().snapshots().take(Some(name.as_bytes())).map(|_| ())?)
+    })?;
     daemon.close()?;
     drop(daemon);
     let stores = [(ARCHIVED, archived), (STORED, stored)];

@@ -42,15 +42,15 @@ fn inside(store: &Store, count: usize) -> Result<[Vec<f64>; 2]> {
     let clones = repeat(count, |name| {
         let of = [(views.expect(SNAPSHOT.as_bytes())?, name.as_bytes().to_vec())];
         let options = CloneOptions { is_shown_beside: true, ..CloneOptions::default() };
-        daemon.clone_all(views, &of, options, None)?;
+        views.bases().clone_all(&of, options, None)?;
         Ok(())
     })?;
     for name in names(count) {
-        views.delete_base(views.base_named(name.as_bytes())?, false)?;
+        views.deletions().delete_base(views.bases().named(name.as_bytes())?, false)?;
     }
     daemon.finish_deletions()?;
     let snapshots = repeat(count, |name| {
-        daemon.snapshot(Some(name.as_bytes()))?;
+        views.snapshots().take(Some(name.as_bytes()))?;
         Ok(())
     })?;
     delete_snapshots(&daemon, &names(count).iter().map(String::as_bytes).collect::<Vec<_>>())?;
@@ -113,7 +113,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     let daemon = store.open()?;
     let tree = daemon.views().tree();
     fill::files(tree, files, |_, number| fill::write(tree, number, CONTENT))?;
-    daemon.snapshot(Some(SNAPSHOT.as_bytes()))?;
+    daemon.views().snapshots().take(Some(SNAPSHOT.as_bytes()))?;
     daemon.close()?;
     drop(daemon);
     let inside = inside(store, count)?;

@@ -25,10 +25,10 @@ fn measure(daemon: &Daemon, files: &[InodeNo], seed: u64) -> Result<[f64; 3]> {
             let content = fill::noise(seed * 3 + i as u64, FILE_BYTES);
             files.iter().try_for_each(|number| fill::write(tree, *number, &content))?;
         }
-        epochs.push(views.snapshot(Some(name.as_bytes()))?.epoch);
+        epochs.push(views.snapshots().take(Some(name.as_bytes()))?.epoch);
     }
     let start = Instant::now();
-    let found = tree.diff(pitfs::device::LIVE, Moment::At(epochs[0]), Moment::At(epochs[1]))?;
+    let found = tree.comparison().diff(pitfs::device::LIVE, Moment::At(epochs[0]), Moment::At(epochs[1]))?;
     let compared = seconds(Ok(()), start);
     if found.len() != files.len() {
         return Err(format!("diff found {} of {} changes", found.len(), files.len()).into());

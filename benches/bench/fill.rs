@@ -10,7 +10,7 @@ const FILES_EACH: usize = 1000;
 fn make(tree: &Tree, parent: InodeNo, name: &str, kind: Kind) -> Result<InodeNo> {
     let permissions = if kind == Kind::Directory { 0o755 } else { 0o644 };
     let new = New { kind, permissions, rdev: 0, target: b"" };
-    Ok(tree.make(CALLER, parent, name.as_bytes(), new)?.0)
+    Ok(tree.names().make(CALLER, parent, name.as_bytes(), new)?.0)
 }
 
 /// Makes `count` files in directories of a thousand, `d0/f0` and so on; `fill` says what is in each.
@@ -35,7 +35,7 @@ pub fn path(i: usize) -> String {
 }
 
 pub fn write(tree: &Tree, number: InodeNo, content: &[u8]) -> Result<()> {
-    Ok(tree.write(number, 0, content, false)?)
+    Ok(tree.files().write(number, 0, content, false)?)
 }
 
 /// A file at the root.
@@ -48,7 +48,7 @@ pub fn share(tree: &Tree, from: InodeNo, moment: Moment, to: InodeNo, bytes: u64
     let mut done = 0;
     while done < bytes {
         let position = Position { inode: from, offset: 0, moment };
-        let copied = tree.copy_range(position, to, done, bytes - done, false)?;
+        let copied = tree.files().copy_range(position, to, done, bytes - done, false)?;
         if copied == 0 {
             return Err("there was nothing to share".into());
         }

@@ -41,17 +41,17 @@ fn build(store: &Store, tracks: usize) -> Result<usize> {
         let number = fill::file(tree, &format!("template-{name}"))?;
         for track in 0..each {
             let noise = fill::noise((i * each + track + 1) as u64, TRACK_BYTES_MIN);
-            tree.write(number, (track * TRACK_BYTES_MIN) as u64, &noise, false)?;
+            tree.files().write(number, (track * TRACK_BYTES_MIN) as u64, &noise, false)?;
         }
         templates.push(number);
     }
-    let moment = Moment::At(daemon.snapshot(Some(b"templates"))?.epoch);
+    let moment = Moment::At(daemon.views().snapshots().take(Some(b"templates"))?.epoch);
     let bytes = (each * TRACK_BYTES_MIN) as u64;
     let share = |from, number| fill::share(tree, from, moment, number, bytes);
     let files = fill::files(tree, tracks / each, |_, number| share(templates[0], number))?;
-    daemon.snapshot(Some(STATES[0].as_bytes()))?;
+    daemon.views().snapshots().take(Some(STATES[0].as_bytes()))?;
     files.iter().try_for_each(|number| share(templates[1], *number))?;
-    daemon.snapshot(Some(STATES[1].as_bytes()))?;
+    daemon.views().snapshots().take(Some(STATES[1].as_bytes()))?;
     delete_snapshots(&daemon, &[b"templates"])?;
     daemon.finish_deletions()?;
     daemon.close()?;

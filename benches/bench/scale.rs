@@ -80,11 +80,11 @@ fn build(daemon: &Daemon, files: usize, tracks_of_large: usize) -> Result<Built>
     let (large, small) = (large?, small?);
     for track in 0..TEMPLATE_TRACKS {
         let noise = fill::noise(track as u64, TRACK_BYTES_DEFAULT);
-        tree.write(large, (track * TRACK_BYTES_DEFAULT) as u64, &noise, false)?;
+        tree.files().write(large, (track * TRACK_BYTES_DEFAULT) as u64, &noise, false)?;
     }
-    tree.write(small, 0, &fill::noise(0, SMALL_BYTES as usize), false)?;
+    tree.files().write(small, 0, &fill::noise(0, SMALL_BYTES as usize), false)?;
     // What is copied out of a snapshot has a place already, and need not be flushed.
-    let template = Moment::At(daemon.snapshot(Some(b"template"))?.epoch);
+    let template = Moment::At(daemon.views().snapshots().take(Some(b"template"))?.epoch);
     let (mut tracks, mut logical) = (0, 0);
     let numbers = fill::files(tree, files, |i, number| {
         if i % FILES_PER_LARGE > 0 {
@@ -108,7 +108,7 @@ fn name(i: usize) -> Vec<u8> {
 fn take_snapshots(daemon: &Daemon, files: &[InodeNo], which: std::ops::Range<usize>) -> Result<()> {
     for i in which {
         change(daemon, files, i)?;
-        daemon.snapshot(Some(&name(i)))?;
+        daemon.views().snapshots().take(Some(&name(i)))?;
     }
     Ok(())
 }
@@ -131,30 +131,30 @@ fn measure_snapshots(daemon: &Daemon, built: &Built, count: usize, column: &str,
     for i in 0..TIMES {
         change(daemon, &built.files, count + i)?;
         let start = Instant::now();
-        let snapshot = daemon.snapshot(Some(b"one more"))?;
+        let snapshot = views.snapshots().take(Some(b"one more"))?;
         add("taking one", start);
         let start = Instant::now();
-        views.snapshots()?;
+        views.snapshots().all()?;
         add("listing all", start);
         let middle = count / 2 + i % 2;
         let start = Instant::now();
         let moments = [views.moment(&name(middle - 1))?, views.moment(&name(middle))?];
-        tree.diff(LIVE, moments[0], moments[1])?;
+        tree.comparison().diff(LIVE, moments[0], moments[1])?;
         add("comparing two neighbours in the middle", start);
         let start = Instant::now();
-        tree.diff(LIVE, moments[0], Moment::At(snapshot.epoch))?;
+        tree.comparison().diff(LIVE, moments[0], Moment::At(snapshot.epoch))?;
         add("comparing the middle with the newest", start);
         let path = fill::path(built.files.len() / TIMES * i);
         for (row, snapshot) in [("looking up a path in the oldest", name(0)), ("in the newest", name(count - 1))] {
             let start = Instant::now();
-            tree.resolve(LIVE, path.as_bytes(), views.moment(&snapshot)?)?;
+            tree.names().resolve(LIVE, path.as_bytes(), views.moment(&snapshot)?)?;
             add(row, start);
         }
         let start = Instant::now();
-        tree.resolve(LIVE, path.as_bytes(), Moment::Live)?;
+        tree.names().resolve(LIVE, path.as_bytes(), Moment::Live)?;
         add("in live", start);
         let start = Instant::now();
-        tree.list(ROOT, 0, views.moment(&name(0))?, |_| Ok(true))?;
+        tree.names().list(ROOT, 0, views.moment(&name(0))?, |_| Ok(true))?;
         add("listing the root of the oldest", start);
         let start = Instant::now();
         delete_snapshots(daemon, &[b"one more"])?;
@@ -271,7 +271,7 @@ fn import(bench: &mut Bench, ground: &Path) -> Result<()> {
         for at in (0..FILE).step_by(1 << 20) {
             // Different for each piece.
             noise.rotate_left(1);
-            tree.write(number, at, &noise, false)?;
+            tree.files().write(number, at, &noise, false)?;
         }
         seconds.push(start.elapsed().as_secs_f64());
     }

@@ -45,7 +45,7 @@ fn inside(store: &Store, count: usize, has_writer: bool) -> Result<Vec<f64>> {
         let writer = scope.spawn(|| {
             let Ok(number) = fill::file(views.tree(), "stream") else { return };
             for i in (0..256).cycle().take_while(|_| has_writer && !end.load(Ordering::Relaxed)) {
-                if views.tree().write(number, i << 20, &noise, false).is_err() {
+                if views.tree().files().write(number, i << 20, &noise, false).is_err() {
                     return;
                 }
             }
@@ -54,7 +54,7 @@ fn inside(store: &Store, count: usize, has_writer: bool) -> Result<Vec<f64>> {
             std::thread::sleep(Duration::from_millis(500));
         }
         let times = repeat(count, |name| {
-            views.snapshot(Some(name.as_bytes()))?;
+            views.snapshots().take(Some(name.as_bytes()))?;
             Ok(())
         });
         end.store(true, Ordering::Relaxed);
@@ -66,7 +66,7 @@ fn inside(store: &Store, count: usize, has_writer: bool) -> Result<Vec<f64>> {
     let names: Vec<String> = (0..count).map(|i| format!("s{i}")).collect();
     delete_snapshots(&daemon, &names.iter().map(String::as_bytes).collect::<Vec<_>>())?;
     let root = pitfs::tree::ROOT;
-    views.tree().unlink(root, b"stream")?;
+    views.tree().names().unlink(root, b"stream")?;
     daemon.finish_deletions()?;
     daemon.close()?;
     Ok(times)

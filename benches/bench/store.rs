@@ -63,7 +63,7 @@ impl Store {
     /// Opens it in this process, as a daemon that mounts it does.
     pub fn open(&self) -> Result<Daemon> {
         let daemon = Daemon::open(&self.path())?;
-        daemon.views().tree().device().prepare_journal()?;
+        daemon.views().tree().device().fsync().prepare()?;
         Ok(daemon)
     }
 
@@ -114,6 +114,6 @@ impl Drop for Store {
 /// Makes snapshots of an open store disappear; their room is freed later.
 pub fn delete_snapshots(daemon: &Daemon, names: &[&[u8]]) -> Result<()> {
     let what = ToDelete { names, of: &[daemon.views().base()], ..ToDelete::default() };
-    daemon.delete(daemon.views(), &what)?;
+    daemon.views().deletions().delete_all(&what)?;
     Ok(())
 }

@@ -178,7 +178,7 @@ impl Archives<'_> {
     ) -> Result<ArchiveInfo> {
         let attached = self.record(views)?;
         let label = self.label_of(views, directory, attached.as_ref())?;
-        let archive = self.change_times(views, || self.attach_anew(views, &directory, label, attached, progress))?;
+        let archive = self.change_times(views, || self.attach_anew(views, directory, label, attached, progress))?;
         self.info_of(views, &archive)
     }
 

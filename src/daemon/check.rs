@@ -79,7 +79,7 @@ pub fn check(daemon: &Daemon, progress: OnProgress<'_>) -> Result<CheckReport> {
         snapshots.extend(views.unless_gone(views.snapshots().all())?.into_iter().flatten());
     }
     let mut check = Check {
-        daemon: daemon,
+        daemon,
         meta: device.durable()?,
         epoch: Epoch::ZERO,
         bases: Bases::default(),

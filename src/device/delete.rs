@@ -30,7 +30,7 @@ pub struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    /// Makes snapshots invisible at once, those that are there; [`Device::delete_step`] gives their room back. EBUSY if
+    /// Makes snapshots invisible at once, those that are there; [`Removal::step`] gives their room back. EBUSY if
     /// something depends on one of them, and then all stay.
     pub fn hide_snapshots(self, points: &[Point]) -> Result<()> {
         let mut txn = self.device.begin_unthrottled()?;
@@ -59,7 +59,7 @@ impl Removal<'_> {
         txn.finish()
     }
 
-    /// Makes a base invisible at once, with what else is noted of that; [`Device::delete_step`] gives its room back.
+    /// Makes a base invisible at once, with what else is noted of that; [`Removal::step`] gives its room back.
     pub fn hide_base(self, base: BaseId, noted: impl FnOnce(&mut Txn<'_>)) -> Result<()> {
         let mut txn = self.device.begin_unthrottled()?;
         let mut record = txn.base_record(base)?.clone();
@@ -102,7 +102,7 @@ impl Removal<'_> {
         })
     }
 
-    /// A snapshot can be looked into, also if it is deleted meanwhile, until [`Device::let_go`].
+    /// A snapshot can be looked into, also if it is deleted meanwhile, until [`Removal::let_go`].
     pub fn keep(self, point: Point) {
         self.device.kept.lock().insert(point);
     }

@@ -130,7 +130,6 @@ impl Sync<'_> {
                 self.tree.attributes().remove_xattr(inode, &name)?;
             }
         }
-        if is_changed {}
         Ok(is_changed)
     }
 }

@@ -151,7 +151,6 @@ impl Sync<'_> {
             self.before_change()?;
             self.tree.attributes().change(inode, Change { size: Some(end), ..Change::default() })?;
         }
-        if is_changed {}
         Ok(is_changed)
     }
 
