@@ -6,7 +6,7 @@ use mounted::*;
 use parking_lot::{Mutex, MutexGuard};
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -173,8 +173,7 @@ fn what_root_alone_may_switch_on_is_refused_to_others_in_words() {
     let mounted = Mounted::unmounted();
     let at = mounted.snap();
     let open = |path: &Path| {
-        let all = fs::Permissions::from(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777));
-        fs::set_permissions(path, all).unwrap();
+        fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
     };
     open(mounted.dir.path());
     let mut command = Command::new("setpriv");
