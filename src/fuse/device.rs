@@ -15,7 +15,7 @@ use crate::view::Virtual;
 use convert::{errno, file_type, set_time, timestamp};
 pub(super) use domain::Domains;
 use fuser::*;
-pub(super) use placement::allow as allow_following;
+pub(super) use placement::{allow as allow_following, may_yield};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;

@@ -130,7 +130,7 @@ fn processor_of(thread: u32) -> Option<usize> {
 }
 
 /// Whether a thread that counts as idle may count as a usual one again.
-fn may_yield() -> bool {
+pub(in crate::fuse) fn may_yield() -> bool {
     static MAY: OnceLock<bool> = OnceLock::new();
     *MAY.get_or_init(|| {
         let try_it = || set_policy(libc::SCHED_IDLE) && set_policy(libc::SCHED_OTHER);

@@ -5,6 +5,8 @@ use super::helpers::Helpers;
 use super::memory::{Completion, Entry, Ring};
 use crate::fuse::FileSystem;
 use crate::fuse::aside::Aside;
+use crate::fuse::device::may_yield;
+use crate::system::set_policy;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::fs::File;
@@ -76,13 +78,45 @@ struct Queue {
     /// Written to by helpers.
     bell: Arc<File>,
     is_over: bool,
+    client: Client,
+}
+
+/// Who asks: as long as it is one program, one request after the other, its next one is made on this processor if it goes on here.
+#[derive(Default)]
+struct Client {
+    process: u32,
+    /// Requests in a row.
+    requests: u32,
+    /// Answers that are given back with the next call.
+    answers: usize,
+    may_yield: bool,
+}
+
+/// Requests of one program in a row after which it is kept on the processor.
+const BURST: u32 = 16;
+
+impl Client {
+    fn asks(&mut self, process: u32) {
+        if self.process != process {
+            (self.process, self.requests) = (process, 0);
+        }
+        self.requests = self.requests.saturating_add(1);
+    }
+
+    /// Whether the one who waits for the answer is to take the processor over from this thread.
+    fn takes_over(&mut self) -> bool {
+        let answers = std::mem::take(&mut self.answers);
+        answers == 1 && self.may_yield && self.requests >= BURST
+    }
 }
 
 impl Queue {
     fn new(ring: Ring, fs: Arc<FileSystem>, device: Arc<File>, helpers: Arc<Helpers>) -> io::Result<Queue> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (done, bell) = (channel(), Arc::new(File::from(bell)));
-        let mut queue = Queue { ring, fs, device, helpers, aside: Aside::default(), done, bell, is_over: false };
+        let client = Client { may_yield: may_yield(), ..Client::default() };
+        let mut queue =
+            Queue { ring, fs, device, helpers, aside: Aside::default(), done, bell, is_over: false, client };
         queue.ring.watch(queue.bell.as_raw_fd())?;
         Ok(queue)
     }
@@ -111,7 +145,7 @@ impl Queue {
 
     fn serve(&mut self) -> io::Result<()> {
         while self.ring.lent() > 0 || !self.is_over {
-            self.ring.wait()?;
+            self.hand_over()?;
             while let Some(completion) = self.ring.next() {
                 match completion {
                     Completion::Entry(entry, Ok(())) => self.take(entry)?,
@@ -129,11 +163,25 @@ impl Queue {
         Ok(())
     }
 
+    /// Gives the answers back, and waits for something to come. A program that is woken while this thread runs would be moved to
+    /// another processor, which costs more than most requests. This thread counts as idle meanwhile, so that the program takes
+    /// over here at once; its next request lets this thread go on.
+    fn hand_over(&mut self) -> io::Result<()> {
+        if self.client.takes_over() && set_policy(libc::SCHED_IDLE) {
+            let submitted = self.ring.submit();
+            set_policy(libc::SCHED_OTHER);
+            submitted?;
+        }
+        self.ring.wait()
+    }
+
     /// A request has come.
     fn take(&mut self, mut entry: Entry) -> io::Result<()> {
+        self.client.asks(entry.incoming().map_or(0, |request| request.header.pid));
         let work = match weight(&self.fs, &entry) {
             Weight::Light => {
                 answer(&self.fs, &mut entry);
+                self.client.answers += 1;
                 return self.give_back(entry);
             }
             weight => weight,
