@@ -6,6 +6,7 @@ mod list;
 mod paths;
 mod plan;
 mod points;
+mod stream;
 mod upgrade;
 
 use self::delete::Told;
@@ -77,6 +78,8 @@ pub fn run(args: Args) -> Result<bool> {
         Args_::Status(args) => status(&target()?, &args),
         Args_::Check(args) => check(&target()?, &args),
         Args_::Sync(args) => sync(&target()?, args),
+        Args_::Put(args) => stream::put(&target()?, args),
+        Args_::Get(args) => stream::get(&target()?, args),
         Args_::Companion(args) => crate::fuse::run_companion(args.role),
         Args_::Upgrade(args) => upgrade::run(&target()?, args, as_json),
         Args_::Completions(args) => {
