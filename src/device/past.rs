@@ -5,6 +5,7 @@ mod archived;
 mod base;
 pub(in crate::device) mod check;
 mod increments;
+mod moment;
 mod names;
 mod number;
 mod record;
@@ -23,13 +24,13 @@ pub use base::{
 };
 pub(in crate::device) use base::{Base, Bases, counts_key, offline_key, or_damage, reserve_key};
 pub use increments::{Increments, Named, Then, TracksFrom};
+pub use moment::{InodeAt, Moment};
 pub use names::{LIVE_NAME, is_virtual_name};
 pub use number::{BaseId, InodeNo, LIVE, TrackKey, TrackNo};
 pub(in crate::device) use record::{
     encode_record, expect_track, increment_key, key_in, keys_of, preimage_key, rest_of, split_tombstone, with_birth,
 };
 pub use record::{split_increment, split_preimage, split_record, split_track_key, track_key};
-pub use rules::Moment;
 pub(in crate::device) use rules::Old;
 pub(in crate::device) use shown::Appearances;
 pub use shown::Shown;
