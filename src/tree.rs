@@ -68,7 +68,7 @@ use room::{MakeRoom, Shortage};
 use stamps::Stamps;
 
 use crate::clock::Timestamp;
-use crate::device::{Changed, Device, InodeNo, Moment, Settings};
+use crate::device::{Changed, Device, InodeAt, InodeNo, Settings};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::logstore::Codec;
@@ -199,10 +199,10 @@ impl Tree {
     }
 
     /// The inode itself; ESTALE where it is gone.
-    pub fn inode(&self, number: InodeNo, moment: Moment) -> Result<Inode> {
+    pub fn inode(&self, at: InodeAt) -> Result<Inode> {
         let look = self.device.look()?;
-        look.moments().check(number, moment)?;
-        inode::load(&look, number, moment)
+        look.moments().check(at)?;
+        inode::load(&look, at)
     }
 
     pub fn held(&self) -> &Held {

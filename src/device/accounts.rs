@@ -1,7 +1,7 @@
 //! What is counted: who holds the locations that records of tracks name, and what bases, snapshots and the past of all take of them.
 
 use super::past::{
-    Base, BaseId, BaseReserve, Bases, Counts, InodeNo, Moment, Old, Point, TrackKey, TrackNo, counts_key,
+    Base, BaseId, BaseReserve, Bases, Counts, InodeAt, Moment, Old, Point, TrackKey, TrackNo, counts_key,
     encode_record, reserve_key, split_record, track_key,
 };
 use super::pointer::Pointer;
@@ -319,9 +319,9 @@ impl State {
     }
 
     /// The pointer of a track at a moment, and what kind of record it stands in.
-    pub fn pointer(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<(Pointer, Holder)>> {
-        let key = track_key(inode, track);
-        match self.find(Table::Track, &key, moment)? {
+    pub fn pointer(&self, at: InodeAt, track: TrackNo) -> Result<Option<(Pointer, Holder)>> {
+        let key = track_key(at.inode, track);
+        match self.find(Table::Track, &key, at.moment)? {
             // What an archive has cannot be named by a pointer.
             Some(found) if found.archive.is_some() => Err(Error::Unshared),
             Some(found) => Ok(Some((

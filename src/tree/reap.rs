@@ -45,7 +45,7 @@ impl Tree {
     fn reap(&self, number: InodeNo) -> Result<bool> {
         let _file = self.locks.lock(number);
         let mut txn = self.device.begin()?;
-        let found = match inode::find(&txn, number, Moment::Live)? {
+        let found = match inode::find(&txn, number.live())? {
             Some(found) if found.links == 0 => found,
             Some(_) | None => {
                 txn.remove_orphan(number);

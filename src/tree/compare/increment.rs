@@ -91,7 +91,7 @@ impl TrackChanges<'_> {
         let touched = self.touched_in(&extent)?;
         let then = Moment::At(epoch);
         self.increment_of(&extent, touched, path, false, |look, (inode, track)| {
-            Ok(look.chronicle().track_at(inode, track, then)?.is_some())
+            Ok(look.chronicle().track_at(inode.at(then), track)?.is_some())
         })
     }
 
@@ -100,7 +100,7 @@ impl TrackChanges<'_> {
     pub fn read_saved(self, epoch: Epoch, inode: InodeNo, range: Range<u64>) -> Result<Vec<u8>> {
         let extent = extent(&*self.tree.device.look()?, inode.base(), epoch)?;
         let then = Moment::At(epoch);
-        let old = inode::find(&*self.tree.device.look()?, inode, then)?.filter(|old| old.kind() == Kind::File);
+        let old = inode::find(&*self.tree.device.look()?, inode.at(then))?.filter(|old| old.kind() == Kind::File);
         if let Some(old) = old.as_ref().filter(|old| !old.inline.is_empty() && range.start < old.size) {
             self.check_saved(&extent, Table::Inode, &inode::key(inode), TrackNo::FIRST)?;
             let bytes =
@@ -123,9 +123,9 @@ impl TrackChanges<'_> {
             let part = (at % track_bytes) as usize..(until - track.start(track_bytes)) as usize;
             let source = {
                 let look = self.tree.device.look()?;
-                self.tree.device.source(&look, inode, track, then)?
+                self.tree.device.source(&look, inode.at(then), track)?
             };
-            self.tree.device.read_part(source, (inode, track), then, part, &mut bytes)?;
+            self.tree.device.read_part(source, inode.at(then), track, part, &mut bytes)?;
             at = until;
         }
         Ok(bytes)
@@ -223,7 +223,7 @@ impl TrackChanges<'_> {
         for (inode, tracks) in touched {
             let (old, new, now) = {
                 let look = self.tree.device.look()?;
-                let find = |moment| inode::find(&look, inode, moment);
+                let find = |moment| inode::find(&look, inode.at(moment));
                 (find(then)?, find(Moment::At(extent.end))?, find(Moment::Live)?)
             };
             let known = [&old, &new, &now].into_iter().flatten().next();

@@ -55,7 +55,7 @@ impl Comparison<'_> {
                 if is_root(inode) || !known.insert(inode) {
                     continue;
                 }
-                for (parent, name) in self.tree.names().of(inode, Moment::At(since))? {
+                for (parent, name) in self.tree.names().of(inode.at(Moment::At(since)))? {
                     touched.below.entry(parent).or_default().push((inode, name));
                     at.push(parent);
                 }

@@ -7,7 +7,7 @@
 
 use super::diff::{Spans, order};
 use crate::clock::Epoch;
-use crate::device::{BaseId, Increments, InodeNo, Moment, Named, TrackNo, each_named, each_named_outside};
+use crate::device::{BaseId, Increments, InodeAt, InodeNo, Moment, Named, TrackNo, each_named, each_named_outside};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, prefix_end};
@@ -129,7 +129,7 @@ impl TrackChanges<'_> {
             for piece in file.tracks.into_iter().flat_map(TrackNo::each).collect::<Vec<_>>().chunks(STEP) {
                 let look = self.tree.device.look()?;
                 for &track in piece {
-                    bytes += match look.pointer(inode, track, moment)? {
+                    bytes += match look.pointer(inode.at(moment), track)? {
                         _ if moment == Moment::Live && look.tracks().is_in_memory(&(inode, track)) => {
                             self.tree.device.track_bytes()
                         }
@@ -167,7 +167,7 @@ impl TrackChanges<'_> {
             Some(below) => path.strip_prefix(below).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'),
         };
         for moment in moments {
-            if let Some(path) = self.tree.names().paths(inode, moment)?.into_iter().find(is_below) {
+            if let Some(path) = self.tree.names().paths(inode.at(moment))?.into_iter().find(is_below) {
                 return Ok(Some(path));
             }
         }
@@ -181,7 +181,7 @@ impl TrackChanges<'_> {
         let mut touched = TracksNamed::new();
         {
             let look = self.tree.device.look()?;
-            [early, late].into_iter().try_for_each(|moment| look.moments().check(root_of(base), moment))?;
+            [early, late].into_iter().try_for_each(|moment| look.moments().check(root_of(base).at(moment)))?;
         }
         if early == late {
             return Ok(touched);
@@ -228,7 +228,7 @@ impl TrackChanges<'_> {
         let to = prefix_end(&from);
         loop {
             let look = self.tree.device.look()?;
-            look.moments().check(root_of(base), moment)?;
+            look.moments().check(root_of(base).at(moment))?;
             let mut next = None;
             let mut count = 0;
             look.scan(Table::Inode, &from, &to, moment, |key, _| {
@@ -252,7 +252,8 @@ impl TrackChanges<'_> {
         let mut directories: Vec<InodeNo> = touched.keys().copied().collect();
         let mut seen: BTreeSet<InodeNo> = directories.iter().copied().collect();
         while let Some(directory) = directories.pop() {
-            let (old, new) = (self.entries_of(directory, window.early)?, self.entries_of(directory, window.late)?);
+            let (old, new) =
+                (self.entries_of(directory.at(window.early))?, self.entries_of(directory.at(window.late))?);
             for &(inode, kind) in old.symmetric_difference(&new) {
                 match kind {
                     Kind::File => {
@@ -267,10 +268,10 @@ impl TrackChanges<'_> {
     }
 
     /// What is in a directory at a moment; nothing if it is not there, or something else.
-    fn entries_of(self, directory: InodeNo, moment: Moment) -> Result<BTreeSet<(InodeNo, Kind)>> {
+    fn entries_of(self, directory: InodeAt) -> Result<BTreeSet<(InodeNo, Kind)>> {
         let mut entries = BTreeSet::new();
-        if self.tree.comparison().inode_or_none(directory, moment)?.is_some_and(|found| found.is_directory()) {
-            self.tree.names().list(directory, 0, moment, |entry| {
+        if self.tree.comparison().inode_or_none(directory)?.is_some_and(|found| found.is_directory()) {
+            self.tree.names().list(directory, 0, |entry| {
                 entries.insert((entry.inode, entry.kind));
                 Ok(true)
             })?;
@@ -286,15 +287,15 @@ impl TrackChanges<'_> {
         tracks: &BTreeSet<TrackNo>,
     ) -> Result<Option<ChangedTracks>> {
         let file = |moment| -> Result<Option<Inode>> {
-            Ok(self.tree.comparison().inode_or_none(inode, moment)?.filter(|found| found.kind() == Kind::File))
+            Ok(self.tree.comparison().inode_or_none(inode.at(moment))?.filter(|found| found.kind() == Kind::File))
         };
         let (old, new) = (file(window.early)?, file(window.late)?);
         let is_whole = old.is_some() != new.is_some();
         let (size_before, size_after) = (old.as_ref().map(|old| old.size), new.as_ref().map(|new| new.size));
         let tracks = match (old, new) {
             (Some(old), Some(new)) => self.differing_tracks(window, inode, (&old, &new), tracks)?,
-            (Some(gone), None) => self.all_tracks(inode, &gone, window.early)?,
-            (None, Some(made)) => self.all_tracks(inode, &made, window.late)?,
+            (Some(gone), None) => self.all_tracks(inode.at(window.early), &gone)?,
+            (None, Some(made)) => self.all_tracks(inode.at(window.late), &made)?,
             (None, None) => return Ok(None),
         };
         let differs = is_whole || size_before != size_after || !tracks.is_empty();
@@ -322,7 +323,7 @@ impl TrackChanges<'_> {
         let mut tracks = tracks.clone();
         if window.has_era {
             for moment in [window.early, window.late] {
-                tracks.extend(self.tracks_born(inode, TrackNo::ALL, moment, Epoch::ZERO)?);
+                tracks.extend(self.tracks_born(inode.at(moment), TrackNo::ALL, Epoch::ZERO)?);
             }
         }
         // Tracks that came into being and are not among those touched.
@@ -331,11 +332,11 @@ impl TrackChanges<'_> {
         for piece in touched.chunks(STEP) {
             let look = self.tree.device.look()?;
             for moment in [window.early, window.late] {
-                look.moments().check(inode, moment)?;
+                look.moments().check(inode.at(moment))?;
             }
             for &track in piece {
-                let before = look.chronicle().track_at(inode, track, window.early)?;
-                let after = look.chronicle().track_at(inode, track, window.late)?;
+                let before = look.chronicle().track_at(inode.at(window.early), track)?;
+                let after = look.chronicle().track_at(inode.at(window.late), track)?;
                 let is_dirty = window.late == Moment::Live && look.tracks().is_in_memory(&(inode, track));
                 missing -= i64::from(is_dirty || after.is_some()) - i64::from(before.is_some());
                 let is_same = match (&before, &after) {
@@ -352,7 +353,7 @@ impl TrackChanges<'_> {
         let end = TrackNo::behind(old.size, self.tree.device.track_bytes());
         for range in [end..TrackNo::MAX, TrackNo::FIRST..end] {
             if missing > 0 && !window.has_era {
-                let born = self.tracks_born(inode, range, window.late, window.start)?;
+                let born = self.tracks_born(inode.at(window.late), range, window.start)?;
                 let born = born.difference(&tracks).copied();
                 missing -= born.clone().count() as i64;
                 differing.extend(born);
@@ -362,30 +363,24 @@ impl TrackChanges<'_> {
     }
 
     /// All tracks that a file has.
-    fn all_tracks(self, inode: InodeNo, found: &Inode, moment: Moment) -> Result<BTreeSet<TrackNo>> {
+    fn all_tracks(self, at: InodeAt, found: &Inode) -> Result<BTreeSet<TrackNo>> {
         if !found.inline.is_empty() {
             return Ok([TrackNo::FIRST].into());
         }
         if found.tracks == 0 {
             return Ok(BTreeSet::new());
         }
-        self.tracks_born(inode, TrackNo::ALL, moment, Epoch::ZERO)
+        self.tracks_born(at, TrackNo::ALL, Epoch::ZERO)
     }
 
     /// The tracks of a range that were born after an epoch.
-    fn tracks_born(
-        self,
-        inode: InodeNo,
-        range: Range<TrackNo>,
-        moment: Moment,
-        after: Epoch,
-    ) -> Result<BTreeSet<TrackNo>> {
+    fn tracks_born(self, at: InodeAt, range: Range<TrackNo>, after: Epoch) -> Result<BTreeSet<TrackNo>> {
         let mut born = BTreeSet::new();
         let mut from = range.start;
         loop {
             let look = self.tree.device.look()?;
-            look.moments().check(inode, moment)?;
-            let (piece, next) = look.tracks().tracks_born(inode, from..range.end, moment, after)?;
+            look.moments().check(at)?;
+            let (piece, next) = look.tracks().tracks_born(at, from..range.end, after)?;
             born.extend(piece);
             match next {
                 Some(next) => from = next,
