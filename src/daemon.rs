@@ -5,7 +5,6 @@
 
 mod agenda;
 mod archives;
-mod bases;
 mod bring_back;
 mod check;
 mod copies;
@@ -20,6 +19,7 @@ mod roll;
 mod shorten;
 mod sync;
 mod upgrade;
+mod whole_bases;
 mod xattrs;
 
 pub use agenda::WorkerInfo;
@@ -37,7 +37,7 @@ pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
 
 use archives::Archives;
-use bases::WholeBases;
+use whole_bases::WholeBases;
 use bring_back::PathRestores;
 use roll::Rolls;
 

@@ -18,7 +18,6 @@
 //! - all dirty tracks belong to the current epoch, since a snapshot flushes before it advances it.
 
 mod accounts;
-mod alone;
 mod archived;
 mod base;
 mod born;
@@ -35,6 +34,7 @@ mod named;
 mod opening;
 mod past;
 mod pointer;
+mod reentry;
 mod room;
 mod separate;
 mod settle;
@@ -74,7 +74,7 @@ use crate::logstore::{Codec, LogStore};
 use crate::media::MediaDir;
 use crate::meta::{Kv, Meta, Table};
 use accounts::{Accounts, Before};
-use alone::Alone;
+use reentry::Alone;
 use archived::Archiving;
 use delete::{FreedRoom, Removal};
 use dirty::Dirty;
@@ -414,7 +414,7 @@ impl Device {
             }
         }
         // Others may still have this device: no file waits for the last of them.
-        state.past.bases.values_mut().filter_map(|base| base.archive.take()).for_each(|archive| archive.close());
+        state.past.bases.take_archives().into_iter().for_each(|archive| archive.close());
         self.kv.close();
         if is_whole { self.journal.close() } else { Ok(()) }
     }

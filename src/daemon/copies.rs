@@ -4,7 +4,7 @@
 //! A base that is filled from an archive is noted in the store and shown by nothing until it is whole. What a crash
 //! interrupts is deleted when the store is opened next.
 
-use super::bases::WholeBases;
+use super::whole_bases::WholeBases;
 use super::{OnProgress, Progress};
 use crate::device::{BaseId, InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};

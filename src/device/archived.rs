@@ -104,9 +104,7 @@ impl Archiving<'_> {
 
     /// Lets an archive's times be seen, or not any more.
     pub fn set_archive(self, base: BaseId, archive: Option<Arc<Archive>>) {
-        if let Some(base) = self.device.state.write().past.bases.get_mut(&base) {
-            base.archive = archive;
-        }
+        self.device.state.write().past.bases.set_archive(base, archive);
     }
 
     /// Writes the increment of a snapshot into a directory: what it shows and the next one does not.

@@ -52,9 +52,9 @@ impl Tree {
         loop {
             let look = self.device.look()?;
             if !look.noted_work().is_settling(base)? {
-                return Ok(look.touched(base).cloned());
+                return Ok(look.changed_inodes(base).cloned());
             }
-            if look.touched(base).is_none() || start.elapsed() > SETTLE_AT_ONCE {
+            if look.changed_inodes(base).is_none() || start.elapsed() > SETTLE_AT_ONCE {
                 return Ok(None);
             }
             drop(look);

@@ -1,7 +1,7 @@
 //! Removing inodes that have no name any more.
 
 use super::inode::{self};
-use super::{Tree, origin, xattr};
+use super::{Tree, imported, xattr};
 use crate::device::{InodeNo, Moment, TrackNo};
 use crate::error::{Error, Result};
 use crate::limits::{STEP_TRACKS, STEP_XATTRS};
@@ -68,7 +68,7 @@ impl Tree {
         for key in links {
             txn.unset(Table::Link, &key)?;
         }
-        origin::forget(&mut txn, number)?;
+        imported::forget(&mut txn, number)?;
         txn.unset(Table::Inode, &inode::key(number))?;
         txn.remove_orphan(number);
         txn.finish()?;
