@@ -37,9 +37,9 @@ pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
 
 use archives::Archives;
-use whole_bases::WholeBases;
 use bring_back::PathRestores;
 use roll::Rolls;
+use whole_bases::WholeBases;
 
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{FileSystem, MountPoint, Mounted, Notify, Options, Transport};

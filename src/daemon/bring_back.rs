@@ -152,7 +152,7 @@ impl<'a> PathRestores<'a> {
     ) -> Result<BringBackReport> {
         let mut work = BringBack::new(views, unseen, tops, snapshot, progress);
         work.report.before.clone_from(&before.record.name);
-        let led = if is_led { work.find_touched(snapshot, before) } else { Ok(()) };
+        let led = if is_led { work.find_changed(snapshot, before) } else { Ok(()) };
         let result = led.and_then(|()| work.run());
         let has_changed = work.has_changed.get();
         let mut report = work.report;
@@ -197,7 +197,7 @@ struct BringBack<'a> {
     then: Moment,
     tops: &'a Tops,
     /// What changed since; without it, everything is compared.
-    touched: Option<ChangedSince>,
+    changed: Option<ChangedSince>,
     /// Inodes with several names then: what stands for them now.
     chosen: HashMap<InodeNo, InodeNo>,
     /// Inodes that stand for others than they were then, or that have several names.
@@ -242,7 +242,7 @@ impl<'a> BringBack<'a> {
             unseen,
             then: Moment::At(snapshot.epoch),
             tops,
-            touched: None,
+            changed: None,
             chosen: HashMap::new(),
             taken: HashSet::new(),
             extras: Vec::new(),
@@ -257,10 +257,10 @@ impl<'a> BringBack<'a> {
         }
     }
 
-    fn find_touched(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
+    fn find_changed(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
         if self.tops.have_directory() {
             let tree = self.tree;
-            self.touched =
+            self.changed =
                 tree.comparison().changed_since(snapshot.base, snapshot.epoch, before.epoch, &mut || self.tell(0))?;
         }
         Ok(())

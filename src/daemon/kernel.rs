@@ -239,21 +239,21 @@ impl Unseen<'_> {
         let own = before.filter(|before| before.base == base).map(|before| Moment::At(before.epoch));
         let file_before = |inode| before.and_then(|before| tree.inode_before(inode, before).ok());
         // What is left to the background has errors of its own.
-        let touched = tree.settle_at_once(base).ok().flatten();
-        match (touched, own) {
-            (Some(touched), Some(before)) if known.is_some() || self.entries(&touched, before) <= NAMES_AT_ONCE => {
-                self.tell_of_names(&touched, before);
-                let held: Vec<InodeNo> = touched.into_iter().filter(|inode| tree.held().is_held(*inode)).collect();
+        let changed = tree.settle_at_once(base).ok().flatten();
+        match (changed, own) {
+            (Some(changed), Some(before)) if known.is_some() || self.entries(&changed, before) <= NAMES_AT_ONCE => {
+                self.tell_of_names(&changed, before);
+                let held: Vec<InodeNo> = changed.into_iter().filter(|inode| tree.held().is_held(*inode)).collect();
                 self.tell_of_files(&held, &file_before);
             }
-            (touched, _) => {
+            (changed, _) => {
                 match &known {
                     Some(known) => self.tell_of_known(known),
                     None if notify.look_up_again() => {}
                     None => self.tell_of_held_names(base),
                 }
-                let held: Vec<InodeNo> = match touched {
-                    Some(touched) => touched.into_iter().filter(|inode| tree.held().is_held(*inode)).collect(),
+                let held: Vec<InodeNo> = match changed {
+                    Some(changed) => changed.into_iter().filter(|inode| tree.held().is_held(*inode)).collect(),
                     None => tree.held().all().into_iter().filter(|inode| inode.base() == base).collect(),
                 };
                 self.tell_of_files(&held, &file_before);
@@ -290,9 +290,9 @@ impl Unseen<'_> {
     }
 
     /// Tells of every name that leads elsewhere than before, in directories that may differ.
-    fn tell_of_names(&self, touched: &BTreeSet<InodeNo>, before: Moment) {
+    fn tell_of_names(&self, changed: &BTreeSet<InodeNo>, before: Moment) {
         let mut names = Names::default();
-        for &directory in touched.iter().filter(|inode| self.tree.held().is_held(**inode)) {
+        for &directory in changed.iter().filter(|inode| self.tree.held().is_held(**inode)) {
             let (then, now) = (self.listed(directory.at(before)), self.listed(directory.live()));
             for (name, target) in &then {
                 if now.get(name) != Some(target) {

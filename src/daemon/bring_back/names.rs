@@ -11,7 +11,7 @@ impl BringBack<'_> {
     /// Lets a name lead to what it led to then. A directory gets its place and is returned, to be entered.
     pub(super) fn name(&mut self, place: &Place, then: InodeNo, kind: Kind) -> Result<Option<InodeNo>> {
         let now = self.lookup(place)?;
-        if now.as_ref().is_some_and(|(now, _)| self.is_untouched(then, *now)) {
+        if now.as_ref().is_some_and(|(now, _)| self.is_all_unchanged(then, *now)) {
             return Ok(None);
         }
         if kind == Kind::Directory {

@@ -80,7 +80,7 @@ impl Rehearsal {
 impl BringBack<'_> {
     /// What it came to, and whether anything would be changed at all.
     fn rehearse(mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<(BringBackReport, bool)> {
-        self.find_touched(snapshot, before)?;
+        self.find_changed(snapshot, before)?;
         self.run()?;
         Ok((self.report, self.has_changed.get()))
     }

@@ -54,7 +54,7 @@ impl BringBack<'_> {
     }
 
     fn frame(&mut self, then: InodeNo, now: InodeNo) -> Result<Frame> {
-        let is_unchanged = then == now && self.touched.as_ref().is_some_and(|touched| !touched.has(then));
+        let is_unchanged = then == now && self.changed.as_ref().is_some_and(|changed| !changed.has(then));
         if self.rehearsal.is_none() && !is_unchanged {
             self.disarm(then, now)?;
         }
@@ -72,12 +72,12 @@ impl BringBack<'_> {
     }
 
     /// Whether an inode is as it was then, with all below it.
-    pub(super) fn is_untouched(&self, then: InodeNo, now: InodeNo) -> bool {
-        let is_untouched = |inode| {
-            let touched = self.touched.as_ref();
-            touched.is_some_and(|touched| !touched.has(inode) && touched.below(inode).is_empty())
+    pub(super) fn is_all_unchanged(&self, then: InodeNo, now: InodeNo) -> bool {
+        let is_unchanged = |inode| {
+            let changed = self.changed.as_ref();
+            changed.is_some_and(|changed| !changed.has(inode) && changed.below(inode).is_empty())
         };
-        then == now && is_untouched(then)
+        then == now && is_unchanged(then)
     }
 
     fn piece(&mut self, frame: &mut Frame) -> Result<()> {
@@ -139,7 +139,7 @@ impl BringBack<'_> {
 
     /// The entries of a directory that did not change which did, or have something below them that did.
     fn pairs_below(&self, frame: &Frame) -> Result<(Pairs, Option<u64>)> {
-        let below = self.touched.as_ref().map_or(&[][..], |touched| touched.below(frame.then));
+        let below = self.changed.as_ref().map_or(&[][..], |changed| changed.below(frame.then));
         let mut pairs = Pairs::new();
         for (i, (inode, name)) in below.iter().enumerate() {
             let found = Some((*inode, self.tree.inode(inode.at(self.then))?.kind()));
@@ -150,7 +150,7 @@ impl BringBack<'_> {
 
     fn pair(&mut self, frame: &mut Frame, place: &Place, pair: Pair) -> Result<()> {
         match pair {
-            (Some((then, _)), Some((now, _))) if self.is_untouched(then, now) => Ok(()),
+            (Some((then, _)), Some((now, _))) if self.is_all_unchanged(then, now) => Ok(()),
             (Some((then, kind)), _) => {
                 if let Some(now) = self.name(place, then, kind)? {
                     frame.pending.push((then, now));

@@ -87,7 +87,7 @@ impl Comparison<'_> {
         (before, start): (Moment, Epoch),
         (after, end): (Moment, Epoch),
     ) -> Result<Vec<Difference>> {
-        let touched = self.touched(base, start, end)?;
+        let changed = self.changed(base, start, end)?;
         let mut names = ChangedNames {
             tree: self.tree,
             before,
@@ -99,7 +99,7 @@ impl Comparison<'_> {
         };
         let mut directories = Directories::at(after);
         let mut found = Vec::new();
-        for (&number, touch) in &touched {
+        for (&number, touch) in &changed {
             let (old, new) = (self.inode_or_none(number.at(before))?, self.inode_or_none(number.at(after))?);
             let is_directory = |inode: &Option<Inode>| inode.as_ref().is_some_and(Inode::is_directory);
             if is_directory(&old) || is_directory(&new) {
@@ -153,11 +153,11 @@ impl Comparison<'_> {
     }
 
     /// Inodes that changed after an epoch, up to another.
-    fn touched(self, base: BaseId, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touch>> {
-        let mut touched: BTreeMap<InodeNo, Touch> = BTreeMap::new();
+    fn changed(self, base: BaseId, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touch>> {
+        let mut changed: BTreeMap<InodeNo, Touch> = BTreeMap::new();
         let mut note = |named: &Named| {
             if let Some(inode) = named.inode() {
-                let touch = touched.entry(inode).or_default();
+                let touch = changed.entry(inode).or_default();
                 touch.data |= named.table == Table::Track;
                 touch.xattr |= named.table == Table::Xattr;
             }
@@ -167,7 +167,7 @@ impl Comparison<'_> {
             each_named(&self.tree.device, Increments::between(base, start, end), &mut note)?;
         }
         each_named_outside(&self.tree.device, base, &[Moment::At(start)], start..end, &mut note)?;
-        Ok(touched)
+        Ok(changed)
     }
 
     /// The epochs whose increments name what changed after an epoch, up to another.

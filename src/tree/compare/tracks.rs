@@ -60,9 +60,9 @@ pub(super) fn ranges(tracks: &BTreeSet<TrackNo>) -> Vec<Range<TrackNo>> {
 pub(super) type TracksNamed = BTreeMap<InodeNo, BTreeSet<TrackNo>>;
 
 /// Notes what an increment names.
-pub(super) fn note(named: &Named, touched: &mut TracksNamed) {
+pub(super) fn note(named: &Named, changed: &mut TracksNamed) {
     if let Some(inode) = named.inode() {
-        touched.entry(inode).or_default().extend(named.track());
+        changed.entry(inode).or_default().extend(named.track());
     }
 }
 
@@ -98,17 +98,17 @@ impl TrackChanges<'_> {
         let (early, late) = if is_forward { (before, after) } else { (after, before) };
         let below = path.map(|path| self.check_path(base, path, [before, after])).transpose()?;
         let mut window = Window { base, early, late, start: order(early), has_era: false };
-        let touched = self.touched_between(&mut window)?;
+        let changed = self.changed_between(&mut window)?;
         let mut found = Vec::new();
-        for (&inode, tracks) in &touched {
-            let Some(changed) = self.compare_file(&window, inode, tracks)? else { continue };
+        for (&inode, tracks) in &changed {
+            let Some(file) = self.compare_file(&window, inode, tracks)? else { continue };
             let moments = if is_forward { [late, early] } else { [early, late] };
             if let Some(path) = self.path_below(inode, moments, below.as_deref())? {
                 let (size_before, size_after) = match is_forward {
-                    true => (changed.size_before, changed.size_after),
-                    false => (changed.size_after, changed.size_before),
+                    true => (file.size_before, file.size_after),
+                    false => (file.size_after, file.size_before),
                 };
-                found.push(ChangedTracks { path, size_before, size_after, ..changed });
+                found.push(ChangedTracks { path, size_before, size_after, ..file });
             }
         }
         found.sort_by(|a, b| (&a.path, a.inode).cmp(&(&b.path, b.inode)));
@@ -175,55 +175,55 @@ impl TrackChanges<'_> {
     }
 
     /// What changed in a window.
-    fn touched_between(self, window: &mut Window) -> Result<TracksNamed> {
+    fn changed_between(self, window: &mut Window) -> Result<TracksNamed> {
         let Window { base, early, late, start, .. } = *window;
         let end = order(late);
-        let mut touched = TracksNamed::new();
+        let mut changed = TracksNamed::new();
         {
             let look = self.tree.device.look()?;
             [early, late].into_iter().try_for_each(|moment| look.moments().check(root_of(base).at(moment)))?;
         }
         if early == late {
-            return Ok(touched);
+            return Ok(changed);
         }
         // First of all: what is flushed after that is in the increments when they are read.
         if late == Moment::Live {
-            self.note_memory(base, &mut touched)?;
+            self.note_memory(base, &mut changed)?;
         }
         let Spans { spans, is_all } = self.tree.comparison().spans(base, start, end)?;
         window.has_era = spans.len() > 1 || !is_all;
         for (start, end) in spans {
-            self.note_all_of(Increments::between(base, start, end), &mut touched)?;
+            self.note_all_of(Increments::between(base, start, end), &mut changed)?;
         }
         each_named_outside(&self.tree.device, base, &[early, late], start..end, &mut |named| {
-            note(named, &mut touched);
+            note(named, &mut changed);
             Ok(())
         })?;
         if !is_all {
-            self.note_all(base, early, &mut touched)?;
-            self.note_all(base, late, &mut touched)?;
+            self.note_all(base, early, &mut changed)?;
+            self.note_all(base, late, &mut changed)?;
         }
-        self.note_files_of_directories(window, &mut touched)?;
-        Ok(touched)
+        self.note_files_of_directories(window, &mut changed)?;
+        Ok(changed)
     }
 
-    pub(super) fn note_memory(self, base: BaseId, touched: &mut TracksNamed) -> Result<()> {
+    pub(super) fn note_memory(self, base: BaseId, changed: &mut TracksNamed) -> Result<()> {
         for (inode, track) in self.tree.device.look()?.tracks().tracks_in_memory(base) {
-            touched.entry(inode).or_default().insert(track);
+            changed.entry(inode).or_default().insert(track);
         }
         Ok(())
     }
 
     /// Notes what a walk names.
-    pub(super) fn note_all_of(self, walk: Increments, touched: &mut TracksNamed) -> Result<()> {
+    pub(super) fn note_all_of(self, walk: Increments, changed: &mut TracksNamed) -> Result<()> {
         each_named(&self.tree.device, walk, &mut |named| {
-            note(named, touched);
+            note(named, changed);
             Ok(())
         })
     }
 
     /// Notes all inodes of a moment.
-    fn note_all(self, base: BaseId, moment: Moment, touched: &mut TracksNamed) -> Result<()> {
+    fn note_all(self, base: BaseId, moment: Moment, changed: &mut TracksNamed) -> Result<()> {
         let mut from = base.prefix().to_vec();
         let to = prefix_end(&from);
         loop {
@@ -237,7 +237,7 @@ impl TrackChanges<'_> {
                     return Ok(ControlFlow::Break(()));
                 }
                 count += 1;
-                touched.extend(InodeNo::of_key(key).map(|inode| (inode, BTreeSet::new())));
+                changed.extend(InodeNo::of_key(key).map(|inode| (inode, BTreeSet::new())));
                 Ok(ControlFlow::Continue(()))
             })?;
             match next {
@@ -248,8 +248,8 @@ impl TrackChanges<'_> {
     }
 
     /// Notes files that directories gained or lost, and all that is in directories that they gained or lost.
-    fn note_files_of_directories(self, window: &Window, touched: &mut TracksNamed) -> Result<()> {
-        let mut directories: Vec<InodeNo> = touched.keys().copied().collect();
+    fn note_files_of_directories(self, window: &Window, changed: &mut TracksNamed) -> Result<()> {
+        let mut directories: Vec<InodeNo> = changed.keys().copied().collect();
         let mut seen: BTreeSet<InodeNo> = directories.iter().copied().collect();
         while let Some(directory) = directories.pop() {
             let (old, new) =
@@ -257,7 +257,7 @@ impl TrackChanges<'_> {
             for &(inode, kind) in old.symmetric_difference(&new) {
                 match kind {
                     Kind::File => {
-                        touched.entry(inode).or_default();
+                        changed.entry(inode).or_default();
                     }
                     Kind::Directory if seen.insert(inode) => directories.push(inode),
                     _ => {}
@@ -304,7 +304,7 @@ impl TrackChanges<'_> {
         Ok(differs.then_some(changed))
     }
 
-    /// The tracks of a file that differ, `tracks` among them being those that are known to have been touched.
+    /// The tracks of a file that differ, `tracks` among them being those that are known to have been changed.
     fn differing_tracks(
         self,
         window: &Window,
@@ -326,10 +326,10 @@ impl TrackChanges<'_> {
                 tracks.extend(self.tracks_born(inode.at(moment), TrackNo::ALL, Epoch::ZERO)?);
             }
         }
-        // Tracks that came into being and are not among those touched.
+        // Tracks that came into being and are not among those changed.
         let mut missing = new.tracks as i64 - old.tracks as i64;
-        let touched: Vec<TrackNo> = tracks.iter().copied().collect();
-        for piece in touched.chunks(STEP) {
+        let changed: Vec<TrackNo> = tracks.iter().copied().collect();
+        for piece in changed.chunks(STEP) {
             let look = self.tree.device.look()?;
             for moment in [window.early, window.late] {
                 look.moments().check(inode.at(moment))?;
