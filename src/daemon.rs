@@ -5,7 +5,6 @@
 
 mod agenda;
 mod archives;
-mod bases;
 mod bring_back;
 mod check;
 mod copies;
@@ -21,6 +20,7 @@ mod shorten;
 mod stream;
 mod sync;
 mod upgrade;
+mod whole_bases;
 mod xattrs;
 
 pub use agenda::WorkerInfo;
@@ -39,9 +39,9 @@ pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
 
 use archives::Archives;
-use bases::WholeBases;
 use bring_back::PathRestores;
 use roll::Rolls;
+use whole_bases::WholeBases;
 
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{FileSystem, MountPoint, Mounted, Notify, Options, Transport};

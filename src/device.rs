@@ -18,7 +18,6 @@
 //! - all dirty tracks belong to the current epoch, since a snapshot flushes before it advances it.
 
 mod accounts;
-mod alone;
 mod archived;
 mod base;
 mod born;
@@ -35,6 +34,7 @@ mod named;
 mod opening;
 mod past;
 mod pointer;
+mod reentry;
 mod room;
 mod separate;
 mod settle;
@@ -53,9 +53,9 @@ pub use feed::{Changed, Feed, Fetched, News, aloud, silently};
 pub use journaling::Journaling;
 pub use named::{each_named, each_named_in, each_named_outside};
 pub use past::{
-    ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Era, HOLD_TAG, Increments, InodeNo, LIVE, LIVE_NAME,
-    MirrorRecord, Moment, Named, Past, Point, Same, Settle, Shown, SnapOptions, Snapshot, SnapshotRecord, SnapshotRef,
-    SnapshotState, Span, Then, Timeline, TrackNo, TracksFrom, Value, Walk, is_virtual_name, last_save_key,
+    ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Era, HOLD_TAG, Increments, InodeAt, InodeNo, LIVE,
+    LIVE_NAME, MirrorRecord, Moment, Named, Past, Point, Same, Settle, Shown, SnapOptions, Snapshot, SnapshotRecord,
+    SnapshotRef, SnapshotState, Span, Then, Timeline, TrackNo, TracksFrom, Value, Walk, is_virtual_name, last_save_key,
     split_increment, split_preimage, split_record, split_track_key, track_key,
 };
 pub use pointer::{Patch, Pointer};
@@ -74,13 +74,13 @@ use crate::logstore::{Codec, LogStore};
 use crate::media::MediaDir;
 use crate::meta::{Kv, Meta, Table};
 use accounts::{Accounts, Before};
-use alone::Alone;
 use archived::Archiving;
 use delete::{FreedRoom, Removal};
 use dirty::Dirty;
 use journaling::Fsync;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use past::{HISTORY, TrackKey};
+use reentry::Alone;
 use room::Capacity;
 use separate::{Copies, Separation};
 use serde::{Deserialize, Serialize};
@@ -414,7 +414,7 @@ impl Device {
             }
         }
         // Others may still have this device: no file waits for the last of them.
-        state.past.bases.values_mut().filter_map(|base| base.archive.take()).for_each(|archive| archive.close());
+        state.past.bases.take_archives().into_iter().for_each(|archive| archive.close());
         self.kv.close();
         if is_whole { self.journal.close() } else { Ok(()) }
     }

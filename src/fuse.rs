@@ -36,7 +36,7 @@ pub use names::Names;
 pub use notify::Notify;
 pub use opened::Opens;
 
-use crate::device::{BaseId, InodeNo, Moment, silently};
+use crate::device::{BaseId, InodeAt, InodeNo, silently};
 use crate::error::{Errno, Error, Result};
 use crate::view::{Namespace, Views};
 use aside::Aside;
@@ -112,26 +112,26 @@ impl FileSystem {
     }
 
     /// The inode behind a kernel number, in whatever view.
-    fn inside(&self, number: KernelNo) -> Result<(InodeNo, Moment)> {
+    fn inside(&self, number: KernelNo) -> Result<InodeAt> {
         match self.numbers.node(number)? {
             Node::Virtual(_) => Err(Error::Posix(Errno::PERM)),
-            Node::In(Place { inode, moment, .. }) => Ok((inode, moment)),
+            Node::In(place) => Ok(place.at),
         }
     }
 
     /// The inode behind a kernel number that is about to be changed: in a base as it is now only.
     fn writable(&self, number: KernelNo) -> Result<InodeNo> {
-        Ok(self.writable_place(number)?.inode)
+        Ok(self.writable_place(number)?.inode())
     }
 
     fn writable_place(&self, number: KernelNo) -> Result<Place> {
         match self.numbers.node(number)? {
             Node::Virtual(_) => Err(Error::Posix(Errno::PERM)),
             Node::In(place) => {
-                crate::view::check_writable(place.moment)?;
+                crate::view::check_writable(place.moment())?;
                 // A mirror that is in step with its base is not written to.
                 if place.way != 0 {
-                    self.views.of(place.inode.base()).check_writable()?;
+                    self.views.of(place.inode().base()).check_writable()?;
                 }
                 Ok(place)
             }

@@ -178,6 +178,6 @@ const _: () = assert!(ARCHIVE_RECORDS_BYTES / (ARCHIVE_KEY_BYTES_MAX + 16) >= 14
 /// A restore that changes little is settled before it returns, if that takes no longer; then the kernel is told of
 /// the inodes that changed, so many at most, and of no others.
 pub const SETTLE_AT_ONCE: std::time::Duration = std::time::Duration::from_millis(15);
-pub const TOUCHED_MAX: usize = 10_000;
+pub const CHANGED_INODES_MAX: usize = 10_000;
 /// Entries of directories that are compared to tell the kernel of names that changed; with more, it forgets all names.
 pub const NAMES_AT_ONCE: u64 = 20_000;

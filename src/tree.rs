@@ -23,11 +23,11 @@ mod data;
 mod disarm;
 mod fsync;
 mod held;
+mod imported;
 mod inode;
 mod likeness;
 mod locks;
 mod names;
-mod origin;
 mod paths;
 mod position;
 mod reap;
@@ -44,10 +44,10 @@ pub use behind::Sent;
 pub use compare::{ChangedSince, ChangedTracks, Difference, DifferenceKind, Version, bitmap};
 pub use copy::Position;
 pub use disarm::Rights;
+pub use imported::Origin;
 pub use inode::{Inode, Kind, ROOT, is_root, root_of};
 pub use likeness::{Likened, OnStep};
 pub use names::{Caller, Entry, New};
-pub use origin::Origin;
 pub(crate) use paths::join;
 pub use paths::{Most, names_of};
 pub use rename::RenameMode;
@@ -68,7 +68,7 @@ use room::{MakeRoom, Shortage};
 use stamps::Stamps;
 
 use crate::clock::Timestamp;
-use crate::device::{Changed, Device, InodeNo, Moment, Settings};
+use crate::device::{Changed, Device, InodeAt, InodeNo, Settings};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::logstore::Codec;
@@ -199,10 +199,10 @@ impl Tree {
     }
 
     /// The inode itself; ESTALE where it is gone.
-    pub fn inode(&self, number: InodeNo, moment: Moment) -> Result<Inode> {
+    pub fn inode(&self, at: InodeAt) -> Result<Inode> {
         let look = self.device.look()?;
-        look.moments().check(number, moment)?;
-        inode::load(&look, number, moment)
+        look.moments().check(at)?;
+        inode::load(&look, at)
     }
 
     pub fn held(&self) -> &Held {

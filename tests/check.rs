@@ -5,7 +5,6 @@ mod mounted;
 use mounted::*;
 use pitfs::control::{PROTOCOL, Request, Session, Snap, Verb, serve};
 use pitfs::daemon::Daemon;
-use pitfs::device::Moment;
 use pitfs::error::Result;
 use pitfs::tree::{Caller, Change, Kind, New, ROOT, RenameMode, Tree};
 use serde_bytes::ByteBuf;
@@ -250,16 +249,16 @@ fn work(tree: &Tree, seed: u64) -> Result<()> {
     let called = |shift: u64| format!("{}", random >> shift & 7).into_bytes();
     let in_some = |shift: u64| match random >> shift & 3 {
         0 => Ok(ROOT),
-        _ => tree.names().lookup(ROOT, &called(shift + 2), Moment::Live).map(|(inode, _)| inode),
+        _ => tree.names().lookup(ROOT.live(), &called(shift + 2)).map(|(inode, _)| inode),
     };
     let (from, to) = (in_some(8)?, in_some(16)?);
     let (old, other) = (called(24), called(28));
-    let file = || tree.names().lookup(from, &old, Moment::Live).map(|(inode, _)| inode);
+    let file = || tree.names().lookup(from.live(), &old).map(|(inode, _)| inode);
     match random % 10 {
         0 | 1 => tree.names().make(caller, from, &old, new(Kind::Directory)).map(drop),
         2 | 3 => tree.names().make(caller, from, &old, new(Kind::File)).map(drop),
         // No directory goes into another one, which could be in it.
-        4 => match tree.names().lookup(from, &old, Moment::Live)?.1.is_directory() {
+        4 => match tree.names().lookup(from.live(), &old)?.1.is_directory() {
             true => tree.names().rename(from, &old, ROOT, &other, RenameMode::Replace),
             false => tree.names().rename(from, &old, to, &other, RenameMode::Replace),
         },

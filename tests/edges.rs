@@ -297,19 +297,19 @@ fn walk(daemon: &Daemon) -> Result<()> {
     for moment in moments {
         let mut entries = Vec::new();
         // What can be listed is read, whatever comes behind it.
-        let _may_be_damaged = tree.names().list(ROOT, 0, moment, |entry| {
+        let _may_be_damaged = tree.names().list(ROOT.at(moment), 0, |entry| {
             entries.push(entry.clone());
             Ok(true)
         });
         for entry in entries.iter().take(50) {
-            let read = tree.files().read(entry.inode, 0, 1 << 20, moment);
+            let read = tree.files().read(entry.inode.at(moment), 0, 1 << 20);
             let read = read.and_then(|_| {
-                tree.files().seek_data(entry.inode, 0, moment).and(tree.files().seek_hole(entry.inode, 0, moment))
+                tree.files().seek_data(entry.inode.at(moment), 0).and(tree.files().seek_hole(entry.inode.at(moment), 0))
             });
             let attributes = tree
                 .names()
-                .lookup(ROOT, &entry.name, moment)
-                .and(tree.names().read_link(entry.inode, moment).map(drop));
+                .lookup(ROOT.at(moment), &entry.name)
+                .and(tree.names().read_link(entry.inode.at(moment)).map(drop));
             for error in [read.map(drop), attributes].into_iter().filter_map(Result::err) {
                 assert!(!matches!(error, Error::Fault(_)), "{error}");
             }
@@ -326,7 +326,7 @@ fn write(daemon: &Daemon) -> Result<()> {
         tree.files().write(file, 100_000, &[7; 50_000], false)?;
     }
     for name in [&b"file"[..], b"small"] {
-        if let Ok((file, _)) = tree.names().lookup(ROOT, name, Moment::Live) {
+        if let Ok((file, _)) = tree.names().lookup(ROOT.live(), name) {
             let _may_be_damaged = tree.files().write(file, 10_000, &[8; 9000], false);
         }
     }

@@ -3,7 +3,7 @@
 mod mounted;
 
 use mounted::*;
-use pitfs::device::{InodeNo, Moment, TrackNo};
+use pitfs::device::{InodeNo, TrackNo};
 use pitfs::error::{Errno, Error, Result};
 use pitfs::limits::{
     COPY_BYTES_MAX, DIRTY_RECORD_BYTES_MAX, STEP_TRACKS, STEP_XATTRS, XATTR_VALUE_BYTES_MAX, XATTR_VALUES_BYTES_MAX,
@@ -40,7 +40,7 @@ fn set_xattrs(tree: &Tree, count: usize, mut each: impl FnMut()) -> (usize, Resu
     for i in 0..count {
         let name = format!("file {}", i / 8).into_bytes();
         let set = || {
-            let inode = match tree.names().lookup(ROOT, &name, Moment::Live) {
+            let inode = match tree.names().lookup(ROOT.live(), &name) {
                 Ok((inode, _)) => inode,
                 Err(_) => tree.names().make(CALLER, ROOT, &name, FILE)?.0,
             };
@@ -78,7 +78,7 @@ fn changes_that_are_large_end_with_the_room_and_not_the_store() {
         tree.commit().unwrap();
         for i in 0..set / 8 {
             let inode = tree.names().unlink(ROOT, format!("file {i}").as_bytes()).unwrap();
-            while tree.inode(inode, Moment::Live).is_ok() {
+            while tree.inode(inode.live()).is_ok() {
                 assert!(tree.reap_step().unwrap());
             }
         }
@@ -94,11 +94,11 @@ fn an_inode_goes_with_its_xattrs_in_steps() {
     for i in 0..3 * STEP_XATTRS + 1 {
         tree.attributes().set_xattr(inode, format!("user.{i}").as_bytes(), b"value", SetXattr::default()).unwrap();
     }
-    let left = || tree.attributes().xattr_names(inode, Moment::Live).map_or(0, |names| names.len());
+    let left = || tree.attributes().xattr_names(inode.live()).map_or(0, |names| names.len());
     tree.names().unlink(ROOT, b"f").unwrap();
     assert_eq!(left(), 2 * STEP_XATTRS + 1);
     let mut steps = 1;
-    while tree.inode(inode, Moment::Live).is_ok() {
+    while tree.inode(inode.live()).is_ok() {
         assert!(tree.reap_step().unwrap());
         steps += 1;
     }
@@ -113,7 +113,7 @@ fn a_hole_of_many_tracks_is_made_in_steps() {
     let mut expected = random_bytes(2, size);
     tree.files().write(inode, 0, &expected, false).unwrap();
     tree.commit().unwrap();
-    let tracks = || tree.inode(inode, Moment::Live).unwrap().tracks;
+    let tracks = || tree.inode(inode.live()).unwrap().tracks;
     let full = tracks();
     // In memory alone, in part, and not at all: at the edges and inside.
     let written = random_bytes(3, 70_000);
@@ -124,13 +124,13 @@ fn a_hole_of_many_tracks_is_made_in_steps() {
     let hole = TRACK + 100..size - TRACK - 100;
     tree.files().zero(inode, hole.start as u64, hole.len() as u64, true, false).unwrap();
     expected[hole].fill(0);
-    assert!(tree.files().read(inode, 0, size, Moment::Live).unwrap() == expected);
+    assert!(tree.files().read(inode.live(), 0, size).unwrap() == expected);
     assert_eq!(tracks(), 4, "of {full}");
-    assert_eq!(tree.files().seek_hole(inode, 0, Moment::Live).unwrap(), 2 * TRACK as u64);
+    assert_eq!(tree.files().seek_hole(inode.live(), 0).unwrap(), 2 * TRACK as u64);
     // To the end and beyond, and over what is a hole already.
     tree.files().zero(inode, 0, 3 * size as u64, false, false).unwrap();
     assert_eq!(tracks(), 0);
-    let found = tree.files().read(inode, 0, 4 * size, Moment::Live).unwrap();
+    let found = tree.files().read(inode.live(), 0, 4 * size).unwrap();
     assert!(found.len() == 3 * size && found.iter().all(|byte| *byte == 0));
     // As large as can be, which has no track.
     tree.files().zero(inode, 0, i64::MAX as u64, true, false).unwrap();
@@ -158,7 +158,7 @@ fn a_file_of_many_tracks_is_cut_in_steps() {
         let cutting = scope.spawn(|| cut_to(5_000));
         let mut seen = vec![end];
         while !cutting.is_finished() {
-            let size = tree.inode(inode, Moment::Live).unwrap().size;
+            let size = tree.inode(inode.live()).unwrap().size;
             assert!(
                 size <= *seen.last().unwrap() && (size == 5_000 || size.is_multiple_of(TRACK as u64) || size == end)
             );
@@ -169,12 +169,12 @@ fn a_file_of_many_tracks_is_cut_in_steps() {
         seen
     });
     assert!(seen.len() <= 6, "{seen:?}");
-    let found = tree.inode(inode, Moment::Live).unwrap();
+    let found = tree.inode(inode.live()).unwrap();
     assert_eq!((found.size, found.tracks), (5_000, 1));
     cut_to(size);
     let mut expected = expected;
     expected[5_000..].fill(0);
-    assert!(tree.files().read(inode, 0, size as usize, Moment::Live).unwrap() == expected);
+    assert!(tree.files().read(inode.live(), 0, size as usize).unwrap() == expected);
 }
 
 /// Files share locks: whoever waits for one does not wait until a large file is cut, or has a hole.
@@ -302,7 +302,7 @@ fn list_in_pieces(tree: &Tree, piece: usize, mut each: impl FnMut(&[Vec<u8>])) -
     loop {
         let before = names.len();
         tree.names()
-            .list(ROOT, offset, Moment::Live, |entry| {
+            .list(ROOT.live(), offset, |entry| {
                 let is_wanted = names.len() < before + piece;
                 if is_wanted {
                     assert!(entry.offset > offset);
@@ -349,7 +349,7 @@ fn names_of_one_hash_are_listed_and_removed_like_others() {
     });
     assert_eq!(listed.len(), removed.len());
     assert!(all.iter().all(|name| removed.contains(name)));
-    assert_eq!(tree.inode(ROOT, Moment::Live).unwrap().size, 0);
+    assert_eq!(tree.inode(ROOT.live()).unwrap().size, 0);
     assert!(list_in_pieces(&tree, 10, |_| {}).is_empty());
 }
 
@@ -369,7 +369,7 @@ fn positions_stay_over_mounts_and_do_not_tell_hashes() {
         let mut found = Vec::new();
         let mut add = |entry: &pitfs::tree::Entry| found.push((entry.offset, entry.name.clone()));
         tree.names()
-            .list(ROOT, 0, Moment::Live, |entry| {
+            .list(ROOT.live(), 0, |entry| {
                 add(entry);
                 Ok(true)
             })

@@ -5,7 +5,7 @@ mod mounted;
 use mounted::*;
 use pitfs::clock::Epoch;
 use pitfs::daemon::Daemon;
-use pitfs::device::{InodeNo, LIVE, Moment};
+use pitfs::device::{InodeNo, LIVE};
 use pitfs::error::Error;
 use pitfs::media::DiskDir;
 use pitfs::meta::{Overlay, Pair, Table, encode};
@@ -170,14 +170,14 @@ fn what_is_born_later_than_now_is_damage() {
     }
     let tree = Tree::open(Arc::new(DiskDir::open(&mounted.store()).unwrap())).unwrap();
     let mut names = Vec::new();
-    let listed = tree.names().list(ROOT, 0, Moment::Live, |entry| {
+    let listed = tree.names().list(ROOT.live(), 0, |entry| {
         names.push(entry.name.clone());
         Ok(true)
     });
     listed.unwrap();
     let looked: Vec<bool> = names
         .iter()
-        .map(|name| match tree.names().lookup(ROOT, name, Moment::Live) {
+        .map(|name| match tree.names().lookup(ROOT.live(), name) {
             Ok(_) => true,
             Err(Error::Corrupt { problem, .. }) => !problem.contains("is born in epoch"),
             Err(error) => panic!("{error}"),

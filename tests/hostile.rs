@@ -3,7 +3,7 @@
 mod mounted;
 
 use mounted::*;
-use pitfs::device::{InodeNo, LIVE, Moment};
+use pitfs::device::{InodeNo, LIVE};
 use pitfs::error::Error;
 use pitfs::media::DiskDir;
 use pitfs::meta::{Overlay, Pair, Table, encode};
@@ -77,17 +77,17 @@ fn an_entry_with_a_name_that_cannot_be_is_damage() {
         is_damage(&mounted, &shown);
         let tree = Tree::open(Arc::new(DiskDir::open(&mounted.store()).unwrap())).unwrap();
         let mut seen = Vec::new();
-        let listed = tree.names().list(ROOT, 0, Moment::Live, |entry| {
+        let listed = tree.names().list(ROOT.live(), 0, |entry| {
             seen.push(entry.name.clone());
             Ok(true)
         });
         assert!(matches!(listed, Err(Error::Corrupt { .. })), "{shown}: {listed:?}");
         assert!(!seen.contains(&name), "{shown} was listed");
-        assert!(tree.names().lookup(ROOT, &name, Moment::Live).is_err(), "{shown} was found");
+        assert!(tree.names().lookup(ROOT.live(), &name).is_err(), "{shown} was found");
         // An empty path, and one of a dot, is the root's.
         let is_root = matches!(name.as_slice(), b"" | b".");
         assert!(is_root || tree.comparison().versions(LIVE, &name).is_err(), "{shown} has versions");
-        assert!(tree.names().lookup(ROOT, b"file", Moment::Live).is_ok(), "what else there is stays");
+        assert!(tree.names().lookup(ROOT.live(), b"file").is_ok(), "what else there is stays");
     }
 }
 
@@ -377,7 +377,7 @@ fn a_panic_in_the_middle_of_a_change_stops_the_store() {
     });
     assert!(matches!(tree.device().check_running(), Err(Error::Stopped(_))));
     assert_eq!(tree.device().look().unwrap().meta().get::<u8>(Table::State, b"half").unwrap(), None);
-    assert!(tree.names().lookup(ROOT, b"file", Moment::Live).is_ok(), "what is there can be read");
+    assert!(tree.names().lookup(ROOT.live(), b"file").is_ok(), "what is there can be read");
 }
 
 /// Work on what no inode and no epoch is would be looked for again and again.

@@ -549,7 +549,7 @@ fn the_sgid_bit_goes_with_the_access_list_and_with_no_other_xattr() {
     let (_dir, tree) = tree_in_memory();
     let number = file_in(&tree, b"f");
     tree.attributes().change(number, Change { permissions: Some(0o6755), ..Change::default() }).unwrap();
-    let permissions = || tree.inode(number, Moment::Live).unwrap().permissions();
+    let permissions = || tree.inode(number.live()).unwrap().permissions();
     let set = |name: &[u8], value: &[u8], clears_sgid| {
         tree.attributes().set_xattr(number, name, value, SetXattr { clears_sgid, ..SetXattr::default() })
     };
@@ -596,7 +596,7 @@ fn a_commit_is_not_lost_where_the_metadata_cannot_be_read_for_a_while() {
     file_in(tree, b"small");
     views.snapshots().take(Some(b"a")).unwrap();
     dir.fail_reads(Some("meta.redb"));
-    let list = || tree.names().list(pitfs::tree::ROOT, 0, Moment::Live, |_| Ok(true));
+    let list = || tree.names().list(pitfs::tree::ROOT.live(), 0, |_| Ok(true));
     list().expect_err("all of it was in memory");
     for _ in 0..3 {
         views.snapshots().take(Some(b"b")).expect_err("the metadata cannot be read");
@@ -609,8 +609,8 @@ fn a_commit_is_not_lost_where_the_metadata_cannot_be_read_for_a_while() {
     let after = Views::new(Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap());
     for (name, has_smaller) in [(&b"a"[..], false), (b"c", true)] {
         let moment = Moment::At(after.expect(name).unwrap().epoch);
-        after.tree().names().lookup(pitfs::tree::ROOT, b"small", moment).unwrap();
-        assert_eq!(after.tree().names().lookup(pitfs::tree::ROOT, b"smaller", moment).is_ok(), has_smaller);
+        after.tree().names().lookup(pitfs::tree::ROOT.at(moment), b"small").unwrap();
+        assert_eq!(after.tree().names().lookup(pitfs::tree::ROOT.at(moment), b"smaller").is_ok(), has_smaller);
     }
 }
 
@@ -625,7 +625,7 @@ fn a_copy_that_fails_says_how_much_was_copied() {
     tree.commit().unwrap();
     let used: u64 = ["meta.redb", "volume.0", "reserve"].iter().map(|name| dir.file_len(name)).sum();
     // Not at the edge of a track, so nothing is shared.
-    let position = |offset| pitfs::tree::Position { inode: from, offset, moment: Moment::Live };
+    let position = |offset| pitfs::tree::Position { of: from.live(), offset };
     let mut copied = 0;
     for room in 2..40 {
         dir.set_capacity(Some(used + room * MIB / 2));
@@ -636,15 +636,15 @@ fn a_copy_that_fails_says_how_much_was_copied() {
             }
             Err(error) => assert!(error.is_no_space(), "{error}"),
         }
-        let size = tree.inode(to, Moment::Live).unwrap().size;
+        let size = tree.inode(to.live()).unwrap().size;
         assert_eq!(size, if copied == 0 { 0 } else { 500 + copied }, "what was told is what there is");
         if copied == 7 * MIB {
             break;
         }
     }
     assert_eq!(copied, 7 * MIB);
-    let bytes = tree.files().read(to, 500, copied as usize, Moment::Live).unwrap();
-    assert!(bytes == tree.files().read(from, 1000, copied as usize, Moment::Live).unwrap());
+    let bytes = tree.files().read(to.live(), 500, copied as usize).unwrap();
+    assert!(bytes == tree.files().read(from.live(), 1000, copied as usize).unwrap());
 }
 
 #[test]
@@ -707,7 +707,7 @@ fn a_restore_that_an_unsettled_restore_went_back_over_is_seen_by_diff() {
     views.restores().restore(&one).unwrap();
     let three = views.snapshots().take(None).unwrap();
     views.restores().restore(&two).unwrap();
-    assert_eq!(tree.files().read(file, 0, 9, Moment::Live).unwrap(), b"two");
+    assert_eq!(tree.files().read(file.live(), 0, 9).unwrap(), b"two");
     let differences = tree.comparison().diff(LIVE, Moment::At(three.epoch), Moment::Live).unwrap();
     assert_eq!(differences.iter().map(|found| found.path.as_slice()).collect::<Vec<_>>(), [b"file"]);
 }
@@ -719,17 +719,17 @@ fn an_inode_that_never_got_its_name_goes() {
     let file = file_in(&tree, b"file");
     tree.files().write(file, 0, &noise(100_000), false).unwrap();
     tree.commit().unwrap();
-    let made = tree.likeness().make_nameless((file, Moment::Live)).unwrap();
-    tree.likeness().become_like(made, (file, Moment::Live), &mut |_| Ok(())).unwrap();
+    let made = tree.likeness().make_nameless(file.live()).unwrap();
+    tree.likeness().become_like(made, file.live(), &mut |_| Ok(())).unwrap();
     while tree.reap_step().unwrap() {}
-    assert!(tree.likeness().is_like(made, (file, Moment::Live)).unwrap());
+    assert!(tree.likeness().is_like(made, file.live()).unwrap());
     tree.commit().unwrap();
     let after = Tree::open(Arc::new(dir.after_power_cut(Tearing::LoseAll))).unwrap();
-    assert_eq!(after.inode(made, Moment::Live).unwrap().links, 0);
+    assert_eq!(after.inode(made.live()).unwrap().links, 0);
     while after.reap_step().unwrap() {}
-    assert!(after.inode(made, Moment::Live).is_err() && after.inode(file, Moment::Live).is_ok());
+    assert!(after.inode(made.live()).is_err() && after.inode(file.live()).is_ok());
     tree.unhold(made, 1).unwrap();
-    assert!(tree.inode(made, Moment::Live).is_err());
+    assert!(tree.inode(made.live()).is_err());
 }
 
 fn tree_in_memory() -> (TestDir, Tree) {

@@ -1,7 +1,7 @@
 //! Filling a store through the library, faster than through its mount.
 
 use crate::Result;
-use pitfs::device::{InodeNo, Moment};
+use pitfs::device::{InodeAt, InodeNo};
 use pitfs::tree::{Caller, Kind, New, Position, ROOT, Tree};
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, umask: 0o022 };
@@ -44,10 +44,10 @@ pub fn file(tree: &Tree, name: &str) -> Result<InodeNo> {
 }
 
 /// Gives a file the first bytes of another one, as that is at a moment; whole tracks are shared.
-pub fn share(tree: &Tree, from: InodeNo, moment: Moment, to: InodeNo, bytes: u64) -> Result<()> {
+pub fn share(tree: &Tree, from: InodeAt, to: InodeNo, bytes: u64) -> Result<()> {
     let mut done = 0;
     while done < bytes {
-        let position = Position { inode: from, offset: 0, moment };
+        let position = Position { of: from, offset: 0 };
         let copied = tree.files().copy_range(position, to, done, bytes - done, false)?;
         if copied == 0 {
             return Err("there was nothing to share".into());

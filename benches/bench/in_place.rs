@@ -7,7 +7,7 @@ use crate::samples::Samples;
 use crate::store::{Store, delete_snapshots};
 use crate::{Bench, Result, fill};
 use pitfs::control::{Answer, Base, Verb};
-use pitfs::device::Moment;
+use pitfs::device::{InodeNo, Moment};
 use pitfs::limits::TRACK_BYTES_MIN;
 use serde_bytes::ByteBuf;
 use std::fs::File;
@@ -47,7 +47,7 @@ fn build(store: &Store, tracks: usize) -> Result<usize> {
     }
     let moment = Moment::At(daemon.views().snapshots().take(Some(b"templates"))?.epoch);
     let bytes = (each * TRACK_BYTES_MIN) as u64;
-    let share = |from, number| fill::share(tree, from, moment, number, bytes);
+    let share = |from: InodeNo, number| fill::share(tree, from.at(moment), number, bytes);
     let files = fill::files(tree, tracks / each, |_, number| share(templates[0], number))?;
     daemon.views().snapshots().take(Some(STATES[0].as_bytes()))?;
     files.iter().try_for_each(|number| share(templates[1], *number))?;

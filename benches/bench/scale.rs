@@ -89,11 +89,11 @@ fn build(daemon: &Daemon, files: usize, tracks_of_large: usize) -> Result<Built>
     let numbers = fill::files(tree, files, |i, number| {
         if i % FILES_PER_LARGE > 0 {
             (tracks, logical) = (tracks + 1, logical + SMALL_BYTES);
-            return fill::share(tree, small, template, number, SMALL_BYTES);
+            return fill::share(tree, small.at(template), number, SMALL_BYTES);
         }
         let bytes = (tracks_of_large * TRACK_BYTES_DEFAULT) as u64;
         (tracks, logical) = (tracks + tracks_of_large as u64, logical + bytes);
-        fill::share(tree, large, template, number, bytes)
+        fill::share(tree, large.at(template), number, bytes)
     })?;
     delete_snapshots(daemon, &[b"template"])?;
     daemon.finish_deletions()?;
@@ -154,7 +154,7 @@ fn measure_snapshots(daemon: &Daemon, built: &Built, count: usize, column: &str,
         tree.names().resolve(LIVE, path.as_bytes(), Moment::Live)?;
         add("in live", start);
         let start = Instant::now();
-        tree.names().list(ROOT, 0, views.moment(&name(0))?, |_| Ok(true))?;
+        tree.names().list(ROOT.at(views.moment(&name(0))?), 0, |_| Ok(true))?;
         add("listing the root of the oldest", start);
         let start = Instant::now();
         delete_snapshots(daemon, &[b"one more"])?;

@@ -1,8 +1,14 @@
 //! What can be said on the command line.
 
-mod points;
+mod archives;
+mod bases;
+mod kept;
+mod sessions;
 
-pub use points::*;
+pub use archives::{Archive, ArchiveVerb, Roll};
+pub use bases::{Base, BaseVerb, Clone, Group, GroupVerb, Mirror, MirrorVerb, Promote};
+pub use kept::{History, Hold, Policy, Save, Versions, WhenFull};
+pub use sessions::{Session, SessionVerb};
 
 use crate::control::ByteRange;
 use crate::fuse::Role;

@@ -1,12 +1,17 @@
 //! Each verb: ask for it to be done, and show the result.
 
 mod archive;
+mod asking;
+mod bases;
 mod delete;
+mod groups;
+mod kept;
 mod list;
 mod paths;
 mod plan;
-mod points;
+mod sessions;
 mod stream;
+mod tracks;
 mod upgrade;
 
 use self::delete::Told;
@@ -50,31 +55,31 @@ pub fn run(args: Args) -> Result<bool> {
             ask(&target()?, verb, &mut |_| Ok(()))?;
             say_done(as_json, done)
         }
-        Args_::Hold(args) => points::hold(&target()?, args, true, as_json),
-        Args_::Release(args) => points::hold(&target()?, args, false, as_json),
+        Args_::Hold(args) => kept::hold(&target()?, args, true, as_json),
+        Args_::Release(args) => kept::hold(&target()?, args, false, as_json),
         Args_::Restore(args) => restore(&target()?, args),
         Args_::Save(args) => {
             let group = args.group.map(bytes);
             let snap = Snap { name: args.name.map(bytes), group, save: true, ..Snap::default() };
             take(&target()?, snap, args.json)
         }
-        Args_::History(args) => points::history(&target()?, &args),
-        Args_::Diff(args) if args.tracks => points::tracks(&target()?, args),
+        Args_::History(args) => kept::history(&target()?, &args),
+        Args_::Diff(args) if args.tracks => tracks::tracks(&target()?, args),
         Args_::Diff(args) => diff(&target()?, args),
         Args_::Versions(args) => {
             let target = target()?;
             let path = paths::path_in_live(&target, &args.path)?;
-            points::versions(&target, path, &args)
+            kept::versions(&target, path, &args)
         }
-        Args_::Base(args) => points::base(&target()?, args.verb, as_json),
-        Args_::Session(args) => points::session(&target()?, args.verb, as_json),
-        Args_::Group(args) => points::group(&target()?, args.verb, as_json),
-        Args_::Clone(args) => points::clone(&target()?, args, as_json),
-        Args_::Promote(args) => points::promote(&target()?, args.name, args.wait, as_json),
-        Args_::Mirror(args) => points::mirror(&target()?, args, as_json),
+        Args_::Base(args) => bases::base(&target()?, args.verb, as_json),
+        Args_::Session(args) => sessions::session(&target()?, args.verb, as_json),
+        Args_::Group(args) => groups::group(&target()?, args.verb, as_json),
+        Args_::Clone(args) => bases::clone(&target()?, args, as_json),
+        Args_::Promote(args) => bases::promote(&target()?, args.name, args.wait, as_json),
+        Args_::Mirror(args) => bases::mirror(&target()?, args, as_json),
         Args_::Roll(args) => archive::roll(&target()?, args),
         Args_::Archive(args) => archive::archive(&target()?, args.verb, as_json),
-        Args_::Policy(args) => points::policy(&target()?, &args),
+        Args_::Policy(args) => kept::policy(&target()?, &args),
         Args_::Status(args) => status(&target()?, &args),
         Args_::Check(args) => check(&target()?, &args),
         Args_::Sync(args) => sync(&target()?, args),
@@ -255,20 +260,20 @@ fn restore(target: &Target, args: args::Restore) -> Result<bool> {
         let args::Restore { copy, offline, reserve, wait, dry_run, json, .. } = args;
         let (name, from) = (name.clone(), Some(os(snapshot)));
         let create = args::BaseVerb::Create { name, from, copy, offline, reserve, wait, dry_run, json };
-        return points::base(target, create, json);
+        return bases::base(target, create, json);
     }
     if let (Some(name), Some(snapshot)) = (&args.to_clone, &snapshot) {
         let args::Restore { copy, offline, reserve, wait, dry_run, json, .. } = args;
         let (first, second) = (os(snapshot), name.clone());
         let (full, group, refresh) = (false, None, false);
         let clone = args::Clone { first, second, full, copy, group, offline, reserve, wait, refresh, dry_run };
-        return points::clone(target, clone, json);
+        return bases::clone(target, clone, json);
     }
     if let (Some(name), Some(snapshot)) = (&args.to_mirror, &snapshot) {
         let verb = crate::control::Mirror::RestoreTo { name: bytes(name.clone()), snapshot: snapshot.clone() };
         return match args.dry_run {
             true => plan::show(target, Verb::Mirror(verb), args.json),
-            false => points::copied(target, Verb::Mirror(verb), true, args.json),
+            false => bases::copied(target, Verb::Mirror(verb), true, args.json),
         };
     }
     match args.to {
@@ -423,7 +428,7 @@ fn status(store: &Target, args: &args::Status) -> Result<bool> {
         print(&format!("last save  {base}{}, {}{place}\n", save.name, save.time.text))?;
     }
     if status.bases.len() > 1 {
-        print(&format!("\n{}", table(&points::base_rows(&status.bases))))?;
+        print(&format!("\n{}", table(&bases::base_rows(&status.bases))))?;
     }
     let stored = || status.snapshots.iter().filter(|snapshot| !snapshot.archived);
     if stored().next().is_some() {

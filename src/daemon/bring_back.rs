@@ -26,7 +26,7 @@ mod walk;
 
 use super::kernel::Unseen;
 use super::{Daemon, OnProgress, Progress};
-use crate::device::{InodeNo, Moment, Snapshot};
+use crate::device::{InodeAt, InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown;
 use crate::tree::{ChangedSince, Inode, Likened, Tree, root_of};
@@ -152,7 +152,7 @@ impl<'a> PathRestores<'a> {
     ) -> Result<BringBackReport> {
         let mut work = BringBack::new(views, unseen, tops, snapshot, progress);
         work.report.before.clone_from(&before.record.name);
-        let led = if is_led { work.find_touched(snapshot, before) } else { Ok(()) };
+        let led = if is_led { work.find_changed(snapshot, before) } else { Ok(()) };
         let result = led.and_then(|()| work.run());
         let has_changed = work.has_changed.get();
         let mut report = work.report;
@@ -197,7 +197,7 @@ struct BringBack<'a> {
     then: Moment,
     tops: &'a Tops,
     /// What changed since; without it, everything is compared.
-    touched: Option<ChangedSince>,
+    changed: Option<ChangedSince>,
     /// Inodes with several names then: what stands for them now.
     chosen: HashMap<InodeNo, InodeNo>,
     /// Inodes that stand for others than they were then, or that have several names.
@@ -242,7 +242,7 @@ impl<'a> BringBack<'a> {
             unseen,
             then: Moment::At(snapshot.epoch),
             tops,
-            touched: None,
+            changed: None,
             chosen: HashMap::new(),
             taken: HashSet::new(),
             extras: Vec::new(),
@@ -257,10 +257,10 @@ impl<'a> BringBack<'a> {
         }
     }
 
-    fn find_touched(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
+    fn find_changed(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
         if self.tops.have_directory() {
             let tree = self.tree;
-            self.touched =
+            self.changed =
                 tree.comparison().changed_since(snapshot.base, snapshot.epoch, before.epoch, &mut || self.tell(0))?;
         }
         Ok(())
@@ -316,7 +316,7 @@ impl<'a> BringBack<'a> {
                 Ok(())
             }
             Err(error) => {
-                let path = self.tree.names().paths(now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+                let path = self.tree.names().paths(now.live()).unwrap_or_default().pop().unwrap_or_default();
                 self.problem(error, &path)
             }
         }
@@ -324,7 +324,7 @@ impl<'a> BringBack<'a> {
 
     /// Makes an inode like what it, or another one, was then.
     fn liken(&mut self, now: InodeNo, then: InodeNo) -> Result<Likened> {
-        let (tree, unseen, model) = (self.tree, self.unseen, (then, self.then));
+        let (tree, unseen, model) = (self.tree, self.unseen, then.at(self.then));
         if self.rehearsal.is_some() {
             return self.unlikeness(now, model);
         }
@@ -343,7 +343,7 @@ impl<'a> BringBack<'a> {
         if place.parent == UNMADE {
             return Ok(None);
         }
-        match self.tree.names().lookup(place.parent, &place.name, Moment::Live) {
+        match self.tree.names().lookup(place.parent.live(), &place.name) {
             Ok(found) => Ok(match &self.rehearsal {
                 Some(rehearsal) => rehearsal.after_moves(found),
                 None => Some(found),
@@ -354,11 +354,11 @@ impl<'a> BringBack<'a> {
     }
 
     /// An inode at a moment, if it has a name then.
-    fn named(&self, inode: InodeNo, moment: Moment) -> Result<Option<Inode>> {
-        match self.tree.inode(inode, moment) {
+    fn named(&self, at: InodeAt) -> Result<Option<Inode>> {
+        match self.tree.inode(at) {
             Ok(found) => {
-                let rehearsal = self.rehearsal.as_ref().filter(|_| moment == Moment::Live);
-                let lost = rehearsal.map_or(0, |rehearsal| rehearsal.names_lost(inode));
+                let rehearsal = self.rehearsal.as_ref().filter(|_| at.is_live());
+                let lost = rehearsal.map_or(0, |rehearsal| rehearsal.names_lost(at.inode));
                 Ok((found.links > lost).then_some(found))
             }
             Err(Error::Gone) => Ok(None),
@@ -380,8 +380,7 @@ impl<'a> BringBack<'a> {
     /// Notes what went wrong with one name, if the rest can fare better.
     fn settle(&mut self, result: Result<()>, place: &Place) -> Result<()> {
         let Err(error) = result else { return Ok(()) };
-        let directory =
-            self.tree.names().paths(place.parent, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+        let directory = self.tree.names().paths(place.parent.live()).unwrap_or_default().pop().unwrap_or_default();
         let path = crate::tree::join(&directory, &place.name);
         self.problem(error, &path)
     }
@@ -412,7 +411,7 @@ impl<'a> BringBack<'a> {
     }
 
     fn check_snapshot(&self) -> Result<()> {
-        self.tree.device().look()?.moments().check(self.root, self.then).map_err(|error| match error {
+        self.tree.device().look()?.moments().check(self.root.at(self.then)).map_err(|error| match error {
             Error::Gone => {
                 let text = "the snapshot was deleted while it was restored from; what was there before is";
                 Error::Refused(Errno::STALE, format!("{text} {}", self.report.before))

@@ -4,7 +4,7 @@
 //! A base that is filled from an archive is noted in the store and shown by nothing until it is whole. What a crash
 //! interrupts is deleted when the store is opened next.
 
-use super::bases::WholeBases;
+use super::whole_bases::WholeBases;
 use super::{OnProgress, Progress};
 use crate::device::{BaseId, InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
@@ -69,7 +69,7 @@ impl WholeBases<'_> {
         let mut seen = HashSet::new();
         let mut directories = vec![root_of(snapshot.base)];
         while let Some(directory) = directories.pop() {
-            tree.names().list_with_inodes(directory, 0, moment, |entry, found| {
+            tree.names().list_with_inodes(directory.at(moment), 0, |entry, found| {
                 if found.kind() == Kind::Directory {
                     directories.push(entry.inode);
                 }
@@ -123,7 +123,7 @@ impl Filling<'_> {
         while let Some(&(source, target)) = directories.get(at) {
             at += 1;
             let mut entries = Vec::new();
-            self.tree.names().list_with_inodes(source, 0, self.moment, |entry, found| {
+            self.tree.names().list_with_inodes(source.at(self.moment), 0, |entry, found| {
                 entries.push((entry.clone(), found.kind(), found.links, found.size));
                 Ok(true)
             })?;
@@ -145,18 +145,18 @@ impl Filling<'_> {
         }
         // Filling them has changed their times.
         for (source, target) in directories.into_iter().rev() {
-            self.tree.likeness().become_like(target, (source, self.moment), &mut |_| Ok(()))?;
+            self.tree.likeness().become_like(target, source.at(self.moment), &mut |_| Ok(()))?;
         }
         Ok(())
     }
 
     fn make(&mut self, source: InodeNo, parent: InodeNo, name: &[u8]) -> Result<InodeNo> {
-        let made = self.tree.likeness().make_nameless_in(self.base, (source, self.moment))?;
+        let made = self.tree.likeness().make_nameless_in(self.base, source.at(self.moment))?;
         let (files, bytes) = (self.files, self.bytes);
         let filled = self
             .tree
             .likeness()
-            .become_like(made, (source, self.moment), &mut |done| {
+            .become_like(made, source.at(self.moment), &mut |done| {
                 (self.progress)(&Progress { files, bytes: bytes + done, total_bytes: 0 })
             })
             .and_then(|_| self.tree.likeness().place(made, parent, name));

@@ -13,7 +13,7 @@
 //! - a file of another size is asked for, since nothing else makes the kernel take its size anew.
 
 use super::Daemon;
-use crate::device::{BaseId, InodeNo, Moment, silently};
+use crate::device::{BaseId, InodeAt, InodeNo, Moment, silently};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Names, Notify, has_mounts_inside};
 use crate::limits::NAMES_AT_ONCE;
@@ -141,7 +141,7 @@ impl Unseen<'_> {
         if self.notify.is_none() || !self.tree.held().is_held(inode) {
             return change();
         }
-        let before = self.tree.inode(inode, Moment::Live).ok();
+        let before = self.tree.inode(inode.live()).ok();
         // Of what the kernel keeps no pages of, the feed is enough.
         if before.as_ref().is_none_or(|found| found.kind() != Kind::File) {
             return change();
@@ -181,7 +181,7 @@ impl Unseen<'_> {
 
     /// Whether the kernel, to which a file was this, has to take its size or its time anew.
     fn is_renewed(&self, inode: InodeNo, before: Option<&Inode>) -> bool {
-        let Ok(now) = self.tree.inode(inode, Moment::Live) else { return false };
+        let Ok(now) = self.tree.inode(inode.live()) else { return false };
         let notify = self.notify.as_ref().filter(|notify| notify.keeps_times());
         // A program that is writing may have made the file longer since it was asked for.
         let is_other = |then: &Inode| {
@@ -193,12 +193,12 @@ impl Unseen<'_> {
 
     fn renew(&self, inodes: &[InodeNo]) {
         let Some(notify) = self.notify.as_ref().filter(|_| !inodes.is_empty()) else { return };
-        let facts = |inode| {
-            let found = self.tree.inode(inode, Moment::Live).ok().filter(|found| found.kind() == Kind::File)?;
+        let facts = |inode: InodeNo| {
+            let found = self.tree.inode(inode.live()).ok().filter(|found| found.kind() == Kind::File)?;
             self.tree.held().is_held(inode).then_some((found.size, found.mtime))
         };
         for (inode, errno) in notify.renew(inodes, &facts) {
-            let path = self.tree.names().paths(inode, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+            let path = self.tree.names().paths(inode.live()).unwrap_or_default().pop().unwrap_or_default();
             let path = shown(&path);
             let error = std::io::Error::from(errno);
             if notify.keeps_times() {
@@ -208,7 +208,7 @@ impl Unseen<'_> {
                 );
                 self.tree.held().forsake(inode);
                 notify.attributes_changed([inode]);
-                self.entries_changed(&self.tree.names().of(inode, Moment::Live).unwrap_or_default());
+                self.entries_changed(&self.tree.names().of(inode.live()).unwrap_or_default());
             } else {
                 log::warn!("programs that have {path:?} open may see another size of it than it has: {error}");
             }
@@ -224,8 +224,8 @@ impl Unseen<'_> {
         let held = self.tree.held().all().into_iter().filter(|inode| inode.base() == base);
         let known = |inode| Known {
             inode,
-            names: self.tree.names().of(inode, Moment::Live).unwrap_or_default(),
-            found: self.tree.inode(inode, Moment::Live).ok(),
+            names: self.tree.names().of(inode.live()).unwrap_or_default(),
+            found: self.tree.inode(inode.live()).ok(),
         };
         held.map(known).collect()
     }
@@ -239,21 +239,21 @@ impl Unseen<'_> {
         let own = before.filter(|before| before.base == base).map(|before| Moment::At(before.epoch));
         let file_before = |inode| before.and_then(|before| tree.inode_before(inode, before).ok());
         // What is left to the background has errors of its own.
-        let touched = tree.settle_at_once(base).ok().flatten();
-        match (touched, own) {
-            (Some(touched), Some(before)) if known.is_some() || self.entries(&touched, before) <= NAMES_AT_ONCE => {
-                self.tell_of_names(&touched, before);
-                let held: Vec<InodeNo> = touched.into_iter().filter(|inode| tree.held().is_held(*inode)).collect();
+        let changed = tree.settle_at_once(base).ok().flatten();
+        match (changed, own) {
+            (Some(changed), Some(before)) if known.is_some() || self.entries(&changed, before) <= NAMES_AT_ONCE => {
+                self.tell_of_names(&changed, before);
+                let held: Vec<InodeNo> = changed.into_iter().filter(|inode| tree.held().is_held(*inode)).collect();
                 self.tell_of_files(&held, &file_before);
             }
-            (touched, _) => {
+            (changed, _) => {
                 match &known {
                     Some(known) => self.tell_of_known(known),
                     None if notify.look_up_again() => {}
                     None => self.tell_of_held_names(base),
                 }
-                let held: Vec<InodeNo> = match touched {
-                    Some(touched) => touched.into_iter().filter(|inode| tree.held().is_held(*inode)).collect(),
+                let held: Vec<InodeNo> = match changed {
+                    Some(changed) => changed.into_iter().filter(|inode| tree.held().is_held(*inode)).collect(),
                     None => tree.held().all().into_iter().filter(|inode| inode.base() == base).collect(),
                 };
                 self.tell_of_files(&held, &file_before);
@@ -265,23 +265,23 @@ impl Unseen<'_> {
     fn tell_of_held_names(&self, base: BaseId) {
         self.notify.iter().for_each(|notify| notify.shown_anew(base, LIVE_NAME));
         let held = self.tree.held().all().into_iter().filter(|inode| inode.base() == base);
-        let found = held.filter_map(|inode| self.tree.inode(inode, Moment::Live).ok());
+        let found = held.filter_map(|inode| self.tree.inode(inode.live()).ok());
         self.entries_changed(&found.map(|found| (found.parent, found.name.into_vec())).collect::<Vec<_>>());
     }
 
     /// How many entries directories have, among inodes, that the kernel knows.
     fn entries(&self, inodes: &BTreeSet<InodeNo>, before: Moment) -> u64 {
-        let size = |inode, moment| match self.tree.inode(inode, moment) {
+        let size = |at| match self.tree.inode(at) {
             Ok(found) if found.is_directory() => found.size,
             _ => 0,
         };
         let held = inodes.iter().filter(|inode| self.tree.held().is_held(**inode));
-        held.map(|inode| size(*inode, before) + size(*inode, Moment::Live)).sum()
+        held.map(|inode| size(inode.at(before)) + size(inode.live())).sum()
     }
 
-    fn listed(&self, directory: InodeNo, moment: Moment) -> BTreeMap<Vec<u8>, (InodeNo, Kind)> {
+    fn listed(&self, directory: InodeAt) -> BTreeMap<Vec<u8>, (InodeNo, Kind)> {
         let mut found = BTreeMap::new();
-        let listed = self.tree.names().list(directory, 0, moment, |entry| {
+        let listed = self.tree.names().list(directory, 0, |entry| {
             found.insert(entry.name.clone(), (entry.inode, entry.kind));
             Ok(true)
         });
@@ -290,10 +290,10 @@ impl Unseen<'_> {
     }
 
     /// Tells of every name that leads elsewhere than before, in directories that may differ.
-    fn tell_of_names(&self, touched: &BTreeSet<InodeNo>, before: Moment) {
+    fn tell_of_names(&self, changed: &BTreeSet<InodeNo>, before: Moment) {
         let mut names = Names::default();
-        for &directory in touched.iter().filter(|inode| self.tree.held().is_held(**inode)) {
-            let (then, now) = (self.listed(directory, before), self.listed(directory, Moment::Live));
+        for &directory in changed.iter().filter(|inode| self.tree.held().is_held(**inode)) {
+            let (then, now) = (self.listed(directory.at(before)), self.listed(directory.live()));
             for (name, target) in &then {
                 if now.get(name) != Some(target) {
                     names.add(self.tree, (directory, name.clone()), Some(*target));
@@ -312,7 +312,7 @@ impl Unseen<'_> {
         for Known { inode, names: had, found } in known {
             let kind = found.as_ref().map_or(Kind::File, Inode::kind);
             for (parent, name) in had {
-                if !self.tree.names().lookup(*parent, name, Moment::Live).is_ok_and(|(now, _)| now == *inode) {
+                if !self.tree.names().lookup(parent.live(), name).is_ok_and(|(now, _)| now == *inode) {
                     names.add(self.tree, (*parent, name.clone()), Some((*inode, kind)));
                 }
             }
@@ -321,7 +321,7 @@ impl Unseen<'_> {
         let had: BTreeSet<&(InodeNo, Vec<u8>)> = known.iter().flat_map(|known| &known.names).collect();
         let directories = known.iter().filter(|known| known.found.as_ref().is_some_and(Inode::is_directory));
         for Known { inode, .. } in directories {
-            let places = self.listed(*inode, Moment::Live).into_keys().map(|name| (*inode, name));
+            let places = self.listed(inode.live()).into_keys().map(|name| (*inode, name));
             places.filter(|place| !had.contains(place)).for_each(|place| names.add(self.tree, place, None));
         }
         self.names_lead_elsewhere(&names);

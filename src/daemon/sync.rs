@@ -18,7 +18,7 @@ use super::descent::{Identity, identity};
 use super::kernel::Unseen;
 use super::outside::mounts_of_same;
 use super::{Daemon, OnProgress, Progress};
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::error::{Errno, Error, Result};
 use crate::media::open_directory;
 use crate::shown::{shown, shown_file};
@@ -132,7 +132,7 @@ pub fn sync(daemon: &Daemon, views: &Views, options: &SyncOptions, progress: OnP
         progress,
     };
     let target = sync.destination(&options.destination)?;
-    let is_empty = |target| Ok::<bool, Error>(views.tree().inode(target, Moment::Live)?.size == 0);
+    let is_empty = |target: InodeNo| Ok::<bool, Error>(views.tree().inode(target.live())?.size == 0);
     skipped.reads_all.store(target.map(is_empty).transpose()?.unwrap_or(true), Ordering::Relaxed);
     let (report, result) = std::thread::scope(|scope| {
         let walk = scope.spawn(|| skipped.walk(root, &{ sender }));
@@ -297,7 +297,7 @@ impl Sync<'_> {
     fn content_of(&mut self, directory: &Arc<OwnedFd>, entries: Vec<Entry>, frame: &mut Frame) -> Result<()> {
         let mut existing: HashMap<Vec<u8>, (InodeNo, Inode)> = HashMap::new();
         if let Some(target) = frame.target {
-            self.tree.names().list_with_inodes(target, 0, Moment::Live, |entry, found| {
+            self.tree.names().list_with_inodes(target.live(), 0, |entry, found| {
                 existing.insert(entry.name.clone(), (entry.inode, found.clone()));
                 Ok(true)
             })?;
@@ -404,7 +404,7 @@ impl Sync<'_> {
         }
         let mut at = self.root;
         for name in names_of(path) {
-            at = match self.tree.names().lookup(at, name, Moment::Live) {
+            at = match self.tree.names().lookup(at.live(), name) {
                 Ok((inode, found)) if found.is_directory() => inode,
                 Ok(_) => {
                     let path = shown(path);

@@ -1,8 +1,8 @@
 //! What is counted: who holds the locations that records of tracks name, and what bases, snapshots and the past of all take of them.
 
 use super::past::{
-    Base, BaseId, BaseReserve, Bases, Counts, InodeNo, Moment, Old, Point, TrackKey, TrackNo, counts_key,
-    encode_record, reserve_key, split_record, track_key,
+    BaseId, BaseReserve, Counts, InodeAt, Moment, Old, Point, TrackKey, TrackNo, counts_key, encode_record,
+    reserve_key, split_record, track_key,
 };
 use super::pointer::Pointer;
 use super::{Device, State};
@@ -21,8 +21,6 @@ pub(super) struct Accounts {
     /// Locations that records let go of in the operation under way, what kind of record it was, and of a live one
     /// which, if a pre-image of it may have to do with them.
     pub releases: Vec<(Location, Holder, Option<TrackKey>)>,
-    /// What was counted of bases before the operation under way.
-    undo: Vec<(BaseId, Counts, Option<BaseReserve>)>,
 }
 
 /// What became of a track that is replaced or removed.
@@ -51,13 +49,11 @@ pub(super) fn holder(is_old: bool) -> Holder {
     if is_old { Holder::Log } else { Holder::Live }
 }
 
-/// What a state was before an operation, besides its tables, which know that themselves.
+/// What a state was before an operation, besides its tables and bases, which know that themselves.
 pub(super) struct Before {
     epoch: Epoch,
     reserved: u64,
     log_blocks: u64,
-    /// Where more of them than what is counted may be changed.
-    bases: Option<Bases>,
 }
 
 impl Accounts {
@@ -69,66 +65,41 @@ impl Accounts {
 impl State {
     /// Begins an operation that [`State::take_back`] can undo as a whole.
     pub(super) fn begin(&mut self) -> Before {
-        // What was counted outside of any operation stays.
-        self.accounts.undo.clear();
-        self.past.meta.begin();
+        self.past.begin();
         let Accounts { reserved, log_blocks, .. } = self.accounts;
-        Before { epoch: self.past.epoch, reserved, log_blocks, bases: None }
-    }
-
-    /// The same where bases come, go or show something else.
-    pub(super) fn begin_with_bases(&mut self) -> Before {
-        Before { bases: Some(self.past.bases.clone()), ..self.begin() }
+        Before { epoch: self.past.epoch, reserved, log_blocks }
     }
 
     /// The operation has taken effect.
     pub(super) fn keep_changes(&mut self) {
-        self.accounts.undo.clear();
-        self.past.meta.finish();
+        self.past.keep_changes();
     }
 
     /// Undoes an operation.
     pub(super) fn take_back(&mut self, before: Before) {
-        let Before { epoch, reserved, log_blocks, bases } = before;
-        self.past.meta.rollback();
-        self.past.shown.clear();
-        self.past.epoch = epoch;
+        let Before { epoch, reserved, log_blocks } = before;
+        self.past.take_back(epoch);
         (self.accounts.reserved, self.accounts.log_blocks) = (reserved, log_blocks);
         self.accounts.releases.clear();
-        while let Some((id, counts, reserve)) = self.accounts.undo.pop() {
-            if let Some(base) = self.past.bases.get_mut(&id) {
-                (base.counts, base.reserve) = (counts, reserve);
-            }
-        }
-        if let Some(bases) = bases {
-            self.past.bases = bases;
-        }
     }
 
     /// Changes what is counted of a base; taken back if the operation under way fails.
     pub(super) fn count(&mut self, id: BaseId, change: impl FnOnce(&mut Counts)) {
-        self.count_of(id, |base| change(&mut base.counts));
+        self.past.bases.count(id, |counts, _| change(counts));
     }
 
     /// The same of what it has set aside for itself.
     pub(super) fn count_reserve(&mut self, id: BaseId, change: impl FnOnce(&mut BaseReserve)) {
-        self.count_of(id, |base| {
-            if let Some(reserve) = &mut base.reserve {
+        self.past.bases.count(id, |_, reserve| {
+            if let Some(reserve) = reserve {
                 change(reserve);
             }
         });
     }
 
-    fn count_of(&mut self, id: BaseId, change: impl FnOnce(&mut Base)) {
-        if let Some(base) = self.past.bases.get_mut(&id) {
-            self.accounts.undo.push((id, base.counts, base.reserve));
-            change(base);
-        }
-    }
-
     /// Puts the counts into the open transaction, just before that is frozen.
     pub(super) fn freeze_counts(&mut self) -> Result<()> {
-        for (id, base) in &self.past.bases {
+        for (id, base) in self.past.bases.iter() {
             let key = counts_key(*id);
             if self.past.meta.get::<Counts>(Table::State, &key)? != Some(base.counts) {
                 self.past.meta.put(Table::State, &key, &base.counts);
@@ -254,7 +225,7 @@ impl State {
     pub(super) fn replace_track(&mut self, device: &Device, key: TrackKey, pointer: &Pointer) -> Result<()> {
         self.counting_own(key, |state| state.put_track(device, key, pointer))?;
         // Nothing takes it back.
-        self.accounts.undo.clear();
+        self.past.bases.keep_changes();
         Ok(())
     }
 
@@ -319,9 +290,9 @@ impl State {
     }
 
     /// The pointer of a track at a moment, and what kind of record it stands in.
-    pub fn pointer(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<(Pointer, Holder)>> {
-        let key = track_key(inode, track);
-        match self.find(Table::Track, &key, moment)? {
+    pub fn pointer(&self, at: InodeAt, track: TrackNo) -> Result<Option<(Pointer, Holder)>> {
+        let key = track_key(at.inode, track);
+        match self.find(Table::Track, &key, at.moment)? {
             // What an archive has cannot be named by a pointer.
             Some(found) if found.archive.is_some() => Err(Error::Unshared),
             Some(found) => Ok(Some((

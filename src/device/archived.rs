@@ -5,7 +5,7 @@
 //! is in the snapshot that the newest increment leads to, if that was born by *e*.
 
 use super::past::{
-    BaseId, Increments, InodeNo, Named, Snapshot, TrackNo, expect_track, preimage_key, rest_of, split_record,
+    BaseId, Increments, InodeAt, Named, Snapshot, TrackNo, expect_track, preimage_key, rest_of, split_record,
     track_key, with_birth,
 };
 use super::pointer::Pointer;
@@ -76,14 +76,9 @@ pub fn index_entry(header: &Header, entry: &Entry) -> Result<Pair> {
 }
 
 /// What a track's record says at a moment.
-pub(super) fn track_record(
-    state: &State,
-    inode: InodeNo,
-    track: TrackNo,
-    moment: super::Moment,
-) -> Result<Option<TrackRecord>> {
-    let key = track_key(inode, track);
-    let Some(found) = state.find(Table::Track, &key, moment)? else { return Ok(None) };
+pub(super) fn track_record(state: &State, at: InodeAt, track: TrackNo) -> Result<Option<TrackRecord>> {
+    let key = track_key(at.inode, track);
+    let Some(found) = state.find(Table::Track, &key, at.moment)? else { return Ok(None) };
     let value = split_record(Table::Track, &key, &found.bytes)?.1;
     Ok(Some(match found.archive {
         Some(archive) => TrackRecord::Archived(decode(Table::Track, &key, value)?, archive),
@@ -109,9 +104,7 @@ impl Archiving<'_> {
 
     /// Lets an archive's times be seen, or not any more.
     pub fn set_archive(self, base: BaseId, archive: Option<Arc<Archive>>) {
-        if let Some(base) = self.device.state.write().past.bases.get_mut(&base) {
-            base.archive = archive;
-        }
+        self.device.state.write().past.bases.set_archive(base, archive);
     }
 
     /// Writes the increment of a snapshot into a directory: what it shows and the next one does not.
@@ -161,7 +154,7 @@ impl Archiving<'_> {
                 let source = Source::stored(self.device.placed(&look, pointer)?);
                 drop(look);
                 let (inode, track) = expect_track(&key)?;
-                let content = self.device.read_track(source, inode, track, super::Moment::At(from.epoch))?;
+                let content = self.device.read_track(source, inode.at(super::Moment::At(from.epoch)), track)?;
                 saved += content.len() as u64;
                 writer.track(table as u8, rest_of(&key), birth, &content)?;
                 tell(saved)?;

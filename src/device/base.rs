@@ -29,7 +29,7 @@ impl Changing<'_> {
         let since = self.state.past.epoch.before();
         let walks = [&[Walk::Nameless { to: since }][..], &walks].concat();
         self.state.past.begin_era(base, since, source, Some(Settle::new(walks, 0)))?;
-        self.state.past.bases.entry(base).and_modify(|base| base.touched = Some(BTreeSet::new()));
+        self.state.past.bases.change(base, |base| base.changed_inodes = Some(BTreeSet::new()));
         self.state.count(base, |counts| counts.refers = snapshot.record.refers);
         self.state.past.find_newest(source.base)
     }
@@ -55,7 +55,7 @@ impl Changing<'_> {
         let old = std::mem::replace(&mut record.eras, vec![Era { since, source }]);
         record.clone_of = Some(source);
         self.state.past.put_base(base, record);
-        self.state.past.bases.entry(base).and_modify(|base| base.touched = None);
+        self.state.past.bases.change(base, |base| base.changed_inodes = None);
         self.state.count(base, |counts| counts.refers = refers);
         self.state.past.find_newest(source.base)?;
         old.iter().try_for_each(|era| self.state.protection_changed(era.source.base))

@@ -1,6 +1,6 @@
 //! Tracks that came into being, those in memory among them.
 
-use super::past::{BaseId, InodeNo, Moment, TrackKey, TrackNo, expect_track, keys_of, track_key};
+use super::past::{BaseId, InodeAt, InodeNo, TrackKey, TrackNo, expect_track, keys_of, track_key};
 use super::tracks::Tracks;
 use crate::clock::Epoch;
 use crate::error::Result;
@@ -16,16 +16,15 @@ impl Tracks<'_> {
     /// that it has; and where to go on. What is in memory counts as born now.
     pub fn tracks_born(
         self,
-        inode: InodeNo,
+        at: InodeAt,
         range: Range<TrackNo>,
-        moment: Moment,
         after: Epoch,
     ) -> Result<(Vec<TrackNo>, Option<TrackNo>)> {
-        let (from, to) = (track_key(inode, range.start), track_key(inode, range.end));
+        let (from, to) = (track_key(at.inode, range.start), track_key(at.inode, range.end));
         let mut born = Vec::new();
         let mut next = None;
         let mut count = 0;
-        self.state.records(Table::Track, &from, &to, moment, |key, birth, _| {
+        self.state.records(Table::Track, &from, &to, at.moment, |key, birth, _| {
             let (_, track) = expect_track(key)?;
             if count == PIECE {
                 next = Some(track);
@@ -37,9 +36,9 @@ impl Tracks<'_> {
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        if moment == Moment::Live {
+        if at.is_live() {
             let end = next.unwrap_or(range.end);
-            born.extend(self.in_memory((inode, range.start)..(inode, end)).map(|(_, track)| track));
+            born.extend(self.in_memory((at.inode, range.start)..(at.inode, end)).map(|(_, track)| track));
             born.sort_unstable();
             born.dedup();
         }

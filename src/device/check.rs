@@ -4,7 +4,7 @@ pub use super::past::check::{Bases, Facts, birth_of, birth_problem, end_problem,
 
 use super::State;
 use super::past::check as past;
-use super::past::{BaseId, InodeNo, Moment, TrackNo, split_record, split_track_key};
+use super::past::{BaseId, InodeAt, InodeNo, TrackNo, split_record, split_track_key};
 use super::pointer::Pointer;
 use super::work::check_work;
 use crate::clock::Epoch;
@@ -77,8 +77,8 @@ pub fn others_with_eras(state: &State, than: BaseId) -> impl Iterator<Item = Bas
 }
 
 /// Whether a track leads to a location at a moment.
-pub fn leads_to(state: &State, inode: InodeNo, track: TrackNo, moment: Moment, location: &Location) -> bool {
-    let found = state.pointer(inode, track, moment).ok().flatten();
+pub fn leads_to(state: &State, at: InodeAt, track: TrackNo, location: &Location) -> bool {
+    let found = state.pointer(at, track).ok().flatten();
     found.is_some_and(|(pointer, _)| pointer.locations().any(|one| one == location))
 }
 

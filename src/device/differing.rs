@@ -1,7 +1,7 @@
 //! Which tracks of a file differ from those of another one, told by their pointers.
 
 use super::DirtyTracks;
-use super::past::{InodeNo, Moment, TrackNo, expect_track, track_key};
+use super::past::{InodeAt, TrackNo, expect_track, track_key};
 use super::tracks::Tracks;
 use crate::error::Result;
 use crate::meta::Table;
@@ -26,19 +26,13 @@ type Pointers = (Vec<(TrackNo, Vec<u8>)>, Option<TrackNo>);
 impl Tracks<'_> {
     /// Tracks of a file at a moment, from `from` on and up to `most`, whose pointers are not those of another one,
     /// or that only one of them has. What is in memory counts as different.
-    pub fn differing_tracks(
-        self,
-        (inode, moment): (InodeNo, Moment),
-        (other, other_moment): (InodeNo, Moment),
-        from: TrackNo,
-        most: usize,
-    ) -> Result<Differing> {
-        let (now, now_end) = self.pointers(inode, from, moment)?;
-        let (then, then_end) = self.pointers(other, from, other_moment)?;
+    pub fn differing_tracks(self, file: InodeAt, other: InodeAt, from: TrackNo, most: usize) -> Result<Differing> {
+        let (now, now_end) = self.pointers(file, from)?;
+        let (then, then_end) = self.pointers(other, from)?;
         let end = now_end.into_iter().chain(then_end).min();
         let is_seen = |track: TrackNo| end.is_none_or(|end| track < end);
-        let live = [(inode, moment), (other, other_moment)].into_iter().filter(|(_, moment)| *moment == Moment::Live);
-        let in_memory = live.flat_map(|(inode, _)| {
+        let live = [file, other].into_iter().filter(|of| of.is_live());
+        let in_memory = live.flat_map(|InodeAt { inode, .. }| {
             let of_file = move |tracks| DirtyTracks::range(tracks, (inode, from)..=(inode, TrackNo::MAX));
             let tracks = [&self.state.dirty, &self.state.flushing].into_iter().flat_map(of_file);
             tracks.map(|((_, track), _)| *track).filter(|track| is_seen(*track))
@@ -68,11 +62,11 @@ impl Tracks<'_> {
         }
     }
 
-    fn pointers(self, inode: InodeNo, from: TrackNo, moment: Moment) -> Result<Pointers> {
+    fn pointers(self, at: InodeAt, from: TrackNo) -> Result<Pointers> {
         let mut found = Vec::new();
         let mut end = None;
-        let to = track_key(inode, TrackNo::MAX);
-        self.state.scan(Table::Track, &track_key(inode, from), &to, moment, |key, pointer| {
+        let to = track_key(at.inode, TrackNo::MAX);
+        self.state.scan(Table::Track, &track_key(at.inode, from), &to, at.moment, |key, pointer| {
             let (_, track) = expect_track(key)?;
             if found.len() == LOOK {
                 end = Some(track);

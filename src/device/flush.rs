@@ -6,7 +6,7 @@
 use super::State;
 use super::commit::Commit;
 use super::dirty::{Dirty, Patches};
-use super::past::{Moment, TrackKey};
+use super::past::TrackKey;
 use super::pointer::{Patch, Pointer};
 use super::tracks::Stored;
 use crate::error::{Error, Result};
@@ -77,7 +77,7 @@ impl Commit<'_> {
             Dirty::Whole(bytes) => return Ok(Plan::Whole(bytes.clone())),
             Dirty::Patched(patches) => patches,
         };
-        let Some((pointer, _)) = state.pointer(key.0, key.1, Moment::Live)? else {
+        let Some((pointer, _)) = state.pointer(key.0.live(), key.1)? else {
             // An operation has removed what they lay over, and made them void.
             return Ok(Plan::Whole(Arc::default()));
         };
@@ -112,7 +112,7 @@ impl Commit<'_> {
     }
 
     fn twins(&self, state: &State, (inode, track): TrackKey) -> Result<Vec<Stored>> {
-        let twins = state.tracks().twins(inode, track, Moment::Live)?;
+        let twins = state.tracks().twins(inode.live(), track)?;
         twins.into_iter().map(|twin| self.device.placed(state, twin)).collect()
     }
 

@@ -33,7 +33,7 @@ pub fn each_named_outside(
         let look = device.look()?;
         let mut is_needed = false;
         for moment in moments {
-            is_needed |= look.moments().is_archived(InodeNo::new(base, 0), *moment)?;
+            is_needed |= look.moments().is_archived(InodeNo::new(base, 0).at(*moment))?;
         }
         look.archive(base).filter(|_| is_needed)
     };

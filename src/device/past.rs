@@ -3,8 +3,10 @@
 
 mod archived;
 mod base;
+mod bases;
 pub(in crate::device) mod check;
 mod increments;
+mod moment;
 mod names;
 mod number;
 mod record;
@@ -21,15 +23,15 @@ mod work;
 pub use base::{
     ArchiveRecord, BaseRecord, BaseReserve, Counts, Era, MirrorRecord, Point, Same, SnapshotRef, last_save_key,
 };
-pub(in crate::device) use base::{Base, Bases, counts_key, offline_key, or_damage, reserve_key};
+pub(in crate::device) use base::{Base, counts_key, offline_key, or_damage, reserve_key};
 pub use increments::{Increments, Named, Then, TracksFrom};
+pub use moment::{InodeAt, Moment};
 pub use names::{LIVE_NAME, is_virtual_name};
 pub use number::{BaseId, InodeNo, LIVE, TrackKey, TrackNo};
 pub(in crate::device) use record::{
     encode_record, expect_track, increment_key, key_in, keys_of, preimage_key, rest_of, split_tombstone, with_birth,
 };
 pub use record::{split_increment, split_preimage, split_record, split_track_key, track_key};
-pub use rules::Moment;
 pub(in crate::device) use rules::Old;
 pub(in crate::device) use shown::Appearances;
 pub use shown::Shown;
@@ -42,6 +44,7 @@ pub(in crate::device) use work::{
     BASE, INODE, INODE_WALK, SEPARATE, SETTLE, SNAPSHOT, SWEEP, WALKED, work_epoch, work_key, work_number, work_range,
 };
 
+use bases::Bases;
 use snapshot::Moments;
 use timeline::Chronicle;
 use work::NotedWork;
@@ -69,7 +72,28 @@ pub struct Past {
 impl Past {
     /// Of a store whose bases are yet to be taken up.
     pub(in crate::device) fn new(meta: Meta, epoch: Epoch) -> Past {
-        Past { meta, epoch, bases: Bases::new(), shown: Appearances::default() }
+        Past { meta, epoch, bases: Bases::default(), shown: Appearances::default() }
+    }
+
+    /// Begins an operation that [`Past::take_back`] can undo as a whole.
+    pub(in crate::device) fn begin(&mut self) {
+        // What was changed outside of any operation stays.
+        self.bases.keep_changes();
+        self.meta.begin();
+    }
+
+    /// The operation has taken effect.
+    pub(in crate::device) fn keep_changes(&mut self) {
+        self.bases.keep_changes();
+        self.meta.finish();
+    }
+
+    /// Undoes an operation that began in this epoch.
+    pub(in crate::device) fn take_back(&mut self, epoch: Epoch) {
+        self.meta.rollback();
+        self.bases.take_back();
+        self.shown.clear();
+        self.epoch = epoch;
     }
 
     /// The open transaction, for reading tables that have no history.
@@ -125,10 +149,10 @@ impl Past {
         self.put_snapshot(&snapshot);
         self.meta.put(Table::Name, &name_key(base, &snapshot.record.name), &epoch);
         self.epoch = next;
-        if let Some(found) = self.bases.get_mut(&base) {
+        self.bases.change(base, |found| {
             (found.before_newest, found.newest, found.newest_reserve) = (last, epoch, reserve);
             (found.counts.newest_alone, found.counts.kept) = (Some(0), 0);
-        }
+        });
         Ok(snapshot)
     }
 

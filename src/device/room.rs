@@ -5,7 +5,7 @@
 //! up by that writing alone: new data does not get it, nor does what is written anew elsewhere and keeps its old
 //! tracks. Copies in the background leave a part of the room to everybody else.
 
-use super::past::{BaseId, BaseReserve, InodeNo, Moment, TrackKey, TrackNo, split_record, track_key};
+use super::past::{BaseId, BaseReserve, InodeNo, TrackKey, TrackNo, split_record, track_key};
 use super::pointer::Pointer;
 use super::snapshot::Changing;
 use super::{Device, State, Txn};
@@ -170,7 +170,7 @@ impl Txn<'_> {
         {
             return Ok(false);
         }
-        let Some((pointer, _)) = self.state.pointer(inode, track, Moment::Live)? else { return Ok(false) };
+        let Some((pointer, _)) = self.state.pointer(inode.live(), track)? else { return Ok(false) };
         let own = self.state.past.meta.get_raw(Table::Track, &key)?;
         let birth = own.map(|bytes| self.state.birth_of(Table::Track, &key, &bytes)).transpose()?;
         // Without a record of its own, the base shows somebody else's.

@@ -4,7 +4,7 @@
 //! new place like any other. The copy stops where it would take the room that is left to everybody else, and goes on
 //! when there is room again. It is over when a walk over all tracks has found none that is shared.
 
-use super::past::{BaseId, InodeNo, Moment, SEPARATE, TrackKey, TrackNo, expect_track, work_key};
+use super::past::{BaseId, InodeNo, SEPARATE, TrackKey, TrackNo, expect_track, work_key};
 use super::pointer::Pointer;
 use super::{Changing, Device, State};
 use crate::error::{Error, Result};
@@ -265,19 +265,19 @@ impl Separation<'_> {
     fn write_again(self, inode: InodeNo, track: TrackNo) -> Result<Copied> {
         let (source, pointer) = {
             let look = self.device.look()?;
-            match look.pointer(inode, track, Moment::Live)? {
-                Some((pointer, _)) => (self.device.source(&look, inode, track, Moment::Live)?, pointer),
+            match look.pointer(inode.live(), track)? {
+                Some((pointer, _)) => (self.device.source(&look, inode.live(), track)?, pointer),
                 None => return Ok(Copied::Done),
             }
         };
-        let bytes = match self.device.read_track(source, inode, track, Moment::Live) {
+        let bytes = match self.device.read_track(source, inode.live(), track) {
             Ok(bytes) => bytes,
             Err(Error::Corrupt { .. }) => return Ok(Copied::Damaged),
             Err(error) => return Err(error),
         };
         let mut txn = self.device.begin_growing()?;
         // It may have been flushed meanwhile.
-        if !txn.pointer(inode, track, Moment::Live)?.is_some_and(|(now, _)| now == pointer) {
+        if !txn.pointer(inode.live(), track)?.is_some_and(|(now, _)| now == pointer) {
             return Ok(Copied::Left);
         }
         if txn.needs_slot(inode, track) {

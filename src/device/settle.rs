@@ -123,7 +123,7 @@ fn settle_some(txn: &mut Txn<'_>, base: BaseId, step: &mut Step<'_>) -> Result<(
 fn settle_one(txn: &mut Txn<'_>, table: Table, key: &[u8], settle: &mut Settle, step: &mut Step<'_>) -> Result<()> {
     settle.done += txn.state.settle_key(&txn.device.log, table, key)?;
     let Some(inode) = InodeNo::of_key(key) else { return Ok(()) };
-    txn.state.past.touch(inode);
+    txn.state.past.bases.note_changed(inode);
     if table == Table::Inode {
         step.inodes.push(inode);
     }

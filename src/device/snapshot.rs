@@ -101,7 +101,7 @@ impl Commit<'_> {
     pub fn change<R>(&mut self, change: impl FnOnce(&mut Changing<'_>) -> Result<R>) -> Result<R> {
         let device = self.device;
         let (result, changed) = self.run_soon(|state| {
-            let before = state.begin_with_bases();
+            let before = state.begin();
             match Error::of_panic(|| change(&mut Changing { device, state })) {
                 Ok(result) => {
                     state.keep_changes();
@@ -122,7 +122,7 @@ impl Commit<'_> {
         let device = self.device;
         let mut guard = self.flushed()?;
         let state = &mut *guard;
-        let before = state.begin_with_bases();
+        let before = state.begin();
         let result = Error::of_panic(|| change(&mut Changing { device, state }));
         state.take_back(before);
         result

@@ -2,7 +2,7 @@
 
 use super::archived::{ArchivedTrack, TrackRecord, track_record};
 use super::dirty::{Dirty, Patches, lay_over};
-use super::past::{InodeNo, Moment, TrackKey, TrackNo, expect_track, track_key};
+use super::past::{InodeAt, InodeNo, Moment, TrackKey, TrackNo, expect_track, track_key};
 use super::pointer::Pointer;
 use super::{Device, State, Txn};
 use crate::archive::Archive;
@@ -59,14 +59,14 @@ impl Tracks<'_> {
     }
 
     /// The first track at or after `from` and before `to` that exists.
-    pub fn next_track(self, inode: InodeNo, from: TrackNo, to: TrackNo, moment: Moment) -> Result<Option<TrackNo>> {
+    pub fn next_track(self, at: InodeAt, from: TrackNo, to: TrackNo) -> Result<Option<TrackNo>> {
         let mut found = None;
-        self.state.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), moment, |key, _| {
+        self.state.scan(Table::Track, &track_key(at.inode, from), &track_key(at.inode, to), at.moment, |key, _| {
             found = Some(expect_track(key)?.1);
             Ok(ControlFlow::Break(()))
         })?;
-        if moment == Moment::Live && from < to {
-            let range = (inode, from)..(inode, to);
+        if at.is_live() && from < to {
+            let range = (at.inode, from)..(at.inode, to);
             let first = |tracks: &super::DirtyTracks| tracks.range(range.clone()).next().map(|((_, track), _)| *track);
             found = [found, first(&self.state.dirty), first(&self.state.flushing)].into_iter().flatten().min();
         }
@@ -74,10 +74,10 @@ impl Tracks<'_> {
     }
 
     /// The first track at or after `from` that does not exist, or `to` if all before it do.
-    pub fn next_gap(self, inode: InodeNo, from: TrackNo, to: TrackNo, moment: Moment) -> Result<TrackNo> {
-        let in_memory = |track| moment == Moment::Live && self.is_in_memory(&(inode, track));
+    pub fn next_gap(self, at: InodeAt, from: TrackNo, to: TrackNo) -> Result<TrackNo> {
+        let in_memory = |track| at.is_live() && self.is_in_memory(&(at.inode, track));
         let mut next = from;
-        self.state.scan(Table::Track, &track_key(inode, from), &track_key(inode, to), moment, |key, _| {
+        self.state.scan(Table::Track, &track_key(at.inode, from), &track_key(at.inode, to), at.moment, |key, _| {
             let (_, track) = expect_track(key)?;
             while next < track && in_memory(next) {
                 next = next.next();
@@ -139,10 +139,10 @@ impl Tracks<'_> {
 }
 
 impl Device {
-    pub fn source(&self, state: &State, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Source> {
+    pub fn source(&self, state: &State, at: InodeAt, track: TrackNo) -> Result<Source> {
         let mut patches = Vec::new();
-        if moment == Moment::Live {
-            let key = (inode, track);
+        if at.is_live() {
+            let key = (at.inode, track);
             for dirty in [state.dirty.get(&key), state.flushing.get(&key)].into_iter().flatten() {
                 match dirty {
                     Dirty::Whole(bytes) => return Ok(Source { patches, below: Below::Memory(bytes.clone()) }),
@@ -150,7 +150,7 @@ impl Device {
                 }
             }
         }
-        let below = match track_record(state, inode, track, moment)? {
+        let below = match track_record(state, at, track)? {
             Some(TrackRecord::Stored(pointer, _)) => Below::Stored(self.placed(state, pointer)?),
             Some(TrackRecord::Archived(track, archive)) => Below::Archived(track, archive),
             None => Below::Hole,
@@ -254,21 +254,21 @@ impl Device {
     }
 
     /// All that a track holds, looking the pointer up again as long as it changes.
-    pub fn read_track(&self, source: Source, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Arc<Vec<u8>>> {
-        self.again(source, inode, track, moment, |source| self.fetch(source))
+    pub fn read_track(&self, source: Source, at: InodeAt, track: TrackNo) -> Result<Arc<Vec<u8>>> {
+        self.again(source, at, track, |source| self.fetch(source))
     }
 
     /// Appends a part of a track to `out`, looking the pointer up again as long as it changes.
     pub fn read_part(
         &self,
         source: Source,
-        (inode, track): (InodeNo, TrackNo),
-        moment: Moment,
+        at: InodeAt,
+        track: TrackNo,
         part: Range<usize>,
         out: &mut Vec<u8>,
     ) -> Result<()> {
         let before = out.len();
-        self.again(source, inode, track, moment, |source| {
+        self.again(source, at, track, |source| {
             out.truncate(before);
             self.fetch_part(source, &part, out)
         })
@@ -277,9 +277,8 @@ impl Device {
     fn again<R>(
         &self,
         mut source: Source,
-        inode: InodeNo,
+        at: InodeAt,
         track: TrackNo,
-        moment: Moment,
         mut fetch: impl FnMut(&Source) -> Result<R>,
     ) -> Result<R> {
         loop {
@@ -288,8 +287,8 @@ impl Device {
                 Err(error) => error,
             };
             let look = self.look()?;
-            look.moments().check(inode, moment)?;
-            let again = self.source(&look, inode, track, moment)?;
+            look.moments().check(at)?;
+            let again = self.source(&look, at, track)?;
             let is_same = match (&source.below, &again.below) {
                 (Below::Stored(before), Below::Stored(now)) => before.pointer == now.pointer,
                 (Below::Archived(before, _), Below::Archived(now, _)) => before == now,
@@ -297,7 +296,7 @@ impl Device {
             };
             if is_same {
                 let twins = match (&error, &again.below) {
-                    (Error::Corrupt { .. }, Below::Stored(_)) => look.tracks().twins(inode, track, moment)?,
+                    (Error::Corrupt { .. }, Below::Stored(_)) => look.tracks().twins(at, track)?,
                     _ => Vec::new(),
                 };
                 let mut others = Vec::new();
@@ -307,10 +306,10 @@ impl Device {
                 }
                 drop(look);
                 // As it was when it was looked up: one that is gone by now does not match its checksum.
-                let error = name_file(error, inode, track);
+                let error = name_file(error, at.inode, track);
                 for other in others {
                     if let Ok(fetched) = fetch(&other) {
-                        log::warn!("inode {inode}, track {track}: read from the other copy of its mirror");
+                        log::warn!("inode {}, track {track}: read from the other copy of its mirror", at.inode);
                         return Ok(fetched);
                     }
                 }
@@ -465,10 +464,10 @@ impl Txn<'_> {
     }
 
     /// The pointer of a track that is stored and not in memory.
-    pub fn stored_pointer(&self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<(Pointer, Holder)>> {
-        if moment == Moment::Live && self.state.tracks().is_in_memory(&(inode, track)) {
+    pub fn stored_pointer(&self, at: InodeAt, track: TrackNo) -> Result<Option<(Pointer, Holder)>> {
+        if at.is_live() && self.state.tracks().is_in_memory(&(at.inode, track)) {
             return Ok(None);
         }
-        self.state.pointer(inode, track, moment)
+        self.state.pointer(at, track)
     }
 }

@@ -11,7 +11,7 @@ use super::companion::{Outcome, Visit};
 use super::notify::Notify;
 use super::number::{KernelNo, live_number};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::error::Errno;
 use parking_lot::Mutex;
 use std::ffi::OsStr;
@@ -85,8 +85,8 @@ impl Notify {
     /// the file has.
     pub(super) fn take_back(&self, inode: InodeNo) {
         self.inode_changed(inode);
-        let facts = |inode| {
-            let found = self.fs.views.tree().inode(inode, Moment::Live).ok()?;
+        let facts = |inode: InodeNo| {
+            let found = self.fs.views.tree().inode(inode.live()).ok()?;
             Some((found.size, found.mtime))
         };
         for (inode, errno) in self.renew(&[inode], &facts) {
@@ -139,7 +139,7 @@ impl Notify {
         let mut found = Vec::new();
         for inode in inodes {
             let Ok(live) = self.fs.path_of_live(inode.base()) else { continue };
-            let paths = self.fs.views.tree().names().paths(inode, Moment::Live).unwrap_or_default();
+            let paths = self.fs.views.tree().names().paths(inode.live()).unwrap_or_default();
             found.extend(paths.into_iter().map(|path| live.join(OsStr::from_bytes(&path))));
         }
         self.look_up(&found);

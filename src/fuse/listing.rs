@@ -3,7 +3,6 @@
 use super::attr::{Attr, Made};
 use super::number::{KernelNo, Node, Place, ROOT};
 use super::{FileSystem, KEEP};
-use crate::device::Moment;
 use crate::error::{Error, Result};
 use crate::tree::{Entry, Kind};
 use crate::view::{Target, Virtual};
@@ -41,16 +40,16 @@ pub(super) fn readdir(fs: &FileSystem, number: KernelNo, offset: u64, add: Add<'
     if offset < 2 && add(b"..", number_above(fs, place)?, 2, Kind::Directory) {
         return Ok(());
     }
-    fs.views.tree().names().list(place.inode, offset, place.moment, |entry: &Entry| {
-        Ok(!add(&entry.name, place.at(entry.inode).number(), entry.offset, entry.kind))
+    fs.views.tree().names().list(place.at, offset, |entry: &Entry| {
+        Ok(!add(&entry.name, place.to(entry.inode).number(), entry.offset, entry.kind))
     })
 }
 
 fn number_above(fs: &FileSystem, place: Place) -> Result<KernelNo> {
-    if crate::tree::is_root(place.inode) {
+    if crate::tree::is_root(place.inode()) {
         return Ok(ROOT);
     }
-    Ok(place.at(fs.views.tree().inode(place.inode, place.moment)?.parent).number())
+    Ok(place.to(fs.views.tree().inode(place.at)?.parent).number())
 }
 
 /// The same with attributes. The kernel knows of what is added, and was not too many, but for `.` and `..`.
@@ -84,11 +83,11 @@ pub(super) fn readdirplus(fs: &FileSystem, number: KernelNo, offset: u64, add: A
     if offset < 1 && add(b".", &dots, 1) || offset < 2 && add(b"..", &dots, 2) {
         return Ok(());
     }
-    fs.views.tree().names().list_with_what_is_known(place.inode, offset, place.moment, |entry, found| {
-        let at = place.at(entry.inode);
+    fs.views.tree().names().list_with_what_is_known(place.at, offset, |entry, found| {
+        let at = place.to(entry.inode);
         let attr = found.and_then(|found| fs.attributes_of(at, &found));
         let attr = attr.unwrap_or_else(|error| unknown(at, entry.kind, &error));
-        let is_live = place.moment == Moment::Live;
+        let is_live = place.at.is_live();
         let generation = if is_live { fs.views.tree().held().generation(entry.inode) } else { 0 };
         let is_full = add(&entry.name, &Made { attr, generation, keep: fs.keep_attributes(&attr) }, entry.offset);
         match is_live {
@@ -103,7 +102,7 @@ pub(super) fn readdirplus(fs: &FileSystem, number: KernelNo, offset: u64, add: A
 }
 
 fn unknown(place: Place, kind: Kind, error: &Error) -> Attr {
-    log::error!("listing inode {}: {error}", place.inode.number());
+    log::error!("listing inode {}: {error}", place.inode().number());
     Attr::unknown(place.number(), kind)
 }
 

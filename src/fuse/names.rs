@@ -2,7 +2,7 @@
 
 use super::Notify;
 use super::mounts::has_mounts_inside;
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::tree::{Kind, Tree};
 
 /// A name in a live directory.
@@ -23,7 +23,7 @@ impl Names {
     /// A name, and what it led to, if anything.
     pub fn add(&mut self, tree: &Tree, place: Place, then: Option<Target>) {
         match then {
-            Some((inode, Kind::Directory)) if tree.inode(inode, Moment::Live).is_ok_and(|now| now.links > 0) => {
+            Some((inode, Kind::Directory)) if tree.inode(inode.live()).is_ok_and(|now| now.links > 0) => {
                 self.moved.push((place, inode));
             }
             _ => self.changed.push(place),

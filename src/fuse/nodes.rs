@@ -7,7 +7,7 @@ use super::number::{KernelNo, Node, Place, ROOT};
 use super::opened::Unwritten;
 use super::operations::Client;
 use super::{BASE_XATTR, FileSystem, KEEP, STORE_XATTR, beside};
-use crate::device::{InodeNo, Moment};
+use crate::device::{InodeAt, InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::limits::STEP_TRACKS;
 use crate::tree::{Change, Kind, New};
@@ -53,12 +53,12 @@ impl FileSystem {
     pub(super) fn keep_attributes(&self, attr: &Attr) -> Duration {
         match self.numbers.node(attr.number) {
             Ok(Node::Virtual(node)) if node.is_always_new() => Duration::ZERO,
-            Ok(Node::In(Place { inode, moment: Moment::Live, .. }))
+            Ok(Node::In(Place { at: InodeAt { inode, moment: Moment::Live }, .. }))
                 if self.unwritten().is_stopping_writers() && self.open_for_writing.has(inode) =>
             {
                 Duration::ZERO
             }
-            Ok(Node::In(Place { moment: Moment::Live, .. }))
+            Ok(Node::In(Place { at: InodeAt { moment: Moment::Live, .. }, .. }))
                 if attr.kind == Kind::File && attr.permissions & SUID_OR_SGID != 0 =>
             {
                 Duration::ZERO
@@ -69,7 +69,7 @@ impl FileSystem {
 
     pub(super) fn live_inode(&self, number: KernelNo) -> Option<InodeNo> {
         match self.numbers.node(number) {
-            Ok(Node::In(Place { inode, moment: Moment::Live, .. })) => Some(inode),
+            Ok(Node::In(Place { at: InodeAt { inode, moment: Moment::Live }, .. })) => Some(inode),
             _ => None,
         }
     }
@@ -92,8 +92,8 @@ impl FileSystem {
     pub(super) fn make(&self, client: Client, umask: u32, parent: KernelNo, name: &[u8], new: New<'_>) -> Result<Attr> {
         let caller = client.caller(umask);
         let parent = self.place_for_new(caller, parent)?;
-        let (inode, made) = self.views.tree().names().make(caller, parent.inode, name, new)?;
-        self.settle(self.attributes_of(parent.at(inode), &made)?)
+        let (inode, made) = self.views.tree().names().make(caller, parent.inode(), name, new)?;
+        self.settle(self.attributes_of(parent.to(inode), &made)?)
     }
 
     pub(super) fn attr_of(&self, number: KernelNo) -> Result<Attr> {
@@ -106,10 +106,10 @@ impl FileSystem {
     pub(super) fn change_node(&self, number: KernelNo, change: Change, is_of_times: bool) -> Result<Attr> {
         let place = self.writable_place(number)?;
         // A kernel that keeps times itself writes them out as it does pages.
-        if self.writeback && is_of_times && self.views.tree().passes_over(place.inode) {
+        if self.writeback && is_of_times && self.views.tree().passes_over(place.inode()) {
             return self.attributes(place);
         }
-        let found = self.views.tree().attributes().change(place.inode, change)?;
+        let found = self.views.tree().attributes().change(place.inode(), change)?;
         self.attributes_of(place, &found)
     }
 
@@ -134,7 +134,7 @@ impl FileSystem {
     /// Whether more tracks than these may lie behind an offset in a file.
     pub(super) fn has_more_tracks(&self, number: KernelNo, from: u64, most: u64) -> bool {
         let bytes = most * self.views.tree().device().track_bytes();
-        let found = self.inside(number).and_then(|(inode, moment)| self.views.tree().inode(inode, moment));
+        let found = self.inside(number).and_then(|at| self.views.tree().inode(at));
         found.is_ok_and(|found| found.tracks > most && found.size.saturating_sub(from) > bytes)
     }
 
@@ -143,15 +143,15 @@ impl FileSystem {
             Node::Virtual(Virtual::Root) if name == STORE_XATTR.as_bytes() => {
                 Ok(self.store.as_os_str().as_bytes().to_vec())
             }
-            Node::In(place) if name == BASE_XATTR.as_bytes() && crate::tree::is_root(place.inode) => {
-                Ok(self.views.of(place.inode.base()).base_name()?.into_bytes())
+            Node::In(place) if name == BASE_XATTR.as_bytes() && crate::tree::is_root(place.inode()) => {
+                Ok(self.views.of(place.inode().base()).base_name()?.into_bytes())
             }
             Node::Virtual(node) if name == BASE_XATTR.as_bytes() => match self.namespace.base_shown(&node) {
                 Some(base) => Ok(self.views.of(base).base_name()?.into_bytes()),
                 None => Err(Error::Posix(Errno::NODATA)),
             },
             Node::Virtual(_) => Err(Error::Posix(Errno::NODATA)),
-            Node::In(Place { inode, moment, .. }) => self.views.tree().attributes().xattr(inode, name, moment),
+            Node::In(place) => self.views.tree().attributes().xattr(place.at, name),
         }
     }
 
@@ -162,7 +162,7 @@ impl FileSystem {
         if client.keeps_privileges() {
             return Ok(false);
         }
-        let found = self.views.tree().inode(inode, Moment::Live)?;
+        let found = self.views.tree().inode(inode.live())?;
         Ok(found.is_setgid() && !client.is_in_group(found.gid))
     }
 
@@ -182,7 +182,7 @@ impl FileSystem {
 
     /// Whether nobody has the file open for writing any more, who had until now.
     pub(super) fn close_node(&self, number: KernelNo, handle: u64) -> bool {
-        let Ok((inode, _)) = self.inside(number) else { return false };
+        let Ok(InodeAt { inode, .. }) = self.inside(number) else { return false };
         let is_last = handle == FOR_WRITING && self.open_for_writing.close(inode);
         if is_last {
             self.views.tree().stamps().take_back(inode);
@@ -227,7 +227,7 @@ impl FileSystem {
     }
 
     pub(super) fn forget_node(&self, number: KernelNo, count: u64) {
-        if let Ok(Node::In(Place { inode, moment: Moment::Live, .. })) = self.numbers.node(number)
+        if let Ok(Node::In(Place { at: InodeAt { inode, moment: Moment::Live }, .. })) = self.numbers.node(number)
             && let Err(error) = self.views.tree().unhold(inode, count)
         {
             log::error!("inode {inode} could not be removed: {error}");

@@ -7,7 +7,7 @@
 use super::companion::{Companion, Outcome, Role, Visit};
 use super::number::{KernelNo, ROOT, base_number, live_number};
 use super::{FileSystem, unmount_path};
-use crate::device::{BaseId, InodeNo, Moment};
+use crate::device::{BaseId, InodeNo};
 use crate::error::{Errno, Error, Result};
 use crate::shown::{shown, shown_file};
 use std::fs::File;
@@ -260,8 +260,7 @@ impl Notify {
             not_stored = self.fs.not_stored.take(inodes);
         }
         let Some(inode) = not_stored.first() else { return Ok(()) };
-        let path =
-            self.fs.views.tree().names().paths(*inode, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+        let path = self.fs.views.tree().names().paths(inode.live()).unwrap_or_default().pop().unwrap_or_default();
         let path = shown(&path);
         let more = match not_stored.len() {
             1 => String::new(),

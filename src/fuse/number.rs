@@ -9,7 +9,7 @@ mod given;
 mod layout;
 
 use crate::clock::Epoch;
-use crate::device::{BaseId, InodeNo, LIVE, Moment};
+use crate::device::{BaseId, InodeAt, InodeNo, LIVE, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BASES_MAX, VIEW_BITS, VIEWS_PASSING};
 use crate::view::{Door, SHADOW, SNAP, View, ViewNo, Virtual};
@@ -35,30 +35,37 @@ pub(super) enum Node {
 /// An inode at a moment, and the view's number by which it was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    pub inode: InodeNo,
-    pub moment: Moment,
+    pub at: InodeAt,
     pub way: ViewNo,
 }
 
 impl Place {
     /// The same way at another inode.
-    pub(super) fn at(self, inode: InodeNo) -> Place {
-        Place { inode, ..self }
+    pub(super) fn to(self, inode: InodeNo) -> Place {
+        Place { at: inode.at(self.moment()), ..self }
+    }
+
+    pub(super) fn inode(self) -> InodeNo {
+        self.at.inode
+    }
+
+    pub(super) fn moment(self) -> Moment {
+        self.at.moment
     }
 
     pub(super) fn number(self) -> KernelNo {
-        layout::join(self.way, self.inode.number())
+        layout::join(self.way, self.inode().number())
     }
 
     /// The root of a view, under the view's own name.
     pub(super) fn root(view: View) -> Place {
-        Place { inode: view.root(), moment: view.moment, way: view.number() }
+        Place { at: view.root().at(view.moment), way: view.number() }
     }
 }
 
 /// The number of an inode in its base as it is now.
 pub(super) fn live_number(inode: InodeNo) -> KernelNo {
-    Place { inode, moment: Moment::Live, way: View::live(inode.base()).number() }.number()
+    Place { at: inode.live(), way: View::live(inode.base()).number() }.number()
 }
 
 /// The number of the directory of a base, in a mount of several.
@@ -80,7 +87,7 @@ pub(super) struct Numbers {
 impl Numbers {
     /// The kernel may come back with numbers of this view from now on.
     pub(super) fn know(&self, place: Place) -> Place {
-        let view = View { base: place.inode.base(), moment: place.moment };
+        let view = View { base: place.inode().base(), moment: place.moment() };
         if place.way != 0 && self.views.read().get(&place.way) != Some(&view) {
             self.views.write().insert(place.way, view);
         }
@@ -91,7 +98,7 @@ impl Numbers {
     pub(super) fn aside(&self, inode: InodeNo, epoch: Epoch, door: Door) -> Result<Place> {
         let view = View::at(inode.base(), epoch);
         let way = self.given.lock().way(view, door).ok_or(Error::Posix(Errno::NFILE))?;
-        Ok(self.know(Place { inode, moment: view.moment, way }))
+        Ok(self.know(Place { at: inode.at(view.moment), way }))
     }
 
     pub(super) fn virtual_number(&self, node: &Virtual) -> KernelNo {
@@ -144,9 +151,9 @@ impl Numbers {
             return Ok(Node::Virtual(Virtual::Root));
         }
         let (way, own) = layout::split(number);
-        let place = |view: View, way| Node::In(Place { inode: InodeNo::new(view.base, own), moment: view.moment, way });
+        let place = |view: View, way| Node::In(Place { at: InodeNo::new(view.base, own).at(view.moment), way });
         match way {
-            0 => Ok(Node::In(Place { inode: InodeNo::new(LIVE, own), moment: Moment::Live, way: 0 })),
+            0 => Ok(Node::In(Place { at: InodeNo::new(LIVE, own).live(), way: 0 })),
             VIRTUAL if own < u64::from(BASES_MAX) => Ok(Node::Virtual(Virtual::Base(BaseId::new(own as u32)))),
             VIRTUAL => {
                 let found = self.given.lock().node(own);
@@ -184,11 +191,11 @@ mod tests {
             View::live(BaseId::new(3)),
             View::at(BaseId::new(3), Epoch::new(77)),
         ] {
-            let place = numbers.know(Place::root(view)).at(InodeNo::new(view.base, 77));
+            let place = numbers.know(Place::root(view)).to(InodeNo::new(view.base, 77));
             assert_eq!(numbers.node(place.number()).unwrap(), Node::In(place));
         }
         let mut seen =
-            vec![Place::root(View::at(BaseId::new(3), Epoch::new(77))).at(InodeNo::new(BaseId::new(3), 5)).number()];
+            vec![Place::root(View::at(BaseId::new(3), Epoch::new(77))).to(InodeNo::new(BaseId::new(3), 5)).number()];
         for door in [7, 8]
             .map(|seconds| Door::Time(Timestamp { seconds, nanos: 0 }))
             .into_iter()
@@ -224,10 +231,10 @@ mod tests {
         for i in 2..(1 << 20) + 1000 {
             let place = numbers.aside(InodeNo::new(LIVE, 5), Epoch::new(i), Door::Snap).unwrap();
             let other = numbers.virtual_number(&Virtual::Snap(InodeNo::new(LIVE, u64::from(i))));
-            let told = [place.number(), place.at(InodeNo::new(LIVE, 6)).number(), place.number(), other];
+            let told = [place.number(), place.to(InodeNo::new(LIVE, 6)).number(), place.number(), other];
             told.into_iter().for_each(|number| numbers.hold(number));
             numbers.forget(place.number(), 2);
-            assert_eq!(numbers.node(told[1]).unwrap(), Node::In(place.at(InodeNo::new(LIVE, 6))), "one inode is known");
+            assert_eq!(numbers.node(told[1]).unwrap(), Node::In(place.to(InodeNo::new(LIVE, 6))), "one inode is known");
             numbers.forget(told[1], 1);
             numbers.forget(other, 1);
         }

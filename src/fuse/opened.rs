@@ -6,7 +6,7 @@
 use super::attr::Attr;
 use super::number::Place;
 use super::{FileSystem, Notify};
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::error::{Errno, Error, Result};
 use crate::tree::Kind;
 use parking_lot::Mutex;
@@ -96,8 +96,8 @@ impl Unwritten<'_> {
         if attr.kind == Kind::File
             && attr.blocks == 0
             && !is_empty
-            && place.moment == Moment::Live
-            && self.may_be_dirty(place.inode)
+            && place.at.is_live()
+            && self.may_be_dirty(place.inode())
         {
             attr.blocks = 1;
         }
@@ -107,7 +107,7 @@ impl Unwritten<'_> {
     /// file is open for writing.
     pub(super) fn stored_blocks(&self, inode: InodeNo) -> (u64, bool) {
         let tree = self.fs.views.tree();
-        let Ok(found) = tree.inode(inode, Moment::Live) else { return (0, false) };
+        let Ok(found) = tree.inode(inode.live()) else { return (0, false) };
         let blocks = found.blocks(tree.device().track_bytes());
         (blocks, blocks == 0 && found.kind() == Kind::File && (found.size > 0 || self.fs.writeback))
     }
@@ -123,7 +123,7 @@ impl Unwritten<'_> {
                 Err(Error::Posix(Errno::NOENT)) => continue,
                 Err(error) => return Err(error),
             };
-            for path in self.fs.views.tree().names().paths(inode, crate::device::Moment::Live)?.into_iter().take(1) {
+            for path in self.fs.views.tree().names().paths(inode.live())?.into_iter().take(1) {
                 let path = shown.join(std::ffi::OsStr::from_bytes(&path));
                 fetched = fetched.and(notify.fetch_written(inode, &path));
             }

@@ -5,7 +5,7 @@ use super::attr::{Attr, Made};
 use super::nodes::FOR_WRITING;
 use super::number::{KernelNo, Node, ROOT};
 use super::{FileSystem, KEEP, Opens, beside};
-use crate::device::{Moment, aloud};
+use crate::device::aloud;
 use crate::error::{Errno, Error, Result};
 use crate::limits::{COPY_BYTES_MAX, NAME_BYTES_MAX, STEP_TRACKS};
 use crate::tree::{Asker, Caller, Change, Kind, New, Position, RenameMode, Sent, SetMode, SetXattr};
@@ -96,9 +96,9 @@ impl FileSystem {
                 return self.virtual_lookup(&Asker { uid: client.uid, is_in: &is_in }, &node, name);
             }
         };
-        match self.views.tree().names().lookup(place.inode, name, place.moment) {
+        match self.views.tree().names().lookup(place.at, name) {
             Ok((inode, found)) => {
-                let attr = self.attributes_of(place.at(inode), &found)?;
+                let attr = self.attributes_of(place.to(inode), &found)?;
                 Ok((attr, self.keep_attributes(&attr)))
             }
             Err(Error::Posix(Errno::NOENT)) => self.hidden_lookup(place, name),
@@ -128,7 +128,7 @@ impl FileSystem {
             // To learn what the file is.
             let attr = self.attr_of(number)?;
             if let (Some(_), Ok(Node::In(place))) = (change.size, self.numbers.node(number)) {
-                self.views.tree().end_given(place.inode, attr.size);
+                self.views.tree().end_given(place.inode(), attr.size);
             }
             return Ok((attr, self.keep_attributes(&attr)));
         }
@@ -142,7 +142,7 @@ impl FileSystem {
 
     pub(super) fn readlink(&self, number: KernelNo) -> Result<Vec<u8>> {
         match self.numbers.node(number)? {
-            Node::In(place) => self.views.tree().names().read_link(place.inode, place.moment),
+            Node::In(place) => self.views.tree().names().read_link(place.at),
             Node::Virtual(node) => self.namespace.read_link(&node),
         }
     }
@@ -233,8 +233,8 @@ impl FileSystem {
         let target = self.node_for_new(client.caller(UMASK), new_parent)?;
         let (from, to) = match (self.numbers.node(parent)?, target) {
             (Node::In(from), Node::In(to)) if from.way == to.way => {
-                crate::view::check_writable(from.moment)?;
-                (from.inode, to.inode)
+                crate::view::check_writable(from.moment())?;
+                (from.inode(), to.inode())
             }
             (Node::Virtual(_), _) if mode == RenameMode::Exchange => return Err(Error::Posix(Errno::INVAL)),
             (Node::Virtual(node), _) if parent == new_parent => return self.namespace.rename(&node, name, new_name),
@@ -257,8 +257,8 @@ impl FileSystem {
         if place.way != parent.way {
             return Err(Error::Posix(Errno::XDEV));
         }
-        crate::view::check_writable(place.moment)?;
-        let linked = self.views.tree().names().link(place.inode, parent.inode, name)?;
+        crate::view::check_writable(place.moment())?;
+        let linked = self.views.tree().names().link(place.inode(), parent.inode(), name)?;
         Ok(self.made(self.settle(self.attributes_of(place, &linked)?)?))
     }
 
@@ -285,8 +285,7 @@ impl FileSystem {
     }
 
     pub(super) fn read(&self, number: KernelNo, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let (inode, moment) = self.inside(number)?;
-        self.views.tree().files().read(inode, offset, len, moment)
+        self.views.tree().files().read(self.inside(number)?, offset, len)
     }
 
     pub(super) fn write(self: &Arc<Self>, number: KernelNo, data: &[u8], write: Write) -> Result<()> {
@@ -317,7 +316,7 @@ impl FileSystem {
     /// Snapshots are durable from their beginning; so is the root's list of them.
     pub(super) fn fsync(&self, number: KernelNo) -> Result<()> {
         match self.numbers.node(number)? {
-            Node::In(place) if place.moment == Moment::Live => self.views.tree().files().sync_inode(place.inode),
+            Node::In(place) if place.at.is_live() => self.views.tree().files().sync_inode(place.inode()),
             Node::In(_) | Node::Virtual(_) => Ok(()),
         }
     }
@@ -356,7 +355,7 @@ impl FileSystem {
     pub(super) fn listxattr(&self, number: KernelNo) -> Result<Vec<u8>> {
         let names = match self.numbers.node(number)? {
             Node::Virtual(_) => Vec::new(),
-            Node::In(place) => self.views.tree().attributes().xattr_names(place.inode, place.moment)?,
+            Node::In(place) => self.views.tree().attributes().xattr_names(place.at)?,
         };
         let ended = |mut name: Vec<u8>| {
             name.push(0);
@@ -412,8 +411,7 @@ impl FileSystem {
         (to, to_offset): (KernelNo, u64),
         len: u64,
     ) -> Result<u64> {
-        let (inode, moment) = self.inside(from)?;
-        let from = Position { inode, offset: from_offset, moment };
+        let from = Position { of: self.inside(from)?, offset: from_offset };
         let to = self.writable(to)?;
         // The answer says how many these were, in 32 bits.
         let len = len.min(COPY_BYTES_MAX);

@@ -20,16 +20,16 @@ impl FileSystem {
 
     /// The attributes of an inode in a view. A snapshot's root shows the snapshot's time as mtime.
     pub(super) fn attributes(&self, place: Place) -> Result<Attr> {
-        let found = self.views.tree().inode(place.inode, place.moment)?;
+        let found = self.views.tree().inode(place.at)?;
         self.attributes_of(place, &found)
     }
 
     pub(super) fn attributes_of(&self, place: Place, found: &Inode) -> Result<Attr> {
         let tree = self.views.tree();
         let mut attr = Attr::of_inode(place.number(), found, tree.device().track_bytes());
-        if let Moment::At(epoch) = place.moment
-            && tree::is_root(place.inode)
-            && let Some(snapshot) = tree.device().look()?.moments().snapshot(place.inode.base(), epoch)?
+        if let Moment::At(epoch) = place.moment()
+            && tree::is_root(place.inode())
+            && let Some(snapshot) = tree.device().look()?.moments().snapshot(place.inode().base(), epoch)?
         {
             attr.mtime = snapshot.record.time;
         }
@@ -75,13 +75,13 @@ impl FileSystem {
 
     /// `.snap` and `.snapshots`, where nothing real has that name.
     pub(super) fn hidden_lookup(&self, place: Place, name: &[u8]) -> Result<(Attr, Duration)> {
-        let node = self.namespace.hidden_lookup(place.inode, place.moment, name)?;
+        let node = self.namespace.hidden_lookup(place.at, name)?;
         Ok((self.attributes_of_virtual(&node)?, Duration::ZERO))
     }
 
     /// Takes a hidden directory away for a while; ENOENT if there is none.
     pub(super) fn hide(&self, place: Place, name: &[u8]) -> Result<()> {
-        let node = self.namespace.hide(place.inode, place.moment, name)?;
+        let node = self.namespace.hide(place.at, name)?;
         self.numbers.renumber(&node);
         Ok(())
     }
@@ -95,7 +95,7 @@ impl FileSystem {
     /// asks only about the directory itself, would keep it where nobody reaches it.
     pub(super) fn check_may_go(&self, parent: InodeNo, name: &[u8]) -> Result<()> {
         let tree = self.views.tree();
-        let node = match tree.names().lookup(parent, name, Moment::Live) {
+        let node = match tree.names().lookup(parent.live(), name) {
             Ok((inode, _)) => Some(Virtual::Snap(inode)),
             Err(_) => Namespace::hidden(parent, name),
         };
@@ -104,7 +104,7 @@ impl FileSystem {
         }
         // Nothing leads to a tree that is offline.
         let Ok(live) = self.path_of_live(parent.base()) else { return Ok(()) };
-        let mut above = tree.names().paths(parent, Moment::Live)?.into_iter();
+        let mut above = tree.names().paths(parent.live())?.into_iter();
         above.try_for_each(|above| self.check_nothing_inside(&live.join(OsStr::from_bytes(&above)), name))
     }
 
@@ -154,11 +154,11 @@ impl FileSystem {
     /// The real directory of a name, made if there is none.
     fn real(&self, caller: Caller, directory: InodeNo, name: &'static [u8]) -> Result<Place> {
         let view = View::live(directory.base());
-        let above = self.numbers.know(Place { inode: directory, moment: view.moment, way: view.number() });
+        let above = self.numbers.know(Place { at: directory.at(view.moment), way: view.number() });
         self.writable_place(above.number())?;
         let new = New { kind: Kind::Directory, permissions: 0o777, rdev: 0, target: b"" };
-        let made = match self.views.tree().names().lookup(directory, name, Moment::Live) {
-            Ok((inode, found)) if found.is_directory() => return Ok(above.at(inode)),
+        let made = match self.views.tree().names().lookup(directory.live(), name) {
+            Ok((inode, found)) if found.is_directory() => return Ok(above.to(inode)),
             Ok(_) => return Err(Error::Posix(Errno::NOTDIR)),
             Err(Error::Posix(Errno::NOENT)) => self.views.tree().names().make(caller, directory, name, new),
             Err(error) => return Err(error),
@@ -166,11 +166,11 @@ impl FileSystem {
         match made {
             Ok((inode, _)) => {
                 self.made_behind(directory, name);
-                Ok(above.at(inode))
+                Ok(above.to(inode))
             }
             // By somebody else at the same time.
             Err(Error::Posix(Errno::EXIST)) => {
-                Ok(above.at(self.views.tree().names().lookup(directory, name, Moment::Live)?.0))
+                Ok(above.to(self.views.tree().names().lookup(directory.live(), name)?.0))
             }
             Err(error) => Err(error),
         }

@@ -8,7 +8,7 @@
 
 use super::FileSystem;
 use super::number::KernelNo;
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeAt;
 use crate::error::{Errno, Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,8 +22,7 @@ const SEEK_HOLE: i32 = 4;
 /// What is looked for, from an offset on.
 #[derive(Clone, Copy)]
 struct Wanted {
-    inode: InodeNo,
-    moment: Moment,
+    at: InodeAt,
     offset: u64,
     is_data: bool,
 }
@@ -32,18 +31,18 @@ struct Wanted {
 type Answer = (Result<u64>, Option<Range<u64>>);
 
 fn wanted(fs: &FileSystem, number: KernelNo, offset: i64, whence: i32) -> Result<Wanted> {
-    let (inode, moment) = fs.inside(number)?;
+    let at = fs.inside(number)?;
     let offset = u64::try_from(offset).map_err(|_| Error::Posix(Errno::NXIO))?;
     match whence {
-        SEEK_DATA | SEEK_HOLE => Ok(Wanted { inode, moment, offset, is_data: whence == SEEK_DATA }),
+        SEEK_DATA | SEEK_HOLE => Ok(Wanted { at, offset, is_data: whence == SEEK_DATA }),
         _ => Err(Error::Posix(Errno::INVAL)),
     }
 }
 
 fn answer(fs: &FileSystem, wanted: Wanted) -> Answer {
-    let Wanted { inode, moment, offset, is_data } = wanted;
+    let Wanted { at, offset, is_data } = wanted;
     let tree = fs.views.tree();
-    let data_after = |offset| tree.files().seek_data(inode, offset, moment);
+    let data_after = |offset| tree.files().seek_data(at, offset);
     if is_data {
         return match data_after(offset) {
             Ok(data) => (Ok(data), (data > offset).then_some(offset..data)),
@@ -51,7 +50,7 @@ fn answer(fs: &FileSystem, wanted: Wanted) -> Answer {
             Err(error) => (Err(error), None),
         };
     }
-    match tree.files().seek_hole(inode, offset, moment) {
+    match tree.files().seek_hole(at, offset) {
         Ok(hole) => (Ok(hole), Some(hole..data_after(hole).unwrap_or(u64::MAX))),
         Err(Error::Posix(Errno::NXIO)) => (Err(Error::Posix(Errno::NXIO)), Some(offset..u64::MAX)),
         Err(error) => (Err(error), None),
@@ -61,9 +60,9 @@ fn answer(fs: &FileSystem, wanted: Wanted) -> Answer {
 /// Whether the kernel may have data in a hole. Past the end only write(2) puts some, which it keeps back with the
 /// writeback cache.
 fn may_have_data(fs: &FileSystem, wanted: Wanted, hole: &Range<u64>) -> bool {
-    let Wanted { inode, moment, .. } = wanted;
-    let is_inside = || fs.views.tree().inode(inode, moment).is_ok_and(|found| hole.start < found.size);
-    moment == Moment::Live && fs.unwritten().may_be_dirty(inode) && (fs.writeback || is_inside())
+    let Wanted { at, .. } = wanted;
+    let is_inside = || fs.views.tree().inode(at).is_ok_and(|found| hole.start < found.size);
+    at.is_live() && fs.unwritten().may_be_dirty(at.inode) && (fs.writeback || is_inside())
 }
 
 /// How an offset is found.

@@ -4,7 +4,7 @@
 use super::attributes::Attributes;
 use super::inode::Inode;
 use super::{acl, inode, is_root};
-use crate::device::{InodeNo, Moment, State};
+use crate::device::{InodeAt, InodeNo, State};
 use crate::error::{Errno, Error, Result};
 
 /// Directories that are looked at for somebody: no path has more.
@@ -22,12 +22,12 @@ pub struct Asker<'a> {
 
 impl Asker<'_> {
     /// Whether an inode's mode and list let the asker search it; see acl(5).
-    fn may_search(&self, state: &State, number: InodeNo, moment: Moment, found: &Inode) -> Result<bool> {
+    fn may_search(&self, state: &State, at: InodeAt, found: &Inode) -> Result<bool> {
         let of_class = |shift: u32| found.permissions() >> shift & SEARCH != 0;
         if self.uid == found.uid {
             return Ok(of_class(6));
         }
-        if let Some(list) = acl::load(state, number, acl::ACCESS, moment)? {
+        if let Some(list) = acl::load(state, at, acl::ACCESS)? {
             return Ok(list.lets_search(found.gid, self));
         }
         Ok(if (self.is_in)(found.gid) { of_class(3) } else { of_class(0) })
@@ -38,28 +38,28 @@ impl Attributes<'_> {
     /// Whether a live inode has an access list, which then says more than its mode.
     pub fn has_access_list(self, number: InodeNo) -> Result<bool> {
         let look = self.tree.device.look()?;
-        Ok(acl::load(&look, number, acl::ACCESS, Moment::Live)?.is_some())
+        Ok(acl::load(&look, number.live(), acl::ACCESS)?.is_some())
     }
 
     /// EACCES unless the asker may search each directory above one, as they were at a moment.
-    pub fn check_way(self, number: InodeNo, moment: Moment, asker: &Asker<'_>) -> Result<()> {
+    pub fn check_way(self, at: InodeAt, asker: &Asker<'_>) -> Result<()> {
         let look = self.tree.device.look()?;
-        look.moments().check(number, moment)?;
+        look.moments().check(at)?;
         if asker.uid == 0 {
             return Ok(());
         }
-        let mut at = number;
-        let mut found = inode::load(&look, at, moment)?;
+        let mut at = at;
+        let mut found = inode::load(&look, at)?;
         let mut left = WAY_MAX;
-        while !is_root(at) {
+        while !is_root(at.inode) {
             // One that never ends, as in a damaged tree, or that takes others' time.
             if left == 0 {
                 return Err(Error::Posix(Errno::ACCESS));
             }
             left -= 1;
-            at = found.parent;
-            found = inode::load(&look, at, moment)?;
-            if !asker.may_search(&look, at, moment, &found)? {
+            at.inode = found.parent;
+            found = inode::load(&look, at)?;
+            if !asker.may_search(&look, at, &found)? {
                 return Err(Error::Posix(Errno::ACCESS));
             }
         }
@@ -91,7 +91,7 @@ mod tests {
         }
         let may = |uid, groups: &'static [u32]| {
             let asker = Asker { uid, is_in: &|group| groups.contains(&group) };
-            match tree.attributes().check_way(made[2], Moment::Live, &asker) {
+            match tree.attributes().check_way(made[2].live(), &asker) {
                 Ok(()) => true,
                 Err(Error::Posix(Errno::ACCESS)) => false,
                 Err(error) => panic!("{error}"),

@@ -5,7 +5,7 @@
 
 use super::access::Asker;
 use super::xattr;
-use crate::device::{InodeNo, Moment, State, Txn};
+use crate::device::{InodeAt, InodeNo, State, Txn};
 use crate::error::{Errno, Error, Result};
 
 pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
@@ -139,14 +139,14 @@ impl Acl {
     }
 }
 
-pub(super) fn load(state: &State, inode: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Acl>> {
-    let value = xattr::load(state, inode, name, moment)?;
+pub(super) fn load(state: &State, at: InodeAt, name: &[u8]) -> Result<Option<Acl>> {
+    let value = xattr::load(state, at, name)?;
     value.map(|bytes| Acl::decode(&bytes)).transpose()
 }
 
 /// What a new inode in this directory inherits; `None` without a default list, when the umask counts.
 pub(super) fn inherit(state: &State, parent: InodeNo, permissions: u32) -> Result<Option<Inherited>> {
-    let Some(default) = load(state, parent, DEFAULT, Moment::Live)? else { return Ok(None) };
+    let Some(default) = load(state, parent.live(), DEFAULT)? else { return Ok(None) };
     let mut access = default.clone();
     access.restrict(permissions & 0o777);
     let permissions = permissions & 0o7000 | access.permissions();
@@ -168,7 +168,7 @@ impl Inherited {
 
 /// Brings an access list in line with a new mode.
 pub(super) fn follow_mode(txn: &mut Txn<'_>, inode: InodeNo, permissions: u32) -> Result<()> {
-    if let Some(mut acl) = load(txn, inode, ACCESS, Moment::Live)? {
+    if let Some(mut acl) = load(txn, inode.live(), ACCESS)? {
         acl.follow(permissions & 0o777);
         xattr::store(txn, inode, ACCESS, &acl.encode())?;
     }

@@ -3,7 +3,7 @@
 use super::inode::{self, Inode, Kind};
 use super::{Tree, acl};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::error::{Errno, Error, Result};
 use crate::limits::FILE_BYTES_MAX;
 
@@ -49,7 +49,7 @@ impl Attributes<'_> {
             None => None,
         };
         let mut txn = self.tree.device.begin()?;
-        let mut found = inode::load(&txn, number, Moment::Live)?;
+        let mut found = inode::load(&txn, number.live())?;
         let now = self.tree.stamps.now();
         let mut cut = None;
         if let Some(size) = change.size {

@@ -3,7 +3,7 @@
 use super::inode::{self, Inode, Kind, ROOT, root_of};
 use super::{Tree, names};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, BaseRecord, InodeNo, Moment, Separated, State, Txn, settle_step};
+use crate::device::{BaseId, BaseRecord, InodeNo, Separated, State, Txn, settle_step};
 use crate::error::Result;
 use crate::limits::SETTLE_AT_ONCE;
 use crate::meta::Table;
@@ -37,7 +37,7 @@ impl Tree {
         settle_step(&self.device, names::leads_to, |txn, inodes| {
             for inode in inodes {
                 // In a snapshot there can be inodes that were in use without a name: nobody uses them here.
-                if inode::find(txn, *inode, Moment::Live)?.is_some_and(|found| found.links == 0) {
+                if inode::find(txn, inode.live())?.is_some_and(|found| found.links == 0) {
                     txn.add_orphan(*inode);
                 }
             }
@@ -52,9 +52,9 @@ impl Tree {
         loop {
             let look = self.device.look()?;
             if !look.noted_work().is_settling(base)? {
-                return Ok(look.touched(base).cloned());
+                return Ok(look.changed_inodes(base).cloned());
             }
-            if look.touched(base).is_none() || start.elapsed() > SETTLE_AT_ONCE {
+            if look.changed_inodes(base).is_none() || start.elapsed() > SETTLE_AT_ONCE {
                 return Ok(None);
             }
             drop(look);

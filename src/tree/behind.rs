@@ -150,7 +150,7 @@ impl Behind {
 }
 
 fn inode_then(state: &State, number: InodeNo, before: Point) -> Result<Option<Inode>> {
-    inode::find(state, number.in_base(before.base), Moment::At(before.epoch))
+    inode::find(state, number.in_base(before.base).at(Moment::At(before.epoch)))
 }
 
 impl Tree {
@@ -226,7 +226,7 @@ impl Tree {
     /// One file is about to be changed behind the kernel's back: what it sends of it is old until it was told.
     pub fn begin_behind(&self, number: InodeNo) -> Result<()> {
         let _file = self.locks.lock(number);
-        let size = self.inode(number, Moment::Live)?.size;
+        let size = self.inode(number.live())?.size;
         self.behind.change(|known| known.files.insert(number, File { size: Some(size), ..File::default() }));
         Ok(())
     }
@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn content(tree: &Tree, inode: InodeNo) -> Vec<u8> {
-        tree.files().read(inode, 0, 100, Moment::Live).unwrap()
+        tree.files().read(inode.live(), 0, 100).unwrap()
     }
 
     #[test]

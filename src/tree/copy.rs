@@ -3,7 +3,7 @@
 use super::Inode;
 use super::data::Files;
 use super::inode::{self};
-use crate::device::{InodeNo, Moment, Note, TrackNo, Txn};
+use crate::device::{InodeAt, InodeNo, Note, TrackNo, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 
@@ -23,20 +23,20 @@ pub(super) enum Shared {
 /// Makes a track of a live file, whose record is `target`, what another one is, by sharing it.
 pub(super) fn share_track(
     txn: &mut Txn<'_>,
-    (source, source_track, moment): (InodeNo, TrackNo, Moment),
+    (source, source_track): (InodeAt, TrackNo),
     (to, track): (InodeNo, TrackNo),
     had_track: bool,
     target: &mut Inode,
 ) -> Result<Shared> {
-    match txn.stored_pointer(source, source_track, moment)? {
+    match txn.stored_pointer(source, source_track)? {
         Some((pointer, holder)) => {
-            if txn.stored_pointer(to, track, Moment::Live)?.is_some_and(|(own, _)| own == pointer) {
+            if txn.stored_pointer(to.live(), track)?.is_some_and(|(own, _)| own == pointer) {
                 return Ok(Shared::Same);
             }
             txn.share_track(to, track, &pointer, holder)?;
             target.tracks += u64::from(!had_track);
         }
-        None if moment == Moment::Live && txn.tracks().has_track(source, source_track)? => return Ok(Shared::Unstored),
+        None if source.is_live() && txn.tracks().has_track(source.inode, source_track)? => return Ok(Shared::Unstored),
         None if !had_track => return Ok(Shared::Same),
         None => {
             txn.remove_tracks(to, track, track.next())?;
@@ -49,9 +49,8 @@ pub(super) fn share_track(
 /// A position in a file at a moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Position {
-    pub inode: InodeNo,
+    pub of: InodeAt,
     pub offset: u64,
-    pub moment: Moment,
 }
 
 impl Files<'_> {
@@ -66,7 +65,7 @@ impl Files<'_> {
         len: u64,
         kill_privileges: bool,
     ) -> Result<u64> {
-        let source = self.tree.inode(from.inode, from.moment)?;
+        let source = self.tree.inode(from.of)?;
         let end = source.size.min(from.offset.saturating_add(len));
         let total = end.saturating_sub(from.offset);
         if total == 0 {
@@ -75,7 +74,7 @@ impl Files<'_> {
         if to_offset.checked_add(total).is_none_or(|end| end > FILE_BYTES_MAX) {
             return Err(Error::Posix(Errno::FBIG));
         }
-        if from.moment == Moment::Live && source.tracks > 0 {
+        if from.of.is_live() && source.tracks > 0 {
             // Tracks can be shared once they have a place.
             self.tree.device.committer()?.flush()?;
         }
@@ -118,7 +117,7 @@ impl Files<'_> {
             }
         }
         let step = rest.min(if is_aligned { track_bytes } else { STEP_BYTES });
-        let data = self.read(from.inode, from.offset, step as usize, from.moment)?;
+        let data = self.read(from.of, from.offset, step as usize)?;
         if !data.is_empty() {
             self.write(to, to_offset, &data, kill_privileges)?;
         }
@@ -136,19 +135,19 @@ impl Files<'_> {
         (is_last_try, kill_privileges): (bool, bool),
     ) -> Result<Option<u64>> {
         let track_bytes = self.tree.device.track_bytes();
-        if self.tree.device.look()?.moments().is_archived(from.inode, from.moment)? {
+        if self.tree.device.look()?.moments().is_archived(from.of)? {
             return Ok(Some(0));
         }
-        let _files = self.tree.locks.lock_two(from.inode, to);
+        let _files = self.tree.locks.lock_two(from.of.inode, to);
         let mut txn = self.tree.device.begin_growing()?;
-        txn.moments().check(from.inode, from.moment)?;
+        txn.moments().check(from.of)?;
         // The source may have changed since the copy began.
-        let source = inode::load_file(&txn, from.inode, from.moment)?;
+        let source = inode::load_file(&txn, from.of)?;
         let len = len.min(source.size.saturating_sub(from.offset));
         if !source.inline.is_empty() {
             return Ok(Some(0));
         }
-        let mut target: Inode = inode::load_file(&txn, to, Moment::Live)?;
+        let mut target: Inode = inode::load_file(&txn, to.live())?;
         if !target.inline.is_empty() {
             if to_offset > 0 {
                 return Ok(Some(0));
@@ -171,8 +170,7 @@ impl Files<'_> {
             };
             let (source_track, target_track) = (first_from.plus(i), first_to.plus(i));
             let had_track = target_track.start(track_bytes) < old_size && txn.tracks().has_track(to, target_track)?;
-            let source = (from.inode, source_track, from.moment);
-            match share_track(&mut txn, source, (to, target_track), had_track, &mut target)? {
+            match share_track(&mut txn, (from.of, source_track), (to, target_track), had_track, &mut target)? {
                 Shared::Unstored if !is_last_try => return Ok(None),
                 Shared::Unstored => break,
                 Shared::Same | Shared::Changed => {}

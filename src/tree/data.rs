@@ -2,7 +2,7 @@
 
 use super::inode::{self, Inode};
 use super::{Sent, Tree};
-use crate::device::{InodeNo, Moment, Note, Source, TrackNo, Txn};
+use crate::device::{InodeAt, InodeNo, Note, Source, TrackNo, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 use serde_bytes::ByteBuf;
@@ -35,11 +35,11 @@ impl Files<'_> {
     }
 
     /// Reads up to `len` bytes; fewer only at the end of the file.
-    pub fn read(self, number: InodeNo, offset: u64, len: usize, moment: Moment) -> Result<Vec<u8>> {
+    pub fn read(self, at: InodeAt, offset: u64, len: usize) -> Result<Vec<u8>> {
         let (bytes, sources) = {
             let look = self.tree.device.look()?;
-            look.moments().check(number, moment)?;
-            let found = inode::load_file(&look, number, moment)?;
+            look.moments().check(at)?;
+            let found = inode::load_file(&look, at)?;
             let end = found.size.min(offset.saturating_add(len as u64));
             if offset >= end {
                 return Ok(Vec::new());
@@ -49,13 +49,13 @@ impl Files<'_> {
             }
             let bytes = offset..end;
             let sources: Result<Vec<(TrackNo, Source)>> = TrackNo::each(self.tracks_of(bytes.clone()))
-                .map(|track| Ok((track, self.tree.device.source(&look, number, track, moment)?)))
+                .map(|track| Ok((track, self.tree.device.source(&look, at, track)?)))
                 .collect();
             (bytes, sources?)
         };
         let mut out = Vec::with_capacity((bytes.end - bytes.start) as usize);
         for (track, source) in sources {
-            self.tree.device.read_part(source, (number, track), moment, self.part_of(&bytes, track), &mut out)?;
+            self.tree.device.read_part(source, at, track, self.part_of(&bytes, track), &mut out)?;
         }
         Ok(out)
     }
@@ -96,7 +96,7 @@ impl Files<'_> {
         }
         let _file = self.tree.locks.lock(number);
         let mut txn = self.tree.device.begin_growing()?;
-        let mut found = inode::load_file(&txn, number, Moment::Live)?;
+        let mut found = inode::load_file(&txn, number.live())?;
         let (offset, data) = match sent == Sent::default() {
             true => (sent_to, data),
             false => match self.tree.behind.place(&txn, number, found.size, (sent_to, data.len() as u64), sent)? {
@@ -139,7 +139,7 @@ impl Files<'_> {
     pub(super) fn shorten(self, number: InodeNo, size: u64, kill_privileges: bool) -> Result<()> {
         let track_bytes = self.tree.device.track_bytes();
         let mut ends = Vec::new();
-        let found = self.tree.inode(number, Moment::Live)?;
+        let found = self.tree.inode(number.live())?;
         if found.tracks > STEP_TRACKS && size < found.size {
             let mut from = Some(TrackNo::behind(size, track_bytes));
             let end = TrackNo::behind(found.size, track_bytes);
@@ -154,7 +154,7 @@ impl Files<'_> {
         for end in ends.into_iter().rev() {
             let _file = self.tree.locks.lock(number);
             let mut txn = self.tree.device.begin()?;
-            let mut found = inode::load_file(&txn, number, Moment::Live)?;
+            let mut found = inode::load_file(&txn, number.live())?;
             // It may be another's content by now, that of a snapshot.
             if found.size <= end.start(track_bytes) {
                 continue;
@@ -224,12 +224,12 @@ impl Files<'_> {
         let track = TrackNo::of(size, track_bytes);
         let source = {
             let look = self.tree.device.look()?;
-            if inode::load(&look, number, Moment::Live)?.tracks == 0 {
+            if inode::load(&look, number.live())?.tracks == 0 {
                 return Ok(None);
             }
-            self.tree.device.source(&look, number, track, Moment::Live)?
+            self.tree.device.source(&look, number.live(), track)?
         };
-        Ok(Some(self.tree.device.read_track(source, number, track, Moment::Live)?))
+        Ok(Some(self.tree.device.read_track(source, number.live(), track)?))
     }
 
     /// Gives the room of a byte range back; it reads as zeros. With `keep_size` false the file grows to
@@ -245,7 +245,7 @@ impl Files<'_> {
     fn zero_step(self, number: InodeNo, range: Range<u64>, keep_size: bool, kill_privileges: bool) -> Result<bool> {
         let _file = self.tree.locks.lock(number);
         let mut txn = self.tree.device.begin()?;
-        let mut found = inode::load_file(&txn, number, Moment::Live)?;
+        let mut found = inode::load_file(&txn, number.live())?;
         self.tree.stamps.touch(number, &mut found);
         if kill_privileges {
             found.kill_privileges();
@@ -311,14 +311,14 @@ impl Files<'_> {
         kill_privileges: bool,
     ) -> Result<()> {
         let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::Posix(Errno::FBIG))?;
-        let found = self.tree.inode(number, Moment::Live)?;
+        let found = self.tree.inode(number.live())?;
         let missing = len.saturating_sub(found.tracks * self.tree.device.track_bytes());
         if missing > self.tree.space()?.available {
             return Err(Error::Posix(Errno::NOSPC));
         }
         if keep_size || end <= found.size {
             let mut txn = self.tree.device.begin()?;
-            let mut found = inode::load_file(&txn, number, Moment::Live)?;
+            let mut found = inode::load_file(&txn, number.live())?;
             self.tree.stamps.touch(number, &mut found);
             if kill_privileges {
                 found.kill_privileges();
@@ -330,10 +330,10 @@ impl Files<'_> {
     }
 
     /// The start of the next data at or after an offset; ENXIO where there is none.
-    pub fn seek_data(self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
+    pub fn seek_data(self, at: InodeAt, offset: u64) -> Result<u64> {
         let look = self.tree.device.look()?;
-        look.moments().check(number, moment)?;
-        let found = inode::load_file(&look, number, moment)?;
+        look.moments().check(at)?;
+        let found = inode::load_file(&look, at)?;
         if offset >= found.size {
             return Err(Error::Posix(Errno::NXIO));
         }
@@ -342,17 +342,17 @@ impl Files<'_> {
         }
         let track_bytes = self.tree.device.track_bytes();
         let tracks = self.tracks_of(offset..found.size);
-        match look.tracks().next_track(number, tracks.start, tracks.end, moment)? {
+        match look.tracks().next_track(at, tracks.start, tracks.end)? {
             Some(track) => Ok(offset.max(track.start(track_bytes))),
             None => Err(Error::Posix(Errno::NXIO)),
         }
     }
 
     /// The start of the next hole at or after an offset; the end of the file counts as one.
-    pub fn seek_hole(self, number: InodeNo, offset: u64, moment: Moment) -> Result<u64> {
+    pub fn seek_hole(self, at: InodeAt, offset: u64) -> Result<u64> {
         let look = self.tree.device.look()?;
-        look.moments().check(number, moment)?;
-        let found = inode::load_file(&look, number, moment)?;
+        look.moments().check(at)?;
+        let found = inode::load_file(&look, at)?;
         if offset >= found.size {
             return Err(Error::Posix(Errno::NXIO));
         }
@@ -366,7 +366,7 @@ impl Files<'_> {
         while track < end {
             // In pieces: nobody should wait for a large file to be walked.
             let piece_end = end.min(track.plus(SEEK_TRACKS));
-            track = self.tree.device.look()?.tracks().next_gap(number, track, piece_end, moment)?;
+            track = self.tree.device.look()?.tracks().next_gap(at, track, piece_end)?;
             if track < piece_end {
                 break;
             }

@@ -12,7 +12,7 @@ use super::attributes::Attributes;
 use super::inode::{self, Inode, SETGID, SETUID};
 use super::{acl, xattr};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, State, Txn};
+use crate::device::{InodeAt, InodeNo, State, Txn};
 use crate::error::Result;
 
 const CAPABILITY: &[u8] = b"security.capability";
@@ -32,8 +32,8 @@ pub struct Rights {
 
 impl Rights {
     /// What another inode had.
-    pub(super) fn of(state: &State, like: InodeNo, moment: Moment, found: &Inode) -> Result<Rights> {
-        let list = xattr::load(state, like, acl::ACCESS, moment)?;
+    pub(super) fn of(state: &State, like: InodeAt, found: &Inode) -> Result<Rights> {
+        let list = xattr::load(state, like, acl::ACCESS)?;
         Ok(Rights { uid: found.uid, gid: found.gid, permissions: found.permissions(), list })
     }
 }
@@ -47,10 +47,10 @@ fn harmless(found: &Inode, wanted: &Rights) -> u32 {
 
 /// Whether an inode has anything that [`disarm`] takes.
 fn is_armed(state: &State, number: InodeNo, found: &Inode, wanted: &Rights) -> Result<bool> {
-    let list = xattr::load(state, number, acl::ACCESS, Moment::Live)?;
+    let list = xattr::load(state, number.live(), acl::ACCESS)?;
     Ok((found.uid, found.gid, found.permissions()) != (wanted.uid, wanted.gid, harmless(found, wanted))
         || list.is_some() && list != wanted.list
-        || xattr::load(state, number, CAPABILITY, Moment::Live)?.is_some())
+        || xattr::load(state, number.live(), CAPABILITY)?.is_some())
 }
 
 /// Takes from an inode that has a name what is not both its own and wanted; whether it had anything of that kind. The
@@ -64,7 +64,7 @@ pub(super) fn disarm(txn: &mut Txn<'_>, number: InodeNo, found: &mut Inode, want
     let permissions = harmless(found, wanted);
     found.mode = found.kind().mode_bits() | permissions;
     let mut is_changed = xattr::remove(txn, number, CAPABILITY)?;
-    match xattr::load(txn, number, acl::ACCESS, Moment::Live)? {
+    match xattr::load(txn, number.live(), acl::ACCESS)? {
         Some(list) if wanted.list.as_ref() != Some(&list) => is_changed |= xattr::remove(txn, number, acl::ACCESS)?,
         Some(_) if before.2 != found.mode => acl::follow_mode(txn, number, permissions)?,
         Some(_) | None => {}
@@ -87,28 +87,28 @@ impl Inode {
 
 impl Attributes<'_> {
     /// Whether a file was to be run with a capability at a moment.
-    pub fn has_capability(self, number: InodeNo, moment: Moment) -> Result<bool> {
-        Ok(xattr::load(&*self.tree.device.look()?, number, CAPABILITY, moment)?.is_some())
+    pub fn has_capability(self, at: InodeAt) -> Result<bool> {
+        Ok(xattr::load(&*self.tree.device.look()?, at, CAPABILITY)?.is_some())
     }
 
     /// What an inode had at a moment.
-    pub fn rights(self, like: InodeNo, moment: Moment) -> Result<Rights> {
+    pub fn rights(self, like: InodeAt) -> Result<Rights> {
         let look = self.tree.device.look()?;
-        let found = inode::load(&look, like, moment)?;
-        Rights::of(&look, like, moment, &found)
+        let found = inode::load(&look, like)?;
+        Rights::of(&look, like, &found)
     }
 
     /// Takes from a live inode what it must not have while it becomes what is wanted; whether there was any of that.
     pub fn disarm(self, number: InodeNo, wanted: &Rights) -> Result<bool> {
         let is_armed = {
             let look = self.tree.device.look()?;
-            is_armed(&look, number, &inode::load(&look, number, Moment::Live)?, wanted)?
+            is_armed(&look, number, &inode::load(&look, number.live())?, wanted)?
         };
         if !is_armed {
             return Ok(false);
         }
         let mut txn = self.tree.device.begin()?;
-        let mut found = inode::load(&txn, number, Moment::Live)?;
+        let mut found = inode::load(&txn, number.live())?;
         if !disarm(&mut txn, number, &mut found, wanted)? {
             return Ok(false);
         }

@@ -9,7 +9,7 @@ use super::NEXT_INODE;
 use super::data::Files;
 use super::data::inline_part;
 use super::inode::{self, Inode, Kind};
-use crate::device::{Change, InodeNo, Journaling, Moment, Source, TrackNo};
+use crate::device::{Change, InodeNo, Journaling, Source, TrackNo};
 use crate::error::{Error, Result};
 use crate::journal;
 use crate::limits::JOURNAL_DATA_MAX;
@@ -94,7 +94,7 @@ impl Files<'_> {
             return Ok(Found::Journaled(change.journaled));
         }
         let bytes: u64 = change.ranges.iter().map(|range| range.end - range.start).sum();
-        let Some(record) = inode::find(&state, number, Moment::Live)? else { return Ok(Found::NeedsCommit) };
+        let Some(record) = inode::find(&state, number.live())? else { return Ok(Found::NeedsCommit) };
         let is_journaled = matches!(record.kind(), Kind::File | Kind::Directory);
         if record.links == 0 || !is_journaled || bytes > JOURNAL_DATA_MAX {
             return Ok(Found::NeedsCommit);
@@ -111,8 +111,8 @@ impl Files<'_> {
                 continue;
             }
             let tracks = self.tracks_of(range.clone());
-            let sources = TrackNo::each(tracks)
-                .map(|track| Ok((track, self.tree.device.source(&state, number, track, Moment::Live)?)));
+            let sources =
+                TrackNo::each(tracks).map(|track| Ok((track, self.tree.device.source(&state, number.live(), track)?)));
             parts.push((range, sources.collect::<Result<_>>()?));
         }
         state.changes().begin(number);
@@ -139,7 +139,7 @@ impl Files<'_> {
             if chain.len() == NEW_ABOVE_MAX || !state.base_record(at.base())?.eras.is_empty() {
                 return Ok(false);
             }
-            let Some(parent) = inode::find(state, record.parent, Moment::Live)? else { return Ok(false) };
+            let Some(parent) = inode::find(state, record.parent.live())? else { return Ok(false) };
             let number = std::mem::replace(&mut at, record.parent);
             chain.push((number, std::mem::replace(&mut record, parent)));
             is_new = state.changes().get(at).unwrap_or_default().is_new;
@@ -160,7 +160,7 @@ impl Files<'_> {
         new: &mut Vec<(InodeNo, Inode)>,
     ) -> Result<bool> {
         // The file's own xattrs would have asked for a commit; those of a directory above are looked for.
-        if !super::xattr::names(state, number, Moment::Live)?.is_empty() {
+        if !super::xattr::names(state, number.live())?.is_empty() {
             return Ok(false);
         }
         let key = self.tree.names().dirent_key(record.parent, &record.name);
@@ -185,8 +185,7 @@ impl Files<'_> {
             let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
             for (track, source) in sources {
                 let part = self.part_of(&range, track);
-                let key = (entry.inode, track);
-                if let Err(error) = self.tree.device.read_part(source, key, Moment::Live, part, &mut bytes) {
+                if let Err(error) = self.tree.device.read_part(source, entry.inode.live(), track, part, &mut bytes) {
                     // What was written is in memory or on the media: a commit can still make it durable.
                     log::warn!("inode {} is not journaled: {error}", entry.inode);
                     return Ok(None);
@@ -268,7 +267,7 @@ impl Files<'_> {
             self.set_size(number, record.size)?;
         }
         let mut txn = self.tree.device.begin()?;
-        let mut found = inode::load(&txn, number, Moment::Live)?;
+        let mut found = inode::load(&txn, number.live())?;
         (found.mode, found.uid, found.gid) = (record.mode, record.uid, record.gid);
         (found.atime, found.mtime, found.ctime) = (record.atime, record.mtime, record.ctime);
         inode::store(&mut txn, number, &found)?;
@@ -276,7 +275,7 @@ impl Files<'_> {
     }
 
     fn set_size(self, number: InodeNo, size: u64) -> Result<()> {
-        if self.tree.inode(number, Moment::Live)?.size == size {
+        if self.tree.inode(number.live())?.size == size {
             return Ok(());
         }
         self.tree.attributes().change(number, super::Change { size: Some(size), ..Default::default() })?;
@@ -286,13 +285,13 @@ impl Files<'_> {
     /// Makes an inode that an entry names, empty, unless it is there.
     fn make_again(self, number: InodeNo, mut record: Inode) -> Result<()> {
         let mut txn = self.tree.device.begin_growing()?;
-        if inode::find(&txn, number, Moment::Live)?.is_some() {
+        if inode::find(&txn, number.live())?.is_some() {
             return Ok(());
         }
         let next: u64 = txn.meta().get(Table::State, NEXT_INODE)?.unwrap_or_default();
         txn.meta_mut().put(Table::State, NEXT_INODE, &next.max(number.number() + 1));
         record.links = if record.is_directory() { 2 } else { 1 };
-        let directory = inode::load_directory(&txn, record.parent, Moment::Live)?;
+        let directory = inode::load_directory(&txn, record.parent.live())?;
         self.tree.names().add_entry(&mut txn, directory, number, &record, record.btime)?;
         txn.finish()
     }

@@ -1,7 +1,7 @@
 //! The inode record.
 
 use crate::clock::Timestamp;
-use crate::device::{BaseId, InodeNo, LIVE, Moment, State, Txn};
+use crate::device::{BaseId, InodeAt, InodeNo, LIVE, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX, LINKS_MAX, SYMLINK_BYTES_MAX, TRACKS_MAX};
 use crate::meta::{Table, is_name};
@@ -179,24 +179,24 @@ pub(super) fn key(inode: InodeNo) -> [u8; 12] {
 }
 
 /// The inode at a moment, if there is one.
-pub(super) fn find(state: &State, inode: InodeNo, moment: Moment) -> Result<Option<Inode>> {
-    let found: Option<Inode> = state.get(Table::Inode, &key(inode), moment)?;
-    let inside = |found: Inode| Inode { parent: found.parent.in_base(inode.base()), ..found };
-    found.map(|found| found.checked_stored(inode).map(inside)).transpose()
+pub(super) fn find(state: &State, at: InodeAt) -> Result<Option<Inode>> {
+    let found: Option<Inode> = state.get(Table::Inode, &key(at.inode), at.moment)?;
+    let inside = |found: Inode| Inode { parent: found.parent.in_base(at.inode.base()), ..found };
+    found.map(|found| found.checked_stored(at.inode).map(inside)).transpose()
 }
 
 /// The inode at a moment; ESTALE where there is none.
-pub(super) fn load(state: &State, inode: InodeNo, moment: Moment) -> Result<Inode> {
-    find(state, inode, moment)?.ok_or(Error::Gone)
+pub(super) fn load(state: &State, at: InodeAt) -> Result<Inode> {
+    find(state, at)?.ok_or(Error::Gone)
 }
 
-pub(super) fn load_directory(state: &State, inode: InodeNo, moment: Moment) -> Result<Inode> {
-    let found = load(state, inode, moment)?;
+pub(super) fn load_directory(state: &State, at: InodeAt) -> Result<Inode> {
+    let found = load(state, at)?;
     if found.is_directory() { Ok(found) } else { Err(Error::Posix(Errno::NOTDIR)) }
 }
 
-pub(super) fn load_file(state: &State, inode: InodeNo, moment: Moment) -> Result<Inode> {
-    let found = load(state, inode, moment)?;
+pub(super) fn load_file(state: &State, at: InodeAt) -> Result<Inode> {
+    let found = load(state, at)?;
     match found.kind() {
         Kind::File => Ok(found),
         Kind::Directory => Err(Error::Posix(Errno::ISDIR)),

@@ -15,7 +15,7 @@ use super::inode::{self, Inode, Kind};
 use super::names::{Dirent, check_name, link_key, new_number};
 use super::{Tree, root_of, xattr};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, InodeNo, Moment, Note, TrackNo};
+use crate::device::{BaseId, InodeAt, InodeNo, Note, TrackNo};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BLOCK_BYTES, LINKS_MAX};
 use crate::meta::Table;
@@ -46,9 +46,6 @@ impl Likened {
 /// Called after each step with the bytes of the file that are done; the work ends with the error it returns.
 pub type OnStep<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
 
-/// An inode as it was.
-type Model = (InodeNo, Moment);
-
 impl Inode {
     /// Mode, owner and times of another inode of this kind; whether they differed, and the times.
     fn take_attributes(&mut self, model: &Inode) -> (bool, bool) {
@@ -69,17 +66,17 @@ pub struct Likeness<'a> {
 impl Likeness<'_> {
     /// Makes an inode without a name, with the attributes of another one; of a file, without its bytes. It is
     /// held, and removed with that hold if it gets no name.
-    pub fn make_nameless(self, model: Model) -> Result<InodeNo> {
-        self.make_nameless_in(model.0.base(), model)
+    pub fn make_nameless(self, model: InodeAt) -> Result<InodeNo> {
+        self.make_nameless_in(model.inode.base(), model)
     }
 
     /// The same in another base.
-    pub fn make_nameless_in(self, base: BaseId, model: Model) -> Result<InodeNo> {
+    pub fn make_nameless_in(self, base: BaseId, model: InodeAt) -> Result<InodeNo> {
         self.tree.shortage.with_room(|| self.make_nameless_in_once(base, model))
     }
 
-    fn make_nameless_in_once(self, base: BaseId, (like, moment): Model) -> Result<InodeNo> {
-        let model = self.tree.inode(like, moment)?;
+    fn make_nameless_in_once(self, base: BaseId, like: InodeAt) -> Result<InodeNo> {
+        let model = self.tree.inode(like)?;
         let mut txn = self.tree.device.begin_growing()?;
         let number = new_number(&mut txn, base)?;
         let is_symlink = model.kind() == Kind::Symlink;
@@ -111,11 +108,11 @@ impl Likeness<'_> {
     fn place_once(self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Option<InodeNo>> {
         check_name(name)?;
         let mut txn = self.tree.device.begin_growing()?;
-        let mut placed = inode::load(&txn, number, Moment::Live)?;
-        if inode::load_directory(&txn, parent, Moment::Live)?.links == 0 {
+        let mut placed = inode::load(&txn, number.live())?;
+        if inode::load_directory(&txn, parent.live())?.links == 0 {
             return Err(Error::Posix(Errno::NOENT));
         }
-        let replaced = self.tree.names().find(&txn, parent, name, Moment::Live)?;
+        let replaced = self.tree.names().find(&txn, parent.live(), name)?;
         if replaced.is_some_and(|replaced| replaced.inode == number) {
             return Ok(None);
         }
@@ -158,45 +155,42 @@ impl Likeness<'_> {
 
     /// Whether a live inode is like another one at a moment, as far as that can be told without reading files:
     /// tracks count as alike if they are shared.
-    pub fn is_like(self, number: InodeNo, (like, moment): Model) -> Result<bool> {
-        let (now, model) = (self.tree.inode(number, Moment::Live)?, self.tree.inode(like, moment)?);
+    pub fn is_like(self, number: InodeNo, like: InodeAt) -> Result<bool> {
+        let (now, model) = (self.tree.inode(number.live())?, self.tree.inode(like)?);
         let facts = |inode: &Inode| {
             let Inode { mode, uid, gid, rdev, size, tracks, atime, mtime, .. } = *inode;
             (mode, uid, gid, rdev, if inode.is_directory() { 0 } else { size }, tracks, atime, mtime)
         };
         if facts(&now) != facts(&model)
             || now.inline != model.inline
-            || self.tree.attributes().xattrs(number, Moment::Live)? != self.tree.attributes().xattrs(like, moment)?
+            || self.tree.attributes().xattrs(number.live())? != self.tree.attributes().xattrs(like)?
         {
             return Ok(false);
         }
-        Ok(model.kind() != Kind::File
-            || model.tracks == 0
-            || self.has_same_tracks((number, Moment::Live), (like, moment))?)
+        Ok(model.kind() != Kind::File || model.tracks == 0 || self.has_same_tracks(number.live(), like)?)
     }
 
     /// What [`Likeness::become_like`] would have to change.
-    pub fn unlikeness(self, number: InodeNo, (like, moment): Model) -> Result<Likened> {
-        let (now, model) = (self.tree.inode(number, Moment::Live)?, self.tree.inode(like, moment)?);
+    pub fn unlikeness(self, number: InodeNo, like: InodeAt) -> Result<Likened> {
+        let (now, model) = (self.tree.inode(number.live())?, self.tree.inode(like)?);
         let (attributes, times) = now.clone().take_attributes(&model);
-        let has_other_xattrs =
-            self.tree.attributes().xattrs(number, Moment::Live)? != self.tree.attributes().xattrs(like, moment)?;
+        let has_other_xattrs = self.tree.attributes().xattrs(number.live())? != self.tree.attributes().xattrs(like)?;
         let content = model.kind() == Kind::File
             && ((now.size, &now.inline) != (model.size, &model.inline)
-                || now.tracks + model.tracks > 0 && !self.has_same_content(number, (like, moment), &model)?);
+                || now.tracks + model.tracks > 0 && !self.has_same_content(number, like, &model)?);
         Ok(Likened { content, attributes: attributes || has_other_xattrs, times })
     }
 
-    fn has_same_content(self, number: InodeNo, model: Model, found: &Inode) -> Result<bool> {
-        match self.has_same_tracks((number, Moment::Live), model) {
+    fn has_same_content(self, number: InodeNo, model: InodeAt, found: &Inode) -> Result<bool> {
+        match self.has_same_tracks(number.live(), model) {
             // What an archive has, or only memory.
-            Err(Error::Unshared) => Ok(self.tree.comparison().has_same_bytes((number, Moment::Live), model, found)),
+            Err(Error::Unshared) => Ok(self.tree.comparison().has_same_bytes(number.live(), model, found)),
             result => result,
         }
     }
 
     /// Whether the tracks of two files are the same, each shared by both.
-    pub(super) fn has_same_tracks(self, a: Model, b: Model) -> Result<bool> {
+    pub(super) fn has_same_tracks(self, a: InodeAt, b: InodeAt) -> Result<bool> {
         let mut next = Some(TrackNo::FIRST);
         while let Some(from) = next {
             let differing = self.tree.device.look()?.tracks().differing_tracks(a, b, from, 1)?;
@@ -210,14 +204,14 @@ impl Likeness<'_> {
 
     /// Makes a live inode like another one of its kind was at a moment, but for its names and, of a directory,
     /// its entries. Interrupted, it goes on where it is called again.
-    pub fn become_like(self, number: InodeNo, model: Model, on_step: OnStep<'_>) -> Result<Likened> {
+    pub fn become_like(self, number: InodeNo, model: InodeAt, on_step: OnStep<'_>) -> Result<Likened> {
         let mut likened = Likened::default();
         self.tree.shortage.with_room(|| self.liken(number, model, &mut *on_step, &mut likened))?;
         Ok(likened)
     }
 
-    fn liken(self, number: InodeNo, model: Model, on_step: OnStep<'_>, likened: &mut Likened) -> Result<()> {
-        if self.tree.inode(model.0, model.1)?.kind() == Kind::File {
+    fn liken(self, number: InodeNo, model: InodeAt, on_step: OnStep<'_>, likened: &mut Likened) -> Result<()> {
+        if self.tree.inode(model)?.kind() == Kind::File {
             match self.share_content(number, model, &mut *on_step, likened) {
                 // What an archive has, or only memory, cannot be shared.
                 Err(Error::Unshared) => {
@@ -236,17 +230,17 @@ impl Likeness<'_> {
         self.liken_record(number, model, likened)
     }
 
-    fn liken_xattrs(self, number: InodeNo, (like, moment): Model) -> Result<bool> {
-        let wanted = self.tree.attributes().xattrs(like, moment)?;
+    fn liken_xattrs(self, number: InodeNo, like: InodeAt) -> Result<bool> {
+        let wanted = self.tree.attributes().xattrs(like)?;
         let mut is_changed = false;
         loop {
-            let known = self.tree.attributes().xattrs(number, Moment::Live)?;
+            let known = self.tree.attributes().xattrs(number.live())?;
             if known == wanted {
                 return Ok(is_changed);
             }
             is_changed = true;
             let mut txn = self.tree.device.begin_growing()?;
-            let mut found = inode::load(&txn, number, Moment::Live)?;
+            let mut found = inode::load(&txn, number.live())?;
             for (name, _) in &known {
                 if wanted.binary_search_by(|(other, _)| other.cmp(name)).is_err() {
                     xattr::remove(&mut txn, number, name)?;
@@ -265,18 +259,18 @@ impl Likeness<'_> {
         }
     }
 
-    fn liken_record(self, number: InodeNo, (like, moment): Model, likened: &mut Likened) -> Result<()> {
-        let model = self.tree.inode(like, moment)?;
+    fn liken_record(self, number: InodeNo, like: InodeAt, likened: &mut Likened) -> Result<()> {
+        let model = self.tree.inode(like)?;
         let take = |found: &mut Inode| {
             let (attributes, times) = found.take_attributes(&model);
             found.ctime = Timestamp::now();
             (attributes, times)
         };
-        if take(&mut self.tree.inode(number, Moment::Live)?) == (false, false) {
+        if take(&mut self.tree.inode(number.live())?) == (false, false) {
             return Ok(());
         }
         let mut txn = self.tree.device.begin()?;
-        let mut found = inode::load(&txn, number, Moment::Live)?;
+        let mut found = inode::load(&txn, number.live())?;
         let (attributes, times) = take(&mut found);
         inode::store(&mut txn, number, &found)?;
         txn.finish()?;
@@ -287,18 +281,15 @@ impl Likeness<'_> {
 
     /// Reads what [`Likeness::become_like`] would copy from an archive, and looks whether there is room for it: ENOSPC. A file that
     /// cannot be had whole stays as it is so; one without a name yet needs no such care.
-    pub fn check_readable(self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<()> {
-        let is_archived = self.tree.device.look()?.moments().is_archived(like, moment)?;
-        if !is_archived
-            || self.tree.inode(like, moment)?.kind() != Kind::File
-            || self.tree.inode(number, Moment::Live)?.links == 0
-        {
+    pub fn check_readable(self, number: InodeNo, like: InodeAt, on_step: OnStep<'_>) -> Result<()> {
+        let is_archived = self.tree.device.look()?.moments().is_archived(like)?;
+        if !is_archived || self.tree.inode(like)?.kind() != Kind::File || self.tree.inode(number.live())?.links == 0 {
             return Ok(());
         }
         let track_bytes = self.tree.device.track_bytes();
         let mut needed = 0;
-        self.each_differing(number, (like, moment), &mut |track| {
-            let bytes = self.tree.files().read(like, track.start(track_bytes), track_bytes as usize, moment)?;
+        self.each_differing(number, like, &mut |track| {
+            let bytes = self.tree.files().read(like, track.start(track_bytes), track_bytes as usize)?;
             if bytes.iter().any(|byte| *byte != 0) {
                 needed +=
                     (self.tree.device.log().encode(&bytes).stored().len() as u64).next_multiple_of(BLOCK_BYTES as u64);
@@ -312,11 +303,15 @@ impl Likeness<'_> {
     }
 
     /// Visits the tracks of a live file that may differ from those of another one.
-    fn each_differing(self, number: InodeNo, model: Model, visit: &mut dyn FnMut(TrackNo) -> Result<()>) -> Result<()> {
+    fn each_differing(
+        self,
+        number: InodeNo,
+        model: InodeAt,
+        visit: &mut dyn FnMut(TrackNo) -> Result<()>,
+    ) -> Result<()> {
         let mut next = Some(TrackNo::FIRST);
         while let Some(from) = next {
-            let found =
-                self.tree.device.look()?.tracks().differing_tracks((number, Moment::Live), model, from, STEP_TRACKS)?;
+            let found = self.tree.device.look()?.tracks().differing_tracks(number.live(), model, from, STEP_TRACKS)?;
             found.tracks.into_iter().try_for_each(&mut *visit)?;
             next = found.next;
         }
@@ -324,10 +319,10 @@ impl Likeness<'_> {
     }
 
     /// Copies the tracks that differ.
-    fn copy_content(self, number: InodeNo, (like, moment): Model, on_step: OnStep<'_>) -> Result<bool> {
-        let (model, old) = (self.tree.inode(like, moment)?, self.tree.inode(number, Moment::Live)?);
+    fn copy_content(self, number: InodeNo, like: InodeAt, on_step: OnStep<'_>) -> Result<bool> {
+        let (model, old) = (self.tree.inode(like)?, self.tree.inode(number.live())?);
         let size = model.size;
-        let rights = self.tree.attributes().rights(like, moment)?;
+        let rights = self.tree.attributes().rights(like)?;
         self.tree.attributes().disarm(number, &rights)?;
         let mut is_changed = false;
         if old.size > size || old.inline != model.inline {
@@ -336,13 +331,13 @@ impl Likeness<'_> {
             is_changed = true;
         }
         if !model.inline.is_empty() {
-            is_changed |= self.copy_track(number, (like, moment), TrackNo::FIRST, size)?;
+            is_changed |= self.copy_track(number, like, TrackNo::FIRST, size)?;
         }
-        self.each_differing(number, (like, moment), &mut |track| {
-            is_changed |= self.copy_track(number, (like, moment), track, size)?;
+        self.each_differing(number, like, &mut |track| {
+            is_changed |= self.copy_track(number, like, track, size)?;
             on_step(track.next().start(self.tree.device.track_bytes()).min(size))
         })?;
-        if self.tree.inode(number, Moment::Live)?.size != size {
+        if self.tree.inode(number.live())?.size != size {
             self.resize_to(number, size)?;
             is_changed = true;
         }
@@ -350,23 +345,23 @@ impl Likeness<'_> {
     }
 
     /// Copies one track of a file of a size; whether it differed.
-    fn copy_track(self, number: InodeNo, (like, moment): Model, track: TrackNo, size: u64) -> Result<bool> {
+    fn copy_track(self, number: InodeNo, like: InodeAt, track: TrackNo, size: u64) -> Result<bool> {
         let track_bytes = self.tree.device.track_bytes();
         let offset = track.start(track_bytes);
         if offset >= size {
             return Ok(false);
         }
         let end = size.min(offset.saturating_add(track_bytes));
-        match self.tree.files().seek_data(like, offset, moment) {
+        match self.tree.files().seek_data(like, offset) {
             Ok(data) if data < end => {}
             Ok(_) | Err(Error::Posix(Errno::NXIO)) => return self.copy_hole(number, offset, end),
             Err(error) => return Err(error),
         }
-        let bytes = self.tree.files().read(like, offset, (end - offset) as usize, moment)?;
+        let bytes = self.tree.files().read(like, offset, (end - offset) as usize)?;
         if bytes.len() as u64 != end - offset {
-            return Err(Error::corrupt(format!("inode {like}"), "it ends before its size"));
+            return Err(Error::corrupt(format!("inode {}", like.inode), "it ends before its size"));
         }
-        let is_same = match self.tree.files().read(number, offset, bytes.len(), Moment::Live) {
+        let is_same = match self.tree.files().read(number.live(), offset, bytes.len()) {
             Ok(now) => now == bytes,
             Err(Error::Corrupt { .. }) => false,
             Err(error) => return Err(error),
@@ -386,7 +381,7 @@ impl Likeness<'_> {
 
     /// Makes a hole where there is data.
     fn copy_hole(self, number: InodeNo, from: u64, to: u64) -> Result<bool> {
-        match self.tree.files().seek_data(number, from, Moment::Live) {
+        match self.tree.files().seek_data(number.live(), from) {
             Ok(data) if data < to => self.tree.files().zero(number, from, to - from, true, false).map(|()| true),
             Ok(_) | Err(Error::Posix(Errno::NXIO)) => Ok(false),
             Err(error) => Err(error),
@@ -418,12 +413,12 @@ mod tests {
 
     /// Where data is, and what.
     fn content(tree: &Tree, file: InodeNo) -> (u64, Vec<(u64, Vec<u8>)>) {
-        let size = tree.inode(file, Moment::Live).unwrap().size;
+        let size = tree.inode(file.live()).unwrap().size;
         let mut parts = Vec::new();
         let mut offset = 0;
-        while let Ok(data) = tree.files().seek_data(file, offset, Moment::Live) {
-            offset = tree.files().seek_hole(file, data, Moment::Live).unwrap();
-            parts.push((data, tree.files().read(file, data, (offset - data) as usize, Moment::Live).unwrap()));
+        while let Ok(data) = tree.files().seek_data(file.live(), offset) {
+            offset = tree.files().seek_hole(file.live(), data).unwrap();
+            parts.push((data, tree.files().read(file.live(), data, (offset - data) as usize).unwrap()));
         }
         (size, parts)
     }
@@ -461,17 +456,16 @@ mod tests {
                     let expected = content(&tree, other);
                     let likened = match copies {
                         true => {
-                            let content =
-                                tree.likeness().copy_content(one, (other, Moment::Live), &mut |_| Ok(())).unwrap();
+                            let content = tree.likeness().copy_content(one, other.live(), &mut |_| Ok(())).unwrap();
                             Likened { content, ..Likened::default() }
                         }
-                        false => tree.likeness().become_like(one, (other, Moment::Live), &mut |_| Ok(())).unwrap(),
+                        false => tree.likeness().become_like(one, other.live(), &mut |_| Ok(())).unwrap(),
                     };
                     assert!(likened.content || a == b, "{copies} {i} {j}");
                     assert!(content(&tree, one) == expected, "{copies} {i} {j}");
                     if !copies {
-                        assert!(tree.likeness().is_like(one, (other, Moment::Live)).unwrap(), "{i} {j}");
-                        let tracks = [one, other].map(|file| tree.inode(file, Moment::Live).unwrap().tracks);
+                        assert!(tree.likeness().is_like(one, other.live()).unwrap(), "{i} {j}");
+                        let tracks = [one, other].map(|file| tree.inode(file.live()).unwrap().tracks);
                         assert_eq!(tracks[0], tracks[1], "{i} {j}");
                     }
                 }
@@ -494,15 +488,12 @@ mod tests {
             steps += 1;
             Ok(())
         };
-        tree.likeness().become_like(one, (other, Moment::Live), &mut on_step).unwrap();
+        tree.likeness().become_like(one, other.live(), &mut on_step).unwrap();
         assert!((3..12).contains(&steps), "{steps}");
         assert!(content(&tree, one) == content(&tree, other));
         let (small, _) = (make(&tree, b"small"), tree.commit().unwrap());
-        tree.likeness().become_like(one, (small, Moment::Live), &mut |_| Ok(())).unwrap();
+        tree.likeness().become_like(one, small.live(), &mut |_| Ok(())).unwrap();
         assert_eq!(content(&tree, one), (0, Vec::new()));
-        assert_eq!(
-            tree.likeness().become_like(one, (small, Moment::Live), &mut |_| Ok(())).unwrap(),
-            Likened::default()
-        );
+        assert_eq!(tree.likeness().become_like(one, small.live(), &mut |_| Ok(())).unwrap(), Likened::default());
     }
 }

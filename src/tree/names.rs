@@ -6,7 +6,7 @@
 use super::inode::{self, Inode, Kind, SETGID};
 use super::{NEXT_INODE, Tree, acl, position};
 use crate::clock::Timestamp;
-use crate::device::{BaseId, InodeNo, Moment, Note, State, Txn};
+use crate::device::{BaseId, InodeAt, InodeNo, Moment, Note, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 use crate::meta::{Table, hex, is_name, record_name};
@@ -124,76 +124,68 @@ impl Names<'_> {
         Ok(Entry { name: name.to_vec(), inode, kind, offset: self.tree.positions.of(hash, name) })
     }
 
-    pub(super) fn find(self, state: &State, parent: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Dirent>> {
+    pub(super) fn find(self, state: &State, parent: InodeAt, name: &[u8]) -> Result<Option<Dirent>> {
         // What cannot be a name is not looked for: a record of it would be damage.
         if !is_name(name) {
             return Ok(None);
         }
-        let found: Option<Dirent> = state.get(Table::Dirent, &self.dirent_key(parent, name), moment)?;
-        Ok(found.map(|dirent| dirent.inside(parent)))
+        let found: Option<Dirent> = state.get(Table::Dirent, &self.dirent_key(parent.inode, name), parent.moment)?;
+        Ok(found.map(|dirent| dirent.inside(parent.inode)))
     }
 
     fn find_existing(self, state: &State, parent: InodeNo, name: &[u8]) -> Result<Dirent> {
-        self.find(state, parent, name, Moment::Live)?.ok_or(Error::Posix(Errno::NOENT))
+        self.find(state, parent.live(), name)?.ok_or(Error::Posix(Errno::NOENT))
     }
 
     /// The inode behind a name; ENOENT where there is none.
-    pub fn lookup(self, parent: InodeNo, name: &[u8], moment: Moment) -> Result<(InodeNo, Inode)> {
+    pub fn lookup(self, parent: InodeAt, name: &[u8]) -> Result<(InodeNo, Inode)> {
         if name.len() > NAME_BYTES_MAX {
             return Err(Error::Posix(Errno::NAMETOOLONG));
         }
         let look = self.tree.device.look()?;
-        look.moments().check(parent, moment)?;
-        match self.find(&look, parent, name, moment)? {
-            Some(dirent) => Ok((dirent.inode, inode::load(&look, dirent.inode, moment)?)),
+        look.moments().check(parent)?;
+        match self.find(&look, parent, name)? {
+            Some(dirent) => Ok((dirent.inode, inode::load(&look, dirent.inode.at(parent.moment))?)),
             None => {
-                inode::load_directory(&look, parent, moment)?;
+                inode::load_directory(&look, parent)?;
                 Err(Error::Posix(Errno::NOENT))
             }
         }
     }
 
     /// Lists entries after an offset, in order, until `each` says no. `.` and `..` are not among them.
-    pub fn list(
-        self,
-        directory: InodeNo,
-        offset: u64,
-        moment: Moment,
-        mut each: impl FnMut(&Entry) -> Result<bool>,
-    ) -> Result<()> {
+    pub fn list(self, directory: InodeAt, offset: u64, mut each: impl FnMut(&Entry) -> Result<bool>) -> Result<()> {
         let look = self.tree.device.look()?;
-        look.moments().check(directory, moment)?;
-        list_in(self.tree, &look, directory, offset, moment, &mut |entry| each(entry))
+        look.moments().check(directory)?;
+        list_in(self.tree, &look, directory, offset, &mut |entry| each(entry))
     }
 
     /// Lists entries together with their inodes; otherwise like [`Names::list`].
     pub fn list_with_inodes(
         self,
-        directory: InodeNo,
+        directory: InodeAt,
         offset: u64,
-        moment: Moment,
         mut each: impl FnMut(&Entry, &Inode) -> Result<bool>,
     ) -> Result<()> {
-        self.list_with_what_is_known(directory, offset, moment, |entry, found| each(entry, &found?))
+        self.list_with_what_is_known(directory, offset, |entry, found| each(entry, &found?))
     }
 
     /// The same where one that cannot be read keeps nobody from the others.
     pub fn list_with_what_is_known(
         self,
-        directory: InodeNo,
+        directory: InodeAt,
         offset: u64,
-        moment: Moment,
         mut each: impl FnMut(&Entry, Result<Inode>) -> Result<bool>,
     ) -> Result<()> {
         let look = self.tree.device.look()?;
-        look.moments().check(directory, moment)?;
-        list_in(self.tree, &look, directory, offset, moment, &mut |entry| {
-            each(entry, inode::load(&look, entry.inode, moment))
+        look.moments().check(directory)?;
+        list_in(self.tree, &look, directory, offset, &mut |entry| {
+            each(entry, inode::load(&look, entry.inode.at(directory.moment)))
         })
     }
 
-    pub fn read_link(self, number: InodeNo, moment: Moment) -> Result<Vec<u8>> {
-        let found = self.tree.inode(number, moment)?;
+    pub fn read_link(self, at: InodeAt) -> Result<Vec<u8>> {
+        let found = self.tree.inode(at)?;
         match found.kind() {
             Kind::Symlink => Ok(found.inline.into_vec()),
             _ => Err(Error::Posix(Errno::INVAL)),
@@ -211,7 +203,7 @@ impl Names<'_> {
             return Err(Error::Posix(Errno::NAMETOOLONG));
         }
         let mut txn = self.tree.device.begin_growing()?;
-        let directory = inode::load_directory(&txn, parent, Moment::Live)?;
+        let directory = inode::load_directory(&txn, parent.live())?;
         if directory.links == 0 {
             return Err(Error::Posix(Errno::NOENT));
         }
@@ -283,8 +275,8 @@ impl Names<'_> {
             return Err(Error::Posix(Errno::XDEV));
         }
         let mut txn = self.tree.device.begin_growing()?;
-        let mut target = inode::load(&txn, number, Moment::Live)?;
-        let mut directory = inode::load_directory(&txn, parent, Moment::Live)?;
+        let mut target = inode::load(&txn, number.live())?;
+        let mut directory = inode::load_directory(&txn, parent.live())?;
         if target.is_directory() {
             return Err(Error::Posix(Errno::PERM));
         }
@@ -354,7 +346,7 @@ impl Names<'_> {
         now: Timestamp,
     ) -> Result<bool> {
         txn.unset(Table::Dirent, &self.dirent_key(parent, name))?;
-        let mut target = inode::load(txn, dirent.inode, Moment::Live)?;
+        let mut target = inode::load(txn, dirent.inode.live())?;
         txn.note(dirent.inode, Note::NeedsCommit);
         target.links = target.links.saturating_sub(1);
         target.ctime = now;
@@ -376,7 +368,7 @@ impl Names<'_> {
         dirent: Dirent,
         now: Timestamp,
     ) -> Result<()> {
-        let mut target = inode::load_directory(txn, dirent.inode, Moment::Live)?;
+        let mut target = inode::load_directory(txn, dirent.inode.live())?;
         if target.size > 0 {
             return Err(Error::Posix(Errno::NOTEMPTY));
         }
@@ -465,19 +457,18 @@ pub(super) fn forget_name(
 fn list_in(
     tree: &Tree,
     state: &State,
-    directory: InodeNo,
+    directory: InodeAt,
     offset: u64,
-    moment: Moment,
     each: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<()> {
-    inode::load_directory(state, directory, moment)?;
-    let prefix = directory.prefix();
+    inode::load_directory(state, directory)?;
+    let prefix = directory.inode.prefix();
     let to = crate::meta::prefix_end(&prefix);
     let mut run = Run::after(offset);
     loop {
         let from = [&prefix[..], &position::run_start(run.after).to_be_bytes()].concat();
         let mut goes_on = true;
-        state.scan(Table::Dirent, &from, &to, moment, |key, value| {
+        state.scan(Table::Dirent, &from, &to, directory.moment, |key, value| {
             let (hash, name, inode, kind) = tree.names().take_apart(key, value)?;
             if run.ends_before(hash) {
                 goes_on = run.deliver(each)?;

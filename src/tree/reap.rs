@@ -1,7 +1,7 @@
 //! Removing inodes that have no name any more.
 
 use super::inode::{self};
-use super::{Tree, origin, xattr};
+use super::{Tree, imported, xattr};
 use crate::device::{InodeNo, Moment, TrackNo};
 use crate::error::{Error, Result};
 use crate::limits::{STEP_TRACKS, STEP_XATTRS};
@@ -45,7 +45,7 @@ impl Tree {
     fn reap(&self, number: InodeNo) -> Result<bool> {
         let _file = self.locks.lock(number);
         let mut txn = self.device.begin()?;
-        let found = match inode::find(&txn, number, Moment::Live)? {
+        let found = match inode::find(&txn, number.live())? {
             Some(found) if found.links == 0 => found,
             Some(_) | None => {
                 txn.remove_orphan(number);
@@ -68,7 +68,7 @@ impl Tree {
         for key in links {
             txn.unset(Table::Link, &key)?;
         }
-        origin::forget(&mut txn, number)?;
+        imported::forget(&mut txn, number)?;
         txn.unset(Table::Inode, &inode::key(number))?;
         txn.remove_orphan(number);
         txn.finish()?;

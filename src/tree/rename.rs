@@ -3,7 +3,7 @@
 use super::inode::{self, Inode, Kind};
 use super::names::{Dirent, Names, check_name, forget_name, link_key};
 use crate::clock::Timestamp;
-use crate::device::{InodeNo, Moment, Note, Txn};
+use crate::device::{InodeNo, Note, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::LINKS_MAX;
 use crate::meta::Table;
@@ -53,9 +53,9 @@ impl Names<'_> {
             RenameMode::Replace => self.tree.device.begin()?,
             RenameMode::NoReplace | RenameMode::Exchange => self.tree.device.begin_growing()?,
         };
-        let source = self.find(&txn, parent, name, Moment::Live)?.ok_or(Error::Posix(Errno::NOENT))?;
-        let target = self.find(&txn, new_parent, new_name, Moment::Live)?;
-        if inode::load_directory(&txn, new_parent, Moment::Live)?.links == 0 {
+        let source = self.find(&txn, parent.live(), name)?.ok_or(Error::Posix(Errno::NOENT))?;
+        let target = self.find(&txn, new_parent.live(), new_name)?;
+        if inode::load_directory(&txn, new_parent.live())?.links == 0 {
             return Err(Error::Posix(Errno::NOENT));
         }
         let now = self.tree.stamps.now();
@@ -149,7 +149,7 @@ impl Names<'_> {
         subdirectories: i32,
         now: Timestamp,
     ) -> Result<()> {
-        let mut record = inode::load_directory(txn, directory, Moment::Live)?;
+        let mut record = inode::load_directory(txn, directory.live())?;
         record.size = record.size.saturating_add_signed(entries);
         record.links = record.links.saturating_add_signed(subdirectories);
         if record.links > LINKS_MAX {
@@ -161,7 +161,7 @@ impl Names<'_> {
 
     /// Tells an inode that one of its names has changed.
     fn renamed(self, txn: &mut Txn<'_>, number: InodeNo, from: Place<'_>, to: Place<'_>, now: Timestamp) -> Result<()> {
-        let mut target: Inode = inode::load(txn, number, Moment::Live)?;
+        let mut target: Inode = inode::load(txn, number.live())?;
         txn.note(number, Note::NeedsCommit);
         target.ctime = now;
         if target.parent == from.parent && target.name == from.name {

@@ -3,7 +3,7 @@
 use super::acl;
 use super::attributes::Attributes;
 use super::inode::{self, Inode, SETGID};
-use crate::device::{InodeNo, Moment, State, Txn};
+use crate::device::{InodeAt, InodeNo, Moment, State, Txn};
 use crate::error::{Errno, Error, Result};
 use crate::limits::*;
 use crate::meta::{Table, decode, prefix_end, record_name};
@@ -33,9 +33,9 @@ fn key(inode: InodeNo, name: &[u8]) -> Vec<u8> {
     [&inode.prefix()[..], name].concat()
 }
 
-pub(super) fn load(state: &State, inode: InodeNo, name: &[u8], moment: Moment) -> Result<Option<Vec<u8>>> {
-    let key = key(inode, name);
-    state.value(Table::Xattr, &key, moment)?.map(|value| xattr_value(&key, &value)).transpose()
+pub(super) fn load(state: &State, at: InodeAt, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    let key = key(at.inode, name);
+    state.value(Table::Xattr, &key, at.moment)?.map(|value| xattr_value(&key, &value)).transpose()
 }
 
 /// The value that a record of an xattr has.
@@ -89,10 +89,10 @@ pub(super) fn remove_some(txn: &mut Txn<'_>, inode: InodeNo, most: usize) -> Res
     Ok(is_all)
 }
 
-pub(super) fn names(state: &State, inode: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
-    let prefix = inode.prefix();
+pub(super) fn names(state: &State, at: InodeAt) -> Result<Vec<Vec<u8>>> {
+    let prefix = at.inode.prefix();
     let mut names = Vec::new();
-    state.scan(Table::Xattr, &prefix, &prefix_end(&prefix), moment, |key, _| {
+    state.scan(Table::Xattr, &prefix, &prefix_end(&prefix), at.moment, |key, _| {
         names.push(split_key(key)?.1.to_vec());
         Ok(ControlFlow::Continue(()))
     })?;
@@ -142,24 +142,24 @@ fn follow_list(found: &mut Inode, list: &acl::Acl, clears_sgid: bool) -> bool {
 
 impl Attributes<'_> {
     /// The value of an xattr; ENODATA where there is none.
-    pub fn xattr(self, number: InodeNo, name: &[u8], moment: Moment) -> Result<Vec<u8>> {
+    pub fn xattr(self, at: InodeAt, name: &[u8]) -> Result<Vec<u8>> {
         let look = self.tree.device.look()?;
-        look.moments().check(number, moment)?;
-        load(&look, number, name, moment)?.ok_or(Error::Posix(Errno::NODATA))
+        look.moments().check(at)?;
+        load(&look, at, name)?.ok_or(Error::Posix(Errno::NODATA))
     }
 
     /// The names of all xattrs.
-    pub fn xattr_names(self, number: InodeNo, moment: Moment) -> Result<Vec<Vec<u8>>> {
+    pub fn xattr_names(self, at: InodeAt) -> Result<Vec<Vec<u8>>> {
         let look = self.tree.device.look()?;
-        look.moments().check(number, moment)?;
-        inode::load(&look, number, moment)?;
-        names(&look, number, moment)
+        look.moments().check(at)?;
+        inode::load(&look, at)?;
+        names(&look, at)
     }
 
     /// All xattrs with their values, sorted by name.
-    pub fn xattrs(self, number: InodeNo, moment: Moment) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let names = self.xattr_names(number, moment)?;
-        names.into_iter().map(|name| Ok((name.clone(), self.xattr(number, &name, moment)?))).collect()
+    pub fn xattrs(self, at: InodeAt) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let names = self.xattr_names(at)?;
+        names.into_iter().map(|name| Ok((name.clone(), self.xattr(at, &name)?))).collect()
     }
 
     pub fn set_xattr(self, number: InodeNo, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
@@ -172,7 +172,7 @@ impl Attributes<'_> {
             return Err(Error::Posix(Errno::TOOBIG));
         }
         let mut txn = self.tree.device.begin_growing()?;
-        let mut found = inode::load(&txn, number, Moment::Live)?;
+        let mut found = inode::load(&txn, number.live())?;
         let exists = txn.exists(Table::Xattr, &key(number, name))?;
         match how.mode {
             SetMode::Create if exists => return Err(Error::Posix(Errno::EXIST)),
@@ -202,7 +202,7 @@ impl Attributes<'_> {
 
     pub fn remove_xattr(self, number: InodeNo, name: &[u8]) -> Result<()> {
         let mut txn = self.tree.device.begin()?;
-        let mut found = inode::load(&txn, number, Moment::Live)?;
+        let mut found = inode::load(&txn, number.live())?;
         if !txn.unset(Table::Xattr, &key(number, name))? {
             // A list that says no more than the mode is there without being stored.
             return if is_acl(name) { Ok(()) } else { Err(Error::Posix(Errno::NODATA)) };

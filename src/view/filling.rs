@@ -26,7 +26,7 @@ impl Bases<'_> {
     /// Makes an empty base for what an archive has of a time of this one.
     pub fn begin_filling(self, snapshot: &Snapshot, name: &[u8], options: CloneOptions) -> Result<BaseId> {
         let name = check_base_name(name)?;
-        let root = self.views.tree.inode(root_of(snapshot.base), Moment::At(snapshot.epoch))?;
+        let root = self.views.tree.inode(root_of(snapshot.base).at(Moment::At(snapshot.epoch)))?;
         let clone_of = options.is_shown_beside.then(|| snapshot.point());
         let record = BaseRecord { clone_of, ..BaseRecord::new(name, Timestamp::now()) };
         let (uid, gid, mode) = (root.uid, root.gid, root.permissions());

@@ -266,7 +266,7 @@ impl Namespace {
         let snapshot = views.find(name)?.filter(Snapshot::is_shown).ok_or(Error::Posix(Errno::NOENT))?;
         let path = self.path_in_reach(directory)?;
         let inode = self.in_snapshot(directory, path.as_deref(), &snapshot).ok_or(Error::Posix(Errno::NOENT))?;
-        views.tree().attributes().check_way(inode, Moment::At(snapshot.epoch), asker)?;
+        views.tree().attributes().check_way(inode.at(Moment::At(snapshot.epoch)), asker)?;
         Ok((Target::Aside { inode, epoch: snapshot.epoch, door: Door::Snap }, false))
     }
 
@@ -274,7 +274,8 @@ impl Namespace {
     fn in_snapshot(&self, directory: InodeNo, path: Option<&[u8]>, snapshot: &Snapshot) -> Option<InodeNo> {
         let tree = self.views.tree();
         let moment = Moment::At(snapshot.epoch);
-        let was_there = |inode| tree.inode(inode, moment).is_ok_and(|found| found.is_directory() && found.links > 0);
+        let was_there =
+            |inode: InodeNo| tree.inode(inode.at(moment)).is_ok_and(|found| found.is_directory() && found.links > 0);
         let had_path = || tree.names().resolve(snapshot.base, path?, moment).ok().filter(|inode| was_there(*inode));
         if was_there(directory) { Some(directory) } else { had_path() }
     }

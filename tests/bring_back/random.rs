@@ -93,7 +93,7 @@ impl World {
                             .zero(inode, random.below(50_000), random.below(60_000), true, false)
                             .unwrap(),
                         2 => {
-                            let from = Position { inode, offset: 0, moment: Moment::Live };
+                            let from = Position { of: inode.live(), offset: 0 };
                             store.tree().files().copy_range(from, inode, 2 * TRACK, 3 * TRACK, false).unwrap();
                         }
                         _ => store.write_at(inode, random.below(90_000), &noise(seed, size / 3)),

@@ -2,7 +2,7 @@
 
 use pitfs::clock::{Epoch, Timestamp};
 use pitfs::daemon::{BringBackReport, Daemon, Progress};
-use pitfs::device::{InodeNo, LIVE, Moment, Snapshot};
+use pitfs::device::{InodeAt, InodeNo, LIVE, Moment, Snapshot};
 use pitfs::error::{Error, Result};
 use pitfs::logstore::Codec;
 use pitfs::meta::Table;
@@ -70,7 +70,7 @@ impl Store {
     }
 
     pub fn inode(&self, path: impl AsRef<[u8]>) -> Inode {
-        self.tree().inode(self.at(path), Moment::Live).unwrap()
+        self.tree().inode(self.at(path).live()).unwrap()
     }
 
     pub fn exists(&self, path: impl AsRef<[u8]>) -> bool {
@@ -106,7 +106,7 @@ impl Store {
     }
 
     pub fn read(&self, path: impl AsRef<[u8]>) -> Vec<u8> {
-        self.tree().files().read(self.at(path), 0, 100 << 20, Moment::Live).unwrap()
+        self.tree().files().read(self.at(path).live(), 0, 100 << 20).unwrap()
     }
 
     pub fn chmod(&self, path: impl AsRef<[u8]>, permissions: u32) {
@@ -162,7 +162,7 @@ impl Store {
             names.push(entry.name.clone());
             Ok(true)
         };
-        self.tree().names().list(inode, 0, Moment::Live, each).unwrap();
+        self.tree().names().list(inode.live(), 0, each).unwrap();
         for name in names {
             self.remove([path, b"/", &name].concat());
         }
@@ -275,17 +275,17 @@ impl Store {
     pub fn picture(&self, moment: Moment) -> Picture {
         let mut picture = Picture::default();
         let mut directories = vec![(Vec::new(), ROOT)];
-        picture.add(self.tree(), Vec::new(), ROOT, moment);
+        picture.add(self.tree(), Vec::new(), ROOT.at(moment));
         while let Some((path, inode)) = directories.pop() {
             let mut entries = Vec::new();
             let each = |entry: &pitfs::tree::Entry| {
                 entries.push(entry.clone());
                 Ok::<bool, Error>(true)
             };
-            self.tree().names().list(inode, 0, moment, each).unwrap();
+            self.tree().names().list(inode.at(moment), 0, each).unwrap();
             for entry in entries {
                 let path = if path.is_empty() { entry.name } else { [&path[..], b"/", &entry.name].concat() };
-                picture.add(self.tree(), path.clone(), entry.inode, moment);
+                picture.add(self.tree(), path.clone(), entry.inode.at(moment));
                 if entry.kind == Kind::Directory {
                     directories.push((path, entry.inode));
                 }
@@ -321,11 +321,11 @@ pub struct Picture {
 pub struct Part(pub BTreeMap<Vec<u8>, Shown>);
 
 impl Picture {
-    fn add(&mut self, tree: &Tree, path: Vec<u8>, number: InodeNo, moment: Moment) {
-        let inode = tree.inode(number, moment).unwrap();
+    fn add(&mut self, tree: &Tree, path: Vec<u8>, at: InodeAt) {
+        let inode = tree.inode(at).unwrap();
         let content = match inode.kind() {
-            Kind::File => content(tree, number, moment),
-            Kind::Symlink => tree.names().read_link(number, moment).unwrap(),
+            Kind::File => content(tree, at),
+            Kind::Symlink => tree.names().read_link(at).unwrap(),
             _ => Vec::new(),
         };
         let shown = Shown {
@@ -336,11 +336,11 @@ impl Picture {
             size: if inode.is_directory() { 0 } else { inode.size },
             content,
             tracks: inode.tracks,
-            xattrs: tree.attributes().xattrs(number, moment).unwrap(),
+            xattrs: tree.attributes().xattrs(at).unwrap(),
             same_as: Vec::new(),
         };
         self.all.insert(path.clone(), shown);
-        self.inodes.insert(path, number);
+        self.inodes.insert(path, at.inode);
     }
 
     pub fn part(&self, is_in: &dyn Fn(&[u8]) -> bool) -> Part {
@@ -355,13 +355,13 @@ impl Picture {
 }
 
 /// The bytes of a file, with the places of those that are not in holes.
-fn content(tree: &Tree, number: InodeNo, moment: Moment) -> Vec<u8> {
+fn content(tree: &Tree, at: InodeAt) -> Vec<u8> {
     let mut content = Vec::new();
     let mut offset = 0;
-    while let Ok(data) = tree.files().seek_data(number, offset, moment) {
-        offset = tree.files().seek_hole(number, data, moment).unwrap();
+    while let Ok(data) = tree.files().seek_data(at, offset) {
+        offset = tree.files().seek_hole(at, data).unwrap();
         content.extend(data.to_be_bytes());
-        content.extend(tree.files().read(number, data, (offset - data) as usize, moment).unwrap());
+        content.extend(tree.files().read(at, data, (offset - data) as usize).unwrap());
     }
     content
 }

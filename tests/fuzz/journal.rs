@@ -3,7 +3,6 @@
 use super::sample::*;
 use super::watch::watched;
 use bolero::TypeGenerator;
-use pitfs::device::Moment;
 use pitfs::journal::{EntryKind, Journal};
 use pitfs::logstore::Codec;
 use pitfs::media::{MediaDir, TestDir};
@@ -92,7 +91,7 @@ fn a_hostile_journal_is_refused_or_done_again() {
             media.sync().unwrap();
             let open = || {
                 if let Ok(tree) = Tree::open(Arc::new(dir.clone())) {
-                    assert!(tree.inode(ROOT, Moment::Live).is_ok());
+                    assert!(tree.inode(ROOT.live()).is_ok());
                 }
                 read_all(&dir);
                 change_all(&dir);
@@ -106,10 +105,10 @@ fn a_hostile_journal_is_refused_or_done_again() {
 fn journaled(dir: &TestDir) -> Vec<usize> {
     let tree = Tree::open(Arc::new(dir.clone())).unwrap();
     let lens = [100, 5000, 40_000].into_iter().filter(|len| {
-        let Ok((number, _)) = tree.names().lookup(ROOT, format!("journaled {len}").as_bytes(), Moment::Live) else {
+        let Ok((number, _)) = tree.names().lookup(ROOT.live(), format!("journaled {len}").as_bytes()) else {
             return false;
         };
-        let bytes = tree.files().read(number, 0, 1 << 20, Moment::Live).unwrap();
+        let bytes = tree.files().read(number.live(), 0, 1 << 20).unwrap();
         assert!(bytes == text(*len), "{len} bytes came back as {}", bytes.len());
         true
     });

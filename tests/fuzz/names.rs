@@ -57,16 +57,16 @@ fn names_of_files_come_back_as_they_were_or_are_refused() {
                 let new = New { kind: Kind::File, permissions: 0o600, rdev: 0, target: b"" };
                 if tree.names().make(CALLER, ROOT, name, new).is_ok() {
                     assert!(!name.is_empty() && name.len() <= 255 && !name.contains(&b'/') && !name.contains(&0));
-                    let (number, _) = tree.names().lookup(ROOT, name, Moment::Live).unwrap();
-                    assert_eq!(tree.names().paths(number, Moment::Live).unwrap(), std::slice::from_ref(name));
+                    let (number, _) = tree.names().lookup(ROOT.live(), name).unwrap();
+                    assert_eq!(tree.names().paths(number.live()).unwrap(), std::slice::from_ref(name));
                     assert_eq!(tree.names().resolve(pitfs::device::LIVE, name, Moment::Live).unwrap(), number);
                     if tree.names().rename(ROOT, name, ROOT, other, RenameMode::NoReplace).is_ok() {
-                        assert_eq!(tree.names().lookup(ROOT, other, Moment::Live).unwrap().0, number);
+                        assert_eq!(tree.names().lookup(ROOT.live(), other).unwrap().0, number);
                     }
                 }
                 let _an_error_is_fine = tree.names().resolve(pitfs::device::LIVE, name, Moment::Live);
                 if tree.attributes().set_xattr(ROOT, name, other, SetXattr::default()).is_ok() {
-                    assert_eq!(tree.attributes().xattr(ROOT, name, Moment::Live).unwrap(), *other);
+                    assert_eq!(tree.attributes().xattr(ROOT.live(), name).unwrap(), *other);
                 }
                 for name in [name, other] {
                     let is_taken = views.snapshots().take(Some(name)).is_ok();

@@ -4,7 +4,6 @@ use super::sample::*;
 use super::watch::watched;
 use bolero::TypeGenerator;
 use pitfs::daemon::{Daemon, FORMAT};
-use pitfs::device::Moment;
 use pitfs::fault::ENDED;
 use pitfs::logstore::Codec;
 use pitfs::media::{Media, MediaDir, TestDir};
@@ -84,7 +83,7 @@ fn checksums_are_made_right() {
     let before = bytes.clone();
     rehash(&mut bytes);
     assert!(bytes == before, "what is whole stays");
-    assert!(Tree::open(Arc::new(changed(&[]))).unwrap().inode(ROOT, Moment::Live).is_ok());
+    assert!(Tree::open(Arc::new(changed(&[]))).unwrap().inode(ROOT.live()).is_ok());
 }
 
 /// Runs one of the tests that are ignored in processes of its own, for so long or as `make fuzz` says: some of what is tried

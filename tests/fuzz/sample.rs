@@ -1,7 +1,7 @@
 //! A small store with something of everything, and using all of a store whatever it holds.
 
 use pitfs::clock::Timestamp;
-use pitfs::device::{InodeNo, LIVE, Moment};
+use pitfs::device::{InodeAt, InodeNo, LIVE, Moment};
 use pitfs::logstore::Codec;
 use pitfs::media::{Media, MediaDir, Tearing, TestDir};
 use pitfs::meta::{Kv, Meta, Pair, Table};
@@ -45,9 +45,9 @@ pub fn store(codec: Codec) -> TestDir {
     make(tree, ROOT, "fifo", Kind::Fifo);
     tree.commit().unwrap();
     views.snapshots().take(Some(b"one")).unwrap();
-    let (large, _) = tree.names().lookup(directory, b"file 4", Moment::Live).unwrap();
-    let (copied, _) = tree.names().lookup(ROOT, b"file 3", Moment::Live).unwrap();
-    let start = Position { inode: large, offset: 0, moment: Moment::Live };
+    let (large, _) = tree.names().lookup(directory.live(), b"file 4").unwrap();
+    let (copied, _) = tree.names().lookup(ROOT.live(), b"file 3").unwrap();
+    let start = Position { of: large.live(), offset: 0 };
     tree.files().copy_range(start, copied, 0, 3 * TRACK as u64, false).unwrap();
     tree.files().write(large, 20_000, &text(30_000), false).unwrap();
     // Patches, of which the snapshot holds some.
@@ -123,17 +123,17 @@ pub fn read_all(dir: &TestDir) {
             if !seen.insert(number) {
                 continue;
             }
-            read_node(tree, number, moment);
+            read_node(tree, number.at(moment));
             let mut names = Vec::new();
-            let _an_error_is_fine = tree.names().list(number, 0, moment, |entry| {
+            let _an_error_is_fine = tree.names().list(number.at(moment), 0, |entry| {
                 names.push(entry.name.clone());
                 ahead.push(entry.inode);
                 Ok(ahead.len() < NODES_MAX)
             });
             for name in names {
-                let _an_error_is_fine = tree.names().lookup(number, &name, moment);
+                let _an_error_is_fine = tree.names().lookup(number.at(moment), &name);
             }
-            let _an_error_is_fine = tree.names().list_with_inodes(number, 0, moment, |_, _| Ok(true));
+            let _an_error_is_fine = tree.names().list_with_inodes(number.at(moment), 0, |_, _| Ok(true));
         }
         for path in [&b"directory/file 4"[..], b"moved/link 3", b"file 3/x"] {
             let _an_error_is_fine = tree.names().resolve(pitfs::device::LIVE, path, moment);
@@ -145,20 +145,20 @@ pub fn read_all(dir: &TestDir) {
     }
 }
 
-fn read_node(tree: &Tree, number: InodeNo, moment: Moment) {
-    let Ok(inode) = tree.inode(number, moment) else { return };
-    let _an_error_is_fine = tree.names().read_link(number, moment);
-    let _an_error_is_fine = tree.names().paths(number, moment);
-    let _an_error_is_fine = tree.likeness().origin(number);
-    for name in tree.attributes().xattr_names(number, moment).unwrap_or_default() {
-        let _an_error_is_fine = tree.attributes().xattr(number, &name, moment);
+fn read_node(tree: &Tree, at: InodeAt) {
+    let Ok(inode) = tree.inode(at) else { return };
+    let _an_error_is_fine = tree.names().read_link(at);
+    let _an_error_is_fine = tree.names().paths(at);
+    let _an_error_is_fine = tree.likeness().origin(at.inode);
+    for name in tree.attributes().xattr_names(at).unwrap_or_default() {
+        let _an_error_is_fine = tree.attributes().xattr(at, &name);
     }
     for offset in [0, 1, TRACK as u64 - 1, 100_000, inode.size.saturating_sub(10), u64::MAX / 2] {
-        if let Ok(bytes) = tree.files().read(number, offset, READ_MAX, moment) {
+        if let Ok(bytes) = tree.files().read(at, offset, READ_MAX) {
             assert!(bytes.len() <= READ_MAX);
         }
-        let _an_error_is_fine = tree.files().seek_data(number, offset, moment);
-        let _an_error_is_fine = tree.files().seek_hole(number, offset, moment);
+        let _an_error_is_fine = tree.files().seek_data(at, offset);
+        let _an_error_is_fine = tree.files().seek_hole(at, offset);
     }
 }
 
@@ -197,7 +197,7 @@ fn change_node(tree: &Tree, number: InodeNo) {
     let _an_error_is_fine = tree.files().write(number, 10_000, &text(20_000), true);
     let _an_error_is_fine = tree.files().write(number, 100_000, b"x", true);
     let _an_error_is_fine = tree.files().zero(number, 5000, 40_000, false, false);
-    let from = Position { inode: number, offset: 0, moment: Moment::Live };
+    let from = Position { of: number.live(), offset: 0 };
     let _an_error_is_fine = tree.files().copy_range(from, InodeNo::new(LIVE, number.number() ^ 1), 0, 100_000, false);
     let _an_error_is_fine = tree.attributes().set_xattr(number, b"user.b", b"value", SetXattr::default());
     let _an_error_is_fine = tree.attributes().remove_xattr(number, b"user.a");
@@ -206,7 +206,7 @@ fn change_node(tree: &Tree, number: InodeNo) {
         let _an_error_is_fine = tree.attributes().change(number, Change { size: Some(size), ..Change::default() });
     }
     let mut names = Vec::new();
-    let _an_error_is_fine = tree.names().list(number, 0, Moment::Live, |entry| {
+    let _an_error_is_fine = tree.names().list(number.live(), 0, |entry| {
         names.push(entry.name.clone());
         Ok(names.len() < NODES_MAX)
     });

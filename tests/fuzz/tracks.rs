@@ -3,7 +3,7 @@
 use super::sample::*;
 use super::watch::watched;
 use bolero::TypeGenerator;
-use pitfs::device::{InodeNo, Moment, split_record};
+use pitfs::device::{InodeNo, split_record};
 use pitfs::logstore::{Codec, Descriptor, Location};
 use pitfs::media::{MediaDir, TestDir};
 use pitfs::meta::{Table, decode, encode};
@@ -100,8 +100,8 @@ fn bodies_that_claim_to_be_huge_are_refused() {
             let number = InodeNo::of_key(&sample.key).unwrap();
             let read = || {
                 let tree = Tree::open(Arc::new(dir.clone())).unwrap();
-                assert!(tree.files().read(number, 0, 1 << 20, Moment::Live).is_err(), "{codec:?} {raw}");
-                assert!(tree.inode(ROOT, Moment::Live).is_ok());
+                assert!(tree.files().read(number.live(), 0, 1 << 20).is_err(), "{codec:?} {raw}");
+                assert!(tree.inode(ROOT.live()).is_ok());
             };
             watched(|| format!("{codec:?} {raw}"), read);
         }

@@ -744,8 +744,8 @@ fn one_increment_in_the_place_of_another_is_damage() {
         for snapshot in views.snapshots().with_archived().unwrap().into_iter().filter(|one| one.is_readable()) {
             let moment = pitfs::device::Moment::At(snapshot.epoch);
             let root = pitfs::tree::root_of(pitfs::device::LIVE);
-            let Ok((inode, _)) = views.tree().names().lookup(root, b"file", moment) else { continue };
-            if let Ok(read) = views.tree().files().read(inode, 0, 16 << 10, moment) {
+            let Ok((inode, _)) = views.tree().names().lookup(root.at(moment), b"file") else { continue };
+            if let Ok(read) = views.tree().files().read(inode.at(moment), 0, 16 << 10) {
                 assert!(read == store.times[&snapshot.record.name]["file"], "{}", snapshot.record.name);
                 assert_ne!(snapshot.record.name, format!("r{at}"), "its bytes are gone");
             }

@@ -2,7 +2,7 @@
 
 use pitfs::control::{Answer, Archive, Request, Verb, serve};
 use pitfs::daemon::{Daemon, RollOptions};
-use pitfs::device::{LIVE, Moment};
+use pitfs::device::{InodeNo, LIVE, Moment};
 use pitfs::error::Result;
 use pitfs::logstore::Codec;
 use pitfs::tree::{Caller, Change, CreateOptions, Kind, New, root_of};
@@ -60,7 +60,7 @@ impl Store {
         self.open(|daemon| {
             let tree = daemon.views().tree();
             let root = root_of(LIVE);
-            let inode = match tree.names().lookup(root, name.as_bytes(), Moment::Live) {
+            let inode = match tree.names().lookup(root.live(), name.as_bytes()) {
                 Ok((inode, _)) => inode,
                 Err(_) => {
                     let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
@@ -113,12 +113,14 @@ impl Store {
                 let moment = Moment::At(snapshot.epoch);
                 let mut files = Vec::new();
                 tree.names()
-                    .list_with_inodes(root_of(LIVE), 0, moment, |entry, inode| {
+                    .list_with_inodes(root_of(LIVE).at(moment), 0, |entry, inode| {
                         files.push((String::from_utf8(entry.name.clone()).unwrap(), entry.inode, inode.size as usize));
                         Ok(true)
                     })
                     .unwrap();
-                let read = |(file, inode, size)| (file, tree.files().read(inode, 0, size, moment).unwrap());
+                let read = |(file, inode, size): (_, InodeNo, _)| {
+                    (file, tree.files().read(inode.at(moment), 0, size).unwrap())
+                };
                 let found: State = files.into_iter().map(read).collect();
                 assert!(found == *expected, "{what}: {name} of {} is not what it was", self.path.display());
                 names.push(name);

@@ -6,7 +6,6 @@ use crate::common::compare::compare_exactly;
 use crate::common::model::Picture;
 use crate::common::rng::Rng;
 use crate::common::world::{World, complete, open};
-use pitfs::device::Moment;
 use pitfs::error::Error;
 use pitfs::limits::SEGMENT_BYTES;
 use pitfs::logstore::Codec;
@@ -113,7 +112,7 @@ fn check_stopped(world: &World) {
     assert!(matches!(tree.commit(), Err(Error::Stopped(_))), "a commit after a failure");
     assert!(matches!(tree.names().unlink(ROOT, b"x"), Err(Error::Stopped(_))), "a change after a failure");
     assert!(matches!(world.views().snapshots().take(None), Err(Error::Stopped(_))), "a snapshot after a failure");
-    assert!(tree.inode(ROOT, Moment::Live).is_ok(), "reading after a failure");
+    assert!(tree.inode(ROOT.live()).is_ok(), "reading after a failure");
 }
 
 /// What the store in `dir` shows: `before` the commit that was interrupted, or `after` it.

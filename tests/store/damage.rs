@@ -68,7 +68,7 @@ fn change_damaged(views: Views, dir: &TestDir, picture: &Picture, what: &str) {
     if let Some(views) = open_damaged(dir, what) {
         let mut picture = picture.clone();
         // The time of the root has moved.
-        if let Ok(root) = views.tree().inode(ROOT, Moment::Live) {
+        if let Ok(root) = views.tree().inode(ROOT.live()) {
             picture.live.node_mut(ROOT).times = crate::common::world::times_of(&root);
         }
         read_all(&views, &picture, what);
@@ -86,7 +86,8 @@ fn locations(views: &Views, picture: &Picture) -> Vec<Location> {
     for (moment, model) in moments {
         for number in model.paths().into_keys().filter(|number| model.node(*number).kind == Kind::File) {
             let tracks = model.node(number).size().div_ceil(TRACK);
-            let pointers = (0..tracks).filter_map(|track| look.pointer(number, TrackNo::new(track), moment).unwrap());
+            let pointers =
+                (0..tracks).filter_map(|track| look.pointer(number.at(moment), TrackNo::new(track)).unwrap());
             found.extend(pointers.flat_map(|(pointer, _)| pointer.locations().copied().collect::<Vec<_>>()));
         }
     }

@@ -5,7 +5,7 @@ use crate::common::check::check;
 use crate::common::model::write;
 use crate::common::rng::Rng;
 use crate::common::world::open;
-use pitfs::device::{InodeNo, Moment};
+use pitfs::device::InodeNo;
 use pitfs::error::Error;
 use pitfs::logstore::Codec;
 use pitfs::media::{Tearing, TestDir};
@@ -179,12 +179,12 @@ impl Load {
         for (&number, file, is_removed) in self.files.iter().map(|(number, file)| (number, file, false)).chain(removed)
         {
             let Some(synced) = file.synced else { continue };
-            let found = match tree.inode(number, Moment::Live) {
+            let found = match tree.inode(number.live()) {
                 Ok(found) if found.links > 0 => found,
                 _ if is_removed => continue,
                 _ => panic!("inode {number} was fsynced and is gone"),
             };
-            let bytes = tree.files().read(number, 0, 1 << 20, Moment::Live).unwrap();
+            let bytes = tree.files().read(number.live(), 0, 1 << 20).unwrap();
             let state = (bytes, found.permissions());
             let place = file.history[synced..].iter().position(|known| *known == state);
             assert!(
@@ -197,7 +197,7 @@ impl Load {
                 file.history.len() - synced - 1,
             );
             if !file.is_moved {
-                let named = tree.names().lookup(file.parent, &file.name, Moment::Live).map(|(number, _)| number);
+                let named = tree.names().lookup(file.parent.live(), &file.name).map(|(number, _)| number);
                 assert!(matches!(named, Ok(named) if named == number), "inode {number} has lost its name");
             }
         }
@@ -265,6 +265,6 @@ fn what_a_restore_undid_is_not_done_again_by_an_fsync() {
         tree.files().sync_inode(file).unwrap();
         let views = open(Arc::new(dir.after_power_cut(tearing))).unwrap();
         check(views.tree()).unwrap();
-        assert!(views.tree().files().read(file, 0, 200_000, Moment::Live).unwrap() == content);
+        assert!(views.tree().files().read(file.live(), 0, 200_000).unwrap() == content);
     }
 }

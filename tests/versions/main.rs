@@ -97,7 +97,7 @@ fn versions_end_where_something_changes_that_is_seen() {
     tree.files().write(f, 3 * TRACK, &[7; 100], false).unwrap();
     snap(&views, "large");
     // The times may lie: what counts are the bytes.
-    let mtime = tree.inode(f, Moment::Live).unwrap().mtime;
+    let mtime = tree.inode(f.live()).unwrap().mtime;
     tree.files().write(f, 3 * TRACK, &[8; 100], false).unwrap();
     tree.attributes().change(f, Change { mtime: Some(SetTime::To(mtime)), ..Change::default() }).unwrap();
     let in_live =

@@ -3,7 +3,7 @@
 use super::{ROOT_USER, TRACK, in_memory, settle, shown, snap};
 use pitfs::archive::{Archive, Label, Mark};
 use pitfs::clock::{Epoch, Timestamp};
-use pitfs::device::{ArchiveRecord, BaseId, InodeNo, LIVE, Moment, Snapshot, TrackNo, index_entry};
+use pitfs::device::{ArchiveRecord, BaseId, InodeAt, InodeNo, LIVE, Moment, Snapshot, TrackNo, index_entry};
 use pitfs::error::{Errno, Error};
 use pitfs::id::Id;
 use pitfs::media::Directory;
@@ -47,7 +47,7 @@ fn walk(tree: &Tree, base: BaseId, moment: Moment) -> Vec<Place> {
     let mut directories = vec![(root_of(base), String::new())];
     while let Some((parent, path)) = directories.pop() {
         tree.names()
-            .list(parent, 0, moment, |entry| {
+            .list(parent.at(moment), 0, |entry| {
                 let name = String::from_utf8(entry.name.clone()).unwrap();
                 let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
                 if entry.kind == Kind::Directory {
@@ -187,7 +187,7 @@ impl World {
                     walk(tree, base, moment).into_iter().filter(|place| place.kind == Kind::File).collect();
                 if let Some(source) = self.rng.pick(&files) {
                     let offset = self.rng.below(3) as u64 * TRACK;
-                    let from = Position { inode: source.inode, offset, moment };
+                    let from = Position { of: source.inode.at(moment), offset };
                     tree.files().copy_range(from, file, self.rng.below(3) as u64 * TRACK, 1 << 20, false).unwrap();
                     self.loose.insert(file);
                     self.stamp(file);
@@ -315,19 +315,19 @@ struct Facts {
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-fn facts(tree: &Tree, inode: InodeNo, moment: Moment) -> Facts {
-    let found = tree.inode(inode, moment).unwrap();
+fn facts(tree: &Tree, at: InodeAt) -> Facts {
+    let found = tree.inode(at).unwrap();
     let mut entries = BTreeSet::new();
     let bytes = match found.kind() {
-        Kind::File => tree.files().read(inode, 0, found.size as usize, moment).unwrap(),
-        Kind::Symlink => tree.names().read_link(inode, moment).unwrap(),
+        Kind::File => tree.files().read(at, 0, found.size as usize).unwrap(),
+        Kind::Symlink => tree.names().read_link(at).unwrap(),
         _ => {
-            tree.names().list(inode, 0, moment, |entry| Ok(entries.insert((entry.name.clone(), entry.inode)))).unwrap();
+            tree.names().list(at, 0, |entry| Ok(entries.insert((entry.name.clone(), entry.inode)))).unwrap();
             Vec::new()
         }
     };
     let attributes = (found.mode, found.uid, found.gid);
-    Facts { inode, attributes, bytes, entries, xattrs: tree.attributes().xattrs(inode, moment).unwrap() }
+    Facts { inode: at.inode, attributes, bytes, entries, xattrs: tree.attributes().xattrs(at).unwrap() }
 }
 
 impl World {
@@ -341,14 +341,14 @@ impl World {
         }
         // What was restored meanwhile, an archive cannot tell from what was written.
         let is_archived =
-            |i: usize| tree.device().look().unwrap().moments().is_archived(root_of(base), moments[i]).unwrap();
+            |i: usize| tree.device().look().unwrap().moments().is_archived(root_of(base).at(moments[i])).unwrap();
         let is_mixed = |i: usize| self.restored.contains(&base) && (is_archived(i) || is_archived(i - 1));
         let all: BTreeSet<&String> = paths.iter().flat_map(BTreeMap::keys).collect();
         for path in all {
             let shown: Vec<Option<Facts>> = moments
                 .iter()
                 .zip(&paths)
-                .map(|(moment, paths)| paths.get(path).map(|inode| facts(tree, *inode, *moment)))
+                .map(|(moment, paths)| paths.get(path).map(|inode| facts(tree, inode.at(*moment))))
                 .collect();
             let found = tree.comparison().versions(base, path.as_bytes()).unwrap();
             let moment_of = |snapshot: &Option<Snapshot>| {
@@ -363,7 +363,7 @@ impl World {
                 for claim in &mut claims[first..=last] {
                     assert_eq!(claim.replace(i), None, "{when}: {path} is claimed twice: {:?}", self::shown(&found));
                 }
-                let inode = tree.inode(version.inode, moments[last]).unwrap();
+                let inode = tree.inode(version.inode.at(moments[last])).unwrap();
                 let told = (version.time, version.changed, version.size, version.kind);
                 assert_eq!(told, (inode.mtime, inode.ctime, inode.size, inode.kind()), "{when}: {path}");
             }
@@ -387,15 +387,15 @@ impl World {
         let mut files: BTreeMap<InodeNo, File> = BTreeMap::new();
         for place in walk(tree, base, moment).into_iter().filter(|place| place.kind == Kind::File) {
             let file = files.entry(place.inode).or_insert_with(|| {
-                let inode: Inode = tree.inode(place.inode, moment).unwrap();
-                let bytes = tree.files().read(place.inode, 0, inode.size as usize, moment).unwrap();
+                let inode: Inode = tree.inode(place.inode.at(moment)).unwrap();
+                let bytes = tree.files().read(place.inode.at(moment), 0, inode.size as usize).unwrap();
                 let look = tree.device().look().unwrap();
                 let tracks = (0..inode.size.div_ceil(TRACK)).map(|track| Track {
                     is_dirty: moment == Moment::Live && look.tracks().is_in_memory(&(place.inode, TrackNo::new(track))),
                     record: look.value(Table::Track, &track_key(place.inode, track), moment).unwrap(),
                     bytes: bytes[(track * TRACK) as usize..].iter().copied().take(TRACK as usize).collect(),
                 });
-                let is_archived = look.moments().is_archived(place.inode, moment).unwrap();
+                let is_archived = look.moments().is_archived(place.inode.at(moment)).unwrap();
                 let inline = inode.inline.to_vec();
                 File { size: inode.size, inline, tracks: tracks.collect(), paths: Vec::new(), is_archived }
             });

@@ -1,8 +1,8 @@
 //! Archives: rolling out, and what is said of them.
 
 use super::args::{ArchiveVerb, Roll};
+use super::asking::with_display;
 use super::output::{count, print, print_json, size, table, tell_all};
-use super::points::with_display;
 use super::{absolute, bytes, headed, plan, unexpected};
 use crate::clock::{Timestamp, parse_when};
 use crate::control::{

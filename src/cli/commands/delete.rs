@@ -1,7 +1,7 @@
 //! `delete` and `base delete`: what went, or would go.
 
 use super::super::output::{count, print, print_json, size, table};
-use super::points::kind_of;
+use super::bases::kind_of;
 use super::{ask, unexpected};
 use crate::control::{Answer, DeletionInfo, Kind, SnapshotInfo, Target, Verb};
 use crate::error::Result;

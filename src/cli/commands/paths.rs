@@ -1,7 +1,7 @@
 //! Paths as the user gives them, and what they mean in the store.
 
+use super::asking::quietly;
 use super::output::file;
-use super::points::quietly;
 use super::unexpected;
 use crate::control::{Answer, Target, Verb};
 use crate::daemon::resolved;

@@ -90,7 +90,7 @@ fn freed(views: &Views, deletion: &Deletion) -> Result<(u64, Vec<FreedInfo>)> {
         // Where it was last.
         let newest = snapshots.get(&inode.base()).and_then(|epochs| epochs.iter().max());
         let moment = newest.map_or(Moment::Live, |epoch| Moment::At(*epoch));
-        let found = views.tree().names().paths(inode, moment).ok().and_then(|paths| paths.into_iter().next());
+        let found = views.tree().names().paths(inode.at(moment)).ok().and_then(|paths| paths.into_iter().next());
         let path = found.unwrap_or_else(|| format!("inode {}", inode.number()).into_bytes());
         paths.push(FreedInfo { base: views.of(inode.base()).base_name()?, path: path.into(), bytes });
     }

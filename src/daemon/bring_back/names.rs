@@ -2,7 +2,7 @@
 
 use super::remove::remove;
 use super::{BringBack, Now, Place};
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::error::Result;
 use crate::tree::{Inode, Kind};
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ impl BringBack<'_> {
     /// Lets a name lead to what it led to then. A directory gets its place and is returned, to be entered.
     pub(super) fn name(&mut self, place: &Place, then: InodeNo, kind: Kind) -> Result<Option<InodeNo>> {
         let now = self.lookup(place)?;
-        if now.as_ref().is_some_and(|(now, _)| self.is_untouched(then, *now)) {
+        if now.as_ref().is_some_and(|(now, _)| self.is_all_unchanged(then, *now)) {
             return Ok(None);
         }
         if kind == Kind::Directory {
@@ -43,19 +43,19 @@ impl BringBack<'_> {
 
     /// Where a directory is now, if it may be moved from there to where it was.
     fn movable(&self, directory: InodeNo) -> Result<Option<Place>> {
-        if self.taken.contains(&directory) || self.named(directory, Moment::Live)?.is_none() {
+        if self.taken.contains(&directory) || self.named(directory.live())?.is_none() {
             return Ok(None);
         }
-        let from = self.tree.names().paths(directory, Moment::Live)?.pop();
+        let from = self.tree.names().paths(directory.live())?.pop();
         // Where it was then is where it is to be.
-        let (Some(from), Some(to)) = (from, self.tree.names().paths(directory, self.then)?.pop()) else {
+        let (Some(from), Some(to)) = (from, self.tree.names().paths(directory.at(self.then))?.pop()) else {
             return Ok(None);
         };
         let is_below = |path: &[u8], above: &[u8]| path.strip_prefix(above).is_some_and(|rest| rest.starts_with(b"/"));
         if !self.tops.contain(&from) || is_below(&from, &to) || is_below(&to, &from) {
             return Ok(None);
         }
-        let name = self.tree.names().of(directory, Moment::Live)?.pop();
+        let name = self.tree.names().of(directory.live())?.pop();
         Ok(name.map(|(parent, name)| Place { parent, name }))
     }
 
@@ -64,10 +64,10 @@ impl BringBack<'_> {
         if model.kind() != Kind::File {
             return Ok(false);
         }
-        let found = self.tree.inode(target, Moment::Live)?;
-        let has_capability = || self.tree.attributes().has_capability(then, self.then);
+        let found = self.tree.inode(target.live())?;
+        let has_capability = || self.tree.attributes().has_capability(then.at(self.then));
         Ok(found.must_not_become(model.uid, model.permissions(), has_capability)?
-            && self.tree.likeness().unlikeness(target, (then, self.then))?.content)
+            && self.tree.likeness().unlikeness(target, then.at(self.then))?.content)
     }
 
     fn file(&mut self, place: &Place, then: InodeNo, now: Now) -> Result<()> {
@@ -75,7 +75,7 @@ impl BringBack<'_> {
             self.report.files += u64::from(self.put(place, chosen, now.as_ref())?);
             return Ok(());
         }
-        let model = self.tree.inode(then, self.then)?;
+        let model = self.tree.inode(then.at(self.then))?;
         let stand_in = match self.stand_in(then, &model, now.as_ref())? {
             Some(target) if self.is_anothers(target, then, &model)? => None,
             stand_in => stand_in,
@@ -105,15 +105,15 @@ impl BringBack<'_> {
             return Ok(Some(then));
         }
         let is_in_the_way = now.is_some_and(|(_, found)| found.is_directory());
-        if self.named(then, Moment::Live)?.is_some() && self.may_stand(then, is_in_the_way)? {
+        if self.named(then.live())?.is_some() && self.may_stand(then, is_in_the_way)? {
             return Ok(Some(then));
         }
         // What was brought back before under another number needs not be made again.
         if let Some((now, found)) = now
             && found.kind() == model.kind()
             && !self.taken.contains(now)
-            && self.named(*now, self.then)?.is_none()
-            && self.tree.likeness().is_like(*now, (then, self.then))?
+            && self.named(now.at(self.then))?.is_none()
+            && self.tree.likeness().is_like(*now, then.at(self.then))?
         {
             if found.links > 1 {
                 self.taken.insert(*now);
@@ -126,12 +126,12 @@ impl BringBack<'_> {
     /// Whether a live inode can become what it was then, and have all names that it had and that are brought back.
     /// The answer is the same for each of these.
     fn may_stand(&self, inode: InodeNo, is_directory_in_the_way: bool) -> Result<bool> {
-        let now = self.tree.names().paths(inode, Moment::Live)?;
-        let then: HashSet<Vec<u8>> = self.tree.names().paths(inode, self.then)?.into_iter().collect();
+        let now = self.tree.names().paths(inode.live())?;
+        let then: HashSet<Vec<u8>> = self.tree.names().paths(inode.at(self.then))?.into_iter().collect();
         let is_inside = |path: &Vec<u8>| self.tops.contain(path);
         if now.iter().any(|path| is_inside(path) && then.contains(path)) {
             let is_closed = now.iter().all(|path| is_inside(path) || then.contains(path));
-            return Ok(is_closed || self.tree.likeness().is_like(inode, (inode, self.then))?);
+            return Ok(is_closed || self.tree.likeness().is_like(inode, inode.at(self.then))?);
         }
         // What lies below a directory that is in the way goes with it.
         Ok(!is_directory_in_the_way && now.iter().all(is_inside))
@@ -160,16 +160,16 @@ impl BringBack<'_> {
         if self.rehearsal.is_some() {
             return self.make_nothing(place, then, now);
         }
-        let made = self.tree.likeness().make_nameless((then, self.then))?;
+        let made = self.tree.likeness().make_nameless(then.at(self.then))?;
         // The kernel does not know it yet.
         let tree = self.tree;
-        let filled = tree.likeness().become_like(made, (then, self.then), &mut |bytes| self.tell(bytes));
+        let filled = tree.likeness().become_like(made, then.at(self.then), &mut |bytes| self.tell(bytes));
         let result = filled.and_then(|_| self.put(place, made, now.as_ref()));
         // Without a name, it goes.
         let released = self.tree.unhold(made, 1);
         result?;
         released?;
-        let found = self.tree.inode(made, Moment::Live)?;
+        let found = self.tree.inode(made.live())?;
         self.report.files += 1;
         if found.kind() == Kind::File {
             self.report.bytes += found.size;

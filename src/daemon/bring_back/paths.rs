@@ -112,7 +112,7 @@ fn find(tree: &Tree, snapshot: &Snapshot, path: &[u8]) -> Result<Option<Top>> {
     let root = root_of(snapshot.base);
     let mut top = Top { path: path.to_vec(), above: Vec::new(), name: None, then: root, kind: Kind::Directory };
     for name in names_of(path) {
-        match tree.names().lookup(top.then, name, moment) {
+        match tree.names().lookup(top.then.at(moment), name) {
             Ok((inode, found)) => {
                 if let Some(name) = top.name.replace(name.to_vec()) {
                     top.above.push((name, top.then));
@@ -132,7 +132,7 @@ fn check_above(tree: &Tree, root: InodeNo, top: &Top) -> Result<()> {
     let mut path = Vec::new();
     for (name, _) in &top.above {
         path = crate::tree::join(&path, name);
-        match tree.names().lookup(at, name, Moment::Live) {
+        match tree.names().lookup(at.live(), name) {
             Ok((inode, found)) if found.is_directory() => at = inode,
             Ok(_) => return Err(not_a_directory(&path)),
             Err(Error::Posix(Errno::NOENT)) => return Ok(()),

@@ -3,7 +3,7 @@
 use super::PathRestores;
 use super::{BringBack, BringBackReport, Now, Place, Tops};
 use crate::daemon::OnProgress;
-use crate::device::{BaseId, InodeNo, Moment, Snapshot};
+use crate::device::{BaseId, InodeAt, InodeNo, Snapshot};
 use crate::error::Result;
 use crate::tree::{Inode, Kind, Likened, RenameMode};
 use crate::view::Views;
@@ -80,7 +80,7 @@ impl Rehearsal {
 impl BringBack<'_> {
     /// What it came to, and whether anything would be changed at all.
     fn rehearse(mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<(BringBackReport, bool)> {
-        self.find_touched(snapshot, before)?;
+        self.find_changed(snapshot, before)?;
         self.run()?;
         Ok((self.report, self.has_changed.get()))
     }
@@ -102,7 +102,7 @@ impl BringBack<'_> {
     pub(super) fn make_nothing(&mut self, place: &Place, then: InodeNo, now: Now) -> Result<InodeNo> {
         self.has_changed.set(true);
         self.put(place, UNMADE, now.as_ref())?;
-        let model = self.tree.inode(then, self.then)?;
+        let model = self.tree.inode(then.at(self.then))?;
         self.report.files += 1;
         if model.kind() == Kind::File {
             self.report.bytes += model.size;
@@ -110,7 +110,7 @@ impl BringBack<'_> {
         Ok(UNMADE)
     }
 
-    pub(super) fn unlikeness(&mut self, now: InodeNo, model: (InodeNo, Moment)) -> Result<Likened> {
+    pub(super) fn unlikeness(&mut self, now: InodeNo, model: InodeAt) -> Result<Likened> {
         // What would be made has everything at once.
         if now == UNMADE {
             return Ok(Likened::default());
@@ -138,7 +138,7 @@ impl BringBack<'_> {
         let mut pending = vec![directory];
         while let Some(directory) = pending.pop() {
             let mut names = Vec::new();
-            self.tree.names().list_with_inodes(directory, 0, Moment::Live, |entry, found| {
+            self.tree.names().list_with_inodes(directory.live(), 0, |entry, found| {
                 names.push((entry.inode, found.clone()));
                 Ok(true)
             })?;

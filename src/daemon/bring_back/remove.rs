@@ -1,7 +1,7 @@
 //! Removing what the snapshot does not have.
 
 use super::{BringBack, Place};
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::error::Result;
 use crate::tree::{Entry, Kind};
 
@@ -12,7 +12,7 @@ const PIECE: usize = 256;
 /// the snapshot has elsewhere may still be moved there.
 pub(super) fn extra(work: &mut BringBack<'_>, place: &Place) -> Result<bool> {
     let Some((now, found)) = work.lookup(place)? else { return Ok(false) };
-    if found.is_directory() || work.named(now, work.then)?.is_some() {
+    if found.is_directory() || work.named(now.at(work.then))?.is_some() {
         work.extras.push(place.clone());
         return Ok(true);
     }
@@ -54,7 +54,7 @@ fn remove_directory(work: &mut BringBack<'_>, place: &Place, directory: InodeNo)
 
 fn some_entries(work: &BringBack<'_>, directory: InodeNo) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    work.tree.names().list(directory, 0, Moment::Live, |entry| {
+    work.tree.names().list(directory.live(), 0, |entry| {
         entries.push(entry.clone());
         Ok(entries.len() < PIECE)
     })?;

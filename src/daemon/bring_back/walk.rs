@@ -4,7 +4,7 @@
 use super::rehearse::UNMADE;
 use super::remove::extra;
 use super::{BringBack, Place};
-use crate::device::{InodeNo, Moment};
+use crate::device::{InodeAt, InodeNo};
 use crate::error::Result;
 use crate::tree::{Entry, Kind};
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ impl BringBack<'_> {
     }
 
     fn frame(&mut self, then: InodeNo, now: InodeNo) -> Result<Frame> {
-        let is_unchanged = then == now && self.touched.as_ref().is_some_and(|touched| !touched.has(then));
+        let is_unchanged = then == now && self.changed.as_ref().is_some_and(|changed| !changed.has(then));
         if self.rehearsal.is_none() && !is_unchanged {
             self.disarm(then, now)?;
         }
@@ -63,7 +63,7 @@ impl BringBack<'_> {
 
     /// What comes into a directory is not for those who could enter it only as it is now.
     fn disarm(&mut self, then: InodeNo, now: InodeNo) -> Result<()> {
-        let rights = self.tree.attributes().rights(then, self.then)?;
+        let rights = self.tree.attributes().rights(then.at(self.then))?;
         if self.tree.attributes().disarm(now, &rights)? {
             self.has_changed.set(true);
             self.disarmed.insert(now);
@@ -72,12 +72,12 @@ impl BringBack<'_> {
     }
 
     /// Whether an inode is as it was then, with all below it.
-    pub(super) fn is_untouched(&self, then: InodeNo, now: InodeNo) -> bool {
-        let is_untouched = |inode| {
-            let touched = self.touched.as_ref();
-            touched.is_some_and(|touched| !touched.has(inode) && touched.below(inode).is_empty())
+    pub(super) fn is_all_unchanged(&self, then: InodeNo, now: InodeNo) -> bool {
+        let is_unchanged = |inode| {
+            let changed = self.changed.as_ref();
+            changed.is_some_and(|changed| !changed.has(inode) && changed.below(inode).is_empty())
         };
-        then == now && is_untouched(then)
+        then == now && is_unchanged(then)
     }
 
     fn piece(&mut self, frame: &mut Frame) -> Result<()> {
@@ -88,8 +88,7 @@ impl BringBack<'_> {
             Err(error) => {
                 // What cannot be listed is not known to be gone, and stays.
                 frame.next = None;
-                let path =
-                    self.tree.names().paths(frame.now, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+                let path = self.tree.names().paths(frame.now.live()).unwrap_or_default().pop().unwrap_or_default();
                 return self.problem(error, &path);
             }
         };
@@ -105,8 +104,8 @@ impl BringBack<'_> {
     /// The next entries of both listings, and where to go on.
     fn pairs(&self, frame: &Frame) -> Result<(Pairs, Option<u64>)> {
         let from = frame.next.unwrap_or_default();
-        let (then, then_end) = self.list(frame.then, from, self.then)?;
-        let (now, now_end) = self.list(frame.now, from, Moment::Live)?;
+        let (then, then_end) = self.list(frame.then.at(self.then), from)?;
+        let (now, now_end) = self.list(frame.now.live(), from)?;
         let end = then_end.into_iter().chain(now_end).min();
         let mut pairs = Pairs::new();
         for entry in then.into_iter().filter(|entry| end.is_none_or(|end| entry.offset <= end)) {
@@ -119,13 +118,13 @@ impl BringBack<'_> {
     }
 
     /// Entries after an offset, and the offset up to which that is all, if there are more.
-    fn list(&self, directory: InodeNo, from: u64, moment: Moment) -> Result<(Vec<Entry>, Option<u64>)> {
+    fn list(&self, directory: InodeAt, from: u64) -> Result<(Vec<Entry>, Option<u64>)> {
         let mut entries: Vec<Entry> = Vec::new();
-        if directory == UNMADE {
+        if directory.inode == UNMADE {
             return Ok((entries, None));
         }
         let mut end = None;
-        self.tree.names().list(directory, from, moment, |entry| {
+        self.tree.names().list(directory, from, |entry| {
             // Names of one offset stay together.
             let last = entries.last().map(|last| last.offset).filter(|last| *last != entry.offset);
             if entries.len() >= PIECE && last.is_some() {
@@ -140,10 +139,10 @@ impl BringBack<'_> {
 
     /// The entries of a directory that did not change which did, or have something below them that did.
     fn pairs_below(&self, frame: &Frame) -> Result<(Pairs, Option<u64>)> {
-        let below = self.touched.as_ref().map_or(&[][..], |touched| touched.below(frame.then));
+        let below = self.changed.as_ref().map_or(&[][..], |changed| changed.below(frame.then));
         let mut pairs = Pairs::new();
         for (i, (inode, name)) in below.iter().enumerate() {
-            let found = Some((*inode, self.tree.inode(*inode, self.then)?.kind()));
+            let found = Some((*inode, self.tree.inode(inode.at(self.then))?.kind()));
             pairs.insert((i as u64, name.clone()), (found, found));
         }
         Ok((pairs, None))
@@ -151,7 +150,7 @@ impl BringBack<'_> {
 
     fn pair(&mut self, frame: &mut Frame, place: &Place, pair: Pair) -> Result<()> {
         match pair {
-            (Some((then, _)), Some((now, _))) if self.is_untouched(then, now) => Ok(()),
+            (Some((then, _)), Some((now, _))) if self.is_all_unchanged(then, now) => Ok(()),
             (Some((then, kind)), _) => {
                 if let Some(now) = self.name(place, then, kind)? {
                     frame.pending.push((then, now));

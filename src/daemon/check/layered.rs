@@ -2,7 +2,7 @@
 
 use super::Check;
 use super::records::say_circle;
-use crate::device::{BaseId, InodeNo, Moment};
+use crate::device::{BaseId, InodeNo};
 use crate::error::{Error, Result};
 use crate::tree::Entry;
 use crate::tree::check::{Above, Shown, circles, leads_nowhere};
@@ -77,7 +77,7 @@ fn entry(check: &mut Check<'_>, key: &[u8], entry: Result<Entry>) -> Result<()> 
             return Ok(());
         }
     };
-    let is_missing = tree.inode(target, Moment::Live).is_err();
+    let is_missing = tree.inode(target.live()).is_err();
     if is_missing && leads_nowhere(tree, key, target)? {
         let paths = check.paths_now(parent);
         let text = format!(

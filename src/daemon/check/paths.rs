@@ -2,7 +2,7 @@
 
 use super::Check;
 use crate::clock::Epoch;
-use crate::device::{InodeNo, LIVE, Moment};
+use crate::device::{InodeAt, InodeNo, LIVE, Moment};
 use crate::error::Result;
 use crate::tree::{Most, is_root, join};
 use crate::view::LIVE_NAME;
@@ -53,11 +53,11 @@ impl Check<'_> {
     pub(super) fn paths(&self, inode: InodeNo, birth: Epoch, end: Option<Epoch>) -> Paths {
         let mut paths = self.no_paths();
         if end.is_none() {
-            self.add_paths(&mut paths, inode, LIVE_NAME, Moment::Live, b"");
+            self.add_paths(&mut paths, inode.live(), LIVE_NAME, b"");
         }
         for snapshot in self.snapshots.iter().filter(|snapshot| snapshot.base == inode.base()) {
             if birth <= snapshot.epoch && end.is_none_or(|end| snapshot.epoch < end) {
-                self.add_paths(&mut paths, inode, &snapshot.record.name, Moment::At(snapshot.epoch), b"");
+                self.add_paths(&mut paths, inode.at(Moment::At(snapshot.epoch)), &snapshot.record.name, b"");
             }
             if paths.is_cut {
                 break;
@@ -72,18 +72,18 @@ impl Check<'_> {
     }
 
     /// Where a name in a directory is found in one view.
-    pub(super) fn paths_of_name(&self, directory: InodeNo, entry: &[u8], name: &str, moment: Moment) -> Paths {
+    pub(super) fn paths_of_name(&self, directory: InodeAt, entry: &[u8], name: &str) -> Paths {
         let mut paths = self.no_paths();
-        self.add_paths(&mut paths, directory, name, moment, entry);
+        self.add_paths(&mut paths, directory, name, entry);
         paths
     }
 
     /// Adds where an inode, or what is called `below` in it, is found in one view.
-    pub(super) fn add_paths(&self, paths: &mut Paths, inode: InodeNo, name: &str, moment: Moment, below: &[u8]) {
+    pub(super) fn add_paths(&self, paths: &mut Paths, at: InodeAt, name: &str, below: &[u8]) {
         if paths.is_cut {
             return;
         }
-        let view = match inode.base() {
+        let view = match at.inode.base() {
             LIVE => format!("{name}/"),
             base => self.daemon.views.of(base).base_name().map_or("?:".into(), |base| format!("{base}:{name}/")),
         };
@@ -92,27 +92,27 @@ impl Check<'_> {
             paths.push([view.as_bytes(), &path].concat());
             !paths.is_cut
         };
-        let why = match self.each_path(inode, moment, &mut push) {
+        let why = match self.each_path(at, &mut push) {
             Ok(Reached::Yes) => return,
             Ok(Reached::NoName) => "which has no name there",
             Ok(Reached::NoWay) => "to which no way leads from the root, or too long a one",
             Err(_) => "whose name is damaged",
         };
-        push(format!("? (inode {}, {why})", inode.number()).as_bytes());
+        push(format!("? (inode {}, {why})", at.inode.number()).as_bytes());
     }
 
     /// Calls `each` with the paths of an inode in one view until it says no.
-    fn each_path(&self, inode: InodeNo, moment: Moment, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<Reached> {
+    fn each_path(&self, at: InodeAt, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<Reached> {
         let tree = self.daemon.views.tree();
-        if is_root(inode) {
-            tree.device().look()?.moments().check(inode, moment)?;
+        if is_root(at.inode) {
+            tree.device().look()?.moments().check(at)?;
             each(b"");
             return Ok(Reached::Yes);
         }
         let most = Most { names: usize::MAX, bytes: PATH_BYTES_MAX };
         let mut reached = Reached::NoName;
-        for (directory, name) in tree.names().of(inode, moment)? {
-            let Some(path) = tree.names().directory_path(directory, moment, most)? else {
+        for (directory, name) in tree.names().of(at)? {
+            let Some(path) = tree.names().directory_path(directory.at(at.moment), most)? else {
                 reached = reached.max(Reached::NoWay);
                 continue;
             };

@@ -89,7 +89,7 @@ fn entry(check: &mut Check<'_>, links: &mut Links, above: &mut Above, key: &[u8]
     if let Some(problem) = links.entry(parent, &entry)
         && check.is_current(Table::Dirent, key, value)
     {
-        let paths = check.paths_of_name(parent, &entry.name, LIVE_NAME, Moment::Live);
+        let paths = check.paths_of_name(parent.live(), &entry.name, LIVE_NAME);
         let name = shown(&entry.name);
         check.problem(format!("entry \"{name}\" of directory {}: {problem}", parent.number()), paths);
     }
@@ -107,7 +107,7 @@ fn counts(check: &mut Check<'_>, links: &Links) {
 /// An entry leads to nothing in a snapshot that shows it.
 fn gap(check: &mut Check<'_>, gap: &Gap) {
     if let Some(name) = gap.snapshot_now(check.daemon.views.tree()) {
-        let paths = check.paths_of_name(gap.directory, &gap.entry.name, &name, Moment::At(gap.epoch));
+        let paths = check.paths_of_name(gap.directory.at(Moment::At(gap.epoch)), &gap.entry.name, &name);
         check.problem(gap.problem(&name), paths);
     }
 }

@@ -130,9 +130,9 @@ fn add_paths_through(check: &Check<'_>, paths: &mut Paths, (inode, track): (Inod
         let own = check.snapshots.iter().filter(|snapshot| snapshot.base == base && !snapshot.is_archived);
         let views = own.map(|snapshot| (snapshot.record.name.as_str(), Moment::At(snapshot.epoch)));
         let views = std::iter::once((LIVE_NAME, Moment::Live)).chain(views);
-        let views = views.filter(|(_, moment)| leads_to(&look, inode, track, *moment, location));
-        shown.extend(views.map(|(name, moment)| (inode, name, moment)));
+        let views = views.map(|(name, moment)| (name, inode.at(moment)));
+        shown.extend(views.filter(|(_, at)| leads_to(&look, *at, track, location)));
     }
     drop(look);
-    shown.into_iter().for_each(|(inode, name, moment)| check.add_paths(paths, inode, name, moment, b""));
+    shown.into_iter().for_each(|(name, at)| check.add_paths(paths, at, name, b""));
 }

@@ -66,7 +66,7 @@ impl Walk<'_> {
                 self.putter.tally.count(number, &target, linked);
             }
             None => {
-                let found = self.putter.tree.inode(inode, self.putter.moment)?;
+                let found = self.putter.tree.inode(inode.at(self.putter.moment))?;
                 let path = target[..target.len() - name.len()].strip_suffix(b"/").unwrap_or_default().to_vec();
                 let directory = Arc::new(Directory { open: directory, path });
                 self.putter.put(&Job { number, inode, found, directory, name: name.to_vec() });
@@ -125,8 +125,8 @@ impl Walk<'_> {
 
     fn attributes(&mut self, descent: &Descent, inode: InodeNo) -> Result<()> {
         let putter = self.putter;
-        let found = putter.tree.inode(inode, putter.moment)?;
-        let xattrs = putter.tree.attributes().xattrs(inode, putter.moment)?;
+        let found = putter.tree.inode(inode.at(putter.moment))?;
+        let xattrs = putter.tree.attributes().xattrs(inode.at(putter.moment))?;
         self.numbered += 1;
         let directory = descent.here().map_err(|error| Error::media("going through the target", error))?;
         let handle = Handle::Path(path_of(directory));

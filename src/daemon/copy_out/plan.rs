@@ -47,7 +47,7 @@ impl Plan<'_> {
     fn path(&mut self, root: InodeNo, names: &[&[u8]]) -> Result<()> {
         let (mut at, mut path) = (root, Vec::new());
         for (i, name) in names.iter().enumerate() {
-            let (inode, found) = match self.tree.names().lookup(at, name, self.moment) {
+            let (inode, found) = match self.tree.names().lookup(at.at(self.moment), name) {
                 Ok(found) => found,
                 Err(Error::Posix(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG)) => {
                     self.report.problems.push(not_in_snapshot(names));
@@ -76,7 +76,7 @@ impl Plan<'_> {
         let mut seen = HashSet::from([directory]);
         while let Some((directory, path)) = pending.pop() {
             let mut entries = Vec::new();
-            self.tree.names().list_with_inodes(directory, 0, self.moment, |entry, found| {
+            self.tree.names().list_with_inodes(directory.at(self.moment), 0, |entry, found| {
                 entries.push((entry.clone(), found.clone()));
                 Ok(true)
             })?;

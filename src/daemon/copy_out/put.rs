@@ -153,7 +153,7 @@ impl Putter<'_> {
                 let identity = made.identity().map_err(|error| Error::media("looking at what was made", error))?;
                 self.tally.linked.lock().insert(job.inode, identity);
             }
-            let xattrs = self.tree.attributes().xattrs(job.inode, self.moment)?;
+            let xattrs = self.tree.attributes().xattrs(job.inode.at(self.moment))?;
             self.tally.set((job.number, &target), &made.handle(), &job.found, &xattrs, self.is_root)
         });
         self.tally.count(job.number, &target, put);
@@ -226,16 +226,17 @@ impl Putter<'_> {
     fn fill(&self, file: &File, inode: InodeNo, found: &Inode) -> Result<()> {
         let (mut offset, mut written) = (0, 0);
         while offset < found.size {
-            let data = match self.tree.files().seek_data(inode, offset, self.moment) {
+            let data = match self.tree.files().seek_data(inode.at(self.moment), offset) {
                 Ok(data) => data,
                 Err(Error::Posix(Errno::NXIO)) => break,
                 Err(error) => return Err(error),
             };
-            let end = self.tree.files().seek_hole(inode, data, self.moment)?;
+            let end = self.tree.files().seek_hole(inode.at(self.moment), data)?;
             offset = data;
             while offset < end {
                 self.tally.check()?;
-                let bytes = self.tree.files().read(inode, offset, (end - offset).min(CHUNK) as usize, self.moment)?;
+                let bytes =
+                    self.tree.files().read(inode.at(self.moment), offset, (end - offset).min(CHUNK) as usize)?;
                 if bytes.is_empty() {
                     let text = "it was made shorter while it was read; restore it again";
                     return Err(Error::Refused(Errno::AGAIN, text.into()));

@@ -112,7 +112,7 @@ impl Walk<'_> {
     pub fn path(&mut self, names: &[&[u8]]) -> Result<()> {
         let mut at = self.root;
         for (i, name) in names.iter().enumerate() {
-            let (inode, found) = match self.putter.tree.names().lookup(at, name, self.putter.moment) {
+            let (inode, found) = match self.putter.tree.names().lookup(at.at(self.putter.moment), name) {
                 Ok(found) => found,
                 Err(Error::Posix(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG)) => {
                     self.numbered += 1;
@@ -172,7 +172,7 @@ impl Walk<'_> {
     fn files_of(&mut self, directory: InodeNo) -> Result<Option<Vec<Entry>>> {
         let mut entries = Vec::new();
         let (tree, moment) = (self.putter.tree, self.putter.moment);
-        let listed = tree.names().list_with_what_is_known(directory, 0, moment, |entry, found| {
+        let listed = tree.names().list_with_what_is_known(directory.at(moment), 0, |entry, found| {
             match found {
                 Ok(found) => entries.push((entry.clone(), found)),
                 // What one name leads to may be damaged: the others are there.
@@ -302,7 +302,7 @@ impl Walk<'_> {
     /// What comes into a directory that is there is not for those who could enter it only as it is now. Whose it is not, to be
     /// changed, is said when it gets its attributes.
     fn narrow(&self, inode: InodeNo, entered: &Arc<OwnedFd>) -> Result<()> {
-        let wanted = self.putter.tree.inode(inode, self.putter.moment)?.permissions();
+        let wanted = self.putter.tree.inode(inode.at(self.putter.moment))?.permissions();
         let found = rustix::fs::statat(entered, c"", AtFlags::EMPTY_PATH);
         let now = found.map_err(|errno| making_directory(errno.into()))?.st_mode & 0o7777;
         // What it is for files that others make stays.

@@ -98,8 +98,8 @@ impl Get<'_, '_, '_> {
                 packed => packed?,
             }
             let mut below = Vec::new();
-            let listed = match self.tree.inode(inode, self.moment) {
-                Ok(found) if found.is_directory() => self.tree.names().list(inode, 0, self.moment, |entry| {
+            let listed = match self.tree.inode(inode.at(self.moment)) {
+                Ok(found) if found.is_directory() => self.tree.names().list(inode.at(self.moment), 0, |entry| {
                     below.push((join(&path, &entry.name), entry.inode));
                     Ok(true)
                 }),
@@ -118,7 +118,7 @@ impl Get<'_, '_, '_> {
     }
 
     fn one(&mut self, path: &[u8], inode: InodeNo) -> Packed {
-        let found = self.tree.inode(inode, self.moment)?;
+        let found = self.tree.inode(inode.at(self.moment))?;
         let mut name = if path.is_empty() { b".".to_vec() } else { path.to_vec() };
         let kind = match found.kind() {
             Kind::Directory => EntryType::Directory,
@@ -141,7 +141,7 @@ impl Get<'_, '_, '_> {
             }
             self.names.insert(inode, name.clone());
         }
-        for (key, value) in self.tree.attributes().xattrs(inode, self.moment)? {
+        for (key, value) in self.tree.attributes().xattrs(inode.at(self.moment))? {
             match (key.as_slice(), acl::to_text(&value)) {
                 (b"system.posix_acl_access", Some(text)) => pax::push(&mut records, pax::ACL_ACCESS, text.as_bytes()),
                 (b"system.posix_acl_default", Some(text)) => pax::push(&mut records, pax::ACL_DEFAULT, text.as_bytes()),
@@ -151,7 +151,7 @@ impl Get<'_, '_, '_> {
         match kind {
             EntryType::Regular => self.file(inode, &found, &name, records)?,
             EntryType::Symlink => {
-                let target = self.tree.names().read_link(inode, self.moment)?;
+                let target = self.tree.names().read_link(inode.at(self.moment))?;
                 self.header(&found, kind, (&name, &target), 0, records)?;
             }
             _ => self.header(&found, kind, (&name, b""), 0, records)?,
@@ -207,7 +207,7 @@ impl Get<'_, '_, '_> {
 
     fn read(&self, inode: InodeNo, bytes: &Range<u64>) -> Result<Vec<u8>> {
         let len = bytes.end - bytes.start;
-        let mut read = self.tree.files().read(inode, bytes.start, len as usize, self.moment)?;
+        let mut read = self.tree.files().read(inode.at(self.moment), bytes.start, len as usize)?;
         // Of a file that somebody cuts meanwhile.
         read.resize(len as usize, 0);
         Ok(read)
@@ -217,11 +217,11 @@ impl Get<'_, '_, '_> {
     fn pieces(&self, inode: InodeNo, size: u64) -> Result<Vec<Range<u64>>> {
         let (mut pieces, mut at) = (Vec::new(), 0);
         while at < size {
-            let start = match self.tree.files().seek_data(inode, at, self.moment) {
+            let start = match self.tree.files().seek_data(inode.at(self.moment), at) {
                 Err(Error::Posix(Errno::NXIO)) => break,
                 start => start?.min(size),
             };
-            at = match self.tree.files().seek_hole(inode, start, self.moment) {
+            at = match self.tree.files().seek_hole(inode.at(self.moment), start) {
                 Err(Error::Posix(Errno::NXIO)) => size,
                 end => end?.min(size),
             };

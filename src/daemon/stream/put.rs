@@ -13,7 +13,7 @@ use super::{Stream, StreamReport, acl, pax};
 use crate::clock::Timestamp;
 use crate::daemon::copy_out::encode_device;
 use crate::daemon::{Daemon, OnProgress, Owner, Progress};
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown;
 use crate::tree::{Caller, Change, Inode, Kind, New, SetTime, SetXattr, Tree, names_of, root_of};
@@ -122,7 +122,7 @@ impl Put<'_> {
     fn directory_at(&self, from: InodeNo, path: &[u8]) -> Result<InodeNo> {
         let mut at = from;
         for name in names_of(path) {
-            at = match (name, self.tree.names().lookup(at, name, Moment::Live)) {
+            at = match (name, self.tree.names().lookup(at.live(), name)) {
                 (b"..", _) => {
                     let text = format!("the path {:?} leads out of it", shown(path).to_string());
                     return Err(Error::Refused(Errno::INVAL, text));
@@ -162,7 +162,7 @@ impl Put<'_> {
             }
             return Ok(());
         };
-        let found = match self.tree.names().lookup(parent, name, Moment::Live) {
+        let found = match self.tree.names().lookup(parent.live(), name) {
             Ok(found) => Some(found),
             Err(Error::Posix(Errno::NOENT)) => None,
             Err(error) => return Err(error.into()),
@@ -219,7 +219,7 @@ impl Put<'_> {
     ) -> std::result::Result<(), Failed> {
         let missing = || told(format!("what it is a link to, {:?}, is not there", shown(to).to_string()));
         let (above, to_name) = self.place(to)?.ok_or_else(missing)?;
-        let (target, _) = self.tree.names().lookup(above, to_name, Moment::Live).map_err(|_| missing())?;
+        let (target, _) = self.tree.names().lookup(above.live(), to_name).map_err(|_| missing())?;
         if found.as_ref().is_some_and(|(inode, _)| *inode == target) {
             return Ok(());
         }
@@ -258,7 +258,7 @@ impl Put<'_> {
                 self.report.bytes += read as u64;
             }
         }
-        let found = self.tree.inode(inode, Moment::Live)?;
+        let found = self.tree.inode(inode.live())?;
         if found.size < member.size {
             self.tree.attributes().change(inode, Change { size: Some(member.size), ..Change::default() })?;
         }
@@ -297,7 +297,7 @@ impl Put<'_> {
         // What came later lies deeper, or beside.
         for (inode, facts) in std::mem::take(&mut self.directories).into_iter().rev() {
             if let Err(error) = self.attributes(inode, &facts, false) {
-                let path = self.tree.names().paths(inode, Moment::Live).unwrap_or_default().pop().unwrap_or_default();
+                let path = self.tree.names().paths(inode.live()).unwrap_or_default().pop().unwrap_or_default();
                 self.report.problems.push(format!("{}: {error}", shown(&path)));
             }
         }

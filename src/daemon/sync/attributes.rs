@@ -3,7 +3,7 @@
 use super::Sync;
 use super::facts::Facts;
 use crate::daemon::xattrs;
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown;
 use crate::tree::{Change, Kind, Rights, SetTime, SetXattr};
@@ -63,7 +63,7 @@ impl Sync<'_> {
 
     /// Mode, owner and times; whether any differed.
     pub(super) fn attributes(&mut self, facts: &Facts, inode: InodeNo) -> Result<bool> {
-        let old = self.tree.inode(inode, Moment::Live)?;
+        let old = self.tree.inode(inode.live())?;
         let (uid, gid) = self.owner.of(facts.uid, facts.gid);
         let wanted = (facts.mode & 0o7777, uid, gid, facts.mtime);
         let is_link = old.kind() == Kind::Symlink;
@@ -94,7 +94,7 @@ impl Sync<'_> {
                 return Ok(false);
             }
         };
-        let mut old = self.tree.attributes().xattr_names(inode, Moment::Live)?;
+        let mut old = self.tree.attributes().xattr_names(inode.live())?;
         let mut is_changed = false;
         for name in &names {
             // What cannot be read is not known to be gone.
@@ -107,7 +107,7 @@ impl Sync<'_> {
                     continue;
                 }
             };
-            if was_there && self.tree.attributes().xattr(inode, name, Moment::Live)? == value {
+            if was_there && self.tree.attributes().xattr(inode.live(), name)? == value {
                 continue;
             }
             is_changed = true;

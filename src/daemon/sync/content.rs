@@ -2,7 +2,7 @@
 
 use super::Sync;
 use super::facts::Facts;
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::error::{Errno, Error, Result};
 use crate::tree::Change;
 use rustix::fs::{Mode, OFlags, SeekFrom};
@@ -118,7 +118,7 @@ impl Sync<'_> {
     /// gives counts, less or more.
     fn content(&mut self, file: &File, size: u64, inode: InodeNo, is_new: bool) -> Result<bool> {
         let reading = |error| Error::media(READING, error);
-        let old_size = if is_new { 0 } else { self.tree.inode(inode, Moment::Live)?.size };
+        let old_size = if is_new { 0 } else { self.tree.inode(inode.live())?.size };
         let track_bytes = self.tree.device().track_bytes();
         let mut buffer = vec![0; STEP_BYTES.min(size.next_multiple_of(track_bytes).max(track_bytes)) as usize];
         let mut is_changed = false;
@@ -147,7 +147,7 @@ impl Sync<'_> {
             is_changed |= end > size;
         }
         is_changed |= end != old_size;
-        if end != self.tree.inode(inode, Moment::Live)?.size && !self.dry_run {
+        if end != self.tree.inode(inode.live())?.size && !self.dry_run {
             self.before_change()?;
             self.tree.attributes().change(inode, Change { size: Some(end), ..Change::default() })?;
         }
@@ -181,7 +181,7 @@ impl Sync<'_> {
         let track_bytes = self.tree.device().track_bytes() as usize;
         for (i, piece) in bytes.chunks(track_bytes).enumerate() {
             let at = offset + (i * track_bytes) as u64;
-            if self.tree.files().read(inode, at, piece.len(), Moment::Live)? != piece {
+            if self.tree.files().read(inode.live(), at, piece.len())? != piece {
                 self.write(inode, at, piece)?;
                 is_changed = true;
             }
@@ -200,7 +200,7 @@ impl Sync<'_> {
         if is_new || from >= to {
             return Ok(false);
         }
-        match self.tree.files().seek_data(inode, from, Moment::Live) {
+        match self.tree.files().seek_data(inode.live(), from) {
             Ok(data) if data < to => {
                 self.before_change()?;
                 if !self.dry_run {

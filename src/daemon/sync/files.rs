@@ -7,7 +7,7 @@ use super::{Found, Sync};
 use crate::clock::Timestamp;
 use crate::daemon::copy_out::encode_device;
 use crate::daemon::descent::path_in;
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::error::{Error, Result};
 use crate::tree::{Caller, Inode, Kind, New, Origin};
 use std::fs::File;
@@ -100,7 +100,7 @@ impl Sync<'_> {
             Some(inode) => {
                 // A program can have stored in a mapping, which nothing here tells.
                 self.unseen.fetch_file(inode)?;
-                Some(self.tree.inode(inode, Moment::Live)?.ctime)
+                Some(self.tree.inode(inode.live())?.ctime)
             }
             None => None,
         };
@@ -150,7 +150,7 @@ impl Sync<'_> {
 
     /// Whether a file must not become what the source has, since somebody may have it open.
     pub(super) fn is_anothers(&mut self, file: &File, facts: &Facts, inode: InodeNo) -> Result<bool> {
-        let found = self.tree.inode(inode, Moment::Live)?;
+        let found = self.tree.inode(inode.live())?;
         let (uid, _) = self.owner.of(facts.uid, facts.gid);
         let has_capability = || Ok(Whose::Open(file.as_fd()).has_capability());
         if !found.must_not_become(uid, facts.mode, has_capability)? {
@@ -176,7 +176,7 @@ impl Sync<'_> {
         old: InodeNo,
         (parent, name): (InodeNo, &[u8]),
     ) -> Result<InodeNo> {
-        let made = self.tree.likeness().make_nameless((old, Moment::Live))?;
+        let made = self.tree.likeness().make_nameless(old.live())?;
         let filled = self.fill(file, facts, made, true);
         let placed = match filled {
             Ok(true) => self.tree.likeness().place(made, parent, name).map(|_| made),
@@ -189,7 +189,7 @@ impl Sync<'_> {
             self.report.changed += 1;
             // What is noted of it has to be of when it had its name.
             if let Some(noted) = self.tree.likeness().origin(made)? {
-                let copy_ctime = self.tree.inode(made, Moment::Live)?.ctime;
+                let copy_ctime = self.tree.inode(made.live())?.ctime;
                 self.tree.likeness().set_origin(made, &Origin { copy_ctime, ..noted })?;
             }
         }
@@ -218,7 +218,7 @@ impl Sync<'_> {
         if !is_settled {
             self.problem("it was written to while it was read: what was brought in is of no one moment; sync again");
         } else if !self.dry_run {
-            let copy_ctime = self.tree.inode(inode, Moment::Live)?.ctime;
+            let copy_ctime = self.tree.inode(inode.live())?.ctime;
             self.tree.likeness().set_origin(inode, &origin(&facts, copy_ctime))?;
         }
         Ok(true)

@@ -1,7 +1,7 @@
 //! Removing what the source does not have.
 
 use super::{Sync, pop, push};
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use crate::error::Result;
 use crate::tree::{Entry, Inode};
 
@@ -75,7 +75,7 @@ pub(super) fn remove_here(
 
 fn frame_of(sync: &Sync<'_>, parent: InodeNo, name: Vec<u8>, inode: InodeNo) -> Result<Frame> {
     let mut pending = Vec::new();
-    sync.tree.names().list_with_inodes(inode, 0, Moment::Live, |entry, found| {
+    sync.tree.names().list_with_inodes(inode.live(), 0, |entry, found| {
         pending.push((entry.clone(), found.clone()));
         Ok(true)
     })?;

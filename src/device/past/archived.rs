@@ -1,7 +1,8 @@
 //! Times that only an archive has: as snapshots, and the values that records had then.
 
+use super::moment::InodeAt;
 use super::names::check_base_name;
-use super::number::{BaseId, InodeNo};
+use super::number::BaseId;
 use super::record::preimage_key;
 use super::snapshot::Moments;
 use super::snapshot::{Snapshot, SnapshotRecord, SnapshotState, name_key, snapshot_key};
@@ -25,10 +26,10 @@ impl<'a> Moments<'a> {
     }
 
     /// Whether only an archive holds a moment.
-    pub fn is_archived(self, inode: InodeNo, moment: super::Moment) -> Result<bool> {
-        match moment {
+    pub fn is_archived(self, at: InodeAt) -> Result<bool> {
+        match at.moment {
             super::Moment::Live => Ok(false),
-            super::Moment::At(epoch) => Ok(self.archive_of(inode.base(), epoch)?.is_some()),
+            super::Moment::At(epoch) => Ok(self.archive_of(at.inode.base(), epoch)?.is_some()),
         }
     }
 

@@ -16,6 +16,7 @@
 //! - what an era's source is, a snapshot, is not deleted while the era lasts;
 //! - eras are settled in the order in which they began.
 
+use super::bases::Bases;
 use super::names::check_base_name;
 use super::number::{BaseId, InodeNo, LIVE};
 use super::work::{SETTLE, work_key};
@@ -24,7 +25,7 @@ use crate::archive::Archive;
 use crate::clock::{Epoch, Timestamp};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
-use crate::limits::{BASES_MAX, TOUCHED_MAX};
+use crate::limits::BASES_MAX;
 use crate::meta::{Table, decode, hex, prefix_end, record_name};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -154,7 +155,7 @@ pub(in crate::device) struct Base {
     /// The mount does not show it.
     pub is_offline: bool,
     /// Inodes that settling looked at since the last restore; `None` when they are many.
-    pub touched: Option<BTreeSet<InodeNo>>,
+    pub changed_inodes: Option<BTreeSet<InodeNo>>,
 }
 
 /// Room that a clone has set aside, in bytes.
@@ -171,8 +172,6 @@ pub struct BaseReserve {
 pub(in crate::device) fn reserve_key(base: BaseId) -> Vec<u8> {
     [b"reserve", &base.prefix()[..]].concat()
 }
-
-pub(in crate::device) type Bases = BTreeMap<BaseId, Base>;
 
 pub(in crate::device) fn counts_key(base: BaseId) -> Vec<u8> {
     [b"counts", &base.prefix()[..]].concat()
@@ -205,7 +204,7 @@ impl Base {
             newest_reserve: 0,
             reserve: None,
             is_offline: false,
-            touched: None,
+            changed_inodes: None,
         }
     }
 
@@ -266,7 +265,7 @@ impl Past {
     /// numbers are free, so that nothing must change.
     pub(in crate::device) fn load_bases(&mut self) -> Result<Vec<Error>> {
         let mut damage = Vec::new();
-        let mut bases = Bases::new();
+        let mut bases = BTreeMap::new();
         for pair in self.meta.range(Table::Base, &[], &[u8::MAX; 40])? {
             let (key, value) = pair?;
             let Some((id, record)) = or_damage(split_base(&key, &value), &mut damage)? else { continue };
@@ -282,9 +281,10 @@ impl Past {
             return Err(damage.into_iter().next().unwrap_or(without));
         }
         let ids: Vec<BaseId> = bases.keys().copied().collect();
-        self.bases = bases;
+        self.bases = Bases::new(bases);
         for id in &ids {
             self.find_newest(*id)?;
+            self.bases.keep_changes();
         }
         let next = or_damage(self.meta.get::<BaseId>(Table::State, NEXT_BASE), &mut damage)?;
         let checked = self.check_next(&ids, next.flatten().unwrap_or(LIVE.next()));
@@ -325,9 +325,8 @@ impl Past {
         let before = before.map_or(Epoch::ZERO, |snapshot| snapshot.epoch);
         let reserve = or_damage(self.moments().stored_snapshot(id, newest), &mut damage)?.flatten();
         let reserve = reserve.map_or(0, |snapshot| snapshot.record.reserve);
-        if let Some(base) = self.bases.get_mut(&id) {
-            (base.newest, base.before_newest, base.newest_reserve) = (newest, before, reserve);
-        }
+        let found = (newest, before, reserve);
+        self.bases.change(id, |base| (base.newest, base.before_newest, base.newest_reserve) = found);
         Ok(())
     }
 
@@ -357,19 +356,8 @@ impl Past {
 
     /// The only inodes in which a base, since it was settled, can differ from what it was before it was restored;
     /// `None` if that cannot be told.
-    pub fn touched(&self, id: BaseId) -> Option<&BTreeSet<InodeNo>> {
-        self.bases.get(&id).and_then(|base| base.touched.as_ref())
-    }
-
-    pub(in crate::device) fn touch(&mut self, inode: InodeNo) {
-        if let Some(base) = self.bases.get_mut(&inode.base())
-            && let Some(touched) = &mut base.touched
-        {
-            touched.insert(inode);
-            if touched.len() > TOUCHED_MAX {
-                base.touched = None;
-            }
-        }
+    pub fn changed_inodes(&self, id: BaseId) -> Option<&BTreeSet<InodeNo>> {
+        self.bases.get(&id).and_then(|base| base.changed_inodes.as_ref())
     }
 
     /// Bases that need a snapshot: it is the source of an era, it has what an era is to be cleared of, settling
@@ -438,11 +426,9 @@ impl Past {
     pub(in crate::device) fn put_base(&mut self, id: BaseId, record: BaseRecord) {
         self.shown.note_base(id, self.bases.get(&id).map(|before| &before.record), &record);
         self.meta.put(Table::Base, &id.prefix(), &record);
-        match self.bases.get_mut(&id) {
-            Some(base) => base.record = record,
-            None => {
-                self.bases.insert(id, Base::new(record, Counts::default()));
-            }
+        match self.bases.contains_key(&id) {
+            true => self.bases.change(id, |base| base.record = record),
+            false => self.bases.insert(id, Base::new(record, Counts::default())),
         }
     }
 
@@ -461,23 +447,18 @@ impl Past {
             Some(reserve) => self.meta.put(Table::State, &reserve_key(id), reserve),
             None => self.meta.remove(Table::State, &reserve_key(id)),
         }
-        if let Some(base) = self.bases.get_mut(&id) {
-            base.reserve = reserve;
-        }
+        self.bases.change(id, |base| base.reserve = reserve);
     }
 
     /// Notes that the protection of a snapshot of a base has ended: what was born before is of its increment.
     pub(in crate::device) fn note_ended(&mut self, id: BaseId, epoch: Epoch) {
-        if let Some(base) = self.bases.get_mut(&id) {
-            base.ended = base.ended.max(epoch);
-            self.meta.put(Table::State, &ended_key(id), &base.ended);
-        }
+        let Some(ended) = self.bases.get(&id).map(|base| base.ended.max(epoch)) else { return };
+        self.bases.change(id, |base| base.ended = ended);
+        self.meta.put(Table::State, &ended_key(id), &ended);
     }
 
     pub(in crate::device) fn forget_ended(&mut self, id: BaseId) {
-        if let Some(base) = self.bases.get_mut(&id) {
-            base.ended = Epoch::ZERO;
-        }
+        self.bases.change(id, |base| base.ended = Epoch::ZERO);
         self.meta.remove(Table::State, &ended_key(id));
     }
 
@@ -487,7 +468,7 @@ impl Past {
         self.meta.remove(Table::State, &counts_key(id));
         self.meta.remove(Table::State, &ended_key(id));
         self.meta.remove(Table::State, &offline_key(id));
-        self.bases.remove(&id);
+        self.bases.remove(id);
     }
 }
 
@@ -529,9 +510,7 @@ impl Past {
             true => self.meta.remove(Table::State, &offline_key(id)),
             false => self.meta.put(Table::State, &offline_key(id), &()),
         }
-        if let Some(base) = self.bases.get_mut(&id) {
-            base.is_offline = !is_shown;
-        }
+        self.bases.change(id, |base| base.is_offline = !is_shown);
     }
 }
 

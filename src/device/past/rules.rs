@@ -10,6 +10,7 @@
 
 use super::Past;
 use super::base::Era;
+use super::moment::Moment;
 use super::number::{BaseId, InodeNo};
 use super::record::{
     increment_key, key_in, preimage_key, split_increment, split_preimage, split_record, tombstone, tombstone_key,
@@ -25,23 +26,6 @@ use std::sync::Arc;
 
 /// Tables of which increments tell also what came into being.
 const TOLD: [Table; 2] = [Table::Track, Table::Inode];
-
-/// Which moment of a base to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Moment {
-    Live,
-    At(Epoch),
-}
-
-impl Moment {
-    /// Whether what was born in an epoch is there at this moment, if nothing ended it.
-    pub(in crate::device) fn includes(self, birth: Epoch) -> bool {
-        match self {
-            Moment::Live => true,
-            Moment::At(epoch) => birth <= epoch,
-        }
-    }
-}
 
 /// A record that was found.
 pub(in crate::device) struct Found {

@@ -7,9 +7,9 @@
 //! ```
 
 use super::Past;
+use super::moment::Moment;
 use super::number::BaseId;
 use super::record::{end_in, key_in, log_range, rest_of, split_preimage};
-use super::rules::Moment;
 use crate::clock::Epoch;
 use crate::error::Result;
 use crate::meta::{Pair, Table};

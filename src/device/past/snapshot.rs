@@ -13,9 +13,9 @@
 
 use super::Past;
 use super::base::{Point, SnapshotRef};
+use super::moment::{InodeAt, Moment};
 use super::names::check_snapshot_name;
-use super::number::{BaseId, InodeNo};
-use super::rules::Moment;
+use super::number::BaseId;
 use crate::archive::Mark;
 use crate::clock::{Epoch, Timestamp};
 use crate::error::{Errno, Error, Result};
@@ -316,9 +316,9 @@ impl<'a> Moments<'a> {
     }
 
     /// ESTALE if what an inode is looked at in is gone: its base, or the snapshot.
-    pub fn check(self, inode: InodeNo, moment: Moment) -> Result<()> {
-        let base = inode.base();
-        let is_there = match moment {
+    pub fn check(self, at: InodeAt) -> Result<()> {
+        let base = at.inode.base();
+        let is_there = match at.moment {
             Moment::Live => !self.past.base(base)?.record.deleting,
             Moment::At(epoch) => self.snapshot(base, epoch)?.is_some_and(|snapshot| snapshot.is_readable()),
         };

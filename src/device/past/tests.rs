@@ -1,9 +1,10 @@
 //! The read rule and the write rule against a model, on the past alone: no store, no thread, no media.
 
-use super::base::BaseRecord;
+use super::base::{BaseRecord, BaseReserve};
 use super::record::encode_record;
-use super::{BaseId, Increments, LIVE, Moment, Past, Point, SnapOptions};
+use super::{BaseId, Increments, InodeNo, LIVE, Moment, Past, Point, SnapOptions};
 use crate::clock::{Epoch, Timestamp};
+use crate::limits::CHANGED_INODES_MAX;
 use crate::meta::{Meta, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -128,6 +129,17 @@ impl World {
         }
     }
 
+    /// Steps that are taken back leave nothing.
+    fn fail(&mut self) {
+        let (live, snapshots, epoch) = (self.live.clone(), self.snapshots.clone(), self.past.epoch());
+        let before = format!("{:?}", *self.past.bases);
+        self.past.begin();
+        (0..3).for_each(|_| self.step());
+        self.past.take_back(epoch);
+        (self.live, self.snapshots) = (live, snapshots);
+        assert_eq!(format!("{:?}", *self.past.bases), before);
+    }
+
     fn shown(&self, base: BaseId, moment: Moment) -> (Content, Content) {
         let one = |number| Some((number, self.past.get(TABLE, &key(base, number), moment).unwrap()?));
         let mut walked = Content::new();
@@ -169,7 +181,12 @@ fn every_moment_shows_what_was_there() {
     for seed in 0..100 {
         let mut world = World::new(seed);
         for i in 0..100 {
+            if i % 7 == 6 {
+                world.fail();
+            }
+            world.past.begin();
             world.step();
+            world.past.keep_changes();
             if i % 25 == 24 {
                 world.check();
             }
@@ -179,4 +196,59 @@ fn every_moment_shows_what_was_there() {
         world.check();
         world.check_increments();
     }
+}
+
+#[test]
+fn what_fails_leaves_bases_as_they_were() {
+    let mut past = Past::new(Meta::empty(), Epoch::new(5));
+    let add = |past: &mut Past, name: &str| past.add_base(BaseRecord::new(name, Timestamp::default())).unwrap();
+    past.put_base(LIVE, BaseRecord::new("live", Timestamp::default()));
+    let [kept, gone] = ["kept", "gone"].map(|name| add(&mut past, name));
+    past.put_reserve(kept, Some(BaseReserve { bytes: 9, used: 1 }));
+    past.bases.change(kept, |base| base.changed_inodes = Some([InodeNo::new(kept, 1)].into()));
+    let shown = |past: &Past| format!("{:?}", *past.bases);
+    let before = shown(&past);
+
+    let counted = |past: &mut Past, id| {
+        past.bases.count(id, |counts, reserve| {
+            counts.refers += 7;
+            reserve.iter_mut().for_each(|reserve| reserve.used += 1);
+        });
+    };
+    let many = |past: &mut Past| {
+        (0..=CHANGED_INODES_MAX as u64).for_each(|number| past.bases.note_changed(InodeNo::new(kept, number)));
+    };
+    type Step<'a> = &'a dyn Fn(&mut Past);
+    let steps: [Step<'_>; 10] = [
+        &|past| assert!(add(past, "new") > gone),
+        &|past| past.forget_base(gone),
+        &|past| past.put_base(kept, BaseRecord::new("other", Timestamp::default())),
+        &|past| counted(past, kept),
+        &|past| past.put_reserve(kept, None),
+        &|past| past.note_ended(kept, Epoch::new(3)),
+        &|past| past.show_base(kept, false),
+        &|past| past.bases.note_changed(InodeNo::new(kept, 2)),
+        &many,
+        &|past| {
+            drop(past.add_snapshot(kept, "s".into(), Timestamp::default(), SnapOptions::default(), &|_, _| Ok(true)))
+        },
+    ];
+    // Each alone, and each after each other one.
+    for first in steps {
+        for second in steps {
+            let epoch = past.epoch();
+            past.begin();
+            first(&mut past);
+            assert_ne!(shown(&past), before);
+            second(&mut past);
+            counted(&mut past, gone);
+            past.take_back(epoch);
+            assert_eq!(shown(&past), before);
+        }
+    }
+    past.begin();
+    steps[1](&mut past);
+    past.keep_changes();
+    past.bases.take_back();
+    assert!(past.base(gone).is_err(), "what has taken effect stays");
 }

@@ -10,9 +10,9 @@
 
 use super::Past;
 use super::base::Era;
+use super::moment::{InodeAt, Moment};
 use super::number::{BaseId, InodeNo, TrackNo};
 use super::record::{key_in, preimage_key, preimages_of, split_preimage, track_key};
-use super::rules::Moment;
 use super::snapshot::Snapshot;
 use crate::archive::Archive;
 use crate::clock::Epoch;
@@ -258,8 +258,8 @@ impl Chronicle<'_> {
     }
 
     /// What the record of a track says at a moment, to be compared.
-    pub fn track_at(self, inode: InodeNo, track: TrackNo, moment: Moment) -> Result<Option<Value>> {
-        self.value_at(Table::Track, &track_key(inode, track), moment)
+    pub fn track_at(self, at: InodeAt, track: TrackNo) -> Result<Option<Value>> {
+        self.value_at(Table::Track, &track_key(at.inode, track), at.moment)
     }
 
     /// Keys of an inode's records of which old values are kept, a piece of them from `cursor` on (empty: from

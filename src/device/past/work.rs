@@ -66,7 +66,7 @@ impl NotedWork<'_> {
     /// What is said to go has to be noted as going, and to be needed by nothing.
     pub(in crate::device) fn check_going(self) -> Result<()> {
         let needed = self.past.all_dependants()?;
-        for (id, base) in &self.past.bases {
+        for (id, base) in self.past.bases.iter() {
             if self.has(*id, BASE)? && (*id == LIVE || !base.record.deleting) {
                 let name = record_name(Table::Orphan, &work_key(*id, BASE, 0));
                 return Err(Error::corrupt(name, format!("the base {:?} is not to be deleted", base.record.name)));

@@ -1,7 +1,7 @@
 //! What inodes say of themselves, and what the entries of directories say of them.
 
 use super::super::{Entry, Inode, Kind, Tree, is_root};
-use crate::device::{InodeNo, Moment};
+use crate::device::InodeNo;
 use std::collections::HashMap;
 
 /// What an inode says of itself, and what was counted of it.
@@ -67,7 +67,7 @@ pub struct Counted {
 impl Counted {
     /// Whether the inode still says the same.
     pub fn is_current(&self, tree: &Tree) -> bool {
-        let now = tree.inode(self.inode, Moment::Live);
+        let now = tree.inode(self.inode.live());
         now.is_ok_and(|now| (now.links, now.size) == (self.links, self.size))
     }
 }

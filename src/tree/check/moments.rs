@@ -177,7 +177,7 @@ impl Gap {
         };
         let is_shown =
             snapshot.is_readable() && tree.names().entry_of(key, &value).is_ok_and(|now| now.inode == entry.inode);
-        let is_there = tree.inode(entry.inode, moment).is_ok_and(|inode| inode.kind() == entry.kind);
+        let is_there = tree.inode(entry.inode.at(moment)).is_ok_and(|inode| inode.kind() == entry.kind);
         (is_shown && !is_there).then_some(snapshot.record.name)
     }
 

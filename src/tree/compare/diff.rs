@@ -5,7 +5,7 @@
 //! whole. The cost follows what changed and the size of the directories it changed in.
 
 use crate::clock::Epoch;
-use crate::device::{BaseId, Increments, InodeNo, Moment, Named, each_named, each_named_outside};
+use crate::device::{BaseId, Increments, InodeAt, InodeNo, Moment, Named, each_named, each_named_outside};
 use crate::error::{Errno, Error, Result};
 use crate::meta::Table;
 use crate::tree::Tree;
@@ -87,7 +87,7 @@ impl Comparison<'_> {
         (before, start): (Moment, Epoch),
         (after, end): (Moment, Epoch),
     ) -> Result<Vec<Difference>> {
-        let touched = self.touched(base, start, end)?;
+        let changed = self.changed(base, start, end)?;
         let mut names = ChangedNames {
             tree: self.tree,
             before,
@@ -99,15 +99,15 @@ impl Comparison<'_> {
         };
         let mut directories = Directories::at(after);
         let mut found = Vec::new();
-        for (&number, touch) in &touched {
-            let (old, new) = (self.inode_or_none(number, before)?, self.inode_or_none(number, after)?);
+        for (&number, touch) in &changed {
+            let (old, new) = (self.inode_or_none(number.at(before))?, self.inode_or_none(number.at(after))?);
             let is_directory = |inode: &Option<Inode>| inode.as_ref().is_some_and(Inode::is_directory);
             if is_directory(&old) || is_directory(&new) {
                 names.compare_directory(number, is_directory(&old), is_directory(&new))?;
             }
             let (Some(old), Some(new)) = (old, new) else { continue };
             let change = self.change_of(number, touch, &old, &new, before, after);
-            if let Some(kind) = self.unless_gone(number, after, change)? {
+            if let Some(kind) = self.unless_gone(number.at(after), change)? {
                 for path in self.paths_through(&mut directories, number)? {
                     found.push(Difference {
                         kind,
@@ -129,34 +129,35 @@ impl Comparison<'_> {
         if is_root(number) {
             return Ok(vec![Vec::new()]);
         }
-        let names = self.unless_gone(number, directories.moment, self.tree.names().of(number, directories.moment))?;
+        let names =
+            self.unless_gone(number.at(directories.moment), self.tree.names().of(number.at(directories.moment)))?;
         let paths = names.iter().map(|name| directories.path_of(self.tree, name));
         Ok(paths.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     /// What programs remove while it is compared is as if it were not there, as long as the moment itself is.
-    fn unless_gone<T: Default>(self, number: InodeNo, moment: Moment, result: Result<T>) -> Result<T> {
+    fn unless_gone<T: Default>(self, at: InodeAt, result: Result<T>) -> Result<T> {
         match result {
             Err(Error::Gone) => {
-                self.tree.device.look()?.moments().check(number, moment)?;
+                self.tree.device.look()?.moments().check(at)?;
                 Ok(T::default())
             }
             result => result,
         }
     }
 
-    pub(in crate::tree) fn inode_or_none(self, number: InodeNo, moment: Moment) -> Result<Option<Inode>> {
+    pub(in crate::tree) fn inode_or_none(self, at: InodeAt) -> Result<Option<Inode>> {
         // An inode without a name is not part of the tree any more.
-        let found = self.tree.inode(number, moment).map(|found| (found.links > 0).then_some(found));
-        self.unless_gone(number, moment, found)
+        let found = self.tree.inode(at).map(|found| (found.links > 0).then_some(found));
+        self.unless_gone(at, found)
     }
 
     /// Inodes that changed after an epoch, up to another.
-    fn touched(self, base: BaseId, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touch>> {
-        let mut touched: BTreeMap<InodeNo, Touch> = BTreeMap::new();
+    fn changed(self, base: BaseId, start: Epoch, end: Epoch) -> Result<BTreeMap<InodeNo, Touch>> {
+        let mut changed: BTreeMap<InodeNo, Touch> = BTreeMap::new();
         let mut note = |named: &Named| {
             if let Some(inode) = named.inode() {
-                let touch = touched.entry(inode).or_default();
+                let touch = changed.entry(inode).or_default();
                 touch.data |= named.table == Table::Track;
                 touch.xattr |= named.table == Table::Xattr;
             }
@@ -166,7 +167,7 @@ impl Comparison<'_> {
             each_named(&self.tree.device, Increments::between(base, start, end), &mut note)?;
         }
         each_named_outside(&self.tree.device, base, &[Moment::At(start)], start..end, &mut note)?;
-        Ok(touched)
+        Ok(changed)
     }
 
     /// The epochs whose increments name what changed after an epoch, up to another.
@@ -207,8 +208,8 @@ impl Comparison<'_> {
                 || old.rdev != new.rdev
                 // What was brought back has the tracks it had, or copies of them.
                 || touch.data
-                    && !self.tree.likeness().has_same_tracks((number, before), (number, after))?
-                    && !self.has_same_bytes((number, before), (number, after), new));
+                    && !self.tree.likeness().has_same_tracks(number.at(before), number.at(after))?
+                    && !self.has_same_bytes(number.at(before), number.at(after), new));
         if is_other_content {
             return Ok(Some(DifferenceKind::Changed));
         }
@@ -217,7 +218,8 @@ impl Comparison<'_> {
         let may_have_new_xattrs = touch.xattr || old.ctime != new.ctime;
         if is_other
             || may_have_new_xattrs
-                && self.tree.attributes().xattrs(number, before)? != self.tree.attributes().xattrs(number, after)?
+                && self.tree.attributes().xattrs(number.at(before))?
+                    != self.tree.attributes().xattrs(number.at(after))?
         {
             return Ok(Some(DifferenceKind::Attributes));
         }
@@ -225,15 +227,15 @@ impl Comparison<'_> {
     }
 
     /// What cannot be read is not the same.
-    pub(in crate::tree) fn has_same_bytes(self, old: (InodeNo, Moment), new: (InodeNo, Moment), inode: &Inode) -> bool {
+    pub(in crate::tree) fn has_same_bytes(self, old: InodeAt, new: InodeAt, inode: &Inode) -> bool {
         const STEP: usize = 1 << 20;
-        let read = |of: (InodeNo, Moment), offset| self.tree.files().read(of.0, offset, STEP, of.1);
+        let read = |of: InodeAt, offset| self.tree.files().read(of, offset, STEP);
         let is_same = |offset| matches!((read(old, offset), read(new, offset)), (Ok(old), Ok(new)) if old == new);
         if inode.kind() != Kind::File || inode.tracks == 0 {
             return true;
         }
         // Where both have a hole there is nothing to be read.
-        let next = |of: (InodeNo, Moment), offset| match self.tree.files().seek_data(of.0, offset, of.1) {
+        let next = |of: InodeAt, offset| match self.tree.files().seek_data(of, offset) {
             Err(Error::Posix(Errno::NXIO)) => Ok(u64::MAX),
             found => found,
         };
@@ -300,7 +302,7 @@ impl Directories {
                 break;
             }
             if !self.above.contains_key(&at) {
-                let found = tree.comparison().inode_or_none(at, self.moment)?;
+                let found = tree.comparison().inode_or_none(at.at(self.moment))?;
                 self.above.insert(at, found.map(|found| (found.parent, found.name.into_vec())));
             }
             names.push(at);
@@ -341,19 +343,19 @@ struct ChangedNames<'a> {
 type Paths = BTreeMap<Vec<u8>, Kind>;
 
 impl ChangedNames<'_> {
-    fn entries(&self, directory: InodeNo, moment: Moment) -> Result<HashMap<Vec<u8>, Entry>> {
+    fn entries(&self, directory: InodeAt) -> Result<HashMap<Vec<u8>, Entry>> {
         let mut entries = HashMap::new();
-        let listed = self.tree.names().list(directory, 0, moment, |entry| {
+        let listed = self.tree.names().list(directory, 0, |entry| {
             entries.insert(entry.name.clone(), entry.clone());
             Ok(true)
         });
-        self.tree.comparison().unless_gone(directory, moment, listed)?;
+        self.tree.comparison().unless_gone(directory, listed)?;
         Ok(entries)
     }
 
     fn compare_directory(&mut self, directory: InodeNo, was_there: bool, is_there: bool) -> Result<()> {
-        let old = if was_there { self.entries(directory, self.before)? } else { HashMap::new() };
-        let new = if is_there { self.entries(directory, self.after)? } else { HashMap::new() };
+        let old = if was_there { self.entries(directory.at(self.before))? } else { HashMap::new() };
+        let new = if is_there { self.entries(directory.at(self.after))? } else { HashMap::new() };
         let is_same = |a: &Entry, b: Option<&Entry>| b.is_some_and(|b| a.inode == b.inode);
         for entry in old.values().filter(|entry| !is_same(entry, new.get(&entry.name))) {
             self.note(Way::Went, directory, entry)?;
@@ -378,9 +380,9 @@ impl ChangedNames<'_> {
             }
             names.entry(inode).or_default().push(((directory, name), kind));
             let is_whole_directory =
-                kind == Kind::Directory && self.tree.comparison().inode_or_none(inode, there)?.is_none();
+                kind == Kind::Directory && self.tree.comparison().inode_or_none(inode.at(there))?.is_none();
             if is_whole_directory && self.seen.insert(inode) {
-                pending.extend(self.entries(inode, here)?.into_values().map(|child| (inode, child)));
+                pending.extend(self.entries(inode.at(here))?.into_values().map(|child| (inode, child)));
             }
         }
         Ok(())
@@ -401,8 +403,8 @@ impl ChangedNames<'_> {
     }
 
     fn finish(mut self, found: &mut Vec<Difference>) -> Result<()> {
-        let size = |tree: &Tree, number, moment| -> Result<Option<u64>> {
-            Ok(tree.comparison().inode_or_none(number, moment)?.as_ref().and_then(size_of))
+        let size = |tree: &Tree, at: InodeAt| -> Result<Option<u64>> {
+            Ok(tree.comparison().inode_or_none(at)?.as_ref().and_then(size_of))
         };
         let (removed, added) = (std::mem::take(&mut self.removed), std::mem::take(&mut self.added));
         let (mut removed, mut added) = (self.paths(self.before, removed)?, self.paths(self.after, added)?);
@@ -420,15 +422,15 @@ impl ChangedNames<'_> {
                     // Another inode in the place of the old one: removed and made again, or renamed over it.
                     removed.entry(old).or_default().remove(&path);
                     let replaced = self.replaced(path, old, number);
-                    found.extend(self.tree.comparison().unless_gone(number, self.after, replaced)?);
+                    found.extend(self.tree.comparison().unless_gone(number.at(self.after), replaced)?);
                     continue;
                 }
                 found.push(Difference {
                     kind: if from.is_some() { DifferenceKind::Renamed } else { DifferenceKind::Added },
                     path,
                     is_directory: kind == Kind::Directory,
-                    size_before: if from.is_some() { size(self.tree, number, self.before)? } else { None },
-                    size_after: size(self.tree, number, self.after)?,
+                    size_before: if from.is_some() { size(self.tree, number.at(self.before))? } else { None },
+                    size_after: size(self.tree, number.at(self.after))?,
                     from,
                 });
             }
@@ -437,7 +439,7 @@ impl ChangedNames<'_> {
             if removed.is_empty() {
                 continue;
             }
-            let size_before = size(self.tree, number, self.before)?;
+            let size_before = size(self.tree, number.at(self.before))?;
             found.extend(removed.into_iter().map(|(path, kind)| Difference {
                 kind: DifferenceKind::Removed,
                 path,
@@ -463,8 +465,8 @@ fn keep_what_changed(removed: &mut BTreeMap<InodeNo, Paths>, added: &mut BTreeMa
 impl ChangedNames<'_> {
     /// How the inode at a path differs from the one that was there before; `None` where it is the same.
     fn replaced(&self, path: Vec<u8>, old_number: InodeNo, new_number: InodeNo) -> Result<Option<Difference>> {
-        let (before, after) = ((old_number, self.before), (new_number, self.after));
-        let (old, new) = (self.tree.inode(before.0, before.1)?, self.tree.inode(after.0, after.1)?);
+        let (before, after) = (old_number.at(self.before), new_number.at(self.after));
+        let (old, new) = (self.tree.inode(before)?, self.tree.inode(after)?);
         let is_same_content = old.kind() == new.kind()
             && (old.is_directory()
                 || (old.size, old.rdev, &old.inline) == (new.size, new.rdev, &new.inline)
@@ -472,7 +474,7 @@ impl ChangedNames<'_> {
         let kind = if !is_same_content {
             DifferenceKind::Changed
         } else if (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid)
-            || self.tree.attributes().xattrs(before.0, before.1)? != self.tree.attributes().xattrs(after.0, after.1)?
+            || self.tree.attributes().xattrs(before)? != self.tree.attributes().xattrs(after)?
         {
             DifferenceKind::Attributes
         } else {

@@ -80,18 +80,18 @@ impl TrackChanges<'_> {
         if let (true, Some(end)) = (extent.snapshot.is_readable(), extent.moment) {
             return self.changed_tracks(base, Moment::At(epoch), end, path);
         }
-        let mut touched = self.touched_in(&extent)?;
-        self.note_born(&extent, &mut touched)?;
-        self.increment_of(&extent, touched, path, true, |_, _| Ok(true))
+        let mut changed = self.changed_in(&extent)?;
+        self.note_born(&extent, &mut changed)?;
+        self.increment_of(&extent, changed, path, true, |_, _| Ok(true))
     }
 
     /// The tracks of which old values were kept while a snapshot was active: what its increment holds.
     pub fn saved_tracks(self, base: BaseId, epoch: Epoch, path: Option<&[u8]>) -> Result<Vec<ChangedTracks>> {
         let extent = extent(&*self.tree.device.look()?, base, epoch)?;
-        let touched = self.touched_in(&extent)?;
+        let changed = self.changed_in(&extent)?;
         let then = Moment::At(epoch);
-        self.increment_of(&extent, touched, path, false, |look, (inode, track)| {
-            Ok(look.chronicle().track_at(inode, track, then)?.is_some())
+        self.increment_of(&extent, changed, path, false, |look, (inode, track)| {
+            Ok(look.chronicle().track_at(inode.at(then), track)?.is_some())
         })
     }
 
@@ -100,7 +100,7 @@ impl TrackChanges<'_> {
     pub fn read_saved(self, epoch: Epoch, inode: InodeNo, range: Range<u64>) -> Result<Vec<u8>> {
         let extent = extent(&*self.tree.device.look()?, inode.base(), epoch)?;
         let then = Moment::At(epoch);
-        let old = inode::find(&*self.tree.device.look()?, inode, then)?.filter(|old| old.kind() == Kind::File);
+        let old = inode::find(&*self.tree.device.look()?, inode.at(then))?.filter(|old| old.kind() == Kind::File);
         if let Some(old) = old.as_ref().filter(|old| !old.inline.is_empty() && range.start < old.size) {
             self.check_saved(&extent, Table::Inode, &inode::key(inode), TrackNo::FIRST)?;
             let bytes =
@@ -123,9 +123,9 @@ impl TrackChanges<'_> {
             let part = (at % track_bytes) as usize..(until - track.start(track_bytes)) as usize;
             let source = {
                 let look = self.tree.device.look()?;
-                self.tree.device.source(&look, inode, track, then)?
+                self.tree.device.source(&look, inode.at(then), track)?
             };
-            self.tree.device.read_part(source, (inode, track), then, part, &mut bytes)?;
+            self.tree.device.read_part(source, inode.at(then), track, part, &mut bytes)?;
             at = until;
         }
         Ok(bytes)
@@ -146,28 +146,28 @@ impl TrackChanges<'_> {
     }
 
     /// Records that were replaced or removed in the epochs of an increment.
-    fn touched_in(self, extent: &Extent) -> Result<TracksNamed> {
-        let mut touched = TracksNamed::new();
+    fn changed_in(self, extent: &Extent) -> Result<TracksNamed> {
+        let mut changed = TracksNamed::new();
         let base = extent.snapshot.base;
         if let Some((archive, increment)) = &extent.archived {
             each_named_in(base, archive, increment, &mut |named| {
-                note(named, &mut touched);
+                note(named, &mut changed);
                 Ok(())
             })?;
-            return Ok(touched);
+            return Ok(changed);
         }
         // First of all: what is flushed after that is in the increments when they are read.
         if extent.is_open {
-            self.note_memory(base, &mut touched)?;
+            self.note_memory(base, &mut changed)?;
         }
-        self.note_all_of(Increments::between(base, extent.snapshot.epoch, extent.end), &mut touched)?;
-        Ok(touched)
+        self.note_all_of(Increments::between(base, extent.snapshot.epoch, extent.end), &mut changed)?;
+        Ok(changed)
     }
 
     /// Tracks, and small files, that came into being in the epochs of an increment that has ended.
-    fn note_born(self, extent: &Extent, touched: &mut TracksNamed) -> Result<()> {
+    fn note_born(self, extent: &Extent, changed: &mut TracksNamed) -> Result<()> {
         let Extent { snapshot: Snapshot { base, epoch, .. }, end, .. } = *extent;
-        self.note_all_of(Increments::passed(base, epoch, end), touched)?;
+        self.note_all_of(Increments::passed(base, epoch, end), changed)?;
         for table in [Table::Track, Table::Inode] {
             let mut from = base.prefix().to_vec();
             let to = prefix_end(&from);
@@ -186,12 +186,12 @@ impl TrackChanges<'_> {
                     };
                     match table {
                         Table::Track => {
-                            touched.entry(inode).or_default().extend(split_track_key(key).map(|(_, track)| track));
+                            changed.entry(inode).or_default().extend(split_track_key(key).map(|(_, track)| track));
                         }
                         _ => {
                             let found: Inode = decode(table, key, value)?;
                             if found.kind() == Kind::File {
-                                touched.entry(inode).or_default();
+                                changed.entry(inode).or_default();
                             }
                         }
                     }
@@ -206,11 +206,11 @@ impl TrackChanges<'_> {
         Ok(())
     }
 
-    /// Of the tracks that were touched those that are wanted, each file's with its path.
+    /// Of the tracks that were changed those that are wanted, each file's with its path.
     fn increment_of(
         self,
         extent: &Extent,
-        touched: TracksNamed,
+        changed: TracksNamed,
         path: Option<&[u8]>,
         with_new: bool,
         is_wanted: impl Fn(&State, (InodeNo, TrackNo)) -> Result<bool>,
@@ -220,10 +220,10 @@ impl TrackChanges<'_> {
         let moments = [if snapshot.is_readable() { then } else { Moment::Live }, Moment::Live];
         let below = path.map(|path| self.check_path(snapshot.base, path, moments)).transpose()?;
         let mut all = Vec::new();
-        for (inode, tracks) in touched {
+        for (inode, tracks) in changed {
             let (old, new, now) = {
                 let look = self.tree.device.look()?;
-                let find = |moment| inode::find(&look, inode, moment);
+                let find = |moment| inode::find(&look, inode.at(moment));
                 (find(then)?, find(Moment::At(extent.end))?, find(Moment::Live)?)
             };
             let known = [&old, &new, &now].into_iter().flatten().next();

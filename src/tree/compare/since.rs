@@ -44,19 +44,19 @@ impl Comparison<'_> {
         if !spans.is_all || !self.has_increments_since(base, since)? {
             return Ok(None);
         }
-        let mut touched = ChangedSince::default();
+        let mut changed = ChangedSince::default();
         for (start, end) in spans.spans {
-            self.add_inodes(base, start, end, &mut touched.inodes, on_step)?;
+            self.add_inodes(base, start, end, &mut changed.inodes, on_step)?;
         }
         let mut known = HashSet::new();
-        for (i, &inode) in touched.inodes.iter().enumerate() {
+        for (i, &inode) in changed.inodes.iter().enumerate() {
             let mut at = vec![inode];
             while let Some(inode) = at.pop() {
                 if is_root(inode) || !known.insert(inode) {
                     continue;
                 }
-                for (parent, name) in self.tree.names().of(inode, Moment::At(since))? {
-                    touched.below.entry(parent).or_default().push((inode, name));
+                for (parent, name) in self.tree.names().of(inode.at(Moment::At(since)))? {
+                    changed.below.entry(parent).or_default().push((inode, name));
                     at.push(parent);
                 }
             }
@@ -64,7 +64,7 @@ impl Comparison<'_> {
                 on_step()?;
             }
         }
-        Ok(Some(touched))
+        Ok(Some(changed))
     }
 
     /// Whether all increments since a snapshot are there. Those after one that is not in the store may have gone with

@@ -7,7 +7,7 @@
 
 use super::diff::{Spans, order};
 use crate::clock::Epoch;
-use crate::device::{BaseId, Increments, InodeNo, Moment, Named, TrackNo, each_named, each_named_outside};
+use crate::device::{BaseId, Increments, InodeAt, InodeNo, Moment, Named, TrackNo, each_named, each_named_outside};
 use crate::error::{Errno, Error, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::meta::{Table, prefix_end};
@@ -60,9 +60,9 @@ pub(super) fn ranges(tracks: &BTreeSet<TrackNo>) -> Vec<Range<TrackNo>> {
 pub(super) type TracksNamed = BTreeMap<InodeNo, BTreeSet<TrackNo>>;
 
 /// Notes what an increment names.
-pub(super) fn note(named: &Named, touched: &mut TracksNamed) {
+pub(super) fn note(named: &Named, changed: &mut TracksNamed) {
     if let Some(inode) = named.inode() {
-        touched.entry(inode).or_default().extend(named.track());
+        changed.entry(inode).or_default().extend(named.track());
     }
 }
 
@@ -98,17 +98,17 @@ impl TrackChanges<'_> {
         let (early, late) = if is_forward { (before, after) } else { (after, before) };
         let below = path.map(|path| self.check_path(base, path, [before, after])).transpose()?;
         let mut window = Window { base, early, late, start: order(early), has_era: false };
-        let touched = self.touched_between(&mut window)?;
+        let changed = self.changed_between(&mut window)?;
         let mut found = Vec::new();
-        for (&inode, tracks) in &touched {
-            let Some(changed) = self.compare_file(&window, inode, tracks)? else { continue };
+        for (&inode, tracks) in &changed {
+            let Some(file) = self.compare_file(&window, inode, tracks)? else { continue };
             let moments = if is_forward { [late, early] } else { [early, late] };
             if let Some(path) = self.path_below(inode, moments, below.as_deref())? {
                 let (size_before, size_after) = match is_forward {
-                    true => (changed.size_before, changed.size_after),
-                    false => (changed.size_after, changed.size_before),
+                    true => (file.size_before, file.size_after),
+                    false => (file.size_after, file.size_before),
                 };
-                found.push(ChangedTracks { path, size_before, size_after, ..changed });
+                found.push(ChangedTracks { path, size_before, size_after, ..file });
             }
         }
         found.sort_by(|a, b| (&a.path, a.inode).cmp(&(&b.path, b.inode)));
@@ -129,7 +129,7 @@ impl TrackChanges<'_> {
             for piece in file.tracks.into_iter().flat_map(TrackNo::each).collect::<Vec<_>>().chunks(STEP) {
                 let look = self.tree.device.look()?;
                 for &track in piece {
-                    bytes += match look.pointer(inode, track, moment)? {
+                    bytes += match look.pointer(inode.at(moment), track)? {
                         _ if moment == Moment::Live && look.tracks().is_in_memory(&(inode, track)) => {
                             self.tree.device.track_bytes()
                         }
@@ -167,7 +167,7 @@ impl TrackChanges<'_> {
             Some(below) => path.strip_prefix(below).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'),
         };
         for moment in moments {
-            if let Some(path) = self.tree.names().paths(inode, moment)?.into_iter().find(is_below) {
+            if let Some(path) = self.tree.names().paths(inode.at(moment))?.into_iter().find(is_below) {
                 return Ok(Some(path));
             }
         }
@@ -175,60 +175,60 @@ impl TrackChanges<'_> {
     }
 
     /// What changed in a window.
-    fn touched_between(self, window: &mut Window) -> Result<TracksNamed> {
+    fn changed_between(self, window: &mut Window) -> Result<TracksNamed> {
         let Window { base, early, late, start, .. } = *window;
         let end = order(late);
-        let mut touched = TracksNamed::new();
+        let mut changed = TracksNamed::new();
         {
             let look = self.tree.device.look()?;
-            [early, late].into_iter().try_for_each(|moment| look.moments().check(root_of(base), moment))?;
+            [early, late].into_iter().try_for_each(|moment| look.moments().check(root_of(base).at(moment)))?;
         }
         if early == late {
-            return Ok(touched);
+            return Ok(changed);
         }
         // First of all: what is flushed after that is in the increments when they are read.
         if late == Moment::Live {
-            self.note_memory(base, &mut touched)?;
+            self.note_memory(base, &mut changed)?;
         }
         let Spans { spans, is_all } = self.tree.comparison().spans(base, start, end)?;
         window.has_era = spans.len() > 1 || !is_all;
         for (start, end) in spans {
-            self.note_all_of(Increments::between(base, start, end), &mut touched)?;
+            self.note_all_of(Increments::between(base, start, end), &mut changed)?;
         }
         each_named_outside(&self.tree.device, base, &[early, late], start..end, &mut |named| {
-            note(named, &mut touched);
+            note(named, &mut changed);
             Ok(())
         })?;
         if !is_all {
-            self.note_all(base, early, &mut touched)?;
-            self.note_all(base, late, &mut touched)?;
+            self.note_all(base, early, &mut changed)?;
+            self.note_all(base, late, &mut changed)?;
         }
-        self.note_files_of_directories(window, &mut touched)?;
-        Ok(touched)
+        self.note_files_of_directories(window, &mut changed)?;
+        Ok(changed)
     }
 
-    pub(super) fn note_memory(self, base: BaseId, touched: &mut TracksNamed) -> Result<()> {
+    pub(super) fn note_memory(self, base: BaseId, changed: &mut TracksNamed) -> Result<()> {
         for (inode, track) in self.tree.device.look()?.tracks().tracks_in_memory(base) {
-            touched.entry(inode).or_default().insert(track);
+            changed.entry(inode).or_default().insert(track);
         }
         Ok(())
     }
 
     /// Notes what a walk names.
-    pub(super) fn note_all_of(self, walk: Increments, touched: &mut TracksNamed) -> Result<()> {
+    pub(super) fn note_all_of(self, walk: Increments, changed: &mut TracksNamed) -> Result<()> {
         each_named(&self.tree.device, walk, &mut |named| {
-            note(named, touched);
+            note(named, changed);
             Ok(())
         })
     }
 
     /// Notes all inodes of a moment.
-    fn note_all(self, base: BaseId, moment: Moment, touched: &mut TracksNamed) -> Result<()> {
+    fn note_all(self, base: BaseId, moment: Moment, changed: &mut TracksNamed) -> Result<()> {
         let mut from = base.prefix().to_vec();
         let to = prefix_end(&from);
         loop {
             let look = self.tree.device.look()?;
-            look.moments().check(root_of(base), moment)?;
+            look.moments().check(root_of(base).at(moment))?;
             let mut next = None;
             let mut count = 0;
             look.scan(Table::Inode, &from, &to, moment, |key, _| {
@@ -237,7 +237,7 @@ impl TrackChanges<'_> {
                     return Ok(ControlFlow::Break(()));
                 }
                 count += 1;
-                touched.extend(InodeNo::of_key(key).map(|inode| (inode, BTreeSet::new())));
+                changed.extend(InodeNo::of_key(key).map(|inode| (inode, BTreeSet::new())));
                 Ok(ControlFlow::Continue(()))
             })?;
             match next {
@@ -248,15 +248,16 @@ impl TrackChanges<'_> {
     }
 
     /// Notes files that directories gained or lost, and all that is in directories that they gained or lost.
-    fn note_files_of_directories(self, window: &Window, touched: &mut TracksNamed) -> Result<()> {
-        let mut directories: Vec<InodeNo> = touched.keys().copied().collect();
+    fn note_files_of_directories(self, window: &Window, changed: &mut TracksNamed) -> Result<()> {
+        let mut directories: Vec<InodeNo> = changed.keys().copied().collect();
         let mut seen: BTreeSet<InodeNo> = directories.iter().copied().collect();
         while let Some(directory) = directories.pop() {
-            let (old, new) = (self.entries_of(directory, window.early)?, self.entries_of(directory, window.late)?);
+            let (old, new) =
+                (self.entries_of(directory.at(window.early))?, self.entries_of(directory.at(window.late))?);
             for &(inode, kind) in old.symmetric_difference(&new) {
                 match kind {
                     Kind::File => {
-                        touched.entry(inode).or_default();
+                        changed.entry(inode).or_default();
                     }
                     Kind::Directory if seen.insert(inode) => directories.push(inode),
                     _ => {}
@@ -267,10 +268,10 @@ impl TrackChanges<'_> {
     }
 
     /// What is in a directory at a moment; nothing if it is not there, or something else.
-    fn entries_of(self, directory: InodeNo, moment: Moment) -> Result<BTreeSet<(InodeNo, Kind)>> {
+    fn entries_of(self, directory: InodeAt) -> Result<BTreeSet<(InodeNo, Kind)>> {
         let mut entries = BTreeSet::new();
-        if self.tree.comparison().inode_or_none(directory, moment)?.is_some_and(|found| found.is_directory()) {
-            self.tree.names().list(directory, 0, moment, |entry| {
+        if self.tree.comparison().inode_or_none(directory)?.is_some_and(|found| found.is_directory()) {
+            self.tree.names().list(directory, 0, |entry| {
                 entries.insert((entry.inode, entry.kind));
                 Ok(true)
             })?;
@@ -286,15 +287,15 @@ impl TrackChanges<'_> {
         tracks: &BTreeSet<TrackNo>,
     ) -> Result<Option<ChangedTracks>> {
         let file = |moment| -> Result<Option<Inode>> {
-            Ok(self.tree.comparison().inode_or_none(inode, moment)?.filter(|found| found.kind() == Kind::File))
+            Ok(self.tree.comparison().inode_or_none(inode.at(moment))?.filter(|found| found.kind() == Kind::File))
         };
         let (old, new) = (file(window.early)?, file(window.late)?);
         let is_whole = old.is_some() != new.is_some();
         let (size_before, size_after) = (old.as_ref().map(|old| old.size), new.as_ref().map(|new| new.size));
         let tracks = match (old, new) {
             (Some(old), Some(new)) => self.differing_tracks(window, inode, (&old, &new), tracks)?,
-            (Some(gone), None) => self.all_tracks(inode, &gone, window.early)?,
-            (None, Some(made)) => self.all_tracks(inode, &made, window.late)?,
+            (Some(gone), None) => self.all_tracks(inode.at(window.early), &gone)?,
+            (None, Some(made)) => self.all_tracks(inode.at(window.late), &made)?,
             (None, None) => return Ok(None),
         };
         let differs = is_whole || size_before != size_after || !tracks.is_empty();
@@ -303,7 +304,7 @@ impl TrackChanges<'_> {
         Ok(differs.then_some(changed))
     }
 
-    /// The tracks of a file that differ, `tracks` among them being those that are known to have been touched.
+    /// The tracks of a file that differ, `tracks` among them being those that are known to have been changed.
     fn differing_tracks(
         self,
         window: &Window,
@@ -322,20 +323,20 @@ impl TrackChanges<'_> {
         let mut tracks = tracks.clone();
         if window.has_era {
             for moment in [window.early, window.late] {
-                tracks.extend(self.tracks_born(inode, TrackNo::ALL, moment, Epoch::ZERO)?);
+                tracks.extend(self.tracks_born(inode.at(moment), TrackNo::ALL, Epoch::ZERO)?);
             }
         }
-        // Tracks that came into being and are not among those touched.
+        // Tracks that came into being and are not among those changed.
         let mut missing = new.tracks as i64 - old.tracks as i64;
-        let touched: Vec<TrackNo> = tracks.iter().copied().collect();
-        for piece in touched.chunks(STEP) {
+        let changed: Vec<TrackNo> = tracks.iter().copied().collect();
+        for piece in changed.chunks(STEP) {
             let look = self.tree.device.look()?;
             for moment in [window.early, window.late] {
-                look.moments().check(inode, moment)?;
+                look.moments().check(inode.at(moment))?;
             }
             for &track in piece {
-                let before = look.chronicle().track_at(inode, track, window.early)?;
-                let after = look.chronicle().track_at(inode, track, window.late)?;
+                let before = look.chronicle().track_at(inode.at(window.early), track)?;
+                let after = look.chronicle().track_at(inode.at(window.late), track)?;
                 let is_dirty = window.late == Moment::Live && look.tracks().is_in_memory(&(inode, track));
                 missing -= i64::from(is_dirty || after.is_some()) - i64::from(before.is_some());
                 let is_same = match (&before, &after) {
@@ -352,7 +353,7 @@ impl TrackChanges<'_> {
         let end = TrackNo::behind(old.size, self.tree.device.track_bytes());
         for range in [end..TrackNo::MAX, TrackNo::FIRST..end] {
             if missing > 0 && !window.has_era {
-                let born = self.tracks_born(inode, range, window.late, window.start)?;
+                let born = self.tracks_born(inode.at(window.late), range, window.start)?;
                 let born = born.difference(&tracks).copied();
                 missing -= born.clone().count() as i64;
                 differing.extend(born);
@@ -362,30 +363,24 @@ impl TrackChanges<'_> {
     }
 
     /// All tracks that a file has.
-    fn all_tracks(self, inode: InodeNo, found: &Inode, moment: Moment) -> Result<BTreeSet<TrackNo>> {
+    fn all_tracks(self, at: InodeAt, found: &Inode) -> Result<BTreeSet<TrackNo>> {
         if !found.inline.is_empty() {
             return Ok([TrackNo::FIRST].into());
         }
         if found.tracks == 0 {
             return Ok(BTreeSet::new());
         }
-        self.tracks_born(inode, TrackNo::ALL, moment, Epoch::ZERO)
+        self.tracks_born(at, TrackNo::ALL, Epoch::ZERO)
     }
 
     /// The tracks of a range that were born after an epoch.
-    fn tracks_born(
-        self,
-        inode: InodeNo,
-        range: Range<TrackNo>,
-        moment: Moment,
-        after: Epoch,
-    ) -> Result<BTreeSet<TrackNo>> {
+    fn tracks_born(self, at: InodeAt, range: Range<TrackNo>, after: Epoch) -> Result<BTreeSet<TrackNo>> {
         let mut born = BTreeSet::new();
         let mut from = range.start;
         loop {
             let look = self.tree.device.look()?;
-            look.moments().check(inode, moment)?;
-            let (piece, next) = look.tracks().tracks_born(inode, from..range.end, moment, after)?;
+            look.moments().check(at)?;
+            let (piece, next) = look.tracks().tracks_born(at, from..range.end, after)?;
             born.extend(piece);
             match next {
                 Some(next) => from = next,

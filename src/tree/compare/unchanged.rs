@@ -3,7 +3,7 @@
 use super::diff::Comparison;
 use super::diff::order;
 use crate::clock::Epoch;
-use crate::device::{BaseId, Increments, InodeNo, Moment, Named};
+use crate::device::{BaseId, Increments, InodeAt, Moment, Named};
 use crate::error::Result;
 use crate::tree::Inode;
 use std::collections::{BTreeMap, HashSet};
@@ -26,7 +26,7 @@ impl Comparison<'_> {
             while walk.cursor().is_some() {
                 let named = walk.step(&*self.tree.device.look()?, STEP)?;
                 for inode in named.iter().filter_map(Named::inode) {
-                    if known.insert(inode) && !self.is_as_at(inode, then)? {
+                    if known.insert(inode) && !self.is_as_at(inode.at(then))? {
                         return Ok(false);
                     }
                 }
@@ -35,29 +35,29 @@ impl Comparison<'_> {
         Ok(true)
     }
 
-    fn is_as_at(self, inode: InodeNo, then: Moment) -> Result<bool> {
-        let (old, now) = (self.inode_or_none(inode, then)?, self.inode_or_none(inode, Moment::Live)?);
+    fn is_as_at(self, then: InodeAt) -> Result<bool> {
+        let (old, now) = (self.inode_or_none(then)?, self.inode_or_none(then.inode.live())?);
         match (old, now) {
             (None, None) => Ok(true),
             (Some(old), Some(now)) if old.is_directory() == now.is_directory() => {
-                Ok(self.tree.likeness().is_like(inode, (inode, then))?
-                    && (!now.is_directory() || self.has_same_entries(inode, then, &old, &now)?))
+                Ok(self.tree.likeness().is_like(then.inode, then)?
+                    && (!now.is_directory() || self.has_same_entries(then, &old, &now)?))
             }
             _ => Ok(false),
         }
     }
 
-    fn has_same_entries(self, directory: InodeNo, then: Moment, old: &Inode, now: &Inode) -> Result<bool> {
+    fn has_same_entries(self, directory: InodeAt, old: &Inode, now: &Inode) -> Result<bool> {
         if old.size != now.size {
             return Ok(false);
         }
         let mut names = BTreeMap::new();
-        self.tree.names().list(directory, 0, Moment::Live, |entry| {
+        self.tree.names().list(directory.inode.live(), 0, |entry| {
             names.insert(entry.name.clone(), entry.inode);
             Ok(true)
         })?;
         let mut is_same = true;
-        self.tree.names().list(directory, 0, then, |entry| {
+        self.tree.names().list(directory, 0, |entry| {
             is_same = names.get(&entry.name) == Some(&entry.inode);
             Ok(is_same)
         })?;

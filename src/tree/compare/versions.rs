@@ -15,7 +15,7 @@
 
 use super::diff::Comparison;
 use crate::clock::{Epoch, Timestamp};
-use crate::device::{BaseId, InodeNo, Moment, Snapshot, Span, State, Timeline, Value};
+use crate::device::{BaseId, InodeNo, Snapshot, Span, State, Timeline, Value};
 use crate::error::{Errno, Error, Result};
 use crate::meta::{Table, decode, is_name};
 use crate::tree::inode::{self, Inode, Kind, root_of};
@@ -65,7 +65,7 @@ impl Comparison<'_> {
     pub fn versions(self, base: BaseId, path: &[u8]) -> Result<Vec<Version>> {
         let timeline = {
             let look = self.tree.device.look()?;
-            look.moments().check(root_of(base), Moment::Live)?;
+            look.moments().check(root_of(base).live())?;
             look.chronicle().timeline(base)?
         };
         let shown = self.shown_at(base, &timeline, path)?;

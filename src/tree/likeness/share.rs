@@ -1,9 +1,9 @@
 //! Content shared, track by track.
 
 use super::Likeness;
-use super::{Likened, Model, OnStep, SEARCH_TRACKS, STEP_TRACKS};
+use super::{Likened, OnStep, SEARCH_TRACKS, STEP_TRACKS};
 use crate::clock::Timestamp;
-use crate::device::{Differing, InodeNo, Moment, Note, TrackNo, Txn};
+use crate::device::{Differing, InodeAt, InodeNo, Moment, Note, TrackNo, Txn};
 use crate::error::{Error, Result};
 use crate::tree::copy::{Shared, share_track};
 use crate::tree::disarm::{Rights, disarm};
@@ -14,7 +14,7 @@ impl Likeness<'_> {
     pub(super) fn share_content(
         self,
         number: InodeNo,
-        model: Model,
+        model: InodeAt,
         on_step: OnStep<'_>,
         likened: &mut Likened,
     ) -> Result<()> {
@@ -31,15 +31,15 @@ impl Likeness<'_> {
     pub(super) fn share_changed(
         self,
         number: InodeNo,
-        (like, moment): Model,
+        like: InodeAt,
         on_step: OnStep<'_>,
         likened: &mut Likened,
     ) -> Result<TrackNo> {
-        let Moment::At(since) = moment else { return Ok(TrackNo::FIRST) };
-        let model = self.tree.inode(like, moment)?;
+        let Moment::At(since) = like.moment else { return Ok(TrackNo::FIRST) };
+        let model = self.tree.inode(like)?;
         let track_bytes = self.tree.device.track_bytes();
         let has_no_hole = model.tracks == model.size.div_ceil(track_bytes);
-        if number != like || model.tracks < SEARCH_TRACKS || !has_no_hole {
+        if number != like.inode || model.tracks < SEARCH_TRACKS || !has_no_hole {
             return Ok(TrackNo::FIRST);
         }
         // What is in memory is named when it has a place.
@@ -59,7 +59,7 @@ impl Likeness<'_> {
                 from = next;
                 // What lies behind the end is left to those who set it.
                 tracks.retain(|track| track.number() < model.tracks);
-                self.share_tracks(number, (like, moment), &model, &tracks, likened)?;
+                self.share_tracks(number, like, &model, &tracks, likened)?;
                 done += tracks.len() as u64;
                 on_step((done * track_bytes).min(model.size))?;
             }
@@ -71,7 +71,7 @@ impl Likeness<'_> {
     pub(super) fn share_tracks(
         self,
         number: InodeNo,
-        (like, moment): Model,
+        like: InodeAt,
         model: &Inode,
         tracks: &[TrackNo],
         likened: &mut Likened,
@@ -80,10 +80,10 @@ impl Likeness<'_> {
             return Ok(());
         }
         let mut txn = self.tree.device.begin_growing()?;
-        txn.moments().check(like, moment)?;
-        let mut target = inode::load_file(&txn, number, Moment::Live)?;
-        if self.share_in(&mut txn, number, (like, moment), tracks, &mut target)? {
-            let rights = Rights::of(&txn, like, moment, model)?;
+        txn.moments().check(like)?;
+        let mut target = inode::load_file(&txn, number.live())?;
+        if self.share_in(&mut txn, number, like, tracks, &mut target)? {
+            let rights = Rights::of(&txn, like, model)?;
             likened.attributes |= disarm(&mut txn, number, &mut target, &rights)?;
             let end = tracks.iter().max().map_or(0, |last| last.next().start(self.tree.device.track_bytes()));
             target.size = target.size.max(model.size.min(end));
@@ -99,14 +99,14 @@ impl Likeness<'_> {
         self,
         txn: &mut Txn<'_>,
         number: InodeNo,
-        (like, moment): Model,
+        like: InodeAt,
         tracks: &[TrackNo],
         target: &mut Inode,
     ) -> Result<bool> {
         let mut is_changed = false;
         for &track in tracks {
             let had_track = txn.tracks().has_track(number, track)?;
-            match share_track(txn, (like, track, moment), (number, track), had_track, target)? {
+            match share_track(txn, (like, track), (number, track), had_track, target)? {
                 Shared::Same => {}
                 Shared::Changed => is_changed = true,
                 Shared::Unstored => return Err(Error::Unshared),
@@ -124,7 +124,7 @@ impl Likeness<'_> {
     pub(super) fn share_step(
         self,
         number: InodeNo,
-        (like, moment): Model,
+        like: InodeAt,
         from: TrackNo,
         likened: &mut Likened,
     ) -> Result<Option<TrackNo>> {
@@ -133,11 +133,10 @@ impl Likeness<'_> {
         let _file = self.tree.locks.lock(number);
         let (model, Differing { tracks, next }) = {
             let look = self.tree.device.look()?;
-            look.moments().check(like, moment)?;
-            let model = inode::load_file(&look, like, moment)?;
-            let target = inode::load_file(&look, number, Moment::Live)?;
-            let differing =
-                look.tracks().differing_tracks((number, Moment::Live), (like, moment), from, STEP_TRACKS)?;
+            look.moments().check(like)?;
+            let model = inode::load_file(&look, like)?;
+            let target = inode::load_file(&look, number.live())?;
+            let differing = look.tracks().differing_tracks(number.live(), like, from, STEP_TRACKS)?;
             // Whoever writes between two steps may have put something behind the end again: the size is set in
             // a step that has seen all from the end on.
             let end = TrackNo::of(if model.tracks == 0 { 0 } else { model.size }, track_bytes);
@@ -149,17 +148,17 @@ impl Likeness<'_> {
             (model, Differing { next, ..differing })
         };
         if next.is_some() {
-            self.share_tracks(number, (like, moment), &model, &tracks, likened)?;
+            self.share_tracks(number, like, &model, &tracks, likened)?;
             return Ok(next);
         }
         let mut txn = self.tree.device.begin_growing()?;
-        txn.moments().check(like, moment)?;
-        let mut target = inode::load_file(&txn, number, Moment::Live)?;
-        self.share_in(&mut txn, number, (like, moment), &tracks, &mut target)?;
+        txn.moments().check(like)?;
+        let mut target = inode::load_file(&txn, number.live())?;
+        self.share_in(&mut txn, number, like, &tracks, &mut target)?;
         target.size = model.size;
         target.inline = model.inline.clone();
         // Its mode comes in the same step, its xattrs do not.
-        let rights = Rights::of(&txn, like, moment, &model)?;
+        let rights = Rights::of(&txn, like, &model)?;
         disarm(&mut txn, number, &mut target.clone(), &rights)?;
         let (attributes, times) = target.take_attributes(&model);
         inode::store(&mut txn, number, &target)?;

@@ -5,7 +5,7 @@
 //! have the name, it can be removed first: nothing is found there for a while.
 
 use super::{Namespace, Standing, Virtual};
-use crate::device::{InodeNo, Moment};
+use crate::device::{InodeAt, InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::tree::{self, Kind, Most};
 use crate::view::View;
@@ -44,12 +44,12 @@ impl Namespace {
     }
 
     /// `.snap` and `.snapshots`, where nothing real has that name; ENOENT if there is none.
-    pub fn hidden_lookup(&self, directory: InodeNo, moment: Moment, name: &[u8]) -> Result<Virtual> {
-        let found = Namespace::hidden(directory, name).filter(|_| moment == Moment::Live);
+    pub fn hidden_lookup(&self, directory: InodeAt, name: &[u8]) -> Result<Virtual> {
+        let found = Namespace::hidden(directory.inode, name).filter(|_| directory.is_live());
         let node = found.ok_or(Error::Posix(Errno::NOENT))?;
         let is_removed = self.removed.lock().get(&node).is_some_and(|since| since.elapsed() < REMOVED);
         let tree = self.views.tree();
-        if is_removed || !tree.inode(directory, Moment::Live)?.is_directory() || !self.has_past(directory)? {
+        if is_removed || !tree.inode(directory.inode.live())?.is_directory() || !self.has_past(directory.inode)? {
             return Err(Error::Posix(Errno::NOENT));
         }
         Ok(node)
@@ -60,7 +60,7 @@ impl Namespace {
         let views = self.views.of(directory.base());
         let tree = views.tree();
         for snapshot in views.snapshots().with_archived()?.iter().rev().filter(|snapshot| snapshot.is_shown()) {
-            let found = tree.inode(directory, Moment::At(snapshot.epoch));
+            let found = tree.inode(directory.at(Moment::At(snapshot.epoch)));
             if found.is_ok_and(|found| found.is_directory() && found.links > 0) {
                 return Ok(true);
             }
@@ -77,13 +77,13 @@ impl Namespace {
     /// The path of a live directory, if it is short: to follow that of one which lies a hundred times deeper through all
     /// times takes seconds.
     pub fn path_in_reach(&self, directory: InodeNo) -> Result<Option<Vec<u8>>> {
-        self.views.tree().names().directory_path(directory, Moment::Live, REACH)
+        self.views.tree().names().directory_path(directory.live(), REACH)
     }
 
     /// Whoever may make something in the directory may do so in what is hidden in it.
     pub(super) fn standing_hidden(&self, directory: InodeNo, standing: Standing) -> Result<Standing> {
         let tree = self.views.tree();
-        let above = tree.inode(directory, Moment::Live)?;
+        let above = tree.inode(directory.live())?;
         // What a list grants, and to whom not, the mode of what has none cannot say: only the owner makes something then.
         let has_list = tree.attributes().has_access_list(directory)?;
         let permissions = above.permissions() & if has_list { 0o755 } else { 0o777 };
@@ -91,8 +91,8 @@ impl Namespace {
     }
 
     /// Takes a hidden directory away for a while; ENOENT if there is none.
-    pub fn hide(&self, directory: InodeNo, moment: Moment, name: &[u8]) -> Result<Virtual> {
-        let node = self.hidden_lookup(directory, moment, name)?;
+    pub fn hide(&self, directory: InodeAt, name: &[u8]) -> Result<Virtual> {
+        let node = self.hidden_lookup(directory, name)?;
         let mut removed = self.removed.lock();
         removed.retain(|_, since| since.elapsed() < REMOVED);
         removed.insert(node.clone(), Instant::now());

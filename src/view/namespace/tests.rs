@@ -1,7 +1,7 @@
 //! The namespace without a kernel: what is found and listed, and what making, renaming and removing does.
 
 use super::{Door, Namespace, SHADOW, SNAP, Target, Virtual};
-use crate::device::{LIVE, Moment};
+use crate::device::{InodeNo, LIVE};
 use crate::error::{Errno, Error};
 use crate::logstore::Codec;
 use crate::media::TestDir;
@@ -67,7 +67,7 @@ fn a_directory_has_its_past_unless_something_real_has_that_name_or_it_was_remove
     let root = View::live(LIVE).root();
     let new = New { kind: Kind::Directory, permissions: 0o755, rdev: 0, target: b"" };
     let (directory, _) = tree.names().make(Caller { uid: 0, gid: 0, umask: 0 }, root, b"d", new).unwrap();
-    let hidden = |inode, name| namespace.hidden_lookup(inode, Moment::Live, name).map_err(|error| error.errno());
+    let hidden = |inode: InodeNo, name| namespace.hidden_lookup(inode.live(), name).map_err(|error| error.errno());
     assert_eq!(hidden(directory, SNAP), Err(Errno::NOENT), "no snapshot shows it");
     let taken = views.snapshots().take(Some(b"one")).unwrap();
     assert_eq!(hidden(directory, SNAP), Ok(Virtual::Snap(directory)));
@@ -79,6 +79,6 @@ fn a_directory_has_its_past_unless_something_real_has_that_name_or_it_was_remove
     assert_eq!(find(&namespace, &past, b"one"), Ok(aside));
     let standing = namespace.standing(&past).unwrap();
     assert_eq!((standing.kind, standing.permissions), (Kind::Directory, 0o755));
-    assert_eq!(namespace.hide(directory, Moment::Live, SNAP).unwrap(), past);
+    assert_eq!(namespace.hide(directory.live(), SNAP).unwrap(), past);
     assert_eq!(hidden(directory, SNAP), Err(Errno::NOENT));
 }

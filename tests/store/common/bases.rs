@@ -347,7 +347,7 @@ impl World {
                 Err(Errno::STALE),
             )?;
         }
-        agreed("a look at what was deleted", self.tree().inode(root_of(base), Moment::Live), Err(Errno::STALE))?;
+        agreed("a look at what was deleted", self.tree().inode(root_of(base).live()), Err(Errno::STALE))?;
         let mut steps = self.rng.pick(&[0, 1, 2, u64::MAX]);
         while steps > 0 && self.tree().device().removal().step()? {
             steps -= 1;

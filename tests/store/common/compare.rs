@@ -64,7 +64,7 @@ fn compare_base(views: &Views, shown: &Shown, picture: &Picture, damage: &mut Ve
                     .map_err(|text| format!("snapshot {name}: {text}"))?;
             }
             Err(Error::Refused(Errno::INVAL, _)) if !is_kept(views.base(), shown, kept, picture) => {
-                let root = views.tree().inode(root_of(views.base()), Moment::At(kept.epoch));
+                let root = views.tree().inode(root_of(views.base()).at(Moment::At(kept.epoch)));
                 if !matches!(root, Err(Error::Gone)) {
                     return Err(format!("snapshot {name} has ended; its root: {root:?}"));
                 }
@@ -124,7 +124,7 @@ fn compare_moment(tree: &Tree, moment: Moment, model: &Model, damage: &mut Vec<E
                 comparison.holes(number).map_err(place)?;
             }
             Kind::Symlink => {
-                if let Some(target) = comparison.ok(tree.names().read_link(number, moment))? {
+                if let Some(target) = comparison.ok(tree.names().read_link(number.at(moment)))? {
                     same("target", &target, &node.bytes).map_err(place)?;
                 }
             }
@@ -133,7 +133,7 @@ fn compare_moment(tree: &Tree, moment: Moment, model: &Model, damage: &mut Vec<E
         comparison.xattrs(number).map_err(place)?;
         let mut wanted = paths.get(&number).cloned().unwrap_or_default();
         wanted.sort();
-        if let Some(mut found) = comparison.ok(tree.names().paths(number, moment))? {
+        if let Some(mut found) = comparison.ok(tree.names().paths(number.at(moment)))? {
             found.sort();
             same("paths", &found, &wanted).map_err(place)?;
         }
@@ -150,7 +150,7 @@ impl Comparison<'_> {
     }
 
     fn inode(&mut self, number: InodeNo) -> Verdict<()> {
-        match self.ok(self.tree.inode(number, self.moment))? {
+        match self.ok(self.tree.inode(number.at(self.moment)))? {
             Some(found) => self.attributes(number, &found),
             None => Ok(()),
         }
@@ -173,13 +173,13 @@ impl Comparison<'_> {
         let mut found = BTreeMap::new();
         let mut last = 0;
         // In two parts, as a caller with a small buffer lists.
-        let first = self.tree.names().list(number, 0, self.moment, |entry| {
+        let first = self.tree.names().list(number.at(self.moment), 0, |entry| {
             found.insert(entry.name.clone(), (entry.inode, entry.kind));
             last = entry.offset;
             Ok(found.len() < 3)
         });
         let rest = first.and_then(|()| {
-            self.tree.names().list_with_inodes(number, last, self.moment, |entry, inode| {
+            self.tree.names().list_with_inodes(number.at(self.moment), last, |entry, inode| {
                 let is_new = found.insert(entry.name.clone(), (entry.inode, inode.kind())).is_none();
                 assert!(is_new, "an entry is listed twice");
                 Ok(true)
@@ -191,12 +191,12 @@ impl Comparison<'_> {
             same("entries", &found, &wanted)?;
         }
         for (name, child) in &wanted {
-            if let Some((found, inode)) = self.ok(self.tree.names().lookup(number, name, self.moment))? {
+            if let Some((found, inode)) = self.ok(self.tree.names().lookup(number.at(self.moment), name))? {
                 same("the inode behind an entry", &found, child)?;
                 self.attributes(*child, &inode)?;
             }
         }
-        match self.tree.names().lookup(number, b"never made", self.moment) {
+        match self.tree.names().lookup(number.at(self.moment), b"never made") {
             Err(Error::Posix(Errno::NOENT)) => Ok(()),
             Err(error) => note(self.damage, error),
             Ok(_) => Err("a name that was never made is found".into()),
@@ -207,7 +207,7 @@ impl Comparison<'_> {
         let wanted = &self.model.node(number).bytes;
         for at in (0..=wanted.len()).step_by(CHUNK) {
             let end = wanted.len().min(at + CHUNK);
-            if let Some(found) = self.ok(self.tree.files().read(number, at as u64, CHUNK, self.moment))?
+            if let Some(found) = self.ok(self.tree.files().read(number.at(self.moment), at as u64, CHUNK))?
                 && found != wanted[at..end]
             {
                 let differs = found.iter().zip(&wanted[at..end]).position(|(a, b)| a != b);
@@ -227,7 +227,7 @@ impl Comparison<'_> {
         let end = bytes.len() as u64;
         let mut at = 0;
         while at < end {
-            let data = match self.tree.files().seek_data(number, at, self.moment) {
+            let data = match self.tree.files().seek_data(number.at(self.moment), at) {
                 Ok(data) => data,
                 Err(Error::Posix(Errno::NXIO)) => end,
                 Err(error) => return note(self.damage, error),
@@ -238,13 +238,13 @@ impl Comparison<'_> {
             if data == end {
                 break;
             }
-            let Some(hole) = self.ok(self.tree.files().seek_hole(number, data, self.moment))? else { return Ok(()) };
+            let Some(hole) = self.ok(self.tree.files().seek_hole(number.at(self.moment), data))? else { return Ok(()) };
             if hole <= data || hole > end {
                 return Err(format!("data is reported from {data} to {hole}"));
             }
             at = hole;
         }
-        match self.tree.files().seek_hole(number, end, self.moment) {
+        match self.tree.files().seek_hole(number.at(self.moment), end) {
             Err(Error::Posix(Errno::NXIO)) => Ok(()),
             Err(error) => note(self.damage, error),
             Ok(hole) => Err(format!("a hole is reported at {hole}, after the end")),
@@ -253,11 +253,11 @@ impl Comparison<'_> {
 
     fn xattrs(&mut self, number: InodeNo) -> Verdict<()> {
         let wanted = &self.model.node(number).xattrs;
-        if let Some(names) = self.ok(self.tree.attributes().xattr_names(number, self.moment))? {
+        if let Some(names) = self.ok(self.tree.attributes().xattr_names(number.at(self.moment)))? {
             same("names of xattrs", &names, &wanted.keys().cloned().collect())?;
         }
         for (name, value) in wanted {
-            if let Some(found) = self.ok(self.tree.attributes().xattr(number, name, self.moment))? {
+            if let Some(found) = self.ok(self.tree.attributes().xattr(number.at(self.moment), name))? {
                 same("an xattr", &found, value)?;
             }
         }

@@ -87,7 +87,7 @@ impl World {
             may_share: true,
         };
         world.open().expect("the store opens");
-        let root = world.tree().inode(ROOT, Moment::Live).expect("a root");
+        let root = world.tree().inode(ROOT.live()).expect("a root");
         world.now.name = "live".into();
         world.now.live.nodes.insert(ROOT, node_of(&root));
         world.durable = world.now.clone();
@@ -250,7 +250,7 @@ impl World {
 
     /// Takes the times of an inode over into the model; those that should not have moved must not have.
     fn moved(&mut self, number: InodeNo, with_content: bool) -> Result<(), Error> {
-        let found = times_of(&self.tree().inode(number, Moment::Live)?);
+        let found = times_of(&self.tree().inode(number.live())?);
         let node = self.now.live.node_mut(number);
         let old = node.times;
         assert_eq!((found.atime, found.btime), (old.atime, old.btime), "times of inode {number}");
@@ -420,7 +420,7 @@ impl World {
         let piece = source.get(offset as usize..end).unwrap_or_default();
         let kills = self.rng.percent(30);
         let copied =
-            self.tree().files().copy_range(Position { inode: from, offset, moment }, to, to_offset, len, kills)?;
+            self.tree().files().copy_range(Position { of: from.at(moment), offset }, to, to_offset, len, kills)?;
         assert_eq!(copied, piece.len() as u64, "bytes copied");
         if copied > 0 {
             let node = self.now.live.node_mut(to);
@@ -740,7 +740,7 @@ pub fn complete(views: &Views, picture: &mut Picture) -> Result<(), Error> {
             }
         }
         let is_fresh = picture.shown(base).live.nodes.is_empty();
-        if is_fresh && let Ok(root) = views.tree().inode(root_of(base), Moment::Live) {
+        if is_fresh && let Ok(root) = views.tree().inode(root_of(base).live()) {
             picture.shown_mut(base).live.nodes.insert(root_of(base), node_of(&root));
         }
         // What was deleted hands its protection to the last one that it protected.
