@@ -11,6 +11,7 @@ mod aside;
 mod attr;
 mod beside;
 mod companion;
+mod connection;
 mod device;
 mod listing;
 mod mount;
@@ -41,6 +42,7 @@ use crate::error::{Errno, Error, Result};
 use crate::view::{Namespace, Views};
 use aside::Aside;
 use beside::Beside;
+use connection::Connection;
 use number::{KernelNo, Node, Numbers, Place};
 use opened::{NotStored, OpenForWriting};
 use std::path::{Path, PathBuf};
@@ -78,6 +80,8 @@ pub struct FileSystem {
     beside: Arc<Beside>,
     /// Tells the kernel what it did not ask for.
     telling: Aside,
+    /// What the kernel knows the connection by, when it is mounted.
+    connection: OnceLock<Connection>,
     /// What the kernel is told through, when it is mounted.
     notify: OnceLock<Notify>,
 }
@@ -99,6 +103,7 @@ impl FileSystem {
             ending_visitor: AtomicU32::new(0),
             beside: Arc::default(),
             telling: Aside::default(),
+            connection: OnceLock::new(),
             notify: OnceLock::new(),
         }
     }

@@ -110,6 +110,9 @@ pub enum Verb {
 pub struct Companion {
     #[arg(value_name = "ROLE", value_parser = parse_role)]
     pub role: Role,
+    /// The number of the mount's connection
+    #[arg(value_name = "CONNECTION")]
+    pub connection: Option<u32>,
 }
 
 fn parse_role(name: &str) -> Result<Role, String> {

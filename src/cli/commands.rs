@@ -85,7 +85,7 @@ pub fn run(args: Args) -> Result<bool> {
         Args_::Sync(args) => sync(&target()?, args),
         Args_::Put(args) => stream::put(&target()?, args),
         Args_::Get(args) => stream::get(&target()?, args),
-        Args_::Companion(args) => crate::fuse::run_companion(args.role),
+        Args_::Companion(args) => crate::fuse::run_companion(args.role, args.connection),
         Args_::Upgrade(args) => upgrade::run(&target()?, args, as_json),
         Args_::Completions(args) => {
             let mut text = Vec::new();

@@ -27,9 +27,12 @@ use std::sync::Arc;
 /// Carries out a request on an open store, on behalf of a user.
 pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {
     // Whatever goes wrong with one command, others are served.
+    let changes = !request.verb.changes_nothing();
     let carried_out = Error::of_panic(|| carry_out(daemon, request, uid, progress));
-    // Who asked sees what was done.
-    daemon.views().tree().device().feed().wait();
+    if changes {
+        // Who asked sees what was done.
+        daemon.views().tree().device().feed().wait();
+    }
     carried_out.inspect_err(note_fault).map_err(|error| in_words(daemon, error))
 }
 
@@ -76,7 +79,11 @@ fn no_room(daemon: &Daemon, error: &Error) -> Error {
 
 /// The stream that has to come with a request.
 fn brought(stream: Option<Arc<File>>) -> Result<Arc<File>> {
-    stream.ok_or_else(|| Error::Refused(Errno::INVAL, "a stream has to come with this, as a descriptor".into()))
+    use std::os::unix::fs::FileTypeExt;
+    let kind = stream.as_ref().and_then(|stream| stream.metadata().ok()).map(|found| found.file_type());
+    let is_one = kind.is_some_and(|kind| kind.is_file() || kind.is_fifo() || kind.is_socket());
+    let refused = || Error::Refused(Errno::INVAL, "a file, pipe or socket has to come with this, as a descriptor".into());
+    stream.filter(|_| is_one).ok_or_else(refused)
 }
 
 fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {

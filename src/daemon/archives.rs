@@ -294,7 +294,8 @@ impl Archives<'_> {
             done += bytes;
             progress(&Progress { files: 0, bytes: done, total_bytes: 0 })
         };
-        Archive::open(
+        let open = if self.daemon.is_only_read() { Archive::open_to_read } else { Archive::open };
+        open(
             directory,
             label,
             base.number(),

@@ -2,7 +2,7 @@
 //! as a mount does to its kernel, is told by this and by nothing else.
 //!
 //! ```text
-//! operation ──finish──▶ published, in the order in which changes took effect ──▶ told, by a thread of the front
+//! operation ──finish──▶ published ──▶ told, by a thread of the front, as things are then
 //! ```
 //!
 //! Invariants:
@@ -41,12 +41,16 @@ pub enum News {
     Waits(Sender<()>),
 }
 
+/// Whether the front may have to be told: what nobody outside can know of is nobody's news. Called with no lock held.
+pub type Concerns = Arc<dyn Fn(&Changed) -> bool + Send + Sync>;
+
 /// Has what a front keeps, and the store has not, written to the store.
 pub type Fetch = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 struct Front {
     news: Sender<News>,
     fetch: Fetch,
+    concerns: Concerns,
 }
 
 /// Who is told.
@@ -93,9 +97,9 @@ pub fn aloud<R>(work: impl FnOnce() -> R) -> R {
 
 impl Feed {
     /// Has a front told from now on. There is one at a time.
-    pub fn subscribe(&self, fetch: Fetch) -> Receiver<News> {
+    pub fn subscribe(&self, fetch: Fetch, concerns: Concerns) -> Receiver<News> {
         let (news, receiver) = channel();
-        *self.front.write() = Some(Front { news, fetch });
+        *self.front.write() = Some(Front { news, fetch, concerns });
         self.has_front.store(true, Ordering::Release);
         receiver
     }
@@ -116,10 +120,15 @@ impl Feed {
             return;
         }
         if !IS_SILENT.get() {
-            return self.send(News::Changed(changes));
+            let Some(concerns) = self.front.read().as_ref().map(|front| front.concerns.clone()) else { return };
+            let changes: Vec<Changed> = changes.into_iter().filter(|change| concerns(change)).collect();
+            if !changes.is_empty() {
+                self.send(News::Changed(changes));
+            }
+            return;
         }
         let tree = |change| match change {
-            Changed::Shown(Shown::Tree(base)) => Some(base),
+            Changed::Shown(Shown::Tree { id, .. }) => Some(id),
             _ => None,
         };
         let trees: Vec<BaseId> = changes.into_iter().filter_map(tree).collect();
@@ -161,14 +170,14 @@ mod tests {
     use super::*;
 
     fn change() -> Vec<Changed> {
-        vec![Changed::Shown(Shown::Tree(LIVE))]
+        vec![Changed::Shown(Shown::Tree { id: LIVE, names: Vec::new(), of: None })]
     }
 
     #[test]
     fn a_front_is_told_of_what_it_did_not_do_itself() {
         let feed = Feed::default();
         feed.publish(change());
-        let news = feed.subscribe(Arc::new(|| Ok(())));
+        let news = feed.subscribe(Arc::new(|| Ok(())), Arc::new(|_| true));
         silently(|| {
             feed.publish(change());
             aloud(|| feed.publish(change()));
@@ -189,7 +198,7 @@ mod tests {
     #[test]
     fn who_waits_waits_for_all_that_came_before() {
         let feed = Feed::default();
-        let news = feed.subscribe(Arc::new(|| Ok(())));
+        let news = feed.subscribe(Arc::new(|| Ok(())), Arc::new(|_| true));
         std::thread::scope(|scope| {
             feed.publish(change());
             let told = scope.spawn(move || {

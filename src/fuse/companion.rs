@@ -29,6 +29,7 @@ mod visitor;
 pub(super) use visitor::Visit;
 
 use super::beside::Beside;
+use super::connection::Connection;
 use crate::error::{Errno, Error, Result};
 use parking_lot::{Condvar, Mutex};
 use rustix::fd::BorrowedFd;
@@ -104,14 +105,16 @@ struct Processes {
 /// The daemon's end.
 pub(super) struct Companion {
     role: Role,
+    /// Ended by it when the daemon is gone.
+    connection: Option<Connection>,
     device: Arc<File>,
     beside: Arc<Beside>,
     processes: Mutex<Processes>,
 }
 
 impl Companion {
-    pub(super) fn new(role: Role, device: Arc<File>, beside: Arc<Beside>) -> Companion {
-        Companion { role, device, beside, processes: Mutex::default() }
+    pub(super) fn new(role: Role, connection: Option<Connection>, device: Arc<File>, beside: Arc<Beside>) -> Companion {
+        Companion { role, connection, device, beside, processes: Mutex::default() }
     }
 
     /// Has messages dealt with in their order. An error if there is no companion to be had; ETIMEDOUT for a message that
@@ -222,6 +225,7 @@ impl Companion {
         };
         let mut command = Command::new(program());
         command.arg(COMMAND).arg(self.role.name()).current_dir("/");
+        command.args(self.connection.map(|connection| connection.0.to_string()));
         command.stdin(OwnedFd::from(theirs)).stdout(device).stderr(Stdio::null());
         Ok(Running { child: command.spawn()?, socket: ours, awaited: 0 })
     }
@@ -302,7 +306,7 @@ fn encode((result, number): Outcome) -> impl Iterator<Item = u8> {
 }
 
 /// What a companion does until the daemon is gone.
-pub fn run(role: Role) -> Result<bool> {
+pub fn run(role: Role, connection: Option<u32>) -> Result<bool> {
     let failed = |error| Error::media("beginning as a companion", error);
     // What ends the daemon, or all of its group, must not end this before the daemon is done with it.
     rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
@@ -313,7 +317,7 @@ pub fn run(role: Role) -> Result<bool> {
     let served = match role {
         Role::Notifier => {
             let device = rustix::stdio::stdout();
-            notifier::watch(socket, device).map_err(failed)?;
+            notifier::watch(socket, device, connection.map(Connection)).map_err(failed)?;
             serve(socket, |message| notifier::tell(device, message))
         }
         Role::Visitor => serve(socket, visitor::visit),

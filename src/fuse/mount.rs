@@ -7,11 +7,13 @@ mod point;
 
 pub use point::MountPoint;
 
+use super::connection::Connection;
 use super::device::Domains;
 use super::mounts::{DeviceNo, Door, mount_at};
 use super::news::Teller;
 use super::ring::{self, Prepared, Rings};
 use super::{FileSystem, Notify};
+use crate::device::Changed;
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown_file;
 use fuser::{Config, Session, SessionACL};
@@ -123,7 +125,13 @@ impl Fed {
         let teller = Teller::new(notify.clone(), fs.views.clone())?;
         let (fed, of, by) = (Fed(fs.clone()), fs.clone(), notify.clone());
         let fetch = move || if of.writeback { of.unwritten().fetch_dirty_pages(&by) } else { Ok(()) };
-        let news = fs.views.tree().device().feed().subscribe(Arc::new(fetch));
+        let views = fs.views.clone();
+        // What cannot be read is told of.
+        let concerns = move |change: &Changed| match change {
+            Changed::Shown(_) => true,
+            Changed::Record { .. } => !matches!(views.tree().altered(change), Ok(None)),
+        };
+        let news = fs.views.tree().device().feed().subscribe(Arc::new(fetch), Arc::new(concerns));
         let run = std::thread::Builder::new().name("news".into()).spawn(move || teller.run(&news));
         run.map(|_| fed).map_err(|error| Error::media("starting the thread that tells the kernel", error))
     }
@@ -169,6 +177,7 @@ struct Connected {
     device: File,
     rings: Option<Rings>,
     keep: Option<UnixStream>,
+    connection: Option<Connection>,
 }
 
 impl Mounted {
@@ -196,9 +205,12 @@ impl Mounted {
             }
             connected => connected,
         };
-        let Connected { session, device, rings, keep } = connected.map_err(Failed::into_error)?;
+        let Connected { session, device, rings, keep, connection } = connected.map_err(Failed::into_error)?;
         let mut begun = end::Begun { mount_point: &mount_point, has_gone_well: false };
         let transport = if rings.is_some() { Transport::Rings } else { Transport::Device };
+        if let Some(connection) = connection {
+            fs.connection.get_or_init(|| connection);
+        }
         let notify = Notify::new(mount_point.clone(), device, fs.clone());
         // Set once, here.
         fs.notify.get_or_init(|| notify.clone());
@@ -206,9 +218,12 @@ impl Mounted {
         let session = session.spawn().map_err(failed)?;
         let ended = Arc::new(AtomicBool::new(false));
         let has_ended = ended.clone();
+        let served = fs.clone();
         let watch = move || {
             if let Err(error) = session.join() {
                 log::error!("the mount ended with an error: {error}");
+                // What comes through rings would go on without what comes through the device.
+                served.end_connection();
             }
             rings.into_iter().for_each(Rings::join);
             drop(feed);
@@ -312,6 +327,7 @@ fn connect(
         (mount_as_root(point, source, options)?, None)
     };
     let mut begun = end::Begun { mount_point: &point.path, has_gone_well: false };
+    let connection = Connection::at(&point.path);
     let further = File::from(device.try_clone().map_err(failed)?);
     let has_rings = Arc::new(AtomicBool::new(prepared.is_some()));
     let served = super::device::served(fs.clone(), has_rings.clone());
@@ -319,16 +335,20 @@ fn connect(
     let rings = match prepared {
         Some(prepared) if has_rings.load(Ordering::Acquire) => {
             let device = Arc::new(further.try_clone().map_err(failed)?);
-            Some(prepared.begin(fs, &device).map_err(Failed::Rings)?)
+            // The kernel waits for rings that do not come, and with it whoever has looked into the mount.
+            let begun = prepared.begin(fs, &device).inspect_err(|_| {
+                connection.is_some_and(Connection::abort);
+            });
+            Some(begun.map_err(Failed::Rings)?)
         }
-        Some(_) if options.rings == UseRings::Always => {
+        Some(_) => {
             let text = "this kernel has rings for FUSE, and does not offer them";
-            return Err(Failed::Other(Error::Refused(Errno::OPNOTSUPP, text.into())));
+            return Err(Failed::Rings(Error::Refused(Errno::OPNOTSUPP, text.into())));
         }
-        _ => None,
+        None => None,
     };
     begun.has_gone_well = true;
-    Ok(Connected { session, device: further, rings, keep })
+    Ok(Connected { session, device: further, rings, keep, connection })
 }
 
 /// Unmounts what is pitfs's own, and nothing else. With `lazy` also while it is in use: it disappears now and ends with its

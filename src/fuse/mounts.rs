@@ -1,5 +1,6 @@
 //! The mounts that this process sees, who uses one, and the end of one whose daemon is gone.
 
+use super::connection::Connection;
 use super::mount::unmount_path;
 use crate::error::{Errno, Error, Result};
 use crate::shown::{Shown, shown, shown_file};
@@ -218,11 +219,10 @@ pub fn free(mount: &MountInfo) -> Result<()> {
 }
 
 /// Whether the connection has ended, so that nothing waits for the mount.
-pub(super) fn abort(mount: &MountInfo) -> bool {
+fn abort(mount: &MountInfo) -> bool {
     use rustix::mount::{UnmountFlags, unmount};
-    // Belongs to the user who mounted. A device of no disk has the major number 0.
-    let switch = format!("/sys/fs/fuse/connections/{}/abort", mount.device.minor);
-    if std::fs::write(switch, b"1").is_ok() {
+    // A device of no disk has the major number 0.
+    if Connection(mount.device.minor).abort() {
         return true;
     }
     let Some(door) = Door::to(mount.device, &mount.at) else { return true };

@@ -15,6 +15,8 @@ pub type Target = (InodeNo, Kind);
 #[derive(Default)]
 pub struct Names {
     changed: Vec<Place>,
+    /// They led to nothing: what somebody has found there meanwhile, and mounted on, stays.
+    came: Vec<Place>,
     /// They led to directories that are elsewhere now.
     moved: Vec<(Place, InodeNo)>,
 }
@@ -26,23 +28,27 @@ impl Names {
             Some((inode, Kind::Directory)) if tree.inode(inode.live()).is_ok_and(|now| now.links > 0) => {
                 self.moved.push((place, inode));
             }
-            _ => self.changed.push(place),
+            None => self.came.push(place),
+            Some(_) => self.changed.push(place),
         }
     }
 
     /// Whether one of them is in a directory.
     pub(super) fn is_in(&self, directory: InodeNo) -> bool {
         let moved = self.moved.iter().map(|(place, _)| place);
-        self.changed.iter().chain(moved).any(|(in_directory, _)| *in_directory == directory)
+        self.changed.iter().chain(&self.came).chain(moved).any(|(in_directory, _)| *in_directory == directory)
     }
 }
 
 impl Notify {
     /// Has names looked up again. When the kernel finds a directory under a new name, it moves there what is mounted
     /// inside: so before the old one is given up.
-    pub fn names_lead_elsewhere(&self, Names { changed, moved }: &Names) {
+    pub fn names_lead_elsewhere(&self, Names { changed, came, moved }: &Names) {
         if !changed.is_empty() {
             self.entries_changed(changed);
+        }
+        if !came.is_empty() {
+            self.entries_moved(came);
         }
         if moved.is_empty() {
             return;

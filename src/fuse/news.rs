@@ -9,7 +9,7 @@
 use super::mounts::has_mounts_inside;
 use super::{Names, Notify};
 use crate::device::{BaseId, Changed, News, Shown};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tree::Altered;
 use crate::view::Views;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,14 +63,13 @@ impl Teller {
     }
 
     fn tell(&mut self, changes: &[Changed]) {
-        let told = self.tell_of_records(changes).and_then(|()| {
-            changes.iter().try_for_each(|change| match change {
-                Changed::Shown(shown) => self.tell_of(shown),
-                Changed::Record { .. } => Ok(()),
-            })
-        });
-        if let Err(error) = told {
-            log::warn!("the kernel is not told of a change: {error}");
+        // One that cannot be read keeps nobody from being told of the others.
+        let not_told = |error: Error| log::warn!("the kernel is not told of a change: {error}");
+        self.tell_of_records(changes).unwrap_or_else(not_told);
+        for change in changes {
+            if let Changed::Shown(shown) = change {
+                self.tell_of(shown).unwrap_or_else(not_told);
+            }
         }
     }
 
@@ -79,7 +78,11 @@ impl Teller {
         let tree = self.views.tree();
         let (mut names, mut inodes) = (Names::default(), BTreeSet::new());
         for change in changes {
-            match tree.altered(change)? {
+            let altered = tree.altered(change).unwrap_or_else(|error| {
+                log::warn!("what a change means is not known: {error}");
+                None
+            });
+            match altered {
                 Some(Altered::Name { directory, name, then }) => names.add(tree, (directory, name), then),
                 Some(Altered::Inode(inode)) => drop(inodes.insert(inode)),
                 None => {}
@@ -98,10 +101,14 @@ impl Teller {
         match shown {
             Shown::Snapshot { base, name } => self.tell_of_name(*base, name),
             Shown::Renamed { base, old, new } => self.tell_of_renamed(&[(*base, old)], &[(*base, new)]),
-            Shown::Tree(_) => {
+            Shown::Tree { id, names, of } => {
                 let now = trees_shown(&self.views)?;
                 let before = std::mem::replace(&mut self.trees, now.clone());
                 self.tell_of_trees(&before, &now);
+                // Others may have changed it again since: names that it had in between are in neither.
+                let top = |id: &BaseId| before.get(id).or_else(|| now.get(id)).map(|(top, _)| *top);
+                let top = top(id).or_else(|| of.as_ref().and_then(top)).unwrap_or(*id);
+                names.iter().for_each(|name| self.tell_of_name(top, name));
             }
         }
         Ok(())

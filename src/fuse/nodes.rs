@@ -2,7 +2,6 @@
 
 use super::attr::Attr;
 use super::listing::keep;
-use super::mounts::{MountInfo, abort, mount_at};
 use super::number::{KernelNo, Node, Place, ROOT};
 use super::opened::Unwritten;
 use super::operations::Client;
@@ -220,8 +219,7 @@ impl FileSystem {
 
     /// Requests cannot be served any more: whoever waits for one gets an error, and the mount ends.
     pub(super) fn end_connection(&self) {
-        let mount = self.notify.get().and_then(|notify| mount_at(notify.mount_point())).filter(MountInfo::is_pitfs);
-        if !mount.is_some_and(|mount| abort(&mount)) {
+        if !self.connection.get().is_some_and(|connection| connection.abort()) {
             log::error!("the mount could not be ended; `pitfs umount` does it");
         }
     }

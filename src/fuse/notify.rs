@@ -68,10 +68,10 @@ fn is_held() -> Error {
 
 impl Notify {
     pub(super) fn new(mount_point: PathBuf, device: File, fs: Arc<FileSystem>) -> Notify {
-        let device = Arc::new(device);
-        let notifier = || Arc::new(Companion::new(Role::Notifier, device.clone(), Arc::default()));
+        let (device, connection) = (Arc::new(device), fs.connection.get().copied());
+        let notifier = || Arc::new(Companion::new(Role::Notifier, connection, device.clone(), Arc::default()));
         let (names, pages) = (notifier(), notifier());
-        let visitor = Arc::new(Companion::new(Role::Visitor, device.clone(), fs.beside.clone()));
+        let visitor = Arc::new(Companion::new(Role::Visitor, None, device.clone(), fs.beside.clone()));
         Notify { names, pages, visitor, mount_point, device, fs }
     }
 

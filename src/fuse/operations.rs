@@ -321,7 +321,12 @@ impl FileSystem {
         }
     }
 
-    /// Whether a write waits until others were stored.
+    /// Whether a change of names is committed before it is answered.
+    pub(super) fn waits_for_disk(&self, is_of_names: bool) -> bool {
+        self.dirsync && is_of_names
+    }
+
+    /// Whether a change waits until others were stored.
     pub(super) fn is_throttled(&self) -> bool {
         self.views.tree().device().is_throttled()
     }

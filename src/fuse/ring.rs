@@ -7,10 +7,11 @@
 //!
 //! Invariants:
 //! - everything that can fail is there before the kernel is told that rings are wanted: from then on it waits for them;
-//! - no two processors are taken to have neighbouring numbers: there is a queue for each number that one can have;
+//! - there are as many queues as there can be processors; one whose number is higher than that, where numbers have gaps, is served
+//!   by the first queue, as the kernel has it;
 //! - a thread of a queue waits for nothing but short locks: what may wait for the disk, a commit or the kernel is carried out
 //!   by a helper, and its answer comes back to the queue that has the entry;
-//! - FORGET, INTERRUPT and notifications go over the device.
+//! - INTERRUPT, notifications and most of FORGET go over the device.
 
 mod dispatch;
 mod helpers;
@@ -70,11 +71,20 @@ pub(super) fn enable() -> Result<()> {
     std::fs::write(PARAMETER, "Y").map_err(refused)
 }
 
-/// The greatest number that a processor can have, and one more.
+/// How many processors there can be: the kernel has as many queues, numbered without gaps.
 fn processors() -> usize {
     let listed = std::fs::read_to_string(POSSIBLE).unwrap_or_default();
-    let last = listed.trim().rsplit([',', '-']).next().and_then(|last| last.parse::<usize>().ok());
-    last.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |last| last + 1)
+    count(listed.trim()).unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// How many numbers a list of ranges has, such as `0-3,8`.
+fn count(list: &str) -> Option<usize> {
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        Some(last.checked_sub(first)? + 1)
+    };
+    list.split(',').map(range).sum()
 }
 
 impl Prepared {
@@ -125,5 +135,15 @@ impl Rings {
                 log::error!("the thread of a ring ended with a panic");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_counted_whatever_their_numbers() {
+        assert_eq!([count("0-1"), count("0"), count("0-3,8-11,64"), count("")], [Some(2), Some(1), Some(9), None]);
     }
 }

@@ -70,6 +70,26 @@ impl Likeness<'_> {
         self.make_nameless_in(model.inode.base(), model)
     }
 
+    /// A file without a name and without bytes that is like no other one yet; held like [`Likeness::make_nameless`]'s.
+    pub fn make_nameless_file(self, base: BaseId, permissions: u32) -> Result<InodeNo> {
+        self.tree.shortage.with_room(|| {
+            let made = Inode::new(Kind::File, permissions, 0, 0, Timestamp::now());
+            self.add_nameless(base, Inode { links: 0, parent: root_of(base), ..made })
+        })
+    }
+
+    fn add_nameless(self, base: BaseId, made: Inode) -> Result<InodeNo> {
+        let mut txn = self.tree.device.begin_growing()?;
+        let number = new_number(&mut txn, base)?;
+        inode::store(&mut txn, number, &made)?;
+        txn.add_orphan(number);
+        txn.note(number, Note::NeedsCommit);
+        // Before anybody can see that it has no name.
+        self.tree.held().hold(number);
+        txn.finish()?;
+        Ok(number)
+    }
+
     /// The same in another base.
     pub fn make_nameless_in(self, base: BaseId, model: InodeAt) -> Result<InodeNo> {
         self.tree.shortage.with_room(|| self.make_nameless_in_once(base, model))
@@ -77,8 +97,6 @@ impl Likeness<'_> {
 
     fn make_nameless_in_once(self, base: BaseId, like: InodeAt) -> Result<InodeNo> {
         let model = self.tree.inode(like)?;
-        let mut txn = self.tree.device.begin_growing()?;
-        let number = new_number(&mut txn, base)?;
         let is_symlink = model.kind() == Kind::Symlink;
         let made = Inode {
             links: 0,
@@ -90,13 +108,7 @@ impl Likeness<'_> {
             name: ByteBuf::new(),
             ..model
         };
-        inode::store(&mut txn, number, &made)?;
-        txn.add_orphan(number);
-        txn.note(number, Note::NeedsCommit);
-        // Before anybody can see that it has no name.
-        self.tree.held().hold(number);
-        txn.finish()?;
-        Ok(number)
+        self.add_nameless(base, made)
     }
 
     /// Gives an inode a name in one step, in the place of what had it: anything but a directory with entries.

@@ -505,7 +505,9 @@ impl Past {
     }
 
     pub(in crate::device) fn show_base(&mut self, id: BaseId, is_shown: bool) {
-        self.shown.note_tree(id);
+        if let Some(record) = self.bases.get(&id).map(|base| &base.record) {
+            self.shown.note_tree(id, vec![record.name.clone()], record);
+        }
         match is_shown {
             true => self.meta.remove(Table::State, &offline_key(id)),
             false => self.meta.put(Table::State, &offline_key(id), &()),

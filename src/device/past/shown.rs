@@ -12,8 +12,9 @@ pub enum Shown {
     Snapshot { base: BaseId, name: String },
     /// A snapshot that is in view has another name.
     Renamed { base: BaseId, old: String, new: String },
-    /// A whole tree came, went, has another name or stands elsewhere, and others with it.
-    Tree(BaseId),
+    /// A whole tree came, went, has another name or stands elsewhere, and others with it: the names that it had and has, and what
+    /// it is a clone of.
+    Tree { id: BaseId, names: Vec<String>, of: Option<BaseId> },
 }
 
 impl Snapshot {
@@ -52,12 +53,15 @@ impl Appearances {
     pub(super) fn note_base(&mut self, id: BaseId, before: Option<&BaseRecord>, after: &BaseRecord) {
         let place = |record: &BaseRecord| (record.name.clone(), record.clone_of, record.deleting);
         if before.is_none_or(|before| place(before) != place(after)) {
-            self.note_tree(id);
+            let mut names: Vec<String> = before.map(|before| before.name.clone()).into_iter().collect();
+            names.extend((names.first() != Some(&after.name)).then(|| after.name.clone()));
+            self.note_tree(id, names, after);
         }
     }
 
-    pub(super) fn note_tree(&mut self, id: BaseId) {
-        self.0.push(Shown::Tree(id));
+    /// The same of one whose record stays.
+    pub(super) fn note_tree(&mut self, id: BaseId, names: Vec<String>, record: &BaseRecord) {
+        self.0.push(Shown::Tree { id, names, of: record.clone_of.map(|point| point.base) });
     }
 
     pub(in crate::device) fn take(&mut self) -> impl Iterator<Item = Shown> {

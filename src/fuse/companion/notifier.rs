@@ -3,6 +3,7 @@
 use super::Outcome;
 use crate::error::Errno;
 use crate::fuse::REQUEST_BYTES;
+use crate::fuse::connection::Connection;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::BorrowedFd;
 use std::io;
@@ -21,8 +22,13 @@ pub(super) fn tell(device: BorrowedFd<'_>, message: &[u8]) -> Outcome {
     }
 }
 
-/// Waits for the end of the daemon, and then refuses what it has left unread: a notification may be waiting for that.
-pub(super) fn watch(socket: BorrowedFd<'static>, device: BorrowedFd<'static>) -> io::Result<()> {
+/// Waits for the end of the daemon, and then ends the connection: a notification may be waiting for what the daemon had taken,
+/// through a ring as well. Where that is not to be had, it refuses what was left unread.
+pub(super) fn watch(
+    socket: BorrowedFd<'static>,
+    device: BorrowedFd<'static>,
+    connection: Option<Connection>,
+) -> io::Result<()> {
     let refuse = move || {
         loop {
             // No event but the end of the other side is asked for.
@@ -32,7 +38,9 @@ pub(super) fn watch(socket: BorrowedFd<'static>, device: BorrowedFd<'static>) ->
                 Err(_) => return,
             }
         }
-        refuse_all(device);
+        if !connection.is_some_and(Connection::abort) {
+            refuse_all(device);
+        }
     };
     std::thread::Builder::new().name("watch".into()).spawn(refuse).map(|_| ())
 }

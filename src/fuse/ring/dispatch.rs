@@ -2,9 +2,10 @@
 
 use super::memory::Entry;
 use super::wire::{
-    AttrAnswer, CopyIn, CreateIn, Dirent, EntryOut, FallocateIn, GetxattrIn, Incoming, LinkIn, Listing, LseekIn,
-    MkdirIn, MknodIn, OffsetOut, OpenIn, OpenOut, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn, SetxattrIn,
-    SizeOut, StatfsOut, WRITE_CACHE, WRITE_KILL, WriteIn, WriteOut, opcode, put_answer, setattr, split_name, time,
+    AttrAnswer, CopyIn, CreateIn, Dirent, EntryOut, FallocateIn, ForgetIn, GetxattrIn, Incoming, LinkIn, Listing,
+    LseekIn, MkdirIn, MknodIn, OffsetOut, OpenIn, OpenOut, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn,
+    SetxattrIn, SizeOut, StatfsOut, WRITE_CACHE, WRITE_KILL, WriteIn, WriteOut, opcode, put_answer, setattr,
+    split_name, time,
 };
 use crate::error::{Errno, Error, Result};
 use crate::fuse::number::KernelNo;
@@ -43,7 +44,7 @@ pub(super) fn weight(fs: &FileSystem, entry: &Entry) -> Weight {
         opcode::FSYNC | opcode::FSYNCDIR | opcode::COPY_FILE_RANGE | opcode::LSEEK => Weight::Waits,
         opcode::MKDIR | opcode::RMDIR | opcode::RENAME | opcode::RENAME2 if fs.is_above_trees(number) => Weight::Waits,
         opcode::READ if request.fixed().is_some_and(|read: ReadIn| read.size >= LARGE_READ) => Weight::Waits,
-        opcode::WRITE if fs.is_throttled() => Weight::Waits,
+        code if is_change(code) && (fs.waits_for_disk(code != opcode::WRITE) || fs.is_throttled()) => Weight::Waits,
         opcode::READDIR | opcode::READDIRPLUS => long(listing::is_listed_long(fs, number)),
         opcode::FALLOCATE => long(
             request.fixed().is_some_and(|given: FallocateIn| fs.takes_long(number, given.length, given.mode as i32)),
@@ -53,6 +54,27 @@ pub(super) fn weight(fs: &FileSystem, entry: &Entry) -> Weight {
         })),
         _ => Weight::Light,
     }
+}
+
+/// Whether a request changes the store.
+fn is_change(code: u32) -> bool {
+    use opcode::*;
+    matches!(
+        code,
+        SETATTR
+            | SYMLINK
+            | MKNOD
+            | MKDIR
+            | UNLINK
+            | RMDIR
+            | RENAME
+            | RENAME2
+            | LINK
+            | WRITE
+            | CREATE
+            | SETXATTR
+            | REMOVEXATTR
+    )
 }
 
 /// What is put behind the header of an answer: so many bytes that are there, or an error.
@@ -80,7 +102,7 @@ fn is_let_in(fs: &FileSystem, code: u32, entry: &Entry) -> bool {
     let Some(owner) = fs.only_for else { return true };
     match code {
         opcode::READ | opcode::READDIR | opcode::READDIRPLUS | opcode::WRITE => true,
-        opcode::FSYNC | opcode::FSYNCDIR | opcode::RELEASE => true,
+        opcode::FSYNC | opcode::FSYNCDIR | opcode::RELEASE | opcode::FORGET => true,
         _ => entry.incoming().is_some_and(|request| request.header.uid == 0 || request.header.uid == owner),
     }
 }
@@ -164,6 +186,10 @@ fn simple(fs: &Arc<FileSystem>, code: u32, request: &Incoming<'_>) -> Result<Tol
         opcode::STATFS => Ok(Told::Room(StatfsOut::of(&fs.statfs()?))),
         opcode::RELEASE => {
             fs.release(number, fixed::<ReleaseIn>(request)?.handle);
+            Ok(Told::Nothing)
+        }
+        opcode::FORGET => {
+            fs.forget_node(number, fixed::<ForgetIn>(request)?.times);
             Ok(Told::Nothing)
         }
         opcode::FSYNC | opcode::FSYNCDIR => fs.fsync(number).map(|()| Told::Nothing),

@@ -6,7 +6,7 @@
 use super::wire::{HEADER_BYTES, Incoming};
 use io_uring::squeue::Entry128;
 use io_uring::{IoUring, cqueue, opcode, types};
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
@@ -19,28 +19,30 @@ const SEGMENTS: u32 = 2;
 /// Where an SQE has the length of what its address points to.
 const SQE_LEN_AT: usize = 24;
 
-const PAGE: usize = 4096;
-
-/// Zeroed memory, at the begin of a page.
+/// Memory at the begin of a page, zeros at first: the system has it when it is touched.
 struct Pages {
     start: NonNull<u8>,
-    layout: Layout,
+    bytes: usize,
 }
 
 impl Pages {
-    fn new(bytes: usize) -> Pages {
-        let bytes = bytes.next_multiple_of(PAGE);
-        let layout = Layout::from_size_align(bytes, PAGE).unwrap_or(Layout::new::<[u8; PAGE]>());
-        // SAFETY: the layout is not of size zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) });
-        Pages { start: start.unwrap_or_else(|| handle_alloc_error(layout)), layout }
+    fn new(bytes: usize) -> io::Result<Pages> {
+        let bytes = bytes.next_multiple_of(rustix::param::page_size());
+        // SAFETY: new memory, at no address that anybody has.
+        let start = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Pages { start, bytes })
     }
 }
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and freed once.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        // SAFETY: mapped with this length, and by nobody else used any more.
+        if let Err(error) = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) } {
+            log::warn!("memory of a ring was not given back: {error}");
+        }
     }
 }
 
@@ -60,11 +62,11 @@ pub struct Entry {
 unsafe impl Send for Entry {}
 
 impl Entry {
-    pub fn new(index: usize, payload_bytes: usize) -> Entry {
-        let (header, payload) = (Pages::new(HEADER_BYTES), Pages::new(payload_bytes));
+    pub fn new(index: usize, payload_bytes: usize) -> io::Result<Entry> {
+        let (header, payload) = (Pages::new(HEADER_BYTES)?, Pages::new(payload_bytes)?);
         let segment = |pages: &Pages, len| libc::iovec { iov_base: pages.start.as_ptr().cast(), iov_len: len };
-        let segments = Box::new([segment(&header, HEADER_BYTES), segment(&payload, payload.layout.size())]);
-        Entry { index, header, payload, segments }
+        let segments = Box::new([segment(&header, HEADER_BYTES), segment(&payload, payload.bytes)]);
+        Ok(Entry { index, header, payload, segments })
     }
 
     /// The request that it holds.
@@ -72,7 +74,7 @@ impl Entry {
         // SAFETY: the memory is as long as that, initialized, and ours as long as the entry is here.
         let header = unsafe { self.header.start.cast::<[u8; HEADER_BYTES]>().as_ref() };
         // SAFETY: as above.
-        let payload = unsafe { std::slice::from_raw_parts(self.payload.start.as_ptr(), self.payload.layout.size()) };
+        let payload = unsafe { std::slice::from_raw_parts(self.payload.start.as_ptr(), self.payload.bytes) };
         Incoming::of(header, payload)
     }
 
@@ -81,8 +83,7 @@ impl Entry {
         // SAFETY: the memory is as long as that, initialized, and ours alone as long as the entry is borrowed.
         let header = unsafe { self.header.start.cast::<[u8; HEADER_BYTES]>().as_mut() };
         // SAFETY: as above, and the two do not overlap.
-        let payload =
-            unsafe { std::slice::from_raw_parts_mut(self.payload.start.as_ptr(), self.payload.layout.size()) };
+        let payload = unsafe { std::slice::from_raw_parts_mut(self.payload.start.as_ptr(), self.payload.bytes) };
         (header, payload)
     }
 }
@@ -165,18 +166,21 @@ impl Ring {
             if unsafe { self.ring.submission().push(&sqe) }.is_ok() {
                 return Ok(());
             }
-            self.ring.submit()?;
+            self.submit()?;
         }
     }
 
     pub fn submit(&mut self) -> io::Result<()> {
-        self.ring.submit().map(drop)
+        match self.ring.submit() {
+            Err(error) if !is_passing(&error) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Submits, and waits for something to come back.
     pub fn wait(&mut self) -> io::Result<()> {
         match self.ring.submit_and_wait(1) {
-            Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => Err(error),
+            Err(error) if !is_passing(&error) => Err(error),
             _ => Ok(()),
         }
     }
@@ -192,8 +196,17 @@ impl Ring {
         Some(Completion::Entry(std::mem::ManuallyDrop::into_inner(entry), result))
     }
 
+    pub fn entries(&self) -> usize {
+        self.lent.len()
+    }
+
     /// How many entries the kernel has.
     pub fn lent(&self) -> usize {
         self.lent.iter().flatten().count()
     }
+}
+
+/// Whether the same call may succeed a moment later.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
 }

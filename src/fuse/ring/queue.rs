@@ -44,7 +44,11 @@ pub(super) fn run(processor: usize, entries: usize, payload_bytes: usize, begin:
         Ok(ring) => ring,
         Err(error) => return say(tell, Err(error)),
     };
-    let memory: Vec<Entry> = (0..entries).map(|index| Entry::new(index, payload_bytes)).collect();
+    let memory: io::Result<Vec<Entry>> = (0..entries).map(|index| Entry::new(index, payload_bytes)).collect();
+    let memory = match memory {
+        Ok(memory) => memory,
+        Err(error) => return say(tell, Err(format!("memory for a ring: {error}"))),
+    };
     say(tell, Ok(()));
     // Nothing comes where rings are not used after all.
     let Ok(Begin { fs, device, helpers }) = begin.recv() else { return };
@@ -156,13 +160,11 @@ impl Queue {
                 match completion {
                     Completion::Entry(entry, Ok(())) => self.take(entry)?,
                     Completion::Woken => self.collect()?,
-                    // A request that was given up, or an answer that came too late: the entry serves on, if the kernel takes it.
-                    Completion::Entry(_, Err(error)) => {
+                    // The connection has ended. Anything else would leave a queue without entries, and whoever asks it waiting.
+                    Completion::Entry(_, Err(libc::ENOTCONN | libc::ENODEV | libc::ECONNABORTED | libc::ECANCELED)) => {
                         self.is_over = true;
-                        if !matches!(error, libc::ENOTCONN | libc::ENODEV | libc::ECONNABORTED | libc::ECANCELED) {
-                            log::error!("a ring's entry is lost: {}", io::Error::from_raw_os_error(error));
-                        }
                     }
+                    Completion::Entry(_, Err(error)) => return Err(io::Error::from_raw_os_error(error)),
                 }
             }
         }
@@ -173,7 +175,9 @@ impl Queue {
     /// another processor, which costs more than most requests. This thread counts as idle meanwhile, so that the program takes
     /// over here at once; its next request lets this thread go on.
     fn hand_over(&mut self) -> io::Result<()> {
-        if self.client.takes_over() && set_policy(libc::SCHED_IDLE) {
+        // With others under way this thread goes on at once.
+        let is_alone = self.ring.lent() == self.ring.entries();
+        if self.client.takes_over() && is_alone && set_policy(libc::SCHED_IDLE) {
             let submitted = self.ring.submit();
             set_policy(libc::SCHED_OTHER);
             submitted?;
@@ -184,7 +188,9 @@ impl Queue {
     /// A request has come.
     fn take(&mut self, mut entry: Entry) -> io::Result<()> {
         self.client.asks(entry.incoming().map_or(0, |request| request.header.pid));
-        let work = match weight(&self.fs, &entry) {
+        // What looks at the store can fail as what changes it can.
+        let found = crate::fault::contained(|| weight(&self.fs, &entry)).unwrap_or(Weight::Waits);
+        let work = match found {
             Weight::Light => {
                 answer(&self.fs, &mut entry);
                 self.client.answers += 1;

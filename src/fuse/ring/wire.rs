@@ -21,6 +21,7 @@ const ENTRY_AT: usize = 256;
 /// Kinds of requests.
 pub mod opcode {
     pub const LOOKUP: u32 = 1;
+    pub const FORGET: u32 = 2;
     pub const GETATTR: u32 = 3;
     pub const SETATTR: u32 = 4;
     pub const READLINK: u32 = 5;
@@ -163,6 +164,8 @@ macro_rules! given {
 }
 
 given! {
+    /// `fuse_forget_in`.
+    ForgetIn { times: u64 }
     /// `fuse_setattr_in`.
     SetattrIn {
         valid: u32, padding: u32, handle: u64, size: u64, lock_owner: u64, atime: u64, mtime: u64, ctime: u64,
