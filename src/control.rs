@@ -6,6 +6,7 @@
 
 mod answer;
 mod client;
+mod passing;
 mod request;
 mod serve;
 mod server;
@@ -17,10 +18,10 @@ pub use answer::{
     DetachedInfo, DifferenceInfo, DirectoryInfo, ErrorInfo, FileTracksInfo, FreedInfo, GoneInfo, GroupInfo,
     HistoryInfo, IncrementInfo, Kind, MissingInfo, MountedInfo, PathInfo, PathText, PlanInfo, PlannedInfo, PolicyInfo,
     ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo, SessionState, ShortenedInfo, SnapshotInfo,
-    State, StatusInfo, SyncInfo, TimeInfo, TracksInfo, UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo,
-    spelling,
+    State, StatusInfo, StreamInfo, SyncInfo, TimeInfo, TracksInfo, UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull,
+    WorkerInfo, spelling,
 };
-pub use client::{Target, ask, base_shown, locate_store, view_depth};
+pub use client::{Target, ask, ask_with, base_shown, locate_store, view_depth};
 pub use request::{Archive, Base, ByteRange, CloneRequest, Group, Keep, Mirror, Request, Session, Snap, Verb};
 pub use serve::serve;
 pub use server::{Listening, Server};

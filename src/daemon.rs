@@ -17,6 +17,7 @@ mod lock;
 mod outside;
 mod roll;
 mod shorten;
+mod stream;
 mod sync;
 mod upgrade;
 mod whole_bases;
@@ -33,6 +34,7 @@ pub use lock::{
 };
 pub use roll::{RollOptions, RollPlan, RollReport};
 pub use shorten::{MergeOptions, PruneOptions, Shortened};
+pub use stream::{StreamReport, get, put};
 pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
 

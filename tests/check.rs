@@ -182,7 +182,7 @@ fn nothing_is_wrong_with_a_store_that_is_worked_with() {
     let ends = Instant::now() + Duration::from_secs(8);
     let has_time = || Instant::now() < ends;
     let ask = |base: &str, verb: Verb| {
-        let request = Request { protocol: PROTOCOL, base: Some(name(base)), verb };
+        let request = Request { protocol: PROTOCOL, base: Some(name(base)), verb, stream: None };
         // Names are taken, or gone, or needed: the ones that succeed are enough.
         serve(&daemon, request, 0, &mut |_| Ok(())).is_ok()
     };

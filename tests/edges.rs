@@ -275,7 +275,7 @@ fn try_case(mounted: &Mounted) -> Found {
     let ask = |found: &mut Found, base: &str, verb: Verb| {
         let what = format!("{verb:?}");
         let what = what.split([' ', '{', '(']).next().unwrap_or_default().to_string();
-        let request = Request { protocol: pitfs::control::PROTOCOL, base: Some(name(base)), verb };
+        let request = Request { protocol: pitfs::control::PROTOCOL, base: Some(name(base)), verb, stream: None };
         found.step(&what, || serve(&daemon, request, 0, &mut |_| Ok(())));
     };
     before_writing.into_iter().for_each(|verb| ask(&mut found, "live", verb));

@@ -16,7 +16,7 @@ fn bytes(text: &str) -> ByteBuf {
 }
 
 fn ask(daemon: &Daemon, base: Option<&str>, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
-    serve(daemon, Request { protocol: PROTOCOL, base: base.map(bytes), verb }, 0, progress)
+    serve(daemon, Request { protocol: PROTOCOL, base: base.map(bytes), verb, stream: None }, 0, progress)
 }
 
 fn clone_of(snapshot: &str, name: &str) -> Verb {

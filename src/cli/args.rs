@@ -92,6 +92,10 @@ pub enum Verb {
     Check(Check),
     /// Make live equal to a directory outside the store
     Sync(Sync),
+    /// Unpack a tar archive from the input into live
+    Put(Put),
+    /// Pack a snapshot, or paths of it, into a tar archive on the output
+    Get(Get),
     /// Bring a store of an older format over, or back until that is confirmed
     Upgrade(Upgrade),
     /// Print the completions for a shell
@@ -382,6 +386,26 @@ pub struct Check {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Put {
+    /// The directory in live to unpack into; without one, all of live
+    #[arg(value_name = "DEST")]
+    pub destination: Option<OsString>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Get {
+    /// The snapshot, @TIME or live
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: OsString,
+    /// Paths in it; without any, all of it
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<OsString>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -17,7 +17,8 @@ pub use archive::{
 };
 pub use base::{BaseInfo, GroupInfo, Kind, SessionInfo, SessionState};
 pub use change::{
-    CopiedOutInfo, DeletionInfo, FreedInfo, PlanInfo, PlannedInfo, PolicyInfo, RestoredInfo, SyncInfo, WhenFull,
+    CopiedOutInfo, DeletionInfo, FreedInfo, PlanInfo, PlannedInfo, PolicyInfo, RestoredInfo, StreamInfo, SyncInfo,
+    WhenFull,
 };
 pub use compare::{BytesInfo, Change, DifferenceInfo, FileTracksInfo, HistoryInfo, TracksInfo, VersionInfo};
 pub use snapshot::{SnapshotInfo, State};
@@ -112,5 +113,6 @@ pub enum Answer {
     Check(CheckInfo),
     Plan(PlanInfo),
     Sync(SyncInfo),
+    Stream(StreamInfo),
     Mount(MountedInfo),
 }

@@ -1,7 +1,11 @@
 //! The command's side of the control socket, and finding the store that is meant.
 
+use super::passing::send_with;
 use super::server::socket_in;
-use super::{Answer, ErrorInfo, PROTOCOL, REPLY_BYTES_MAX, Reply, Request, SOCKET, Verb, decode, receive, send, serve};
+use super::{
+    Answer, ErrorInfo, PROTOCOL, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request, SOCKET, Verb, decode, encode,
+    receive, send, serve,
+};
 use crate::daemon::{Daemon, OnProgress, Patience, is_dead, trusts_owners};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{BASE_XATTR, STORE_XATTR, mount_at};
@@ -13,10 +17,13 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use serde_bytes::ByteBuf;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The store that is meant, and which base of it.
@@ -107,8 +114,13 @@ fn is_mount_root(directory: &Path) -> bool {
 
 /// Has a request carried out: by the daemon that has the store open, or else here. Waits for one that opens or closes it.
 pub fn ask(target: &Target, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
+    ask_with(target, verb, None, progress)
+}
+
+/// The same with a stream that a tar archive comes from, or goes to.
+pub fn ask_with(target: &Target, verb: Verb, stream: Option<Arc<File>>, progress: OnProgress<'_>) -> Result<Answer> {
     let base = target.base.clone().map(ByteBuf::from);
-    let request = Request { protocol: PROTOCOL, base, verb };
+    let request = Request { protocol: PROTOCOL, base, verb, stream };
     let mut patience = Patience::new(&target.store);
     loop {
         if let Some(stream) = connect(&target.store)? {
@@ -197,6 +209,15 @@ fn daemon_ended(store: &Path) -> Error {
     ))
 }
 
+fn send_request(stream: &mut UnixStream, request: &Request) -> Result<()> {
+    let Some(file) = &request.stream else { return send(stream, request) };
+    let message = encode(request)?;
+    let len = u32::try_from(message.len()).ok().filter(|len| *len <= REQUEST_BYTES_MAX);
+    let len = len.ok_or_else(|| Error::Refused(Errno::MSGSIZE, "the command is too long".into()))?;
+    send_with(stream, &len.to_le_bytes(), file)?;
+    stream.write_all(&message).map_err(|error| Error::media("sending on the control socket", error))
+}
+
 /// The daemon's answer; none if it ended before it began, or has broken off what can be begun anew.
 fn ask_daemon(
     store: &Path,
@@ -204,7 +225,7 @@ fn ask_daemon(
     request: &Request,
     progress: OnProgress<'_>,
 ) -> Result<Option<Answer>> {
-    match send(&mut stream, request) {
+    match send_request(&mut stream, request) {
         // It may have answered before it read all.
         Err(error) if !is_end(&error) => return Err(error),
         _ => {}

@@ -7,7 +7,9 @@ mod options;
 use crate::daemon::{MergeOptions, PruneOptions, RestoreOptions, RollOptions, SyncOptions};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,6 +18,9 @@ pub struct Request {
     /// The base that is meant; without one, the first.
     pub base: Option<ByteBuf>,
     pub verb: Verb,
+    /// What a tar archive comes from, or goes to: passed as a descriptor.
+    #[serde(skip)]
+    pub stream: Option<Arc<File>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,6 +105,15 @@ pub enum Verb {
     Status,
     Check,
     Sync(#[serde(with = "options::Sync")] SyncOptions),
+    /// Unpacks a tar archive into a directory of `live`.
+    Put {
+        directory: ByteBuf,
+    },
+    /// Packs paths of a moment into a tar archive; without any, all of it.
+    Get {
+        snapshot: ByteBuf,
+        paths: Vec<ByteBuf>,
+    },
     Mount,
     /// What it would do; nothing is done.
     Rehearse(Box<Verb>),
@@ -271,6 +285,8 @@ impl Verb {
     pub(super) fn reaches_outside(&self) -> bool {
         match self {
             Verb::Rehearse(verb) => verb.reaches_outside(),
+            // The owners that it makes would be its own to give.
+            Verb::Put { .. } => true,
             Verb::CopyOut(_) | Verb::Sync(_) | Verb::Roll(_) | Verb::RollGroup { .. } | Verb::Archive(_) => true,
             Verb::Snap(_) | Verb::List { .. } | Verb::Delete { .. } | Verb::Rename { .. } => false,
             Verb::Hold { .. } | Verb::Session(_) | Verb::Group(_) | Verb::Base(_) | Verb::Clone(_) => false,
@@ -279,6 +295,7 @@ impl Verb {
             | Verb::Wait { .. }
             | Verb::Mirror(_)
             | Verb::Restore { .. } => false,
+            Verb::Get { .. } => false,
             Verb::History | Verb::Versions { .. } | Verb::Diff { .. } | Verb::Tracks { .. } => false,
             Verb::Policy { .. } | Verb::Status | Verb::Check | Verb::Mount => false,
         }
@@ -287,7 +304,7 @@ impl Verb {
     /// Whether it only reads the store: any number of such commands read a closed one at a time, and nothing is written there.
     pub(super) fn only_reads(&self) -> bool {
         match self {
-            Verb::CopyOut(_) | Verb::Session(Session::Tracks { .. } | Session::Read { .. }) => true,
+            Verb::CopyOut(_) | Verb::Get { .. } | Verb::Session(Session::Tracks { .. } | Session::Read { .. }) => true,
             // It is done, and taken back.
             Verb::Rehearse(_) => false,
             verb => verb.changes_nothing(),

@@ -13,7 +13,7 @@ use super::{
     Answer, Archive, ArchiveInfo, BaseRollInfo, CopiedOutInfo, MountedInfo, PathText, Request, Snap, SnapshotInfo,
     SyncInfo, Verb,
 };
-use crate::daemon::{Daemon, OnProgress, check, copy_out, sync};
+use crate::daemon::{Daemon, OnProgress, check, copy_out, get, put, sync};
 use crate::device::{BaseId, SnapOptions, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::purpose::Purpose;
@@ -21,6 +21,8 @@ use crate::shown::shown_file;
 use crate::view::{SnapRequest, Views};
 use base::{base_answer, step_mirror};
 use serde_bytes::ByteBuf;
+use std::fs::File;
+use std::sync::Arc;
 
 /// Carries out a request on an open store, on behalf of a user.
 pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {
@@ -70,6 +72,11 @@ fn no_room(daemon: &Daemon, error: &Error) -> Error {
         _ => format!("there is no room in the store {store} for this, {helps}"),
     };
     Error::Refused(error.errno(), text)
+}
+
+/// The stream that has to come with a request.
+fn brought(stream: Option<Arc<File>>) -> Result<Arc<File>> {
+    stream.ok_or_else(|| Error::Refused(Errno::INVAL, "a stream has to come with this, as a descriptor".into()))
 }
 
 fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {
@@ -132,6 +139,14 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         Verb::Check => Ok(Answer::Check(check(daemon, progress)?.into())),
         Verb::Sync(options) => {
             Ok(Answer::Sync(SyncInfo::new(sync(daemon, &views, &options, progress)?, options.dry_run)))
+        }
+        Verb::Put { directory } => {
+            let report = put(daemon, &views, &directory, brought(request.stream)?, progress)?;
+            Ok(Answer::Stream(report.into()))
+        }
+        Verb::Get { snapshot, paths } => {
+            let report = get(&views, &snapshot, &paths, brought(request.stream)?, progress)?;
+            Ok(Answer::Stream(report.into()))
         }
         Verb::Mount => Ok(Answer::Mount(MountedInfo { mount_point: daemon.mount_point().map(PathText::from) })),
         Verb::Rehearse(verb) => rehearse::rehearse(daemon, &views.rehearsing(), *verb, progress),

@@ -3,6 +3,7 @@
 //! The socket is there before the store is open: who connects meanwhile waits for his answer. It goes before the store is
 //! closed. Who was not taken on by then is told by the end of the connection, and works on the closed store.
 
+use super::passing::WithFile;
 use super::{ErrorInfo, PROTOCOL, REQUEST_BYTES_MAX, Reply, Request, SOCKET, decode, receive, send, serve};
 use crate::daemon::{Daemon, Progress};
 use crate::error::{Errno, Error, Result};
@@ -273,10 +274,12 @@ fn read_request(stream: &mut UnixStream) -> Result<Request> {
     struct Greeting {
         protocol: u32,
     }
-    let message = receive(stream, REQUEST_BYTES_MAX)?;
+    let mut with = WithFile { socket: stream, file: None };
+    let message = receive(&mut with, REQUEST_BYTES_MAX)?;
+    let stream = with.file.map(Arc::new);
     let Greeting { protocol } = decode(&message)?;
     if protocol == PROTOCOL {
-        return decode(&message);
+        return decode(&message).map(|request| Request { stream, ..request });
     }
     let text =
         format!("the daemon speaks protocol {PROTOCOL} and this command {protocol}; use the same version of pitfs");

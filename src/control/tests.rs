@@ -5,7 +5,7 @@ use super::answer::{
     DetachedInfo, DifferenceInfo, DirectoryInfo, ErrorInfo, FileTracksInfo, FreedInfo, GoneInfo, GroupInfo,
     HistoryInfo, IncrementInfo, Kind, MissingInfo, MountedInfo, PathInfo, PathText, PlanInfo, PlannedInfo, PolicyInfo,
     ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo, SessionState, ShortenedInfo, SnapshotInfo,
-    State, StatusInfo, SyncInfo, TimeInfo, TracksInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo,
+    State, StatusInfo, StreamInfo, SyncInfo, TimeInfo, TracksInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo,
 };
 use super::request::{Archive, Keep, Request, Session, Snap, Verb};
 use super::{PROTOCOL, decode, encode};
@@ -258,6 +258,7 @@ fn answers() -> Vec<Answer> {
         Answer::Shortened(shortened),
         Answer::Policy(policy),
         Answer::Sync(sync),
+        Answer::Stream(StreamInfo { files: 1, bytes: 2, problems: vec![text()] }),
     ];
     answers.extend(looks());
     answers
@@ -453,7 +454,7 @@ fn every_request_comes_back_as_it_was() {
         Verb::Policy { drop_oldest: None, before_restores: Some(Keep::Newest(3)) },
         Verb::Rehearse(Box::new(Verb::Promote { name: odd() })),
     ] {
-        let sent = encode(&Request { protocol: PROTOCOL, base: Some(odd()), verb }).unwrap();
+        let sent = encode(&Request { protocol: PROTOCOL, base: Some(odd()), verb, stream: None }).unwrap();
         let received: Request = decode(&sent).unwrap();
         assert_eq!(encode(&received).unwrap(), sent, "{}", String::from_utf8_lossy(&sent));
     }

@@ -218,7 +218,7 @@ pub fn free(mount: &MountInfo) -> Result<()> {
 }
 
 /// Whether the connection has ended, so that nothing waits for the mount.
-fn abort(mount: &MountInfo) -> bool {
+pub(super) fn abort(mount: &MountInfo) -> bool {
     use rustix::mount::{UnmountFlags, unmount};
     // Belongs to the user who mounted. A device of no disk has the major number 0.
     let switch = format!("/sys/fs/fuse/connections/{}/abort", mount.device.minor);

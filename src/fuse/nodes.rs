@@ -2,6 +2,7 @@
 
 use super::attr::Attr;
 use super::listing::keep;
+use super::mounts::{MountInfo, abort, mount_at};
 use super::number::{KernelNo, Node, Place, ROOT};
 use super::opened::Unwritten;
 use super::operations::Client;
@@ -215,6 +216,14 @@ impl FileSystem {
             notify.drop_pages(number, offset, len);
             live.into_iter().for_each(|inode| notify.take_back(inode));
         });
+    }
+
+    /// Requests cannot be served any more: whoever waits for one gets an error, and the mount ends.
+    pub(super) fn end_connection(&self) {
+        let mount = self.notify.get().and_then(|notify| mount_at(notify.mount_point())).filter(MountInfo::is_pitfs);
+        if !mount.is_some_and(|mount| abort(&mount)) {
+            log::error!("the mount could not be ended; `pitfs umount` does it");
+        }
     }
 
     pub(super) fn forget_node(&self, number: KernelNo, count: u64) {

@@ -90,7 +90,7 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn request(verb: Verb) -> Vec<u8> {
-    pitfs::control::encode(&Request { protocol: PROTOCOL, base: None, verb }).unwrap()
+    pitfs::control::encode(&Request { protocol: PROTOCOL, base: None, verb, stream: None }).unwrap()
 }
 
 impl Message {

@@ -26,7 +26,7 @@ pub struct Store {
 }
 
 pub fn request(verb: Verb) -> Request {
-    Request { protocol: pitfs::control::PROTOCOL, base: None, verb }
+    Request { protocol: pitfs::control::PROTOCOL, base: None, verb, stream: None }
 }
 
 impl Store {

@@ -3,7 +3,7 @@
 use super::base::BaseInfo;
 use super::snapshot::SnapshotInfo;
 use super::spelling::{self, DirectoryInfo, PathText};
-use crate::daemon::{BringBackReport, Planned, RestoreReport, SyncReport};
+use crate::daemon::{BringBackReport, Planned, RestoreReport, StreamReport, SyncReport};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -174,5 +174,21 @@ impl WhenFull {
             WhenFull::Refuse => "refuse",
             WhenFull::DropOldest => "drop-oldest",
         }
+    }
+}
+
+/// What came of a tar archive that was unpacked, or packed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamInfo {
+    pub files: u64,
+    pub bytes: u64,
+    /// What could not be, each with the reason.
+    pub problems: Vec<String>,
+}
+
+impl From<StreamReport> for StreamInfo {
+    fn from(report: StreamReport) -> StreamInfo {
+        let StreamReport { files, bytes, problems } = report;
+        StreamInfo { files, bytes, problems }
     }
 }

@@ -56,9 +56,15 @@ pub(super) fn run(processor: usize, entries: usize, payload_bytes: usize, begin:
         Ok(()) => say(tell, Ok(())),
         Err(error) => return say(tell, Err(format!("queue {processor}: {error}"))),
     }
-    if let Err(error) = queue.serve() {
-        log::error!("the ring of processor {processor} ended: {error}");
-    }
+    let served = crate::fault::contained(|| queue.serve());
+    let why = match served {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(what) => what,
+    };
+    // Requests of this processor would wait for ever: better that all get an error.
+    log::error!("the ring of processor {processor} ended, and the mount with it: {why}");
+    queue.fs.end_connection();
 }
 
 fn say(tell: &Told, what: Result<(), String>) {

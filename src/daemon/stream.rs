@@ -1,0 +1,93 @@
+//! A tree as one stream: a tar archive that is unpacked into a base, and a moment that is packed into one. Nothing of it is
+//! a file outside: whoever asks brings the stream.
+//!
+//! Written is what POSIX has (pax), with times to the nanosecond, and what GNU tar and star add to it: xattrs
+//! (`SCHILY.xattr.NAME`), access lists as text (`SCHILY.acl.access`, `SCHILY.acl.default`), and holes (`GNU.sparse`, 1.0).
+//! Read is that as well, and what is older.
+
+mod acl;
+mod get;
+mod members;
+mod pax;
+mod put;
+
+pub use get::get;
+pub use put::put;
+
+use crate::error::{Errno, Error, Result};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+/// What came of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamReport {
+    pub files: u64,
+    pub bytes: u64,
+    /// What could not be made, or packed, each with the reason.
+    pub problems: Vec<String>,
+}
+
+/// How long the other side may take before it is looked whether anybody still wants it.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// The stream, whose other side may be slow, or gone.
+struct Stream<'a> {
+    file: Arc<File>,
+    bytes: u64,
+    /// Called again and again while the other side is waited for, with the bytes that went so far.
+    is_wanted: &'a mut dyn FnMut(u64) -> Result<()>,
+    /// Why it is not, when it is not.
+    given_up: Option<Error>,
+}
+
+impl<'a> Stream<'a> {
+    fn new(file: Arc<File>, is_wanted: &'a mut dyn FnMut(u64) -> Result<()>) -> Stream<'a> {
+        Stream { file, bytes: 0, is_wanted, given_up: None }
+    }
+
+    fn wait(&mut self, for_what: PollFlags) -> io::Result<()> {
+        loop {
+            (self.is_wanted)(self.bytes).map_err(|error| {
+                self.given_up = Some(error);
+                io::Error::other("it is given up")
+            })?;
+            let ready = &mut [PollFd::new(&self.file, for_what)];
+            match rustix::event::poll(ready, Some(&PAUSE)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                // A file of a disk is always ready.
+                Err(Errno::PERM) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What went wrong, in words.
+    fn failed(&mut self, what: &str, error: io::Error) -> Error {
+        self.given_up.take().unwrap_or_else(|| Error::media(what, error))
+    }
+}
+
+impl Read for &mut Stream<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait(PollFlags::IN)?;
+        let read = (&*self.file).read(buffer)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+impl Write for &mut Stream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.wait(PollFlags::OUT)?;
+        let written = (&*self.file).write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

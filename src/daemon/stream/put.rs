@@ -1,0 +1,347 @@
+//! Unpacking a tar archive into a base as it is now.
+//!
+//! Invariants:
+//! - nothing is made outside the directory that was named: a name that leads out of it, or through what is no directory, is a
+//!   problem;
+//! - what has a name already is replaced by what comes, but a directory by a directory, which stays with what is in it;
+//! - a file gets its owner, then its mode, then its times when all of its bytes are there; directories, the deepest first,
+//!   when everything is;
+//! - what cannot be made is reported, and the rest is done.
+
+use super::members::{Member, Members};
+use super::{Stream, StreamReport, acl, pax};
+use crate::clock::Timestamp;
+use crate::daemon::copy_out::encode_device;
+use crate::daemon::{Daemon, OnProgress, Owner, Progress};
+use crate::device::InodeNo;
+use crate::error::{Errno, Error, Result};
+use crate::shown::shown;
+use crate::tree::{Caller, Change, Inode, Kind, New, SetTime, SetXattr, Tree, names_of, root_of};
+use crate::view::Views;
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+use tar::EntryType;
+
+/// Bytes that are read and written at once.
+const PIECE: usize = 1 << 20;
+/// Zeros of this length are left out: they read the same.
+const HOLE: usize = 64 << 10;
+
+/// For what is made before its owner is known.
+const MAKER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
+const MADE: u32 = 0o600;
+
+/// What an entry is to become, besides its name and its bytes.
+struct Facts {
+    permissions: u32,
+    uid: u32,
+    gid: u32,
+    mtime: Timestamp,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+struct Put<'a> {
+    tree: &'a Tree,
+    /// Nothing is made outside this directory.
+    root: InodeNo,
+    owner: Owner,
+    /// Directories that came, in their order.
+    directories: Vec<(InodeNo, Facts)>,
+    report: StreamReport,
+}
+
+/// Unpacks what comes through a stream into a directory of a base.
+pub fn put(
+    daemon: &Daemon,
+    views: &Views,
+    directory: &[u8],
+    stream: Arc<File>,
+    progress: OnProgress<'_>,
+) -> Result<StreamReport> {
+    views.check_writable()?;
+    // What is unpacked and what is synced would make each other's files.
+    let _alone = daemon.alone_with_files()?;
+    let mut put = Put {
+        tree: views.tree(),
+        root: root_of(views.base()),
+        owner: Owner::of_this_process(),
+        directories: Vec::new(),
+        report: StreamReport::default(),
+    };
+    put.root = put.directory_at(put.root, directory)?;
+    let counted = Cell::new(0u64);
+    let mut tell = |bytes| progress(&Progress { files: counted.get(), bytes, total_bytes: 0 });
+    let mut stream = Stream::new(stream, &mut tell);
+    let unpacked = unpack(&mut put, &mut stream, &counted);
+    if let Err(error) = unpacked {
+        let error = stream.failed("reading the tar archive", error);
+        put.finish_directories();
+        views.tree().commit()?;
+        return Err(error);
+    }
+    put.finish_directories();
+    let what = format!("put {:?}; files: {}", shown(directory).to_string(), put.report.files);
+    views.note_done(&what)?;
+    views.tree().commit()?;
+    Ok(put.report)
+}
+
+fn unpack(put: &mut Put<'_>, stream: &mut Stream<'_>, counted: &Cell<u64>) -> std::io::Result<()> {
+    let mut members = Members::new(stream);
+    while let Some(member) = members.next()? {
+        match put.member(&member, &mut members) {
+            Ok(()) => put.report.files += 1,
+            // The stream itself; there is no more to be had of it.
+            Err(Failed::Stream(error)) => return Err(error),
+            Err(Failed::Entry(text)) => put.report.problems.push(format!("{}: {text}", shown(&member.path))),
+        }
+        counted.set(put.report.files);
+    }
+    Ok(())
+}
+
+enum Failed {
+    Stream(std::io::Error),
+    Entry(String),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed::Entry(error.to_string())
+    }
+}
+
+fn told(text: impl Into<String>) -> Failed {
+    Failed::Entry(text.into())
+}
+
+impl Put<'_> {
+    /// The directory at a path, made where it is missing.
+    fn directory_at(&self, from: InodeNo, path: &[u8]) -> Result<InodeNo> {
+        let mut at = from;
+        for name in names_of(path) {
+            at = match (name, self.tree.names().lookup(at.live(), name)) {
+                (b"..", _) => {
+                    let text = format!("the path {:?} leads out of it", shown(path).to_string());
+                    return Err(Error::Refused(Errno::INVAL, text));
+                }
+                (_, Ok((inode, found))) if found.is_directory() => inode,
+                (_, Ok(_)) => {
+                    let text = format!("{:?} is not a directory", shown(name).to_string());
+                    return Err(Error::Refused(Errno::NOTDIR, text));
+                }
+                (_, Err(Error::Posix(Errno::NOENT))) => {
+                    let new = New { kind: Kind::Directory, permissions: 0o755, rdev: 0, target: b"" };
+                    self.tree.names().make(MAKER, at, name, new)?.0
+                }
+                (_, Err(error)) => return Err(error),
+            };
+        }
+        Ok(at)
+    }
+
+    /// The directory that a name is in, and the name; nothing for the root itself.
+    fn place<'p>(&self, path: &'p [u8]) -> Result<Option<(InodeNo, &'p [u8])>> {
+        let names: Vec<&[u8]> = names_of(path).filter(|name| *name != b".").collect();
+        let Some((name, above)) = names.split_last() else { return Ok(None) };
+        if *name == b".." {
+            let text = format!("the path {:?} leads out of it", shown(path).to_string());
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
+        Ok(Some((self.directory_at(self.root, &above.join(&b'/'))?, name)))
+    }
+
+    fn member<R: Read>(&mut self, member: &Member, members: &mut Members<R>) -> std::result::Result<(), Failed> {
+        let facts = facts(member)?;
+        let kind = member.header.entry_type();
+        let Some((parent, name)) = self.place(&member.path)? else {
+            if kind.is_dir() {
+                self.directories.push((self.root, facts));
+            }
+            return Ok(());
+        };
+        let found = match self.tree.names().lookup(parent.live(), name) {
+            Ok(found) => Some(found),
+            Err(Error::Posix(Errno::NOENT)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if kind.is_dir() {
+            return Ok(self.directory(parent, name, found, facts)?);
+        }
+        if kind.is_hard_link() {
+            return self.hard_link(parent, name, found, &member.link);
+        }
+        let made = match kind {
+            EntryType::Symlink => Kind::Symlink,
+            EntryType::Char => Kind::CharDevice,
+            EntryType::Block => Kind::BlockDevice,
+            EntryType::Fifo => Kind::Fifo,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File,
+            other => return Err(told(format!("what kind of file {:?} is, is not known", char::from(other.as_byte())))),
+        };
+        self.make_way(parent, name, found)?;
+        let target: &[u8] = if made == Kind::Symlink { &member.link } else { b"" };
+        let rdev = if matches!(made, Kind::CharDevice | Kind::BlockDevice) { device(&member.header) } else { 0 };
+        let new = New { kind: made, permissions: MADE, rdev, target };
+        let (inode, _) = self.tree.names().make(MAKER, parent, name, new)?;
+        if made == Kind::File {
+            let filled = self.fill(member, members, inode);
+            if filled.is_err() {
+                // Half of it would look like all.
+                self.tree.names().unlink(parent, name)?;
+            }
+            filled?;
+        }
+        Ok(self.attributes(inode, &facts, made == Kind::Symlink)?)
+    }
+
+    fn directory(&mut self, parent: InodeNo, name: &[u8], found: Option<(InodeNo, Inode)>, facts: Facts) -> Result<()> {
+        let inode = match found {
+            Some((inode, old)) if old.is_directory() => inode,
+            found => {
+                self.make_way(parent, name, found)?;
+                let new = New { kind: Kind::Directory, permissions: 0o700, rdev: 0, target: b"" };
+                self.tree.names().make(MAKER, parent, name, new)?.0
+            }
+        };
+        self.directories.push((inode, facts));
+        Ok(())
+    }
+
+    fn hard_link(
+        &self,
+        parent: InodeNo,
+        name: &[u8],
+        found: Option<(InodeNo, Inode)>,
+        to: &[u8],
+    ) -> std::result::Result<(), Failed> {
+        let missing = || told(format!("what it is a link to, {:?}, is not there", shown(to).to_string()));
+        let (above, to_name) = self.place(to)?.ok_or_else(missing)?;
+        let (target, _) = self.tree.names().lookup(above.live(), to_name).map_err(|_| missing())?;
+        if found.as_ref().is_some_and(|(inode, _)| *inode == target) {
+            return Ok(());
+        }
+        self.make_way(parent, name, found)?;
+        self.tree.names().link(target, parent, name)?;
+        Ok(())
+    }
+
+    /// Removes what has a name, unless that is a directory with something in it.
+    fn make_way(&self, parent: InodeNo, name: &[u8], found: Option<(InodeNo, Inode)>) -> Result<()> {
+        match found {
+            None => Ok(()),
+            Some((_, old)) if old.is_directory() => self.tree.names().remove_directory(parent, name).map(drop),
+            Some(_) => self.tree.names().unlink(parent, name).map(drop),
+        }
+    }
+
+    /// The bytes of a file.
+    fn fill<R: Read>(
+        &mut self,
+        member: &Member,
+        members: &mut Members<R>,
+        inode: InodeNo,
+    ) -> std::result::Result<(), Failed> {
+        let mut buffer = vec![0; PIECE];
+        for piece in &member.pieces {
+            let mut at = piece.start;
+            while at < piece.end {
+                let len = buffer.len().min(usize::try_from(piece.end - at).unwrap_or(usize::MAX));
+                let read = members.read(&mut buffer[..len]).map_err(Failed::Stream)?;
+                if read == 0 {
+                    return Err(told("the archive has less of it than it says"));
+                }
+                self.write(inode, at, &buffer[..read])?;
+                at += read as u64;
+                self.report.bytes += read as u64;
+            }
+        }
+        let found = self.tree.inode(inode.live())?;
+        if found.size < member.size {
+            self.tree.attributes().change(inode, Change { size: Some(member.size), ..Change::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Zeros where there is nothing yet are left out.
+    fn write(&self, inode: InodeNo, offset: u64, data: &[u8]) -> Result<()> {
+        let mut done = 0;
+        for chunk in data.chunks(HOLE) {
+            if chunk.len() < HOLE || chunk.iter().any(|byte| *byte != 0) {
+                self.tree.files().write(inode, offset + done, chunk, false)?;
+            }
+            done += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn attributes(&self, inode: InodeNo, facts: &Facts, is_link: bool) -> Result<()> {
+        let Facts { permissions, mtime, .. } = *facts;
+        let (uid, gid) = self.owner.of(facts.uid, facts.gid);
+        let owner = Change { uid: Some(uid), gid: Some(gid), ..Change::default() };
+        self.tree.attributes().change(inode, owner)?;
+        if !is_link {
+            for (name, value) in &facts.xattrs {
+                self.tree.attributes().set_xattr(inode, name, value, SetXattr::default())?;
+            }
+            let mode = Change { permissions: Some(permissions), ..Change::default() };
+            self.tree.attributes().change(inode, mode)?;
+        }
+        let times = Change { atime: Some(SetTime::To(mtime)), mtime: Some(SetTime::To(mtime)), ..Change::default() };
+        self.tree.attributes().change(inode, times).map(drop)
+    }
+
+    fn finish_directories(&mut self) {
+        // What came later lies deeper, or beside.
+        for (inode, facts) in std::mem::take(&mut self.directories).into_iter().rev() {
+            if let Err(error) = self.attributes(inode, &facts, false) {
+                let path = self.tree.names().paths(inode.live()).unwrap_or_default().pop().unwrap_or_default();
+                self.report.problems.push(format!("{}: {error}", shown(&path)));
+            }
+        }
+    }
+}
+
+fn device(header: &tar::Header) -> u32 {
+    let number = |number: std::io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
+    encode_device(rustix::fs::makedev(number(header.device_major()), number(header.device_minor())))
+}
+
+/// What a member says of itself.
+fn facts(member: &Member) -> std::result::Result<Facts, Failed> {
+    let number = |number: std::io::Result<u64>| number.ok().and_then(|number| u32::try_from(number).ok());
+    let header = &member.header;
+    let mut facts = Facts {
+        permissions: header.mode().unwrap_or(0o644) & 0o7777,
+        uid: number(header.uid()).unwrap_or(0),
+        gid: number(header.gid()).unwrap_or(0),
+        mtime: Timestamp { seconds: header.mtime().unwrap_or(0) as i64, nanos: 0 },
+        xattrs: Vec::new(),
+    };
+    let id = |value: &[u8]| pax::number(value).and_then(|id| u32::try_from(id).ok());
+    for (key, value) in &member.records {
+        match key.as_slice() {
+            b"mtime" => facts.mtime = pax::time(value).unwrap_or(facts.mtime),
+            b"uid" => facts.uid = id(value).unwrap_or(facts.uid),
+            b"gid" => facts.gid = id(value).unwrap_or(facts.gid),
+            pax::ACL_ACCESS | pax::ACL_DEFAULT => {
+                let Some(text) = std::str::from_utf8(value).ok().filter(|text| !text.trim().is_empty()) else {
+                    continue;
+                };
+                let name: &[u8] = match key.as_slice() {
+                    pax::ACL_ACCESS => b"system.posix_acl_access",
+                    _ => b"system.posix_acl_default",
+                };
+                facts.xattrs.push((name.to_vec(), acl::of_text(text).map_err(told)?));
+            }
+            key => {
+                // Lists come as text.
+                let name = key.strip_prefix(pax::XATTR).filter(|name| !name.starts_with(b"system.posix_acl"));
+                facts.xattrs.extend(name.map(|name| (name.to_vec(), value.clone())));
+            }
+        }
+    }
+    Ok(facts)
+}
