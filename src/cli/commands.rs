@@ -20,7 +20,8 @@ use super::args::{Args, Verb as Args_};
 use super::output::{Display, count, file, print, print_json, size, tell, tell_all, write};
 use super::{args, command, mounting, output};
 use crate::control::{
-    Answer, Change, CheckInfo, DifferenceInfo, PathText, RestoredInfo, Snap, SyncInfo, Target, Verb, ask, locate_store, spelling,
+    Answer, Change, CheckInfo, DifferenceInfo, PathText, RestoredInfo, Snap, SyncInfo, Target, Verb, ask, locate_store,
+    spelling,
 };
 use crate::daemon::{Daemon, Owner, RestoreOptions, SyncOptions, is_store, resolved, trust_owners};
 use crate::error::{Errno, Error, Result};

@@ -32,9 +32,13 @@ pub struct StreamReport {
 /// How long the other side may take before it is looked whether anybody still wants it.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
+/// Bytes that a pipe takes as a whole.
+const PIPE_BUF: usize = 4096;
+
 /// The stream, whose other side may be slow, or gone.
 struct Stream<'a> {
     file: Arc<File>,
+    is_file: bool,
     bytes: u64,
     /// Called again and again while the other side is waited for, with the bytes that went so far.
     is_wanted: &'a mut dyn FnMut(u64) -> Result<()>,
@@ -44,7 +48,8 @@ struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     fn new(file: Arc<File>, is_wanted: &'a mut dyn FnMut(u64) -> Result<()>) -> Stream<'a> {
-        Stream { file, bytes: 0, is_wanted, given_up: None }
+        let is_file = file.metadata().is_ok_and(|found| found.is_file());
+        Stream { file, is_file, bytes: 0, is_wanted, given_up: None }
     }
 
     fn wait(&mut self, for_what: PollFlags) -> io::Result<()> {
@@ -82,7 +87,9 @@ impl Read for &mut Stream<'_> {
 impl Write for &mut Stream<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.wait(PollFlags::OUT)?;
-        let written = (&*self.file).write(bytes)?;
+        // What a pipe that is ready takes without making anybody wait; more would wait for its reader.
+        let most = if self.is_file { bytes.len() } else { bytes.len().min(PIPE_BUF) };
+        let written = (&*self.file).write(&bytes[..most])?;
         self.bytes += written as u64;
         Ok(written)
     }

@@ -5,7 +5,7 @@ use crate::daemon::{OnProgress, Progress};
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown;
-use crate::tree::{Inode, Kind, Tree, join, names_of, root_of};
+use crate::tree::{Inode, Kind, Tree, join, names_of};
 use crate::view::{View, Views};
 use serde_bytes::ByteBuf;
 use std::collections::HashMap;
@@ -75,7 +75,6 @@ pub fn get(
         })?;
         found.push((path, inode));
     }
-    debug_assert!(!found.is_empty() || root_of(base).base() == base);
     let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes: 0 });
     let mut stream = Stream::new(stream, &mut tell);
     let mut get = Get { tree, moment, out: &mut stream, names: HashMap::new(), report: StreamReport::default() };
@@ -170,7 +169,9 @@ impl Get<'_, '_, '_> {
         if held == found.size {
             self.header(found, EntryType::Regular, (name, b""), held, records)?;
         } else {
-            let map = pax::sparse_map(&pieces);
+            // Some take the end of the last piece for that of the file.
+            let end = (pieces.last().is_none_or(|last| last.end < found.size)).then_some(found.size..found.size);
+            let map = pax::sparse_map(&pieces.iter().cloned().chain(end).collect::<Vec<_>>());
             pax::push(&mut records, b"GNU.sparse.major", b"1");
             pax::push(&mut records, b"GNU.sparse.minor", b"0");
             pax::push(&mut records, b"GNU.sparse.name", name);

@@ -92,7 +92,7 @@ impl<R: Read> Members<R> {
         let (size, pieces) = match number(b"GNU.sparse.major") {
             Some(1) => (number(b"GNU.sparse.realsize").unwrap_or(stored), self.map()?),
             _ if kind == EntryType::GNUSparse => self.old_map(&header)?,
-            _ => (stored, vec![0..stored]),
+            _ => (stored, std::iter::once(0..stored).collect()),
         };
         Ok(Member { header, path, link, records, size, pieces })
     }
