@@ -74,7 +74,7 @@ mod tests {
     fn a_record_counts_its_own_length() {
         let mut records = Vec::new();
         push(&mut records, b"path", b"a");
-        assert_eq!(records, b"10 path=a\n");
+        assert_eq!(records, b"9 path=a\n");
         for len in [80, 88, 89, 90, 91, 95, 990, 1000] {
             let mut records = Vec::new();
             push(&mut records, b"k", &vec![b'x'; len]);
