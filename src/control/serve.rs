@@ -117,11 +117,7 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         Verb::Refresh { name, snapshot } => {
             daemon.whole_bases().refresh(&views, &name, &snapshot).map(|()| Answer::Nothing)
         }
-        Verb::Promote { name } => {
-            let base = views.bases().named(&name)?;
-            views.bases().promote(base)?;
-            base_answer(&views, base)
-        }
+        Verb::Promote { name } => base::promote(&views, &name),
         Verb::Mirror(mirror) => base_answer(&views, step_mirror(daemon, &views, mirror)?.base),
         Verb::Restore { snapshot, group: Some(group), .. } => restore::group(daemon, &views, &group, snapshot),
         Verb::Restore { snapshot, paths, group: None } => restore::restore(daemon, &views, snapshot, paths, progress),

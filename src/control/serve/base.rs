@@ -53,6 +53,12 @@ pub(super) fn clone(daemon: &Daemon, views: &Views, wanted: CloneRequest, progre
     base_infos(views, &made).map(Answer::Bases)
 }
 
+pub(super) fn promote(views: &Views, name: &[u8]) -> Result<Answer> {
+    let base = views.bases().named(name)?;
+    views.bases().promote(base)?;
+    base_answer(views, base)
+}
+
 /// Of what clones are to be made, and under which names.
 pub(super) fn cloned(views: &Views, wanted: &CloneRequest) -> Result<Vec<(Snapshot, Vec<u8>)>> {
     let CloneRequest { snapshot, name, group, .. } = wanted;
