@@ -82,7 +82,8 @@ fn brought(stream: Option<Arc<File>>) -> Result<Arc<File>> {
     use std::os::unix::fs::FileTypeExt;
     let kind = stream.as_ref().and_then(|stream| stream.metadata().ok()).map(|found| found.file_type());
     let is_one = kind.is_some_and(|kind| kind.is_file() || kind.is_fifo() || kind.is_socket());
-    let refused = || Error::Refused(Errno::INVAL, "a file, pipe or socket has to come with this, as a descriptor".into());
+    let refused =
+        || Error::Refused(Errno::INVAL, "a file, pipe or socket has to come with this, as a descriptor".into());
     stream.filter(|_| is_one).ok_or_else(refused)
 }
 

@@ -295,14 +295,7 @@ impl Archives<'_> {
             progress(&Progress { files: 0, bytes: done, total_bytes: 0 })
         };
         let open = if self.daemon.is_only_read() { Archive::open_to_read } else { Archive::open };
-        open(
-            directory,
-            label,
-            base.number(),
-            index_entry,
-            &|mark| device.archiving().holds(base, mark),
-            &mut tell,
-        )
+        open(directory, label, base.number(), index_entry, &|mark| device.archiving().holds(base, mark), &mut tell)
     }
 
     /// The archive that is attached, opened if it is not; an error says why that cannot be. Where it is, the store says: that

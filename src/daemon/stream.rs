@@ -15,6 +15,7 @@ pub use get::get;
 pub use put::put;
 
 use crate::error::{Errno, Error, Result};
+use crate::shown::shown;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -27,6 +28,24 @@ pub struct StreamReport {
     pub bytes: u64,
     /// What could not be made, or packed, each with the reason.
     pub problems: Vec<String>,
+}
+
+/// Problems that are told one by one, and bytes of each.
+const PROBLEMS_MAX: usize = 10_000;
+const PROBLEM_BYTES_MAX: usize = 4096;
+
+impl StreamReport {
+    fn problem(&mut self, path: &[u8], what: impl std::fmt::Display) {
+        match self.problems.len() {
+            PROBLEMS_MAX => self.problems.push("and more, which are not told one by one".into()),
+            count if count < PROBLEMS_MAX => {
+                let mut text = format!("{}: {what}", shown(path));
+                text.truncate(text.floor_char_boundary(PROBLEM_BYTES_MAX));
+                self.problems.push(text);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// How long the other side may take before it is looked whether anybody still wants it.
@@ -69,6 +88,17 @@ impl<'a> Stream<'a> {
         }
     }
 
+    /// Reads or writes once that can be done.
+    fn again(&mut self, for_what: PollFlags, mut work: impl FnMut(&File) -> io::Result<usize>) -> io::Result<usize> {
+        loop {
+            self.wait(for_what)?;
+            match work(&self.file) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                result => return result,
+            }
+        }
+    }
+
     /// What went wrong, in words.
     fn failed(&mut self, what: &str, error: io::Error) -> Error {
         self.given_up.take().unwrap_or_else(|| Error::media(what, error))
@@ -77,8 +107,7 @@ impl<'a> Stream<'a> {
 
 impl Read for &mut Stream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.wait(PollFlags::IN)?;
-        let read = (&*self.file).read(buffer)?;
+        let read = self.again(PollFlags::IN, |mut file| file.read(buffer))?;
         self.bytes += read as u64;
         Ok(read)
     }
@@ -86,10 +115,9 @@ impl Read for &mut Stream<'_> {
 
 impl Write for &mut Stream<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.wait(PollFlags::OUT)?;
         // What a pipe that is ready takes without making anybody wait; more would wait for its reader.
         let most = if self.is_file { bytes.len() } else { bytes.len().min(PIPE_BUF) };
-        let written = (&*self.file).write(&bytes[..most])?;
+        let written = self.again(PollFlags::OUT, |mut file| file.write(&bytes[..most]))?;
         self.bytes += written as u64;
         Ok(written)
     }

@@ -337,7 +337,7 @@ fn connect(
             let device = Arc::new(further.try_clone().map_err(failed)?);
             // The kernel waits for rings that do not come, and with it whoever has looked into the mount.
             let begun = prepared.begin(fs, &device).inspect_err(|_| {
-                connection.is_some_and(Connection::abort);
+                let _has_ended = connection.is_some_and(Connection::abort);
             });
             Some(begun.map_err(Failed::Rings)?)
         }

@@ -8,7 +8,7 @@ use crate::shown::shown;
 use crate::tree::{Inode, Kind, Tree, join, names_of};
 use crate::view::{View, Views};
 use serde_bytes::ByteBuf;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -27,6 +27,8 @@ struct Get<'a, 'b, 's> {
     out: &'b mut Stream<'s>,
     /// Files of several names: where the first one lies.
     names: HashMap<InodeNo, Vec<u8>>,
+    /// Directories that were packed.
+    entered: HashSet<InodeNo>,
     report: StreamReport,
 }
 
@@ -77,7 +79,14 @@ pub fn get(
     }
     let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes: 0 });
     let mut stream = Stream::new(stream, &mut tell);
-    let mut get = Get { tree, moment, out: &mut stream, names: HashMap::new(), report: StreamReport::default() };
+    let mut get = Get {
+        tree,
+        moment,
+        out: &mut stream,
+        names: HashMap::new(),
+        entered: HashSet::new(),
+        report: StreamReport::default(),
+    };
     let packed = found.into_iter().try_for_each(|(path, inode)| get.all(path, inode)).and_then(|()| get.end());
     let report = get.report;
     match packed {
@@ -98,7 +107,13 @@ impl Get<'_, '_, '_> {
                 packed => packed?,
             }
             let mut below = Vec::new();
+            // Of a damaged store: one that is in itself, or has several names, would never end.
+            let is_entered = |inode| self.entered.contains(&inode);
             let listed = match self.tree.inode(inode.at(self.moment)) {
+                Ok(found) if found.is_directory() && is_entered(inode) => Err(Error::corrupt(
+                    format!("directory {}", inode.number()),
+                    "it has several names, or is in itself",
+                )),
                 Ok(found) if found.is_directory() => self.tree.names().list(inode.at(self.moment), 0, |entry| {
                     below.push((join(&path, &entry.name), entry.inode));
                     Ok(true)
@@ -108,13 +123,16 @@ impl Get<'_, '_, '_> {
             if let Err(error) = listed {
                 self.problem(&path, &error);
             }
+            if !below.is_empty() {
+                self.entered.insert(inode);
+            }
             pending.extend(below.into_iter().rev());
         }
         Ok(())
     }
 
     fn problem(&mut self, path: &[u8], error: &Error) {
-        self.report.problems.push(format!("{}: {error}", shown(path)));
+        self.report.problem(path, error);
     }
 
     fn one(&mut self, path: &[u8], inode: InodeNo) -> Packed {
@@ -139,13 +157,12 @@ impl Get<'_, '_, '_> {
             if let Some(first) = self.names.get(&inode).cloned() {
                 return self.header(&found, EntryType::Link, (&name, &first), 0, records);
             }
-            self.names.insert(inode, name.clone());
         }
         for (key, value) in self.tree.attributes().xattrs(inode.at(self.moment))? {
             match (key.as_slice(), acl::to_text(&value)) {
                 (b"system.posix_acl_access", Some(text)) => pax::push(&mut records, pax::ACL_ACCESS, text.as_bytes()),
                 (b"system.posix_acl_default", Some(text)) => pax::push(&mut records, pax::ACL_DEFAULT, text.as_bytes()),
-                (key, _) => pax::push(&mut records, &[pax::XATTR, key].concat(), &value),
+                (key, _) => pax::push(&mut records, &[pax::XATTR, &pax::escaped(key)].concat(), &value),
             }
         }
         match kind {
@@ -155,6 +172,9 @@ impl Get<'_, '_, '_> {
                 self.header(&found, kind, (&name, &target), 0, records)?;
             }
             _ => self.header(&found, kind, (&name, b""), 0, records)?,
+        }
+        if found.links > 1 && kind != EntryType::Directory {
+            self.names.insert(inode, name);
         }
         self.report.files += 1;
         Ok(())
@@ -200,6 +220,10 @@ impl Get<'_, '_, '_> {
                 (&mut *self.out).write_all(&bytes)?;
                 at = end;
             }
+        }
+        let now = self.tree.inode(inode.at(self.moment));
+        if self.moment == Moment::Live && !now.is_ok_and(|now| (now.ctime, now.size) == (found.ctime, found.size)) {
+            self.report.problem(name, "it was written to while it was packed: what was packed is of no one moment");
         }
         self.report.bytes += held;
         self.fill_up(held)

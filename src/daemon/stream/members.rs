@@ -2,13 +2,18 @@
 //! Headers are those of POSIX, with what GNU tar adds to them; what is in front of a member to describe it is taken in here.
 
 use super::pax;
+use crate::limits::FILE_BYTES_MAX;
 use std::io::{self, Read};
 use std::ops::Range;
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
 const BLOCK: usize = 512;
-/// Bytes of records, of a name, or of a map of holes, at most.
-const FRONT_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of what describes a member in front of it, at most; also of what holds for all.
+const FRONT_BYTES_MAX: u64 = 4 << 20;
+/// Pieces of a file between holes, at most.
+const PIECES_MAX: usize = 1 << 20;
+/// Bytes of a path, at most.
+const PATH_BYTES_MAX: usize = 64 << 10;
 
 pub type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -18,6 +23,8 @@ pub struct Member {
     pub link: Vec<u8>,
     pub records: Records,
     pub size: u64,
+    /// Why its bytes cannot be told apart from what they are not.
+    pub problem: Option<&'static str>,
     /// Where its bytes go, one piece after the other.
     pub pieces: Vec<Range<u64>>,
 }
@@ -27,8 +34,9 @@ pub struct Members<R> {
     /// Bytes of the member under way that were not read yet, and what fills up its last block.
     left: u64,
     filling: u64,
-    /// Records that hold for all that follows.
+    /// Records that hold for all that follows, and their bytes.
     global: Records,
+    global_bytes: u64,
 }
 
 fn wrong(problem: &str) -> io::Error {
@@ -37,33 +45,45 @@ fn wrong(problem: &str) -> io::Error {
 
 impl<R: Read> Members<R> {
     pub fn new(from: R) -> Members<R> {
-        Members { from, left: 0, filling: 0, global: Vec::new() }
+        Members { from, left: 0, filling: 0, global: Vec::new(), global_bytes: 0 }
     }
 
     /// The next member, after what was not read of the one before.
     pub fn next(&mut self) -> io::Result<Option<Member>> {
+        // Neither is longer than a file can be.
         let skipped = self.left + self.filling;
         if io::copy(&mut (&mut self.from).take(skipped), &mut io::sink())? < skipped {
             return Err(wrong("it ends in the middle of a file"));
         }
         (self.left, self.filling) = (0, 0);
         let (mut records, mut long_name, mut long_link) = (self.global.clone(), None, None);
+        let mut front_bytes = self.global_bytes;
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
             let size = header.entry_size().map_err(|_| wrong("a size makes no sense"))?;
-            match header.entry_type() {
-                EntryType::XHeader => {
-                    let front = self.front(size)?;
-                    records.extend(parse(&front)?);
-                }
+            let kind = header.entry_type();
+            let is_front = matches!(
+                kind,
+                EntryType::XHeader | EntryType::XGlobalHeader | EntryType::GNULongName | EntryType::GNULongLink
+            );
+            if !is_front {
+                return self.member(header, size, records, (long_name, long_link)).map(Some);
+            }
+            front_bytes = front_bytes.saturating_add(size.max(BLOCK as u64));
+            if front_bytes > FRONT_BYTES_MAX {
+                return Err(wrong("what describes a file is too long"));
+            }
+            let front = self.front(size)?;
+            match kind {
+                EntryType::XHeader => records.extend(parse(&front)?),
                 EntryType::XGlobalHeader => {
-                    let front = self.front(size)?;
-                    self.global.extend(parse(&front)?);
-                    records.splice(0..0, self.global.clone());
+                    let more = parse(&front)?;
+                    records.extend(more.iter().cloned());
+                    self.global.extend(more);
+                    self.global_bytes = self.global_bytes.saturating_add(size.max(BLOCK as u64));
                 }
-                EntryType::GNULongName => long_name = Some(ended(self.front(size)?)),
-                EntryType::GNULongLink => long_link = Some(ended(self.front(size)?)),
-                _ => return self.member(header, size, records, (long_name, long_link)).map(Some),
+                EntryType::GNULongName => long_name = Some(ended(front)),
+                _ => long_link = Some(ended(front)),
             }
         }
     }
@@ -87,14 +107,32 @@ impl<R: Read> Members<R> {
             EntryType::Char | EntryType::Block | EntryType::Fifo => 0,
             _ => number(b"size").unwrap_or(size),
         };
+        if stored > FILE_BYTES_MAX || path.len() > PATH_BYTES_MAX {
+            return Err(wrong("the size or the name of a file cannot be"));
+        }
         self.left = stored;
         self.filling = stored.next_multiple_of(BLOCK as u64) - stored;
+        let is_sparse = records.iter().any(|(key, _)| key.starts_with(b"GNU.sparse."));
         let (size, pieces) = match number(b"GNU.sparse.major") {
             Some(1) => (number(b"GNU.sparse.realsize").unwrap_or(stored), self.map()?),
-            _ if kind == EntryType::GNUSparse => self.old_map(&header)?,
-            _ => (stored, std::iter::once(0..stored).collect()),
+            None | Some(0) if is_sparse => (number(b"GNU.sparse.size").unwrap_or(stored), recorded(&records)?),
+            None if kind == EntryType::GNUSparse => self.old_map(&header)?,
+            None => (stored, std::iter::once(0..stored).collect()),
+            Some(_) => (0, Vec::new()),
         };
-        Ok(Member { header, path, link, records, size, pieces })
+        let ends = pieces.iter().map(|piece| piece.end);
+        let is_in_order = pieces.iter().skip(1).zip(ends).all(|(piece, end)| piece.start >= end);
+        let held = pieces.iter().try_fold(0u64, |sum, piece| sum.checked_add(piece.end - piece.start));
+        let is_whole = held == Some(self.left) && is_in_order && pieces.last().is_none_or(|last| last.end <= size);
+        let problem =
+            (!is_whole || size > FILE_BYTES_MAX).then_some("the map of its holes makes no sense, or is not known");
+        Ok(Member { header, path, link, records, size, problem, pieces })
+    }
+
+    /// Reads what comes behind the last member, as far as that is what archives are filled up with.
+    pub fn finish(&mut self) -> io::Result<()> {
+        const RECORD: u64 = 1 << 20;
+        io::copy(&mut (&mut self.from).take(RECORD), &mut io::sink()).map(drop)
     }
 
     /// Some of the bytes of the member under way.
@@ -149,11 +187,14 @@ impl<R: Read> Members<R> {
     fn map(&mut self) -> io::Result<Vec<Range<u64>>> {
         let (mut text, mut numbers, mut line) = (Vec::new(), Vec::new(), 0);
         loop {
-            if self.left < BLOCK as u64 || text.len() as u64 > FRONT_BYTES_MAX {
+            if self.left < BLOCK as u64 || text.len() > 64 * PIECES_MAX || text.len() > line + 2 * BLOCK {
                 return Err(wrong("the map of the holes of a file makes no sense"));
             }
             text.extend(self.block()?.ok_or_else(|| wrong("it ends in the map of the holes of a file"))?);
             self.left -= BLOCK as u64;
+            if numbers.len() > 2 * PIECES_MAX {
+                return Err(wrong("a file has too many holes"));
+            }
             while let Some(end) = text[line..].iter().position(|byte| *byte == b'\n') {
                 numbers.push(pax::number(&text[line..line + end]).ok_or_else(|| wrong("a number makes no sense"))?);
                 line += end + 1;
@@ -171,6 +212,9 @@ impl<R: Read> Members<R> {
         let gnu = header.as_gnu().ok_or_else(|| wrong("a file with holes has no map of them"))?;
         let mut pieces = Vec::new();
         let mut add = |sparse: &[tar::GnuSparseHeader]| {
+            if pieces.len() > PIECES_MAX {
+                return Err(wrong("a file has too many holes"));
+            }
             for piece in sparse.iter().filter(|piece| !piece.is_empty()) {
                 pieces.push(range(piece.offset().map_err(damaged)?, piece.length().map_err(damaged)?)?);
             }
@@ -186,6 +230,21 @@ impl<R: Read> Members<R> {
         }
         Ok((gnu.real_size().map_err(damaged)?, pieces))
     }
+}
+
+/// Pieces as GNU tar 0.0 and 0.1 have them: in records.
+fn recorded(records: &Records) -> io::Result<Vec<Range<u64>>> {
+    let makes_no_sense = || wrong("the map of the holes of a file makes no sense");
+    let map = records.iter().rev().find(|(key, _)| key == b"GNU.sparse.map").map(|(_, value)| value.as_slice());
+    let numbers: Option<Vec<u64>> = match map {
+        Some(map) => map.split(|byte| *byte == b',').map(pax::number).collect(),
+        None => {
+            let is_one = |key: &[u8]| key == b"GNU.sparse.offset" || key == b"GNU.sparse.numbytes";
+            records.iter().filter(|(key, _)| is_one(key)).map(|(_, value)| pax::number(value)).collect()
+        }
+    };
+    let numbers = numbers.filter(|numbers| numbers.len() % 2 == 0).ok_or_else(makes_no_sense)?;
+    numbers.chunks_exact(2).map(|piece| range(piece[0], piece[1])).collect()
 }
 
 fn range(start: u64, len: u64) -> io::Result<Range<u64>> {

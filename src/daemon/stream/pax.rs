@@ -19,6 +19,28 @@ pub fn push(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     records.extend([key, b"=", value, b"\n"].concat());
 }
 
+/// The name of an xattr in a key, where `=` would end it.
+pub fn escaped(name: &[u8]) -> Vec<u8> {
+    let escape = |byte: &u8| match byte {
+        b'%' => b"%25".to_vec(),
+        b'=' => b"%3D".to_vec(),
+        byte => vec![*byte],
+    };
+    name.iter().flat_map(escape).collect()
+}
+
+pub fn unescaped(key: &[u8]) -> Vec<u8> {
+    let (mut name, mut rest) = (Vec::new(), key);
+    while let Some((first, behind)) = rest.split_first() {
+        (rest, _) = match rest {
+            [b'%', b'2', b'5', more @ ..] => (more, name.push(b'%')),
+            [b'%', b'3', b'D', more @ ..] => (more, name.push(b'=')),
+            _ => (behind, name.push(*first)),
+        };
+    }
+    name
+}
+
 /// A time as text: seconds since 1970, with a fraction.
 pub fn time_text(time: Timestamp) -> String {
     match (time.seconds, time.nanos) {
@@ -44,7 +66,11 @@ pub fn time(text: &[u8]) -> Option<Timestamp> {
         None => (1, text),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let seconds: i64 = whole.parse().ok()?;
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds: i64 = Some(whole).filter(|whole| is_digits(whole))?.parse().ok()?;
+    if !is_digits(fraction) {
+        return None;
+    }
     let fraction: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let nanos: u32 = fraction.parse().ok()?;
     Some(match (sign, nanos) {
@@ -90,7 +116,10 @@ mod tests {
             assert_eq!(time(time_text(then).as_bytes()), Some(then), "{}", time_text(then));
         }
         assert_eq!(time(b"1.5"), Some(Timestamp { seconds: 1, nanos: 500_000_000 }));
-        assert_eq!(time(b"x"), None);
+        for wrong in [&b"x"[..], b"--9223372036854775808", b"+1", b"1.-5", b""] {
+            assert_eq!(time(wrong), None);
+        }
+        assert_eq!(unescaped(&escaped(b"user.a=b%25")), b"user.a=b%25");
     }
 
     #[test]

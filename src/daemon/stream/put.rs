@@ -19,6 +19,7 @@ use crate::shown::shown;
 use crate::tree::{Caller, Change, Inode, Kind, New, SetTime, SetXattr, Tree, names_of, root_of};
 use crate::view::Views;
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
@@ -95,11 +96,12 @@ fn unpack(put: &mut Put<'_>, stream: &mut Stream<'_>, counted: &Cell<u64>) -> st
             Ok(()) => put.report.files += 1,
             // The stream itself; there is no more to be had of it.
             Err(Failed::Stream(error)) => return Err(error),
-            Err(Failed::Entry(text)) => put.report.problems.push(format!("{}: {text}", shown(&member.path))),
+            Err(Failed::Entry(text)) => put.report.problem(&member.path, text),
         }
         counted.set(put.report.files);
     }
-    Ok(())
+    // What fills up the last record of an archive, so that whoever writes it comes to an end.
+    members.finish()
 }
 
 enum Failed {
@@ -155,10 +157,14 @@ impl Put<'_> {
 
     fn member<R: Read>(&mut self, member: &Member, members: &mut Members<R>) -> std::result::Result<(), Failed> {
         let facts = facts(member)?;
-        let kind = member.header.entry_type();
+        let kind = match member.header.entry_type() {
+            // As archives of the seventh Unix have directories.
+            EntryType::Regular if member.path.ends_with(b"/") => EntryType::Directory,
+            kind => kind,
+        };
         let Some((parent, name)) = self.place(&member.path)? else {
             if kind.is_dir() {
-                self.directories.push((self.root, facts));
+                self.arrived(self.root, facts);
             }
             return Ok(());
         };
@@ -181,20 +187,37 @@ impl Put<'_> {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File,
             other => return Err(told(format!("what kind of file {:?} is, is not known", char::from(other.as_byte())))),
         };
+        if made == Kind::File {
+            return self.file(member, members, (parent, name), &facts);
+        }
         self.make_way(parent, name, found)?;
         let target: &[u8] = if made == Kind::Symlink { &member.link } else { b"" };
         let rdev = if matches!(made, Kind::CharDevice | Kind::BlockDevice) { device(&member.header) } else { 0 };
         let new = New { kind: made, permissions: MADE, rdev, target };
         let (inode, _) = self.tree.names().make(MAKER, parent, name, new)?;
-        if made == Kind::File {
-            let filled = self.fill(member, members, inode);
-            if filled.is_err() {
-                // Half of it would look like all.
-                self.tree.names().unlink(parent, name)?;
-            }
-            filled?;
-        }
         Ok(self.attributes(inode, &facts, made == Kind::Symlink)?)
+    }
+
+    /// A file has all that it is to have before it takes the place of what has its name.
+    fn file<R: Read>(
+        &mut self,
+        member: &Member,
+        members: &mut Members<R>,
+        (parent, name): (InodeNo, &[u8]),
+        facts: &Facts,
+    ) -> std::result::Result<(), Failed> {
+        if let Some(problem) = member.problem {
+            return Err(told(problem));
+        }
+        let inode = self.tree.likeness().make_nameless_file(self.root.base(), MADE)?;
+        let filled = self.fill(member, members, inode);
+        let placed = filled.and_then(|()| {
+            let attributes = self.attributes(inode, facts, false);
+            self.tree.likeness().place(inode, parent, name)?;
+            Ok(attributes?)
+        });
+        self.tree.unhold(inode, 1)?;
+        placed
     }
 
     fn directory(&mut self, parent: InodeNo, name: &[u8], found: Option<(InodeNo, Inode)>, facts: Facts) -> Result<()> {
@@ -206,8 +229,23 @@ impl Put<'_> {
                 self.tree.names().make(MAKER, parent, name, new)?.0
             }
         };
-        self.directories.push((inode, facts));
+        self.arrived(inode, facts);
         Ok(())
+    }
+
+    /// A directory has its xattrs at once, and the rest when all is in it.
+    fn arrived(&mut self, inode: InodeNo, mut facts: Facts) {
+        for (name, value) in std::mem::take(&mut facts.xattrs) {
+            if let Err(error) = self.tree.attributes().set_xattr(inode, &name, &value, SetXattr::default()) {
+                self.not_set(inode, &name, &error);
+            }
+        }
+        self.directories.push((inode, facts));
+    }
+
+    fn not_set(&mut self, inode: InodeNo, name: &[u8], error: &Error) {
+        let path = self.tree.names().paths(inode.live()).unwrap_or_default().pop().unwrap_or_default();
+        self.report.problem(&path, format!("the xattr {:?} could not be set: {error}", shown(name).to_string()));
     }
 
     fn hard_link(
@@ -218,8 +256,14 @@ impl Put<'_> {
         to: &[u8],
     ) -> std::result::Result<(), Failed> {
         let missing = || told(format!("what it is a link to, {:?}, is not there", shown(to).to_string()));
-        let (above, to_name) = self.place(to)?.ok_or_else(missing)?;
-        let (target, _) = self.tree.names().lookup(above.live(), to_name).map_err(|_| missing())?;
+        // Nothing is made on the way to it.
+        let mut target = self.root;
+        for step in names_of(to).filter(|step| *step != b".") {
+            target = self.tree.names().lookup(target.live(), step).map_err(|_| missing())?.0;
+        }
+        if self.tree.inode(target.live())?.is_directory() {
+            return Err(told("a directory has one name only"));
+        }
         if found.as_ref().is_some_and(|(inode, _)| *inode == target) {
             return Ok(());
         }
@@ -282,23 +326,30 @@ impl Put<'_> {
         let (uid, gid) = self.owner.of(facts.uid, facts.gid);
         let owner = Change { uid: Some(uid), gid: Some(gid), ..Change::default() };
         self.tree.attributes().change(inode, owner)?;
+        let mut refused = Ok(());
         if !is_link {
             for (name, value) in &facts.xattrs {
-                self.tree.attributes().set_xattr(inode, name, value, SetXattr::default())?;
+                refused = refused.and(self.tree.attributes().set_xattr(inode, name, value, SetXattr::default()));
             }
             let mode = Change { permissions: Some(permissions), ..Change::default() };
             self.tree.attributes().change(inode, mode)?;
         }
         let times = Change { atime: Some(SetTime::To(mtime)), mtime: Some(SetTime::To(mtime)), ..Change::default() };
-        self.tree.attributes().change(inode, times).map(drop)
+        self.tree.attributes().change(inode, times)?;
+        refused
     }
 
     fn finish_directories(&mut self) {
         // What came later lies deeper, or beside.
+        let mut done = HashSet::new();
         for (inode, facts) in std::mem::take(&mut self.directories).into_iter().rev() {
+            // Of one that came twice, the last counts.
+            if !done.insert(inode) {
+                continue;
+            }
             if let Err(error) = self.attributes(inode, &facts, false) {
                 let path = self.tree.names().paths(inode.live()).unwrap_or_default().pop().unwrap_or_default();
-                self.report.problems.push(format!("{}: {error}", shown(&path)));
+                self.report.problem(&path, error);
             }
         }
     }
@@ -339,7 +390,7 @@ fn facts(member: &Member) -> std::result::Result<Facts, Failed> {
             key => {
                 // Lists come as text.
                 let name = key.strip_prefix(pax::XATTR).filter(|name| !name.starts_with(b"system.posix_acl"));
-                facts.xattrs.extend(name.map(|name| (name.to_vec(), value.clone())));
+                facts.xattrs.extend(name.map(|name| (pax::unescaped(name), value.clone())));
             }
         }
     }
