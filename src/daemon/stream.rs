@@ -40,7 +40,9 @@ impl StreamReport {
             PROBLEMS_MAX => self.problems.push("and more, which are not told one by one".into()),
             count if count < PROBLEMS_MAX => {
                 let mut text = format!("{}: {what}", shown(path));
-                text.truncate(text.floor_char_boundary(PROBLEM_BYTES_MAX));
+                text.truncate(
+                    (0..=PROBLEM_BYTES_MAX.min(text.len())).rfind(|at| text.is_char_boundary(*at)).unwrap_or(0),
+                );
                 self.problems.push(text);
             }
             _ => {}

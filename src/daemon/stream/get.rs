@@ -153,10 +153,11 @@ impl Get<'_, '_, '_> {
         }
         let mut records = Vec::new();
         pax::push(&mut records, b"mtime", pax::time_text(found.mtime).as_bytes());
-        if found.links > 1 && kind != EntryType::Directory {
-            if let Some(first) = self.names.get(&inode).cloned() {
-                return self.header(&found, EntryType::Link, (&name, &first), 0, records);
-            }
+        if found.links > 1
+            && kind != EntryType::Directory
+            && let Some(first) = self.names.get(&inode).cloned()
+        {
+            return self.header(&found, EntryType::Link, (&name, &first), 0, records);
         }
         for (key, value) in self.tree.attributes().xattrs(inode.at(self.moment))? {
             match (key.as_slice(), acl::to_text(&value)) {
