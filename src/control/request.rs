@@ -305,8 +305,8 @@ impl Verb {
     pub(super) fn only_reads(&self) -> bool {
         match self {
             Verb::CopyOut(_) | Verb::Get { .. } | Verb::Session(Session::Tracks { .. } | Session::Read { .. }) => true,
-            // It is done, and taken back; an index that says other things than the increments is made anew.
-            Verb::Rehearse(_) | Verb::Archive(Archive::Verify { .. }) => false,
+            // It is done, and taken back.
+            Verb::Rehearse(_) => false,
             verb => verb.changes_nothing(),
         }
     }
