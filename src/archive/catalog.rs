@@ -105,19 +105,6 @@ impl Archive {
         Archive::of(directory, (lock, index), label, base, holds, tell)
     }
 
-    /// The same to read it only, beside others who do: nothing is written to the directory.
-    pub fn open_to_read(
-        directory: &Arc<Directory>,
-        label: Label,
-        base: u32,
-        entry: IndexEntry,
-        holds: Holds<'_>,
-        tell: Tell<'_>,
-    ) -> Result<Archive> {
-        let (lock, index) = (lock_as(directory, true)?, Index::open_to_read(directory, entry)?);
-        Archive::of(directory, (lock, index), label, base, holds, tell)
-    }
-
     fn of(
         directory: &Arc<Directory>,
         (lock, index): (File, Index),
@@ -389,11 +376,8 @@ pub fn not_there(directory: &Path) -> Error {
 /// Takes an archive, which then nobody else can open, for as long as the file is open; or, where nobody can write to it,
 /// beside others who read it.
 pub fn lock(directory: &Directory) -> Result<File> {
-    lock_as(directory, super::check_writable(directory).is_err())
-}
-
-fn lock_as(directory: &Directory, is_shared: bool) -> Result<File> {
     let path = directory.path();
+    let is_shared = super::check_writable(directory).is_err();
     let locked = directory.try_lock_whole(is_shared).map_err(|error| failed("locking", path, error))?;
     locked.ok_or_else(|| {
         let text = format!(

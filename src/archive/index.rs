@@ -45,7 +45,6 @@ pub(super) struct Index {
     kv: RwLock<Kv>,
     /// What is written does not go to the directory.
     is_aside: AtomicBool,
-    stays_aside: bool,
     /// Headers that were decoded.
     #[cfg(test)]
     pub(super) decoded: std::sync::atomic::AtomicUsize,
@@ -67,21 +66,15 @@ impl Index {
             Err(error) if error.is_unwritable() => (open_aside(directory)?, true),
             opened => (opened?, false),
         };
-        Ok(Index::of(directory, entry, kv, is_aside, false))
+        Ok(Index::of(directory, entry, kv, is_aside))
     }
 
-    /// The same without anything being written to the directory.
-    pub(super) fn open_to_read(directory: &Arc<Directory>, entry: IndexEntry) -> Result<Index> {
-        Ok(Index::of(directory, entry, open_aside(directory)?, true, true))
-    }
-
-    fn of(directory: &Arc<Directory>, entry: IndexEntry, kv: Kv, is_aside: bool, stays_aside: bool) -> Index {
+    fn of(directory: &Arc<Directory>, entry: IndexEntry, kv: Kv, is_aside: bool) -> Index {
         Index {
             directory: directory.clone(),
             entry,
             kv: RwLock::new(kv),
             is_aside: AtomicBool::new(is_aside),
-            stays_aside,
             #[cfg(test)]
             decoded: Default::default(),
         }
@@ -103,7 +96,7 @@ impl Index {
     pub(super) fn come_back(&self) {
         let bytes = self.kv.read().file_bytes().unwrap_or(u64::MAX);
         let has_room = || DiskDir::of(self.directory.clone()).room().is_ok_and(|room| room.available / 2 > bytes);
-        if self.is_aside() && !self.stays_aside && super::check_writable(&self.directory).is_ok() && has_room() {
+        if self.is_aside() && super::check_writable(&self.directory).is_ok() && has_room() {
             let mut kv = self.kv.write();
             // If not, it stays as it is.
             if let Ok(back) = open_or_create(&self.directory) {

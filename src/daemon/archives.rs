@@ -294,8 +294,14 @@ impl Archives<'_> {
             done += bytes;
             progress(&Progress { files: 0, bytes: done, total_bytes: 0 })
         };
-        let open = if self.daemon.is_only_read() { Archive::open_to_read } else { Archive::open };
-        open(directory, label, base.number(), index_entry, &|mark| device.archiving().holds(base, mark), &mut tell)
+        Archive::open(
+            directory,
+            label,
+            base.number(),
+            index_entry,
+            &|mark| device.archiving().holds(base, mark),
+            &mut tell,
+        )
     }
 
     /// The archive that is attached, opened if it is not; an error says why that cannot be. Where it is, the store says: that

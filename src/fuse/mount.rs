@@ -211,7 +211,7 @@ impl Mounted {
         if let Some(connection) = connection {
             fs.connection.get_or_init(|| connection);
         }
-        let notify = Notify::new(mount_point.clone(), device, fs.clone());
+        let notify = Notify::new(mount_point.clone(), device, fs.clone(), rings.is_some());
         // Set once, here.
         fs.notify.get_or_init(|| notify.clone());
         let feed = Fed::begin(&fs, &notify)?;

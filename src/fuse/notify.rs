@@ -67,8 +67,10 @@ fn is_held() -> Error {
 }
 
 impl Notify {
-    pub(super) fn new(mount_point: PathBuf, device: File, fs: Arc<FileSystem>) -> Notify {
-        let (device, connection) = (Arc::new(device), fs.connection.get().copied());
+    pub(super) fn new(mount_point: PathBuf, device: File, fs: Arc<FileSystem>, has_rings: bool) -> Notify {
+        // What the daemon had taken from the device ends with the daemon; what it had through rings does not.
+        let connection = fs.connection.get().copied().filter(|_| has_rings);
+        let device = Arc::new(device);
         let notifier = || Arc::new(Companion::new(Role::Notifier, connection, device.clone(), Arc::default()));
         let (names, pages) = (notifier(), notifier());
         let visitor = Arc::new(Companion::new(Role::Visitor, None, device.clone(), fs.beside.clone()));
