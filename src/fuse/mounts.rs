@@ -220,11 +220,13 @@ pub fn free(mount: &MountInfo) -> Result<()> {
 
 /// Whether the connection has ended, so that nothing waits for the mount.
 fn abort(mount: &MountInfo) -> bool {
-    use rustix::mount::{UnmountFlags, unmount};
     // A device of no disk has the major number 0.
-    if Connection(mount.device.minor).abort() {
-        return true;
-    }
+    Connection(mount.device.minor).switch_off() || force(mount)
+}
+
+/// The same where the kernel's switch is not to be had.
+pub(super) fn force(mount: &MountInfo) -> bool {
+    use rustix::mount::{UnmountFlags, unmount};
     let Some(door) = Door::to(mount.device, &mount.at) else { return true };
     match unmount(door.path(), UnmountFlags::FORCE) {
         // The connection has been aborted in both cases.
