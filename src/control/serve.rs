@@ -27,12 +27,9 @@ use std::sync::Arc;
 /// Carries out a request on an open store, on behalf of a user.
 pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {
     // Whatever goes wrong with one command, others are served.
-    let changes = !request.verb.changes_nothing();
     let carried_out = Error::of_panic(|| carry_out(daemon, request, uid, progress));
-    if changes {
-        // Who asked sees what was done.
-        daemon.views().tree().device().feed().wait();
-    }
+    // Who asked sees what was done, and what a look has found to be there again.
+    daemon.views().tree().device().feed().wait();
     carried_out.inspect_err(note_fault).map_err(|error| in_words(daemon, error))
 }
 
