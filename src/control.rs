@@ -66,14 +66,23 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     })
 }
 
-fn send<T: Serialize>(out: &mut impl Write, message: &T) -> Result<()> {
+/// A message in front of which its length goes.
+fn framed<T: Serialize>(message: &T, most: u32) -> Result<([u8; 4], Vec<u8>)> {
     let bytes = encode(message)?;
-    let len = u32::try_from(bytes.len()).ok().filter(|len| *len <= REPLY_BYTES_MAX);
-    let len =
-        len.ok_or_else(|| Error::Refused(Errno::MSGSIZE, "the answer is too long for the control socket".into()))?;
-    out.write_all(&len.to_le_bytes())
-        .and_then(|()| out.write_all(&bytes))
-        .map_err(|error| Error::media("sending on the control socket", error))
+    let len = u32::try_from(bytes.len()).ok().filter(|len| *len <= most);
+    let len = len.ok_or_else(|| {
+        Error::Refused(Errno::MSGSIZE, format!("a message of {} bytes is too long for the control socket", bytes.len()))
+    })?;
+    Ok((len.to_le_bytes(), bytes))
+}
+
+fn sending(error: io::Error) -> Error {
+    Error::media("sending on the control socket", error)
+}
+
+fn send<T: Serialize>(out: &mut impl Write, message: &T) -> Result<()> {
+    let (len, bytes) = framed(message, REPLY_BYTES_MAX)?;
+    out.write_all(&len).and_then(|()| out.write_all(&bytes)).map_err(sending)
 }
 
 /// A message, not yet read.

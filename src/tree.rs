@@ -39,6 +39,7 @@ mod told;
 mod xattr;
 
 pub use access::Asker;
+pub use acl::{ACCESS_LIST, Acl, AclEntry, AclTag, DEFAULT_LIST, NO_ID};
 pub use attributes::{Change, SetTime};
 pub use behind::Sent;
 pub use compare::{ChangedSince, ChangedTracks, Difference, DifferenceKind, Version, bitmap};

@@ -41,6 +41,11 @@ fn sample(at: &Path) {
         assert!(Command::new("mknod").arg(at.join("device")).args(["c", "7", "300"]).status().unwrap().success());
     }
     let _ = Command::new("setfacl").args(["-m", "u:77:rx,m::rx"]).arg(at.join("large")).status();
+    // What was there before its directory had a list for what comes has none.
+    fs::create_dir_all(at.join("listed/inner")).unwrap();
+    fs::write(at.join("listed/inner/file"), "in it").unwrap();
+    assert!(Command::new("mkfifo").arg(at.join("listed/fifo")).status().unwrap().success());
+    let _ = Command::new("setfacl").args(["-m", "d:u:78:rwx"]).arg(at.join("listed")).status();
     let touch =
         Command::new("touch").args(["-h", "-d", "1965-01-02 03:04:05.123456789 UTC"]).arg(at.join("empty")).status();
     assert!(touch.unwrap().success());
@@ -238,6 +243,90 @@ fn what_cannot_be_made_is_said_and_the_rest_is_done() {
     fs::write(&archive, b"no archive at all, which is what this is").unwrap();
     let none = put(&mounted, &archive, &[]);
     assert!(!none.status.success() && said(&none).contains("tar archive"), "{}", said(&none));
+    mounted.umount();
+    mounted.check();
+}
+
+/// A header with a name and these changes to it, the records in front of it, and no bytes.
+fn entry(name: &str, records: &[(&str, &[u8])], change: impl FnOnce(&mut tar::Header)) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_pax_extensions(records.iter().copied()).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name).unwrap();
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1);
+    header.set_size(0);
+    change(&mut header);
+    header.set_cksum();
+    archive.append(&header, &b""[..]).unwrap();
+    archive.into_inner().unwrap().split_last_chunk::<1024>().unwrap().0.to_vec()
+}
+
+#[test]
+fn what_makes_no_sense_is_not_taken_for_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let (_, archive, _) = paths(&mounted);
+    let device = |header: &mut tar::Header| {
+        header.set_entry_type(tar::EntryType::Char);
+        header.set_device_major(0o10000).unwrap();
+        header.set_device_minor(1).unwrap();
+    };
+    let wrong = [
+        entry("owner", &[], |header| header.as_old_mut().uid = *b"nobody\0\0"),
+        entry("large owner", &[], |header| header.set_uid(1 << 32)),
+        entry("time", &[], |header| header.as_old_mut().mtime[0] = b'x'),
+        entry("mode", &[], |header| header.as_old_mut().mode[2] = b'9'),
+        entry("recorded owner", &[("uid", b"-1")], |_| {}),
+        entry("recorded time", &[("mtime", b"yesterday")], |_| {}),
+        entry("list", &[("SCHILY.acl.access", b"user::rwx,\xff")], |_| {}),
+        entry("raw list", &[("SCHILY.xattr.system.posix_acl_access", b"no list")], |_| {}),
+        entry("device", &[], device),
+        entry(".", &[], |_| {}),
+    ];
+    let right = [
+        entry("blank", &[], |header| {
+            (header.as_old_mut().uid, header.as_old_mut().gid) = ([b' '; 8], [0; 8]);
+        }),
+        entry("unsaid", &[("mtime", b""), ("path", b""), ("uid", b"")], |_| {}),
+    ];
+    let end = vec![0; 1024];
+    let all: Vec<u8> = wrong.iter().chain(&right).chain([&end]).flatten().copied().collect();
+    fs::write(&archive, &all).unwrap();
+    let done = put(&mounted, &archive, &["into", "--json"]);
+    assert_eq!(done.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    let problems: Vec<&str> =
+        report["problems"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    assert_eq!(problems.len(), wrong.len(), "{problems:#?}");
+    let into = mounted.live().join("into");
+    for name in
+        ["owner", "large owner", "time", "mode", "recorded owner", "recorded time", "list", "raw list", "device", "."]
+    {
+        assert!(problems.iter().any(|problem| problem.starts_with(&format!("{name}: "))), "{name}: {problems:#?}");
+    }
+    // A file of which a list could not be set is there without it.
+    let there: std::collections::BTreeSet<String> =
+        fs::read_dir(&into).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(there.into_iter().collect::<Vec<_>>(), ["blank", "raw list", "unsaid"]);
+    assert_eq!(into.join("unsaid").metadata().unwrap().mtime(), 1);
+    // A size that makes no sense: what follows cannot be told apart from it.
+    fs::write(&archive, [entry("size", &[("size", b"many")], |_| {}), end].concat()).unwrap();
+    let none = put(&mounted, &archive, &["sizes"]);
+    assert!(!none.status.success() && said(&none).contains("tar archive"), "{}", said(&none));
+    // What ends where a file ends may lack others.
+    for (cut, files) in [(&right.concat()[..], 2), (&b""[..], 0)] {
+        fs::write(&archive, cut).unwrap();
+        let cut = put(&mounted, &archive, &["cut", "--json"]);
+        assert_eq!(cut.status.code(), Some(1));
+        let report: serde_json::Value = serde_json::from_slice(&cut.stdout).unwrap();
+        assert_eq!(report["files"], files);
+        assert!(said(&cut).contains("it has no end"), "{}", said(&cut));
+    }
     mounted.umount();
     mounted.check();
 }

@@ -101,23 +101,12 @@ impl Archive {
         holds: Holds<'_>,
         tell: Tell<'_>,
     ) -> Result<Archive> {
-        let (lock, index) = (lock(directory)?, Index::open(directory, entry)?);
-        Archive::of(directory, (lock, index), label, base, holds, tell)
-    }
-
-    fn of(
-        directory: &Arc<Directory>,
-        (lock, index): (File, Index),
-        label: Label,
-        base: u32,
-        holds: Holds<'_>,
-        tell: Tell<'_>,
-    ) -> Result<Archive> {
+        let lock = lock(directory)?;
         let archive = Archive {
             directory: directory.clone(),
             label,
             base,
-            index,
+            index: Index::open(directory, entry)?,
             inner: RwLock::default(),
             readers: Mutex::default(),
             lock,

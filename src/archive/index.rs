@@ -66,18 +66,14 @@ impl Index {
             Err(error) if error.is_unwritable() => (open_aside(directory)?, true),
             opened => (opened?, false),
         };
-        Ok(Index::of(directory, entry, kv, is_aside))
-    }
-
-    fn of(directory: &Arc<Directory>, entry: IndexEntry, kv: Kv, is_aside: bool) -> Index {
-        Index {
+        Ok(Index {
             directory: directory.clone(),
             entry,
             kv: RwLock::new(kv),
             is_aside: AtomicBool::new(is_aside),
             #[cfg(test)]
             decoded: Default::default(),
-        }
+        })
     }
 
     fn is_aside(&self) -> bool {

@@ -3,8 +3,8 @@
 use super::passing::send_with;
 use super::server::socket_in;
 use super::{
-    Answer, ErrorInfo, PROTOCOL, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request, SOCKET, Verb, decode, encode,
-    receive, send, serve,
+    Answer, ErrorInfo, PROTOCOL, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request, SOCKET, Verb, decode, framed,
+    receive, sending, serve,
 };
 use crate::daemon::{Daemon, OnProgress, Patience, is_dead, trusts_owners};
 use crate::error::{Errno, Error, Result};
@@ -210,12 +210,12 @@ fn daemon_ended(store: &Path) -> Error {
 }
 
 fn send_request(stream: &mut UnixStream, request: &Request) -> Result<()> {
-    let Some(file) = &request.stream else { return send(stream, request) };
-    let message = encode(request)?;
-    let len = u32::try_from(message.len()).ok().filter(|len| *len <= REQUEST_BYTES_MAX);
-    let len = len.ok_or_else(|| Error::Refused(Errno::MSGSIZE, "the command is too long".into()))?;
-    send_with(stream, &len.to_le_bytes(), file)?;
-    stream.write_all(&message).map_err(|error| Error::media("sending on the control socket", error))
+    let (len, bytes) = framed(request, REQUEST_BYTES_MAX)?;
+    match &request.stream {
+        Some(file) => send_with(stream, &len, file)?,
+        None => stream.write_all(&len).map_err(sending)?,
+    }
+    stream.write_all(&bytes).map_err(sending)
 }
 
 /// The daemon's answer; none if it ended before it began, or has broken off what can be begun anew.

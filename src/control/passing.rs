@@ -1,6 +1,7 @@
 //! A stream that a client brings with its request: passed over the socket as a descriptor, with the length in front of the message.
 
-use crate::error::{Error, Result};
+use super::sending;
+use crate::error::Result;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -13,17 +14,16 @@ use std::os::unix::net::UnixStream;
 
 /// Sends the first bytes of a message, and a descriptor with them.
 pub(super) fn send_with(socket: &UnixStream, bytes: &[u8], file: &File) -> Result<()> {
-    let failed = |error: io::Error| Error::media("sending on the control socket", error);
     let descriptors = [file.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        return Err(failed(io::Error::other("there is no room for a descriptor")));
+        return Err(sending(io::Error::other("there is no room for a descriptor")));
     }
     let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL);
-    match sent.map_err(|error| failed(error.into()))? {
+    match sent.map_err(|error| sending(error.into()))? {
         len if len == bytes.len() => Ok(()),
-        _ => Err(failed(io::ErrorKind::WriteZero.into())),
+        _ => Err(sending(io::ErrorKind::WriteZero.into())),
     }
 }
 

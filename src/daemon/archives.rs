@@ -431,8 +431,9 @@ impl Archives<'_> {
     pub(super) fn change_times<R>(self, views: &Views, change: impl FnOnce() -> Result<R>) -> Result<R> {
         let before = views.snapshots().with_archived()?;
         let result = change();
-        views.times_changed(&before)?;
-        result
+        let told = views.times_changed(&before);
+        // What went wrong first counts.
+        result.and_then(|result| told.map(|()| result))
     }
 }
 

@@ -6,11 +6,11 @@ mod placement;
 
 use super::aside::Aside;
 use super::attr::Made;
-use super::operations::{Client, Found, Room, Write};
+use super::operations::{Client, Found, Room, Value, Write};
 use super::seek::Sought;
 use super::{FileSystem, Opens, REQUEST_BYTES, listing, seek};
-use crate::error::{Errno, Error, Result};
-use crate::tree::{Change, RenameMode, SetMode};
+use crate::error::Result;
+use crate::tree::Change;
 use crate::view::Virtual;
 use convert::{errno, file_type, set_time, timestamp};
 pub(super) use domain::Domains;
@@ -23,12 +23,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
-
-const XATTR_CREATE: i32 = 1;
-const XATTR_REPLACE: i32 = 2;
-
-/// `O_APPEND`, as the kernel passes it on.
-const APPEND: i32 = 0o2000;
 
 /// The file system as fuser serves it.
 pub(super) struct Served {
@@ -59,14 +53,11 @@ fn reply_made(reply: ReplyEntry, made: Result<Made>) {
     });
 }
 
-fn reply_sized(reply: ReplyXattr, bytes: &[u8], size: u32) {
-    if size == 0 {
-        reply.size(bytes.len() as u32);
-    } else if bytes.len() > size as usize {
-        reply.error(fuser::Errno::ERANGE);
-    } else {
-        reply.data(bytes);
-    }
+fn reply_value(reply: ReplyXattr, value: Result<Value>) {
+    reply_or_error!(reply, value, value => match value {
+        Value::Length(length) => reply.size(length),
+        Value::Bytes(bytes) => reply.data(&bytes),
+    });
 }
 
 fn reply_offset(reply: ReplyLseek, found: Result<u64>) {
@@ -252,15 +243,8 @@ impl Filesystem for Served {
         reply: ReplyEmpty,
     ) {
         placement::serving(request.pid());
-        let mode = match flags {
-            flags if flags.is_empty() => Ok(RenameMode::Replace),
-            RenameFlags::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
-            RenameFlags::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
-            _ => Err(Error::Posix(Errno::INVAL)),
-        };
         let (from, to) = ((parent.into(), name.as_bytes()), (newparent.into(), newname.as_bytes()));
-        let renamed = mode.and_then(|mode| self.fs.rename(request.into(), from, to, mode));
-        reply_or_error!(reply, renamed, () => reply.ok());
+        reply_or_error!(reply, self.fs.rename(request.into(), from, to, flags.bits()), () => reply.ok());
     }
 
     fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
@@ -310,7 +294,7 @@ impl Filesystem for Served {
             offset,
             kill: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
             from_cache: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
-            appended: flags.0 & APPEND != 0,
+            flags: flags.0 as u32,
         };
         reply_or_error!(reply, self.fs.write(ino.into(), data, write), () => reply.written(data.len() as u32));
     }
@@ -388,24 +372,17 @@ impl Filesystem for Served {
         reply: ReplyEmpty,
     ) {
         placement::serving(request.pid());
-        let mode = match flags {
-            0 => Ok(SetMode::Any),
-            XATTR_CREATE => Ok(SetMode::Create),
-            XATTR_REPLACE => Ok(SetMode::Replace),
-            _ => Err(Error::Posix(Errno::INVAL)),
-        };
-        let set = mode.and_then(|mode| self.fs.setxattr(request.into(), ino.into(), (name.as_bytes(), value), mode));
+        let set = self.fs.setxattr(request.into(), ino.into(), (name.as_bytes(), value), flags as u32);
         reply_or_error!(reply, set, () => reply.ok());
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         placement::serving(request.pid());
-        let value = self.fs.xattr_of(ino.into(), name.as_bytes());
-        reply_or_error!(reply, value, value => reply_sized(reply, &value, size));
+        reply_value(reply, self.fs.getxattr(ino.into(), name.as_bytes(), size));
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        reply_or_error!(reply, self.fs.listxattr(ino.into()), list => reply_sized(reply, &list, size));
+        reply_value(reply, self.fs.listxattr(ino.into(), size));
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

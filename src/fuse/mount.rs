@@ -288,10 +288,10 @@ impl From<Error> for Failed {
 fn prepare_rings(wanted: UseRings) -> Result<Option<Prepared>> {
     match wanted {
         UseRings::Never => Ok(None),
-        UseRings::IfThere if ring::is_enabled() != Some(true) => Ok(None),
+        UseRings::IfThere if !ring::is_enabled() => Ok(None),
         UseRings::IfThere => Ok(Prepared::new().inspect_err(|error| log::warn!("{error}")).ok()),
         UseRings::Always => {
-            if ring::is_enabled() != Some(true) {
+            if !ring::is_enabled() {
                 ring::enable()?;
             }
             Prepared::new().map(Some)

@@ -14,6 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Flags of setxattr(2), renameat2(2) and open(2), as the kernel passes them on.
+const XATTR_CREATE: u32 = 1;
+const XATTR_REPLACE: u32 = 2;
+const RENAME_NOREPLACE: u32 = 1;
+const RENAME_EXCHANGE: u32 = 2;
+const APPEND: u32 = 0o2000;
+
 /// For what a request makes in passing and that does not tell its caller's.
 const UMASK: u32 = 0o022;
 
@@ -58,7 +65,25 @@ pub(super) struct Write {
     pub kill: bool,
     /// The kernel writes out what it kept.
     pub from_cache: bool,
-    pub appended: bool,
+    /// With which the file was opened.
+    pub flags: u32,
+}
+
+/// A value of xattrs, or what room it takes, for who does not know yet.
+pub(super) enum Value {
+    Length(u32),
+    Bytes(Vec<u8>),
+}
+
+impl Value {
+    /// As it is answered who has room for so many bytes; who has none wants to know the length.
+    fn within(bytes: Vec<u8>, room: u32) -> Result<Value> {
+        match bytes.len() as u32 {
+            length if room == 0 => Ok(Value::Length(length)),
+            length if length > room => Err(Error::Posix(Errno::RANGE)),
+            _ => Ok(Value::Bytes(bytes)),
+        }
+    }
 }
 
 /// What statfs(2) shows.
@@ -228,8 +253,14 @@ impl FileSystem {
         client: Client,
         (parent, name): (KernelNo, &[u8]),
         (new_parent, new_name): (KernelNo, &[u8]),
-        mode: RenameMode,
+        flags: u32,
     ) -> Result<()> {
+        let mode = match flags {
+            0 => RenameMode::Replace,
+            RENAME_NOREPLACE => RenameMode::NoReplace,
+            RENAME_EXCHANGE => RenameMode::Exchange,
+            _ => return Err(Error::Posix(Errno::INVAL)),
+        };
         let target = self.node_for_new(client.caller(UMASK), new_parent)?;
         let (from, to) = match (self.numbers.node(parent)?, target) {
             (Node::In(from), Node::In(to)) if from.way == to.way => {
@@ -290,8 +321,8 @@ impl FileSystem {
 
     pub(super) fn write(self: &Arc<Self>, number: KernelNo, data: &[u8], write: Write) -> Result<()> {
         let written = self.writable(number).and_then(|inode| {
-            let Write { offset, kill, from_cache, appended } = write;
-            let sent = Sent { from_cache, appended: !from_cache && appended };
+            let Write { offset, kill, from_cache, flags } = write;
+            let sent = Sent { from_cache, appended: !from_cache && flags & APPEND != 0 };
             // Of all other writes the kernel knows that they change blocks.
             let before = (self.writeback && from_cache).then(|| self.unwritten().stored_blocks(inode));
             let written = self.views.tree().files().write_sent(inode, offset, data, kill, sent);
@@ -349,15 +380,25 @@ impl FileSystem {
         client: Client,
         number: KernelNo,
         (name, value): (&[u8], &[u8]),
-        mode: SetMode,
+        flags: u32,
     ) -> Result<()> {
+        let mode = match flags {
+            0 => SetMode::Any,
+            XATTR_CREATE => SetMode::Create,
+            XATTR_REPLACE => SetMode::Replace,
+            _ => return Err(Error::Posix(Errno::INVAL)),
+        };
         let inode = self.writable(number)?;
         let how = SetXattr { mode, clears_sgid: self.clears_sgid(client, inode)? };
         self.views.tree().attributes().set_xattr(inode, name, value, how)
     }
 
+    pub(super) fn getxattr(&self, number: KernelNo, name: &[u8], room: u32) -> Result<Value> {
+        Value::within(self.xattr_of(number, name)?, room)
+    }
+
     /// The names, each with a zero behind it.
-    pub(super) fn listxattr(&self, number: KernelNo) -> Result<Vec<u8>> {
+    pub(super) fn listxattr(&self, number: KernelNo, room: u32) -> Result<Value> {
         let names = match self.numbers.node(number)? {
             Node::Virtual(_) => Vec::new(),
             Node::In(place) => self.views.tree().attributes().xattr_names(place.at)?,
@@ -366,7 +407,7 @@ impl FileSystem {
             name.push(0);
             name
         };
-        Ok(names.into_iter().flat_map(ended).collect())
+        Value::within(names.into_iter().flat_map(ended).collect(), room)
     }
 
     pub(super) fn removexattr(&self, client: Client, number: KernelNo, name: &[u8]) -> Result<()> {

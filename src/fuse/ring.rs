@@ -49,10 +49,9 @@ pub(super) struct Rings {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Whether the kernel has rings switched on; nothing where it has none.
-pub(super) fn is_enabled() -> Option<bool> {
-    let text = std::fs::read_to_string(PARAMETER).ok()?;
-    Some(matches!(text.trim(), "Y" | "1"))
+/// Whether the kernel has rings, switched on.
+pub(super) fn is_enabled() -> bool {
+    std::fs::read_to_string(PARAMETER).is_ok_and(|text| matches!(text.trim(), "Y" | "1"))
 }
 
 /// Has the kernel offer rings, as root may.

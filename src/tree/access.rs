@@ -27,7 +27,7 @@ impl Asker<'_> {
         if self.uid == found.uid {
             return Ok(of_class(6));
         }
-        if let Some(list) = acl::load(state, at, acl::ACCESS)? {
+        if let Some(list) = acl::load(state, at, acl::ACCESS_LIST)? {
             return Ok(list.lets_search(found.gid, self));
         }
         Ok(if (self.is_in)(found.gid) { of_class(3) } else { of_class(0) })
@@ -38,7 +38,7 @@ impl Attributes<'_> {
     /// Whether a live inode has an access list, which then says more than its mode.
     pub fn has_access_list(self, number: InodeNo) -> Result<bool> {
         let look = self.tree.device.look()?;
-        Ok(acl::load(&look, number.live(), acl::ACCESS)?.is_some())
+        Ok(acl::load(&look, number.live(), acl::ACCESS_LIST)?.is_some())
     }
 
     /// EACCES unless the asker may search each directory above one, as they were at a moment.
@@ -127,7 +127,7 @@ mod tests {
             list
         };
         for (mask, named) in [(7, true), (6, false)] {
-            tree.attributes().set_xattr(made[1], acl::ACCESS, &list(mask), SetXattr::default()).unwrap();
+            tree.attributes().set_xattr(made[1], acl::ACCESS_LIST, &list(mask), SetXattr::default()).unwrap();
             assert_eq!((may(7, &[]), may(1, &[8]), may(1, &[100, 8])), (named, named, named), "{mask}");
             assert!(!may(1, &[100]) && !may(1, &[]) && may(1000, &[]));
         }

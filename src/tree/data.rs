@@ -373,6 +373,34 @@ impl Files<'_> {
         }
         Ok(offset.max(track.start(track_bytes)).min(found.size))
     }
+
+    /// Where a file has data, in order, up to a size; what was cut off since is left out.
+    pub fn data_ranges(self, at: InodeAt, size: u64) -> impl Iterator<Item = Result<Range<u64>>> {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let next = self.next_data(at, from..size).transpose()?;
+            from = next.as_ref().map_or(size, |range| range.end);
+            Some(next)
+        })
+    }
+
+    /// The first data in a range.
+    fn next_data(self, at: InodeAt, mut bytes: Range<u64>) -> Result<Option<Range<u64>>> {
+        let size = bytes.end;
+        let or_size = |found| match found {
+            Err(Error::Posix(Errno::NXIO)) => Ok(size),
+            found => found.map(|offset| size.min(offset)),
+        };
+        while !bytes.is_empty() {
+            bytes.start = or_size(self.seek_data(at, bytes.start))?;
+            let end = if bytes.is_empty() { size } else { or_size(self.seek_hole(at, bytes.start))? };
+            // Empty where somebody makes a hole meanwhile: there may be data behind it.
+            if end > bytes.start {
+                return Ok(Some(bytes.start..end));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// A track to be shortened, or filled with bytes that were inline, at the end of an operation.

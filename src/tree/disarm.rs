@@ -33,7 +33,7 @@ pub struct Rights {
 impl Rights {
     /// What another inode had.
     pub(super) fn of(state: &State, like: InodeAt, found: &Inode) -> Result<Rights> {
-        let list = xattr::load(state, like, acl::ACCESS)?;
+        let list = xattr::load(state, like, acl::ACCESS_LIST)?;
         Ok(Rights { uid: found.uid, gid: found.gid, permissions: found.permissions(), list })
     }
 }
@@ -47,7 +47,7 @@ fn harmless(found: &Inode, wanted: &Rights) -> u32 {
 
 /// Whether an inode has anything that [`disarm`] takes.
 fn is_armed(state: &State, number: InodeNo, found: &Inode, wanted: &Rights) -> Result<bool> {
-    let list = xattr::load(state, number.live(), acl::ACCESS)?;
+    let list = xattr::load(state, number.live(), acl::ACCESS_LIST)?;
     Ok((found.uid, found.gid, found.permissions()) != (wanted.uid, wanted.gid, harmless(found, wanted))
         || list.is_some() && list != wanted.list
         || xattr::load(state, number.live(), CAPABILITY)?.is_some())
@@ -64,8 +64,10 @@ pub(super) fn disarm(txn: &mut Txn<'_>, number: InodeNo, found: &mut Inode, want
     let permissions = harmless(found, wanted);
     found.mode = found.kind().mode_bits() | permissions;
     let mut is_changed = xattr::remove(txn, number, CAPABILITY)?;
-    match xattr::load(txn, number.live(), acl::ACCESS)? {
-        Some(list) if wanted.list.as_ref() != Some(&list) => is_changed |= xattr::remove(txn, number, acl::ACCESS)?,
+    match xattr::load(txn, number.live(), acl::ACCESS_LIST)? {
+        Some(list) if wanted.list.as_ref() != Some(&list) => {
+            is_changed |= xattr::remove(txn, number, acl::ACCESS_LIST)?
+        }
         Some(_) if before.2 != found.mode => acl::follow_mode(txn, number, permissions)?,
         Some(_) | None => {}
     }

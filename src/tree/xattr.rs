@@ -116,7 +116,7 @@ fn check_room(state: &State, inode: InodeNo, name: &[u8], value: &[u8]) -> Resul
 }
 
 fn is_acl(name: &[u8]) -> bool {
-    name == acl::ACCESS || name == acl::DEFAULT
+    name == acl::ACCESS_LIST || name == acl::DEFAULT_LIST
 }
 
 fn check_name(name: &[u8]) -> Result<()> {
@@ -183,10 +183,10 @@ impl Attributes<'_> {
         let mut is_stored = true;
         if is_acl(name) {
             let list = acl::Acl::decode(value)?;
-            if name == acl::DEFAULT && !found.is_directory() {
+            if name == acl::DEFAULT_LIST && !found.is_directory() {
                 return Err(Error::Posix(Errno::ACCESS));
             }
-            if name == acl::ACCESS {
+            if name == acl::ACCESS_LIST {
                 is_stored = follow_list(&mut found, &list, how.clears_sgid);
             }
         }

@@ -6,15 +6,13 @@ use crate::daemon::descent::{Identity, identity, is_another, path_of};
 use crate::daemon::xattrs;
 use crate::error::{Error, Result};
 use crate::shown::shown;
-use crate::tree::{Inode, Kind};
+use crate::tree::{ACCESS_LIST, DEFAULT_LIST, Inode, Kind};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-
-const LISTS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
 /// A file or directory whose attributes are set.
 pub(super) enum Handle<'a> {
@@ -80,7 +78,7 @@ impl Handle<'_> {
     /// A directory that was just made has the lists of the one above it: nothing that is put in it is to have them.
     pub fn drop_default_list(&self) {
         // Where there is none, or there are no lists, nothing has to be done; what stays is seen again at the end.
-        let _there_is_none = self.remove_xattr(LISTS[1]);
+        let _there_is_none = self.remove_xattr(DEFAULT_LIST);
     }
 
     /// Owner, xattrs, mode and times. Xattrs come after the owner, whose change takes capabilities away, and the mode
@@ -115,7 +113,8 @@ impl Handle<'_> {
 
 /// Whether an xattr is part of a file and not a label of the system it is on.
 fn is_carried(name: &[u8]) -> bool {
-    LISTS.contains(&name)
+    name == ACCESS_LIST
+        || name == DEFAULT_LIST
         || name == b"security.capability"
         || name.starts_with(b"user.")
         || name.starts_with(b"trusted.")

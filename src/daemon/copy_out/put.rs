@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -224,19 +225,13 @@ impl Putter<'_> {
     }
 
     fn fill(&self, file: &File, inode: InodeNo, found: &Inode) -> Result<()> {
-        let (mut offset, mut written) = (0, 0);
-        while offset < found.size {
-            let data = match self.tree.files().seek_data(inode.at(self.moment), offset) {
-                Ok(data) => data,
-                Err(Error::Posix(Errno::NXIO)) => break,
-                Err(error) => return Err(error),
-            };
-            let end = self.tree.files().seek_hole(inode.at(self.moment), data)?;
-            offset = data;
+        let (files, at) = (self.tree.files(), inode.at(self.moment));
+        let mut written = 0;
+        for range in files.data_ranges(at, found.size) {
+            let Range { start: mut offset, end } = range?;
             while offset < end {
                 self.tally.check()?;
-                let bytes =
-                    self.tree.files().read(inode.at(self.moment), offset, (end - offset).min(CHUNK) as usize)?;
+                let bytes = files.read(at, offset, (end - offset).min(CHUNK) as usize)?;
                 if bytes.is_empty() {
                     let text = "it was made shorter while it was read; restore it again";
                     return Err(Error::Refused(Errno::AGAIN, text.into()));

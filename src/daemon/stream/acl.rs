@@ -1,61 +1,49 @@
-//! Access lists as text, as acl(5) has them in their short form: `user::rwx,user:1000:r-x,…`, and as Linux stores them.
+//! Access lists as text, as acl(5) has them in their short form: `user::rwx,user:1000:r-x,…`.
 
-const VERSION: u32 = 2;
-const NO_ID: u32 = u32::MAX;
+use crate::tree::{ACCESS_LIST, Acl, AclEntry, AclTag, DEFAULT_LIST, NO_ID};
 
-const USER_OBJ: u16 = 0x01;
-const USER: u16 = 0x02;
-const GROUP_OBJ: u16 = 0x04;
-const GROUP: u16 = 0x08;
-const MASK: u16 = 0x10;
-const OTHER: u16 = 0x20;
+/// The records that have lists, each with the xattr in which Linux has that.
+pub const RECORDS: [(&[u8], &[u8]); 2] = [(b"SCHILY.acl.access", ACCESS_LIST), (b"SCHILY.acl.default", DEFAULT_LIST)];
 
 /// With numbers for users and groups; nothing for what is no list.
 pub fn to_text(stored: &[u8]) -> Option<String> {
-    let (version, rest) = stored.split_first_chunk::<4>()?;
-    if u32::from_le_bytes(*version) != VERSION {
-        return None;
-    }
-    let entry = |entry: &[u8]| {
-        let tag = u16::from_le_bytes([entry[0], entry[1]]);
-        let permissions = u16::from_le_bytes([entry[2], entry[3]]);
-        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+    let entry = |entry: &AclEntry| {
+        let AclEntry { tag, permissions, id } = *entry;
         let who = match tag {
-            USER_OBJ => "user:".to_string(),
-            USER => format!("user:{id}"),
-            GROUP_OBJ => "group:".to_string(),
-            GROUP => format!("group:{id}"),
-            MASK => "mask:".to_string(),
-            OTHER => "other:".to_string(),
-            _ => return None,
+            AclTag::UserObj => "user:".to_string(),
+            AclTag::User => format!("user:{id}"),
+            AclTag::GroupObj => "group:".to_string(),
+            AclTag::Group => format!("group:{id}"),
+            AclTag::Mask => "mask:".to_string(),
+            AclTag::Other => "other:".to_string(),
         };
         let may = |bit, letter| if permissions & bit != 0 { letter } else { '-' };
-        Some(format!("{who}:{}{}{}", may(4, 'r'), may(2, 'w'), may(1, 'x')))
+        format!("{who}:{}{}{}", may(4, 'r'), may(2, 'w'), may(1, 'x'))
     };
-    let entries: Option<Vec<String>> = rest.chunks_exact(8).map(entry).collect();
-    Some(entries?.join(","))
+    let list = Acl::decode(stored).ok()?;
+    Some(list.entries().iter().map(entry).collect::<Vec<String>>().join(","))
 }
 
 /// A list as Linux stores it; the entry that makes no sense otherwise, or whose user or group nobody knows here.
 pub fn of_text(text: &str) -> Result<Vec<u8>, String> {
-    let mut entries: Vec<(u16, u32, u16)> = Vec::new();
+    let mut entries = Vec::new();
     for entry in text.split([',', '\n']).map(str::trim).filter(|entry| !entry.is_empty() && !entry.starts_with('#')) {
         let wrong = || format!("the entry {entry:?} of its access list makes no sense here");
         // A fourth part, as star writes it, is the number of the name in the second.
         let parts: Vec<&str> = entry.split(':').collect();
-        let [what, name, permissions, number @ ..] = parts.as_slice() else { return Err(wrong()) };
+        let [what, name, letters, number @ ..] = parts.as_slice() else { return Err(wrong()) };
         let id = |file| match (name.parse(), number.first().map(|number| number.parse())) {
             (Ok(id), _) => Some(id),
             (Err(_), Some(Ok(id))) => named(file, name).or(Some(id)),
             (Err(_), _) => named(file, name),
         };
         let (tag, id) = match (*what, name.is_empty()) {
-            ("user" | "u", true) => (USER_OBJ, Some(NO_ID)),
-            ("user" | "u", false) => (USER, id("/etc/passwd")),
-            ("group" | "g", true) => (GROUP_OBJ, Some(NO_ID)),
-            ("group" | "g", false) => (GROUP, id("/etc/group")),
-            ("mask" | "m", true) => (MASK, Some(NO_ID)),
-            ("other" | "o", true) => (OTHER, Some(NO_ID)),
+            ("user" | "u", true) => (AclTag::UserObj, Some(NO_ID)),
+            ("user" | "u", false) => (AclTag::User, id("/etc/passwd")),
+            ("group" | "g", true) => (AclTag::GroupObj, Some(NO_ID)),
+            ("group" | "g", false) => (AclTag::Group, id("/etc/group")),
+            ("mask" | "m", true) => (AclTag::Mask, Some(NO_ID)),
+            ("other" | "o", true) => (AclTag::Other, Some(NO_ID)),
             _ => return Err(wrong()),
         };
         let bit = |letter| match letter {
@@ -65,18 +53,13 @@ pub fn of_text(text: &str) -> Result<Vec<u8>, String> {
             '-' => Ok(0),
             _ => Err(wrong()),
         };
-        let mut bits = 0;
-        for letter in permissions.chars() {
-            bits |= bit(letter)?;
+        let mut permissions = 0;
+        for letter in letters.chars() {
+            permissions |= bit(letter)?;
         }
-        entries.push((tag, id.ok_or_else(wrong)?, bits));
+        entries.push(AclEntry { tag, permissions, id: id.ok_or_else(wrong)? });
     }
-    // In the order in which the kernel wants them.
-    entries.sort_unstable();
-    let stored = entries.iter().flat_map(|(tag, id, permissions)| {
-        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
-    });
-    Ok(VERSION.to_le_bytes().into_iter().chain(stored).collect())
+    Ok(Acl::of(entries).encode())
 }
 
 /// The number of a user or group, by the system's file of them.

@@ -1,6 +1,7 @@
 //! Packing a moment of a base into a tar archive.
 
 use super::{Stream, StreamReport, acl, pax};
+use crate::daemon::copy_out::decode_device;
 use crate::daemon::{OnProgress, Progress};
 use crate::device::{InodeNo, Moment};
 use crate::error::{Errno, Error, Result};
@@ -160,10 +161,10 @@ impl Get<'_, '_, '_> {
             return self.header(&found, EntryType::Link, (&name, &first), 0, records);
         }
         for (key, value) in self.tree.attributes().xattrs(inode.at(self.moment))? {
-            match (key.as_slice(), acl::to_text(&value)) {
-                (b"system.posix_acl_access", Some(text)) => pax::push(&mut records, pax::ACL_ACCESS, text.as_bytes()),
-                (b"system.posix_acl_default", Some(text)) => pax::push(&mut records, pax::ACL_DEFAULT, text.as_bytes()),
-                (key, _) => pax::push(&mut records, &[pax::XATTR, &pax::escaped(key)].concat(), &value),
+            let list = acl::RECORDS.iter().find(|(_, list)| *list == key);
+            match list.and_then(|(record, _)| Some((record, acl::to_text(&value)?))) {
+                Some((record, text)) => pax::push(&mut records, record, text.as_bytes()),
+                None => pax::push(&mut records, &[pax::XATTR, &pax::escaped(&key)].concat(), &value),
             }
         }
         match kind {
@@ -182,7 +183,8 @@ impl Get<'_, '_, '_> {
     }
 
     fn file(&mut self, inode: InodeNo, found: &Inode, name: &[u8], mut records: Vec<u8>) -> Packed {
-        let pieces = self.pieces(inode, found.size)?;
+        let ranges = self.tree.files().data_ranges(inode.at(self.moment), found.size);
+        let pieces = ranges.collect::<Result<Vec<Range<u64>>>>()?;
         // What cannot be read must be known before it is said how much comes.
         let first = pieces.first().map_or(0..0, |piece| piece.start..piece.end.min(piece.start + PIECE));
         let first = self.read(inode, &first)?;
@@ -238,26 +240,6 @@ impl Get<'_, '_, '_> {
         Ok(read)
     }
 
-    /// Where a file has bytes.
-    fn pieces(&self, inode: InodeNo, size: u64) -> Result<Vec<Range<u64>>> {
-        let (mut pieces, mut at) = (Vec::new(), 0);
-        while at < size {
-            let start = match self.tree.files().seek_data(inode.at(self.moment), at) {
-                Err(Error::Posix(Errno::NXIO)) => break,
-                start => start?.min(size),
-            };
-            at = match self.tree.files().seek_hole(inode.at(self.moment), start) {
-                Err(Error::Posix(Errno::NXIO)) => size,
-                end => end?.min(size),
-            };
-            if at <= start {
-                break;
-            }
-            pieces.push(start..at);
-        }
-        Ok(pieces)
-    }
-
     /// The header of an entry, with an extended one in front.
     fn header(
         &mut self,
@@ -292,9 +274,9 @@ impl Get<'_, '_, '_> {
         header.set_gid(u64::from(found.gid).min(SMALL - 1));
         header.set_mtime(found.mtime.seconds.clamp(0, (1 << 33) - 1) as u64);
         if matches!(kind, EntryType::Char | EntryType::Block) {
-            let (major, minor) = (found.rdev >> 8 & 0xfff, found.rdev & 0xff | found.rdev >> 12 & 0xf_ff00);
-            header.set_device_major(major)?;
-            header.set_device_minor(minor)?;
+            let device = decode_device(found.rdev);
+            header.set_device_major(rustix::fs::major(device))?;
+            header.set_device_minor(rustix::fs::minor(device))?;
         }
         header.set_cksum();
         Ok((&mut *self.out).write_all(header.as_bytes())?)

@@ -37,6 +37,8 @@ pub struct Members<R> {
     /// Records that hold for all that follows, and their bytes.
     global: Records,
     global_bytes: u64,
+    /// The block that ends an archive came.
+    has_end: bool,
 }
 
 fn wrong(problem: &str) -> io::Error {
@@ -45,7 +47,7 @@ fn wrong(problem: &str) -> io::Error {
 
 impl<R: Read> Members<R> {
     pub fn new(from: R) -> Members<R> {
-        Members { from, left: 0, filling: 0, global: Vec::new(), global_bytes: 0 }
+        Members { from, left: 0, filling: 0, global: Vec::new(), global_bytes: 0, has_end: false }
     }
 
     /// The next member, after what was not read of the one before.
@@ -95,8 +97,15 @@ impl<R: Read> Members<R> {
         records: Records,
         (long_name, long_link): (Option<Vec<u8>>, Option<Vec<u8>>),
     ) -> io::Result<Member> {
-        let find = |key: &[u8]| records.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.clone());
-        let number = |key: &[u8]| find(key).and_then(|value| std::str::from_utf8(&value).ok()?.parse::<u64>().ok());
+        let find = |key: &[u8]| {
+            let value = records.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.clone());
+            // An empty one says that the header counts.
+            value.filter(|value| !value.is_empty())
+        };
+        let number = |key: &[u8]| {
+            let number = |value: Vec<u8>| pax::number(&value).ok_or_else(|| wrong("a number makes no sense"));
+            find(key).map(number).transpose()
+        };
         let path = find(b"GNU.sparse.name").or_else(|| find(b"path")).or(long_name);
         let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
         let link = find(b"linkpath").or(long_link);
@@ -105,7 +114,7 @@ impl<R: Read> Members<R> {
         let stored = match kind {
             EntryType::Link | EntryType::Symlink | EntryType::Directory => 0,
             EntryType::Char | EntryType::Block | EntryType::Fifo => 0,
-            _ => number(b"size").unwrap_or(size),
+            _ => number(b"size")?.unwrap_or(size),
         };
         if stored > FILE_BYTES_MAX || path.len() > PATH_BYTES_MAX {
             return Err(wrong("the size or the name of a file cannot be"));
@@ -113,9 +122,9 @@ impl<R: Read> Members<R> {
         self.left = stored;
         self.filling = stored.next_multiple_of(BLOCK as u64) - stored;
         let is_sparse = records.iter().any(|(key, _)| key.starts_with(b"GNU.sparse."));
-        let (size, pieces) = match number(b"GNU.sparse.major") {
-            Some(1) => (number(b"GNU.sparse.realsize").unwrap_or(stored), self.map()?),
-            None | Some(0) if is_sparse => (number(b"GNU.sparse.size").unwrap_or(stored), recorded(&records)?),
+        let (size, pieces) = match number(b"GNU.sparse.major")? {
+            Some(1) => (number(b"GNU.sparse.realsize")?.unwrap_or(stored), self.map()?),
+            None | Some(0) if is_sparse => (number(b"GNU.sparse.size")?.unwrap_or(stored), recorded(&records)?),
             None if kind == EntryType::GNUSparse => self.old_map(&header)?,
             None => (stored, std::iter::once(0..stored).collect()),
             Some(_) => (0, Vec::new()),
@@ -129,10 +138,12 @@ impl<R: Read> Members<R> {
         Ok(Member { header, path, link, records, size, problem, pieces })
     }
 
-    /// Reads what comes behind the last member, as far as that is what archives are filled up with.
-    pub fn finish(&mut self) -> io::Result<()> {
+    /// Reads what comes behind the last member, as far as that is what archives are filled up with; whether the archive has
+    /// its end.
+    pub fn finish(&mut self) -> io::Result<bool> {
         const RECORD: u64 = 1 << 20;
-        io::copy(&mut (&mut self.from).take(RECORD), &mut io::sink()).map(drop)
+        io::copy(&mut (&mut self.from).take(RECORD), &mut io::sink())?;
+        Ok(self.has_end)
     }
 
     /// Some of the bytes of the member under way.
@@ -158,7 +169,11 @@ impl<R: Read> Members<R> {
 
     /// The next header; none at the end, which a block of zeros is.
     fn header(&mut self) -> io::Result<Option<Header>> {
-        let Some(block) = self.block()?.filter(|block| block.iter().any(|byte| *byte != 0)) else { return Ok(None) };
+        let Some(block) = self.block()? else { return Ok(None) };
+        self.has_end = block.iter().all(|byte| *byte == 0);
+        if self.has_end {
+            return Ok(None);
+        }
         let header = Header::from_byte_slice(&block).clone();
         // Its own checksum counts as blanks.
         let bytes = block[..148].iter().chain(&[b' '; 8]).chain(&block[156..]);
@@ -296,6 +311,11 @@ mod tests {
     fn what_is_no_archive_is_said() {
         assert!(Members::new(&b""[..]).next().unwrap().is_none());
         assert!(Members::new(&[0; 1024][..]).next().unwrap().is_none());
+        for (archive, has_end) in [(&b""[..], false), (&[0; 512], true), (&[0; 1024], true)] {
+            let mut members = Members::new(archive);
+            assert!(members.next().unwrap().is_none());
+            assert_eq!(members.finish().unwrap(), has_end);
+        }
         for wrong in [&b"no archive"[..], &[b'x'; 512][..]] {
             assert!(Members::new(wrong).next().is_err());
         }

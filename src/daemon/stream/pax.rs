@@ -4,8 +4,6 @@ use crate::clock::Timestamp;
 use std::ops::Range;
 
 pub const XATTR: &[u8] = b"SCHILY.xattr.";
-pub const ACL_ACCESS: &[u8] = b"SCHILY.acl.access";
-pub const ACL_DEFAULT: &[u8] = b"SCHILY.acl.default";
 
 /// Adds a record.
 pub fn push(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {

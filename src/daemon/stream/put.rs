@@ -101,7 +101,10 @@ fn unpack(put: &mut Put<'_>, stream: &mut Stream<'_>, counted: &Cell<u64>) -> st
         counted.set(put.report.files);
     }
     // What fills up the last record of an archive, so that whoever writes it comes to an end.
-    members.finish()
+    if !members.finish()? {
+        put.report.problem(b"the archive", "it has no end: whoever wrote it broke off, and files may be missing");
+    }
+    Ok(())
 }
 
 enum Failed {
@@ -163,9 +166,10 @@ impl Put<'_> {
             kind => kind,
         };
         let Some((parent, name)) = self.place(&member.path)? else {
-            if kind.is_dir() {
-                self.arrived(self.root, facts);
+            if !kind.is_dir() {
+                return Err(told("it has no name"));
             }
+            self.arrived(self.root, facts);
             return Ok(());
         };
         let found = match self.tree.names().lookup(parent.live(), name) {
@@ -190,11 +194,10 @@ impl Put<'_> {
         if made == Kind::File {
             return self.file(member, members, (parent, name), &facts);
         }
-        self.make_way(parent, name, found)?;
         let target: &[u8] = if made == Kind::Symlink { &member.link } else { b"" };
-        let rdev = if matches!(made, Kind::CharDevice | Kind::BlockDevice) { device(&member.header) } else { 0 };
-        let new = New { kind: made, permissions: MADE, rdev, target };
-        let (inode, _) = self.tree.names().make(MAKER, parent, name, new)?;
+        let rdev = if matches!(made, Kind::CharDevice | Kind::BlockDevice) { device(&member.header)? } else { 0 };
+        self.make_way(parent, name, found)?;
+        let inode = self.make(parent, name, New { kind: made, permissions: MADE, rdev, target })?;
         Ok(self.attributes(inode, &facts, made == Kind::Symlink)?)
     }
 
@@ -226,11 +229,20 @@ impl Put<'_> {
             found => {
                 self.make_way(parent, name, found)?;
                 let new = New { kind: Kind::Directory, permissions: 0o700, rdev: 0, target: b"" };
-                self.tree.names().make(MAKER, parent, name, new)?.0
+                self.make(parent, name, new)?
             }
         };
         self.arrived(inode, facts);
         Ok(())
+    }
+
+    /// Makes what came, without the access lists that its directory has for what is made in it: it has those that came.
+    fn make(&self, parent: InodeNo, name: &[u8], new: New<'_>) -> Result<InodeNo> {
+        let (inode, _) = self.tree.names().make(MAKER, parent, name, new)?;
+        for (_, list) in acl::RECORDS {
+            self.tree.attributes().remove_xattr(inode, list)?;
+        }
+        Ok(inode)
     }
 
     /// A directory has its xattrs at once, and the rest when all is in it.
@@ -326,16 +338,16 @@ impl Put<'_> {
         let (uid, gid) = self.owner.of(facts.uid, facts.gid);
         let owner = Change { uid: Some(uid), gid: Some(gid), ..Change::default() };
         self.tree.attributes().change(inode, owner)?;
+        let mut last = Change { atime: Some(SetTime::To(mtime)), mtime: Some(SetTime::To(mtime)), ..Change::default() };
         let mut refused = Ok(());
         if !is_link {
             for (name, value) in &facts.xattrs {
                 refused = refused.and(self.tree.attributes().set_xattr(inode, name, value, SetXattr::default()));
             }
-            let mode = Change { permissions: Some(permissions), ..Change::default() };
-            self.tree.attributes().change(inode, mode)?;
+            // Lists change it.
+            last.permissions = Some(permissions);
         }
-        let times = Change { atime: Some(SetTime::To(mtime)), mtime: Some(SetTime::To(mtime)), ..Change::default() };
-        self.tree.attributes().change(inode, times)?;
+        self.tree.attributes().change(inode, last)?;
         refused
     }
 
@@ -355,44 +367,68 @@ impl Put<'_> {
     }
 }
 
-fn device(header: &tar::Header) -> u32 {
-    let number = |number: std::io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
-    encode_device(rustix::fs::makedev(number(header.device_major()), number(header.device_minor())))
+fn device(header: &tar::Header) -> std::result::Result<u32, Failed> {
+    const PART_MAX: [u32; 2] = [0xfff, 0xf_ffff];
+    let parts = [header.device_major(), header.device_minor()].map(|part| part.ok().flatten());
+    match parts {
+        [Some(major), Some(minor)] if [major, minor].iter().zip(PART_MAX).all(|(part, most)| *part <= most) => {
+            Ok(encode_device(rustix::fs::makedev(major, minor)))
+        }
+        _ => Err(told("its device makes no sense")),
+    }
 }
 
-/// What a member says of itself.
+/// What a member says of itself. What it does not say is as for whoever knows nothing of owners and times; what makes no
+/// sense is not taken for that.
 fn facts(member: &Member) -> std::result::Result<Facts, Failed> {
-    let number = |number: std::io::Result<u64>| number.ok().and_then(|number| u32::try_from(number).ok());
-    let header = &member.header;
+    let senseless = |what: &str| told(format!("its {what} makes no sense"));
+    let (header, fields) = (&member.header, member.header.as_old());
+    let number = |what, field: &[u8], number: std::io::Result<u64>, blank| match number {
+        Ok(number) => Ok(number),
+        Err(_) if field.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(blank),
+        Err(_) => Err(senseless(what)),
+    };
+    let id = |what, field: &[u8], id| {
+        let id = number(what, field, id, 0)?;
+        u32::try_from(id).map_err(|_| senseless(what))
+    };
     let mut facts = Facts {
-        permissions: header.mode().unwrap_or(0o644) & 0o7777,
-        uid: number(header.uid()).unwrap_or(0),
-        gid: number(header.gid()).unwrap_or(0),
-        mtime: Timestamp { seconds: header.mtime().unwrap_or(0) as i64, nanos: 0 },
+        permissions: number("mode", &fields.mode, header.mode().map(u64::from), 0o644)? as u32 & 0o7777,
+        uid: id("owner", &fields.uid, header.uid())?,
+        gid: id("group", &fields.gid, header.gid())?,
+        mtime: Timestamp { seconds: number("time", &fields.mtime, header.mtime(), 0)? as i64, nanos: 0 },
         xattrs: Vec::new(),
     };
-    let id = |value: &[u8]| pax::number(value).and_then(|id| u32::try_from(id).ok());
+    let recorded = |what, value: &[u8]| {
+        let id = pax::number(value).and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| senseless(what))
+    };
+    let is_said = |record: &[u8]| member.records.iter().any(|(key, value)| key == record && !is_blank(value));
     for (key, value) in &member.records {
         match key.as_slice() {
-            b"mtime" => facts.mtime = pax::time(value).unwrap_or(facts.mtime),
-            b"uid" => facts.uid = id(value).unwrap_or(facts.uid),
-            b"gid" => facts.gid = id(value).unwrap_or(facts.gid),
-            pax::ACL_ACCESS | pax::ACL_DEFAULT => {
-                let Some(text) = std::str::from_utf8(value).ok().filter(|text| !text.trim().is_empty()) else {
-                    continue;
-                };
-                let name: &[u8] = match key.as_slice() {
-                    pax::ACL_ACCESS => b"system.posix_acl_access",
-                    _ => b"system.posix_acl_default",
-                };
-                facts.xattrs.push((name.to_vec(), acl::of_text(text).map_err(told)?));
-            }
+            // An empty one says that the header counts.
+            b"mtime" | b"uid" | b"gid" if value.is_empty() => {}
+            b"mtime" => facts.mtime = pax::time(value).ok_or_else(|| senseless("time"))?,
+            b"uid" => facts.uid = recorded("owner", value)?,
+            b"gid" => facts.gid = recorded("group", value)?,
             key => {
-                // Lists come as text.
-                let name = key.strip_prefix(pax::XATTR).filter(|name| !name.starts_with(b"system.posix_acl"));
-                facts.xattrs.extend(name.map(|name| (pax::unescaped(name), value.clone())));
+                let as_text = acl::RECORDS.into_iter().find(|(record, _)| *record == key);
+                if let Some((_, list)) = as_text.filter(|_| !is_blank(value)) {
+                    let text = std::str::from_utf8(value).map_err(|_| senseless("access list"))?;
+                    facts.xattrs.push((list.to_vec(), acl::of_text(text).map_err(told)?));
+                }
+                if let Some(name) = key.strip_prefix(pax::XATTR).map(pax::unescaped)
+                    // A list that comes as text as well counts as that.
+                    && !acl::RECORDS.into_iter().any(|(record, list)| list == name && is_said(record))
+                {
+                    facts.xattrs.push((name, value.clone()));
+                }
             }
         }
     }
     Ok(facts)
+}
+
+fn is_blank(value: &[u8]) -> bool {
+    value.trim_ascii().is_empty()
 }

@@ -6,13 +6,12 @@ use crate::daemon::xattrs;
 use crate::device::InodeNo;
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown;
-use crate::tree::{Change, Kind, Rights, SetTime, SetXattr};
+use crate::tree::{ACCESS_LIST, Change, Kind, Rights, SetTime, SetXattr};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 const CAPABILITY: &[u8] = b"security.capability";
-const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
 /// Whose the copies are: root keeps every owner; anybody else could not use files of others.
 pub enum Owner {

@@ -9,18 +9,12 @@ use super::wire::{
 };
 use crate::error::{Errno, Error, Result};
 use crate::fuse::number::KernelNo;
-use crate::fuse::operations::{Found, Write};
+use crate::fuse::operations::{Found, Value, Write};
 use crate::fuse::seek::Sought;
 use crate::fuse::{FileSystem, listing, seek};
-use crate::tree::{Change, RenameMode, SetMode, SetTime};
+use crate::tree::{Change, SetTime};
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-const XATTR_CREATE: u32 = 1;
-const XATTR_REPLACE: u32 = 2;
-const RENAME_NOREPLACE: u32 = 1;
-const RENAME_EXCHANGE: u32 = 2;
-const APPEND: u32 = 0o2000;
 
 /// Bytes of a read from which on it is worth another thread, so that several are read and decompressed at once.
 const LARGE_READ: u32 = 64 << 10;
@@ -260,16 +254,10 @@ fn names(fs: &Arc<FileSystem>, code: u32, request: &Incoming<'_>) -> Result<Told
 }
 
 fn rename(fs: &Arc<FileSystem>, request: &Incoming<'_>, new_directory: u64, flags: u32) -> Result<Told> {
-    let mode = match flags {
-        0 => RenameMode::Replace,
-        RENAME_NOREPLACE => RenameMode::NoReplace,
-        RENAME_EXCHANGE => RenameMode::Exchange,
-        _ => return Err(Error::Posix(Errno::INVAL)),
-    };
     let (old, rest) = name(request)?;
     let (new, _) = split_name(rest).ok_or(Error::Posix(Errno::INVAL))?;
     let (from, to) = ((KernelNo(request.header.node), old), (KernelNo(new_directory), new));
-    fs.rename(request.header.client(), from, to, mode).map(|()| Told::Nothing)
+    fs.rename(request.header.client(), from, to, flags).map(|()| Told::Nothing)
 }
 
 fn change(given: &SetattrIn) -> Change {
@@ -294,41 +282,28 @@ fn change(given: &SetattrIn) -> Change {
 fn write(fs: &Arc<FileSystem>, number: KernelNo, request: &Incoming<'_>) -> Result<Told> {
     let WriteIn { offset, size, write_flags, flags, .. } = fixed(request)?;
     let data = request.payload.get(..size as usize).ok_or(Error::Posix(Errno::INVAL))?;
-    let write = Write {
-        offset,
-        kill: write_flags & WRITE_KILL != 0,
-        from_cache: write_flags & WRITE_CACHE != 0,
-        appended: flags & APPEND != 0,
-    };
+    let write =
+        Write { offset, kill: write_flags & WRITE_KILL != 0, from_cache: write_flags & WRITE_CACHE != 0, flags };
     fs.write(number, data, write)?;
     Ok(Told::Written(WriteOut { size, padding: 0 }))
 }
 
 fn xattr(fs: &Arc<FileSystem>, code: u32, request: &Incoming<'_>) -> Result<Told> {
     let (client, number) = (request.header.client(), KernelNo(request.header.node));
-    let sized = |value: Vec<u8>| {
-        let size = value.len() as u32;
-        match fixed::<GetxattrIn>(request)?.size {
-            0 => Ok(Told::Size(SizeOut { size, padding: 0 })),
-            most if size > most => Err(Error::Posix(Errno::RANGE)),
-            _ => Ok(Told::Bytes(value)),
-        }
+    let room = || Ok::<_, Error>(fixed::<GetxattrIn>(request)?.size);
+    let told = |value| match value {
+        Value::Length(size) => Told::Size(SizeOut { size, padding: 0 }),
+        Value::Bytes(bytes) => Told::Bytes(bytes),
     };
     match code {
-        opcode::GETXATTR => sized(fs.xattr_of(number, name(request)?.0)?),
-        opcode::LISTXATTR => sized(fs.listxattr(number)?),
+        opcode::GETXATTR => fs.getxattr(number, name(request)?.0, room()?).map(told),
+        opcode::LISTXATTR => fs.listxattr(number, room()?).map(told),
         opcode::REMOVEXATTR => fs.removexattr(client, number, name(request)?.0).map(|()| Told::Nothing),
         _ => {
             let SetxattrIn { size, flags } = fixed(request)?;
-            let mode = match flags {
-                0 => SetMode::Any,
-                XATTR_CREATE => SetMode::Create,
-                XATTR_REPLACE => SetMode::Replace,
-                _ => return Err(Error::Posix(Errno::INVAL)),
-            };
             let (name, rest) = name(request)?;
             let value = rest.get(..size as usize).ok_or(Error::Posix(Errno::INVAL))?;
-            fs.setxattr(client, number, (name, value), mode).map(|()| Told::Nothing)
+            fs.setxattr(client, number, (name, value), flags).map(|()| Told::Nothing)
         }
     }
 }
