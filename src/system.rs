@@ -30,9 +30,15 @@ pub fn close_inherited() {
 
 /// Sets the scheduling policy of this thread.
 pub fn set_policy(policy: i32) -> bool {
+    const THIS: i32 = 0;
+    set_policy_of(THIS, policy)
+}
+
+/// Sets the scheduling policy of a thread, by its number.
+pub fn set_policy_of(thread: i32, policy: i32) -> bool {
     let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the pointer is to a value that lives until the call returns; 0 means this thread.
-    unsafe { libc::sched_setscheduler(0, policy, &parameters) == 0 }
+    // SAFETY: the pointer is to a value that lives until the call returns.
+    unsafe { libc::sched_setscheduler(thread, policy, &parameters) == 0 }
 }
 
 /// Lets `device`, which has to be `/dev/fuse` newly opened, serve the same connection as `other`.

@@ -23,6 +23,7 @@ mod scale;
 mod snapshots;
 mod source;
 mod store;
+mod switch;
 mod sync;
 mod versions;
 mod work;
@@ -131,6 +132,7 @@ fn run(names: &[String]) -> Result<bool> {
             is_whole = false;
         }
     }
+    switch::back();
     bench.report.summary()?;
     Ok(is_whole)
 }

@@ -3,13 +3,17 @@
 use crate::Result;
 use crate::command::{has, is_root, ok};
 use crate::store::Store;
+use crate::switch;
 use crate::work::{Work, unmount};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub const EXT4: &str = "ext4";
 pub const BTRFS: &str = "btrfs";
+/// Over /dev/fuse.
 pub const PITFS: &str = "pitfs";
+/// Over the kernel's rings.
+pub const RINGS: &str = "pitfs, rings";
 
 /// A file system in an image, or a directory. It goes when this goes.
 struct Disk {
@@ -73,6 +77,7 @@ fn btrfs(work: &Work) -> Option<Disk> {
 /// All places of one part. The store comes first, since it may lie in an image that the others end.
 pub struct Places {
     pub store: Store,
+    _rings: Option<Store>,
     list: Vec<(&'static str, PathBuf)>,
     _btrfs: Option<Disk>,
     _ext4: Disk,
@@ -87,11 +92,19 @@ impl Places {
         };
         let ground = if in_image { ext4.dir.as_path() } else { work.path() };
         let btrfs = if is_root() && has("mkfs.btrfs") { btrfs(work) } else { None };
-        let store = Store::mounted(&ground.join("pitfs"))?;
         let mut list = vec![(EXT4, ext4.dir.clone())];
         list.extend(btrfs.iter().map(|disk| (BTRFS, disk.dir.clone())));
+        let store = Store::mounted_with(&ground.join("pitfs"), &["-o", "io_uring=off"])?;
         list.push((PITFS, store.live()));
-        Ok(Places { store, list, _btrfs: btrfs, _ext4: ext4 })
+        let rings = match switch::on() {
+            Ok(()) => Some(Store::mounted_with(&ground.join("rings"), &["-o", "io_uring=on"])?),
+            Err(error) => {
+                eprintln!("bench: without rings: {error}");
+                None
+            }
+        };
+        list.extend(rings.iter().map(|store| (RINGS, store.live())));
+        Ok(Places { store, _rings: rings, list, _btrfs: btrfs, _ext4: ext4 })
     }
 
     /// Name and directory of each, in the order in which they are measured.

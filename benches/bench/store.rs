@@ -33,8 +33,13 @@ impl Store {
     }
 
     pub fn mounted(dir: &Path) -> Result<Store> {
+        Store::mounted_with(dir, &[])
+    }
+
+    /// The same with options of `pitfs mount`.
+    pub fn mounted_with(dir: &Path, options: &[&str]) -> Result<Store> {
         let store = Store::create(dir)?;
-        store.mount()?;
+        store.mount_with(options)?;
         Ok(store)
     }
 
@@ -52,7 +57,11 @@ impl Store {
     }
 
     pub fn mount(&self) -> Result<()> {
-        ok(Command::new(PITFS).arg("mount").arg(self.path()).arg(self.snap())).map(|_| ())
+        self.mount_with(&[])
+    }
+
+    fn mount_with(&self, options: &[&str]) -> Result<()> {
+        ok(Command::new(PITFS).arg("mount").args(options).arg(self.path()).arg(self.snap())).map(|_| ())
     }
 
     /// Ends the mount and waits for its last commit.

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::command::{self, is_root, ok, shell};
+use crate::switch;
 use rustix::fs::{FlockOperation, flock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -137,6 +138,7 @@ pub fn clear_when_interrupted(path: &Path) -> Result<()> {
             eprintln!("# interrupted, clearing away");
             command::stop_all();
             clear_away(&path);
+            switch::back();
             let _kept = path.parent().map(std::fs::remove_dir);
             std::process::exit(128 + signal);
         }

@@ -18,6 +18,7 @@ mod helpers;
 mod memory;
 mod queue;
 mod wire;
+mod yielding;
 
 use super::{FileSystem, REQUEST_BYTES};
 use crate::error::{Errno, Error, Result};
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use yielding::Watch;
 
 /// Requests that one processor can have under way; more wait in the kernel.
 const ENTRIES: usize = 8;
@@ -47,6 +49,7 @@ pub(super) struct Prepared {
 /// Rings that serve; their threads end with the connection.
 pub(super) struct Rings {
     threads: Vec<JoinHandle<()>>,
+    _watch: Arc<Watch>,
 }
 
 /// Whether the kernel has rings, switched on.
@@ -116,13 +119,15 @@ impl Prepared {
     /// Registers all entries; the kernel, which was told that there would be rings, serves nobody before.
     pub fn begin(self, fs: &Arc<FileSystem>, device: &Arc<File>) -> Result<Rings> {
         let helpers = Arc::new(Helpers::new(ENTRIES * self.begin.len()));
+        let watch = Arc::new(Watch::new());
         for begin in &self.begin {
-            let told = begin.send(Begin { fs: fs.clone(), device: device.clone(), helpers: helpers.clone() });
+            let (helpers, watch) = (helpers.clone(), watch.clone());
+            let told = begin.send(Begin { fs: fs.clone(), device: device.clone(), helpers, watch });
             told.map_err(|_| Error::Fault("a queue's thread has ended".into()))?;
         }
         let failed = |error| Error::Refused(Errno::IO, format!("rings could not be registered: {error}"));
         self.wait_for_all().map_err(failed)?;
-        Ok(Rings { threads: self.threads })
+        Ok(Rings { threads: self.threads, _watch: watch })
     }
 }
 

@@ -196,10 +196,6 @@ impl Ring {
         Some(Completion::Entry(std::mem::ManuallyDrop::into_inner(entry), result))
     }
 
-    pub fn entries(&self) -> usize {
-        self.lent.len()
-    }
-
     /// How many entries the kernel has.
     pub fn lent(&self) -> usize {
         self.lent.iter().flatten().count()

@@ -3,10 +3,9 @@
 use super::dispatch::{Weight, answer, weight};
 use super::helpers::Helpers;
 use super::memory::{Completion, Entry, Ring};
+use super::yielding::{Watch, Yielding};
 use crate::fuse::FileSystem;
 use crate::fuse::aside::Aside;
-use crate::fuse::device::may_yield;
-use crate::system::set_policy;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::fs::File;
@@ -21,6 +20,7 @@ pub(super) struct Begin {
     pub fs: Arc<FileSystem>,
     pub device: Arc<File>,
     pub helpers: Arc<Helpers>,
+    pub watch: Arc<Watch>,
 }
 
 /// While the kernel has not taken in yet that it was told of rings.
@@ -51,8 +51,8 @@ pub(super) fn run(processor: usize, entries: usize, payload_bytes: usize, begin:
     };
     say(tell, Ok(()));
     // Nothing comes where rings are not used after all.
-    let Ok(Begin { fs, device, helpers }) = begin.recv() else { return };
-    let mut queue = match Queue::new(ring, fs, device, helpers) {
+    let Ok(begin) = begin.recv() else { return };
+    let mut queue = match Queue::new(ring, begin) {
         Ok(queue) => queue,
         Err(error) => return say(tell, Err(error.to_string())),
     };
@@ -88,45 +88,16 @@ struct Queue {
     /// Written to by helpers.
     bell: Arc<File>,
     is_over: bool,
-    client: Client,
-}
-
-/// Who asks: as long as it is one program, one request after the other, its next one is made on this processor if it goes on here.
-#[derive(Default)]
-struct Client {
-    process: u32,
-    /// Requests in a row.
-    requests: u32,
-    /// Answers that are given back with the next call.
-    answers: usize,
-    may_yield: bool,
-}
-
-/// Requests of one program in a row after which it is kept on the processor.
-const BURST: u32 = 16;
-
-impl Client {
-    fn asks(&mut self, process: u32) {
-        if self.process != process {
-            (self.process, self.requests) = (process, 0);
-        }
-        self.requests = self.requests.saturating_add(1);
-    }
-
-    /// Whether the one who waits for the answer is to take the processor over from this thread.
-    fn takes_over(&mut self) -> bool {
-        let answers = std::mem::take(&mut self.answers);
-        answers == 1 && self.may_yield && self.requests >= BURST
-    }
+    yielding: Yielding,
 }
 
 impl Queue {
-    fn new(ring: Ring, fs: Arc<FileSystem>, device: Arc<File>, helpers: Arc<Helpers>) -> io::Result<Queue> {
+    fn new(ring: Ring, Begin { fs, device, helpers, watch }: Begin) -> io::Result<Queue> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (done, bell) = (channel(), Arc::new(File::from(bell)));
-        let client = Client { may_yield: may_yield(), ..Client::default() };
+        let yielding = watch.seat();
         let mut queue =
-            Queue { ring, fs, device, helpers, aside: Aside::default(), done, bell, is_over: false, client };
+            Queue { ring, fs, device, helpers, aside: Aside::default(), done, bell, is_over: false, yielding };
         queue.ring.watch(queue.bell.as_raw_fd())?;
         Ok(queue)
     }
@@ -155,7 +126,7 @@ impl Queue {
 
     fn serve(&mut self) -> io::Result<()> {
         while self.ring.lent() > 0 || !self.is_over {
-            self.hand_over()?;
+            self.ring.wait()?;
             while let Some(completion) = self.ring.next() {
                 match completion {
                     Completion::Entry(entry, Ok(())) => self.take(entry)?,
@@ -171,29 +142,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Gives the answers back, and waits for something to come. A program that is woken while this thread runs would be moved to
-    /// another processor, which costs more than most requests. This thread counts as idle meanwhile, so that the program takes
-    /// over here at once; its next request lets this thread go on.
-    fn hand_over(&mut self) -> io::Result<()> {
-        // With others under way this thread goes on at once.
-        let is_alone = self.ring.lent() == self.ring.entries();
-        if self.client.takes_over() && is_alone && set_policy(libc::SCHED_IDLE) {
-            let submitted = self.ring.submit();
-            set_policy(libc::SCHED_OTHER);
-            submitted?;
-        }
-        self.ring.wait()
-    }
-
     /// A request has come.
     fn take(&mut self, mut entry: Entry) -> io::Result<()> {
-        self.client.asks(entry.incoming().map_or(0, |request| request.header.pid));
+        self.yielding.asked(entry.incoming().map_or(0, |request| request.header.pid));
         // What looks at the store can fail as what changes it can.
         let found = crate::fault::contained(|| weight(&self.fs, &entry)).unwrap_or(Weight::Waits);
         let work = match found {
             Weight::Light => {
                 answer(&self.fs, &mut entry);
-                self.client.answers += 1;
                 return self.give_back(entry);
             }
             weight => weight,

@@ -1,0 +1,321 @@
+//! A queue's thread that counts as idle while one program asks it request after request.
+//!
+//! Who is woken while this thread runs is moved to another processor, which costs more than most requests. A processor whose
+//! thread counts as idle is free: the program wakes up where it was and takes it over at once, and its next request lets this
+//! thread go on.
+//!
+//! ```text
+//! usual ──the same program asks on──▶ yielding ──another one asks──▶ usual
+//!                                        ├──nothing to do──▶ rested ──a request──▶ usual
+//!                                        └──no progress, and ready to run──▶ held off ──a request and a moment──▶ usual
+//! ```
+//!
+//! Programs that compute could keep such a thread from running, and with it whoever waits for what it holds. A watch looks at it
+//! as long as it yields, and makes it a usual one again; nothing wakes up where no queue yields.
+
+use crate::fuse::device::may_yield;
+use crate::system::{set_policy, set_policy_of};
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Requests of one program in a row after which a queue yields to it.
+const BURST: u32 = 16;
+/// How often the watch looks while some queue yields: one that is kept from running is so for twice that at most.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long a queue does not yield that was kept from running.
+const HELD_OFF: Duration = Duration::from_millis(100);
+/// Looks without a request after which a queue yields no more.
+const QUIET_LOOKS: u32 = 20;
+
+const USUAL: u8 = 0;
+const YIELDING: u8 = 1;
+/// The watch has made the thread a usual one: it had nothing to do.
+const RESTED: u8 = 2;
+/// The same: it was kept from running, or its program computes, which looks alike.
+const HELD: u8 = 3;
+
+/// What a queue's thread and the watch know of each other. Only the thread returns to USUAL, after it has made itself a usual one,
+/// and the watch looks on until then.
+#[derive(Default)]
+struct Seat {
+    state: AtomicU8,
+    /// The thread, as the kernel numbers it; 0 before it is there.
+    thread: AtomicI32,
+    /// Counts requests.
+    progress: AtomicU64,
+}
+
+/// Looks at queues that yield.
+pub(super) struct Watch {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    seats: Mutex<Vec<Arc<Seat>>>,
+    looks: Mutex<bool>,
+    begun: Condvar,
+    is_asleep: AtomicBool,
+    is_over: AtomicBool,
+}
+
+impl Watch {
+    /// Without it, or without the right to, no queue yields.
+    pub fn new() -> Watch {
+        let shared = Arc::new(Shared::default());
+        let watched = shared.clone();
+        let spawn = || std::thread::Builder::new().name("ring-watch".into()).spawn(move || watched.run());
+        let thread = if may_yield() { spawn().ok() } else { None };
+        Watch { shared, thread }
+    }
+
+    /// For the thread of a queue, which calls it.
+    pub fn seat(&self) -> Yielding {
+        let seat = Arc::new(Seat::default());
+        seat.thread.store(rustix::thread::gettid().as_raw_pid(), Ordering::Relaxed);
+        self.shared.seats.lock().push(seat.clone());
+        let may = self.thread.is_some();
+        Yielding { seat, shared: self.shared.clone(), may, process: 0, requests: 0, not_before: None }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Release);
+        self.shared.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the watch of rings ended with a panic");
+        }
+    }
+}
+
+impl Shared {
+    fn wake(&self) {
+        *self.looks.lock() = true;
+        self.begun.notify_one();
+    }
+
+    fn run(&self) {
+        let mut seen: Vec<Seen> = Vec::new();
+        while !self.is_over.load(Ordering::Acquire) {
+            let seats = self.seats.lock().clone();
+            seen.resize_with(seats.len(), Seen::default);
+            let yields =
+                seats.iter().zip(&mut seen).map(|(seat, seen)| seen.look(seat)).fold(false, |any, one| any | one);
+            if yields {
+                std::thread::sleep(LOOK);
+                continue;
+            }
+            let mut looks = self.looks.lock();
+            self.is_asleep.store(true, Ordering::SeqCst);
+            // One may have begun since it was looked at.
+            let begins = || seats.iter().any(|seat| seat.state.load(Ordering::SeqCst) == YIELDING);
+            while !*looks && !begins() {
+                self.begun.wait(&mut looks);
+            }
+            self.is_asleep.store(false, Ordering::SeqCst);
+            *looks = false;
+        }
+    }
+}
+
+/// What the watch saw of a seat when it looked last.
+#[derive(Default)]
+struct Seen {
+    progress: u64,
+    /// Looks in a row without progress.
+    still: u32,
+}
+
+impl Seen {
+    /// Whether it is to be looked at again.
+    fn look(&mut self, seat: &Seat) -> bool {
+        let state = seat.state.load(Ordering::SeqCst);
+        if state == USUAL {
+            self.still = 0;
+            return false;
+        }
+        let progress = seat.progress.load(Ordering::Relaxed);
+        self.still = if progress == self.progress { self.still + 1 } else { 0 };
+        self.progress = progress;
+        let thread = seat.thread.load(Ordering::Relaxed);
+        let is_ready = self.still > 0 && is_ready_to_run(thread);
+        if !is_ready && (self.still < QUIET_LOOKS || state != YIELDING) {
+            return state == YIELDING;
+        }
+        // Its policy first: from then on it goes on by itself. And again, until it says that it has seen it.
+        if set_policy_of(thread, libc::SCHED_OTHER) {
+            seat.state.store(if is_ready { HELD } else { RESTED }, Ordering::SeqCst);
+        }
+        is_ready
+    }
+}
+
+/// Whether a thread of this process could run, as /proc says it.
+fn is_ready_to_run(thread: i32) -> bool {
+    let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+    let after_name = stat.iter().rposition(|&byte| byte == b')').map_or(0, |at| at + 2);
+    stat.get(after_name) == Some(&b'R')
+}
+
+/// Of one queue, for its thread.
+pub(super) struct Yielding {
+    seat: Arc<Seat>,
+    shared: Arc<Shared>,
+    may: bool,
+    process: u32,
+    /// Of that one, in a row.
+    requests: u32,
+    not_before: Option<Instant>,
+}
+
+impl Yielding {
+    /// Called with each request. What the kernel asks for by itself, as 0, nobody waits for.
+    pub fn asked(&mut self, process: u32) {
+        let progress = self.seat.progress.load(Ordering::Relaxed);
+        self.seat.progress.store(progress.wrapping_add(1), Ordering::Relaxed);
+        let state = self.seat.state.load(Ordering::Relaxed);
+        let is_another = process != 0 && process != self.process;
+        if state == HELD {
+            self.not_before = Some(Instant::now() + HELD_OFF);
+        }
+        if matches!(state, HELD | RESTED) || (state == YIELDING && is_another) {
+            self.end();
+        }
+        if is_another {
+            (self.process, self.requests) = (process, 0);
+        } else if process != 0 {
+            self.requests = self.requests.saturating_add(1);
+        }
+        let is_usual = matches!(state, USUAL | RESTED);
+        // The clock is asked for once in so many requests.
+        if self.may && is_usual && self.requests >= BURST && self.requests.is_multiple_of(BURST) && self.may_again() {
+            self.begin();
+        }
+    }
+
+    fn may_again(&mut self) -> bool {
+        if self.not_before.is_some_and(|moment| Instant::now() < moment) {
+            return false;
+        }
+        self.not_before = None;
+        true
+    }
+
+    fn begin(&self) {
+        self.seat.state.store(YIELDING, Ordering::SeqCst);
+        if !set_policy(libc::SCHED_IDLE) {
+            self.seat.state.store(USUAL, Ordering::SeqCst);
+            return;
+        }
+        if self.seat.state.load(Ordering::SeqCst) != YIELDING {
+            // The watch came between.
+            return self.end();
+        }
+        if self.shared.is_asleep.load(Ordering::SeqCst) {
+            self.shared.wake();
+        }
+    }
+
+    fn end(&self) {
+        set_policy(libc::SCHED_OTHER);
+        self.seat.state.store(USUAL, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Yielding {
+    fn drop(&mut self) {
+        // The number of the thread may be another's soon.
+        self.seat.thread.store(0, Ordering::Relaxed);
+        self.seat.state.store(USUAL, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: u32 = 4711;
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// The scheduling policy of this thread, as /proc says it.
+    fn policy() -> i32 {
+        const POLICY: usize = 41;
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, after_name) = stat.rsplit_once(") ").unwrap();
+        after_name.split(' ').nth(POLICY - 3).unwrap().parse().unwrap()
+    }
+
+    fn ask_on(yielding: &mut Yielding) {
+        (0..=2 * BURST).for_each(|_| yielding.asked(ME));
+    }
+
+    /// In a thread of its own, since some may not leave the policy again.
+    fn in_a_thread(test: impl FnOnce(&mut Yielding) + Send + 'static) {
+        if !may_yield() {
+            return;
+        }
+        let run = move || {
+            let watch = Watch::new();
+            test(&mut watch.seat());
+        };
+        std::thread::spawn(run).join().unwrap();
+    }
+
+    #[test]
+    fn a_queue_yields_to_one_program_that_goes_on_asking_and_to_no_other() {
+        in_a_thread(|yielding| {
+            (0..BURST).for_each(|_| yielding.asked(ME));
+            assert_eq!(policy(), libc::SCHED_OTHER);
+            ask_on(yielding);
+            assert_eq!(policy(), libc::SCHED_IDLE);
+            yielding.asked(0);
+            assert_eq!(policy(), libc::SCHED_IDLE);
+            yielding.asked(ME + 1);
+            assert_eq!(policy(), libc::SCHED_OTHER);
+        });
+    }
+
+    #[test]
+    fn what_is_kept_from_going_on_is_made_a_usual_thread_and_stays_so_for_a_moment() {
+        in_a_thread(|yielding| {
+            ask_on(yielding);
+            let start = Instant::now();
+            // It could go on, and does not: as if others computed in its place.
+            while policy() == libc::SCHED_IDLE && start.elapsed() < PATIENCE {}
+            assert_eq!(policy(), libc::SCHED_OTHER);
+            yielding.asked(ME);
+            let held = Instant::now();
+            ask_on(yielding);
+            // A thread that was away for longer than that may again.
+            assert!(policy() == libc::SCHED_OTHER || held.elapsed() >= HELD_OFF);
+            std::thread::sleep(HELD_OFF);
+            ask_on(yielding);
+            assert_eq!(policy(), libc::SCHED_IDLE);
+        });
+    }
+
+    #[test]
+    fn what_has_nothing_to_do_rests_and_the_watch_with_it() {
+        in_a_thread(|yielding| {
+            ask_on(yielding);
+            let start = Instant::now();
+            while !yielding.shared.is_asleep.load(Ordering::SeqCst) && start.elapsed() < PATIENCE {
+                std::thread::sleep(2 * QUIET_LOOKS * LOOK);
+            }
+            assert!(yielding.shared.is_asleep.load(Ordering::SeqCst));
+            assert_eq!(policy(), libc::SCHED_OTHER);
+            // It may have looked kept from running when it was looked at between two naps.
+            yielding.asked(ME);
+            std::thread::sleep(HELD_OFF);
+            ask_on(yielding);
+            assert_eq!(policy(), libc::SCHED_IDLE);
+        });
+    }
+}
