@@ -115,7 +115,7 @@ impl Shared {
             let mut looks = self.looks.lock();
             self.is_asleep.store(true, Ordering::SeqCst);
             // One may have begun since it was looked at.
-            let begins = || seats.iter().any(|seat| seat.state.load(Ordering::SeqCst) == YIELDING);
+            let begins = || self.seats.lock().iter().any(|seat| seat.state.load(Ordering::SeqCst) == YIELDING);
             while !*looks && !begins() {
                 self.begun.wait(&mut looks);
             }
@@ -210,16 +210,13 @@ impl Yielding {
 
     fn begin(&self) {
         self.seat.state.store(YIELDING, Ordering::SeqCst);
-        if !set_policy(libc::SCHED_IDLE) {
-            self.seat.state.store(USUAL, Ordering::SeqCst);
-            return;
-        }
-        if self.seat.state.load(Ordering::SeqCst) != YIELDING {
-            // The watch came between.
-            return self.end();
-        }
+        // Not while it may be kept from running, since the watch would wait for the lock.
         if self.shared.is_asleep.load(Ordering::SeqCst) {
             self.shared.wake();
+        }
+        // The watch may have come between.
+        if !set_policy(libc::SCHED_IDLE) || self.seat.state.load(Ordering::SeqCst) != YIELDING {
+            self.end();
         }
     }
 
