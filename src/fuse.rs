@@ -81,7 +81,7 @@ pub struct FileSystem {
     /// Tells the kernel what it did not ask for.
     telling: Aside,
     /// What the kernel knows the connection by, when it is mounted.
-    connection: OnceLock<Connection>,
+    connection: OnceLock<(Connection, std::fs::File)>,
     /// What the kernel is told through, when it is mounted.
     notify: OnceLock<Notify>,
 }

@@ -193,3 +193,28 @@ fn what_root_alone_may_switch_on_is_refused_to_others_in_words() {
     }
     assert!(said.contains("only root can switch them on"), "{said}");
 }
+
+/// Numbers of mounts are given out again. What ends a connection by its number must not do so when it has ended by itself: it
+/// would end the next one.
+#[test]
+fn a_mount_that_ends_takes_no_other_with_it() {
+    let Some(_offered) = Offered::set(true) else { return };
+    let stores: Vec<Mounted> = (0..4).map(|_| Mounted::unmounted()).collect();
+    for _ in 0..10 {
+        for store in &stores {
+            store.mount(&["io_uring=on"]);
+            fs::write(store.live().join("file"), b"there").unwrap();
+        }
+        let (first, others) = stores.split_first().unwrap();
+        first.umount();
+        first.mount(&["io_uring=on"]);
+        others.iter().for_each(Mounted::umount);
+        for store in others {
+            store.mount(&["io_uring=on"]);
+        }
+        for store in &stores {
+            assert_eq!(fs::read(store.live().join("file")).unwrap(), b"there");
+            store.umount();
+        }
+    }
+}

@@ -209,7 +209,8 @@ impl Mounted {
         let mut begun = end::Begun { mount_point: &mount_point, has_gone_well: false };
         let transport = if rings.is_some() { Transport::Rings } else { Transport::Device };
         if let Some(connection) = connection {
-            fs.connection.get_or_init(|| connection);
+            let device = device.try_clone().map_err(failed)?;
+            fs.connection.get_or_init(|| (connection, device));
         }
         let notify = Notify::new(mount_point.clone(), device, fs.clone(), rings.is_some());
         // Set once, here.
@@ -337,7 +338,7 @@ fn connect(
             let device = Arc::new(further.try_clone().map_err(failed)?);
             // The kernel waits for rings that do not come, and with it whoever has looked into the mount.
             let begun = prepared.begin(fs, &device).inspect_err(|_| {
-                let _has_ended = connection.is_some_and(Connection::abort);
+                let _has_ended = connection.is_some_and(|connection| connection.abort(&*device));
             });
             Some(begun.map_err(Failed::Rings)?)
         }

@@ -220,6 +220,11 @@ pub fn free(mount: &MountInfo) -> Result<()> {
 
 /// Whether the connection has ended, so that nothing waits for the mount.
 fn abort(mount: &MountInfo) -> bool {
+    // As long as this holds the mount, its number is no other's.
+    let _door = Door::to(mount.device, &mount.at);
+    if !mounts().contains(mount) {
+        return true;
+    }
     // A device of no disk has the major number 0.
     Connection(mount.device.minor).switch_off() || force(mount)
 }

@@ -219,7 +219,7 @@ impl FileSystem {
 
     /// Requests cannot be served any more: whoever waits for one gets an error, and the mount ends.
     pub(super) fn end_connection(&self) {
-        if !self.connection.get().is_some_and(|connection| connection.abort()) {
+        if !self.connection.get().is_some_and(|(connection, device)| connection.abort(device)) {
             log::error!("the mount could not be ended; `pitfs umount` does it");
         }
     }

@@ -69,7 +69,7 @@ fn is_held() -> Error {
 impl Notify {
     pub(super) fn new(mount_point: PathBuf, device: File, fs: Arc<FileSystem>, has_rings: bool) -> Notify {
         // What the daemon had taken from the device ends with the daemon; what it had through rings does not.
-        let connection = fs.connection.get().copied().filter(|_| has_rings);
+        let connection = fs.connection.get().map(|(connection, _)| *connection).filter(|_| has_rings);
         let device = Arc::new(device);
         let notifier = || Arc::new(Companion::new(Role::Notifier, connection, device.clone(), Arc::default()));
         let (names, pages) = (notifier(), notifier());

@@ -239,10 +239,13 @@ impl Rig {
                         let ends = || ends.load(Ordering::Relaxed);
                         let error = load::work(&self.ledger, live, writer, &mut rng, on_error, ends);
                         has_ended.store(true, Ordering::Relaxed);
-                        if let Some((what, error)) = error
-                            && !is_over(&error)
-                        {
-                            fail(format!("writer {writer}: {what}: {error}"));
+                        if let Some((what, error)) = error {
+                            let text = format!("writer {writer}: {what}: {error}");
+                            // Also where it is an end, for whoever did not expect one.
+                            eprintln!("{text}");
+                            if !is_over(&error) {
+                                fail(text);
+                            }
                         }
                     });
                 }

@@ -38,7 +38,7 @@ pub(super) fn watch(
                 Err(_) => return,
             }
         }
-        if !connection.is_some_and(Connection::abort) {
+        if !connection.is_some_and(|connection| connection.abort(device)) {
             refuse_all(device);
         }
     };
