@@ -20,6 +20,7 @@ pub mod limits;
 pub mod logstore;
 pub mod media;
 pub mod meta;
+pub mod proc;
 pub mod purpose;
 pub mod shown;
 pub(crate) mod system;

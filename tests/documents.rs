@@ -564,7 +564,7 @@ fn no_layer_calls_up() {
         &["journal"],
         &["meta"],
         &["media"],
-        &["clock", "error", "fault", "id", "limits", "purpose", "shown", "system"],
+        &["clock", "error", "fault", "id", "limits", "proc", "purpose", "shown", "system"],
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let known: BTreeSet<&str> = layers.iter().copied().flatten().copied().collect();

@@ -132,7 +132,6 @@ fn run(names: &[String]) -> Result<bool> {
             is_whole = false;
         }
     }
-    switch::back();
     bench.report.summary()?;
     Ok(is_whole)
 }

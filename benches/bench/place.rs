@@ -94,7 +94,7 @@ impl Places {
         let btrfs = if is_root() && has("mkfs.btrfs") { btrfs(work) } else { None };
         let mut list = vec![(EXT4, ext4.dir.clone())];
         list.extend(btrfs.iter().map(|disk| (BTRFS, disk.dir.clone())));
-        let store = Store::mounted_with(&ground.join("pitfs"), &["-o", "io_uring=off"])?;
+        let store = Store::mounted(&ground.join("pitfs"))?;
         list.push((PITFS, store.live()));
         let rings = match switch::on() {
             Ok(()) => Some(Store::mounted_with(&ground.join("rings"), &["-o", "io_uring=on"])?),

@@ -33,7 +33,9 @@ impl Store {
     }
 
     pub fn mounted(dir: &Path) -> Result<Store> {
-        Store::mounted_with(dir, &[])
+        let store = Store::create(dir)?;
+        store.mount()?;
+        Ok(store)
     }
 
     /// The same with options of `pitfs mount`.
@@ -56,8 +58,9 @@ impl Store {
         self.snap().join("live")
     }
 
+    /// Over /dev/fuse, whether or not the kernel offers rings meanwhile.
     pub fn mount(&self) -> Result<()> {
-        self.mount_with(&[])
+        self.mount_with(&["-o", "io_uring=off"])
     }
 
     fn mount_with(&self, options: &[&str]) -> Result<()> {

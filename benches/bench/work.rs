@@ -113,8 +113,9 @@ pub fn wait_for_daemon(store: &Path) {
     }
 }
 
-/// Takes a directory away with all that is mounted in it.
+/// Takes a directory away with all that is mounted in it, and has the kernel as it was.
 fn clear_away(path: &Path) {
+    switch::back();
     for point in mounts(path) {
         if let Err(error) = unmount(&point) {
             eprintln!("bench: {}: {error}", point.display());
@@ -138,7 +139,6 @@ pub fn clear_when_interrupted(path: &Path) -> Result<()> {
             eprintln!("# interrupted, clearing away");
             command::stop_all();
             clear_away(&path);
-            switch::back();
             let _kept = path.parent().map(std::fs::remove_dir);
             std::process::exit(128 + signal);
         }

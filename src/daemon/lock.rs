@@ -238,10 +238,7 @@ pub fn is_read(store: &Path) -> bool {
 
 /// Whether the first thread of a process has ended while others have not: it was killed, and they wait for something.
 fn was_killed(process: u32) -> bool {
-    let stat = std::fs::read(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name in brackets may have blanks, and bytes of any kind.
-    let after_name = stat.iter().rposition(|byte| *byte == b')').map(|at| &stat[at + 1..]);
-    after_name.is_some_and(|rest| matches!(rest, [b' ', b'Z' | b'X', ..]))
+    crate::proc::stat(process).is_some_and(|stat| stat.starts_with(['Z', 'X']))
 }
 
 /// Waits until it is worth looking again for who has been waited for this long: what ends at once is not waited for long.

@@ -222,7 +222,7 @@ pub fn free(mount: &MountInfo) -> Result<()> {
 fn abort(mount: &MountInfo) -> bool {
     // As long as this holds the mount, its number is no other's.
     let _door = Door::to(mount.device, &mount.at);
-    if !mounts().contains(mount) {
+    if !mounts().iter().any(|now| (now.device, &now.source) == (mount.device, &mount.source)) {
         return true;
     }
     // A device of no disk has the major number 0.

@@ -121,12 +121,8 @@ fn all_processors() -> Option<&'static CpuSet> {
 
 /// The processor on which a thread runs or ran last.
 fn processor_of(thread: u32) -> Option<usize> {
-    const PROCESSOR: usize = 38;
-    let stat = std::fs::read(format!("/proc/{thread}/stat")).ok()?;
-    // The name in brackets may have blanks, and bytes of any kind.
-    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 2;
-    let stat = std::str::from_utf8(stat.get(after_name..)?).ok()?;
-    stat.split(' ').nth(PROCESSOR - 2)?.parse().ok()
+    const PROCESSOR: usize = 39;
+    crate::proc::stat(thread)?.split(' ').nth(PROCESSOR - 3)?.parse().ok()
 }
 
 /// Whether a thread that counts as idle may count as a usual one again.

@@ -15,10 +15,11 @@
 
 use crate::fuse::device::may_yield;
 use crate::system::{set_policy, set_policy_of};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 /// Requests of one program in a row after which a queue yields to it.
@@ -39,11 +40,10 @@ const HELD: u8 = 3;
 
 /// What a queue's thread and the watch know of each other. Only the thread returns to USUAL, after it has made itself a usual one,
 /// and the watch looks on until then.
-#[derive(Default)]
 struct Seat {
     state: AtomicU8,
-    /// The thread, as the kernel numbers it; 0 before it is there.
-    thread: AtomicI32,
+    /// The thread, as the kernel numbers it.
+    thread: i32,
     /// Counts requests.
     progress: AtomicU64,
 }
@@ -56,9 +56,8 @@ pub(super) struct Watch {
 
 #[derive(Default)]
 struct Shared {
-    seats: Mutex<Vec<Arc<Seat>>>,
-    looks: Mutex<bool>,
-    begun: Condvar,
+    /// With what the watch saw last. A seat that is in it is that of a thread that is there.
+    seats: Mutex<Vec<(Arc<Seat>, Seen)>>,
     is_asleep: AtomicBool,
     is_over: AtomicBool,
 }
@@ -69,59 +68,56 @@ impl Watch {
         let shared = Arc::new(Shared::default());
         let watched = shared.clone();
         let spawn = || std::thread::Builder::new().name("ring-watch".into()).spawn(move || watched.run());
-        let thread = if may_yield() { spawn().ok() } else { None };
+        let warn = |error: &io::Error| log::warn!("no thread to watch rings, which are slower without: {error}");
+        let thread = if may_yield() { spawn().inspect_err(warn).ok() } else { None };
         Watch { shared, thread }
     }
 
     /// For the thread of a queue, which calls it.
     pub fn seat(&self) -> Yielding {
-        let seat = Arc::new(Seat::default());
-        seat.thread.store(rustix::thread::gettid().as_raw_pid(), Ordering::Relaxed);
-        self.shared.seats.lock().push(seat.clone());
-        let may = self.thread.is_some();
-        Yielding { seat, shared: self.shared.clone(), may, process: 0, requests: 0, not_before: None }
+        let thread = rustix::thread::gettid().as_raw_pid();
+        let seat = Arc::new(Seat { thread, state: AtomicU8::new(USUAL), progress: AtomicU64::new(0) });
+        self.shared.seats.lock().push((seat.clone(), Seen::default()));
+        let watch = self.thread.as_ref().map(|thread| thread.thread().clone());
+        Yielding { seat, shared: self.shared.clone(), watch, process: 0, requests: 0, not_before: None }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::Release);
-        self.shared.wake();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        let Some(thread) = self.thread.take() else { return };
+        thread.thread().unpark();
+        if thread.join().is_err() {
             log::error!("the watch of rings ended with a panic");
         }
     }
 }
 
 impl Shared {
-    fn wake(&self) {
-        *self.looks.lock() = true;
-        self.begun.notify_one();
-    }
-
     fn run(&self) {
-        let mut seen: Vec<Seen> = Vec::new();
-        while !self.is_over.load(Ordering::Acquire) {
-            let seats = self.seats.lock().clone();
-            seen.resize_with(seats.len(), Seen::default);
-            let yields =
-                seats.iter().zip(&mut seen).map(|(seat, seen)| seen.look(seat)).fold(false, |any, one| any | one);
-            if yields {
+        while !self.is_over.load(Ordering::SeqCst) {
+            if self.look() {
                 std::thread::sleep(LOOK);
                 continue;
             }
-            let mut looks = self.looks.lock();
             self.is_asleep.store(true, Ordering::SeqCst);
             // One may have begun since it was looked at.
-            let begins = || self.seats.lock().iter().any(|seat| seat.state.load(Ordering::SeqCst) == YIELDING);
-            while !*looks && !begins() {
-                self.begun.wait(&mut looks);
+            if !self.begins() {
+                std::thread::park();
             }
             self.is_asleep.store(false, Ordering::SeqCst);
-            *looks = false;
         }
+    }
+
+    /// Looks at all; whether some are to be looked at again.
+    fn look(&self) -> bool {
+        let mut seats = self.seats.lock();
+        seats.iter_mut().map(|(seat, seen)| seen.look(seat)).fold(false, |any, one| any | one)
+    }
+
+    fn begins(&self) -> bool {
+        self.seats.lock().iter().any(|(seat, _)| seat.state.load(Ordering::SeqCst) == YIELDING)
     }
 }
 
@@ -144,31 +140,29 @@ impl Seen {
         let progress = seat.progress.load(Ordering::Relaxed);
         self.still = if progress == self.progress { self.still + 1 } else { 0 };
         self.progress = progress;
-        let thread = seat.thread.load(Ordering::Relaxed);
-        let is_ready = self.still > 0 && is_ready_to_run(thread);
+        let is_ready = self.still > 0 && is_ready_to_run(seat.thread);
         if !is_ready && (self.still < QUIET_LOOKS || state != YIELDING) {
             return state == YIELDING;
         }
         // Its policy first: from then on it goes on by itself. And again, until it says that it has seen it.
-        if set_policy_of(thread, libc::SCHED_OTHER) {
+        if set_policy_of(seat.thread, libc::SCHED_OTHER) {
             seat.state.store(if is_ready { HELD } else { RESTED }, Ordering::SeqCst);
         }
         is_ready
     }
 }
 
-/// Whether a thread of this process could run, as /proc says it.
+/// Whether a thread of this process could run.
 fn is_ready_to_run(thread: i32) -> bool {
-    let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
-    let after_name = stat.iter().rposition(|&byte| byte == b')').map_or(0, |at| at + 2);
-    stat.get(after_name) == Some(&b'R')
+    crate::proc::stat(thread as u32).is_some_and(|stat| stat.starts_with('R'))
 }
 
 /// Of one queue, for its thread.
 pub(super) struct Yielding {
     seat: Arc<Seat>,
     shared: Arc<Shared>,
-    may: bool,
+    /// To be woken; without it nothing yields.
+    watch: Option<Thread>,
     process: u32,
     /// Of that one, in a row.
     requests: u32,
@@ -191,11 +185,11 @@ impl Yielding {
         if is_another {
             (self.process, self.requests) = (process, 0);
         } else if process != 0 {
-            self.requests = self.requests.saturating_add(1);
+            self.requests = self.requests.wrapping_add(1);
         }
-        let is_usual = matches!(state, USUAL | RESTED);
         // The clock is asked for once in so many requests.
-        if self.may && is_usual && self.requests >= BURST && self.requests.is_multiple_of(BURST) && self.may_again() {
+        let is_due = self.requests > 0 && self.requests.is_multiple_of(BURST);
+        if is_due && matches!(state, USUAL | RESTED) && self.may_again() {
             self.begin();
         }
     }
@@ -209,10 +203,10 @@ impl Yielding {
     }
 
     fn begin(&self) {
+        let Some(watch) = &self.watch else { return };
         self.seat.state.store(YIELDING, Ordering::SeqCst);
-        // Not while it may be kept from running, since the watch would wait for the lock.
         if self.shared.is_asleep.load(Ordering::SeqCst) {
-            self.shared.wake();
+            watch.unpark();
         }
         // The watch may have come between.
         if !set_policy(libc::SCHED_IDLE) || self.seat.state.load(Ordering::SeqCst) != YIELDING {
@@ -228,9 +222,9 @@ impl Yielding {
 
 impl Drop for Yielding {
     fn drop(&mut self) {
-        // The number of the thread may be another's soon.
-        self.seat.thread.store(0, Ordering::Relaxed);
-        self.seat.state.store(USUAL, Ordering::SeqCst);
+        self.end();
+        // The number of the thread may be another's soon: the watch does not use it while this waits for the lock, nor later.
+        self.shared.seats.lock().retain(|(seat, _)| !Arc::ptr_eq(seat, &self.seat));
     }
 }
 
@@ -244,9 +238,8 @@ mod tests {
     /// The scheduling policy of this thread, as /proc says it.
     fn policy() -> i32 {
         const POLICY: usize = 41;
-        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-        let (_, after_name) = stat.rsplit_once(") ").unwrap();
-        after_name.split(' ').nth(POLICY - 3).unwrap().parse().unwrap()
+        let me = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+        crate::proc::stat(me).unwrap().split(' ').nth(POLICY - 3).unwrap().parse().unwrap()
     }
 
     fn ask_on(yielding: &mut Yielding) {
