@@ -84,6 +84,10 @@ pub const DIRTY_ROOM_FLUSH: usize = 64 << 20;
 pub const COPY_BYTES_MAX: u64 = 32 << 20;
 /// Tracks that one transaction removes or shares: others wait for it.
 pub const STEP_TRACKS: u64 = 256;
+/// Inodes that one transaction removes.
+pub const STEP_INODES: usize = 64;
+/// How long inodes that are let go one by one wait for others, to be removed with them.
+pub const REST_BEFORE_REAPING: std::time::Duration = std::time::Duration::from_millis(20);
 /// Xattrs that one transaction removes with their inode.
 pub const STEP_XATTRS: usize = 64;
 

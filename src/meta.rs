@@ -14,6 +14,7 @@
 //!
 //! Keys are bytes that sort; values are MessagePack. What they mean is for the layers above.
 
+mod key;
 mod kv;
 mod lookups;
 mod overlay;
@@ -31,6 +32,7 @@ pub use reserve::Reserve;
 use crate::error::{Error, Result};
 use crate::media::MediaDir;
 use crate::shown::shown;
+use key::Key;
 use kv::Stored as Tables;
 use overlay::Merge;
 use serde::Serialize;
@@ -130,6 +132,12 @@ impl Table {
     }
 }
 
+/// Bytes that most records have, at most.
+pub const RECORD_BYTES: usize = 128;
+
+/// Changes of an operation for which room is kept until the next.
+const SPARE_UNDO: usize = 64;
+
 /// A key and its value, both encoded.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
@@ -139,23 +147,25 @@ pub struct Meta {
     frozen: Option<Arc<Overlay>>,
     active: Overlay,
     undo: Option<Vec<Undo>>,
+    /// Where the next operation's go.
+    spare: Vec<Undo>,
 }
 
 struct Undo {
     table: Table,
-    key: Vec<u8>,
+    key: Key,
     /// What the active overlay held for the key: nothing, a removal, or a value.
     before: Option<Option<Vec<u8>>>,
 }
 
 impl Meta {
     pub fn new(kv: &Kv) -> Result<Meta> {
-        Ok(Meta { tables: kv.tables()?, frozen: None, active: Overlay::default(), undo: None })
+        Ok(Meta { tables: kv.tables()?, frozen: None, active: Overlay::default(), undo: None, spare: Vec::new() })
     }
 
     /// One over nothing, which is never committed.
     pub fn empty() -> Meta {
-        Meta { tables: Tables::nothing(), frozen: None, active: Overlay::default(), undo: None }
+        Meta { tables: Tables::nothing(), frozen: None, active: Overlay::default(), undo: None, spare: Vec::new() }
     }
 
     pub fn get_raw(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -196,7 +206,7 @@ impl Meta {
     fn change(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) {
         let before = self.active.set(table, key, value);
         if let Some(undo) = &mut self.undo {
-            undo.push(Undo { table, key: key.to_vec(), before });
+            undo.push(Undo { table, key: Key::new(key), before });
         }
     }
 
@@ -221,11 +231,11 @@ impl Meta {
     pub fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Pair>> {
         let mut end = to.to_vec();
         loop {
-            let active = self.active.range(table, from, &end).next_back().map(|(key, _)| key.clone());
+            let active = self.active.range(table, from, &end).next_back().map(|(key, _)| key.as_slice().to_vec());
             let frozen = self
                 .frozen
                 .as_ref()
-                .and_then(|frozen| frozen.range(table, from, &end).next_back().map(|(key, _)| key.clone()));
+                .and_then(|frozen| frozen.range(table, from, &end).next_back().map(|(key, _)| key.as_slice().to_vec()));
             let stored = self.tables.last(table, from, &end)?;
             let Some(key) = active.max(frozen).max(stored) else { return Ok(None) };
             match self.get_raw(table, &key)? {
@@ -237,7 +247,7 @@ impl Meta {
 
     /// Starts to remember what an operation changes.
     pub fn begin(&mut self) {
-        self.undo = Some(Vec::new());
+        self.undo = Some(std::mem::take(&mut self.spare));
     }
 
     /// Whether anything was changed since `begin`.
@@ -247,13 +257,17 @@ impl Meta {
 
     /// Keeps what was changed since `begin`.
     pub fn finish(&mut self) {
-        self.undo = None;
+        if let Some(mut undo) = self.undo.take() {
+            undo.clear();
+            undo.shrink_to(SPARE_UNDO);
+            self.spare = undo;
+        }
     }
 
     /// Takes back what was changed since `begin`.
     pub fn rollback(&mut self) {
         for Undo { table, key, before } in self.undo.take().unwrap_or_default().into_iter().rev() {
-            self.active.restore(table, &key, before);
+            self.active.restore(table, key.as_slice(), before);
         }
     }
 
@@ -298,8 +312,15 @@ impl Meta {
 
 /// A value as MessagePack, its fields in order without names.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(RECORD_BYTES);
+    encode_to(&mut bytes, value);
+    bytes
+}
+
+/// The same, behind what there is.
+pub fn encode_to<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
     // Only a map of unknown length or an error of a type's own Serialize can fail; no record has either.
-    rmp_serde::to_vec(value).expect("records encode without failing")
+    rmp_serde::encode::write(bytes, value).expect("records encode without failing");
 }
 
 pub fn decode<T: DeserializeOwned>(table: Table, key: &[u8], bytes: &[u8]) -> Result<T> {

@@ -190,6 +190,14 @@ impl Tree {
         }
     }
 
+    /// Takes back `count` holds. An inode without a name and without holds is removed soon, in the background, together with
+    /// others.
+    pub fn let_go(&self, inode: InodeNo, count: u64) {
+        if self.held.let_go(inode, count) {
+            self.device.wake();
+        }
+    }
+
     /// Says how room is made when it ends, for all operations that need some. Without, they fail.
     pub fn when_full(&self, make_room: MakeRoom) {
         self.shortage.when_full(make_room);

@@ -53,6 +53,7 @@ impl Worker {
             Worker::Look => tree.device().check_places_step(),
             Worker::Settle => tree.settle_step(),
             Worker::Delete => tree.device().removal().step(),
+            Worker::Reap if tree.held().rest().is_some_and(|rest| !rest.is_zero()) => Ok(false),
             Worker::Reap => tree.reap_step(),
             Worker::Copy => views.bases().copy_step(),
         }
@@ -115,7 +116,8 @@ impl Agenda {
         let mut has_more = true;
         while !self.has_stopped() {
             if !has_more {
-                tree.device().wait_for_work(COMMIT_INTERVAL.saturating_sub(last_commit.elapsed()));
+                let until_commit = COMMIT_INTERVAL.saturating_sub(last_commit.elapsed());
+                tree.device().wait_for_work(tree.held().rest().map_or(until_commit, |rest| rest.min(until_commit)));
             }
             has_more = false;
             for (worker, state) in Worker::ALL.into_iter().zip(&self.states) {

@@ -240,9 +240,10 @@ impl Removal<'_> {
         Ok(bytes)
     }
 
-    /// The first inode without a name whose records are still there and that `may_go`.
-    pub fn first_orphan(self, may_go: impl Fn(InodeNo) -> bool) -> Result<Option<InodeNo>> {
+    /// Up to so many of the first inodes without a name whose records are still there and that `may_go`.
+    pub fn orphans(self, may_go: impl Fn(InodeNo) -> bool, most: usize) -> Result<Vec<InodeNo>> {
         let look = self.device.look()?;
+        let mut orphans = Vec::new();
         for (base, _) in look.bases() {
             // Until that is settled, what has no name may be of a state that was restored away.
             if look.noted_work().is_settling(base)? {
@@ -250,21 +251,16 @@ impl Removal<'_> {
             }
             let (from, to) = work_range(base, INODE);
             for pair in look.meta().range(Table::Orphan, &from, &to)? {
-                let number = work_number(&pair?.0)?;
-                let inode = InodeNo::new(base, number);
+                let inode = InodeNo::new(base, work_number(&pair?.0)?);
                 if may_go(inode) {
-                    return Ok(Some(inode));
+                    orphans.push(inode);
+                }
+                if orphans.len() == most {
+                    return Ok(orphans);
                 }
             }
         }
-        Ok(None)
-    }
-
-    /// Whether an inode has lost its last name and is to be removed.
-    pub fn is_orphan(self, inode: InodeNo) -> Result<bool> {
-        let look = self.device.look()?;
-        let key = work_key(inode.base(), INODE, inode.number());
-        Ok(look.meta().contains(Table::Orphan, &key)? && !look.noted_work().is_settling(inode.base())?)
+        Ok(orphans)
     }
 }
 

@@ -21,8 +21,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 /// The file system as fuser serves it.
 pub(super) struct Served {
@@ -30,10 +30,12 @@ pub(super) struct Served {
     aside: Arc<Aside>,
     /// In: that requests are to come through rings. Out: that the kernel knows it.
     rings: Arc<AtomicBool>,
+    /// The last request to forget something.
+    forgetting: AtomicU64,
 }
 
 pub(super) fn served(fs: Arc<FileSystem>, rings: Arc<AtomicBool>) -> Domains {
-    Domains(Served { fs, aside: Arc::default(), rings })
+    Domains(Served { fs, aside: Arc::default(), rings, forgetting: AtomicU64::default() })
 }
 
 macro_rules! reply_or_error {
@@ -67,7 +69,20 @@ fn reply_offset(reply: ReplyLseek, found: Result<u64>) {
     }
 }
 
+/// How long nodes that are forgotten wait for others. The kernel then hands them over together, and whoever removes a tree
+/// is spared a wake-up for each.
+const REST_BETWEEN_FORGETS: Duration = Duration::from_millis(2);
+
 impl Served {
+    /// Called with each node that is forgotten; several may be by one request. Nothing else that is urgent comes this way
+    /// while rings serve.
+    fn rest_before_forgetting(&self, request: &Request) {
+        let unique = request.unique().0;
+        if self.forgetting.swap(unique, Ordering::Relaxed) != unique && self.rings.load(Ordering::Relaxed) {
+            std::thread::sleep(REST_BETWEEN_FORGETS);
+        }
+    }
+
     /// Carries out a request, aside where it takes long.
     fn here_or_aside(&self, client: Client, takes_long: bool, work: impl FnOnce(&Arc<FileSystem>) + Send + 'static) {
         if !takes_long {
@@ -135,7 +150,8 @@ impl Filesystem for Served {
         }
     }
 
-    fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
+    fn forget(&self, request: &Request, ino: INodeNo, nlookup: u64) {
+        self.rest_before_forgetting(request);
         self.fs.forget_node(ino.into(), nlookup);
     }
 

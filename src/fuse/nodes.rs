@@ -225,10 +225,8 @@ impl FileSystem {
     }
 
     pub(super) fn forget_node(&self, number: KernelNo, count: u64) {
-        if let Ok(Node::In(Place { at: InodeAt { inode, moment: Moment::Live }, .. })) = self.numbers.node(number)
-            && let Err(error) = self.views.tree().unhold(inode, count)
-        {
-            log::error!("inode {inode} could not be removed: {error}");
+        if let Some(inode) = self.live_inode(number) {
+            self.views.tree().let_go(inode, count);
         }
         self.numbers.forget(number, count);
     }

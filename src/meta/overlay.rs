@@ -1,13 +1,15 @@
 //! Changes that are not in the key-value store yet, and the merge of several levels of them.
 
+use super::key::{Bytes as KeyBytes, Key, Sought};
 use super::{Pair, Table, encode};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
-use std::collections::{BTreeMap, btree_map};
+use std::collections::btree_map::{self, BTreeMap, Entry};
 use std::iter::Peekable;
+use std::ops::Bound;
 
-type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+type Changes = BTreeMap<Key, Option<Vec<u8>>>;
 
 /// A changed key, as it is written.
 #[derive(Serialize, Deserialize)]
@@ -32,7 +34,7 @@ fn value_bytes(value: &Option<Vec<u8>>) -> usize {
 
 impl Overlay {
     pub fn get(&self, table: Table, key: &[u8]) -> Option<Option<&[u8]>> {
-        self.changes[table as usize].get(key).map(Option::as_deref)
+        self.changes[table as usize].get(&KeyBytes::new(key) as &dyn Sought).map(Option::as_deref)
     }
 
     /// Gives a key a value, apart from any transaction.
@@ -49,14 +51,14 @@ impl Overlay {
     pub(super) fn set(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) -> Option<Option<Vec<u8>>> {
         let changes = &mut self.changes[table as usize];
         self.bytes += value_bytes(&value);
-        match changes.get_mut(key) {
-            Some(slot) => {
-                let before = std::mem::replace(slot, value);
+        match changes.entry(Key::new(key)) {
+            Entry::Occupied(mut slot) => {
+                let before = slot.insert(value);
                 self.bytes -= value_bytes(&before);
                 Some(before)
             }
-            None => {
-                changes.insert(key.to_vec(), value);
+            Entry::Vacant(slot) => {
+                slot.insert(value);
                 self.len += 1;
                 self.bytes += key.len();
                 None
@@ -70,7 +72,7 @@ impl Overlay {
                 self.set(table, key, value);
             }
             None => {
-                if let Some(value) = self.changes[table as usize].remove(key) {
+                if let Some(value) = self.changes[table as usize].remove(&KeyBytes::new(key) as &dyn Sought) {
                     self.len -= 1;
                     self.bytes -= key.len() + value_bytes(&value);
                 }
@@ -78,16 +80,13 @@ impl Overlay {
         }
     }
 
-    pub(super) fn range(&self, table: Table, from: &[u8], to: &[u8]) -> btree_map::Range<'_, Vec<u8>, Option<Vec<u8>>> {
-        let bounds = (std::ops::Bound::Included(from), std::ops::Bound::Excluded(to));
-        if from >= to {
-            return self.changes[table as usize]
-                .range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(from)));
-        }
-        self.changes[table as usize].range::<[u8], _>(bounds)
+    pub(super) fn range(&self, table: Table, from: &[u8], to: &[u8]) -> btree_map::Range<'_, Key, Option<Vec<u8>>> {
+        let (from, to) = (KeyBytes::new(from), KeyBytes::new(if from < to { to } else { from }));
+        let bounds = (Bound::Included(&from as &dyn Sought), Bound::Excluded(&to as &dyn Sought));
+        self.changes[table as usize].range::<dyn Sought, _>(bounds)
     }
 
-    pub(super) fn table(&self, table: Table) -> impl Iterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
+    pub(super) fn table(&self, table: Table) -> impl Iterator<Item = (&Key, &Option<Vec<u8>>)> {
         self.changes[table as usize].iter()
     }
 
@@ -96,7 +95,7 @@ impl Overlay {
         let changes = Table::ALL.into_iter().flat_map(|table| {
             self.table(table).map(move |(key, value)| Change {
                 table: table as u8,
-                key: Bytes::new(key),
+                key: Bytes::new(key.as_slice()),
                 value: value.as_deref().map(Bytes::new),
             })
         });
@@ -129,7 +128,7 @@ impl Overlay {
     }
 }
 
-type Changed<'a> = Peekable<btree_map::Range<'a, Vec<u8>, Option<Vec<u8>>>>;
+type Changed<'a> = Peekable<btree_map::Range<'a, Key, Option<Vec<u8>>>>;
 
 /// One ordered stream out of three levels, of which an upper one hides the same key in a lower.
 pub(super) struct Merge<'a, I: Iterator<Item = Result<Pair>>> {
@@ -140,8 +139,8 @@ pub(super) struct Merge<'a, I: Iterator<Item = Result<Pair>>> {
 
 impl<'a, I: Iterator<Item = Result<Pair>>> Merge<'a, I> {
     pub(super) fn new(
-        active: btree_map::Range<'a, Vec<u8>, Option<Vec<u8>>>,
-        frozen: Option<btree_map::Range<'a, Vec<u8>, Option<Vec<u8>>>>,
+        active: btree_map::Range<'a, Key, Option<Vec<u8>>>,
+        frozen: Option<btree_map::Range<'a, Key, Option<Vec<u8>>>>,
         stored: I,
     ) -> Self {
         Merge { active: active.peekable(), frozen: frozen.map(Iterator::peekable), stored: stored.peekable() }
@@ -168,7 +167,7 @@ impl<I: Iterator<Item = Result<Pair>>> Iterator for Merge<'_, I> {
             let from_frozen = if in_frozen { self.frozen.as_mut().and_then(Iterator::next) } else { None };
             let from_active = if in_active { self.active.next() } else { None };
             match from_active.or(from_frozen) {
-                Some((key, Some(value))) => return Some(Ok((key.clone(), value.clone()))),
+                Some((key, Some(value))) => return Some(Ok((key.as_slice().to_vec(), value.clone()))),
                 Some((_, None)) => continue,
                 None => return from_stored,
             }

@@ -1,12 +1,15 @@
 //! Inodes that are known outside, by a kernel: until that is over, they are not removed.
 
 use crate::device::InodeNo;
+use crate::limits::REST_BEFORE_REAPING;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 #[derive(Default)]
 pub struct Held {
     known: Mutex<HashMap<InodeNo, Known>>,
+    let_go: Mutex<LetGo>,
 }
 
 /// How an inode is known outside.
@@ -14,6 +17,16 @@ pub struct Held {
 struct Known {
     times: u64,
     generation: u64,
+    /// Its last name was removed meanwhile.
+    is_nameless: bool,
+}
+
+/// What lost its name first and was then forgotten, and is still to be removed.
+#[derive(Default)]
+struct LetGo {
+    inodes: Vec<InodeNo>,
+    /// When the first of them was.
+    since: Option<Instant>,
 }
 
 impl Held {
@@ -26,6 +39,14 @@ impl Held {
         known.generation
     }
 
+    /// The same of one that has no name.
+    pub(super) fn hold_without_name(&self, inode: InodeNo) {
+        let mut known = self.known.lock();
+        let known = known.entry(inode).or_default();
+        known.times += 1;
+        known.is_nameless = true;
+    }
+
     /// Takes back `count` holds; whether these were the last.
     pub(super) fn unhold(&self, inode: InodeNo, count: u64) -> bool {
         let mut all = self.known.lock();
@@ -36,6 +57,53 @@ impl Held {
             all.remove(&inode);
         }
         is_over
+    }
+
+    /// Takes back `count` holds; an inode without a name that these were the last of waits until it is removed. Whether it is
+    /// the first that does.
+    pub(super) fn let_go(&self, inode: InodeNo, count: u64) -> bool {
+        let mut all = self.known.lock();
+        let Some(known) = all.get_mut(&inode) else { return false };
+        known.times = known.times.saturating_sub(count);
+        if known.times > 0 {
+            return false;
+        }
+        let is_nameless = known.is_nameless;
+        all.remove(&inode);
+        drop(all);
+        if !is_nameless {
+            return false;
+        }
+        let mut waiting = self.let_go.lock();
+        waiting.inodes.push(inode);
+        let is_first = waiting.since.is_none();
+        waiting.since.get_or_insert_with(Instant::now);
+        is_first
+    }
+
+    /// Up to so many of those that wait to be removed.
+    pub(super) fn take_to_go(&self, most: usize) -> Vec<InodeNo> {
+        let mut waiting = self.let_go.lock();
+        let rest = waiting.inodes.len().saturating_sub(most);
+        let taken = waiting.inodes.split_off(rest);
+        if rest == 0 {
+            *waiting = LetGo::default();
+        }
+        taken
+    }
+
+    /// How long it is until what waits to be removed should be, if something does: when a tree is removed, each is let go
+    /// by itself, and they cost less together.
+    pub fn rest(&self) -> Option<Duration> {
+        let since = self.let_go.lock().since?;
+        Some(REST_BEFORE_REAPING.saturating_sub(since.elapsed()))
+    }
+
+    /// An inode has lost its last name, if it had one; whether it is held.
+    pub(super) fn is_held_without_name(&self, inode: InodeNo) -> bool {
+        let mut all = self.known.lock();
+        let known = all.get_mut(&inode);
+        known.map(|known| known.is_nameless = true).is_some()
     }
 
     pub fn is_held(&self, inode: InodeNo) -> bool {

@@ -85,7 +85,7 @@ impl Likeness<'_> {
         txn.add_orphan(number);
         txn.note(number, Note::NeedsCommit);
         // Before anybody can see that it has no name.
-        self.tree.held().hold(number);
+        self.tree.held().hold_without_name(number);
         txn.finish()?;
         Ok(number)
     }

@@ -2,6 +2,7 @@
 
 use crate::device::InodeNo;
 use parking_lot::{Mutex, MutexGuard};
+use std::collections::BTreeSet;
 
 const FILE_LOCKS: usize = 64;
 
@@ -21,6 +22,12 @@ impl FileLocks {
         let (a, b) = (lock_of(a), lock_of(b));
         let first = self.0[a.min(b)].lock();
         (first, (a != b).then(|| self.0[a.max(b)].lock()))
+    }
+
+    /// Locks several files, in the same order.
+    pub(super) fn lock_these(&self, inodes: &[InodeNo]) -> Vec<MutexGuard<'_, ()>> {
+        let which: BTreeSet<usize> = inodes.iter().map(|inode| lock_of(*inode)).collect();
+        which.into_iter().map(|lock| self.0[lock].lock()).collect()
     }
 
     /// Nobody changes the data of a file while this is held: what operations have read of files before they change

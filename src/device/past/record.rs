@@ -4,7 +4,7 @@ use super::number::{BaseId, InodeNo, TrackKey, TrackNo};
 use crate::clock::Epoch;
 use crate::error::{Error, Result};
 use crate::limits::TRACKS_MAX;
-use crate::meta::{Table, encode, hex, record_name};
+use crate::meta::{RECORD_BYTES, Table, encode_to, hex, record_name};
 use serde::Serialize;
 use std::ops::Range;
 
@@ -16,9 +16,10 @@ const BIRTH_LEN: usize = 5;
 
 /// A record as stored: its birth, then its value, as two MessagePack objects.
 pub(in crate::device) fn encode_record<T: Serialize>(birth: Epoch, value: &T) -> Vec<u8> {
-    let mut bytes = vec![U32];
+    let mut bytes = Vec::with_capacity(BIRTH_LEN + RECORD_BYTES);
+    bytes.push(U32);
     bytes.extend_from_slice(&birth.to_be_bytes());
-    bytes.extend_from_slice(&encode(value));
+    encode_to(&mut bytes, value);
     bytes
 }
 

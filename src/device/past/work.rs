@@ -58,6 +58,13 @@ pub struct NotedWork<'a> {
 }
 
 impl NotedWork<'_> {
+    /// Whether an inode has lost its last name and is to be removed. Until its base is settled, what has no name may be of a
+    /// state that was restored away.
+    pub fn has_orphan(self, inode: InodeNo) -> Result<bool> {
+        let key = work_key(inode.base(), INODE, inode.number());
+        Ok(self.past.meta.contains(Table::Orphan, &key)? && !self.is_settling(inode.base())?)
+    }
+
     pub(in crate::device) fn has(self, base: BaseId, kind: u8) -> Result<bool> {
         let (from, to) = work_range(base, kind);
         Ok(self.past.meta.last(Table::Orphan, &from, &to)?.is_some())
