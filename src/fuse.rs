@@ -26,6 +26,7 @@ mod operations;
 mod ring;
 mod root;
 mod seek;
+mod thread;
 
 pub use companion::{Role, program, run as run_companion};
 pub use mount::{

@@ -40,6 +40,7 @@ use parking_lot::Mutex;
 use segment::{Extent, Members, Run, Segment};
 use serde::{Deserialize, Serialize};
 use slots::room_key;
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -98,6 +99,11 @@ struct Counters {
     used_blocks: u64,
     #[serde(deserialize_with = "crate::limits::number::segments")]
     segments: u64,
+}
+
+thread_local! {
+    /// Where stored bytes are read to before they are decompressed.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The id of the volume with the number 0.
@@ -294,8 +300,13 @@ impl LogStore {
 
     /// Reads and verifies what lies at a location; the result has `location.raw` bytes.
     pub fn read(&self, placed: &Placed) -> Result<Vec<u8>> {
-        let mut out = Vec::new();
-        self.read_onto(placed, &mut out)?;
+        let raw = placed.location.raw as usize;
+        if raw > TRACK_BYTES_MAX {
+            let problem = format!("{raw} bytes are more than a track can have");
+            return Err(Error::corrupt(placed.location.describe(), problem));
+        }
+        let mut out = vec![0; raw];
+        self.read_into(placed, &mut out)?;
         Ok(out)
     }
 
@@ -309,31 +320,26 @@ impl LogStore {
         Ok(bytes)
     }
 
-    /// Appends the `location.raw` bytes at a location to `out`, which is as it was if that fails.
-    pub fn read_onto(&self, placed: &Placed, out: &mut Vec<u8>) -> Result<()> {
+    /// Fills `out`, which has room for `location.raw` bytes, with what lies at a location, verified. If that fails there may be
+    /// anything in it.
+    pub fn read_into(&self, placed: &Placed, out: &mut [u8]) -> Result<()> {
         let location = &placed.location;
-        let before = out.len();
-        let result = match location.codec {
-            Codec::None => self.read_stored(placed, out),
-            _ => {
-                let mut stored = Vec::new();
-                self.read_stored(placed, &mut stored)
-                    .and_then(|()| codec::decode_onto(location.codec, &stored, location.raw as usize, out))
+        let lengths = (location.stored as usize, location.raw as usize, out.len());
+        let result = match (location.codec, lengths) {
+            (_, (stored, ..)) if stored > TRACK_BYTES_MAX => {
+                Err("more bytes are said to be stored than a track can have".to_string().into())
             }
+            (Codec::None, (stored, raw, room)) if stored == raw && raw == room => self.read_stored(placed, out),
+            (Codec::None, _) => Err("it is shorter or longer than it should be".to_string().into()),
+            (codec, (stored, ..)) => SCRATCH.with_borrow_mut(|scratch| {
+                if scratch.len() < stored {
+                    scratch.resize(stored, 0);
+                }
+                self.read_stored(placed, &mut scratch[..stored])?;
+                codec::decode_into(codec, &scratch[..stored], out)
+            }),
         };
-        let is_complete = out.len() == before + location.raw as usize;
-        match result {
-            Ok(()) if is_complete => Ok(()),
-            Ok(()) => {
-                out.truncate(before);
-                Err("it is shorter or longer than it should be".to_string().into())
-            }
-            Err(failure) => {
-                out.truncate(before);
-                Err(failure)
-            }
-        }
-        .map_err(|failure: Failure| match failure {
+        result.map_err(|failure: Failure| match failure {
             Failure::Media(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
                 Error::corrupt(location.describe(), "it is said to lie behind the end of the volume")
             }
@@ -342,15 +348,9 @@ impl LogStore {
         })
     }
 
-    /// Appends the stored bytes, verified.
-    fn read_stored(&self, placed: &Placed, out: &mut Vec<u8>) -> Result<(), Failure> {
+    /// Reads the stored bytes, verified.
+    fn read_stored(&self, placed: &Placed, stored: &mut [u8]) -> Result<(), Failure> {
         let location = &placed.location;
-        if location.stored as usize > TRACK_BYTES_MAX {
-            return Err("more bytes are said to be stored than a track can have".to_string().into());
-        }
-        let before = out.len();
-        out.resize(before + location.stored as usize, 0);
-        let stored = &mut out[before..];
         if !self.inner.lock().run.read(location.segment, location.block, stored) {
             segment::read(&self.volume, &placed.members, location.block, stored).map_err(Failure::Media)?;
         }

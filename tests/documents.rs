@@ -265,6 +265,21 @@ fn each_file_has_its_room() {
     }
 }
 
+/// A thread of the mount has nothing of where the one runs that began it: that is taken off in one place.
+#[test]
+fn threads_of_the_mount_begin_in_one_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/fuse");
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    files.push(root.with_extension("rs"));
+    for file in files.iter().filter(|file| !file.ends_with("fuse/thread.rs")) {
+        let text = fs::read_to_string(file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let begins = ["thread::spawn(", "thread::Builder", "thread::scope("].iter().find(|call| code.contains(**call));
+        assert!(begins.is_none(), "{} has {begins:?}: thread.rs begins threads", file.display());
+    }
+}
+
 /// One noun a file: what is longer holds several.
 #[test]
 fn no_file_is_a_hall() {

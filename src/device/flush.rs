@@ -95,15 +95,13 @@ impl Commit<'_> {
     /// Reads what a plan needs, from a twin where it is damaged.
     fn merge(&self, plan: Plan, twins: impl FnOnce() -> Result<Vec<Stored>>) -> Result<Plan> {
         let Plan::Merge(stored, patches) = plan else { return Ok(plan) };
-        let mut before = Vec::new();
-        match self.device.read_stored(&stored, &mut before) {
-            Ok(()) => return Ok(Plan::Whole(Arc::new(over(before, &patches)))),
+        match self.device.read_stored(&stored) {
+            Ok(before) => return Ok(Plan::Whole(Arc::new(over(before, &patches)))),
             Err(error @ Error::Corrupt { .. }) => log::error!("{error}"),
             Err(error) => return Err(error),
         }
         for twin in twins()? {
-            before.clear();
-            if self.device.read_stored(&twin, &mut before).is_ok() {
+            if let Ok(before) = self.device.read_stored(&twin) {
                 return Ok(Plan::Whole(Arc::new(over(before, &patches))));
             }
         }

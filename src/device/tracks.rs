@@ -175,7 +175,7 @@ impl Device {
         let mut out = Vec::new();
         match &source.below {
             Below::Memory(bytes) => out.extend_from_slice(bytes),
-            Below::Stored(stored) => self.read_stored(stored, &mut out)?,
+            Below::Stored(stored) => out = self.read_stored(stored)?,
             Below::Archived(track, archive) => return archive.read(track.increment, &track.place),
             Below::Hole => {}
         }
@@ -187,24 +187,22 @@ impl Device {
         Ok(Arc::new(out))
     }
 
-    /// Reads a stored track whole, into an empty buffer.
-    pub(super) fn read_stored(&self, stored: &Stored, out: &mut Vec<u8>) -> Result<()> {
-        out.reserve_exact(stored.pointer.held());
-        self.log.read_onto(&stored.whole, out)?;
-        out.resize(stored.pointer.held(), 0);
+    /// Reads a stored track whole.
+    pub(super) fn read_stored(&self, stored: &Stored) -> Result<Vec<u8>> {
+        let mut out = vec![0; stored.pointer.held()];
+        self.log.read_into(&stored.whole, &mut out[..stored.pointer.whole.raw as usize])?;
         for (patch, placed) in stored.pointer.patches.iter().zip(&stored.patches) {
-            lay_over(patch.at as usize, &self.log.read_cached(placed)?, 0, out);
+            lay_over(patch.at as usize, &self.log.read_cached(placed)?, 0, &mut out);
         }
-        Ok(())
+        Ok(out)
     }
 
-    /// Appends a part of a track to `out`, with zeros behind what the track holds. Fails like
-    /// [`Device::fetch`] and leaves then what it likes behind the end of `out`.
-    fn fetch_part(&self, source: &Source, part: &Range<usize>, out: &mut Vec<u8>) -> Result<()> {
-        let start = out.len();
+    /// Fills `out` with a part of a track that is as long, with zeros behind what the track holds. Fails like
+    /// [`Device::fetch`].
+    fn fetch_part(&self, source: &Source, part: &Range<usize>, out: &mut [u8]) -> Result<()> {
         for patches in &source.patches {
             if let Some(bytes) = patches.get(part) {
-                out.extend_from_slice(bytes);
+                out.copy_from_slice(bytes);
                 return Ok(());
             }
             if patches.touches(part) {
@@ -212,43 +210,42 @@ impl Device {
             }
         }
         match &source.below {
-            Below::Memory(bytes) => out.extend_from_slice(held(bytes, part)),
+            Below::Memory(bytes) => fill(out, held(bytes, part)),
             Below::Stored(stored) => self.fetch_stored_part(stored, part, out)?,
-            Below::Archived(track, archive) => {
-                out.extend_from_slice(held(&archive.read(track.increment, &track.place)?, part));
-            }
-            Below::Hole => {}
+            Below::Archived(track, archive) => fill(out, held(&archive.read(track.increment, &track.place)?, part)),
+            Below::Hole => out.fill(0),
         }
-        out.resize(start + part.len(), 0);
         for patches in source.patches.iter().rev() {
-            patches.lay_over(part.start, &mut out[start..]);
+            patches.lay_over(part.start, out);
         }
         Ok(())
     }
 
-    fn fetch_stored_part(&self, stored: &Stored, part: &Range<usize>, out: &mut Vec<u8>) -> Result<()> {
-        let start = out.len();
+    fn fetch_stored_part(&self, stored: &Stored, part: &Range<usize>, out: &mut [u8]) -> Result<()> {
         let pairs = || stored.pointer.patches.iter().zip(&stored.patches);
         let touches = |from: usize, to: usize| from < part.end && part.start < to;
         for (patch, placed) in pairs().rev() {
             let at = patch.at as usize;
             if at <= part.start && part.end <= patch.end() {
                 let bytes = self.log.read_cached(placed)?;
-                out.extend_from_slice(&bytes[part.start - at..part.end - at]);
+                out.copy_from_slice(&bytes[part.start - at..part.end - at]);
                 return Ok(());
             }
             if touches(at, patch.end()) {
                 break;
             }
         }
-        if part.start == 0 && part.end >= stored.pointer.whole.raw as usize {
-            self.log.read_onto(&stored.whole, out)?;
-        } else if part.start < stored.pointer.whole.raw as usize {
-            out.extend_from_slice(held(&self.log.read_cached(&stored.whole)?, part));
+        let whole = stored.pointer.whole.raw as usize;
+        if part.start == 0 && part.end >= whole {
+            self.log.read_into(&stored.whole, &mut out[..whole])?;
+            out[whole..].fill(0);
+        } else if part.start < whole {
+            fill(out, held(&self.log.read_cached(&stored.whole)?, part));
+        } else {
+            out.fill(0);
         }
-        out.resize(start + part.len(), 0);
         for (patch, placed) in pairs().filter(|(patch, _)| touches(patch.at as usize, patch.end())) {
-            lay_over(patch.at as usize, &self.log.read_cached(placed)?, part.start, &mut out[start..]);
+            lay_over(patch.at as usize, &self.log.read_cached(placed)?, part.start, out);
         }
         Ok(())
     }
@@ -258,20 +255,16 @@ impl Device {
         self.again(source, at, track, |source| self.fetch(source))
     }
 
-    /// Appends a part of a track to `out`, looking the pointer up again as long as it changes.
+    /// Fills `out` with a part of a track that is as long, looking the pointer up again as long as it changes.
     pub fn read_part(
         &self,
         source: Source,
         at: InodeAt,
         track: TrackNo,
         part: Range<usize>,
-        out: &mut Vec<u8>,
+        out: &mut [u8],
     ) -> Result<()> {
-        let before = out.len();
-        self.again(source, at, track, |source| {
-            out.truncate(before);
-            self.fetch_part(source, &part, out)
-        })
+        self.again(source, at, track, |source| self.fetch_part(source, &part, out))
     }
 
     fn again<R>(
@@ -331,6 +324,13 @@ impl Device {
             || state.dirty_room(self.track_bytes()) > DIRTY_ROOM_MAX
             || self.holds_too_many_records(&state)
     }
+}
+
+/// Puts bytes at the beginning, and zeros behind them.
+fn fill(out: &mut [u8], bytes: &[u8]) {
+    let (place, behind) = out.split_at_mut(bytes.len());
+    place.copy_from_slice(bytes);
+    behind.fill(0);
 }
 
 /// The bytes of a part that are there.

@@ -45,7 +45,7 @@ impl Aside {
 fn begin() -> Option<Sender<Work>> {
     let (sender, receiver) = channel::<Work>();
     let work = move || receiver.into_iter().for_each(|work| super::contained("aside", work));
-    let begun = std::thread::Builder::new().name("aside".into()).spawn(work);
+    let begun = super::thread::begin("aside", work);
     begun.inspect_err(|error| log::warn!("no thread for requests that take long: {error}")).ok().map(|_| sender)
 }
 

@@ -369,7 +369,7 @@ impl Answers {
 fn serve(socket: BorrowedFd<'static>, mut deal_with: impl FnMut(&[u8]) -> Outcome) -> io::Result<()> {
     let answers = Arc::new(Answers::default());
     let late = answers.clone();
-    std::thread::Builder::new().name("answers".into()).spawn(move || late.send_late(socket))?;
+    super::thread::begin("answers", move || late.send_late(socket))?;
     let mut received = Vec::new();
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     loop {

@@ -8,14 +8,14 @@ use super::aside::Aside;
 use super::attr::Made;
 use super::operations::{Client, Found, Room, Value, Write};
 use super::seek::Sought;
-use super::{FileSystem, Opens, REQUEST_BYTES, listing, seek};
+use super::{FileSystem, Opens, REQUEST_BYTES, listing, seek, thread};
 use crate::error::Result;
 use crate::tree::Change;
 use crate::view::Virtual;
 use convert::{errno, file_type, set_time, timestamp};
 pub(super) use domain::Domains;
 use fuser::*;
-pub(super) use placement::{allow as allow_following, may_yield};
+pub(super) use placement::allow as allow_following;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -227,7 +227,7 @@ impl Filesystem for Served {
         let make = move || reply_made(reply, fs.mkdir_above(client, parent.into(), &name));
         match self.fs.writeback {
             // It waits for other requests.
-            true => drop(std::thread::spawn(make)),
+            true => thread::begin_or_tell("mkdir", make),
             false => make(),
         }
     }
@@ -461,7 +461,7 @@ impl Filesystem for Served {
         let is_long = seek::is_seek_long(&self.fs, ino.into(), offset);
         self.here_or_aside(request.into(), is_long, move |fs| match seek::lseek(fs, ino.into(), offset, whence) {
             Sought::Now(found) => reply_offset(reply, found),
-            Sought::AfterPages(find) => drop(std::thread::spawn(move || reply_offset(reply, find()))),
+            Sought::AfterPages(find) => thread::begin_or_tell("seek", move || reply_offset(reply, find())),
         });
     }
 

@@ -12,7 +12,7 @@ use super::device::Domains;
 use super::mounts::{DeviceNo, Door, mount_at};
 use super::news::Teller;
 use super::ring::{self, Prepared, Rings};
-use super::{FileSystem, Notify};
+use super::{FileSystem, Notify, REQUEST_BYTES};
 use crate::device::Changed;
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown_file;
@@ -132,7 +132,7 @@ impl Fed {
             Changed::Record { .. } => !matches!(views.tree().altered(change), Ok(None)),
         };
         let news = fs.views.tree().device().feed().subscribe(Arc::new(fetch), Arc::new(concerns));
-        let run = std::thread::Builder::new().name("news".into()).spawn(move || teller.run(&news));
+        let run = super::thread::begin("news", move || teller.run(&news));
         run.map(|_| fed).map_err(|error| Error::media("starting the thread that tells the kernel", error))
     }
 }
@@ -231,11 +231,12 @@ impl Mounted {
             has_ended.store(true, Ordering::Release);
             on_end();
         };
-        std::thread::Builder::new().name("session".into()).spawn(watch).map_err(failed)?;
+        super::thread::begin("session", watch).map_err(failed)?;
         begun.has_gone_well = true;
         notify.prepare();
         // Another one can be there by now, if somebody moved a directory above.
         let device = mount_at(&mount_point).filter(|mount| mount.was_made_by_us(source)).map(|mount| mount.device);
+        device.iter().for_each(|device| read_ahead(*device));
         log::info!("requests come through the {transport}");
         Ok(Mounted { fs, ended, notify, mount_point: mount_point.clone(), device, transport, _keep: keep })
     }
@@ -350,6 +351,15 @@ fn connect(
     };
     begun.has_gone_well = true;
     Ok(Connected { session, device: further, rings, keep, connection })
+}
+
+/// Lets the kernel read as far ahead as a request is long. By itself it asks for 128 KiB: a large file is then read in eight times
+/// as many requests. Only root may, and without it a mount works as well.
+fn read_ahead(device: DeviceNo) {
+    let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
+    if let Err(error) = std::fs::write(&path, (REQUEST_BYTES >> 10).to_string()) {
+        log::debug!("{path}: {error}; the kernel reads ahead as far as it does by itself");
+    }
 }
 
 /// Unmounts what is pitfs's own, and nothing else. With `lazy` also while it is in use: it disappears now and ends with its

@@ -247,7 +247,7 @@ fn has_ended(mount: &MountInfo) -> bool {
     const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
     let (tell, told) = std::sync::mpsc::channel();
     let at = mount.at.clone();
-    std::thread::spawn(move || tell.send(rustix::fs::statvfs(&at).err()));
+    super::thread::begin_or_tell("statvfs", move || tell.send(rustix::fs::statvfs(&at).err()));
     told.recv_timeout(TIMEOUT).is_ok_and(|error| error == Some(Errno::NOTCONN))
 }
 

@@ -211,7 +211,7 @@ impl FileSystem {
         // With its writeback cache it has the size and the time of what it took.
         let live = self.live_inode(number).filter(|_| self.writeback);
         // The request that failed still holds the pages; they are free once it is answered.
-        std::thread::spawn(move || {
+        super::thread::begin_or_tell("drop pages", move || {
             notify.drop_pages(number, offset, len);
             live.into_iter().for_each(|inode| notify.take_back(inode));
         });

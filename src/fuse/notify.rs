@@ -81,7 +81,7 @@ impl Notify {
     pub(super) fn prepare(&self) {
         let all = [self.names.clone(), self.pages.clone(), self.visitor.clone()];
         let start = move || all.iter().for_each(|companion| companion.prepare());
-        if let Err(error) = std::thread::Builder::new().name("companions".into()).spawn(start) {
+        if let Err(error) = super::thread::begin("companions", start) {
             log::debug!("companions are started when they are needed: {error}");
         }
     }

@@ -319,6 +319,11 @@ impl FileSystem {
         self.views.tree().files().read(self.inside(number)?, offset, len)
     }
 
+    /// The same into what there is room for; how many bytes.
+    pub(super) fn read_into(&self, number: KernelNo, offset: u64, out: &mut [u8]) -> Result<usize> {
+        self.views.tree().files().read_into(self.inside(number)?, offset, out)
+    }
+
     pub(super) fn write(self: &Arc<Self>, number: KernelNo, data: &[u8], write: Write) -> Result<()> {
         let written = self.writable(number).and_then(|inode| {
             let Write { offset, kill, from_cache, flags } = write;

@@ -100,7 +100,7 @@ impl Prepared {
             let (sender, receiver) = channel();
             let tell = tell.clone();
             let run = move || queue::run(processor, ENTRIES, REQUEST_BYTES as usize, &receiver, &tell);
-            let spawned = std::thread::Builder::new().name(format!("ring-{processor}")).spawn(run);
+            let spawned = super::thread::begin(format!("ring-{processor}"), run);
             threads.push(spawned.map_err(|error| failed(error.to_string()))?);
             begin.push(sender);
         }

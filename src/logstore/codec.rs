@@ -1,7 +1,7 @@
 //! Compression of tracks, skipped where it saves no block.
 
 use super::Failure;
-use crate::limits::{BLOCK_BYTES, TRACK_BYTES_MAX};
+use crate::limits::BLOCK_BYTES;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -77,26 +77,21 @@ pub(super) fn encode(codec: Codec, raw: &[u8]) -> Encoded<'_> {
     }
 }
 
-/// Appends the `raw_len` bytes of a track, or says what is wrong.
-pub(super) fn decode_onto(codec: Codec, stored: &[u8], raw_len: usize, out: &mut Vec<u8>) -> Result<(), Failure> {
-    if raw_len > TRACK_BYTES_MAX {
-        return Err(format!("{raw_len} bytes are more than a track can have").into());
-    }
-    let before = out.len();
-    out.resize(before + raw_len, 0);
-    let place = &mut out[before..];
-    let found = match codec {
-        Codec::None => {
-            let len = stored.len().min(raw_len);
-            place[..len].copy_from_slice(&stored[..len]);
-            stored.len()
-        }
-        Codec::Lz4 => lz4_flex::block::decompress_into(stored, place)
-            .map_err(|error| format!("it does not decompress: {error}"))?,
-        Codec::Zstd => zstd::bulk::decompress_to_buffer(stored, place)
-            .map_err(|error| format!("it does not decompress: {error}"))?,
-    };
-    if found == raw_len { Ok(()) } else { Err(format!("it has {found} bytes instead of {raw_len}").into()) }
+/// Fills `out` with the bytes of a track, which has so many, or says what is wrong.
+pub(super) fn decode_into(codec: Codec, stored: &[u8], out: &mut [u8]) -> Result<(), Failure> {
+    let found =
+        match codec {
+            Codec::None => {
+                let len = stored.len().min(out.len());
+                out[..len].copy_from_slice(&stored[..len]);
+                stored.len()
+            }
+            Codec::Lz4 => lz4_flex::block::decompress_into(stored, out)
+                .map_err(|error| format!("it does not decompress: {error}"))?,
+            Codec::Zstd => zstd::bulk::decompress_to_buffer(stored, out)
+                .map_err(|error| format!("it does not decompress: {error}"))?,
+        };
+    if found == out.len() { Ok(()) } else { Err(format!("it has {found} bytes instead of {}", out.len()).into()) }
 }
 
 #[cfg(test)]
@@ -111,9 +106,11 @@ mod tests {
             for raw in [&text[..], &noise[..], &text[..100], &[]] {
                 let encoded = encode(codec, raw);
                 assert!(encoded.stored().len() <= raw.len());
-                let mut out = vec![9];
-                assert!(decode_onto(encoded.codec(), encoded.stored(), encoded.raw_len(), &mut out).is_ok());
-                assert_eq!(out[1..], *raw);
+                let mut out = vec![9; encoded.raw_len()];
+                assert!(decode_into(encoded.codec(), encoded.stored(), &mut out).is_ok());
+                assert_eq!(out, *raw);
+                let mut longer = vec![9; encoded.raw_len() + 1];
+                assert!(decode_into(encoded.codec(), encoded.stored(), &mut longer).is_err());
             }
         }
         assert!(encode(Codec::Lz4, &text).stored().len() < 2000);

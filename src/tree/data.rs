@@ -15,6 +15,13 @@ const SEEK_TRACKS: u64 = 1 << 16;
 /// What a track holds, fetched before the transaction that needs it.
 type Before = Option<Arc<Vec<u8>>>;
 
+/// Bytes that are asked for.
+enum Found {
+    Bytes(Vec<u8>),
+    /// Which there are, and what is to be read for them.
+    Tracks(Range<u64>, Vec<(TrackNo, Source)>),
+}
+
 /// The bytes of files.
 #[derive(Clone, Copy)]
 pub struct Files<'a> {
@@ -36,28 +43,65 @@ impl Files<'_> {
 
     /// Reads up to `len` bytes; fewer only at the end of the file.
     pub fn read(self, at: InodeAt, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let (bytes, sources) = {
-            let look = self.tree.device.look()?;
-            look.moments().check(at)?;
-            let found = inode::load_file(&look, at)?;
-            let end = found.size.min(offset.saturating_add(len as u64));
-            if offset >= end {
-                return Ok(Vec::new());
+        match self.find_bytes(at, offset, len)? {
+            Found::Bytes(bytes) => Ok(bytes),
+            Found::Tracks(bytes, sources) => {
+                let mut out = vec![0; (bytes.end - bytes.start) as usize];
+                self.fill(&mut out, at, &bytes, sources)?;
+                Ok(out)
             }
-            if found.tracks == 0 {
-                return Ok(inline_part(&found, offset..end));
-            }
-            let bytes = offset..end;
-            let sources: Result<Vec<(TrackNo, Source)>> = TrackNo::each(self.tracks_of(bytes.clone()))
-                .map(|track| Ok((track, self.tree.device.source(&look, at, track)?)))
-                .collect();
-            (bytes, sources?)
-        };
-        let mut out = Vec::with_capacity((bytes.end - bytes.start) as usize);
-        for (track, source) in sources {
-            self.tree.device.read_part(source, at, track, self.part_of(&bytes, track), &mut out)?;
         }
-        Ok(out)
+    }
+
+    /// Reads as many bytes as there is room for, fewer only at the end of the file; how many. If that fails there may be anything
+    /// in `out`.
+    pub fn read_into(self, at: InodeAt, offset: u64, out: &mut [u8]) -> Result<usize> {
+        match self.find_bytes(at, offset, out.len())? {
+            Found::Bytes(bytes) => {
+                out[..bytes.len()].copy_from_slice(&bytes);
+                Ok(bytes.len())
+            }
+            Found::Tracks(bytes, sources) => {
+                let len = (bytes.end - bytes.start) as usize;
+                self.fill(&mut out[..len], at, &bytes, sources)?;
+                Ok(len)
+            }
+        }
+    }
+
+    fn find_bytes(self, at: InodeAt, offset: u64, len: usize) -> Result<Found> {
+        let look = self.tree.device.look()?;
+        look.moments().check(at)?;
+        let found = inode::load_file(&look, at)?;
+        let end = found.size.min(offset.saturating_add(len as u64));
+        if offset >= end {
+            return Ok(Found::Bytes(Vec::new()));
+        }
+        let bytes = offset..end;
+        if found.tracks == 0 {
+            return Ok(Found::Bytes(inline_part(&found, bytes)));
+        }
+        let sources: Result<Vec<(TrackNo, Source)>> = TrackNo::each(self.tracks_of(bytes.clone()))
+            .map(|track| Ok((track, self.tree.device.source(&look, at, track)?)))
+            .collect();
+        Ok(Found::Tracks(bytes, sources?))
+    }
+
+    /// Fills `out` with these bytes of a file, which lie in these tracks.
+    pub(super) fn fill(
+        self,
+        mut out: &mut [u8],
+        at: InodeAt,
+        bytes: &Range<u64>,
+        sources: Vec<(TrackNo, Source)>,
+    ) -> Result<()> {
+        for (track, source) in sources {
+            let part = self.part_of(bytes, track);
+            let (place, rest) = out.split_at_mut(part.len());
+            self.tree.device.read_part(source, at, track, part, place)?;
+            out = rest;
+        }
+        Ok(())
     }
 
     /// Writes bytes. With `kill_privileges`, clears suid and sgid as for a writer without that right.

@@ -182,14 +182,11 @@ impl Files<'_> {
     fn journal(self, draft: Box<Draft>) -> Result<Option<journal::Ticket>> {
         let Draft { after, mut entry, parts } = *draft;
         for (range, sources) in parts {
-            let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
-            for (track, source) in sources {
-                let part = self.part_of(&range, track);
-                if let Err(error) = self.tree.device.read_part(source, entry.inode.live(), track, part, &mut bytes) {
-                    // What was written is in memory or on the media: a commit can still make it durable.
-                    log::warn!("inode {} is not journaled: {error}", entry.inode);
-                    return Ok(None);
-                }
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            if let Err(error) = self.fill(&mut bytes, entry.inode.live(), &range, sources) {
+                // What was written is in memory or on the media: a commit can still make it durable.
+                log::warn!("inode {} is not journaled: {error}", entry.inode);
+                return Ok(None);
             }
             entry.pieces.push((range.start, ByteBuf::from(bytes)));
         }

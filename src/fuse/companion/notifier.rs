@@ -42,7 +42,7 @@ pub(super) fn watch(
             refuse_all(device);
         }
     };
-    std::thread::Builder::new().name("watch".into()).spawn(refuse).map(|_| ())
+    crate::fuse::thread::begin("watch", refuse).map(|_| ())
 }
 
 fn refuse_all(device: BorrowedFd<'_>) {

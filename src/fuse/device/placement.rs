@@ -6,10 +6,10 @@
 //! the program wakes up where it was, takes the processor over at once, and gives it back with the next
 //! request. One thread does so; the others wait for requests that come meanwhile.
 
+use crate::fuse::thread::{all_processors, may_yield};
 use crate::system::set_policy;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::cell::RefCell;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Requests of one program in a row after which it is followed.
@@ -113,30 +113,16 @@ impl Follower {
     }
 }
 
-/// The processors that the process was started with.
-fn all_processors() -> Option<&'static CpuSet> {
-    static ALL: OnceLock<Option<CpuSet>> = OnceLock::new();
-    ALL.get_or_init(|| sched_getaffinity(Some(rustix::process::getpid())).ok()).as_ref()
-}
-
 /// The processor on which a thread runs or ran last.
 fn processor_of(thread: u32) -> Option<usize> {
     const PROCESSOR: usize = 39;
     crate::proc::stat(thread)?.split(' ').nth(PROCESSOR - 3)?.parse().ok()
 }
 
-/// Whether a thread that counts as idle may count as a usual one again.
-pub(in crate::fuse) fn may_yield() -> bool {
-    static MAY: OnceLock<bool> = OnceLock::new();
-    *MAY.get_or_init(|| {
-        let try_it = || set_policy(libc::SCHED_IDLE) && set_policy(libc::SCHED_OTHER);
-        all_processors().is_some() && std::thread::spawn(try_it).join().unwrap_or(false)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::thread::sched_getaffinity;
 
     #[test]
     fn the_processor_of_a_thread_is_found() {

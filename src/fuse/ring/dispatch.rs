@@ -16,8 +16,8 @@ use crate::tree::{Change, SetTime};
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Bytes of a read from which on it is worth another thread, so that several are read and decompressed at once.
-const LARGE_READ: u32 = 64 << 10;
+/// Bytes that are much to move. Reads of so many are worth another thread, so that several are read and decompressed at once.
+const LARGE: u32 = 64 << 10;
 
 /// By whom a request is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) fn weight(fs: &FileSystem, entry: &Entry) -> Weight {
     match request.header.opcode {
         opcode::FSYNC | opcode::FSYNCDIR | opcode::COPY_FILE_RANGE | opcode::LSEEK => Weight::Waits,
         opcode::MKDIR | opcode::RMDIR | opcode::RENAME | opcode::RENAME2 if fs.is_above_trees(number) => Weight::Waits,
-        opcode::READ if request.fixed().is_some_and(|read: ReadIn| read.size >= LARGE_READ) => Weight::Waits,
+        opcode::READ if moves_much(&request) => Weight::Waits,
         code if is_change(code) && (fs.waits_for_disk(code != opcode::WRITE) || fs.is_throttled()) => Weight::Waits,
         opcode::READDIR | opcode::READDIRPLUS => long(listing::is_listed_long(fs, number)),
         opcode::FALLOCATE => long(
@@ -47,6 +47,15 @@ pub(super) fn weight(fs: &FileSystem, entry: &Entry) -> Weight {
             given.valid & setattr::SIZE != 0 && fs.is_setattr_long(number, &change(&given))
         })),
         _ => Weight::Light,
+    }
+}
+
+/// Whether a request moves so much that it is better served beside its program than in its place.
+pub(super) fn moves_much(request: &Incoming<'_>) -> bool {
+    match request.header.opcode {
+        opcode::READ => request.fixed().is_some_and(|read: ReadIn| read.size >= LARGE),
+        opcode::WRITE => request.header.len >= LARGE,
+        _ => false,
     }
 }
 
@@ -311,10 +320,9 @@ fn xattr(fs: &Arc<FileSystem>, code: u32, request: &Incoming<'_>) -> Result<Told
 fn read(fs: &Arc<FileSystem>, entry: &mut Entry) -> Answered {
     let request = entry.incoming().ok_or(Error::Posix(Errno::INVAL))?;
     let ReadIn { offset, size, .. } = fixed(&request)?;
-    let bytes = fs.read(KernelNo(request.header.node), offset, size as usize)?;
+    let number = KernelNo(request.header.node);
     let (_, payload) = entry.parts();
-    payload.get_mut(..bytes.len()).ok_or(Error::Posix(Errno::INVAL))?.copy_from_slice(&bytes);
-    Ok(bytes.len())
+    fs.read_into(number, offset, payload.get_mut(..size as usize).ok_or(Error::Posix(Errno::INVAL))?)
 }
 
 fn list(fs: &Arc<FileSystem>, entry: &mut Entry, with_attributes: bool) -> Answered {

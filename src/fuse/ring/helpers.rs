@@ -1,6 +1,7 @@
 //! Threads that carry out what the threads of queues must not wait for. There can be one for each entry, so that what waits
 //! for another request never keeps that from being served.
 
+use crate::fuse::thread;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ impl Helpers {
         state.threads += 1;
         drop(state);
         let shared = self.shared.clone();
-        if let Err(error) = std::thread::Builder::new().name("helper".into()).spawn(move || serve(&shared)) {
+        if let Err(error) = thread::begin("helper", move || serve(&shared)) {
             log::warn!("no thread for what takes long: {error}");
             let mut state = self.shared.state.lock();
             state.threads -= 1;

@@ -1,6 +1,6 @@
 //! The thread of one queue: it takes requests, carries out those that are light, and gives answers back.
 
-use super::dispatch::{Weight, answer, weight};
+use super::dispatch::{Weight, answer, moves_much, weight};
 use super::helpers::Helpers;
 use super::memory::{Completion, Entry, Ring};
 use super::yielding::{Watch, Yielding};
@@ -144,7 +144,9 @@ impl Queue {
 
     /// A request has come.
     fn take(&mut self, mut entry: Entry) -> io::Result<()> {
-        self.yielding.asked(entry.incoming().map_or(0, |request| request.header.pid));
+        let (process, is_large) =
+            entry.incoming().map_or((0, false), |request| (request.header.pid, moves_much(&request)));
+        self.yielding.asked(process, is_large);
         // What looks at the store can fail as what changes it can.
         let found = crate::fault::contained(|| weight(&self.fs, &entry)).unwrap_or(Weight::Waits);
         let work = match found {

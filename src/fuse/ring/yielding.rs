@@ -5,15 +5,17 @@
 //! thread go on.
 //!
 //! ```text
-//! usual ──the same program asks on──▶ yielding ──another one asks──▶ usual
+//! usual ──the same program asks on──▶ yielding ──another one asks, or much is moved──▶ usual
 //!                                        ├──nothing to do──▶ rested ──a request──▶ usual
 //!                                        └──no progress, and ready to run──▶ held off ──a request and a moment──▶ usual
 //! ```
 //!
+//! A program that moves large amounts works on one while the next is fetched. It is served beside it, so that both go on at once.
+//!
 //! Programs that compute could keep such a thread from running, and with it whoever waits for what it holds. A watch looks at it
 //! as long as it yields, and makes it a usual one again; nothing wakes up where no queue yields.
 
-use crate::fuse::device::may_yield;
+use crate::fuse::thread::{self, may_yield};
 use crate::system::{set_policy, set_policy_of};
 use parking_lot::Mutex;
 use std::io;
@@ -24,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// Requests of one program in a row after which a queue yields to it.
 const BURST: u32 = 16;
+/// Requests in a row that move much, after which a queue yields to nobody.
+const STREAM: u32 = 3;
 /// How often the watch looks while some queue yields: one that is kept from running is so for twice that at most.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long a queue does not yield that was kept from running.
@@ -67,7 +71,7 @@ impl Watch {
     pub fn new() -> Watch {
         let shared = Arc::new(Shared::default());
         let watched = shared.clone();
-        let spawn = || std::thread::Builder::new().name("ring-watch".into()).spawn(move || watched.run());
+        let spawn = || thread::begin("ring-watch", move || watched.run());
         let warn = |error: &io::Error| log::warn!("no thread to watch rings, which are slower without: {error}");
         let thread = if may_yield() { spawn().inspect_err(warn).ok() } else { None };
         Watch { shared, thread }
@@ -79,7 +83,7 @@ impl Watch {
         let seat = Arc::new(Seat { thread, state: AtomicU8::new(USUAL), progress: AtomicU64::new(0) });
         self.shared.seats.lock().push((seat.clone(), Seen::default()));
         let watch = self.thread.as_ref().map(|thread| thread.thread().clone());
-        Yielding { seat, shared: self.shared.clone(), watch, process: 0, requests: 0, not_before: None }
+        Yielding { seat, shared: self.shared.clone(), watch, process: 0, requests: 0, large: 0, not_before: None }
     }
 }
 
@@ -166,12 +170,14 @@ pub(super) struct Yielding {
     process: u32,
     /// Of that one, in a row.
     requests: u32,
+    /// Requests that move much, in a row, of whoever.
+    large: u32,
     not_before: Option<Instant>,
 }
 
 impl Yielding {
-    /// Called with each request. What the kernel asks for by itself, as 0, nobody waits for.
-    pub fn asked(&mut self, process: u32) {
+    /// Called with each request, and whether it moves much. What the kernel asks for by itself, as 0, nobody waits for.
+    pub fn asked(&mut self, process: u32, is_large: bool) {
         let progress = self.seat.progress.load(Ordering::Relaxed);
         self.seat.progress.store(progress.wrapping_add(1), Ordering::Relaxed);
         let state = self.seat.state.load(Ordering::Relaxed);
@@ -179,10 +185,12 @@ impl Yielding {
         if state == HELD {
             self.not_before = Some(Instant::now() + HELD_OFF);
         }
-        if matches!(state, HELD | RESTED) || (state == YIELDING && is_another) {
+        self.large = if is_large { self.large.saturating_add(1) } else { 0 };
+        let is_stream = self.large >= STREAM;
+        if matches!(state, HELD | RESTED) || (state == YIELDING && (is_another || is_stream)) {
             self.end();
         }
-        if is_another {
+        if is_another || is_stream {
             (self.process, self.requests) = (process, 0);
         } else if process != 0 {
             self.requests = self.requests.wrapping_add(1);
@@ -243,7 +251,7 @@ mod tests {
     }
 
     fn ask_on(yielding: &mut Yielding) {
-        (0..=2 * BURST).for_each(|_| yielding.asked(ME));
+        (0..=2 * BURST).for_each(|_| yielding.asked(ME, false));
     }
 
     /// In a thread of its own, since some may not leave the policy again.
@@ -261,14 +269,29 @@ mod tests {
     #[test]
     fn a_queue_yields_to_one_program_that_goes_on_asking_and_to_no_other() {
         in_a_thread(|yielding| {
-            (0..BURST).for_each(|_| yielding.asked(ME));
+            (0..BURST).for_each(|_| yielding.asked(ME, false));
             assert_eq!(policy(), libc::SCHED_OTHER);
             ask_on(yielding);
             assert_eq!(policy(), libc::SCHED_IDLE);
-            yielding.asked(0);
+            yielding.asked(0, false);
             assert_eq!(policy(), libc::SCHED_IDLE);
-            yielding.asked(ME + 1);
+            yielding.asked(ME + 1, false);
             assert_eq!(policy(), libc::SCHED_OTHER);
+        });
+    }
+
+    #[test]
+    fn a_queue_yields_to_nobody_who_moves_much() {
+        in_a_thread(|yielding| {
+            ask_on(yielding);
+            (1..STREAM).for_each(|_| yielding.asked(ME, true));
+            assert_eq!(policy(), libc::SCHED_IDLE, "one large file among small ones is no stream");
+            yielding.asked(0, true);
+            assert_eq!(policy(), libc::SCHED_OTHER);
+            (0..4 * BURST).for_each(|_| yielding.asked(ME, true));
+            assert_eq!(policy(), libc::SCHED_OTHER);
+            ask_on(yielding);
+            assert_eq!(policy(), libc::SCHED_IDLE);
         });
     }
 
@@ -280,7 +303,7 @@ mod tests {
             // It could go on, and does not: as if others computed in its place.
             while policy() == libc::SCHED_IDLE && start.elapsed() < PATIENCE {}
             assert_eq!(policy(), libc::SCHED_OTHER);
-            yielding.asked(ME);
+            yielding.asked(ME, false);
             let held = Instant::now();
             ask_on(yielding);
             // A thread that was away for longer than that may again.
@@ -302,7 +325,7 @@ mod tests {
             assert!(yielding.shared.is_asleep.load(Ordering::SeqCst));
             assert_eq!(policy(), libc::SCHED_OTHER);
             // It may have looked kept from running when it was looked at between two naps.
-            yielding.asked(ME);
+            yielding.asked(ME, false);
             std::thread::sleep(HELD_OFF);
             ask_on(yielding);
             assert_eq!(policy(), libc::SCHED_IDLE);

@@ -125,7 +125,9 @@ impl TrackChanges<'_> {
                 let look = self.tree.device.look()?;
                 self.tree.device.source(&look, inode.at(then), track)?
             };
-            self.tree.device.read_part(source, inode.at(then), track, part, &mut bytes)?;
+            let before = bytes.len();
+            bytes.resize(before + part.len(), 0);
+            self.tree.device.read_part(source, inode.at(then), track, part, &mut bytes[before..])?;
             at = until;
         }
         Ok(bytes)
