@@ -38,12 +38,15 @@ impl Commit<'_> {
             state.flushing.iter().map(|(key, track)| (*key, track.clone())).collect()
         };
         for tracks in batch.chunks(BATCH) {
-            let plan = |(key, track): &(TrackKey, Dirty)| {
-                // In its own lock: plans with nothing to read need no other.
-                let plan = self.plan(&self.device.state.read(), *key, track, TRACK_PATCHES_MAX)?;
+            // Under one lock: whoever waits for it has to be woken, and so has whoever waits for that one.
+            let plans: Result<Vec<Plan>> = {
+                let state = self.device.state.read();
+                tracks.iter().map(|(key, track)| self.plan(&state, *key, track, TRACK_PATCHES_MAX)).collect()
+            };
+            let merge = |(plan, (key, _)): (Plan, &(TrackKey, Dirty))| {
                 self.merge(plan, || self.twins(&self.device.state.read(), *key))
             };
-            let plans: Result<Vec<Plan>> = tracks.iter().map(plan).collect();
+            let plans = plans.and_then(|plans| plans.into_iter().zip(tracks).map(merge).collect::<Result<Vec<Plan>>>());
             let plans = plans.inspect_err(|error| self.device.stop(error))?;
             let pieces: Vec<Vec<Piece<'_>>> = plans.iter().map(|plan| self.encode(plan)).collect();
             let mut state = self.device.state.write();
