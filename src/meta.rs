@@ -15,6 +15,7 @@
 //! Keys are bytes that sort; values are MessagePack. What they mean is for the layers above.
 
 mod key;
+mod known;
 mod kv;
 mod lookups;
 mod overlay;

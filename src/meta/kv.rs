@@ -1,5 +1,6 @@
 //! The key-value store: one redb file, opened, read and committed to.
 
+use super::known::Known;
 use super::pages::{CheckedPages, DamageFlag};
 use super::{Overlay, Pair, Reserve, Table};
 use crate::error::{Error, Result};
@@ -230,7 +231,7 @@ fn stored(database: &Database, damaged: &DamageFlag) -> Result<Stored> {
     let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
     let open = |table| transaction.open_table(definition(table)).map_err(|error| failed(error.into()));
     let tables = Tables::Open(Table::ALL.into_iter().map(open).collect::<Result<_>>()?);
-    Ok(Stored { tables, damaged: damaged.clone() })
+    Ok(Stored { tables, damaged: damaged.clone(), known: Known::default() })
 }
 
 /// The bytes of a database file with the same content.
@@ -306,6 +307,7 @@ fn failed(error: redb::Error) -> Error {
 pub struct Stored {
     tables: Tables,
     damaged: DamageFlag,
+    known: Known,
 }
 
 #[derive(Default)]
@@ -320,7 +322,7 @@ enum Tables {
 impl Stored {
     /// Tables without a record and without a file.
     pub(super) fn nothing() -> Stored {
-        Stored { tables: Tables::Nothing, damaged: DamageFlag::default() }
+        Stored { tables: Tables::Nothing, ..Stored::default() }
     }
 
     /// `None` where nothing is stored.
@@ -334,10 +336,13 @@ impl Stored {
 
     pub fn with<R>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<R>) -> Result<Option<R>> {
         let Some(stored) = self.table(table)? else { return Ok(None) };
+        if let Some(value) = self.known.get(table, key) {
+            return value.map(|value| read(&value)).transpose();
+        }
         let found = looking(&self.damaged, || stored.get(key).map_err(storage_failed))?;
-        let Some(found) = found else { return Ok(None) };
-        let value = looking(&self.damaged, || Ok(found.value()))?;
-        read(value).map(Some)
+        let value = found.as_ref().map(|found| looking(&self.damaged, || Ok(found.value()))).transpose()?;
+        self.known.note(table, key, value);
+        value.map(read).transpose()
     }
 
     /// The pairs with `from <= key < to`, in order: where they are in no order, or others, the pages are damaged.
