@@ -38,7 +38,7 @@ help:
 	@echo 'make mutate   stores and archives that were damaged or prepared, with commands and a mount on each, for SECONDS=$(SECONDS)'
 	@echo 'make deny     licences, versions and sources of what is built in'
 	@echo 'make soak     load for MINUTES=$(MINUTES), watched for what grows'
-	@echo 'make conformance  public test suites and real programs over pitfs, compared with ext4; 20 minutes, best as root'
+	@echo 'make conformance  public test suites and real programs over pitfs, compared with ext4; 40 minutes, best as root'
 	@echo 'make bench    pitfs beside ext4, btrfs and backup programs; an hour, best as root. PARTS="files sync" for a part,'
 	@echo '              `make bench PARTS=help` says which there are and what can be set'
 	@echo 'make install  to PREFIX=$(PREFIX), with man pages and completions; the mount helper to SBINDIR=$(SBINDIR)'

@@ -23,12 +23,13 @@ mod notify;
 mod number;
 mod opened;
 mod operations;
-mod ring;
+pub mod ring;
 mod root;
 mod seek;
 mod thread;
 
 pub use companion::{Role, program, run as run_companion};
+pub use device::placement;
 pub use mount::{
     MountPoint, Mounted, OPTION_HELP, Options, Transport, UseRings, dead_mount, open_mount_point, parse_options,
     unmount_path,

@@ -86,8 +86,10 @@ pub const COPY_BYTES_MAX: u64 = 32 << 20;
 pub const STEP_TRACKS: u64 = 256;
 /// Inodes that one transaction removes.
 pub const STEP_INODES: usize = 64;
-/// How long inodes that are let go one by one wait for others, to be removed with them.
+/// How long inodes that are let go one by one wait for others, to be removed with them; in all; and how many do.
 pub const REST_BEFORE_REAPING: std::time::Duration = std::time::Duration::from_millis(20);
+pub const REST_BEFORE_REAPING_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+pub const REAPING_AT: usize = 1 << 15;
 /// Xattrs that one transaction removes with their inode.
 pub const STEP_XATTRS: usize = 64;
 

@@ -1,11 +1,14 @@
 //! Work on files, as programs do it: unpacking a tree, looking at it, reading it, large files, random places.
 
-use crate::command::{cold, fio, timed};
+use crate::command::{cold, fio, ok, timed};
+use crate::floor::Floor;
 use crate::place::{BTRFS, EXT4, PITFS, Places, RINGS};
 use crate::report::{Table, Target, number};
 use crate::samples::Samples;
-use crate::{Bench, Result};
+use crate::store::PITFS as PROGRAM;
+use crate::{Bench, Result, client, costs};
 use std::path::Path;
+use std::process::Command;
 
 /// What is unpacked and written.
 pub struct Input {
@@ -17,6 +20,12 @@ pub struct Input {
 impl Input {
     pub fn new(bench: &Bench) -> Result<Input> {
         Ok(Input { tree: bench.tree()?, random: bench.work.random()?, mb: bench.mb })
+    }
+
+    /// How many names the tree has.
+    pub fn names(&self) -> Result<f64> {
+        let listed = ok(Command::new("tar").arg("-tf").arg(&self.tree))?;
+        Ok(listed.lines().count() as f64)
     }
 
     /// A line of shell that unpacks the tree.
@@ -39,6 +48,8 @@ pub fn read_tree(directory: &Path) -> String {
 }
 
 const COLD: &str = "cold";
+const UNTAR: &str = "untar, s";
+const PUT: &str = "pitfs put + sync, s";
 /// Of names that the kernel knows, and directories that it has not listed yet.
 const FIRST_STAT: &str = "stat all, first, s";
 
@@ -56,7 +67,7 @@ pub fn measure(directory: &Path, input: &Input, mut add: impl FnMut(&str, f64)) 
     let find = format!("find '{at}' -type f -printf '%s\\n'");
     let read_big = format!("dd if='{}' of=/dev/null bs=1M", big.display());
     crate::command::drop_caches();
-    add("untar, s", timed(&input.untar(&work)));
+    add(UNTAR, timed(&input.untar(&work)));
     add(FIRST_STAT, timed(&find));
     add("stat all, again, s", timed(&find));
     add(&format!("stat all, {COLD}, s"), cold(|| timed(&find)));
@@ -113,5 +124,78 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         let numbers = values.into_iter().chain([pitfs / btrfs, rings / btrfs]).map(number);
         table.row(std::iter::once(row.to_string()).chain(numbers).chain([verdict]));
     }
+    bench.report.table(&table)?;
+    beside_floor(bench, &input, &samples)?;
+    put(bench, &places, &input, samples.median(BTRFS, UNTAR))?;
+    client::run(bench, &places, &input)?;
+    costs::run(bench, &places, &input)
+}
+
+/// What the transports cost by themselves, with a file system in memory behind them.
+fn beside_floor(bench: &mut Bench, input: &Input, pitfs: &Samples) -> Result<()> {
+    let mut floor = Samples::new([PITFS, RINGS]);
+    for round in 1..=bench.rounds {
+        for (name, is_rings) in [(PITFS, false), (RINGS, true)] {
+            bench.report.doing(&format!("files: in memory, round {round}, {name}"));
+            let at = bench.work.file("floor");
+            std::fs::create_dir_all(&at)?;
+            match Floor::begin(&at, is_rings) {
+                Ok(_mounted) => measure_floor(&at, input, |row, value| floor.add(name, row, value))?,
+                Err(error) => eprintln!("bench: {error}"),
+            }
+        }
+    }
+    let header = ["work", "in memory", "pitfs", "in memory, rings", RINGS, "pitfs / in memory", "rings / in memory"];
+    let mut table = Table::new("Beside a file system in memory over the same transports, in seconds", &header);
+    for row in floor.rows() {
+        let [device, rings] = [PITFS, RINGS].map(|place| (floor.median(place, row), pitfs.median(place, row)));
+        let numbers = [device.0, device.1, rings.0, rings.1, device.1 / device.0, rings.1 / rings.0];
+        table.row(std::iter::once(row.to_string()).chain(numbers.map(number)));
+    }
+    bench.report.table(&table)
+}
+
+/// What of a round does not depend on a disk, but for what pitfs makes durable.
+fn measure_floor(directory: &Path, input: &Input, mut add: impl FnMut(&str, f64)) -> Result<()> {
+    let work = directory.join("work");
+    std::fs::create_dir(&work)?;
+    let (at, mb) = (work.display(), input.mb);
+    let big = work.join("big");
+    let find = format!("find '{at}' -type f -printf '%s\\n'");
+    crate::command::drop_caches();
+    add(UNTAR, timed(&input.untar(&work)));
+    add(FIRST_STAT, timed(&find));
+    add("stat all, again, s", timed(&find));
+    crate::command::shell(&read_tree(&work))?;
+    add("read all, warm, s", timed(&read_tree(&work)));
+    add(&format!("write {mb} MiB + fsync, s"), timed(&input.write(&big, mb, "")));
+    let read_big = format!("dd if='{}' of=/dev/null bs=1M", big.display());
+    crate::command::shell(&read_big)?;
+    add(&format!("read {mb} MiB, warm, s"), timed(&read_big));
+    add("remove tree, s", timed(&format!("rm -rf '{at}'")));
+    Ok(())
+}
+
+/// `pitfs put` of the tree, as a multiple of unpacking it on btrfs.
+fn put(bench: &mut Bench, places: &Places, input: &Input, untar: f64) -> Result<()> {
+    let mut samples = Samples::new([PITFS, RINGS]);
+    for round in 1..=bench.rounds {
+        for (name, directory) in places.iter().filter(|(name, _)| [PITFS, RINGS].contains(name)) {
+            bench.report.doing(&format!("files: put, round {round}, {name}"));
+            let at = directory.join(format!("put.{}", std::process::id()));
+            std::fs::create_dir(&at)?;
+            crate::command::drop_caches();
+            let (to, tree) = (at.display(), input.tree.display());
+            let line = format!("'{PROGRAM}' put '{to}' < '{tree}' && sync -f '{to}'");
+            samples.add(name, PUT, timed(&line));
+            crate::command::shell(&format!("rm -rf '{to}'"))?;
+        }
+    }
+    let values = [PITFS, RINGS].map(|place| samples.median(place, PUT));
+    let ratio = values[1] / untar;
+    let verdict = bench.report.judge("files, put, of untar on btrfs", ratio, Target::AtMost(0.8));
+    let header = ["work", "untar, btrfs", "pitfs", "pitfs, rings", "rings / btrfs", "target"];
+    let mut table = Table::new("A tree put in by pitfs itself, in seconds", &header);
+    table.row([PUT.to_string(), number(untar), number(values[0]), number(values[1]), number(ratio), verdict]);
     bench.report.table(&table)
 }

@@ -1,15 +1,14 @@
-//! What snapshots cost the work on `live`, and two clients at once.
+//! What snapshots cost the work on `live`.
 
 use crate::command::{fio, timed};
 use crate::files::{self, Input, is_rate};
-use crate::place::{EXT4, Ground, PITFS, Places};
+use crate::place::Ground;
 use crate::report::{Table, Target, number};
 use crate::samples::Samples;
 use crate::store::Store;
-use crate::{Bench, Result, client};
+use crate::{Bench, Result};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 const SNAPSHOTS: f64 = 1000.0;
 /// Files of which each snapshot keeps an old state of one.
@@ -20,8 +19,7 @@ const WITH: &str = "with";
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     overwrites(bench)?;
-    many_snapshots(bench)?;
-    clients(bench)
+    many_snapshots(bench)
 }
 
 /// Overwrites a file as a whole, or in random places, that a snapshot needs or not.
@@ -116,27 +114,6 @@ fn many_snapshots(bench: &mut Bench) -> Result<()> {
         let speed = if is_rate(row) { with / without } else { without / with };
         let verdict = bench.report.judge(&format!("{count} snapshots, {row}"), speed, Target::AtLeast(0.9));
         table.row([row.to_string(), number(without), number(with), number(speed), verdict]);
-    }
-    bench.report.table(&table)
-}
-
-fn clients(bench: &mut Bench) -> Result<()> {
-    let input = Input::new(bench)?;
-    let places = Places::new(&bench.work)?;
-    let compared: Vec<(&str, &Path)> = places.iter().filter(|(name, _)| [EXT4, PITFS].contains(name)).collect();
-    let mut samples = Samples::new([EXT4, PITFS]);
-    for round in 1..=bench.rounds {
-        for (name, directory) in &compared {
-            bench.report.doing(&format!("history: two clients at once, round {round}, {name}"));
-            client::measure(directory, &input, name, &mut samples)?;
-        }
-    }
-    let title = "Throughput of two clients at once, as a multiple of one";
-    let mut table = Table::new(title, &["work", EXT4, PITFS, "target"]);
-    for row in samples.rows() {
-        let [ext4, pitfs] = [EXT4, PITFS].map(|place| samples.median(place, row));
-        let verdict = bench.report.judge(&format!("two clients, {row}"), pitfs, Target::AtLeast(1.3));
-        table.row([row.to_string(), number(ext4), number(pitfs), verdict]);
     }
     bench.report.table(&table)
 }

@@ -8,9 +8,11 @@ mod chain;
 mod client;
 mod clones;
 mod command;
+mod costs;
 mod differences;
 mod files;
 mod fill;
+mod floor;
 mod history;
 mod in_place;
 mod latency;
@@ -38,8 +40,8 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const USAGE: &str = "\
 make bench PARTS='PART ...'     measures; without PARTS, everything
 
-  files      work on files, on ext4, btrfs and pitfs                                 5 minutes
-  history    what snapshots cost live, and two clients at once                      10 minutes
+  files      work on files, on ext4, btrfs and pitfs; several programs at once       20 minutes
+  history    what snapshots cost live                                               10 minutes
   snapshots  taking, comparing and deleting them; how long fsync takes              15 minutes
   sync       pitfs sync beside cp, find, rsync, restic, borg and rdiff-backup        5 minutes
   archive    40 versions, in and back, beside restic, borg and rdiff-backup          10 minutes
@@ -137,8 +139,11 @@ fn run(names: &[String]) -> Result<bool> {
 }
 
 fn main() -> ExitCode {
-    // Cargo says `--bench` to a benchmark and not to a test.
     let mut args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == floor::ARGUMENT) {
+        return floor::serve(&args[1..]);
+    }
+    // Cargo says `--bench` to a benchmark and not to a test.
     let is_bench = args.iter().any(|arg| arg == "--bench");
     args.retain(|arg| !arg.starts_with('-'));
     if !is_bench || args.is_empty() || args == ["help"] {

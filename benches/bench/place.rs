@@ -77,7 +77,7 @@ fn btrfs(work: &Work) -> Option<Disk> {
 /// All places of one part. The store comes first, since it may lie in an image that the others end.
 pub struct Places {
     pub store: Store,
-    _rings: Option<Store>,
+    rings: Option<Store>,
     list: Vec<(&'static str, PathBuf)>,
     _btrfs: Option<Disk>,
     _ext4: Disk,
@@ -104,12 +104,22 @@ impl Places {
             }
         };
         list.extend(rings.iter().map(|store| (RINGS, store.live())));
-        Ok(Places { store, _rings: rings, list, _btrfs: btrfs, _ext4: ext4 })
+        Ok(Places { store, rings, list, _btrfs: btrfs, _ext4: ext4 })
     }
 
     /// Name and directory of each, in the order in which they are measured.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         self.list.iter().map(|(name, dir)| (*name, dir.as_path()))
+    }
+
+    /// Those that pitfs serves, with the number of the process.
+    pub fn daemons(&self) -> impl Iterator<Item = (&'static str, &Path, u32)> {
+        let process = |store: &Store| pitfs::daemon::holder(&store.path()).ok()??.process;
+        let stores = [(PITFS, Some(&self.store)), (RINGS, self.rings.as_ref())];
+        stores.into_iter().filter_map(move |(name, store)| {
+            let (_, directory) = self.list.iter().find(|(place, _)| *place == name)?;
+            Some((name, directory.as_path(), process(store?)?))
+        })
     }
 
     pub fn names(&self) -> impl Iterator<Item = &'static str> {

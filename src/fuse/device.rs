@@ -2,7 +2,7 @@
 
 mod convert;
 mod domain;
-mod placement;
+pub mod placement;
 
 use super::aside::Aside;
 use super::attr::Made;

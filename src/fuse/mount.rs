@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::device::Domains;
 use super::mounts::{DeviceNo, Door, mount_at};
 use super::news::Teller;
-use super::ring::{self, Prepared, Rings};
+use super::ring::{self, Prepared, Requests, Rings, Serves};
 use super::{FileSystem, Notify, REQUEST_BYTES};
 use crate::device::Changed;
 use crate::error::{Errno, Error, Result};
@@ -338,7 +338,8 @@ fn connect(
         Some(prepared) if has_rings.load(Ordering::Acquire) => {
             let device = Arc::new(further.try_clone().map_err(failed)?);
             // The kernel waits for rings that do not come, and with it whoever has looked into the mount.
-            let begun = prepared.begin(fs, &device).inspect_err(|_| {
+            let server: Arc<dyn Serves> = Arc::new(Requests(fs.clone()));
+            let begun = prepared.begin(&server, &device).inspect_err(|_| {
                 let _has_ended = connection.is_some_and(|connection| connection.abort(&*device));
             });
             Some(begun.map_err(Failed::Rings)?)

@@ -17,12 +17,14 @@ mod dispatch;
 mod helpers;
 mod memory;
 mod queue;
-mod wire;
+pub mod wire;
 mod yielding;
 
-use super::{FileSystem, REQUEST_BYTES};
+use super::REQUEST_BYTES;
 use crate::error::{Errno, Error, Result};
+pub(super) use dispatch::Requests;
 use helpers::Helpers;
+pub use memory::Entry;
 use queue::Begin;
 use std::fs::File;
 use std::sync::Arc;
@@ -39,21 +41,43 @@ const REGISTERING: Duration = Duration::from_secs(10);
 const PARAMETER: &str = "/sys/module/fuse/parameters/enable_uring";
 const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
 
+/// By whom a request is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// By the thread that took it: it waits for nothing but short locks.
+    Light,
+    /// By another one: it waits for the disk, for a commit, or for the kernel.
+    Waits,
+    /// By one that does such things for this user, one after the other.
+    Long(u32),
+}
+
+/// What answers requests that come through rings.
+pub trait Serves: Send + Sync {
+    fn weight(&self, entry: &Entry) -> Weight;
+
+    /// Carries a request out, and leaves the answer in the entry.
+    fn answer(&self, entry: &mut Entry);
+
+    /// Nobody can take requests any more: whoever waits for an answer gets an error.
+    fn end_connection(&self);
+}
+
 /// Rings that are there, and of which the kernel does not know yet.
-pub(super) struct Prepared {
+pub struct Prepared {
     begin: Vec<Sender<Begin>>,
     threads: Vec<JoinHandle<()>>,
     ready: Receiver<std::result::Result<(), String>>,
 }
 
 /// Rings that serve; their threads end with the connection.
-pub(super) struct Rings {
+pub struct Rings {
     threads: Vec<JoinHandle<()>>,
     _watch: Arc<Watch>,
 }
 
 /// Whether the kernel has rings, switched on.
-pub(super) fn is_enabled() -> bool {
+pub fn is_enabled() -> bool {
     std::fs::read_to_string(PARAMETER).is_ok_and(|text| matches!(text.trim(), "Y" | "1"))
 }
 
@@ -117,12 +141,12 @@ impl Prepared {
     }
 
     /// Registers all entries; the kernel, which was told that there would be rings, serves nobody before.
-    pub fn begin(self, fs: &Arc<FileSystem>, device: &Arc<File>) -> Result<Rings> {
+    pub fn begin(self, server: &Arc<dyn Serves>, device: &Arc<File>) -> Result<Rings> {
         let helpers = Arc::new(Helpers::new(ENTRIES * self.begin.len()));
         let watch = Arc::new(Watch::new());
         for begin in &self.begin {
             let (helpers, watch) = (helpers.clone(), watch.clone());
-            let told = begin.send(Begin { fs: fs.clone(), device: device.clone(), helpers, watch });
+            let told = begin.send(Begin { server: server.clone(), device: device.clone(), helpers, watch });
             told.map_err(|_| Error::Fault("a queue's thread has ended".into()))?;
         }
         let failed = |error| Error::Refused(Errno::IO, format!("rings could not be registered: {error}"));

@@ -81,7 +81,7 @@ impl Files<'_> {
         let is_shareable = source.inline.is_empty();
         while from.offset < end {
             let how = (is_shareable, kill_privileges);
-            match self.tree.shortage.with_room(|| self.copy_step(from, to, to_offset, end - from.offset, how)) {
+            match self.tree.with_room(|| self.copy_step(from, to, to_offset, end - from.offset, how)) {
                 Ok(0) => break,
                 Ok(done) => {
                     from.offset += done;

@@ -124,7 +124,7 @@ impl Files<'_> {
     }
 
     fn write_somehow(self, number: InodeNo, offset: u64, data: &[u8], kill_privileges: bool, sent: Sent) -> Result<()> {
-        self.tree.shortage.with_room(|| match self.write_now(number, offset, data, kill_privileges, sent) {
+        self.tree.with_room(|| match self.write_now(number, offset, data, kill_privileges, sent) {
             Err(error) if error.is_no_space() => {
                 // Dirty tracks have reserved more than they will take, and what was freed waits for a commit.
                 self.tree.commit()?;

@@ -1,7 +1,7 @@
 //! Inodes that are known outside, by a kernel: until that is over, they are not removed.
 
 use crate::device::InodeNo;
-use crate::limits::REST_BEFORE_REAPING;
+use crate::limits::{REAPING_AT, REST_BEFORE_REAPING, REST_BEFORE_REAPING_MAX};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ struct Known {
 #[derive(Default)]
 struct LetGo {
     inodes: Vec<InodeNo>,
-    /// When the first of them was.
-    since: Option<Instant>,
+    /// When the first of them was, and when the last.
+    since: Option<(Instant, Instant)>,
 }
 
 impl Held {
@@ -76,8 +76,9 @@ impl Held {
         }
         let mut waiting = self.let_go.lock();
         waiting.inodes.push(inode);
+        let now = Instant::now();
         let is_first = waiting.since.is_none();
-        waiting.since.get_or_insert_with(Instant::now);
+        waiting.since.get_or_insert((now, now)).1 = now;
         is_first
     }
 
@@ -92,11 +93,17 @@ impl Held {
         taken
     }
 
-    /// How long it is until what waits to be removed should be, if something does: when a tree is removed, each is let go
-    /// by itself, and they cost less together.
+    /// How long it is until what waits to be removed should be, if something does. When a tree is removed, each is let go by
+    /// itself, and whoever removes it would wait again and again for whoever frees what is left of it: so that begins when
+    /// nothing more comes, or after a while, or when there are many.
     pub fn rest(&self) -> Option<Duration> {
-        let since = self.let_go.lock().since?;
-        Some(REST_BEFORE_REAPING.saturating_sub(since.elapsed()))
+        let waiting = self.let_go.lock();
+        let (first, last) = waiting.since?;
+        if waiting.inodes.len() >= REAPING_AT {
+            return Some(Duration::ZERO);
+        }
+        let quiet = REST_BEFORE_REAPING.saturating_sub(last.elapsed());
+        Some(quiet.min(REST_BEFORE_REAPING_MAX.saturating_sub(first.elapsed())))
     }
 
     /// An inode has lost its last name, if it had one; whether it is held.

@@ -72,7 +72,7 @@ impl Likeness<'_> {
 
     /// A file without a name and without bytes that is like no other one yet; held like [`Likeness::make_nameless`]'s.
     pub fn make_nameless_file(self, base: BaseId, permissions: u32) -> Result<InodeNo> {
-        self.tree.shortage.with_room(|| {
+        self.tree.with_room(|| {
             let made = Inode::new(Kind::File, permissions, 0, 0, Timestamp::now());
             self.add_nameless(base, Inode { links: 0, parent: root_of(base), ..made })
         })
@@ -92,7 +92,7 @@ impl Likeness<'_> {
 
     /// The same in another base.
     pub fn make_nameless_in(self, base: BaseId, model: InodeAt) -> Result<InodeNo> {
-        self.tree.shortage.with_room(|| self.make_nameless_in_once(base, model))
+        self.tree.with_room(|| self.make_nameless_in_once(base, model))
     }
 
     fn make_nameless_in_once(self, base: BaseId, like: InodeAt) -> Result<InodeNo> {
@@ -114,7 +114,7 @@ impl Likeness<'_> {
     /// Gives an inode a name in one step, in the place of what had it: anything but a directory with entries.
     /// What was replaced is returned. A directory must not have a name yet.
     pub fn place(self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Option<InodeNo>> {
-        self.tree.shortage.with_room(|| self.place_once(number, parent, name))
+        self.tree.with_room(|| self.place_once(number, parent, name))
     }
 
     fn place_once(self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Option<InodeNo>> {
@@ -218,7 +218,7 @@ impl Likeness<'_> {
     /// its entries. Interrupted, it goes on where it is called again.
     pub fn become_like(self, number: InodeNo, model: InodeAt, on_step: OnStep<'_>) -> Result<Likened> {
         let mut likened = Likened::default();
-        self.tree.shortage.with_room(|| self.liken(number, model, &mut *on_step, &mut likened))?;
+        self.tree.with_room(|| self.liken(number, model, &mut *on_step, &mut likened))?;
         Ok(likened)
     }
 

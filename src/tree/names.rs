@@ -194,7 +194,7 @@ impl Names<'_> {
 
     /// Makes a file, directory, symlink or special file.
     pub fn make(self, caller: Caller, parent: InodeNo, name: &[u8], new: New<'_>) -> Result<(InodeNo, Inode)> {
-        self.tree.shortage.with_room(|| self.make_once(caller, parent, name, new))
+        self.tree.with_room(|| self.make_once(caller, parent, name, new))
     }
 
     fn make_once(self, caller: Caller, parent: InodeNo, name: &[u8], new: New<'_>) -> Result<(InodeNo, Inode)> {
@@ -266,7 +266,7 @@ impl Names<'_> {
 
     /// Gives an inode one more name.
     pub fn link(self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Inode> {
-        self.tree.shortage.with_room(|| self.link_once(number, parent, name))
+        self.tree.with_room(|| self.link_once(number, parent, name))
     }
 
     fn link_once(self, number: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Inode> {

@@ -52,6 +52,28 @@ impl Tree {
         }
     }
 
+    /// Does something that may need room, and again when there is more: what waits to be removed goes first. The caller holds no
+    /// lock.
+    pub(super) fn with_room<R>(&self, mut action: impl FnMut() -> Result<R>) -> Result<R> {
+        loop {
+            match action() {
+                // What is freed may be used when that is durable.
+                Err(error) if error.is_no_space() && self.reap_what_waits()? => self.commit()?,
+                Err(error) if error.is_no_space() && self.shortage.make_room() => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Removes what was let go, at once; whether there was any.
+    pub fn reap_what_waits(&self) -> Result<bool> {
+        let mut any = false;
+        while self.held.rest().is_some() && self.reap_step()? {
+            any = true;
+        }
+        Ok(any)
+    }
+
     /// One transaction's worth of removing inodes; how many of them are gone now.
     fn reap(&self, numbers: &[InodeNo]) -> Result<usize> {
         if numbers.is_empty() {
@@ -142,6 +164,41 @@ mod tests {
         tree.held().hold(inode);
         tree.names().unlink(root_of(LIVE), name).unwrap();
         inode
+    }
+
+    #[test]
+    fn who_needs_room_has_that_of_what_waits() {
+        let dir = Arc::new(TestDir::new());
+        let options =
+            CreateOptions { track_bytes: 16384, codec: Codec::None, uid: 0, gid: 0, mode: 0o755, hash_seed: 1 };
+        Tree::create(dir.clone(), &options).unwrap();
+        dir.set_capacity(Some(64 << 20));
+        let tree = Tree::open(dir).unwrap();
+        let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
+        let noise: Vec<u8> = (0..1u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        // As much as there is room for.
+        let mut inodes = Vec::new();
+        for i in 0..200 {
+            let made = tree.names().make(CALLER, root_of(LIVE), format!("f{i}").as_bytes(), new);
+            let Ok((inode, _)) = made else { break };
+            tree.held().hold(inode);
+            inodes.push(inode);
+            if tree.files().write(inode, 0, &noise, false).and_then(|()| tree.commit()).is_err() {
+                break;
+            }
+        }
+        assert!(inodes.len() > 5 && inodes.len() < 200, "{} files", inodes.len());
+        for (i, inode) in inodes.iter().enumerate() {
+            tree.names().unlink(root_of(LIVE), format!("f{i}").as_bytes()).unwrap();
+            tree.let_go(*inode, 1);
+        }
+        assert!(is_there(&tree, inodes[0]) && tree.held().rest().is_some());
+        let (inode, _) = tree.names().make(CALLER, root_of(LIVE), b"new", new).unwrap();
+        for i in 0..4 {
+            tree.files().write(inode, i << 20, &noise, false).unwrap();
+        }
+        tree.commit().unwrap();
+        assert!(!is_there(&tree, inodes[0]), "what waited was removed for it");
     }
 
     fn is_there(tree: &Tree, inode: InodeNo) -> bool {

@@ -33,7 +33,7 @@ impl Names<'_> {
         new_name: &[u8],
         mode: RenameMode,
     ) -> Result<()> {
-        self.tree.shortage.with_room(|| self.rename_once(parent, name, new_parent, new_name, mode))
+        self.tree.with_room(|| self.rename_once(parent, name, new_parent, new_name, mode))
     }
 
     fn rename_once(

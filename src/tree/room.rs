@@ -1,6 +1,5 @@
 //! When room ends: what needs some is tried again, as long as whoever opened the store can make some.
 
-use crate::error::Result;
 use std::sync::OnceLock;
 
 /// Makes room, as by dropping an old snapshot; false where there is none to be had. Called with no lock held.
@@ -18,13 +17,8 @@ impl Shortage {
         }
     }
 
-    /// Does something that may need room. The caller holds no lock.
-    pub(super) fn with_room<R>(&self, mut action: impl FnMut() -> Result<R>) -> Result<R> {
-        loop {
-            match action() {
-                Err(error) if error.is_no_space() && self.make_room.get().is_some_and(|make_room| make_room()) => {}
-                result => return result,
-            }
-        }
+    /// Makes some room; false where there is none to be had.
+    pub(super) fn make_room(&self) -> bool {
+        self.make_room.get().is_some_and(|make_room| make_room())
     }
 }

@@ -163,7 +163,7 @@ impl Attributes<'_> {
     }
 
     pub fn set_xattr(self, number: InodeNo, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
-        self.tree.shortage.with_room(|| self.set_xattr_once(number, name, value, how))
+        self.tree.with_room(|| self.set_xattr_once(number, name, value, how))
     }
 
     fn set_xattr_once(self, number: InodeNo, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {

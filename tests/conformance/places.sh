@@ -37,6 +37,18 @@ make_user() {
     fi
 }
 
+# Root has the kernel offer rings for as long as this lasts, if it has them.
+parameter=/sys/module/fuse/parameters/enable_uring
+were_on=
+offer_rings() {
+    if [ ! "$root" ] || [ ! -w $parameter ]; then
+        echo "not run over rings: they need Linux 6.14 with CONFIG_FUSE_IO_URING, and root" >&2
+        return 1
+    fi
+    were_on=$(cat $parameter)
+    echo Y >$parameter
+}
+
 # make_place KIND: a mount at $work/KIND. The directory to work in is place KIND.
 make_place() {
     local at=$work/$1
@@ -50,13 +62,15 @@ make_place() {
         mount -o loop "$at.img" "$at"
         chmod 1777 "$at"
         ;;
-    pitfs)
+    pitfs | rings)
+        local uring=off
+        [ "$1" = pitfs ] || uring=on
         pitfs create "$at.store" >&2
-        pitfs mount ${root:+-o allow_other,suid,dev} "$at.store" "$at"
+        pitfs mount -o "io_uring=$uring${root:+,allow_other,suid,dev}" "$at.store" "$at"
         chmod 1777 "$at/live"
         ;;
     own)
-        # Mounted by the normal user, through fusermount3.
+        # Mounted by the normal user, through fusermount3, and over rings where there are some.
         chown "$user:" "$at"
         as "$user" pitfs create "$work/home/store" >&2
         as "$user" pitfs mount "$work/home/store" "$at"
@@ -103,6 +117,7 @@ clear_away() {
         [ ! -d "$dir" ] || flock -w 20 "$dir/lock" true || echo "a daemon still runs: $(head -1 "$dir/lock")" >&2
     done
     rm -rf "$work"
+    [ ! "$were_on" ] || echo "$were_on" >$parameter
     if [ "$root" ]; then
         ! id "$user" >/dev/null 2>&1 || userdel "$user" 2>/dev/null
         [ -z "$lent" ] || chmod "$lent" /dev/fuse

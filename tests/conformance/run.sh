@@ -1,5 +1,6 @@
 #!/bin/bash
-# `make conformance`: public test suites and real programs over pitfs, and the suites over ext4 as a control.
+# `make conformance`: public test suites and real programs over pitfs, over the device and, as root and where the kernel has them,
+# over rings; and the suites over ext4 as a control.
 #
 #   SUITES         which to run: pjdfstest fio stress fsx real
 #   OPS            operations of fsx as root; a quarter of them as a normal user, a tenth on ext4
@@ -78,20 +79,25 @@ deviations() {
 
 make_place ext4
 make_place pitfs
+rings=
+if offer_rings; then rings=rings; fi
 if [ "$root" ]; then
     make_user
     make_place own
+    [ ! "$rings" ] || make_place rings
     for name in pjdfstest fio stress; do
         suite $name root ext4
-        suite $name root pitfs
+        for at in pitfs $rings; do suite $name root "$at"; done
         suite $name "$user" ext4
-        if [ $name = pjdfstest ]; then suite $name "$user" pitfs; fi
+        for at in pitfs $rings; do
+            if [ $name = pjdfstest ]; then suite $name "$user" "$at"; fi
+        done
         suite $name "$user" own
     done
     OPS=$((OPS / 10)) suite fsx root ext4
-    suite fsx root pitfs "$work/pitfs"
+    for at in pitfs $rings; do suite fsx root "$at" "$work/$at"; done
     OPS=$((OPS / 4)) suite fsx "$user" own "$work/own"
-    suite real root pitfs "$work/pitfs"
+    for at in pitfs $rings; do suite real root "$at" "$work/$at"; done
 else
     me=$(id -un)
     for name in pjdfstest fio stress; do
@@ -110,7 +116,7 @@ for result in "$OUT"/log/*; do
     case $result in *.log) continue ;; esac
     line "$result"
 done
-for result in "$OUT"/log/*.pitfs "$OUT"/log/*.own; do
+for result in "$OUT"/log/*.pitfs "$OUT"/log/*.rings "$OUT"/log/*.own; do
     [ -e "$result" ] || continue
     name=${result##*/}
     for deviation in $(deviations "$result"); do

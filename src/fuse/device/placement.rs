@@ -37,7 +37,7 @@ struct Follower {
 }
 
 /// While it lives, this thread counts as idle.
-pub(super) struct Yielding(bool);
+pub struct Yielding(bool);
 
 impl Drop for Yielding {
     fn drop(&mut self) {
@@ -49,12 +49,12 @@ impl Drop for Yielding {
 
 /// Lets one of the serving threads follow its clients. There have to be others: this one does not run
 /// while programs that compute want all processors.
-pub(in crate::fuse) fn allow() {
+pub fn allow() {
     ALLOWED.store(true, Ordering::Relaxed);
 }
 
 /// Called with each request that moves so many bytes.
-pub(super) fn moving(client: u32, bytes: usize) {
+pub fn moving(client: u32, bytes: usize) {
     if bytes < LARGE {
         return serving(client);
     }
@@ -67,7 +67,7 @@ pub(super) fn moving(client: u32, bytes: usize) {
 }
 
 /// Called with each request.
-pub(super) fn serving(client: u32) {
+pub fn serving(client: u32) {
     let may_follow = || ALLOWED.load(Ordering::Relaxed) && may_yield() && !TAKEN.swap(true, Ordering::Relaxed);
     let is_follower = IS_FOLLOWER.with(|is| *is.get_or_init(may_follow));
     if !is_follower {
@@ -77,7 +77,7 @@ pub(super) fn serving(client: u32) {
 }
 
 /// Called with each reply.
-pub(super) fn yielding() -> Yielding {
+pub fn yielding() -> Yielding {
     let is_bound = FOLLOWER.with_borrow(|follower| follower.as_ref().is_some_and(|follower| follower.bound.is_some()));
     Yielding(is_bound && set_policy(libc::SCHED_IDLE))
 }

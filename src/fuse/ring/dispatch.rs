@@ -7,6 +7,7 @@ use super::wire::{
     SetxattrIn, SizeOut, StatfsOut, WRITE_CACHE, WRITE_KILL, WriteIn, WriteOut, opcode, put_answer, setattr,
     split_name, time,
 };
+use super::{Serves, Weight};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::number::KernelNo;
 use crate::fuse::operations::{Found, Value, Write};
@@ -19,18 +20,24 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Bytes that are much to move. Reads of so many are worth another thread, so that several are read and decompressed at once.
 const LARGE: u32 = 64 << 10;
 
-/// By whom a request is carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Weight {
-    /// By the thread that took it: it waits for nothing but short locks.
-    Light,
-    /// By another one: it waits for the disk, for a commit, or for the kernel.
-    Waits,
-    /// By one that does such things for this user, one after the other.
-    Long(u32),
+/// The file system, for queues.
+pub(in crate::fuse) struct Requests(pub Arc<FileSystem>);
+
+impl Serves for Requests {
+    fn weight(&self, entry: &Entry) -> Weight {
+        weight(&self.0, entry)
+    }
+
+    fn answer(&self, entry: &mut Entry) {
+        answer(&self.0, entry);
+    }
+
+    fn end_connection(&self) {
+        self.0.end_connection();
+    }
 }
 
-pub(super) fn weight(fs: &FileSystem, entry: &Entry) -> Weight {
+fn weight(fs: &FileSystem, entry: &Entry) -> Weight {
     let Some(request) = entry.incoming() else { return Weight::Light };
     let number = KernelNo(request.header.node);
     let long = |is_long| if is_long { Weight::Long(request.header.uid) } else { Weight::Light };
@@ -51,7 +58,7 @@ pub(super) fn weight(fs: &FileSystem, entry: &Entry) -> Weight {
 }
 
 /// Whether a request moves so much that it is better served beside its program than in its place.
-pub(super) fn moves_much(request: &Incoming<'_>) -> bool {
+pub fn moves_much(request: &Incoming<'_>) -> bool {
     match request.header.opcode {
         opcode::READ => request.fixed().is_some_and(|read: ReadIn| read.size >= LARGE),
         opcode::WRITE => request.header.len >= LARGE,
@@ -84,7 +91,7 @@ fn is_change(code: u32) -> bool {
 type Answered = Result<usize>;
 
 /// Carries a request out, and leaves the answer in the entry.
-pub(super) fn answer(fs: &Arc<FileSystem>, entry: &mut Entry) {
+fn answer(fs: &Arc<FileSystem>, entry: &mut Entry) {
     let Some((unique, code)) = entry.incoming().map(|request| (request.header.unique, request.header.opcode)) else {
         // Nobody knows whose answer it would be.
         log::error!("the kernel sent a request that makes no sense");

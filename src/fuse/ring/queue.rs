@@ -1,10 +1,10 @@
 //! The thread of one queue: it takes requests, carries out those that are light, and gives answers back.
 
-use super::dispatch::{Weight, answer, moves_much, weight};
+use super::dispatch::moves_much;
 use super::helpers::Helpers;
 use super::memory::{Completion, Entry, Ring};
 use super::yielding::{Watch, Yielding};
-use crate::fuse::FileSystem;
+use super::{Serves, Weight};
 use crate::fuse::aside::Aside;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// What a queue needs to serve.
 pub(super) struct Begin {
-    pub fs: Arc<FileSystem>,
+    pub server: Arc<dyn Serves>,
     pub device: Arc<File>,
     pub helpers: Arc<Helpers>,
     pub watch: Arc<Watch>,
@@ -68,7 +68,7 @@ pub(super) fn run(processor: usize, entries: usize, payload_bytes: usize, begin:
     };
     // Requests of this processor would wait for ever: better that all get an error.
     log::error!("the ring of processor {processor} ended, and the mount with it: {why}");
-    queue.fs.end_connection();
+    queue.server.end_connection();
 }
 
 fn say(tell: &Told, what: Result<(), String>) {
@@ -78,7 +78,7 @@ fn say(tell: &Told, what: Result<(), String>) {
 
 struct Queue {
     ring: Ring,
-    fs: Arc<FileSystem>,
+    server: Arc<dyn Serves>,
     device: Arc<File>,
     helpers: Arc<Helpers>,
     /// For what takes long, user by user.
@@ -92,12 +92,12 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(ring: Ring, Begin { fs, device, helpers, watch }: Begin) -> io::Result<Queue> {
+    fn new(ring: Ring, Begin { server, device, helpers, watch }: Begin) -> io::Result<Queue> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (done, bell) = (channel(), Arc::new(File::from(bell)));
         let yielding = watch.seat();
         let mut queue =
-            Queue { ring, fs, device, helpers, aside: Aside::default(), done, bell, is_over: false, yielding };
+            Queue { ring, server, device, helpers, aside: Aside::default(), done, bell, is_over: false, yielding };
         queue.ring.watch(queue.bell.as_raw_fd())?;
         Ok(queue)
     }
@@ -148,17 +148,17 @@ impl Queue {
             entry.incoming().map_or((0, false), |request| (request.header.pid, moves_much(&request)));
         self.yielding.asked(process, is_large);
         // What looks at the store can fail as what changes it can.
-        let found = crate::fault::contained(|| weight(&self.fs, &entry)).unwrap_or(Weight::Waits);
+        let found = crate::fault::contained(|| self.server.weight(&entry)).unwrap_or(Weight::Waits);
         let work = match found {
             Weight::Light => {
-                answer(&self.fs, &mut entry);
+                self.server.answer(&mut entry);
                 return self.give_back(entry);
             }
             weight => weight,
         };
-        let (fs, done, bell) = (self.fs.clone(), self.done.0.clone(), self.bell.clone());
+        let (server, done, bell) = (self.server.clone(), self.done.0.clone(), self.bell.clone());
         let carry_out = move || {
-            answer(&fs, &mut entry);
+            server.answer(&mut entry);
             // The queue may have ended.
             if done.send(entry).is_ok()
                 && let Err(error) = (&*bell).write_all(&1u64.to_ne_bytes())

@@ -86,7 +86,7 @@ pub struct InHeader {
 }
 
 impl InHeader {
-    pub fn client(&self) -> Client {
+    pub(in crate::fuse) fn client(&self) -> Client {
         Client { uid: self.uid, gid: self.gid, pid: self.pid }
     }
 }
@@ -258,13 +258,13 @@ impl From<&Attr> for AttrOut {
 }
 
 impl AttrAnswer {
-    pub fn of(attr: &Attr, keep: Duration) -> AttrAnswer {
+    pub(in crate::fuse) fn of(attr: &Attr, keep: Duration) -> AttrAnswer {
         AttrAnswer { valid: keep.as_secs(), valid_nanos: keep.subsec_nanos(), dummy: 0, attr: attr.into() }
     }
 }
 
 impl EntryOut {
-    pub fn of(made: &Made) -> EntryOut {
+    pub(in crate::fuse) fn of(made: &Made) -> EntryOut {
         let (seconds, nanos) = (made.keep.as_secs(), made.keep.subsec_nanos());
         EntryOut {
             node: made.attr.number.0,
@@ -296,7 +296,7 @@ impl OpenOut {
 }
 
 impl StatfsOut {
-    pub fn of(room: &Room) -> StatfsOut {
+    pub(in crate::fuse) fn of(room: &Room) -> StatfsOut {
         StatfsOut {
             blocks: room.blocks,
             free: room.free,
