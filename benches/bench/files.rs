@@ -186,7 +186,9 @@ fn put(bench: &mut Bench, places: &Places, input: &Input, untar: f64) -> Result<
             std::fs::create_dir(&at)?;
             crate::command::drop_caches();
             let (to, tree) = (at.display(), input.tree.display());
-            let line = format!("'{PROGRAM}' put '{to}' < '{tree}' && sync -f '{to}'");
+            let name_there = at.file_name().unwrap_or_default().display();
+            let line =
+                format!("'{PROGRAM}' put -s '{}' '{name_there}' < '{tree}' && sync -f '{to}'", directory.display());
             samples.add(name, PUT, timed(&line));
             crate::command::shell(&format!("rm -rf '{to}'"))?;
         }
