@@ -110,7 +110,7 @@ fn the_walk_through() {
     if !can_mount() {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     fs::create_dir(dir.path().join("snap")).unwrap();
     sample(&dir.path().join("project"));
     fs::write(dir.path().join("project/README"), b"read me\n").unwrap();
@@ -417,7 +417,7 @@ fn a_daemon_that_dies_leaves_its_client_with_an_answer() {
     mounted.mount(&[]);
     assert!(mounted.snap().join("s").exists());
     // It has begun.
-    let source = tempfile::tempdir().unwrap();
+    let source = temporary();
     for i in 0..200 {
         fs::write(source.path().join(format!("f{i}")), random_bytes(i, 300_000)).unwrap();
     }

@@ -178,7 +178,7 @@ fn a_daemon_keeps_nothing_of_whoever_started_it() {
         return;
     }
     let mounted = Mounted::unmounted();
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = temporary();
     let lock = elsewhere.path().join("lock");
     let script = "cd \"$1\" && exec 9>lock 8<. && \"$2\" mount \"$3\" \"$4\" && readlink /proc/self/ns/pid";
     let (store, snap) = (mounted.store(), mounted.snap());

@@ -70,7 +70,7 @@ fn a_full_disk_loses_nothing_and_can_be_emptied() {
     if !can_mount() || !is_root() {
         return eprintln!("not run: needs root and /dev/fuse");
     }
-    let mounted = Mounted { dir: tempfile::tempdir().unwrap() };
+    let mounted = Mounted { dir: temporary() };
     let disk = mounted.dir.path().join("disk");
     fs::create_dir(&disk).unwrap();
     let _small = Small::mount(&disk, 64);

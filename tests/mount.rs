@@ -30,7 +30,7 @@ fn names(path: &Path) -> Vec<String> {
 /// What POSIX and Linux promise, tried on an ordinary directory first and then on `live`.
 #[test]
 fn live_behaves_like_any_directory() {
-    let control = tempfile::tempdir().unwrap();
+    let control = temporary();
     posix(control.path());
     if can_mount() {
         let mounted = Mounted::new();
@@ -621,7 +621,7 @@ fn a_normal_user_mounts_through_fusermount3() {
         return eprintln!("not run: needs root, to become somebody else, and /dev/fuse");
     }
     const NOBODY: u32 = 65534;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let home = dir.path().join("home");
     fs::create_dir_all(home.join("snap")).unwrap();

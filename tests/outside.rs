@@ -43,7 +43,7 @@ fn get(path: &Path, name: &str) -> Option<Vec<u8>> {
 
 /// A store made of a directory `source`, not mounted.
 fn store_of(source: &Path, args: &[&OsStr]) -> Mounted {
-    let mounted = Mounted { dir: tempfile::tempdir().unwrap() };
+    let mounted = Mounted { dir: temporary() };
     fs::create_dir(mounted.snap()).unwrap();
     let store = mounted.store();
     let mut all = vec![OsStr::new("create"), store.as_os_str(), OsStr::new("--from"), source.as_os_str()];
@@ -54,7 +54,7 @@ fn store_of(source: &Path, args: &[&OsStr]) -> Mounted {
 
 #[test]
 fn what_is_restored_has_the_lists_and_xattrs_of_the_snapshot_and_no_others() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let (source, to) = (dir.path().join("source"), dir.path().join("to"));
     fs::create_dir_all(source.join("d/e")).unwrap();
     fs::write(source.join("d/f"), "secret").unwrap();
@@ -78,7 +78,7 @@ fn what_is_restored_has_the_lists_and_xattrs_of_the_snapshot_and_no_others() {
 
 #[test]
 fn capabilities_of_files_come_in_and_go_out() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let (source, to) = (dir.path().join("source"), dir.path().join("to"));
     fs::create_dir(&source).unwrap();
     fs::write(source.join("ping"), "program").unwrap();
@@ -107,7 +107,7 @@ fn capabilities_of_files_come_in_and_go_out() {
 
 #[test]
 fn patterns_leave_out_what_they_say_whatever_the_bytes_of_names() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let source = dir.path().join("source");
     let odd = bytes(b"caf\xe9.tmp");
     for directory in ["cache", "build", "a/build", "b"] {
@@ -163,12 +163,12 @@ fn a_file_is_what_it_gives_and_not_what_its_size_says() {
 
 #[test]
 fn a_file_that_is_written_to_all_the_time_is_reported() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let source = dir.path().join("source");
     fs::create_dir(&source).unwrap();
     fs::write(source.join("log"), vec![1; 8 << 20]).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
-    let mounted = Mounted { dir: tempfile::tempdir().unwrap() };
+    let mounted = Mounted { dir: temporary() };
     mounted.ok([OsStr::new("create"), mounted.store().as_os_str()]);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -384,7 +384,7 @@ fn what_belongs_to_the_store_is_left_out_of_a_sync_and_said() {
         assert!(left_out.contains("this store") && left_out.contains("an archive of this store"), "{report}");
         assert_eq!(left_out.contains("own mount"), is_mounted, "{report}");
         assert!(report["problems"].as_array().unwrap().is_empty());
-        let to = tempfile::tempdir().unwrap();
+        let to = temporary();
         let to = to.path().join("to");
         mounted.ok([OsStr::new("restore"), OsStr::new("live"), OsStr::new("--to"), to.as_os_str()]);
         assert_eq!(names(&to).into_iter().filter(|name| name != "snap").collect::<Vec<_>>(), ["f"]);
@@ -621,7 +621,7 @@ fn what_cannot_be_read_takes_nothings_place() {
     }
     use std::os::unix::fs::{PermissionsExt, chown};
     use std::os::unix::process::CommandExt;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let (source, own, program) = (dir.path().join("source"), dir.path().join("own"), dir.path().join("pitfs"));
     let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     mode(dir.path(), 0o755);
@@ -664,7 +664,7 @@ fn what_cannot_be_read_takes_nothings_place() {
 /// Data need not begin where a track does.
 #[test]
 fn an_equal_file_with_holes_is_unchanged_when_it_is_read_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let source = dir.path().join("source");
     fs::create_dir(&source).unwrap();
     let file = fs::File::create(source.join("f")).unwrap();

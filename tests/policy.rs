@@ -202,7 +202,7 @@ fn the_policy_tells_what_it_let_go() {
 fn the_oldest_snapshots_go_for_a_sync_as_well() {
     let Some((mounted, _disk)) = small() else { return };
     mounted.ok(["policy", "--when-full", "drop-oldest"]);
-    let source = tempfile::tempdir().unwrap();
+    let source = temporary();
     // Four times what there is room for.
     let count = DISK_MEGABYTES * 4 / 16;
     for round in 0..count {

@@ -30,7 +30,7 @@ fn fetch(dir: &Path, version: u32) -> Option<PathBuf> {
 
 #[test]
 fn every_version_of_a_crate_comes_back_from_its_snapshot() {
-    let sources = tempfile::tempdir().unwrap();
+    let sources = temporary();
     let versions: Option<Vec<(u32, PathBuf)>> =
         VERSIONS.iter().map(|&version| Some((version, fetch(sources.path(), version)?))).collect();
     let Some(versions) = versions else {
@@ -83,7 +83,7 @@ const CANDIDATES: std::ops::RangeInclusive<u32> = 100..=157;
 
 #[test]
 fn every_version_of_a_crate_comes_back_from_the_archive() {
-    let sources = tempfile::tempdir().unwrap();
+    let sources = temporary();
     let fetched = CANDIDATES.rev().filter_map(|version| Some((version, fetch(sources.path(), version)?)));
     let mut versions: Vec<(u32, PathBuf)> = fetched.take(ROLLED).collect();
     if versions.len() < ROLLED {

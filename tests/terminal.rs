@@ -21,7 +21,7 @@ fn odd() -> OsString {
 
 /// A store, with all that belongs to it in a directory of such a name.
 fn odd_store() -> Mounted {
-    let mounted = Mounted { dir: tempfile::Builder::new().prefix(TEXT).tempdir().unwrap() };
+    let mounted = Mounted { dir: guarded(tempfile::Builder::new().prefix(TEXT).tempdir().unwrap()) };
     fs::create_dir(mounted.snap()).unwrap();
     mounted.ok([OsStr::new("create"), mounted.store().as_os_str(), "--track-size=16K".as_ref()]);
     mounted

@@ -15,7 +15,7 @@ struct Kept {
 
 impl Kept {
     fn new() -> Kept {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = temporary();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kept/format-3.tar.zst");
         let bytes = zstd::stream::decode_all(fs::File::open(path).unwrap()).unwrap();
         tar::Archive::new(bytes.as_slice()).unpack(dir.path()).unwrap();

@@ -20,7 +20,7 @@ fn a_full_disk_ends_the_work_and_more_room_completes_it() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("not run: needs root");
     }
-    let outer = tempfile::tempdir().unwrap();
+    let outer = crate::guard::temporary();
     let disk = outer.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
     let mut command = Command::new("mount");

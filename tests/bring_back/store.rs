@@ -46,7 +46,7 @@ impl Store {
     }
 
     pub fn with_tracks(track_bytes: usize) -> Store {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::guard::temporary();
         let options = CreateOptions { track_bytes, codec: Codec::Lz4, uid: 0, gid: 0, mode: 0o755, hash_seed: 5 };
         Daemon::create(&dir.path().join("store"), &options).unwrap();
         let daemon = Daemon::open(&dir.path().join("store")).unwrap();

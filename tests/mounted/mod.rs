@@ -2,12 +2,15 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 mod asking;
+mod guard;
 mod holder;
 mod records;
 mod small_disk;
 
 #[allow(unused_imports, reason = "as above")]
 pub use asking::*;
+#[allow(unused_imports, reason = "as above")]
+pub use guard::{guarded, temporary};
 #[allow(unused_imports, reason = "as above")]
 pub use holder::*;
 #[allow(unused_imports, reason = "as above")]
@@ -67,7 +70,7 @@ impl Mounted {
     }
 
     pub fn unmounted() -> Mounted {
-        let mounted = Mounted { dir: tempfile::tempdir().unwrap() };
+        let mounted = Mounted { dir: temporary() };
         fs::create_dir(mounted.snap()).unwrap();
         mounted.ok(["create", mounted.store().to_str().unwrap(), "--track-size", "16K"]);
         mounted

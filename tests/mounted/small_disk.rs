@@ -1,6 +1,6 @@
 //! A store on a small disk of its own.
 
-use super::{Mounted, can_mount, is_root};
+use super::{Mounted, can_mount, is_root, temporary};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,7 +37,7 @@ pub fn small_disk(megabytes: u64) -> Option<(Mounted, Disk)> {
         eprintln!("not run: needs root and /dev/fuse");
         return None;
     }
-    let mounted = Mounted { dir: tempfile::tempdir().unwrap() };
+    let mounted = Mounted { dir: temporary() };
     let disk = mounted.dir.path().join("disk");
     fs::create_dir(&disk).unwrap();
     let small = Disk::mount(&mounted.dir.path().join("image"), &disk, megabytes)?;

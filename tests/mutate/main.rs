@@ -4,6 +4,8 @@
 //!
 //! `PITFS_MUTATE_SECONDS` says for how long, `PITFS_SEED` where to begin: a seed that failed fails again.
 
+#[path = "../mounted/guard.rs"]
+mod guard;
 #[path = "../store/common/rng.rs"]
 #[expect(dead_code, reason = "not all of it is needed here")]
 mod rng;

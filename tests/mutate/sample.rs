@@ -42,7 +42,7 @@ fn bytes(seed: usize, len: usize) -> Vec<u8> {
 
 impl Sample {
     pub fn new() -> Sample {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::guard::temporary();
         let sample = Sample { dir };
         let source = sample.dir.path().join("source");
         fs::create_dir_all(source.join("directory/deep")).unwrap();

@@ -3,7 +3,7 @@
 
 use crate::disk::{Disk, Image};
 use crate::load::{self, Ledger, OnError, Rng, Snapshots, directory, is_end, look};
-use crate::mounted::{PITFS, detach, detach_below, is_mount_point};
+use crate::mounted::{PITFS, detach, detach_below, is_mount_point, temporary};
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ fn wait(child: &mut Child, timeout: Duration) -> Option<ExitStatus> {
 impl Rig {
     /// A disk without a store.
     pub fn new(options: &'static [&'static str]) -> Rig {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = temporary();
         let rig = Rig {
             disk: None,
             daemon: None,
