@@ -101,6 +101,47 @@ fn a_mirror_becomes_what_a_snapshot_of_its_base_was() {
     mounted.check();
 }
 
+/// What has no name any more when a mirror is brought up is in it as it is in its base, and nobody notes what becomes of it there.
+#[test]
+fn what_was_in_use_without_a_name_is_whole_when_a_mirror_becomes_what_it_was() {
+    if !can_mount() {
+        return;
+    }
+    for is_established_late in [false, true] {
+        let mounted = sample();
+        let live = mounted.snap().join("live/live");
+        mounted.ok(["snap", "early"]);
+        let early = listing(&live);
+        if !is_established_late {
+            mounted.ok(["mirror", "establish", "live", "copy"]);
+        }
+        let in_use = fs::File::open(live.join("made 1/deeper/file")).unwrap();
+        change(&live, 2);
+        let how: &[&str] = if is_established_late { &["establish", "live", "copy"] } else { &["sync", "copy"] };
+        mounted.ok([&["mirror"], how].concat());
+        wait_until_idle(&mounted);
+        mounted.ok(["restore", "early", "--to-mirror", "copy"]);
+        wait_until_idle(&mounted);
+        assert_same(&listing(&mounted.snap().join("copy/live")), &early, "the mirror");
+        // Nor is anything left of it once nobody uses it.
+        drop(in_use);
+        mounted.ok(["mirror", "resync", "copy"]);
+        wait_until_idle(&mounted);
+        assert!(is_same(&mounted, "live/live", "copy/live"));
+        mounted.check();
+    }
+}
+
+/// Waits until what is done in the background is done, and has been looked for again since.
+fn wait_until_idle(mounted: &Mounted) {
+    wait_for("the background", || {
+        let (status, bases) = (mounted.json(&["status"]), mounted.json(&["base", "list"]));
+        let is_idle = status["workers"].as_array().unwrap().iter().all(|worker| worker["working"] == false);
+        is_idle && bases.as_array().unwrap().iter().all(|base| base["settled_blocks"].is_null())
+    });
+    std::thread::sleep(std::time::Duration::from_millis(100));
+}
+
 #[test]
 fn damage_of_a_base_does_not_touch_its_mirror() {
     if !can_mount() {

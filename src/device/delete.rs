@@ -245,8 +245,7 @@ impl Removal<'_> {
         let look = self.device.look()?;
         let mut orphans = Vec::new();
         for (base, _) in look.bases() {
-            // Until that is settled, what has no name may be of a state that was restored away.
-            if look.noted_work().is_settling(base)? {
+            if !look.noted_work().may_remove_orphans(base)? {
                 continue;
             }
             let (from, to) = work_range(base, INODE);

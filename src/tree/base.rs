@@ -37,8 +37,11 @@ impl Tree {
         settle_step(&self.device, names::leads_to, |txn, inodes| {
             for inode in inodes {
                 // In a snapshot there can be inodes that were in use without a name: nobody uses them here.
-                if inode::find(txn, inode.live())?.is_some_and(|found| found.links == 0) {
-                    txn.add_orphan(*inode);
+                match inode::find(txn, inode.live())? {
+                    Some(found) if found.links == 0 => txn.add_orphan(*inode),
+                    // It had none in what the base was before.
+                    _ if txn.noted_work().has_orphan(*inode)? => txn.remove_orphan(*inode),
+                    _ => {}
                 }
             }
             Ok(())

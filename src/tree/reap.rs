@@ -14,7 +14,7 @@ impl Tree {
     /// [`Tree::reap_step`], so that nobody waits for them.
     pub(super) fn reap_if_orphan(&self, number: InodeNo) -> Result<()> {
         // Most inodes that are forgotten have a name: a look is all they cost.
-        if self.held.is_held_without_name(number) || !self.device.look()?.noted_work().has_orphan(number)? {
+        if self.held.is_held_without_name(number) || !self.device.look()?.noted_work().may_remove(number)? {
             return Ok(());
         }
         if self.reap(&[number])? == 0 {
@@ -84,7 +84,7 @@ impl Tree {
         let (mut gone, mut tracks) = (0, 0);
         for &number in numbers {
             // It may be a long time since that was so.
-            if self.held.is_held(number) || !txn.noted_work().has_orphan(number)? {
+            if self.held.is_held(number) || !txn.noted_work().may_remove(number)? {
                 continue;
             }
             if tracks == STEP_TRACKS || !remove(&mut txn, number, &mut tracks)? {

@@ -58,11 +58,23 @@ pub struct NotedWork<'a> {
 }
 
 impl NotedWork<'_> {
-    /// Whether an inode has lost its last name and is to be removed. Until its base is settled, what has no name may be of a
-    /// state that was restored away.
+    /// Whether an inode has lost its last name and is to be removed, some time.
     pub fn has_orphan(self, inode: InodeNo) -> Result<bool> {
-        let key = work_key(inode.base(), INODE, inode.number());
-        Ok(self.past.meta.contains(Table::Orphan, &key)? && !self.is_settling(inode.base())?)
+        self.past.meta.contains(Table::Orphan, &work_key(inode.base(), INODE, inode.number()))
+    }
+
+    /// Whether it is to be removed now.
+    pub fn may_remove(self, inode: InodeNo) -> Result<bool> {
+        Ok(self.has_orphan(inode)? && self.may_remove_orphans(inode.base())?)
+    }
+
+    /// Whether what has no name in a base is to be removed now. Until it is settled, that may be of a state that was restored
+    /// away. And a mirror in step is the same as a snapshot of its base, with what had no name in it: what goes by itself would be
+    /// in no increment, and missing when the mirror becomes another snapshot of its base. It goes with the next step, or once
+    /// the mirror is split.
+    pub(in crate::device) fn may_remove_orphans(self, base: BaseId) -> Result<bool> {
+        let is_in_step = self.past.base(base)?.record.mirror.is_some_and(|mirror| !mirror.is_split);
+        Ok(!is_in_step && !self.is_settling(base)?)
     }
 
     pub(in crate::device) fn has(self, base: BaseId, kind: u8) -> Result<bool> {
