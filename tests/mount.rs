@@ -615,6 +615,38 @@ impl Drop for Lent {
     }
 }
 
+/// How a daemon is scheduled is for whoever starts it to say.
+#[test]
+fn threads_keep_the_policy_that_the_daemon_was_started_with() {
+    const BATCH: &str = "3";
+    const IDLE: &str = "5";
+    const POLICY: usize = 41;
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::unmounted();
+    let mut command = Command::new("chrt");
+    command.args(["--batch", "0", PITFS, "mount"]).args([mounted.store(), mounted.snap()]);
+    if !command.status().is_ok_and(|status| status.success()) {
+        return eprintln!("not run: chrt cannot");
+    }
+    for i in 0..100 {
+        fs::write(mounted.live().join(i.to_string()), [7; 200_000]).unwrap();
+        assert!(fs::read(mounted.live().join(i.to_string())).unwrap() == [7; 200_000]);
+    }
+    mounted.ok(["snap", "one"]);
+    let tasks = format!("/proc/{}/task", mounted.daemon().unwrap().as_raw_nonzero());
+    let mut count = 0;
+    for task in fs::read_dir(tasks).unwrap().flatten() {
+        let Ok(stat) = fs::read_to_string(task.path().join("stat")) else { continue };
+        let policy = stat.rsplit(')').next().unwrap().split(' ').nth(POLICY - 2).unwrap();
+        // A thread may count as idle while a program asks it on.
+        assert!([BATCH, IDLE].contains(&policy), "{stat}");
+        count += 1;
+    }
+    assert!(count > 5, "{count} threads");
+}
+
 #[test]
 fn a_normal_user_mounts_through_fusermount3() {
     if !can_mount() || !is_root() {

@@ -7,6 +7,7 @@ use crate::place::{PITFS, Places, RINGS};
 use crate::report::{Table, number};
 use crate::{Bench, Result};
 use pitfs::fuse::ring::wire::opcode;
+use pitfs::proc;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -31,8 +32,6 @@ const SENT: &str = "fuse:fuse_request_send";
 const CALLS: &str = "raw_syscalls:sys_enter";
 const SWITCHES: &str = "context-switches";
 const TRACING: &str = "/sys/kernel/tracing";
-/// Of `utime` and `stime` among the fields of /proc/PID/stat from the third on.
-const UTIME: usize = 11;
 
 /// The kernel's file system for tracing, for as long as it is needed.
 struct Tracing(bool);
@@ -101,9 +100,8 @@ fn counted(path: &Path) -> Result<Vec<f64>> {
 
 /// Seconds that a process has used processors.
 fn seconds_of(process: u32) -> Result<f64> {
-    let stat = pitfs::proc::stat(process).ok_or("the daemon is gone")?;
-    let ticks: Vec<f64> = stat.split(' ').skip(UTIME).take(2).filter_map(|field| field.parse().ok()).collect();
-    Ok(ticks.iter().sum::<f64>() / rustix::param::clock_ticks_per_second() as f64)
+    let ticks = |field| proc::field::<f64>(process, field).ok_or("the daemon is gone");
+    Ok((ticks(proc::USER_TICKS)? + ticks(proc::SYSTEM_TICKS)?) / rustix::param::clock_ticks_per_second() as f64)
 }
 
 pub fn run(bench: &mut Bench, places: &Places, input: &Input) -> Result<()> {

@@ -11,6 +11,7 @@
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{DeviceNo, MountInfo, mounts, unescape};
 use crate::media::{Access, Directory};
+use crate::proc;
 use crate::shown::shown_file;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FlockOperation, flock};
@@ -238,7 +239,7 @@ pub fn is_read(store: &Path) -> bool {
 
 /// Whether the first thread of a process has ended while others have not: it was killed, and they wait for something.
 fn was_killed(process: u32) -> bool {
-    crate::proc::stat(process).is_some_and(|stat| stat.starts_with(['Z', 'X']))
+    matches!(proc::field(process, proc::STATE), Some('Z' | 'X'))
 }
 
 /// Waits until it is worth looking again for who has been waited for this long: what ends at once is not waited for long.

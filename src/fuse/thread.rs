@@ -3,6 +3,7 @@
 //! What serves requests may be bound to one processor, and may count as idle while it yields to a program. A thread has both from
 //! the one that begins it: so each takes them off first, and nothing in this layer begins one in another way.
 
+use crate::proc;
 use crate::system::set_policy;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io;
@@ -30,13 +31,21 @@ pub(super) fn begin_or_tell<R: Send + 'static>(name: &str, work: impl FnOnce() -
 
 /// Nothing of where the thread that began this one runs.
 fn run_anywhere() {
-    // Both do nothing where nobody places anything.
     if let Some(all) = all_processors()
         && let Err(error) = sched_setaffinity(None, all)
     {
         log::debug!("a thread stays where it was begun: {error}");
     }
-    set_policy(libc::SCHED_OTHER);
+    set_policy(usual_policy());
+}
+
+/// The policy that the process was started with, which is that of whoever runs it to choose.
+pub(super) fn usual_policy() -> i32 {
+    static USUAL: OnceLock<i32> = OnceLock::new();
+    *USUAL.get_or_init(|| {
+        let process = rustix::process::getpid().as_raw_nonzero().get() as u32;
+        proc::field(process, proc::POLICY).unwrap_or(libc::SCHED_OTHER)
+    })
 }
 
 /// The processors that the process was started with.
@@ -49,7 +58,7 @@ pub(super) fn all_processors() -> Option<&'static CpuSet> {
 pub(super) fn may_yield() -> bool {
     static MAY: OnceLock<bool> = OnceLock::new();
     *MAY.get_or_init(|| {
-        let try_it = || set_policy(libc::SCHED_IDLE) && set_policy(libc::SCHED_OTHER);
+        let try_it = || set_policy(libc::SCHED_IDLE) && set_policy(usual_policy());
         all_processors().is_some() && std::thread::spawn(try_it).join().unwrap_or(false)
     })
 }
@@ -66,10 +75,8 @@ mod tests {
             sched_setaffinity(None, &only).unwrap();
             let yields = may_yield() && set_policy(libc::SCHED_IDLE);
             let look = || {
-                const POLICY: usize = 41;
                 let me = rustix::thread::gettid().as_raw_nonzero().get() as u32;
-                let policy = crate::proc::stat(me).unwrap().split(' ').nth(POLICY - 3).unwrap().parse::<i32>().unwrap();
-                (sched_getaffinity(None).unwrap().count(), policy)
+                (sched_getaffinity(None).unwrap().count(), proc::field(me, proc::POLICY).unwrap())
             };
             let here = look();
             (yields, here, begin("test", look).unwrap().join().unwrap())

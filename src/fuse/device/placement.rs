@@ -6,7 +6,8 @@
 //! the program wakes up where it was, takes the processor over at once, and gives it back with the next
 //! request. One thread does so; the others wait for requests that come meanwhile.
 
-use crate::fuse::thread::{all_processors, may_yield};
+use crate::fuse::thread::{all_processors, may_yield, usual_policy};
+use crate::proc;
 use crate::system::set_policy;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::cell::RefCell;
@@ -42,7 +43,7 @@ pub struct Yielding(bool);
 impl Drop for Yielding {
     fn drop(&mut self) {
         if self.0 {
-            set_policy(libc::SCHED_OTHER);
+            set_policy(usual_policy());
         }
     }
 }
@@ -115,8 +116,7 @@ impl Follower {
 
 /// The processor on which a thread runs or ran last.
 fn processor_of(thread: u32) -> Option<usize> {
-    const PROCESSOR: usize = 39;
-    crate::proc::stat(thread)?.split(' ').nth(PROCESSOR - 3)?.parse().ok()
+    proc::field(thread, proc::PROCESSOR)
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@
 //! Programs that compute could keep such a thread from running, and with it whoever waits for what it holds. A watch looks at it
 //! as long as it yields, and makes it a usual one again; nothing wakes up where no queue yields.
 
-use crate::fuse::thread::{self, may_yield};
+use crate::fuse::thread::{self, may_yield, usual_policy};
+use crate::proc;
 use crate::system::{set_policy, set_policy_of};
 use parking_lot::Mutex;
 use std::io;
@@ -149,7 +150,7 @@ impl Seen {
             return state == YIELDING;
         }
         // Its policy first: from then on it goes on by itself. And again, until it says that it has seen it.
-        if set_policy_of(seat.thread, libc::SCHED_OTHER) {
+        if set_policy_of(seat.thread, usual_policy()) {
             seat.state.store(if is_ready { HELD } else { RESTED }, Ordering::SeqCst);
         }
         is_ready
@@ -158,7 +159,7 @@ impl Seen {
 
 /// Whether a thread of this process could run.
 fn is_ready_to_run(thread: i32) -> bool {
-    crate::proc::stat(thread as u32).is_some_and(|stat| stat.starts_with('R'))
+    proc::field(thread as u32, proc::STATE) == Some('R')
 }
 
 /// Of one queue, for its thread.
@@ -223,7 +224,7 @@ impl Yielding {
     }
 
     fn end(&self) {
-        set_policy(libc::SCHED_OTHER);
+        set_policy(usual_policy());
         self.seat.state.store(USUAL, Ordering::SeqCst);
     }
 }
@@ -245,9 +246,7 @@ mod tests {
 
     /// The scheduling policy of this thread, as /proc says it.
     fn policy() -> i32 {
-        const POLICY: usize = 41;
-        let me = rustix::thread::gettid().as_raw_nonzero().get() as u32;
-        crate::proc::stat(me).unwrap().split(' ').nth(POLICY - 3).unwrap().parse().unwrap()
+        proc::field(rustix::thread::gettid().as_raw_nonzero().get() as u32, proc::POLICY).unwrap()
     }
 
     fn ask_on(yielding: &mut Yielding) {
