@@ -47,6 +47,16 @@ pub fn read_tree(directory: &Path) -> String {
     format!("tar -C '{}' -cf - . | cat >/dev/null", directory.display())
 }
 
+/// A line of shell that lists a tree with the sizes of its files.
+fn list(directory: &Path) -> String {
+    format!("find '{}' -type f -printf '%s\\n'", directory.display())
+}
+
+/// A line of shell that reads a file.
+fn read_file(file: &Path) -> String {
+    format!("dd if='{}' of=/dev/null bs=1M", file.display())
+}
+
 const COLD: &str = "cold";
 const UNTAR: &str = "untar, s";
 const PUT: &str = "pitfs put + sync, s";
@@ -58,19 +68,25 @@ pub fn is_rate(row: &str) -> bool {
     row.ends_with("iops")
 }
 
-/// One round in one directory.
-pub fn measure(directory: &Path, input: &Input, mut add: impl FnMut(&str, f64)) -> Result<()> {
+/// Unpacks the tree into a new directory below one, and lists it twice.
+fn unpack_and_list(directory: &Path, input: &Input, add: &mut impl FnMut(&str, f64)) -> Result<std::path::PathBuf> {
     let work = directory.join(format!("bench.{}", std::process::id()));
     std::fs::create_dir(&work)?;
-    let (at, mb) = (work.display(), input.mb);
-    let big = work.join("big");
-    let find = format!("find '{at}' -type f -printf '%s\\n'");
-    let read_big = format!("dd if='{}' of=/dev/null bs=1M", big.display());
     crate::command::drop_caches();
     add(UNTAR, timed(&input.untar(&work)));
+    let find = list(&work);
     add(FIRST_STAT, timed(&find));
     add("stat all, again, s", timed(&find));
-    add(&format!("stat all, {COLD}, s"), cold(|| timed(&find)));
+    Ok(work)
+}
+
+/// One round in one directory.
+pub fn measure(directory: &Path, input: &Input, mut add: impl FnMut(&str, f64)) -> Result<()> {
+    let work = unpack_and_list(directory, input, &mut add)?;
+    let (at, mb) = (work.display(), input.mb);
+    let big = work.join("big");
+    let read_big = read_file(&big);
+    add(&format!("stat all, {COLD}, s"), cold(|| timed(&list(&work))));
     add(&format!("read all, {COLD}, s"), cold(|| timed(&read_tree(&work))));
     add("read all, warm, s", timed(&read_tree(&work)));
     add(&format!("write {mb} MiB + fsync, s"), timed(&input.write(&big, mb, "")));
@@ -157,22 +173,16 @@ fn beside_floor(bench: &mut Bench, input: &Input, pitfs: &Samples) -> Result<()>
 
 /// What of a round does not depend on a disk, but for what pitfs makes durable.
 fn measure_floor(directory: &Path, input: &Input, mut add: impl FnMut(&str, f64)) -> Result<()> {
-    let work = directory.join("work");
-    std::fs::create_dir(&work)?;
-    let (at, mb) = (work.display(), input.mb);
+    let work = unpack_and_list(directory, input, &mut add)?;
+    let mb = input.mb;
     let big = work.join("big");
-    let find = format!("find '{at}' -type f -printf '%s\\n'");
-    crate::command::drop_caches();
-    add(UNTAR, timed(&input.untar(&work)));
-    add(FIRST_STAT, timed(&find));
-    add("stat all, again, s", timed(&find));
     crate::command::shell(&read_tree(&work))?;
     add("read all, warm, s", timed(&read_tree(&work)));
     add(&format!("write {mb} MiB + fsync, s"), timed(&input.write(&big, mb, "")));
-    let read_big = format!("dd if='{}' of=/dev/null bs=1M", big.display());
+    let read_big = read_file(&big);
     crate::command::shell(&read_big)?;
     add(&format!("read {mb} MiB, warm, s"), timed(&read_big));
-    add("remove tree, s", timed(&format!("rm -rf '{at}'")));
+    add("remove tree, s", timed(&format!("rm -rf '{}'", work.display())));
     Ok(())
 }
 
