@@ -314,9 +314,7 @@ impl Daemon {
             log::error!("the background thread ended with a panic");
         }
         // The kernel has let go of all that it knew.
-        if let Err(error) = self.views.tree().reap_what_waits() {
-            log::debug!("what was removed is left to the next who opens the store: {error}");
-        }
+        self.views.remove_what_waits();
         let closed = self.views.tree().device().close();
         self.lock.note(&match &closed {
             Ok(()) => Use::Closed,

@@ -240,7 +240,16 @@ impl Views {
 
     /// What users have written so far, and only what shows the store has, is in the store now.
     pub fn fetched(&self) -> Result<Fetched> {
-        self.tree.device().feed().fetch()
+        let fetched = self.tree.device().feed().fetch()?;
+        self.remove_what_waits();
+        Ok(fetched)
+    }
+
+    /// What was removed and let go is gone, for whoever takes a snapshot, which would keep it, or counts room.
+    pub fn remove_what_waits(&self) {
+        if let Err(error) = self.tree.reap_what_waits() {
+            log::debug!("what was removed waits on: {error}");
+        }
     }
 
     /// The moment of `live` or of a snapshot, by name; of `live` with all that was written so far.

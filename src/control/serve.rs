@@ -27,7 +27,10 @@ use std::sync::Arc;
 /// Carries out a request on an open store, on behalf of a user.
 pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'_>) -> Result<Answer> {
     // Whatever goes wrong with one command, others are served.
-    let carried_out = Error::of_panic(|| carry_out(daemon, request, uid, progress));
+    let carried_out = Error::of_panic(|| {
+        daemon.views().remove_what_waits();
+        carry_out(daemon, request, uid, progress)
+    });
     // Who asked sees what was done, and what a look has found to be there again.
     daemon.views().tree().device().feed().wait();
     carried_out.inspect_err(note_fault).map_err(|error| in_words(daemon, error))

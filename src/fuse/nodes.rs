@@ -226,10 +226,7 @@ impl FileSystem {
 
     pub(super) fn forget_node(&self, number: KernelNo, count: u64) {
         if let Some(inode) = self.live_inode(number) {
-            // Not `let_go`: a mirror that becomes a snapshot of its base was seen with wrong bytes while inodes waited to be removed.
-            if let Err(error) = self.views.tree().unhold(inode, count) {
-                log::error!("inode {inode} could not be removed: {error}");
-            }
+            self.views.tree().let_go(inode, count);
         }
         self.numbers.forget(number, count);
     }

@@ -107,7 +107,7 @@ impl Held {
     }
 
     /// An inode has lost its last name, if it had one; whether it is held.
-    pub(super) fn is_held_without_name(&self, inode: InodeNo) -> bool {
+    pub(super) fn loses_name(&self, inode: InodeNo) -> bool {
         let mut all = self.known.lock();
         let known = all.get_mut(&inode);
         known.map(|known| known.is_nameless = true).is_some()

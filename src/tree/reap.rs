@@ -14,7 +14,7 @@ impl Tree {
     /// [`Tree::reap_step`], so that nobody waits for them.
     pub(super) fn reap_if_orphan(&self, number: InodeNo) -> Result<()> {
         // Most inodes that are forgotten have a name: a look is all they cost.
-        if self.held.is_held_without_name(number) || !self.device.look()?.noted_work().may_remove(number)? {
+        if self.held.loses_name(number) || !self.device.look()?.noted_work().may_remove(number)? {
             return Ok(());
         }
         if self.reap(&[number])? == 0 {
@@ -58,7 +58,7 @@ impl Tree {
         loop {
             match action() {
                 // What is freed may be used when that is durable.
-                Err(error) if error.is_no_space() && self.reap_what_waits()? => self.commit()?,
+                Err(error) if error.is_no_space() && matches!(self.reap_what_waits(), Ok(true)) => self.commit()?,
                 Err(error) if error.is_no_space() && self.shortage.make_room() => {}
                 result => return result,
             }
@@ -109,7 +109,8 @@ fn remove(txn: &mut Txn<'_>, number: InodeNo, tracks: &mut u64) -> Result<bool> 
     };
     if found.tracks > 0 {
         let (removed, rest) = txn.remove_some_tracks(number, TrackNo::ALL, STEP_TRACKS - *tracks)?;
-        *tracks += removed;
+        // Those in memory alone cost next to nothing, and all may go at once.
+        *tracks = (*tracks + removed).min(STEP_TRACKS);
         if rest.is_some() {
             *tracks = STEP_TRACKS;
             return Ok(false);
@@ -164,6 +165,24 @@ mod tests {
         tree.held().hold(inode);
         tree.names().unlink(root_of(LIVE), name).unwrap();
         inode
+    }
+
+    #[test]
+    fn tracks_that_are_in_memory_alone_go_with_their_file_however_many() {
+        let tree = tree();
+        let new = New { kind: Kind::File, permissions: 0o644, rdev: 0, target: b"" };
+        let inodes = [b"a", b"b", b"c"].map(|name| {
+            let (inode, _) = tree.names().make(CALLER, root_of(LIVE), name, new).unwrap();
+            for track in 0..STEP_TRACKS + 50 {
+                tree.files().write(inode, track * tree.device.track_bytes(), b"some bytes", false).unwrap();
+            }
+            tree.held().hold(inode);
+            tree.names().unlink(root_of(LIVE), name).unwrap();
+            inode
+        });
+        inodes.into_iter().for_each(|inode| tree.let_go(inode, 1));
+        while tree.reap_step().unwrap() {}
+        assert!(!inodes.into_iter().any(|inode| is_there(&tree, inode)));
     }
 
     #[test]
