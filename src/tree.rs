@@ -182,15 +182,15 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes back `count` holds. An inode without a name and without holds is removed.
-    pub fn unhold(&self, inode: InodeNo, count: u64) -> Result<()> {
-        match self.held.unhold(inode, count) {
+    /// An inode that was made without a name is all that it is to be. It is removed if it still has none.
+    pub fn made(&self, inode: InodeNo) -> Result<()> {
+        match self.held.made(inode) {
             true => self.reap_if_orphan(inode),
             false => Ok(()),
         }
     }
 
-    /// Takes back `count` holds. An inode without a name and without holds is removed soon, in the background, together with
+    /// A kernel takes back `count` holds. An inode without a name and without holds is removed soon, in the background, together with
     /// others.
     pub fn let_go(&self, inode: InodeNo, count: u64) {
         if self.held.let_go(inode, count) {

@@ -221,7 +221,7 @@ impl Unseen<'_> {
 
     /// All that the kernel knows of a base.
     fn known(&self, base: BaseId) -> Vec<Known> {
-        let held = self.tree.held().all().into_iter().filter(|inode| inode.base() == base);
+        let held = self.tree.held().known_outside().into_iter().filter(|inode| inode.base() == base);
         let known = |inode| Known {
             inode,
             names: self.tree.names().of(inode.live()).unwrap_or_default(),
@@ -254,7 +254,7 @@ impl Unseen<'_> {
                 }
                 let held: Vec<InodeNo> = match changed {
                     Some(changed) => changed.into_iter().filter(|inode| tree.held().is_held(*inode)).collect(),
-                    None => tree.held().all().into_iter().filter(|inode| inode.base() == base).collect(),
+                    None => tree.held().known_outside().into_iter().filter(|inode| inode.base() == base).collect(),
                 };
                 self.tell_of_files(&held, &file_before);
             }
@@ -264,7 +264,7 @@ impl Unseen<'_> {
     /// For kernels that cannot forget all names by themselves.
     fn tell_of_held_names(&self, base: BaseId) {
         self.notify.iter().for_each(|notify| notify.shown_anew(base, LIVE_NAME));
-        let held = self.tree.held().all().into_iter().filter(|inode| inode.base() == base);
+        let held = self.tree.held().known_outside().into_iter().filter(|inode| inode.base() == base);
         let found = held.filter_map(|inode| self.tree.inode(inode.live()).ok());
         self.entries_changed(&found.map(|found| (found.parent, found.name.into_vec())).collect::<Vec<_>>());
     }

@@ -85,7 +85,7 @@ impl Unwritten<'_> {
     pub(super) fn which_may_be_dirty(&self) -> Vec<InodeNo> {
         match self.fs.opens {
             Opens::All => self.fs.open_for_writing.all(),
-            Opens::None => self.fs.views.tree().held().all(),
+            Opens::None => self.fs.views.tree().held().known_outside(),
         }
     }
 

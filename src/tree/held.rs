@@ -1,4 +1,4 @@
-//! Inodes that are known outside, by a kernel: until that is over, they are not removed.
+//! Inodes that are known outside, by a kernel, or are in the making inside: until that is over, they are not removed.
 
 use crate::device::InodeNo;
 use crate::limits::{REAPING_AT, REST_BEFORE_REAPING, REST_BEFORE_REAPING_MAX};
@@ -12,10 +12,13 @@ pub struct Held {
     let_go: Mutex<LetGo>,
 }
 
-/// How an inode is known outside.
+/// How an inode is known.
 #[derive(Default)]
 struct Known {
+    /// By a kernel.
     times: u64,
+    /// Somebody here makes it, and no kernel can know of it before it has a name.
+    is_in_the_making: bool,
     generation: u64,
     /// Its last name was removed meanwhile.
     is_nameless: bool,
@@ -30,7 +33,7 @@ struct LetGo {
 }
 
 impl Held {
-    /// Notes that the inode is known outside; it is then not removed before [`Tree::unhold`](super::Tree::unhold). Its
+    /// Notes that the inode is known outside; it is then not removed before [`Tree::let_go`](super::Tree::let_go). Its
     /// generation.
     pub fn hold(&self, inode: InodeNo) -> u64 {
         let mut known = self.known.lock();
@@ -39,19 +42,19 @@ impl Held {
         known.generation
     }
 
-    /// The same of one that has no name.
-    pub(super) fn hold_without_name(&self, inode: InodeNo) {
+    /// An inode without a name is being made; it is not removed before [`Tree::made`](super::Tree::made).
+    pub(super) fn hold_in_the_making(&self, inode: InodeNo) {
         let mut known = self.known.lock();
         let known = known.entry(inode).or_default();
-        known.times += 1;
+        known.is_in_the_making = true;
         known.is_nameless = true;
     }
 
-    /// Takes back `count` holds; whether these were the last.
-    pub(super) fn unhold(&self, inode: InodeNo, count: u64) -> bool {
+    /// An inode is made; whether nobody holds it now.
+    pub(super) fn made(&self, inode: InodeNo) -> bool {
         let mut all = self.known.lock();
         let Some(known) = all.get_mut(&inode) else { return false };
-        known.times = known.times.saturating_sub(count);
+        known.is_in_the_making = false;
         let is_over = known.times == 0;
         if is_over {
             all.remove(&inode);
@@ -59,13 +62,13 @@ impl Held {
         is_over
     }
 
-    /// Takes back `count` holds; an inode without a name that these were the last of waits until it is removed. Whether it is
+    /// A kernel takes back `count` holds; an inode without a name that these were the last of waits until it is removed. Whether it is
     /// the first that does.
     pub(super) fn let_go(&self, inode: InodeNo, count: u64) -> bool {
         let mut all = self.known.lock();
         let Some(known) = all.get_mut(&inode) else { return false };
         known.times = known.times.saturating_sub(count);
-        if known.times > 0 {
+        if known.times > 0 || known.is_in_the_making {
             return false;
         }
         let is_nameless = known.is_nameless;
@@ -117,8 +120,14 @@ impl Held {
         self.known.lock().contains_key(&inode)
     }
 
-    pub fn all(&self) -> Vec<InodeNo> {
-        self.known.lock().keys().copied().collect()
+    /// Whether a kernel may know it.
+    pub(super) fn is_known_outside(&self, inode: InodeNo) -> bool {
+        self.known.lock().get(&inode).is_some_and(|known| known.times > 0)
+    }
+
+    /// All that a kernel may know.
+    pub fn known_outside(&self) -> Vec<InodeNo> {
+        self.known.lock().iter().filter(|(_, known)| known.times > 0).map(|(inode, _)| *inode).collect()
     }
 
     /// Told of an inode with its number. A kernel takes a directory that was removed for dead, as long as a process

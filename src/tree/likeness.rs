@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! make_nameless ──▶ an orphan that is held ──become_like──▶ filled ──place──▶ found under its name
-//!                          │ unhold, or a crash
+//!                          │ made, or a crash
 //!                          └──▶ removed, as every inode without a name
 //! ```
 
@@ -64,8 +64,8 @@ pub struct Likeness<'a> {
 }
 
 impl Likeness<'_> {
-    /// Makes an inode without a name, with the attributes of another one; of a file, without its bytes. It is
-    /// held, and removed with that hold if it gets no name.
+    /// Makes an inode without a name, with the attributes of another one; of a file, without its bytes. It is held until it is
+    /// [made](Tree::made), and removed then if it has got no name.
     pub fn make_nameless(self, model: InodeAt) -> Result<InodeNo> {
         self.make_nameless_in(model.inode.base(), model)
     }
@@ -85,7 +85,7 @@ impl Likeness<'_> {
         txn.add_orphan(number);
         txn.note(number, Note::NeedsCommit);
         // Before anybody can see that it has no name.
-        self.tree.held().hold_without_name(number);
+        self.tree.held().hold_in_the_making(number);
         txn.finish()?;
         Ok(number)
     }

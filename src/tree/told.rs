@@ -20,7 +20,7 @@ pub enum Altered {
 
 /// What a change of a record means, with the record's value before; nothing where nobody outside can know of it.
 pub(super) fn altered(tree: &Tree, table: Table, key: &[u8], before: Option<&[u8]>) -> Result<Option<Altered>> {
-    let is_known = |inode: InodeNo| tree.held.is_held(inode) || is_root(inode);
+    let is_known = |inode: InodeNo| tree.held.is_known_outside(inode) || is_root(inode);
     if table != Table::Dirent {
         return Ok(InodeNo::of_key(key).filter(|inode| is_known(*inode)).map(Altered::Inode));
     }

@@ -166,7 +166,7 @@ impl BringBack<'_> {
         let filled = tree.likeness().become_like(made, then.at(self.then), &mut |bytes| self.tell(bytes));
         let result = filled.and_then(|_| self.put(place, made, now.as_ref()));
         // Without a name, it goes.
-        let released = self.tree.unhold(made, 1);
+        let released = self.tree.made(made);
         result?;
         released?;
         let found = self.tree.inode(made.live())?;

@@ -219,7 +219,7 @@ impl Put<'_> {
             self.tree.likeness().place(inode, parent, name)?;
             Ok(attributes?)
         });
-        self.tree.unhold(inode, 1)?;
+        self.tree.made(inode)?;
         placed
     }
 

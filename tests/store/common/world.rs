@@ -151,6 +151,7 @@ impl World {
     }
 
     pub fn compare(&self, when: &str) {
+        self.views().remove_what_waits();
         if let Err(text) = compare_exactly(self.views(), &self.now) {
             panic!("{when}: {text}");
         }
@@ -605,7 +606,11 @@ impl World {
         }
         let number = self.rng.pick(&held);
         let count = 1 + self.rng.below(self.held[&number]);
-        self.tree().unhold(number, count)?;
+        self.tree().let_go(number, count);
+        // It may wait while other things happen.
+        if self.rng.percent(50) {
+            self.tree().reap_what_waits()?;
+        }
         let left = self.held[&number] - count;
         if left > 0 {
             self.held.insert(number, left);
@@ -686,7 +691,7 @@ impl World {
     pub fn remove_everything(&mut self) -> Result<(), Error> {
         self.remove_bases()?;
         for number in std::mem::take(&mut self.held).into_keys() {
-            self.tree().unhold(number, u64::MAX)?;
+            self.tree().let_go(number, u64::MAX);
             self.now.live.nodes.retain(|other, node| *other != number || node.links > 0);
         }
         while self.now.live.nodes.len() > 1 {
