@@ -29,8 +29,11 @@ use std::time::{Duration, Instant};
 const BURST: u32 = 16;
 /// Requests in a row that move much, after which a queue yields to nobody.
 const STREAM: u32 = 3;
-/// How often the watch looks while some queue yields: one that is kept from running is so for twice that at most.
+/// How often the watch looks while some queue yields: one that is kept from running is so for a few times that at most.
 const LOOK: Duration = Duration::from_millis(5);
+/// Looks in a row that find a queue ready to run, and no further, after which it is kept from running. The first may be the moment
+/// at which a request came: the watch itself wakes a processor, and the kernel moves programs to one that is awake.
+const HELD_LOOKS: u32 = 2;
 /// How long a queue does not yield that was kept from running.
 const HELD_OFF: Duration = Duration::from_millis(100);
 /// Looks without a request after which a queue yields no more.
@@ -132,6 +135,8 @@ struct Seen {
     progress: u64,
     /// Looks in a row without progress.
     still: u32,
+    /// Of these, the last in a row that found it ready to run.
+    ready: u32,
 }
 
 impl Seen {
@@ -139,13 +144,14 @@ impl Seen {
     fn look(&mut self, seat: &Seat) -> bool {
         let state = seat.state.load(Ordering::SeqCst);
         if state == USUAL {
-            self.still = 0;
+            (self.still, self.ready) = (0, 0);
             return false;
         }
         let progress = seat.progress.load(Ordering::Relaxed);
         self.still = if progress == self.progress { self.still + 1 } else { 0 };
         self.progress = progress;
-        let is_ready = self.still > 0 && is_ready_to_run(seat.thread);
+        self.ready = if self.still > 0 && is_ready_to_run(seat.thread) { self.ready + 1 } else { 0 };
+        let is_ready = self.ready >= HELD_LOOKS;
         if !is_ready && (self.still < QUIET_LOOKS || state != YIELDING) {
             return state == YIELDING;
         }
