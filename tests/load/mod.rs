@@ -29,7 +29,9 @@ use std::path::{Path, PathBuf};
 /// Whether an error is what a user of a mount sees when its daemon or its disk is gone.
 pub fn is_end(error: &io::Error) -> bool {
     let number = Errno::from_io_error(error);
-    [Errno::IO, Errno::NOTCONN, Errno::CONNABORTED, Errno::STALE, Errno::NODEV, Errno::INTR].map(Some).contains(&number)
+    // What was handed over through rings is canceled with the process that had them.
+    let gone = [Errno::NOTCONN, Errno::CONNABORTED, Errno::CANCELED, Errno::NODEV];
+    gone.into_iter().chain([Errno::IO, Errno::STALE, Errno::INTR]).any(|errno| number == Some(errno))
 }
 
 /// What a writer does when an operation fails.
