@@ -14,15 +14,17 @@ mod server;
 mod tests;
 
 pub use answer::{
-    Answer, ArchiveInfo, BaseInfo, BaseRollInfo, BytesInfo, Change, CheckInfo, CopiedOutInfo, DeletionInfo,
+    Answer, ArchiveInfo, BackupInfo, BaseInfo, BaseRollInfo, BytesInfo, Change, CheckInfo, CopiedOutInfo, DeletionInfo,
     DetachedInfo, DifferenceInfo, DirectoryInfo, ErrorInfo, FileTracksInfo, FreedInfo, GoneInfo, GroupInfo,
     HistoryInfo, IncrementInfo, Kind, MissingInfo, MountedInfo, PathInfo, PathText, PlanInfo, PlannedInfo, PolicyInfo,
-    ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo, SessionState, ShortenedInfo, SnapshotInfo,
-    State, StatusInfo, StreamInfo, SyncInfo, TimeInfo, TracksInfo, UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull,
-    WorkerInfo, spelling,
+    ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo, SessionState, SetInfo, SetKind,
+    ShortenedInfo, SnapshotInfo, State, StatusInfo, StreamInfo, SyncInfo, TargetInfo, TimeInfo, TracksInfo,
+    UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo, spelling,
 };
 pub use client::{Target, ask, ask_with, base_shown, locate_store, view_depth};
-pub use request::{Archive, Base, ByteRange, CloneRequest, Group, Keep, Mirror, Request, Session, Snap, Verb};
+pub use request::{
+    Archive, Backup, Base, ByteRange, CloneRequest, Group, Keep, Mirror, Request, Session, Sets, Snap, Targets, Verb,
+};
 pub use serve::serve;
 pub use server::{Listening, Server};
 

@@ -5,6 +5,7 @@
 
 mod agenda;
 mod archives;
+mod backup;
 mod bring_back;
 mod check;
 mod copies;
@@ -14,17 +15,20 @@ mod host;
 mod identity;
 mod kernel;
 mod lock;
+mod of_target;
 mod outside;
 mod roll;
 mod shorten;
 mod stream;
 mod sync;
+mod targets;
 mod upgrade;
 mod whole_bases;
 mod xattrs;
 
 pub use agenda::WorkerInfo;
 pub use archives::{ArchiveInfo, Detached, IncrementInfo, MissingTime};
+pub use backup::{BackupOptions, BackupReport, LEVEL, VerifiedSet, backup, verify_sets};
 pub use bring_back::BringBackReport;
 pub use check::{CheckReport, Problem, check};
 pub use copy_out::{RestoreOptions, RestoreReport, copy_out, plan_copy_out, resolved};
@@ -32,14 +36,17 @@ pub use identity::{FORMAT, is_store, trust_owners, trusts_owners};
 pub use lock::{
     Holder, Lock, Patience, Use, holder, holding, is_dead, is_read, last_use, store_of, wait_a_moment, wait_for,
 };
+pub use of_target::{KEY_FILE_VARIABLE, PASSPHRASE_VARIABLE};
 pub use roll::{RollOptions, RollPlan, RollReport};
 pub use shorten::{MergeOptions, PruneOptions, Shortened};
 pub use stream::{StreamReport, get, put};
 pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
+pub use targets::{AddTarget, add_target, open_repository, open_target};
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
 
 use archives::Archives;
 use bring_back::PathRestores;
+use of_target::Scratch;
 use roll::Rolls;
 use whole_bases::WholeBases;
 
@@ -78,8 +85,35 @@ pub struct Daemon {
     rolling: Mutex<()>,
     agenda: Arc<Agenda>,
     background: Mutex<Option<JoinHandle<()>>>,
-    /// Dropped last: from then on somebody else may open the store.
+    /// From then on somebody else may open the store.
     lock: Lock,
+    /// Goes last of all: the store, if it was only made to show a target.
+    scratch: Option<Scratch>,
+}
+
+/// A store whose lock was taken.
+pub struct Taken {
+    lock: Lock,
+    scratch: Option<Scratch>,
+}
+
+impl Taken {
+    pub fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    /// Whether it shows a target, and can only be read.
+    pub fn is_target(&self) -> bool {
+        self.scratch.is_some()
+    }
+
+    pub fn open(self) -> Result<Daemon> {
+        let Some(scratch) = self.scratch else { return Daemon::open_locked(self.lock) };
+        let mut daemon = Daemon::open_without_archives(self.lock)?;
+        scratch.show(&daemon.views)?;
+        daemon.scratch = Some(scratch);
+        Ok(daemon)
+    }
 }
 
 impl Daemon {
@@ -104,9 +138,20 @@ impl Daemon {
         Daemon::open_locked(Daemon::lock(path, &Use::Command)?)
     }
 
+    /// Takes a store, or what a target has as one, to be opened.
+    pub fn take(path: &Path, uses: &Use) -> Result<Taken> {
+        let scratch = Scratch::of(path)?;
+        let lock = Daemon::lock(scratch.as_ref().map_or(path, Scratch::path), uses)?;
+        Ok(Taken { lock, scratch })
+    }
+
     /// Opens a store for a command; nothing if somebody else has it open. Where it is only to be read, others may read it too, and
     /// nothing is written.
     pub fn try_open(path: &Path, only_reads: bool) -> Result<Option<Daemon>> {
+        if let Some(scratch) = Scratch::of(path)? {
+            let lock = Daemon::lock(scratch.path(), &Use::Command)?;
+            return Taken { lock, scratch: Some(scratch) }.open().map(Some);
+        }
         let directory = checked(path)?;
         let lock = match only_reads {
             true => Lock::try_share(&directory)?,
@@ -150,6 +195,7 @@ impl Daemon {
             agenda,
             background: Mutex::new(background),
             lock,
+            scratch: None,
         })
     }
 
@@ -160,7 +206,7 @@ impl Daemon {
 
     /// Whether the store is not written to: what is in it can be looked at, by any number at a time.
     pub fn is_only_read(&self) -> bool {
-        self.lock.is_shared()
+        self.lock.is_shared() || self.scratch.is_some()
     }
 
     fn complete_what_was_begun(&self) {

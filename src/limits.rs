@@ -154,6 +154,29 @@ pub const ARCHIVE_CACHE_BLOCKS: usize = 64;
 /// Increments that are kept open for reading.
 pub const ARCHIVE_READERS_MAX: usize = 64;
 
+/// Content of a frame of a set, before compression.
+pub const SET_FRAME_BYTES_MAX: usize = 4 << 20;
+pub const SET_KEY_BYTES_MAX: usize = 1024;
+pub const SET_VALUE_BYTES_MAX: usize = 1 << 20;
+/// Levels of nodes over the leaves of an index.
+pub const SET_LEVELS_MAX: usize = 12;
+/// Sets in which one moment can lie.
+pub const SET_SETS_MAX: usize = 1 << 16;
+/// Bytes of tracks at which a unit is written, and bytes of the keys in its label.
+pub const SET_UNIT_BYTES: usize = 8 << 20;
+pub const SET_UNIT_TOLD_BYTES: usize = 1 << 20;
+/// Bytes of tracks that are compressed together.
+pub const SET_DATA_BYTES: usize = 512 << 10;
+/// Bytes that a leaf of an index has, about, and lines that a node over others has.
+pub const SET_LEAF_BYTES: usize = 16 << 10;
+pub const SET_NODE_LINES: usize = 256;
+/// Leaves that wait for a unit at most.
+pub const SET_WAITING_LEAVES: usize = 256;
+/// What was read of sets, kept in memory: nodes, and frames of tracks; and sets that are open.
+pub const SET_NODE_CACHE_BYTES: usize = 16 << 20;
+pub const SET_DATA_CACHE_BYTES: usize = 16 << 20;
+pub const SET_FILES_MAX: usize = 64;
+
 const _: () = assert!(SEGMENT_BLOCKS <= u16::MAX as usize);
 const _: () = assert!(BYTES_MAX <= u64::MAX / 8 && COUNT_MAX <= u64::MAX / 8);
 const _: () = assert!(TRACK_BYTES_DEFAULT >= TRACK_BYTES_MIN && TRACK_BYTES_DEFAULT <= TRACK_BYTES_MAX);
@@ -179,6 +202,12 @@ const _: () =
 const _: () = assert!(ARCHIVE_BLOCK_BYTES_MAX <= ARCHIVE_CACHE_BYTES && ARCHIVE_BLOCK_BYTES_MAX <= i32::MAX as usize);
 const _: () =
     assert!(XATTR_VALUE_BYTES_MAX * 2 <= ARCHIVE_VALUE_BYTES_MAX && NAME_BYTES_MAX * 2 <= ARCHIVE_KEY_BYTES_MAX);
+const _: () = assert!(SET_DATA_BYTES + TRACK_BYTES_MAX <= SET_FRAME_BYTES_MAX && SET_LEVELS_MAX < 128);
+const _: () = assert!(2 * SET_LEAF_BYTES + SET_KEY_BYTES_MAX + SET_VALUE_BYTES_MAX <= SET_FRAME_BYTES_MAX);
+const _: () = assert!(
+    SET_SETS_MAX * 48 <= SET_FRAME_BYTES_MAX && SET_NODE_LINES * 2 * (SET_KEY_BYTES_MAX + 32) <= SET_FRAME_BYTES_MAX
+);
+const _: () = assert!(XATTR_VALUE_BYTES_MAX * 2 <= SET_VALUE_BYTES_MAX && NAME_BYTES_MAX * 2 <= SET_KEY_BYTES_MAX);
 const _: () = assert!(ARCHIVE_RECORDS_BYTES / (ARCHIVE_KEY_BYTES_MAX + 16) >= 14 && ARCHIVE_LEVELS_MAX < 128);
 
 /// A restore that changes little is settled before it returns, if that takes no longer; then the kernel is told of

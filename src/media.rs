@@ -9,12 +9,14 @@ mod directory;
 mod disk;
 mod memory;
 mod scratch;
+mod shelf;
 mod test;
 
 pub use directory::{Access, Directory, open_directory, open_regular};
 pub use disk::DiskDir;
 pub use memory::MemoryMedia;
 pub use scratch::{ScratchDir, ScratchMedia};
+pub use shelf::{DiskShelf, Object, Putting, Shelf, TestShelf};
 pub use test::{Tearing, TestDir};
 
 use std::fmt::Debug;

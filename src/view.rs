@@ -8,6 +8,7 @@ mod base;
 pub mod check;
 mod copies;
 mod delete;
+mod elsewhere;
 mod filling;
 mod group;
 mod history;
@@ -20,10 +21,12 @@ mod room;
 mod save;
 mod session;
 mod snapshot;
+mod target;
 
 pub use base::{BaseInfo, BaseKind, CloneOptions};
 pub use copies::Copying;
 pub use delete::{Deletion, GoingBase, ToDelete};
+pub use elsewhere::{InSets, show_sets};
 pub use history::HistoryEntry;
 pub use mirror::MirrorStep;
 pub use namespace::{Door, Namespace, SHADOW, SNAP, Standing, Target, Virtual, name_of};
@@ -31,6 +34,7 @@ pub use naming::{LIVE_NAME, check_name, is_virtual_name};
 pub use restore::{BringingBack, Restored};
 pub use session::{RegisterOptions, Session, SessionRecord};
 pub use snapshot::SnapRequest;
+pub use target::{TargetRecord, Targets};
 
 use base::Bases;
 use delete::Deletions;
@@ -389,6 +393,10 @@ impl Views {
 
     pub fn room(&self) -> Room<'_> {
         Room { views: self }
+    }
+
+    pub fn targets(&self) -> Targets<'_> {
+        Targets { views: self }
     }
 
     pub fn deletions(&self) -> Deletions<'_> {

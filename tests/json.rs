@@ -59,7 +59,8 @@ fn every_command_says_in_json_what_it_did() {
     let mounted = Mounted::new();
     let path = |name: &str| mounted.dir.path().join(name).to_str().unwrap().to_string();
     let (other, at, source, out) = (path("other"), path("at"), path("source"), path("out"));
-    let archive = path("archive");
+    let (archive, target) = (path("archive"), path("target"));
+    fs::create_dir(&target).unwrap();
     fs::create_dir(&at).unwrap();
     fs::create_dir(&source).unwrap();
     fs::write(Path::new(&source).join("f"), [2; 50_000]).unwrap();
@@ -128,6 +129,12 @@ fn every_command_says_in_json_what_it_did() {
             &["archive", "merge", "--per", "day", "-n"],
             &["archive", "detach"],
             &["archive", "attach", &archive],
+            &["target", "add", "usb", &target, "--no-encryption"],
+            &["target", "list"],
+            &["backup"],
+            &["set", "list"],
+            &["set", "verify"],
+            &["target", "forget", "usb"],
         ],
     );
     // What needs increments elsewhere answers as `archive attach` does.

@@ -4,11 +4,13 @@ mod archives;
 mod bases;
 mod kept;
 mod sessions;
+mod targets;
 
 pub use archives::{Archive, ArchiveVerb, Roll};
 pub use bases::{Base, BaseVerb, Clone, Group, GroupVerb, Mirror, MirrorVerb, Promote};
 pub use kept::{History, Hold, Policy, Save, Versions, WhenFull};
 pub use sessions::{Session, SessionVerb};
+pub use targets::{Backup, Set, SetVerb, Target, TargetVerb};
 
 use crate::control::ByteRange;
 use crate::fuse::Role;
@@ -84,6 +86,12 @@ pub enum Verb {
     Roll(Roll),
     /// Attach, list and verify archives
     Archive(Archive),
+    /// Add, list and forget targets: directories where snapshots are kept outside the store
+    Target(Target),
+    /// Write a snapshot to a target
+    Backup(Backup),
+    /// List and verify what a target has
+    Set(Set),
     /// Show or set what happens when room ends
     Policy(Policy),
     /// Show what takes how much room

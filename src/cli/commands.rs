@@ -12,6 +12,7 @@ mod plan;
 mod sessions;
 mod status;
 mod stream;
+mod targets;
 mod tracks;
 mod upgrade;
 
@@ -79,6 +80,9 @@ pub fn run(args: Args) -> Result<bool> {
         Args_::Mirror(args) => bases::mirror(&target()?, args, as_json),
         Args_::Roll(args) => archive::roll(&target()?, args),
         Args_::Archive(args) => archive::archive(&target()?, args.verb, as_json),
+        Args_::Target(args) => targets::target(&target()?, args.verb, as_json),
+        Args_::Backup(args) => targets::backup(&target()?, args),
+        Args_::Set(args) => targets::set(&target()?, args.verb, as_json),
         Args_::Policy(args) => kept::policy(&target()?, &args),
         Args_::Status(args) => status::status(&target()?, &args),
         Args_::Check(args) => check(&target()?, &args),

@@ -9,7 +9,7 @@ use super::log_file::{LOG, open_log};
 use super::messages;
 use super::output::{print_json, tell_lines};
 use crate::control::{Listening, PathText, Server, spelling};
-use crate::daemon::{Daemon, Lock, Use, is_dead, trust_owners, trusts_owners};
+use crate::daemon::{Daemon, KEY_FILE_VARIABLE, Lock, Use, is_dead, trust_owners, trusts_owners};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Options, free, mount_at, open_mount_point, parse_options};
 use crate::media::Directory;
@@ -140,14 +140,16 @@ fn in_front(store: &Path, mount_point: &Path, options: &Options) -> Result<bool>
     let (store, base) = split_base(store);
     let absolute = std::path::absolute(mount_point);
     let mount_point = absolute.map_err(|error| Error::media("looking where we stand", error))?;
-    let lock = Daemon::lock(&store, &Use::Starting)?;
+    let taken = Daemon::take(&store, &Use::Starting)?;
+    let lock = taken.lock();
+    let options = &Options { read_only: options.read_only || taken.is_target(), ..options.clone() };
     std::env::set_current_dir("/").map_err(|error| Error::media("leaving the directory", error))?;
     clear_dead(&mount_point, lock.store())?;
     let mount_point = open_mount_point(&mount_point, lock.store(), options)?;
-    let background = Background::prepare(&lock)?;
+    let background = Background::prepare(lock)?;
     // Where nothing can be written, commands read the store themselves, beside the mount.
     let listening = if lock.is_shared() { None } else { Some(Listening::begin(lock.directory())?) };
-    let daemon = Arc::new(Daemon::open_locked(lock)?);
+    let daemon = Arc::new(taken.open()?);
     let ended = daemon.mount(base.as_deref(), mount_point, options, move || {
         if tell.send(()).is_err() {
             log::debug!("the mount ended after the daemon");
@@ -268,6 +270,10 @@ fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool>
     }
     command.arg("--").arg(absolute(store)?).arg(absolute(mount_point)?);
     command.env(READY_VARIABLE, "1").env_remove("PITFS_STORE").current_dir("/");
+    // From there, a path that was relative would lead elsewhere.
+    if let Some(file) = std::env::var_os(KEY_FILE_VARIABLE) {
+        command.env(KEY_FILE_VARIABLE, absolute(Path::new(&file))?);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     let mut line = String::new();

@@ -10,6 +10,7 @@ mod compare;
 mod snapshot;
 pub mod spelling;
 mod store;
+mod target;
 
 pub use archive::{
     ArchiveInfo, BaseRollInfo, DetachedInfo, GoneInfo, IncrementInfo, MissingInfo, RollInfo, ShortenedInfo,
@@ -24,6 +25,7 @@ pub use compare::{BytesInfo, Change, DifferenceInfo, FileTracksInfo, HistoryInfo
 pub use snapshot::{SnapshotInfo, State};
 pub use spelling::{DirectoryInfo, PathInfo, PathText, TimeInfo};
 pub use store::{CheckInfo, MountedInfo, ProblemInfo, StatusInfo, UpgradeInfo, WorkerInfo};
+pub use target::{BackupInfo, SetInfo, SetKind, TargetInfo};
 
 use crate::daemon::Progress;
 use crate::error::Errno;
@@ -105,6 +107,9 @@ pub enum Answer {
     /// Of each base of a group.
     RollGroup(Vec<BaseRollInfo>),
     Archives(Vec<ArchiveInfo>),
+    Targets(Vec<TargetInfo>),
+    Backups(Vec<BackupInfo>),
+    Sets(Vec<SetInfo>),
     Verified(VerifiedInfo),
     Detached(DetachedInfo),
     Shortened(ShortenedInfo),

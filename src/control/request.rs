@@ -4,6 +4,7 @@
 
 mod options;
 
+use super::answer::SetKind;
 use crate::daemon::{MergeOptions, PruneOptions, RestoreOptions, RollOptions, SyncOptions};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -95,6 +96,9 @@ pub enum Verb {
         options: RollOptions,
     },
     Archive(Archive),
+    Target(Targets),
+    Backup(Backup),
+    Set(Sets),
     /// Shows the policy; changes what is given.
     Policy {
         drop_oldest: Option<bool>,
@@ -280,6 +284,43 @@ pub enum Archive {
     Merge(#[serde(with = "options::Merge")] MergeOptions),
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Targets {
+    Add {
+        name: String,
+        #[serde(with = "crate::meta::path")]
+        directory: PathBuf,
+        /// Without one, nothing is encrypted.
+        #[serde(default, with = "crate::meta::path::optional")]
+        key_file: Option<PathBuf>,
+    },
+    List,
+    Forget {
+        name: String,
+    },
+}
+
+/// Writes snapshots to a target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// Without one, the newest.
+    pub snapshot: Option<ByteBuf>,
+    /// Without one, the only one.
+    pub target: Option<String>,
+    pub kind: SetKind,
+    /// Every snapshot.
+    pub all: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Sets {
+    List { target: Option<String> },
+    Verify { target: Option<String> },
+}
+
 impl Verb {
     /// Whether the daemon reads or writes files outside the store for this.
     pub(super) fn reaches_outside(&self) -> bool {
@@ -287,6 +328,8 @@ impl Verb {
             Verb::Rehearse(verb) => verb.reaches_outside(),
             // The owners that it makes would be its own to give.
             Verb::Put { .. } => true,
+            Verb::Target(Targets::Add { .. }) | Verb::Backup(_) | Verb::Set(_) => true,
+            Verb::Target(Targets::List | Targets::Forget { .. }) => false,
             Verb::CopyOut(_) | Verb::Sync(_) | Verb::Roll(_) | Verb::RollGroup { .. } | Verb::Archive(_) => true,
             Verb::Snap(_) | Verb::List { .. } | Verb::Delete { .. } | Verb::Rename { .. } => false,
             Verb::Hold { .. } | Verb::Session(_) | Verb::Group(_) | Verb::Base(_) | Verb::Clone(_) => false,
@@ -328,6 +371,8 @@ impl Verb {
                 | Verb::Group(Group::List)
                 | Verb::Base(Base::List)
                 | Verb::Archive(Archive::List { .. } | Archive::Verify { .. })
+                | Verb::Target(Targets::List)
+                | Verb::Set(_)
         )
     }
 }

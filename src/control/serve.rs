@@ -8,6 +8,7 @@ mod rehearse;
 mod restore;
 mod session;
 mod store;
+mod target;
 
 use super::{
     Answer, Archive, ArchiveInfo, BaseRollInfo, CopiedOutInfo, MountedInfo, PathText, Request, Snap, SnapshotInfo,
@@ -137,6 +138,7 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
             let rolled = reports.map(|(base, report)| BaseRollInfo { base, roll: report.into() });
             Ok(Answer::RollGroup(rolled.collect()))
         }
+        verb @ (Verb::Target(_) | Verb::Backup(_) | Verb::Set(_)) => target::serve(daemon, &views, verb, progress),
         Verb::Archive(archive) => serve_archive(daemon, &views, archive, progress),
         Verb::Policy { drop_oldest, before_restores } => store::policy(daemon, &views, drop_oldest, before_restores),
         Verb::Status => store::status(daemon, &views).map(|status| Answer::Status(Box::new(status))),

@@ -294,7 +294,7 @@ impl State {
         let key = track_key(at.inode, track);
         match self.find(Table::Track, &key, at.moment)? {
             // What an archive has cannot be named by a pointer.
-            Some(found) if found.archive.is_some() => Err(Error::Unshared),
+            Some(found) if found.outside.is_some() => Err(Error::Unshared),
             Some(found) => Ok(Some((
                 decode(Table::Track, &key, split_record(Table::Track, &key, &found.bytes)?.1)?,
                 holder(found.is_old),

@@ -5,8 +5,8 @@
 //! is in the snapshot that the newest increment leads to, if that was born by *e*.
 
 use super::past::{
-    BaseId, Increments, InodeAt, Named, Snapshot, TrackNo, expect_track, preimage_key, rest_of, split_record,
-    track_key, with_birth,
+    BaseId, Elsewhere, Increments, InodeAt, Named, Outside, SetTrack, Snapshot, TrackNo, expect_track, preimage_key,
+    rest_of, split_record, track_key, with_birth,
 };
 use super::pointer::Pointer;
 use super::tracks::Source;
@@ -34,6 +34,7 @@ pub struct ArchivedTrack {
 pub enum TrackRecord {
     Stored(Pointer, Holder),
     Archived(ArchivedTrack, Arc<Archive>),
+    InSet(SetTrack, Arc<Elsewhere>),
 }
 
 /// What an entry of an increment can be of: what no store has in its tables is damage, and does not fill the index.
@@ -80,8 +81,9 @@ pub(super) fn track_record(state: &State, at: InodeAt, track: TrackNo) -> Result
     let key = track_key(at.inode, track);
     let Some(found) = state.find(Table::Track, &key, at.moment)? else { return Ok(None) };
     let value = split_record(Table::Track, &key, &found.bytes)?.1;
-    Ok(Some(match found.archive {
-        Some(archive) => TrackRecord::Archived(decode(Table::Track, &key, value)?, archive),
+    Ok(Some(match found.outside {
+        Some(Outside::Sets(sets)) => TrackRecord::InSet(decode(Table::Track, &key, value)?, sets),
+        Some(Outside::Archive(archive)) => TrackRecord::Archived(decode(Table::Track, &key, value)?, archive),
         None => TrackRecord::Stored(decode(Table::Track, &key, value)?, super::accounts::holder(found.is_old)),
     }))
 }

@@ -29,6 +29,12 @@ pub fn each_named_outside(
     epochs: Range<Epoch>,
     visit: &mut dyn FnMut(&Named) -> Result<()>,
 ) -> Result<()> {
+    let elsewhere = device.look()?.base(base)?.elsewhere.clone();
+    if let Some(elsewhere) = elsewhere {
+        let end = epochs.end;
+        return elsewhere
+            .each_differing(base, (epochs.start, end), &mut |table, key| visit(&Named { table, key, end }));
+    }
     let archive = {
         let look = device.look()?;
         let mut is_needed = false;

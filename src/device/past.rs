@@ -5,6 +5,7 @@ mod archived;
 mod base;
 mod bases;
 pub(in crate::device) mod check;
+mod elsewhere;
 mod increments;
 mod moment;
 mod names;
@@ -24,6 +25,7 @@ pub use base::{
     ArchiveRecord, BaseRecord, BaseReserve, Counts, Era, MirrorRecord, Point, Same, SnapshotRef, last_save_key,
 };
 pub(in crate::device) use base::{Base, counts_key, offline_key, or_damage, reserve_key};
+pub use elsewhere::{Elsewhere, SetTrack};
 pub use increments::{Increments, Named, Then, TracksFrom};
 pub use moment::{InodeAt, Moment};
 pub use names::{LIVE_NAME, is_virtual_name};
@@ -32,7 +34,7 @@ pub(in crate::device) use record::{
     encode_record, expect_track, increment_key, key_in, keys_of, preimage_key, rest_of, split_tombstone, with_birth,
 };
 pub use record::{split_increment, split_preimage, split_record, split_track_key, track_key};
-pub(in crate::device) use rules::Old;
+pub(in crate::device) use rules::{Old, Outside};
 pub(in crate::device) use shown::Appearances;
 pub use shown::Shown;
 pub use snapshot::{HOLD_TAG, SnapOptions, Snapshot, SnapshotRecord, SnapshotState};
@@ -49,12 +51,14 @@ use snapshot::Moments;
 use timeline::Chronicle;
 use work::NotedWork;
 
-use crate::archive::Archive;
+use crate::archive::{Archive, Mark};
 use crate::clock::{Epoch, Timestamp};
 use crate::error::Result;
 use crate::id::Id;
 use crate::limits::BLOCK_BYTES;
 use crate::meta::{Meta, Table};
+use crate::set::Sets;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Under which the epoch is stored.
@@ -166,6 +170,52 @@ impl Past {
     /// Forgets a snapshot of which nothing is left.
     pub(in crate::device) fn forget_snapshot(&mut self, point: Point) {
         self.meta.remove(Table::Snapshot, &snapshot_key(point.base, point.epoch));
+    }
+
+    /// Where the moment of an epoch of a base lies, if that is in a set.
+    pub(in crate::device) fn elsewhere(&self, base: BaseId, epoch: Epoch) -> Result<Option<(&Arc<Elsewhere>, Id)>> {
+        let elsewhere = &self.base(base)?.elsewhere;
+        Ok(elsewhere.as_ref().and_then(|elsewhere| Some((elsewhere, elsewhere.set_at(epoch)?))))
+    }
+
+    /// Shows moments that lie in sets, as snapshots of a base that has nothing itself and that shows the last of them, the oldest
+    /// first. One whose name is taken has its
+    /// place among them behind it.
+    pub(in crate::device) fn show_elsewhere(
+        &mut self,
+        base: BaseId,
+        sets: Arc<Sets>,
+        all: &[(Mark, Id)],
+    ) -> Result<()> {
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        let mut moments = BTreeMap::new();
+        for (mark, set) in all {
+            let epoch = self.epoch;
+            let mut name = mark.name.clone();
+            if self.base_named(&name).is_some() || !names.insert(name.clone()) {
+                name = format!("{name}~{epoch}");
+                names.insert(name.clone());
+            }
+            let record = SnapshotRecord {
+                name: name.clone(),
+                time: mark.time,
+                offline: mark.offline,
+                state: SnapshotState::Deactivated,
+                purpose: mark.purpose,
+                id: mark.id,
+                ..SnapshotRecord::default()
+            };
+            self.put_snapshot(&Snapshot { base, epoch, record, is_archived: false });
+            self.meta.put(Table::Name, &name_key(base, &name), &epoch);
+            moments.insert(epoch, *set);
+            self.epoch = epoch_after(epoch)?;
+        }
+        let newest = moments.keys().next_back().copied();
+        self.bases.set_elsewhere(base, Arc::new(Elsewhere { sets, moments }));
+        match newest {
+            Some(epoch) => self.begin_era(base, epoch, Point { base, epoch }, None),
+            None => Ok(()),
+        }
     }
 
     /// Begins an era after the newest epoch, with settling it if `settle` says how.

@@ -2,12 +2,18 @@
 
 use super::commit::Commit;
 use super::feed::Fetched;
-use super::past::{BaseId, Past, Point, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, epoch_after, name_key};
+use super::past::{
+    BaseId, BaseRecord, LIVE, Past, Point, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, epoch_after, name_key,
+};
 use super::{Device, State};
+use crate::archive::Mark;
 use crate::clock::{Epoch, Timestamp};
 use crate::error::{Errno, Error, Result};
+use crate::id::Id;
 use crate::meta::Table;
+use crate::set::Sets;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl State {
     /// Something that protected snapshots may be gone: it was deleted, settled or given up, which means no other snapshot. So
@@ -174,6 +180,20 @@ impl Changing<'_> {
 
     pub fn rename(&mut self, snapshot: &Snapshot, name: &str) {
         self.state.past.rename(snapshot, name);
+    }
+
+    /// Adds a base that shows moments that lie in sets, the oldest first, and the last of them as it is now; the first base of a
+    /// store that has nothing else is it itself.
+    pub fn show_elsewhere(&mut self, record: BaseRecord, sets: Arc<Sets>, all: &[(Mark, Id)]) -> Result<()> {
+        let past = &mut self.state.past;
+        let base = match past.base(LIVE)?.elsewhere.is_none() {
+            true => {
+                past.put_base(LIVE, record);
+                LIVE
+            }
+            false => past.add_base(record)?,
+        };
+        past.show_elsewhere(base, sets, all)
     }
 
     /// The tables without a history.

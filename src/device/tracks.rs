@@ -2,7 +2,7 @@
 
 use super::archived::{ArchivedTrack, TrackRecord, track_record};
 use super::dirty::{Dirty, Patches, lay_over};
-use super::past::{InodeAt, InodeNo, Moment, TrackKey, TrackNo, expect_track, track_key};
+use super::past::{Elsewhere, InodeAt, InodeNo, Moment, SetTrack, TrackKey, TrackNo, expect_track, track_key};
 use super::pointer::Pointer;
 use super::{Device, State, Txn};
 use crate::archive::Archive;
@@ -31,6 +31,7 @@ enum Below {
     Memory(Arc<Vec<u8>>),
     Stored(Stored),
     Archived(ArchivedTrack, Arc<Archive>),
+    InSet(SetTrack, Arc<Elsewhere>),
     Hole,
 }
 
@@ -153,6 +154,7 @@ impl Device {
         let below = match track_record(state, at, track)? {
             Some(TrackRecord::Stored(pointer, _)) => Below::Stored(self.placed(state, pointer)?),
             Some(TrackRecord::Archived(track, archive)) => Below::Archived(track, archive),
+            Some(TrackRecord::InSet(track, sets)) => Below::InSet(track, sets),
             None => Below::Hole,
         };
         Ok(Source { patches, below })
@@ -177,6 +179,7 @@ impl Device {
             Below::Memory(bytes) => out.extend_from_slice(bytes),
             Below::Stored(stored) => out = self.read_stored(stored)?,
             Below::Archived(track, archive) => return archive.read(track.increment, &track.place),
+            Below::InSet(track, sets) => return sets.read(track),
             Below::Hole => {}
         }
         let end = source.patches.iter().map(|patches| patches.end()).fold(out.len(), usize::max);
@@ -213,6 +216,7 @@ impl Device {
             Below::Memory(bytes) => fill(out, held(bytes, part)),
             Below::Stored(stored) => self.fetch_stored_part(stored, part, out)?,
             Below::Archived(track, archive) => fill(out, held(&archive.read(track.increment, &track.place)?, part)),
+            Below::InSet(track, sets) => fill(out, held(&sets.read(track)?, part)),
             Below::Hole => out.fill(0),
         }
         for patches in source.patches.iter().rev() {
@@ -285,6 +289,7 @@ impl Device {
             let is_same = match (&source.below, &again.below) {
                 (Below::Stored(before), Below::Stored(now)) => before.pointer == now.pointer,
                 (Below::Archived(before, _), Below::Archived(now, _)) => before == now,
+                (Below::InSet(before, _), Below::InSet(now, _)) => before == now,
                 _ => false,
             };
             if is_same {

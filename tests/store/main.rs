@@ -7,3 +7,4 @@ mod damage;
 mod full;
 mod journal;
 mod model;
+mod sets;

@@ -17,6 +17,7 @@
 //! - eras are settled in the order in which they began.
 
 use super::bases::Bases;
+use super::elsewhere::Elsewhere;
 use super::names::check_base_name;
 use super::number::{BaseId, InodeNo, LIVE};
 use super::work::{SETTLE, work_key};
@@ -146,6 +147,8 @@ pub(in crate::device) struct Base {
     pub counts: Counts,
     /// The archive, if it is attached and could be opened.
     pub archive: Option<Arc<Archive>>,
+    /// Where its moments lie, if that is in sets.
+    pub elsewhere: Option<Arc<Elsewhere>>,
     /// The last epoch in which the protection of a snapshot ended that is still there; 0 without any.
     pub ended: Epoch,
     /// Bytes of room that the newest has set aside.
@@ -200,6 +203,7 @@ impl Base {
             before_newest: Epoch::ZERO,
             counts,
             archive: None,
+            elsewhere: None,
             ended: Epoch::ZERO,
             newest_reserve: 0,
             reserve: None,

@@ -1,6 +1,7 @@
 //! The bases of an open store in memory, and how they were before the operation under way.
 
 use super::base::{Base, BaseReserve, Counts};
+use super::elsewhere::Elsewhere;
 use super::number::{BaseId, InodeNo};
 use crate::archive::Archive;
 use crate::limits::CHANGED_INODES_MAX;
@@ -110,6 +111,11 @@ impl Bases {
     /// The file that is open is of no operation.
     pub fn set_archive(&mut self, id: BaseId, archive: Option<Arc<Archive>>) {
         self.known.entry(id).and_modify(|base| base.archive = archive);
+    }
+
+    /// The same of sets.
+    pub fn set_elsewhere(&mut self, id: BaseId, elsewhere: Arc<Elsewhere>) {
+        self.known.entry(id).and_modify(|base| base.elsewhere = Some(elsewhere));
     }
 
     pub fn take_archives(&mut self) -> Vec<Arc<Archive>> {

@@ -10,6 +10,7 @@
 
 use super::Past;
 use super::base::Era;
+use super::elsewhere::Elsewhere;
 use super::moment::Moment;
 use super::number::{BaseId, InodeNo};
 use super::record::{
@@ -33,13 +34,19 @@ pub(in crate::device) struct Found {
     pub bytes: Vec<u8>,
     /// Whether it is a pre-image.
     pub is_old: bool,
-    /// The archive that has it, if it is not in the store.
-    pub archive: Option<Arc<Archive>>,
+    /// Who has it, if it is not in the store.
+    pub outside: Option<Outside>,
+}
+
+/// Where a record is that is not in the store.
+pub(in crate::device) enum Outside {
+    Archive(Arc<Archive>),
+    Sets(Arc<Elsewhere>),
 }
 
 impl Found {
     fn stored(bytes: Vec<u8>, is_old: bool) -> Found {
-        Found { bytes, is_old, archive: None }
+        Found { bytes, is_old, outside: None }
     }
 }
 
@@ -86,6 +93,13 @@ impl Past {
     /// A record's value at a moment, without its birth.
     pub fn value(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Vec<u8>>> {
         self.with(table, key, moment, |value| Ok(value.to_vec()))
+    }
+
+    /// The same with its birth.
+    pub fn record_at(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<(Epoch, Vec<u8>)>> {
+        let Some(found) = self.find(table, key, moment)? else { return Ok(None) };
+        let (birth, value) = self.split_record(table, key, &found.bytes)?;
+        Ok(Some((birth, value.to_vec())))
     }
 
     pub fn get<T: DeserializeOwned>(&self, table: Table, key: &[u8], moment: Moment) -> Result<Option<T>> {
@@ -163,10 +177,16 @@ impl Past {
     /// The record of the base itself that decides what a key is at a moment, if its birth allows it.
     pub(in crate::device) fn candidate(&self, table: Table, key: &[u8], mut moment: Moment) -> Result<Option<Found>> {
         if let Moment::At(epoch) = moment
+            && let Some((elsewhere, set)) = self.elsewhere(BaseId::of_key(key)?, epoch)?
+        {
+            return elsewhere.find(table, key, set);
+        }
+        if let Moment::At(epoch) = moment
             && let Some((archive, tip)) = self.moments().archive_of(BaseId::of_key(key)?, epoch)?
         {
             if let Some(bytes) = self.moments().archived_candidate(archive, table, key, epoch)? {
-                return Ok(Some(Found { bytes, is_old: true, archive: Some(archive.clone()) }));
+                let outside = Some(Outside::Archive(archive.clone()));
+                return Ok(Some(Found { bytes, is_old: true, outside }));
             }
             moment = Moment::At(tip);
         }

@@ -105,6 +105,11 @@ impl Past {
         // Pre-images of a key come after the key with a zero appended.
         let start = from.to_vec();
         let is_before = move |pair: &Result<Pair>| pair.as_ref().is_ok_and(|(key, _)| *key < start);
+        if let Moment::At(epoch) = layer.moment
+            && let Some((elsewhere, set)) = self.elsewhere(layer.base, epoch)?
+        {
+            return Ok(Box::new(elsewhere.range(table, from, to, set)?));
+        }
         match layer.moment {
             Moment::Live if layer.since == Epoch::ZERO => Ok(Box::new(base)),
             Moment::Live => Ok(Box::new(base.filter(filter))),

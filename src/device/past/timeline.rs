@@ -37,7 +37,7 @@ pub struct Value {
 }
 
 impl Value {
-    fn of(past: &Past, table: Table, key: &[u8], bytes: &[u8], is_archived: bool) -> Result<Value> {
+    pub(super) fn of(past: &Past, table: Table, key: &[u8], bytes: &[u8], is_archived: bool) -> Result<Value> {
         let (birth, value) = past.split_record(table, key, bytes)?;
         Ok(Value { bytes: value.to_vec(), birth, is_archived })
     }
@@ -195,6 +195,9 @@ impl Chronicle<'_> {
 
     /// The values that a key had in a window of epochs, oldest first. In epochs between two spans there was none.
     pub fn spans(self, timeline: &Timeline, table: Table, key: &[u8], window: Range<Epoch>) -> Result<Vec<Span>> {
+        if let Some(elsewhere) = &self.past.base(timeline.base)?.elsewhere {
+            return elsewhere.spans(self.past, table, key, window);
+        }
         let eras = &self.past.base(timeline.base)?.record.eras;
         let mut spans = Vec::new();
         let mut start = window.start;
@@ -246,7 +249,7 @@ impl Chronicle<'_> {
         let end = all.rest.end;
         let last = archive.map_or(Moment::Live, |(_, tip)| Moment::At(*tip));
         match self.past.candidate(table, key, last)? {
-            Some(found) => all.add(Value::of(self.past, table, key, &found.bytes, found.archive.is_some())?, end),
+            Some(found) => all.add(Value::of(self.past, table, key, &found.bytes, found.outside.is_some())?, end),
             None => all.shine_through(end),
         }
         Ok(all.spans)
@@ -254,7 +257,7 @@ impl Chronicle<'_> {
 
     fn value_at(self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Value>> {
         let found = self.past.find(table, key, moment)?;
-        found.map(|found| Value::of(self.past, table, key, &found.bytes, found.archive.is_some())).transpose()
+        found.map(|found| Value::of(self.past, table, key, &found.bytes, found.outside.is_some())).transpose()
     }
 
     /// What the record of a track says at a moment, to be compared.
@@ -265,6 +268,9 @@ impl Chronicle<'_> {
     /// Keys of an inode's records of which old values are kept, a piece of them from `cursor` on (empty: from
     /// the first), and where to go on.
     pub fn replaced_keys(self, table: Table, inode: InodeNo, cursor: &[u8]) -> Result<(Keys, Option<Vec<u8>>)> {
+        if let Some(elsewhere) = &self.past.base(inode.base())?.elsewhere {
+            return Ok((elsewhere.keys(table, &inode.prefix())?, None));
+        }
         let prefix = preimages_of(table, inode);
         let from = prefix.as_slice().max(cursor);
         let mut keys = BTreeSet::new();

@@ -41,8 +41,13 @@ pub fn compare(views: &Views, picture: &Picture) -> Verdict<Vec<Error>> {
 
 /// Compares a base as it is now, where nothing is damaged.
 pub fn compare_tree(views: &Views, model: &Model) -> Verdict<()> {
+    compare_snapshot(views.tree(), Moment::Live, model)
+}
+
+/// Compares one moment, where nothing is damaged.
+pub fn compare_snapshot(tree: &Tree, moment: Moment, model: &Model) -> Verdict<()> {
     let mut damage = Vec::new();
-    compare_moment(views.tree(), Moment::Live, model, &mut damage)?;
+    compare_moment(tree, moment, model, &mut damage)?;
     damage.first().map_or(Ok(()), |error| Err(format!("an error: {error}")))
 }
 

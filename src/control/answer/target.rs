@@ -1,0 +1,123 @@
+//! Targets, and the sets that are kept there.
+
+use super::spelling::{self, PathText, TimeInfo};
+use crate::daemon::{BackupReport, VerifiedSet};
+use crate::set;
+use crate::target::Listed;
+use crate::view::TargetRecord;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetInfo {
+    pub name: String,
+    pub id: String,
+    #[serde(flatten, with = "spelling::directory")]
+    pub directory: PathText,
+    pub encrypted: bool,
+}
+
+impl From<(String, TargetRecord)> for TargetInfo {
+    fn from((name, record): (String, TargetRecord)) -> TargetInfo {
+        TargetInfo {
+            name,
+            id: record.id.to_string(),
+            directory: record.directory.into(),
+            encrypted: record.key_file.is_some(),
+        }
+    }
+}
+
+/// What a set builds on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SetKind {
+    Full,
+    Differential,
+    Incremental,
+}
+
+impl From<set::Kind> for SetKind {
+    fn from(kind: set::Kind) -> SetKind {
+        match kind {
+            set::Kind::Full => SetKind::Full,
+            set::Kind::Differential => SetKind::Differential,
+            set::Kind::Incremental => SetKind::Incremental,
+        }
+    }
+}
+
+impl From<SetKind> for set::Kind {
+    fn from(kind: SetKind) -> set::Kind {
+        match kind {
+            SetKind::Full => set::Kind::Full,
+            SetKind::Differential => set::Kind::Differential,
+            SetKind::Incremental => set::Kind::Incremental,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupInfo {
+    pub snapshot: String,
+    pub set: String,
+    pub kind: SetKind,
+    /// It was at the target already, and nothing was written.
+    pub was_there: bool,
+    pub bytes: u64,
+    /// Bytes of files that are new or changed, before compression.
+    pub added: u64,
+    /// What could not be read, and why: the set is incomplete.
+    pub missing: Vec<String>,
+}
+
+impl From<BackupReport> for BackupInfo {
+    fn from(report: BackupReport) -> BackupInfo {
+        BackupInfo {
+            snapshot: report.snapshot,
+            set: report.set.to_string(),
+            kind: report.kind.into(),
+            was_there: report.was_there,
+            bytes: report.bytes,
+            added: report.added,
+            missing: report.missing.into_iter().map(|(path, why)| format!("{path}: {why}")).collect(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetInfo {
+    pub set: String,
+    pub snapshot: String,
+    pub snapshot_id: String,
+    #[serde(flatten)]
+    pub time: TimeInfo,
+    pub base: String,
+    pub kind: SetKind,
+    pub bytes: u64,
+    /// Some of the snapshot could not be read when it was made.
+    pub incomplete: bool,
+    /// What was found wrong when it was read.
+    pub problems: Vec<String>,
+}
+
+impl From<&Listed> for SetInfo {
+    fn from(listed: &Listed) -> SetInfo {
+        SetInfo {
+            set: listed.id.to_string(),
+            snapshot: listed.header.mark.name.clone(),
+            snapshot_id: listed.header.mark.id.to_string(),
+            time: listed.header.mark.time.into(),
+            base: listed.header.base_name.clone(),
+            kind: listed.header.kind.into(),
+            bytes: listed.bytes,
+            incomplete: listed.missing > 0,
+            problems: Vec::new(),
+        }
+    }
+}
+
+impl From<VerifiedSet> for SetInfo {
+    fn from(verified: VerifiedSet) -> SetInfo {
+        SetInfo { problems: verified.problems, ..SetInfo::from(&verified.listed) }
+    }
+}

@@ -1,0 +1,238 @@
+//! Backups: snapshots written to a target as sets.
+//!
+//! A set is made over the newest whole set of the same base whose snapshot is still in the store: what differs between the two
+//! snapshots is written, and nothing else. Where there is none, all is.
+//!
+//! Invariants:
+//! - a set is in the target's catalogue when it is whole and durable, and not before;
+//! - one that misses something of its snapshot says so, and no other one is ever made over it.
+
+use super::{OnProgress, Progress};
+use crate::device::Snapshot;
+use crate::error::{Errno, Error, Result};
+use crate::id::Id;
+use crate::limits::BLOCK_BYTES;
+use crate::set::{Before, Change, Delta, Header, Key, Kind, Writer, update};
+use crate::target::{Listed, Repository, Target};
+use crate::tree::{Burden, Carried, Carry};
+use crate::view::Views;
+
+/// The level of zstd that sets are compressed with.
+pub const LEVEL: i32 = 3;
+
+/// What is asked of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupOptions {
+    /// The snapshot; the newest one if none is named.
+    pub snapshot: Option<Vec<u8>>,
+    pub kind: Kind,
+    /// Of zstd.
+    pub level: i32,
+}
+
+/// What a backup did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupReport {
+    pub snapshot: String,
+    /// The set that has the snapshot, and whether it was there already.
+    pub set: Id,
+    pub was_there: bool,
+    pub kind: Kind,
+    /// Bytes that the set takes at the target.
+    pub bytes: u64,
+    /// Bytes of tracks that changed, before compression.
+    pub added: u64,
+    /// What could not be read, by path, and why.
+    pub missing: Vec<(String, String)>,
+}
+
+/// The next element of what is carried, as a set takes it.
+struct Changes<'a, 'p> {
+    carry: Carry<'a>,
+    tell: &'a mut dyn FnMut(u64) -> Result<()>,
+    done: u64,
+    missing: &'p mut Vec<(String, String)>,
+}
+
+impl Iterator for Changes<'_, '_> {
+    type Item = Result<Delta>;
+
+    fn next(&mut self) -> Option<Result<Delta>> {
+        let carried = match self.carry.next()? {
+            Ok(carried) => carried,
+            Err(error) => return Some(Err(error)),
+        };
+        let Carried { table, key, birth, what } = carried;
+        let key = [&[table as u8], &key[..]].concat();
+        let change = match what {
+            Burden::Record(value) => Change::Record(value),
+            Burden::Track(bytes) => {
+                self.done += bytes.len() as u64;
+                if let Err(error) = (self.tell)(self.done) {
+                    return Some(Err(error));
+                }
+                Change::Track(bytes.to_vec())
+            }
+            Burden::Gone => Change::Gone,
+            Burden::Lost(path, error) => {
+                log::error!("{path:?} is not in the set: {error}");
+                if self.missing.last().map(|(last, _)| last) != Some(&path) {
+                    self.missing.push((path.clone(), error.to_string()));
+                }
+                Change::Lost(path)
+            }
+        };
+        Some(Ok(Delta { key, birth, change }))
+    }
+}
+
+/// Writes a snapshot of a base to a target.
+pub fn backup(
+    views: &Views,
+    target: &Target,
+    key: Option<&Key>,
+    options: &BackupOptions,
+    progress: OnProgress<'_>,
+) -> Result<BackupReport> {
+    let tree = views.tree();
+    let settings = tree.device().settings();
+    // One at a time: two would not see each other's sets.
+    let _locked = target.lock()?;
+    let mut repository = target.repository(settings.id, key)?;
+    if repository.was_rebuilt.is_some() {
+        repository.rebuild()?;
+    }
+    let snapshot = chosen(views, options.snapshot.as_deref())?;
+    let base = snapshot.base;
+    let base_record = tree.device().look()?.base_record(base)?.clone();
+    let whole = |listed: &&Listed| listed.header.base == base_record.id && listed.missing == 0;
+    if let Some(found) = repository.catalogue().of_snapshot(snapshot.record.id)
+        && (options.kind != Kind::Full || found.header.kind == Kind::Full)
+    {
+        return Ok(there_already(&snapshot, found));
+    }
+    let before = match options.kind {
+        Kind::Full => None,
+        kind => {
+            let may_be =
+                |listed: &&Listed| whole(listed) && (kind == Kind::Incremental || listed.header.kind == Kind::Full);
+            newest_there(views, &snapshot, repository.catalogue().moments().filter(may_be))?
+        }
+    };
+    let kind = if before.is_some() { options.kind } else { Kind::Full };
+    let header = Header {
+        store: settings.id,
+        base: base_record.id,
+        base_name: base_record.name.clone(),
+        mark: snapshot.mark(),
+        kind,
+        before: before.as_ref().map(|(listed, _)| Before { set: listed.id, snapshot: listed.header.mark.id }),
+        track_bytes: settings.track_bytes,
+        hash_seed: settings.hash_seed,
+        bytes: snapshot.record.refers * BLOCK_BYTES as u64,
+    };
+    let carry = match &before {
+        Some((_, epoch)) => Carry::since(tree, base, *epoch, snapshot.epoch)?,
+        None => Carry::all(tree, base, snapshot.epoch),
+    };
+    let total_bytes = if before.is_some() { 0 } else { header.bytes };
+    let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes });
+    let mut missing = Vec::new();
+    let sets = repository.sets().clone();
+    let mut writer = Writer::create(&**sets.shelf(), Id::random(), &header, sets.seal(), options.level)?;
+    let changes = Changes { carry, tell: &mut tell, done: 0, missing: &mut missing };
+    let written = update(&mut writer, before.as_ref().map(|(listed, _)| (&*sets, listed.id)), changes);
+    let summary = written.and_then(|()| writer.finish()).map_err(|error| explain_no_room(target, error))?;
+    let file = repository.sets().file(summary.id)?;
+    repository.add(&file)?;
+    let (set, bytes, added) = (summary.id, summary.bytes, summary.added);
+    Ok(BackupReport { snapshot: snapshot.record.name, set, was_there: false, kind, bytes, added, missing })
+}
+
+/// A snapshot that the target has.
+fn there_already(snapshot: &Snapshot, found: &Listed) -> BackupReport {
+    let (snapshot, set, kind) = (snapshot.record.name.clone(), found.id, found.header.kind);
+    BackupReport { snapshot, set, was_there: true, kind, bytes: 0, added: 0, missing: Vec::new() }
+}
+
+/// The snapshot of a name, or the newest one.
+fn chosen(views: &Views, name: Option<&[u8]>) -> Result<Snapshot> {
+    let found = match name {
+        Some(name) => views.expect(name)?,
+        None => {
+            let all = views.snapshots().all()?;
+            let newest = all.into_iter().rfind(Snapshot::is_readable);
+            let none = || Error::Refused(Errno::NOENT, "there is no snapshot yet; `pitfs snap` takes one".into());
+            newest.ok_or_else(none)?
+        }
+    };
+    if found.is_archived || !found.is_readable() {
+        let text = format!(
+            "{:?} is not in the store any more, or only in part: it cannot be written to a target",
+            found.record.name
+        );
+        return Err(Error::Refused(Errno::INVAL, text));
+    }
+    Ok(found)
+}
+
+/// The newest of some sets whose very snapshot is in the store, before another one.
+fn newest_there<'a>(
+    views: &Views,
+    snapshot: &Snapshot,
+    sets: impl DoubleEndedIterator<Item = &'a Listed>,
+) -> Result<Option<(Listed, crate::clock::Epoch)>> {
+    for listed in sets.rev() {
+        let mark = &listed.header.mark;
+        if mark.epoch < snapshot.epoch && views.tree().device().archiving().holds(snapshot.base, mark)? {
+            return Ok(Some((listed.clone(), mark.epoch)));
+        }
+    }
+    Ok(None)
+}
+
+/// A full disk, in words: not the store's is full.
+fn explain_no_room(target: &Target, error: Error) -> Error {
+    if !error.is_no_space() {
+        return error;
+    }
+    let text = format!(
+        "there is no room in the target {}: {error}. What was backed up before is whole; make room there, and run this again",
+        crate::shown::shown_file(target.path())
+    );
+    Error::Refused(error.errno(), text)
+}
+
+/// A set as it was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedSet {
+    pub listed: Listed,
+    pub problems: Vec<String>,
+}
+
+/// Reads sets and verifies all of them.
+pub fn verify_sets(repository: &Repository, progress: OnProgress<'_>) -> Result<Vec<VerifiedSet>> {
+    let all = repository.catalogue().sets();
+    let total_bytes = all.iter().map(|listed| listed.bytes).sum();
+    let mut bytes = 0;
+    let mut verified = Vec::new();
+    for listed in all {
+        let mut problems = Vec::new();
+        match repository.sets().file(listed.id) {
+            Ok(file) => file.verify(&mut |read, error| {
+                bytes += read;
+                problems.extend(error.map(|error| error.to_string()));
+                progress(&Progress { files: verified.len() as u64, bytes, total_bytes })
+            })?,
+            Err(error @ (Error::Corrupt { .. } | Error::Store(_) | Error::Media { .. })) => {
+                problems.push(error.to_string())
+            }
+            Err(error) => return Err(error),
+        }
+        for needed in listed.needs.iter().filter(|id| repository.catalogue().find(**id).is_none()) {
+            problems.push(format!("it needs the set {needed}, which is not there"));
+        }
+        verified.push(VerifiedSet { listed: listed.clone(), problems });
+    }
+    Ok(verified)
+}

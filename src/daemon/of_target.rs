@@ -1,0 +1,153 @@
+//! What stores have at a target, shown with no store: a scratch store is made that has the names of the moments and nothing else.
+//!
+//! It lies in a directory of its own among temporary files, is only read, and goes when it is closed; what a killed process has
+//! left goes with the next.
+
+use super::Lock;
+use crate::error::{Errno, Error, Result};
+use crate::id::Id;
+use crate::logstore::Codec;
+use crate::shown::shown_file;
+use crate::target::{Keys, Listed, Opens, Repository, Target, read_key_file};
+use crate::tree::CreateOptions;
+use crate::view::{InSets, Views, show_sets};
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// What opens encrypted sets, for whoever only reads: a file with the key, or a passphrase.
+pub const KEY_FILE_VARIABLE: &str = "PITFS_KEY_FILE";
+pub const PASSPHRASE_VARIABLE: &str = "PITFS_PASSPHRASE";
+
+/// In the name of a scratch store's directory.
+const SCRATCH: &str = "pitfs-target-";
+
+/// A scratch store, as long as it is there.
+pub(super) struct Scratch {
+    path: PathBuf,
+    target: PathBuf,
+    repository: Repository,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            log::warn!("{} stays behind: {error}", shown_file(&self.path));
+        }
+    }
+}
+
+/// The target that a path leads to, and the store that is meant there, if the path says that.
+fn target_of(path: &Path) -> Option<(PathBuf, Option<Id>)> {
+    if Target::is_one(path) {
+        return Some((path.to_path_buf(), None));
+    }
+    let (above, store) = (path.parent()?, path.file_name()?.to_str()?.parse().ok()?);
+    Target::is_one(above).then(|| (above.to_path_buf(), Some(store)))
+}
+
+/// The key of a store's sets, as the environment has it.
+fn key_of(keys: Option<Keys>) -> Result<Option<crate::set::Key>> {
+    let Some(keys) = keys else { return Ok(None) };
+    let opens = if let Some(path) = std::env::var_os(KEY_FILE_VARIABLE) {
+        Opens::File(read_key_file(Path::new(&path))?)
+    } else if let Ok(passphrase) = std::env::var(PASSPHRASE_VARIABLE) {
+        Opens::Passphrase(passphrase)
+    } else {
+        let text =
+            format!("the sets are encrypted: give their key, with {KEY_FILE_VARIABLE}=FILE or {PASSPHRASE_VARIABLE}");
+        return Err(Error::Refused(Errno::NOKEY, text));
+    };
+    keys.open(&opens).map(|(key, _)| Some(key))
+}
+
+impl Scratch {
+    /// Makes one if a path leads to a target.
+    pub fn of(path: &Path) -> Result<Option<Scratch>> {
+        let Some((path, store)) = target_of(path) else { return Ok(None) };
+        let target = Target::open(&path, None)?;
+        let stores = target.stores()?;
+        let shown = shown_file(&path);
+        let store = match (store, &stores[..]) {
+            (Some(store), _) => store,
+            (None, [store]) => *store,
+            (None, []) => {
+                let text = format!("the target {shown} has no sets of any store yet");
+                return Err(Error::Refused(Errno::NOENT, text));
+            }
+            (None, all) => {
+                let all: Vec<String> =
+                    all.iter().map(|store| shown_file(&path.join(store.to_string())).to_string()).collect();
+                let text = format!("the target {shown} has sets of several stores; say which: {}", all.join(", "));
+                return Err(Error::Refused(Errno::INVAL, text));
+            }
+        };
+        let repository = target.repository(store, key_of(target.keys(store)?)?.as_ref())?;
+        if let Some(why) = &repository.was_rebuilt {
+            log::warn!("the catalogue of {shown} was made anew from the sets: {why}");
+        }
+        let Some(first) = repository.catalogue().moments().next() else {
+            let text = format!("the target {shown} has no set of the store {store} yet");
+            return Err(Error::Refused(Errno::NOENT, text));
+        };
+        remove_left_over();
+        let scratch = std::env::temp_dir().join(format!("{SCRATCH}{}", Id::random()));
+        let failed = |error| Error::media(format!("making {}", shown_file(&scratch)), error);
+        std::fs::DirBuilder::new().mode(0o700).create(&scratch).map_err(failed)?;
+        let options = CreateOptions {
+            track_bytes: first.header.track_bytes as usize,
+            codec: Codec::None,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            mode: 0o755,
+            hash_seed: first.header.hash_seed,
+        };
+        let scratch = Scratch { path: scratch, target: path, repository };
+        super::Daemon::create(&scratch.path, &options)?;
+        Ok(Some(scratch))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Shows the moments in the store that was made for it, which can only be read from then on.
+    pub fn show(&self, views: &Views) -> Result<()> {
+        let mut bases: BTreeMap<Id, Vec<&Listed>> = BTreeMap::new();
+        for listed in self.repository.catalogue().moments() {
+            bases.entry(listed.header.base).or_default().push(listed);
+        }
+        let mut shown: Vec<InSets> = Vec::new();
+        for all in bases.into_values() {
+            let Some(newest) = all.last() else { continue };
+            let mut name = newest.header.base_name.clone();
+            if shown.iter().any(|other| other.name == name) {
+                name = format!("{name}~{}", newest.header.base.short());
+            }
+            let moments = all.iter().map(|listed| (listed.header.mark.clone(), listed.id)).collect();
+            shown.push(InSets { name, moments });
+        }
+        // The base that has always been there comes first.
+        shown.sort_by_key(|base| base.name != crate::view::LIVE_NAME);
+        show_sets(views, self.repository.sets(), shown)?;
+        views.tree().only_read(&format!("{} is a target, whose sets are never changed", shown_file(&self.target)))
+    }
+}
+
+/// Removes scratch stores of this user whose processes are gone.
+fn remove_left_over() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
+    let me = rustix::process::geteuid().as_raw();
+    for entry in entries.flatten() {
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(SCRATCH))
+            && entry.metadata().is_ok_and(|found| found.is_dir() && std::os::unix::fs::MetadataExt::uid(&found) == me);
+        let path = entry.path();
+        // One that is just being made is no store yet.
+        if is_ours
+            && let Ok(directory) = super::checked(&path)
+            && let Ok(Some(_lock)) = Lock::try_take(&directory, &super::Use::Command)
+        {
+            std::fs::remove_dir_all(&path).unwrap_or_default();
+        }
+    }
+}

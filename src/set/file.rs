@@ -1,0 +1,249 @@
+//! One set, opened: its head and its foot, and frames anywhere in it.
+
+use super::layout::{DATA, END, End, FOOT, HEAD, HEADER, Head, KIND_MAX, LABEL, LEAF, Problem, START, open, start};
+use super::node::{Place, decode_inner, decode_leaf};
+use super::seal::Seal;
+use super::unit::Label;
+use super::{Foot, Header, object_name};
+use crate::error::{Error, Result};
+use crate::id::Id;
+use crate::limits::{SET_FRAME_BYTES_MAX, SET_SETS_MAX};
+use crate::media::{Object, Shelf};
+use std::io;
+
+#[derive(Debug)]
+pub struct SetFile {
+    id: Id,
+    object: Box<dyn Object>,
+    seal: Seal,
+    /// Where it is, for messages.
+    path: String,
+    header: Header,
+    foot: Foot,
+    /// Where the frames behind the head begin, and where the foot does.
+    frames: (u64, u64),
+}
+
+/// What can be told of a set by its name and without a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outside {
+    pub id: Id,
+    pub store: Id,
+    pub is_secret: bool,
+}
+
+impl SetFile {
+    /// What can be told without a key of the set of an id.
+    pub fn outside(shelf: &dyn Shelf, id: Id) -> Result<Outside> {
+        let (object, path) = open_object(shelf, id)?;
+        let (Head { id, store, is_secret }, _) = read_head(&*object, &path, id)?;
+        Ok(Outside { id, store, is_secret })
+    }
+
+    /// Opens the set of an id.
+    pub fn open(shelf: &dyn Shelf, id: Id, seal: &Seal) -> Result<SetFile> {
+        let (object, path) = open_object(shelf, id)?;
+        let (head, head_bytes) = read_head(&*object, &path, id)?;
+        let len = object.len();
+        let damaged = |problem: String| Error::corrupt(path.clone(), problem);
+        match (head.is_secret, seal.is_secret()) {
+            (true, false) => return Err(Error::Store(format!("{path} is encrypted: it needs the key of its target"))),
+            (false, true) => {
+                let text = format!("{path} is not encrypted, and was not made with the key of this target");
+                return Err(Error::Store(text));
+            }
+            _ => {}
+        }
+        let Some(end_at) = len.checked_sub(END as u64).filter(|at| *at >= HEAD as u64) else {
+            return Err(damaged(format!("it ends after {len} bytes")));
+        };
+        let mut end = [0; END];
+        read(&*object, &path, end_at, &mut end)?;
+        let end = End::decode(&end, &head_bytes, len).map_err(damaged)?;
+        let whole = |offset, stored, kind| read_frame(&*object, &path, offset, stored, kind, id, seal);
+        let mut first = [0; START];
+        read(&*object, &path, HEAD as u64, &mut first)?;
+        let (stored, _) = start(&first);
+        let header: Header = from_message_pack(&whole(HEAD as u64, stored, HEADER)?).map_err(damaged)?;
+        let foot: Foot = from_message_pack(&whole(end.foot, end.stored, FOOT)?).map_err(damaged)?;
+        let frames = ((HEAD + START) as u64 + u64::from(stored), end.foot);
+        check(&header, &foot, id, frames).map_err(damaged)?;
+        Ok(SetFile { id, object, seal: seal.clone(), path, header, foot, frames })
+    }
+
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub fn foot(&self) -> &Foot {
+        &self.foot
+    }
+
+    /// Length in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.object.len()
+    }
+
+    /// The set that has a number in this one.
+    pub(super) fn set(&self, number: u32) -> Result<Id> {
+        let share = self.foot.sets.get(number as usize);
+        let missing = || Error::corrupt(self.path.clone(), format!("it names a set {number} that is not in its foot"));
+        share.map(|share| share.set).ok_or_else(missing)
+    }
+
+    /// The content of a frame.
+    pub(super) fn frame(&self, offset: u64, stored: u32, kind: u8) -> Result<Vec<u8>> {
+        let end = offset.saturating_add(START as u64).saturating_add(stored.into());
+        if offset < self.frames.0 || end > self.frames.1 {
+            let problem = format!("a frame is said to lie at {offset}, of {stored} bytes");
+            return Err(Error::corrupt(self.path.clone(), problem));
+        }
+        read_frame(&*self.object, &self.path, offset, stored, kind, self.id, &self.seal)
+    }
+
+    /// Calls `each` with the offset, the kind and what is stored of every frame, in order.
+    pub(super) fn each_frame(&self, mut each: impl FnMut(u64, u8, u32) -> Result<()>) -> Result<()> {
+        let mut at = self.frames.0;
+        while at < self.frames.1 {
+            let mut first = [0; START];
+            read(&*self.object, &self.path, at, &mut first)?;
+            let (stored, kind) = start(&first);
+            if kind > KIND_MAX || at + START as u64 + u64::from(stored) > self.frames.1 {
+                return Err(self.damaged(at, "no frame begins there"));
+            }
+            each(at, kind, stored)?;
+            at += START as u64 + u64::from(stored);
+        }
+        Ok(())
+    }
+
+    /// Reads all of it, and calls `each` with the bytes that were read and, of what is damaged, the frame and what is wrong with it.
+    /// Where a frame's beginning is damaged, nothing behind it is found.
+    pub fn verify(&self, each: &mut dyn FnMut(u64, Option<Error>) -> Result<()>) -> Result<()> {
+        let mut units = 0;
+        // What the last label says that is to come.
+        let mut frames = std::collections::VecDeque::new();
+        let walked = self.each_frame(|offset, kind, stored| {
+            let is_as_told = kind != DATA || frames.pop_front() == Some(stored);
+            let found = self.frame(offset, stored, kind).and_then(|content| {
+                let damaged = |problem: String| self.damaged(offset, problem);
+                match kind {
+                    DATA if !is_as_told => Err(damaged("its label does not name it".into())),
+                    DATA => Ok(()),
+                    LABEL => {
+                        let label = Label::decode(&content).map_err(damaged)?;
+                        let is_next = label.number == units && frames.is_empty();
+                        units = label.number + 1;
+                        frames = label.frames.into();
+                        if is_next { Ok(()) } else { Err(damaged("units are missing before it".into())) }
+                    }
+                    LEAF => decode_leaf(&content).map(drop).map_err(damaged),
+                    _ => decode_inner(&content).map(drop).map_err(damaged),
+                }
+            });
+            match found {
+                Err(error @ (Error::Corrupt { .. } | Error::Media { .. })) => each(u64::from(stored), Some(error)),
+                found => found.and_then(|()| each(u64::from(stored), None)),
+            }
+        });
+        match walked {
+            Err(error @ Error::Corrupt { .. }) => each(0, Some(error)),
+            walked => walked,
+        }
+    }
+
+    pub(super) fn damaged(&self, offset: u64, problem: impl Into<String>) -> Error {
+        Error::corrupt(format!("the frame at {offset} of {}", self.path), problem)
+    }
+
+    /// A place as everybody can name it.
+    pub(super) fn spot(&self, place: &Place) -> Result<super::Spot> {
+        let Place { set, offset, stored, at } = *place;
+        Ok(super::Spot { set: self.set(set)?, offset, stored, at })
+    }
+}
+
+fn open_object(shelf: &dyn Shelf, id: Id) -> Result<(Box<dyn Object>, String)> {
+    let path = format!("{}/{}", shelf.describe(), object_name(id));
+    match shelf.open(&object_name(id)) {
+        Ok(object) => Ok((object, path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Error::Store(format!("the set {path} is not there")))
+        }
+        Err(error) => Err(Error::media(format!("opening {path}"), error)),
+    }
+}
+
+fn read(object: &dyn Object, path: &str, offset: u64, out: &mut [u8]) -> Result<()> {
+    match object.read_at(offset, out) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(Error::corrupt(path, format!("it ends before byte {}", offset + out.len() as u64)))
+        }
+        result => result.map_err(|error| Error::media(format!("reading {path} at {offset}"), error)),
+    }
+}
+
+fn read_head(object: &dyn Object, path: &str, id: Id) -> Result<(Head, [u8; HEAD])> {
+    let mut bytes = [0; HEAD];
+    read(object, path, 0, &mut bytes)?;
+    match Head::decode(&bytes) {
+        Ok(head) if head.id != id => {
+            Err(Error::corrupt(path, format!("it is the set {} under another's name", head.id)))
+        }
+        Ok(head) => Ok((head, bytes)),
+        Err(Problem::Damage(problem)) => Err(Error::corrupt(path, problem)),
+        Err(Problem::Other(problem)) => Err(Error::Store(format!("{path}: {problem}"))),
+    }
+}
+
+fn read_frame(
+    object: &dyn Object,
+    path: &str,
+    offset: u64,
+    stored: u32,
+    kind: u8,
+    id: Id,
+    seal: &Seal,
+) -> Result<Vec<u8>> {
+    // What is stored is never much more than what it was.
+    if stored as usize > SET_FRAME_BYTES_MAX + (1 << 10) {
+        return Err(Error::corrupt(path, format!("a frame at {offset} is said to have {stored} bytes")));
+    }
+    let mut bytes = vec![0; START + stored as usize];
+    read(object, path, offset, &mut bytes)?;
+    open(seal, id, offset, kind, bytes)
+        .map_err(|problem| Error::corrupt(format!("the frame at {offset} of {path}"), problem))
+}
+
+fn from_message_pack<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    rmp_serde::from_slice(bytes).map_err(|error| format!("what it says of itself does not decode: {error}"))
+}
+
+/// Whether what a set says of itself can be, whatever its seal: somebody may have prepared it.
+fn check(header: &Header, foot: &Foot, id: Id, frames: (u64, u64)) -> Result<(), String> {
+    use crate::limits::{TRACK_BYTES_MAX, TRACK_BYTES_MIN};
+    if !header.mark.has_name() {
+        return Err("no snapshot can have its name".into());
+    }
+    let track_bytes = header.track_bytes as usize;
+    if !(TRACK_BYTES_MIN..=TRACK_BYTES_MAX).contains(&track_bytes) || !track_bytes.is_power_of_two() {
+        return Err(format!("no store has tracks of {track_bytes} bytes"));
+    }
+    if foot.sets.first().map(|share| share.set) != Some(id) || foot.sets.len() > SET_SETS_MAX {
+        return Err("its foot does not begin with itself".into());
+    }
+    match foot.root {
+        Some(root) if !(super::layout::LEAF..=KIND_MAX).contains(&root.kind) => {
+            Err(format!("its index is of kind {}", root.kind))
+        }
+        Some(root) if root.set as usize >= foot.sets.len() => Err(format!("its index lies in a set {}", root.set)),
+        Some(root) if root.set == 0 && !(frames.0..frames.1).contains(&root.offset) => {
+            Err("its index lies outside".into())
+        }
+        _ => Ok(()),
+    }
+}

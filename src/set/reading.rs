@@ -1,0 +1,263 @@
+//! Looking into moments: keys, ranges of keys, and the bytes of tracks, through the sets that they lie in.
+
+use super::cache::Cache;
+use super::layout::{DATA, KIND_MAX, LEAF};
+use super::node::{Entry, Line, Node, Place, Value, decode_inner, decode_leaf};
+use super::{Root, Seal, SetFile};
+use crate::error::Result;
+use crate::id::Id;
+use crate::limits::{SET_DATA_CACHE_BYTES, SET_FILES_MAX, SET_NODE_CACHE_BYTES};
+use crate::media::Shelf;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Where the bytes of a track begin, whoever names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Spot {
+    pub set: Id,
+    pub offset: u64,
+    pub stored: u32,
+    pub at: u32,
+}
+
+/// The sets of a shelf that were sealed alike.
+pub struct Sets {
+    shelf: Arc<dyn Shelf>,
+    seal: Seal,
+    files: Cache<SetFile>,
+    nodes: Cache<Node>,
+    data: Cache<Vec<u8>>,
+}
+
+/// A node that is to be looked into.
+#[derive(Clone)]
+pub(super) struct At {
+    /// Which set says so, for what it names.
+    pub file: Arc<SetFile>,
+    pub offset: u64,
+    pub stored: u32,
+    pub kind: u8,
+}
+
+impl Sets {
+    pub fn new(shelf: Arc<dyn Shelf>, seal: Seal) -> Sets {
+        let (nodes, data) = (Cache::new(SET_NODE_CACHE_BYTES), Cache::new(SET_DATA_CACHE_BYTES));
+        Sets { shelf, seal, files: Cache::new(SET_FILES_MAX), nodes, data }
+    }
+
+    pub fn shelf(&self) -> &Arc<dyn Shelf> {
+        &self.shelf
+    }
+
+    pub fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    /// The set of an id.
+    pub fn file(&self, id: Id) -> Result<Arc<SetFile>> {
+        if let Some(found) = self.files.get((id, 0)) {
+            return Ok(found);
+        }
+        let file = Arc::new(SetFile::open(&*self.shelf, id, &self.seal)?);
+        self.files.put((id, 0), file.clone(), 1);
+        Ok(file)
+    }
+
+    /// Forgets what was read: sets may have come and gone.
+    pub fn forget(&self) {
+        self.files.clear();
+        self.nodes.clear();
+        self.data.clear();
+    }
+
+    /// Where the index of a set's moment begins, if there is anything in it.
+    pub(super) fn root(&self, moment: Id) -> Result<Option<At>> {
+        let file = self.file(moment)?;
+        let Some(Root { set, kind, offset, stored }) = file.foot().root else { return Ok(None) };
+        Ok(Some(At { file: self.file(file.set(set)?)?, offset, stored, kind }))
+    }
+
+    /// A node that a line leads to, of the level below one.
+    pub(super) fn below(&self, above: &At, line: &Line) -> Result<At> {
+        let file = self.file(above.file.set(line.set)?)?;
+        Ok(At { file, offset: line.offset, stored: line.stored, kind: above.kind - 1 })
+    }
+
+    pub(super) fn node(&self, at: &At) -> Result<Arc<Node>> {
+        let address = (at.file.id(), at.offset);
+        if let Some(found) = self.nodes.get(address)
+            && matches!(*found, Node::Leaf(_)) == (at.kind == LEAF)
+        {
+            return Ok(found);
+        }
+        if !(LEAF..=KIND_MAX).contains(&at.kind) {
+            return Err(at.file.damaged(at.offset, "it is no node of an index"));
+        }
+        let content = at.file.frame(at.offset, at.stored, at.kind)?;
+        let decoded = if at.kind == LEAF { decode_leaf(&content) } else { decode_inner(&content) };
+        let node = Arc::new(decoded.map_err(|problem| at.file.damaged(at.offset, problem))?);
+        self.nodes.put(address, node.clone(), node.memory());
+        Ok(node)
+    }
+
+    /// What a key is at the moment of a set.
+    pub fn find(&self, moment: Id, key: &[u8]) -> Result<Option<Entry<Spot>>> {
+        let Some(mut at) = self.root(moment)? else { return Ok(None) };
+        loop {
+            let next = match &*self.node(&at)? {
+                Node::Leaf(entries) => {
+                    let found = entries.binary_search_by(|entry| entry.key.as_slice().cmp(key));
+                    return found.ok().map(|found| with_spot(&at.file, &entries[found])).transpose();
+                }
+                Node::Inner(lines) => match lines.partition_point(|line| line.first.as_slice() <= key).checked_sub(1) {
+                    Some(found) => self.below(&at, &lines[found])?,
+                    None => return Ok(None),
+                },
+            };
+            at = next;
+        }
+    }
+
+    /// The entries of the moment of a set from a key on, up to another, which is not among them.
+    pub fn scan(&self, moment: Id, from: &[u8], to: &[u8]) -> Result<Scan<'_>> {
+        let stack = self.root(moment)?.map(|root| (root, 0)).into_iter().collect();
+        Ok(Scan { sets: self, stack, from: from.to_vec(), to: to.to_vec(), has_begun: false })
+    }
+
+    /// Calls `each` with every key that may differ between the moments of two sets: those of leaves that these do not share. Nodes
+    /// that they share are not read.
+    pub fn differing(&self, one: Id, other: Id, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut sides = [one, other].map(|_| BTreeMap::new());
+        for (side, moment) in sides.iter_mut().zip([one, other]) {
+            if let Some(At { file, offset, stored, kind }) = self.root(moment)? {
+                side.insert((file.id(), offset), (stored, kind));
+            }
+        }
+        for level in (LEAF..=KIND_MAX).rev() {
+            let [before, after] = &mut sides;
+            let shared: Vec<_> = before.keys().filter(|node| after.contains_key(*node)).copied().collect();
+            for node in &shared {
+                before.remove(node);
+                after.remove(node);
+            }
+            for side in &mut sides {
+                let nodes: Vec<_> =
+                    side.iter().filter(|(_, (_, kind))| *kind == level).map(|(at, is)| (*at, *is)).collect();
+                for (at, _) in &nodes {
+                    side.remove(at);
+                }
+                for ((set, offset), (stored, kind)) in nodes {
+                    let at = At { file: self.file(set)?, offset, stored, kind };
+                    match &*self.node(&at)? {
+                        Node::Leaf(entries) => entries.iter().try_for_each(|entry| each(&entry.key))?,
+                        Node::Inner(lines) => {
+                            for line in lines {
+                                side.insert((at.file.set(line.set)?, line.offset), (line.stored, kind - 1));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a track.
+    pub fn read(&self, spot: &Spot, len: u32) -> Result<Vec<u8>> {
+        let file = self.file(spot.set)?;
+        let address = (spot.set, spot.offset);
+        let data = match self.data.get(address) {
+            Some(found) => found,
+            None => {
+                let content = Arc::new(file.frame(spot.offset, spot.stored, DATA)?);
+                self.data.put(address, content.clone(), content.len());
+                content
+            }
+        };
+        let found = data.get(spot.at as usize..).and_then(|rest| rest.get(..len as usize));
+        let ends = || file.damaged(spot.offset, format!("{len} bytes are said to be at {} of {}", spot.at, data.len()));
+        found.map(<[u8]>::to_vec).ok_or_else(ends)
+    }
+}
+
+/// An entry as everybody can read it.
+pub(super) fn with_spot(file: &SetFile, entry: &Entry<Place>) -> Result<Entry<Spot>> {
+    let value = match &entry.value {
+        Value::Record(value) => Value::Record(value.clone()),
+        Value::Track { len, place } => Value::Track { len: *len, place: file.spot(place)? },
+        Value::Lost => Value::Lost,
+    };
+    Ok(Entry { key: entry.key.clone(), birth: entry.birth, value })
+}
+
+/// Entries in the order of their keys. One that cannot be read gives an error, and those behind it still come.
+pub struct Scan<'a> {
+    sets: &'a Sets,
+    /// From the root down: nodes, and what of each comes next.
+    stack: Vec<(At, usize)>,
+    from: Vec<u8>,
+    to: Vec<u8>,
+    has_begun: bool,
+}
+
+enum Step {
+    Entry(Entry<Spot>),
+    Down(At),
+    Up,
+    End,
+}
+
+impl Scan<'_> {
+    fn step(&mut self) -> Result<Option<Entry<Spot>>> {
+        loop {
+            let Some((at, next)) = self.stack.last().map(|(at, next)| (at.clone(), *next)) else { return Ok(None) };
+            let node = self.sets.node(&at);
+            if node.is_err() {
+                self.stack.pop();
+            }
+            let step = match &*node? {
+                Node::Leaf(entries) => {
+                    let first = if next > 0 { next } else { entries.partition_point(|entry| entry.key < self.from) };
+                    match entries.get(first) {
+                        Some(entry) if entry.key >= self.to => Step::End,
+                        Some(entry) => {
+                            self.stack.last_mut().expect("it was there").1 = first + 1;
+                            Step::Entry(with_spot(&at.file, entry)?)
+                        }
+                        None => Step::Up,
+                    }
+                }
+                Node::Inner(lines) => {
+                    let before = || lines.partition_point(|line| line.first <= self.from).saturating_sub(1);
+                    let child = if next > 0 || self.has_begun { next } else { before() };
+                    match lines.get(child) {
+                        Some(line) if line.first >= self.to => Step::End,
+                        Some(line) => {
+                            self.stack.last_mut().expect("it was there").1 = child + 1;
+                            Step::Down(self.sets.below(&at, line)?)
+                        }
+                        None => Step::Up,
+                    }
+                }
+            };
+            match step {
+                Step::Entry(entry) => {
+                    self.has_begun = true;
+                    return Ok(Some(entry));
+                }
+                Step::Down(at) => self.stack.push((at, 0)),
+                Step::Up => drop(self.stack.pop()),
+                Step::End => self.stack.clear(),
+            }
+        }
+    }
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<Entry<Spot>>;
+
+    fn next(&mut self) -> Option<Result<Entry<Spot>>> {
+        self.step().transpose()
+    }
+}

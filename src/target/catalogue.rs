@@ -1,0 +1,156 @@
+//! Which sets a store has at a target: one small object, replaced as a whole.
+//!
+//! ```text
+//! "pitfscat" │ version u32 │ 0 u32 │ store 16 │ sealed: catalogue, MessagePack
+//! ```
+
+use crate::error::{Error, Result};
+use crate::id::Id;
+use crate::meta::encode;
+use crate::set::{Header, SetFile, Sets, id_of};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io;
+
+const OBJECT: &str = "catalogue";
+const MAGIC: &[u8; 8] = b"pitfscat";
+const VERSION: u32 = 1;
+const HEAD: usize = 32;
+const BYTES_MAX: u64 = 256 << 20;
+
+/// A set that is whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    pub id: Id,
+    pub header: Header,
+    /// Length of the object.
+    pub bytes: u64,
+    /// The sets that something of its moment lies in, itself among them.
+    pub needs: Vec<Id>,
+    /// How many things of the snapshot could not be read when it was made.
+    pub missing: u64,
+    /// The moment was let go: the set is there for others only.
+    pub is_hidden: bool,
+}
+
+impl Listed {
+    pub fn of(file: &SetFile) -> Listed {
+        let foot = file.foot();
+        Listed {
+            id: file.id(),
+            header: file.header().clone(),
+            bytes: file.bytes(),
+            needs: foot.sets.iter().filter(|share| share.nodes > 0 || share.bytes > 0).map(|share| share.set).collect(),
+            missing: foot.missing.len() as u64,
+            is_hidden: false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// Counts the times that it was written: an older one that was put back is told by it.
+    pub number: u64,
+    sets: Vec<Listed>,
+}
+
+impl Catalogue {
+    /// All sets, in the order in which their snapshots were taken.
+    pub fn sets(&self) -> &[Listed] {
+        &self.sets
+    }
+
+    pub fn find(&self, id: Id) -> Option<&Listed> {
+        self.sets.iter().find(|listed| listed.id == id)
+    }
+
+    /// The moments that can be looked into, the oldest first.
+    pub fn moments(&self) -> impl DoubleEndedIterator<Item = &Listed> {
+        self.sets.iter().filter(|listed| !listed.is_hidden)
+    }
+
+    /// The newest whole set of a snapshot, if there is one.
+    pub fn of_snapshot(&self, snapshot: Id) -> Option<&Listed> {
+        self.moments().filter(|listed| listed.missing == 0).rfind(|listed| listed.header.mark.id == snapshot)
+    }
+
+    pub(super) fn add(&mut self, listed: Listed) {
+        self.sets.retain(|other| other.id != listed.id);
+        let place = |listed: &Listed| (listed.header.mark.time, listed.header.mark.epoch, listed.id);
+        let at = self.sets.partition_point(|other| place(other) <= place(&listed));
+        self.sets.insert(at, listed);
+    }
+
+    /// The catalogue of a store; an empty one where there is none and no set.
+    pub(super) fn read(sets: &Sets, store: Id) -> Result<Catalogue> {
+        let shelf = sets.shelf();
+        let path = format!("{}/{OBJECT}", shelf.describe());
+        let object = match shelf.open(OBJECT) {
+            Ok(object) => object,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let all = shelf.list().map_err(|error| Error::media(format!("listing {}", shelf.describe()), error))?;
+                return match all.iter().any(|(name, _)| id_of(name).is_some()) {
+                    true => Err(Error::corrupt(path, "it is not there, and there are sets")),
+                    false => Ok(Catalogue::default()),
+                };
+            }
+            Err(error) => return Err(Error::media(format!("opening {path}"), error)),
+        };
+        let damaged = |problem: String| Error::corrupt(path.clone(), problem);
+        let len = object.len();
+        if !(HEAD as u64..=BYTES_MAX).contains(&len) {
+            return Err(damaged(format!("it has {len} bytes")));
+        }
+        let mut bytes = vec![0; len as usize];
+        object.read_at(0, &mut bytes).map_err(|error| Error::media(format!("reading {path}"), error))?;
+        let mut content = bytes.split_off(HEAD);
+        if bytes[..8] != MAGIC[..] || bytes[16..] != store.to_bytes() {
+            return Err(damaged("it is not the catalogue of this store".into()));
+        }
+        sets.seal().open(&bytes, &mut content).map_err(damaged)?;
+        // What the seal vouches for says which format it is.
+        if bytes[8..12] != VERSION.to_le_bytes() {
+            return Err(Error::Store(format!("{path} has a format that this pitfs does not know; use a newer one")));
+        }
+        let found = rmp_serde::from_slice(&content);
+        found.map_err(|error| damaged(format!("it does not decode: {error}")))
+    }
+
+    /// Puts it in the place of the one that is there, with the next number.
+    pub(super) fn write(&mut self, sets: &Sets, store: Id) -> Result<()> {
+        self.number += 1;
+        let shelf = sets.shelf();
+        let path = format!("{}/{OBJECT}", shelf.describe());
+        let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &[0; 4], &store.to_bytes()].concat();
+        let mut content = encode(self);
+        let sealed = sets.seal().close(&bytes, &mut content);
+        sealed.map_err(|problem| Error::Refused(crate::error::Errno::IO, format!("{path}: {problem}")))?;
+        bytes.extend_from_slice(&content);
+        shelf.replace(OBJECT, &bytes).map_err(|error| Error::media(format!("writing {path}"), error))
+    }
+
+    /// What the sets themselves say, and those that cannot be read.
+    pub(super) fn of_sets(sets: &Sets, store: Id) -> Result<(Catalogue, Vec<(Id, String)>)> {
+        let shelf = sets.shelf();
+        let all = shelf.list().map_err(|error| Error::media(format!("listing {}", shelf.describe()), error))?;
+        let (mut catalogue, mut unread) = (Catalogue::default(), Vec::new());
+        for id in all.iter().filter_map(|(name, _)| id_of(name)) {
+            match sets.file(id) {
+                Ok(file) if file.header().store == store => catalogue.add(Listed::of(&file)),
+                Ok(_) => unread.push((id, "it is of another store".into())),
+                Err(error @ (Error::Corrupt { .. } | Error::Store(_))) => unread.push((id, error.to_string())),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((catalogue, unread))
+    }
+
+    /// For each set of which some other one needs something, how many do.
+    pub fn needed(&self) -> HashMap<Id, usize> {
+        let mut needed = HashMap::new();
+        for listed in self.moments() {
+            listed.needs.iter().filter(|id| **id != listed.id).for_each(|id| *needed.entry(*id).or_default() += 1);
+        }
+        needed
+    }
+}

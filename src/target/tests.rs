@@ -1,0 +1,125 @@
+//! Targets in directories: what is there, what is not, and what only looks like it.
+
+use super::*;
+use crate::archive::Mark;
+use crate::clock::{Epoch, Timestamp};
+use crate::purpose::Purpose;
+use crate::set::{Before, Change, Delta, Header, Kind, Writer, update};
+use tempfile::TempDir;
+
+fn header(store: Id, seconds: i64, before: Option<Before>) -> Header {
+    let time = Timestamp { seconds, nanos: 0 };
+    let (epoch, id) = (Epoch::new(seconds as u32), Id::random());
+    let mark = Mark { epoch, id, name: format!("m{seconds}"), time, purpose: Purpose::Plain, offline: false };
+    let kind = if before.is_some() { Kind::Incremental } else { Kind::Full };
+    let base_name = "live".to_string();
+    Header { store, base: Id::default(), base_name, mark, kind, before, track_bytes: 65_536, hash_seed: 3, bytes: 100 }
+}
+
+/// Adds a set with one more record than the one before.
+fn add(repository: &mut Repository, seconds: i64, before: Option<Id>) -> Id {
+    let sets = repository.sets().clone();
+    let named = before.map(|set| Before { set, snapshot: Id::default() });
+    let id = Id::random();
+    let header = header(repository.store(), seconds, named);
+    let mut writer = Writer::create(&**sets.shelf(), id, &header, sets.seal(), 3).unwrap();
+    let key = [&[1][..], &seconds.to_be_bytes()].concat();
+    let delta = Delta { key, birth: Epoch::new(1), change: Change::Record(b"value".to_vec()) };
+    update(&mut writer, before.map(|before| (&*sets, before)), std::iter::once(Ok(delta))).unwrap();
+    writer.finish().unwrap();
+    repository.add(&sets.file(id).unwrap()).unwrap();
+    id
+}
+
+#[test]
+fn a_directory_is_a_target_when_it_says_so_and_which_one() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("target");
+    assert!(Target::create(&path).is_err(), "nobody makes directories where a disk should be");
+    std::fs::create_dir(&path).unwrap();
+    assert!(!Target::is_one(&path));
+    let message = Target::open(&path, None).err().unwrap().to_string();
+    assert!(message.contains("is its disk mounted?"), "{message}");
+    let id = Target::create(&path).unwrap().id();
+    assert!(Target::is_one(&path) && Target::create(&path).is_err());
+    assert_eq!(Target::open(&path, Some(id)).unwrap().id(), id);
+    let message = Target::open(&path, Some(Id::random())).err().unwrap().to_string();
+    assert!(message.contains("another target is there"), "{message}");
+    assert!(Target::open(&dir.path().join("none"), None).is_err());
+    let full = dir.path().join("full");
+    std::fs::create_dir_all(full.join("something")).unwrap();
+    assert!(Target::create(&full).err().unwrap().to_string().contains("\"something\""));
+}
+
+#[test]
+fn stores_have_their_own_and_their_keys() {
+    let dir = TempDir::new().unwrap();
+    let target = Target::create(dir.path()).unwrap();
+    let [open, secret] = [Id::random(), Id::random()];
+    target.add_store(open, None).unwrap();
+    let key = make_key_file(&dir.path().join(".key")).unwrap();
+    let keys = Keys::create(secret, &key, &Opens::File(key.clone())).unwrap();
+    target.add_store(secret, Some(&keys)).unwrap();
+    assert!(target.add_store(secret, None).is_err());
+    assert_eq!(target.stores().unwrap().len(), 2);
+    assert!(target.repository(open, Some(&key)).err().unwrap().to_string().contains("is not encrypted"));
+    assert!(target.repository(secret, None).err().unwrap().to_string().contains("is encrypted"));
+    assert!(target.repository(Id::random(), None).err().unwrap().to_string().contains("has nothing of the store"));
+    for (store, key) in [(open, None), (secret, Some(&key))] {
+        let mut repository = target.repository(store, key).unwrap();
+        let first = add(&mut repository, 10, None);
+        add(&mut repository, 20, Some(first));
+        let again = target.repository(store, key).unwrap();
+        assert_eq!(again.catalogue(), repository.catalogue());
+        let names: Vec<&str> = again.catalogue().moments().map(|listed| listed.header.mark.name.as_str()).collect();
+        assert_eq!(names, ["m10", "m20"]);
+        // Its one leaf was written anew.
+        assert!(again.catalogue().needed().is_empty());
+        let path = dir.path().join(store.to_string()).join("catalogue");
+        let has_names = std::fs::read(path).unwrap().windows(3).any(|some| some == b"m20");
+        assert_eq!(has_names, key.is_none(), "names are not told without the key");
+    }
+    let other = Key::of([1; 32]);
+    let wrong = target.repository(secret, Some(&other)).err().map(|error| error.to_string());
+    assert!(wrong.is_none_or(|text| text.contains("not sealed with this key")));
+}
+
+#[test]
+fn a_catalogue_that_is_lost_or_damaged_is_made_anew() {
+    let dir = TempDir::new().unwrap();
+    let (target, store) = (Target::create(dir.path()).unwrap(), Id::random());
+    target.add_store(store, None).unwrap();
+    let mut repository = target.repository(store, None).unwrap();
+    let first = add(&mut repository, 10, None);
+    let second = add(&mut repository, 20, Some(first));
+    let path = dir.path().join(store.to_string()).join("catalogue");
+    let whole = std::fs::read(&path).unwrap();
+    let sets = repository.catalogue().sets().to_vec();
+    for at in (0..whole.len()).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 2;
+        std::fs::write(&path, bytes).unwrap();
+        let found = target.repository(store, None).unwrap();
+        assert!(found.was_rebuilt.is_some() && found.catalogue().sets() == sets, "byte {at}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let mut found = target.repository(store, None).unwrap();
+    assert!(found.was_rebuilt.is_some());
+    assert!(found.rebuild().unwrap().is_empty());
+    let found = target.repository(store, None).unwrap();
+    assert!(found.was_rebuilt.is_none() && found.catalogue().sets() == sets);
+    // What cannot be read is told, and the others are there.
+    let object = dir.path().join(store.to_string()).join(object_name(first));
+    std::fs::write(&object, "nonsense").unwrap();
+    let mut found = target.repository(store, None).unwrap();
+    let unread = found.rebuild().unwrap();
+    assert!(unread.len() == 1 && unread[0].0 == first);
+    assert_eq!(found.catalogue().sets().iter().map(|listed| listed.id).collect::<Vec<_>>(), [second]);
+    // What was written and is not in the catalogue is left over.
+    std::fs::remove_file(object).unwrap();
+    let shelf = found.sets().shelf().clone();
+    shelf.put(&object_name(Id::random())).and_then(|putting| putting.finish()).unwrap();
+    assert_eq!(found.unlisted().unwrap().len(), 1);
+    found.remove_object(found.unlisted().unwrap()[0].0).unwrap();
+    assert!(found.unlisted().unwrap().is_empty());
+}

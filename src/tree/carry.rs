@@ -1,0 +1,302 @@
+//! What a set has to carry of a moment: all records that it has, or those that another moment has not, or has differently.
+//!
+//! What increments name is looked at. What only came into being is in none of them: names are found in the directories that
+//! changed, and with them all of what is new; tracks by the numbers of tracks that files have. Each key that is found so is
+//! looked up in both moments, and carried if it differs.
+
+use super::Tree;
+use super::inode::root_of;
+use crate::clock::Epoch;
+use crate::device::{BaseId, Increments, InodeNo, Moment, TrackNo, each_named, split_track_key, track_key};
+use crate::error::{Error, Result};
+use crate::meta::{Table, prefix_end};
+use crate::shown::shown;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Tables of which sets carry records, in the order of their numbers.
+const TABLES: [Table; 5] = [Table::Inode, Table::Dirent, Table::Xattr, Table::Track, Table::Link];
+
+/// Records read under one lock.
+const STEP: usize = 1024;
+
+/// A record of a moment.
+#[derive(Debug)]
+pub struct Carried {
+    pub table: Table,
+    /// Without its base.
+    pub key: Vec<u8>,
+    /// When it became what it is, or for what is gone the moment itself.
+    pub birth: Epoch,
+    pub what: Burden,
+}
+
+#[derive(Debug)]
+pub enum Burden {
+    /// As the store has it.
+    Record(Vec<u8>),
+    Track(Arc<Vec<u8>>),
+    Gone,
+    /// A track that cannot be read, the path of its file, and why.
+    Lost(String, Error),
+}
+
+/// A key of the store.
+type Key = (Table, Vec<u8>);
+
+/// Records that are to be carried, in the order of tables and keys.
+pub struct Carry<'a> {
+    tree: &'a Tree,
+    base: BaseId,
+    epoch: Epoch,
+    /// What is looked at next.
+    next: Next,
+    batch: VecDeque<(Key, Epoch, Vec<u8>)>,
+}
+
+enum Next {
+    /// All of a table, from a key on.
+    Table(usize, Vec<u8>),
+    /// These, where they differ from another moment; of inodes that had no name then, whether they differ or not: such are in no
+    /// set as a whole.
+    Keys { keys: std::collections::btree_set::IntoIter<Key>, before: Epoch, nameless: BTreeSet<InodeNo> },
+}
+
+impl<'a> Carry<'a> {
+    /// All records of a snapshot.
+    pub fn all(tree: &'a Tree, base: BaseId, epoch: Epoch) -> Carry<'a> {
+        Carry { tree, base, epoch, next: Next::Table(0, base.prefix().to_vec()), batch: VecDeque::new() }
+    }
+
+    /// The records of a snapshot that differ from those of an earlier one, which is there as well.
+    pub fn since(tree: &'a Tree, base: BaseId, before: Epoch, epoch: Epoch) -> Result<Carry<'a>> {
+        let (keys, inodes, nameless) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (keys, nameless) = Candidates { tree, base, before, epoch, keys, inodes, nameless }.find()?;
+        let next = Next::Keys { keys: keys.into_iter(), before, nameless };
+        Ok(Carry { tree, base, epoch, next, batch: VecDeque::new() })
+    }
+}
+
+impl Carry<'_> {
+    fn step(&mut self) -> Result<Option<Carried>> {
+        loop {
+            if let Some(((table, key), birth, value)) = self.batch.pop_front() {
+                return self.carried(table, &key, birth, value).map(Some);
+            }
+            match &mut self.next {
+                Next::Table(at, from) => {
+                    let Some(table) = TABLES.get(*at).copied() else { return Ok(None) };
+                    let from = std::mem::take(from);
+                    let rest = self.read_range(table, from)?;
+                    let Next::Table(at, from) = &mut self.next else { continue };
+                    match rest {
+                        Some(rest) => *from = rest,
+                        None => (*at, *from) = (*at + 1, self.base.prefix().to_vec()),
+                    }
+                }
+                Next::Keys { keys, before, nameless } => {
+                    let Some((table, key)) = keys.next() else { return Ok(None) };
+                    let look = self.tree.device.look()?;
+                    let moments = [*before, self.epoch].map(Moment::At);
+                    for moment in moments {
+                        look.moments().check(root_of(self.base).at(moment))?;
+                    }
+                    let [old, new] = moments.map(|moment| look.record_at(table, &key, moment));
+                    drop(look);
+                    let may_be_same = InodeNo::of_key(&key).is_none_or(|inode| !nameless.contains(&inode));
+                    match (old?, new?) {
+                        (Some((_, old)), Some((_, new))) if old == new && may_be_same => {}
+                        (_, Some((birth, value))) => return self.carried(table, &key, birth, value).map(Some),
+                        (Some(_), None) => {
+                            let key = key[self.base.prefix().len()..].to_vec();
+                            return Ok(Some(Carried { table, key, birth: self.epoch, what: Burden::Gone }));
+                        }
+                        (None, None) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads some records of a table; where to go on, if there may be more.
+    fn read_range(&mut self, table: Table, from: Vec<u8>) -> Result<Option<Vec<u8>>> {
+        let look = self.tree.device.look()?;
+        let moment = Moment::At(self.epoch);
+        look.moments().check(root_of(self.base).at(moment))?;
+        let mut rest = None;
+        let batch = &mut self.batch;
+        look.records(table, &from, &prefix_end(&self.base.prefix()), moment, |key, birth, value| {
+            if batch.len() == STEP {
+                rest = Some(key.to_vec());
+                return Ok(ControlFlow::Break(()));
+            }
+            batch.push_back(((table, key.to_vec()), birth, value.to_vec()));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(rest)
+    }
+
+    fn carried(&self, table: Table, key: &[u8], birth: Epoch, value: Vec<u8>) -> Result<Carried> {
+        let rest = key[self.base.prefix().len()..].to_vec();
+        let what = match split_track_key(key).filter(|_| table == Table::Track) {
+            Some((inode, track)) => self.read_track(inode, track)?,
+            None => Burden::Record(value),
+        };
+        Ok(Carried { table, key: rest, birth, what })
+    }
+
+    fn read_track(&self, inode: InodeNo, track: TrackNo) -> Result<Burden> {
+        let device = &self.tree.device;
+        let at = inode.at(Moment::At(self.epoch));
+        let source = device.source(&*device.look()?, at, track)?;
+        match device.read_track(source, at, track) {
+            Ok(bytes) => Ok(Burden::Track(bytes)),
+            Err(error @ (Error::Corrupt { .. } | Error::Media { .. })) => {
+                let path = self.tree.names().paths(at).unwrap_or_default().pop();
+                let path = path.map_or(format!("inode {}", inode.number()), |path| shown(&path).to_string());
+                Ok(Burden::Lost(path, error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Iterator for Carry<'_> {
+    type Item = Result<Carried>;
+
+    fn next(&mut self) -> Option<Result<Carried>> {
+        self.step().transpose()
+    }
+}
+
+/// Keys that may differ between two snapshots.
+struct Candidates<'a> {
+    tree: &'a Tree,
+    base: BaseId,
+    before: Epoch,
+    epoch: Epoch,
+    keys: BTreeSet<Key>,
+    /// Inodes that were looked into.
+    inodes: BTreeSet<InodeNo>,
+    /// Those of them that had no name before.
+    nameless: BTreeSet<InodeNo>,
+}
+
+impl Candidates<'_> {
+    fn find(mut self) -> Result<(BTreeSet<Key>, BTreeSet<InodeNo>)> {
+        let spans = self.tree.comparison().spans(self.base, self.before, self.epoch)?;
+        let mut changed = BTreeSet::new();
+        for (start, end) in spans.spans {
+            let keys = &mut self.keys;
+            each_named(&self.tree.device, Increments::between(self.base, start, end), &mut |named| {
+                if TABLES.contains(&named.table) {
+                    keys.insert((named.table, named.key.clone()));
+                    changed.extend(named.inode());
+                }
+                Ok(())
+            })?;
+        }
+        if !spans.is_all {
+            // What was taken over from another base is named by nothing of this one.
+            for epoch in [self.before, self.epoch] {
+                for table in TABLES {
+                    self.add(table, &self.base.prefix(), epoch)?;
+                }
+            }
+            let inodes = self.keys.iter().filter(|(table, _)| *table == Table::Inode);
+            let inodes: Vec<InodeNo> = inodes.filter_map(|(_, key)| InodeNo::of_key(key)).collect();
+            for inode in inodes {
+                if self.tree.comparison().inode_or_none(inode.at(Moment::At(self.before)))?.is_none() {
+                    self.nameless.insert(inode);
+                }
+            }
+            return Ok((self.keys, self.nameless));
+        }
+        for inode in changed {
+            self.look_into(inode)?;
+        }
+        let moments = [self.before, self.epoch].map(Moment::At);
+        for file in self.tree.track_changes().changed_tracks(self.base, moments[0], moments[1], None)? {
+            for track in file.tracks.into_iter().flat_map(TrackNo::each) {
+                self.keys.insert((Table::Track, track_key(file.inode, track).to_vec()));
+            }
+        }
+        Ok((self.keys, self.nameless))
+    }
+
+    /// All that belongs to an inode but its tracks, and to what is new in it.
+    fn look_into(&mut self, inode: InodeNo) -> Result<()> {
+        let mut pending = vec![inode];
+        while let Some(inode) = pending.pop() {
+            if !self.inodes.insert(inode) {
+                continue;
+            }
+            let prefix = inode.prefix();
+            self.keys.insert((Table::Inode, prefix.to_vec()));
+            let epochs = [self.before, self.epoch];
+            // Of one that had no name, and so was not part of the tree, all that there was may have changed.
+            let is_there = |epoch| self.tree.comparison().inode_or_none(inode.at(Moment::At(epoch)));
+            let [was_there, is_there] = [is_there(self.before)?.is_some(), is_there(self.epoch)?.is_some()];
+            if is_there && !was_there {
+                self.nameless.insert(inode);
+            }
+            for epoch in epochs {
+                for table in [Table::Xattr, Table::Link] {
+                    self.add(table, &prefix, epoch)?;
+                }
+                if was_there != is_there {
+                    self.add(Table::Track, &prefix, epoch)?;
+                }
+            }
+            // Names that went, or came, and what they led to.
+            let mut names = BTreeSet::new();
+            self.each(Table::Dirent, &prefix, self.before, |key, value| {
+                names.insert((key, value));
+            })?;
+            let mut came = Vec::new();
+            self.each(Table::Dirent, &prefix, self.epoch, |key, value| {
+                let name = (key, value);
+                if !names.remove(&name) {
+                    came.push(name);
+                }
+            })?;
+            for (key, value) in names.into_iter().chain(came) {
+                pending.push(self.tree.names().entry_of(&key, &value)?.inode);
+                self.keys.insert((Table::Dirent, key));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the keys of a table with a prefix at a moment.
+    fn add(&mut self, table: Table, prefix: &[u8], epoch: Epoch) -> Result<()> {
+        let mut found = Vec::new();
+        self.each(table, prefix, epoch, |key, _| found.push((table, key)))?;
+        self.keys.extend(found);
+        Ok(())
+    }
+
+    /// Visits the records of a table with a prefix at a moment, so many under one lock.
+    fn each(&self, table: Table, prefix: &[u8], epoch: Epoch, mut visit: impl FnMut(Vec<u8>, Vec<u8>)) -> Result<()> {
+        let (mut from, to) = (prefix.to_vec(), prefix_end(prefix));
+        loop {
+            let look = self.tree.device.look()?;
+            look.moments().check(root_of(self.base).at(Moment::At(epoch)))?;
+            let (mut count, mut rest) = (0, None);
+            look.scan(table, &from, &to, Moment::At(epoch), |key, value| {
+                if count == STEP {
+                    rest = Some(key.to_vec());
+                    return Ok(ControlFlow::Break(()));
+                }
+                count += 1;
+                visit(key.to_vec(), value.to_vec());
+                Ok(ControlFlow::Continue(()))
+            })?;
+            match rest {
+                Some(rest) => from = rest,
+                None => return Ok(()),
+            }
+        }
+    }
+}

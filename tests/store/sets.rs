@@ -1,0 +1,182 @@
+//! Snapshots of random stores written to a target as sets, and looked into there with no store.
+
+use crate::common::compare::compare_snapshot;
+use crate::common::model::Model;
+use crate::common::world::World;
+use pitfs::archive::Mark;
+use pitfs::daemon::{BackupOptions, BackupReport, backup};
+use pitfs::device::{BaseId, Moment, Snapshot};
+use pitfs::error::Error;
+use pitfs::id::Id;
+use pitfs::logstore::Codec;
+use pitfs::media::TestDir;
+use pitfs::meta::Table;
+use pitfs::set::{Key, Kind, Value};
+use pitfs::target::{Keys, Opens, Target};
+use pitfs::tree::{Burden, Carried, Carry, CreateOptions, Inode, Tree};
+use pitfs::view::{InSets, Views, show_sets};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const ROUNDS: usize = 40;
+
+/// What was backed up: by snapshot, the base that it is of, and what it shows.
+type BackedUp = BTreeMap<Id, (BaseId, Rc<Model>)>;
+
+fn options(hash_seed: u64, track_bytes: u32) -> CreateOptions {
+    CreateOptions { track_bytes: track_bytes as usize, codec: Codec::None, uid: 1, gid: 1, mode: 0o755, hash_seed }
+}
+
+/// Backs up a random snapshot of the base that is being worked on.
+fn back_up(world: &mut World, target: &Target, key: Option<&Key>, done: &mut BackedUp) -> Result<(), Error> {
+    let here = world.here();
+    let names: Vec<(String, Rc<Model>)> =
+        world.now.snapshots.iter().map(|(name, kept)| (name.clone(), kept.model.clone())).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let (name, model) = world.rng.pick(&names);
+    let kind = [Kind::Incremental, Kind::Incremental, Kind::Differential, Kind::Full][world.rng.below(4) as usize];
+    let options = BackupOptions { snapshot: Some(name.clone().into_bytes()), kind, level: 1 };
+    match backup(&here, target, key, &options, &mut |_| Ok(())) {
+        Ok(report) => {
+            assert!(report.missing.is_empty() && report.snapshot == name);
+            let snapshot = here.expect(name.as_bytes())?;
+            has_all(&here, &snapshot, target, key, &report);
+            done.insert(snapshot.record.id, (snapshot.base, model));
+        }
+        // What has ended cannot be looked into, here or there.
+        Err(Error::Refused(..)) => assert!(!here.expect(name.as_bytes())?.is_readable()),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Whether a set has all records that its snapshot has, and no others.
+fn has_all(here: &Views, snapshot: &Snapshot, target: &Target, key: Option<&Key>, report: &BackupReport) {
+    let repository = target.repository(here.tree().device().settings().id, key).unwrap();
+    let sets = repository.sets();
+    let found = sets.scan(report.set, b"", &[0xff]).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let value = match entry.value {
+            Value::Record(value) => value,
+            Value::Track { len, place } => sets.read(&place, len).unwrap(),
+            Value::Lost => panic!("nothing is lost"),
+        };
+        (entry.key, value)
+    });
+    let found: BTreeMap<Vec<u8>, Vec<u8>> = found.collect();
+    let wanted = Carry::all(here.tree(), snapshot.base, snapshot.epoch).map(|carried| {
+        let Carried { table, key, what, .. } = carried.unwrap();
+        let value = match what {
+            Burden::Record(value) => value,
+            Burden::Track(bytes) => bytes.to_vec(),
+            other => panic!("{other:?}"),
+        };
+        ([&[table as u8], &key[..]].concat(), value)
+    });
+    let wanted: BTreeMap<Vec<u8>, Vec<u8>> = wanted.collect();
+    // What has no name is not part of the tree.
+    let is_named = |key: &[u8]| {
+        let record = [&[Table::Inode as u8], &key[1..9]].concat();
+        let links = |record: &Vec<u8>| pitfs::meta::decode::<Inode>(Table::Inode, key, record).unwrap().links;
+        [&found, &wanted].iter().any(|all| all.get(&record).is_some_and(|record| links(record) > 0))
+    };
+    for key in found.keys().chain(wanted.keys()).filter(|key| is_named(key)) {
+        assert!(
+            found.get(key) == wanted.get(key),
+            "{:?} of {}: record {key:?}: found {:?}, expected {:?}",
+            report.kind,
+            snapshot.record.name,
+            found.get(key),
+            wanted.get(key)
+        );
+    }
+}
+
+/// Looks into all that a target has, and compares it.
+fn compare_all(target: &Target, store: Id, key: Option<&Key>, done: &BackedUp) -> Result<(), Error> {
+    let repository = target.repository(store, key)?;
+    let mut bases: BTreeMap<Id, Vec<(Mark, Id)>> = BTreeMap::new();
+    let mut settings = None;
+    for listed in repository.catalogue().moments() {
+        settings = Some((listed.header.hash_seed, listed.header.track_bytes));
+        let moments = bases.entry(listed.header.base).or_default();
+        // Of a snapshot that was written twice, both are the same.
+        let times = moments.iter().filter(|(mark, _)| mark.id == listed.header.mark.id).count();
+        let name = format!("{}.{times}", listed.header.mark.id);
+        moments.push((Mark { name, ..listed.header.mark.clone() }, listed.id));
+    }
+    let Some((hash_seed, track_bytes)) = settings else { return Ok(()) };
+    let dir = Arc::new(TestDir::new());
+    Tree::create(dir.clone(), &options(hash_seed, track_bytes))?;
+    let views = Views::new(Tree::open(dir)?);
+    let shown =
+        bases.values().enumerate().map(|(at, moments)| InSets { name: format!("b{at}"), moments: moments.clone() });
+    show_sets(&views, repository.sets(), shown.collect())?;
+    views.tree().only_read("it shows sets")?;
+    let mut found = 0;
+    for (at, moments) in bases.values().enumerate() {
+        let base = views.bases().named(format!("b{at}").as_bytes())?;
+        let here = views.of(base);
+        for (mark, _) in moments {
+            let (_, model) = &done[&mark.id];
+            let moment = here.moment(mark.name.as_bytes())?;
+            compare_snapshot(here.tree(), moment, &model.in_base(base))
+                .unwrap_or_else(|text| panic!("{} ({}): {text}", mark.name, mark.epoch));
+            found += 1;
+        }
+        // As it is now it is as it was last.
+        let (last, _) = moments.last().expect("it has one");
+        let (_, model) = &done[&last.id];
+        compare_snapshot(here.tree(), Moment::Live, &model.in_base(base))
+            .unwrap_or_else(|text| panic!("live of {at}: {text}"));
+    }
+    assert!(found >= done.len(), "{found} of {} are there", done.len());
+    Ok(())
+}
+
+fn run(seed: u64, bases: u64) -> Result<(), Error> {
+    let dir = TempDir::new().expect("a directory");
+    let target = Target::create(dir.path())?;
+    let mut world = World::create(Arc::new(TestDir::new()), seed, Codec::Lz4);
+    let store = world.tree().device().settings().id;
+    let key = seed.is_multiple_of(2).then(|| Key::of([seed as u8; 32]));
+    let keys = key.as_ref().map(|key| Keys::create(store, key, &Opens::File(key.clone()))).transpose()?;
+    target.add_store(store, keys.as_ref())?;
+    let mut done = BackedUp::new();
+    for round in 0..ROUNDS {
+        for _ in 0..50 {
+            match world.rng.below(100) {
+                0..90 if world.rng.percent(bases) => world.change_bases()?,
+                0..90 => world.change()?,
+                90..97 => world.change_snapshots()?,
+                97 => world.commit()?,
+                _ => world.commit().and_then(|()| world.reopen())?,
+            }
+            if world.rng.percent(8) {
+                back_up(&mut world, &target, key.as_ref(), &mut done)?;
+            }
+        }
+        if round % 10 == 9 {
+            compare_all(&target, store, key.as_ref(), &done)?;
+        }
+    }
+    assert!(done.len() > 10, "{} were backed up", done.len());
+    // The store is gone.
+    drop(world);
+    compare_all(&target, store, key.as_ref(), &done)
+}
+
+/// `PITFS_SEED` says with which seed to begin, `PITFS_RUNS` how many there are.
+#[test]
+fn every_snapshot_that_was_backed_up_is_what_it_was() {
+    let number = |variable, default| std::env::var(variable).map_or(default, |text| text.parse().expect("a number"));
+    let first = number("PITFS_SEED", 1);
+    for seed in first..first + number("PITFS_RUNS", 6) {
+        println!("seed {seed}");
+        run(seed, if seed % 3 == 0 { 0 } else { 5 }).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}

@@ -1,0 +1,237 @@
+//! Snapshots kept at a target, and read from there when the store is gone.
+
+mod mounted;
+
+use mounted::*;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+/// All that is below a directory, in words.
+fn facts(root: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut pending = vec![root.to_path_buf()];
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let found = path.symlink_metadata().unwrap();
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            let content = match found.file_type() {
+                kind if kind.is_dir() => {
+                    pending.push(path.clone());
+                    Vec::new()
+                }
+                kind if kind.is_symlink() => fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
+                _ => fs::read(&path).unwrap(),
+            };
+            let hash = content.iter().fold(7u64, |hash, byte| hash.wrapping_mul(31).wrapping_add((*byte).into()));
+            all.push(format!(
+                "{name} {:o} {} {} {} {}.{} {} {hash}",
+                found.mode(),
+                found.uid(),
+                found.gid(),
+                if found.is_dir() { 0 } else { found.nlink() },
+                found.mtime(),
+                found.mtime_nsec(),
+                found.size(),
+            ));
+        }
+    }
+    all.sort();
+    all
+}
+
+fn fill(live: &Path) {
+    fs::create_dir_all(live.join("a/deep/er")).unwrap();
+    for number in 0..300 {
+        fs::write(live.join(format!("a/{number}")), format!("file {number}\n").repeat(number)).unwrap();
+    }
+    let large: Vec<u8> = (0..2_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::write(live.join("a/deep/large"), large).unwrap();
+    fs::hard_link(live.join("a/7"), live.join("a/deep/er/seven")).unwrap();
+    symlink("../nowhere", live.join("a/link")).unwrap();
+    fs::set_permissions(live.join("a/8"), fs::Permissions::from_mode(0o751)).unwrap();
+    rustix::fs::setxattr(live.join("a/9"), "user.a", b"value", rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+fn change(live: &Path, round: usize) {
+    fs::write(live.join(format!("a/{round}")), format!("changed in {round}")).unwrap();
+    fs::remove_file(live.join(format!("a/{}", 100 + round))).unwrap();
+    fs::create_dir(live.join(format!("new {round}"))).unwrap();
+    fs::rename(live.join(format!("a/{}", 200 + round)), live.join(format!("new {round}/moved"))).unwrap();
+    let mut large = fs::read(live.join("a/deep/large")).unwrap();
+    large[round * 100_000] ^= 0xff;
+    fs::write(live.join("a/deep/large"), large).unwrap();
+}
+
+/// A store with a target, and what its snapshots show.
+fn backed_up(mounted: &Mounted, target: &Path, how: &[&str]) -> Vec<(String, Vec<String>)> {
+    fs::create_dir(target).unwrap();
+    let add = [&["target", "add", "usb", target.to_str().unwrap()], how].concat();
+    mounted.ok(add);
+    fill(&mounted.live());
+    let mut moments = Vec::new();
+    for round in 0..5 {
+        let name = format!("m{round}");
+        mounted.ok(["snap", &name]);
+        moments.push((name.clone(), facts(&mounted.snap().join(&name))));
+        // Some are written later, all at once, and one differs from the first alone.
+        match round {
+            0 | 1 => drop(mounted.ok(["backup"])),
+            3 => drop(mounted.ok(["backup", "--since-full", &name])),
+            _ => {}
+        }
+        change(&mounted.live(), round);
+    }
+    mounted.ok(["backup", "--all-snapshots"]);
+    moments
+}
+
+#[test]
+fn the_store_is_gone_and_every_moment_is_there() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let dir = mounted.dir.path().to_path_buf();
+    let (target, key, old) = (dir.join("usb"), dir.join("key"), dir.join("old"));
+    let moments = backed_up(&mounted, &target, &["--key-file", key.to_str().unwrap()]);
+    let listed = mounted.ok(["set", "list"]);
+    assert!(listed.matches("incremental").count() == 3 && listed.contains("differential"), "{listed}");
+    assert!(mounted.ok(["set", "verify"]).contains("5 sets"));
+    assert!(mounted.ok(["backup"]).contains("there already"));
+    mounted.umount();
+    fs::remove_dir_all(mounted.store()).unwrap();
+
+    fs::create_dir(&old).unwrap();
+    let pitfs = |args: &[&str]| {
+        let output = Command::new(PITFS).args(args).env("PITFS_KEY_FILE", &key).current_dir(&dir).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        (output.status.success(), text)
+    };
+    let (target, old_text) = (target.to_str().unwrap(), old.to_str().unwrap());
+    let without = Command::new(PITFS).args(["mount", target, old_text]).output().unwrap();
+    assert!(String::from_utf8_lossy(&without.stderr).contains("PITFS_KEY_FILE"), "{without:?}");
+    let (is_mounted, text) = pitfs(&["mount", target, old_text]);
+    assert!(is_mounted, "{text}");
+    let _ends = Ends(&old);
+    for (name, wanted) in &moments {
+        assert_eq!(&facts(&old.join(name)), wanted, "{name}");
+    }
+    assert_eq!(facts(&old.join("live")), moments.last().unwrap().1);
+    let mut value = [0; 5];
+    rustix::fs::getxattr(old.join("m4/a/9"), "user.a", &mut value).unwrap();
+    assert_eq!(&value, b"value");
+    assert_eq!(fs::write(old.join("live/x"), "x").unwrap_err().raw_os_error(), Some(libc_erofs()));
+    let (_, differences) = pitfs(&["-s", old_text, "diff", "m1", "m2"]);
+    for line in ["M a/1", "- a/101", "+ new 1/", "R a/201 -> new 1/moved"] {
+        assert!(differences.contains(line), "{line}: {differences}");
+    }
+    assert!(!differences.contains("a/150"), "{differences}");
+    let (_, versions) = pitfs(&["-s", old_text, "versions", "a/deep/large"]);
+    assert_eq!(versions.lines().count(), 1 + 5, "{versions}");
+    // And without a mount.
+    assert!(pitfs(&["-s", target, "list"]).1.contains("m3"));
+    let (is_done, text) = pitfs(&["-s", target, "restore", "m2", "a/deep", "--to", "out"]);
+    assert!(is_done, "{text}");
+    assert_eq!(
+        fs::read(dir.join("out/a/deep/large")).or(fs::read(dir.join("out/deep/large"))).unwrap(),
+        fs::read(old.join("m2/a/deep/large")).unwrap()
+    );
+}
+
+fn libc_erofs() -> i32 {
+    rustix::io::Errno::ROFS.raw_os_error()
+}
+
+/// Unmounts, whatever happened.
+struct Ends<'a>(&'a Path);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        let _ended = Command::new(PITFS).arg("umount").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_target_that_is_not_there_is_not_made() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let target = mounted.dir.path().join("usb");
+    backed_up(&mounted, &target, &["--no-encryption"]);
+    mounted.ok(["snap", "more"]);
+    let away = mounted.dir.path().join("away");
+    fs::rename(&target, &away).unwrap();
+    assert!(mounted.fails(1, ["backup"]).contains("is its disk mounted?"));
+    // Where a disk is mounted, an empty directory is when it is not.
+    fs::create_dir(&target).unwrap();
+    assert!(mounted.fails(1, ["backup"]).contains("is its disk mounted?"));
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+    let other = mounted.dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    mounted.ok(["target", "add", "other", other.to_str().unwrap(), "--no-encryption"]);
+    fs::copy(other.join("target"), target.join("target")).unwrap();
+    assert!(mounted.fails(1, ["backup", "--target", "usb"]).contains("another target is there"));
+    fs::remove_dir_all(&target).unwrap();
+    fs::rename(&away, &target).unwrap();
+    mounted.ok(["backup", "--target", "usb"]);
+    assert!(mounted.fails(1, ["backup"]).contains("say which: other, usb"));
+    let inside = mounted.live().join("inside");
+    fs::create_dir(&inside).unwrap();
+    let message = mounted.fails(1, ["target", "add", "inside", inside.to_str().unwrap(), "--no-encryption"]);
+    assert!(message.contains("lost with it"), "{message}");
+    mounted.ok(["target", "forget", "other"]);
+    assert!(!mounted.ok(["target", "list"]).contains("other"));
+}
+
+/// Bytes that cannot be compressed.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as u8
+    };
+    std::iter::repeat_with(next).take(300_000).collect()
+}
+
+#[test]
+fn what_could_not_be_read_is_named_and_never_other_bytes() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let live = mounted.live();
+    for (seed, name) in [(1, "one"), (2, "two")] {
+        fs::write(live.join(name), noise(seed)).unwrap();
+    }
+    mounted.ok(["snap", "then"]);
+    let two = fs::read(live.join("two")).unwrap();
+    mounted.umount();
+    // The store's disk loses some of the first file.
+    let volume = mounted.store().join("volume.0");
+    let mut bytes = fs::read(&volume).unwrap();
+    let lost = &noise(1)[70_000..70_064];
+    let at = bytes.windows(64).position(|some| some == lost).expect("noise is stored as it is");
+    bytes[at] ^= 1;
+    fs::write(&volume, bytes).unwrap();
+    mounted.mount(&[]);
+    let target = mounted.dir.path().join("usb");
+    fs::create_dir(&target).unwrap();
+    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    let message = mounted.fails(1, ["backup"]);
+    assert!(message.contains("one: "), "{message}");
+    assert!(mounted.ok(["set", "list"]).contains("incomplete"));
+    let old = mounted.dir.path().join("old");
+    fs::create_dir(&old).unwrap();
+    assert!(Command::new(PITFS).arg("mount").arg(&target).arg(&old).status().unwrap().success());
+    let _ends = Ends(&old);
+    assert_eq!(fs::read(old.join("then/two")).unwrap(), two);
+    assert!(fs::read(old.join("then/one")).is_err());
+    // Nothing is made over it.
+    mounted.ok(["snap", "later"]);
+    assert!(mounted.fails(1, ["backup"]).contains("one: "));
+    assert!(!mounted.ok(["set", "list"]).contains("incremental"));
+}
