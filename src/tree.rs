@@ -22,6 +22,7 @@ mod compare;
 mod copy;
 mod data;
 mod disarm;
+pub mod dropped;
 mod fsync;
 mod held;
 mod imported;
@@ -62,6 +63,7 @@ use attributes::Attributes;
 use behind::Behind;
 use compare::{Comparison, TrackChanges};
 use data::Files;
+use dropped::Dropped;
 use held::Held;
 use likeness::Likeness;
 use locks::FileLocks;
@@ -85,6 +87,7 @@ pub struct Tree {
     device: Device,
     locks: FileLocks,
     held: Held,
+    dropped: Dropped,
     stamps: Stamps,
     behind: Behind,
     positions: Positions,
@@ -131,6 +134,7 @@ impl Tree {
             device,
             locks: FileLocks::new(),
             held: Held::default(),
+            dropped: Dropped::default(),
             stamps: Stamps::default(),
             behind: Behind::default(),
             positions: Positions::default(),
@@ -214,6 +218,10 @@ impl Tree {
         let look = self.device.look()?;
         look.moments().check(at)?;
         inode::load(&look, at)
+    }
+
+    pub fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 
     pub fn held(&self) -> &Held {

@@ -234,7 +234,7 @@ impl Filesystem for Served {
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         placement::serving(request.pid());
-        reply_or_error!(reply, self.fs.unlink(parent.into(), name.as_bytes()), () => reply.ok());
+        reply_or_error!(reply, self.fs.unlink(request.into(), parent.into(), name.as_bytes()), () => reply.ok());
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -361,8 +361,9 @@ impl Filesystem for Served {
         mut reply: ReplyDirectoryPlus,
     ) {
         placement::serving(request.pid());
-        self.here_or_aside(request.into(), listing::is_listed_long(&self.fs, ino.into()), move |fs| {
-            let listed = listing::readdirplus(fs, ino.into(), offset, &mut |name, made, next| {
+        let client = request.into();
+        self.here_or_aside(client, listing::is_listed_long(&self.fs, ino.into()), move |fs| {
+            let listed = listing::readdirplus(fs, client, ino.into(), offset, &mut |name, made, next| {
                 let (attr, name) = (FileAttr::from(made.attr), OsStr::from_bytes(name));
                 reply.add(attr.ino, next, name, &made.keep, &attr, Generation(made.generation))
             });

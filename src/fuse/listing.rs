@@ -2,6 +2,7 @@
 
 use super::attr::{Attr, Made};
 use super::number::{KernelNo, Node, Place, ROOT};
+use super::operations::Client;
 use super::{FileSystem, KEEP};
 use crate::error::{Error, Result};
 use crate::tree::{Entry, Kind};
@@ -53,7 +54,13 @@ fn number_above(fs: &FileSystem, place: Place) -> Result<KernelNo> {
 }
 
 /// The same with attributes. The kernel knows of what is added, and was not too many, but for `.` and `..`.
-pub(super) fn readdirplus(fs: &FileSystem, number: KernelNo, offset: u64, add: AddMade<'_>) -> Result<()> {
+pub(super) fn readdirplus(
+    fs: &FileSystem,
+    client: Client,
+    number: KernelNo,
+    offset: u64,
+    add: AddMade<'_>,
+) -> Result<()> {
     let own = fs.attr_of(number)?;
     let _telling = fs.numbers.telling(number, b"");
     let place = match fs.numbers.node(number)? {
@@ -83,6 +90,7 @@ pub(super) fn readdirplus(fs: &FileSystem, number: KernelNo, offset: u64, add: A
     if offset < 1 && add(b".", &dots, 1) || offset < 2 && add(b"..", &dots, 2) {
         return Ok(());
     }
+    let mut told = Vec::new();
     fs.views.tree().names().list_with_what_is_known(place.at, offset, |entry, found| {
         let at = place.to(entry.inode);
         let attr = found.and_then(|found| fs.attributes_of(at, &found));
@@ -90,6 +98,7 @@ pub(super) fn readdirplus(fs: &FileSystem, number: KernelNo, offset: u64, add: A
         let is_live = place.at.is_live();
         let generation = if is_live { fs.views.tree().held().generation(entry.inode) } else { 0 };
         let is_full = add(&entry.name, &Made { attr, generation, keep: fs.keep_attributes(&attr) }, entry.offset);
+        told.extend(is_live.then_some(attr.number));
         match is_live {
             _ if is_full => {}
             true => {
@@ -98,7 +107,9 @@ pub(super) fn readdirplus(fs: &FileSystem, number: KernelNo, offset: u64, add: A
             false => fs.numbers.hold(attr.number),
         }
         Ok(!is_full)
-    })
+    })?;
+    fs.wait_for_count(client, told);
+    Ok(())
 }
 
 fn unknown(place: Place, kind: Kind, error: &Error) -> Attr {

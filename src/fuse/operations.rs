@@ -8,6 +8,7 @@ use super::{FileSystem, KEEP, Opens, beside};
 use crate::device::aloud;
 use crate::error::{Errno, Error, Result};
 use crate::limits::{COPY_BYTES_MAX, NAME_BYTES_MAX, STEP_TRACKS};
+use crate::tree::dropped;
 use crate::tree::{Asker, Caller, Change, Kind, New, Position, RenameMode, Sent, SetMode, SetXattr};
 use crate::view::{Virtual, name_of};
 use std::path::Path;
@@ -98,9 +99,16 @@ pub(super) struct Room {
 
 impl FileSystem {
     pub(super) fn lookup(&self, client: Client, parent: KernelNo, name: &[u8]) -> Result<Found> {
-        let _telling = self.numbers.telling(parent, name);
-        match self.lookup_in(client, parent, name) {
-            Ok((attr, keep)) => Ok(Found::Made(Made { attr, generation: self.hold(attr.number), keep })),
+        let found = {
+            let _telling = self.numbers.telling(parent, name);
+            let found = self.lookup_in(client, parent, name);
+            found.map(|(attr, keep)| Made { attr, generation: self.hold(attr.number), keep })
+        };
+        match found {
+            Ok(made) => {
+                self.wait_for_count(client, [made.attr.number]);
+                Ok(Found::Made(made))
+            }
             // That there is nothing may be remembered as well, but of times.
             Err(Error::Posix(Errno::NOENT)) if self.may_be_kept(parent, name) => Ok(Found::Nothing(KEEP)),
             Err(error) => Err(error),
@@ -136,9 +144,19 @@ impl FileSystem {
         Made { attr, generation: self.hold(attr.number), keep: self.keep_attributes(&attr) }
     }
 
+    /// Whoever is told of these inodes waits until the kernel has counted the names that others have just removed.
+    pub(super) fn wait_for_count(&self, client: Client, numbers: impl IntoIterator<Item = KernelNo>) {
+        let dropped = self.views.tree().dropped();
+        let rest = |number| self.live_inode(number).and_then(|inode| dropped.rest(inode, client.pid));
+        if let Some(rest) = numbers.into_iter().filter_map(rest).max() {
+            std::thread::sleep(rest);
+        }
+    }
+
     pub(super) fn getattr(&self, client: Client, number: KernelNo) -> Result<(Attr, Duration)> {
         self.unwritten().ending_for(client.pid, number)?;
         let attr = self.attr_of(number)?;
+        self.wait_for_count(client, [number]);
         Ok((attr, self.keep_attributes(&attr)))
     }
 
@@ -162,6 +180,7 @@ impl FileSystem {
         // A change of owner clears the bits whoever makes it, unless it sets the mode as well.
         let kill_privileges = uid.is_some() || gid.is_some() || !client.keeps_privileges();
         let attr = self.change_node(number, Change { kill_privileges, ..change }, is_of_times)?;
+        self.wait_for_count(client, [number]);
         Ok((attr, self.keep_attributes(&attr)))
     }
 
@@ -212,8 +231,9 @@ impl FileSystem {
         Ok(Made { attr, generation: 0, keep: KEEP })
     }
 
-    pub(super) fn unlink(&self, parent: KernelNo, name: &[u8]) -> Result<()> {
-        self.views.tree().names().unlink(self.writable(parent)?, name)?;
+    pub(super) fn unlink(&self, client: Client, parent: KernelNo, name: &[u8]) -> Result<()> {
+        let parent = self.writable(parent)?;
+        dropped::by(client.pid, || self.views.tree().names().unlink(parent, name))?;
         self.settle(())
     }
 
@@ -274,7 +294,7 @@ impl FileSystem {
         if mode == RenameMode::Replace {
             self.check_may_go(to, new_name)?;
         }
-        self.views.tree().names().rename(from, name, to, new_name, mode)?;
+        dropped::by(client.pid, || self.views.tree().names().rename(from, name, to, new_name, mode))?;
         // What is hidden under that name is gone to the kernel, which saw it replaced.
         self.forget_hidden(to, new_name);
         self.settle(())
@@ -290,7 +310,9 @@ impl FileSystem {
         }
         crate::view::check_writable(place.moment())?;
         let linked = self.views.tree().names().link(place.inode(), parent.inode(), name)?;
-        Ok(self.made(self.settle(self.attributes_of(place, &linked)?)?))
+        let made = self.made(self.settle(self.attributes_of(place, &linked)?)?);
+        self.wait_for_count(client, [number]);
+        Ok(made)
     }
 
     /// The handle of a file that is opened. With `open=none` ENOSYS, once for all files.

@@ -353,6 +353,7 @@ impl Names<'_> {
         if target.links == 0 {
             txn.add_orphan(dirent.inode);
         } else {
+            self.tree.dropped.note(dirent.inode);
             forget_name(txn, dirent.inode, &mut target, parent, name)?;
         }
         inode::store(txn, dirent.inode, &target)?;

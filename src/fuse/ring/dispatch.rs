@@ -255,7 +255,7 @@ fn names(fs: &Arc<FileSystem>, code: u32, request: &Incoming<'_>) -> Result<Told
             bytes[size_of::<EntryOut>()..].copy_from_slice(OpenOut::of(handle).as_bytes());
             return Ok(Told::Created(bytes));
         }
-        opcode::UNLINK => return fs.unlink(number, name(request)?.0).map(|()| Told::Nothing),
+        opcode::UNLINK => return fs.unlink(client, number, name(request)?.0).map(|()| Told::Nothing),
         opcode::RMDIR => return fs.rmdir(client, number, name(request)?.0).map(|()| Told::Nothing),
         opcode::RENAME => {
             return rename(fs, request, fixed::<RenameIn>(request)?.new_directory, 0);
@@ -335,7 +335,7 @@ fn read(fs: &Arc<FileSystem>, entry: &mut Entry) -> Answered {
 fn list(fs: &Arc<FileSystem>, entry: &mut Entry, with_attributes: bool) -> Answered {
     let request = entry.incoming().ok_or(Error::Posix(Errno::INVAL))?;
     let ReadIn { offset, size, .. } = fixed(&request)?;
-    let number = KernelNo(request.header.node);
+    let (number, client) = (KernelNo(request.header.node), request.header.client());
     let (_, payload) = entry.parts();
     let room = payload.len().min(size as usize);
     let mut listing = Listing::new(&mut payload[..room]);
@@ -346,7 +346,7 @@ fn list(fs: &Arc<FileSystem>, entry: &mut Entry, with_attributes: bool) -> Answe
         kind: kind as u32,
     };
     match with_attributes {
-        true => listing::readdirplus(fs, number, offset, &mut |name, made, next| {
+        true => listing::readdirplus(fs, client, number, offset, &mut |name, made, next| {
             let dirent = dirent(made.attr.number, next, name, made.attr.kind);
             listing.add(Some(&EntryOut::of(made)), dirent, name)
         })?,
