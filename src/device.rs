@@ -53,7 +53,7 @@ pub use feed::{Changed, Feed, Fetched, News, aloud, silently};
 pub use journaling::Journaling;
 pub use named::{each_named, each_named_in, each_named_outside};
 pub use past::{
-    ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Era, HOLD_TAG, Increments, InodeAt, InodeNo, LIVE,
+    ArchiveRecord, BaseId, BaseRecord, BaseReserve, Counts, Era, HOLD_TAG, InSet, Increments, InodeAt, InodeNo, LIVE,
     LIVE_NAME, MirrorRecord, Moment, Named, Past, Point, Same, Settle, Shown, SnapOptions, Snapshot, SnapshotRecord,
     SnapshotRef, SnapshotState, Span, Then, Timeline, TrackNo, TracksFrom, Value, Walk, is_virtual_name, last_save_key,
     split_increment, split_preimage, split_record, split_track_key, track_key,

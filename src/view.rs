@@ -26,7 +26,7 @@ mod target;
 pub use base::{BaseInfo, BaseKind, CloneOptions};
 pub use copies::Copying;
 pub use delete::{Deletion, GoingBase, ToDelete};
-pub use elsewhere::{InSets, show_sets};
+pub use elsewhere::{InSet, InSets, show_sets};
 pub use history::HistoryEntry;
 pub use mirror::MirrorStep;
 pub use namespace::{Door, Namespace, SHADOW, SNAP, Standing, Target, Virtual, name_of};

@@ -10,7 +10,7 @@ use crate::logstore::Codec;
 use crate::shown::shown_file;
 use crate::target::{Keys, Listed, Opens, Repository, Target, read_key_file};
 use crate::tree::CreateOptions;
-use crate::view::{InSets, Views, show_sets};
+use crate::view::{InSet, InSets, Views, show_sets};
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -54,8 +54,10 @@ fn key_of(keys: Option<Keys>) -> Result<Option<crate::set::Key>> {
     } else if let Ok(passphrase) = std::env::var(PASSPHRASE_VARIABLE) {
         Opens::Passphrase(passphrase)
     } else {
+        let has_passphrase = keys.slots().iter().any(|slot| slot.cost.is_some());
+        let passphrase = if has_passphrase { format!(", or {PASSPHRASE_VARIABLE}") } else { String::new() };
         let text =
-            format!("the sets are encrypted: give their key, with {KEY_FILE_VARIABLE}=FILE or {PASSPHRASE_VARIABLE}");
+            format!("the sets are encrypted: give the file with their key, as {KEY_FILE_VARIABLE}=FILE{passphrase}");
         return Err(Error::Refused(Errno::NOKEY, text));
     };
     keys.open(&opens).map(|(key, _)| Some(key))
@@ -124,8 +126,12 @@ impl Scratch {
             if shown.iter().any(|other| other.name == name) {
                 name = format!("{name}~{}", newest.header.base.short());
             }
-            let moments = all.iter().map(|listed| (listed.header.mark.clone(), listed.id)).collect();
-            shown.push(InSets { name, moments });
+            let moments = all.iter().map(|listed| InSet {
+                mark: listed.header.mark.clone(),
+                set: listed.id,
+                bytes: listed.header.bytes,
+            });
+            shown.push(InSets { name, moments: moments.collect() });
         }
         // The base that has always been there comes first.
         shown.sort_by_key(|base| base.name != crate::view::LIVE_NAME);

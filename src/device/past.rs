@@ -25,7 +25,7 @@ pub use base::{
     ArchiveRecord, BaseRecord, BaseReserve, Counts, Era, MirrorRecord, Point, Same, SnapshotRef, last_save_key,
 };
 pub(in crate::device) use base::{Base, counts_key, offline_key, or_damage, reserve_key};
-pub use elsewhere::{Elsewhere, SetTrack};
+pub use elsewhere::{Elsewhere, InSet, SetTrack};
 pub use increments::{Increments, Named, Then, TracksFrom};
 pub use moment::{InodeAt, Moment};
 pub use names::{LIVE_NAME, is_virtual_name};
@@ -51,7 +51,7 @@ use snapshot::Moments;
 use timeline::Chronicle;
 use work::NotedWork;
 
-use crate::archive::{Archive, Mark};
+use crate::archive::Archive;
 use crate::clock::{Epoch, Timestamp};
 use crate::error::Result;
 use crate::id::Id;
@@ -181,15 +181,10 @@ impl Past {
     /// Shows moments that lie in sets, as snapshots of a base that has nothing itself and that shows the last of them, the oldest
     /// first. One whose name is taken has its
     /// place among them behind it.
-    pub(in crate::device) fn show_elsewhere(
-        &mut self,
-        base: BaseId,
-        sets: Arc<Sets>,
-        all: &[(Mark, Id)],
-    ) -> Result<()> {
+    pub(in crate::device) fn show_elsewhere(&mut self, base: BaseId, sets: Arc<Sets>, all: &[InSet]) -> Result<()> {
         let mut names: BTreeSet<String> = BTreeSet::new();
         let mut moments = BTreeMap::new();
-        for (mark, set) in all {
+        for InSet { mark, set, bytes } in all {
             let epoch = self.epoch;
             let mut name = mark.name.clone();
             if self.base_named(&name).is_some() || !names.insert(name.clone()) {
@@ -203,6 +198,7 @@ impl Past {
                 state: SnapshotState::Deactivated,
                 purpose: mark.purpose,
                 id: mark.id,
+                refers: bytes / BLOCK_BYTES as u64,
                 ..SnapshotRecord::default()
             };
             self.put_snapshot(&Snapshot { base, epoch, record, is_archived: false });

@@ -3,13 +3,12 @@
 use super::commit::Commit;
 use super::feed::Fetched;
 use super::past::{
-    BaseId, BaseRecord, LIVE, Past, Point, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, epoch_after, name_key,
+    BaseId, BaseRecord, InSet, LIVE, Past, Point, SnapOptions, Snapshot, SnapshotRecord, SnapshotState, epoch_after,
+    name_key,
 };
 use super::{Device, State};
-use crate::archive::Mark;
 use crate::clock::{Epoch, Timestamp};
 use crate::error::{Errno, Error, Result};
-use crate::id::Id;
 use crate::meta::Table;
 use crate::set::Sets;
 use std::collections::BTreeSet;
@@ -184,7 +183,7 @@ impl Changing<'_> {
 
     /// Adds a base that shows moments that lie in sets, the oldest first, and the last of them as it is now; the first base of a
     /// store that has nothing else is it itself.
-    pub fn show_elsewhere(&mut self, record: BaseRecord, sets: Arc<Sets>, all: &[(Mark, Id)]) -> Result<()> {
+    pub fn show_elsewhere(&mut self, record: BaseRecord, sets: Arc<Sets>, all: &[InSet]) -> Result<()> {
         let past = &mut self.state.past;
         let base = match past.base(LIVE)?.elsewhere.is_none() {
             true => {

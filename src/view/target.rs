@@ -3,7 +3,7 @@
 use super::Views;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
-use crate::meta::{Table, decode, prefix_end};
+use crate::meta::{Table, decode, prefix_end, record_name};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -38,7 +38,9 @@ impl Targets<'_> {
         all.map(|pair| {
             let (key, value) = pair?;
             let record = decode(Table::State, &key, &value)?;
-            Ok((String::from_utf8_lossy(&key[PREFIX.len()..]).into_owned(), record))
+            let damaged = || Error::corrupt(record_name(Table::State, &key), "its name is no text");
+            let name = std::str::from_utf8(&key[PREFIX.len()..]).map_err(|_| damaged())?;
+            Ok((name.to_string(), record))
         })
         .collect()
     }

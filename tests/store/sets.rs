@@ -14,7 +14,7 @@ use pitfs::meta::Table;
 use pitfs::set::{Key, Kind, Value};
 use pitfs::target::{Keys, Opens, Target};
 use pitfs::tree::{Burden, Carried, Carry, CreateOptions, Inode, Tree};
-use pitfs::view::{InSets, Views, show_sets};
+use pitfs::view::{InSet, InSets, Views, show_sets};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -99,15 +99,15 @@ fn has_all(here: &Views, snapshot: &Snapshot, target: &Target, key: Option<&Key>
 /// Looks into all that a target has, and compares it.
 fn compare_all(target: &Target, store: Id, key: Option<&Key>, done: &BackedUp) -> Result<(), Error> {
     let repository = target.repository(store, key)?;
-    let mut bases: BTreeMap<Id, Vec<(Mark, Id)>> = BTreeMap::new();
+    let mut bases: BTreeMap<Id, Vec<InSet>> = BTreeMap::new();
     let mut settings = None;
     for listed in repository.catalogue().moments() {
         settings = Some((listed.header.hash_seed, listed.header.track_bytes));
         let moments = bases.entry(listed.header.base).or_default();
         // Of a snapshot that was written twice, both are the same.
-        let times = moments.iter().filter(|(mark, _)| mark.id == listed.header.mark.id).count();
+        let times = moments.iter().filter(|moment| moment.mark.id == listed.header.mark.id).count();
         let name = format!("{}.{times}", listed.header.mark.id);
-        moments.push((Mark { name, ..listed.header.mark.clone() }, listed.id));
+        moments.push(InSet { mark: Mark { name, ..listed.header.mark.clone() }, set: listed.id, bytes: 0 });
     }
     let Some((hash_seed, track_bytes)) = settings else { return Ok(()) };
     let dir = Arc::new(TestDir::new());
@@ -121,7 +121,7 @@ fn compare_all(target: &Target, store: Id, key: Option<&Key>, done: &BackedUp) -
     for (at, moments) in bases.values().enumerate() {
         let base = views.bases().named(format!("b{at}").as_bytes())?;
         let here = views.of(base);
-        for (mark, _) in moments {
+        for InSet { mark, .. } in moments {
             let (_, model) = &done[&mark.id];
             let moment = here.moment(mark.name.as_bytes())?;
             compare_snapshot(here.tree(), moment, &model.in_base(base))
@@ -129,7 +129,7 @@ fn compare_all(target: &Target, store: Id, key: Option<&Key>, done: &BackedUp) -
             found += 1;
         }
         // As it is now it is as it was last.
-        let (last, _) = moments.last().expect("it has one");
+        let last = &moments.last().expect("it has one").mark;
         let (_, model) = &done[&last.id];
         compare_snapshot(here.tree(), Moment::Live, &model.in_base(base))
             .unwrap_or_else(|text| panic!("live of {at}: {text}"));

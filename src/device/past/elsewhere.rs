@@ -6,6 +6,7 @@ use super::number::BaseId;
 use super::record::{key_in, rest_of, with_birth};
 use super::rules::{Found, Outside};
 use super::timeline::{Span, Value};
+use crate::archive::Mark;
 use crate::clock::Epoch;
 use crate::error::{Error, Result};
 use crate::id::Id;
@@ -15,6 +16,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// A moment that lies in a set, and the bytes that it took in its store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InSet {
+    pub mark: Mark,
+    pub set: Id,
+    pub bytes: u64,
+}
 
 /// The sets of a base's moments.
 pub struct Elsewhere {
