@@ -235,3 +235,76 @@ fn what_could_not_be_read_is_named_and_never_other_bytes() {
     assert!(mounted.fails(1, ["backup"]).contains("one: "));
     assert!(!mounted.ok(["set", "list"]).contains("incremental"));
 }
+
+/// The process of a mount at a directory, as its daemon's lock in a scratch store says it.
+fn daemon_of(scratch: &Path) -> rustix::process::Pid {
+    let lock = fs::read_to_string(scratch.join("lock")).unwrap();
+    let number = lock.lines().find_map(|line| line.strip_prefix("process ")?.parse().ok()).unwrap();
+    rustix::process::Pid::from_raw(number).unwrap()
+}
+
+/// What is made to show a target goes when it is shown no longer; of a process that was killed, with the next.
+#[test]
+fn nothing_is_left_of_what_shows_a_target() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let dir = mounted.dir.path().to_path_buf();
+    let [target, old, scratch] = ["usb", "old", "scratch"].map(|name| dir.join(name));
+    backed_up(&mounted, &target, &["--no-encryption"]);
+    [&old, &scratch].into_iter().for_each(|path| fs::create_dir(path).unwrap());
+    let pitfs = |args: &[&str]| {
+        let output = Command::new(PITFS).args(args).env("TMPDIR", &scratch).current_dir(&dir).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let left = || fs::read_dir(&scratch).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    pitfs(&["-s", "usb", "list"]);
+    assert_eq!(left(), [""; 0].map(std::path::PathBuf::from));
+    pitfs(&["mount", "usb", "old"]);
+    let _ends = Ends(&old);
+    let [shown] = &left()[..] else { panic!("{:?}", left()) };
+    // Somebody else looks into it meanwhile, and leaves it alone.
+    pitfs(&["-s", "usb", "list"]);
+    assert_eq!(left(), std::slice::from_ref(shown));
+    rustix::process::kill_process(daemon_of(shown), rustix::process::Signal::KILL).unwrap();
+    wait_for("the end of the daemon", || fs::read_dir(&old).is_err());
+    detach(&old);
+    pitfs(&["-s", "usb", "list"]);
+    assert_eq!(left().len(), 0);
+    pitfs(&["mount", "usb", "old"]);
+    pitfs(&["umount", "old"]);
+    wait_for("the end of the scratch store", || left().is_empty());
+}
+
+/// One target keeps what several stores bring, each by itself.
+#[test]
+fn stores_share_a_target_and_nothing_else() {
+    if !can_mount() {
+        return;
+    }
+    let (one, two) = (Mounted::new(), Mounted::new());
+    let target = one.dir.path().join("usb");
+    let moments = backed_up(&one, &target, &["--no-encryption"]);
+    let key = two.dir.path().join("key");
+    two.ok(["target", "add", "usb", target.to_str().unwrap(), "--key-file", key.to_str().unwrap()]);
+    fs::write(two.live().join("secret"), "of two").unwrap();
+    two.ok(["snap", "m0"]);
+    two.ok(["backup"]);
+    assert_eq!(two.ok(["set", "list"]).lines().count(), 2);
+    assert_eq!(one.ok(["set", "list"]).lines().count(), 1 + moments.len());
+    let list = |of: &Path| {
+        let output = Command::new(PITFS).arg("-s").arg(of).arg("list").env_remove("PITFS_KEY_FILE").output().unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    };
+    let both = list(&target);
+    assert!(both.contains("several stores; say which"), "{both}");
+    let stores: Vec<_> = both.split([' ', ',', '\n']).filter(|word| Path::new(word).is_dir()).collect();
+    let told: Vec<String> =
+        stores.iter().filter(|path| path.len() > target.as_os_str().len()).map(|path| list(Path::new(path))).collect();
+    assert_eq!(told.len(), 2, "{both}");
+    assert!(
+        told.iter().any(|text| text.contains("m4")) && told.iter().any(|text| text.contains("are encrypted")),
+        "{told:?}"
+    );
+}
