@@ -3,6 +3,9 @@
 //! What increments name is looked at. What only came into being is in none of them: names are found in the directories that
 //! changed, and with them all of what is new; tracks by the numbers of tracks that files have. Each key that is found so is
 //! looked up in both moments, and carried if it differs.
+//!
+//! Invariant: what a set has of an inode is all that its snapshot has of it, or, of one that has no name there, nothing: what is in use
+//! without a name is no part of the tree. It can get a name again, and is carried as a whole then.
 
 use super::Tree;
 use super::inode::root_of;
@@ -53,28 +56,36 @@ pub struct Carry<'a> {
     /// What is looked at next.
     next: Next,
     batch: VecDeque<(Key, Epoch, Vec<u8>)>,
+    /// Whether the inode that was looked at last has a name, then and now: keys of one come together.
+    named: [Option<(InodeNo, bool)>; 2],
 }
 
 enum Next {
     /// All of a table, from a key on.
     Table(usize, Vec<u8>),
-    /// These, where they differ from another moment; of inodes that had no name then, whether they differ or not: such are in no
-    /// set as a whole.
-    Keys { keys: std::collections::btree_set::IntoIter<Key>, before: Epoch, nameless: BTreeSet<InodeNo> },
+    /// These, where they differ from another moment.
+    Keys(std::collections::btree_set::IntoIter<Key>, Epoch),
 }
 
 impl<'a> Carry<'a> {
     /// All records of a snapshot.
     pub fn all(tree: &'a Tree, base: BaseId, epoch: Epoch) -> Carry<'a> {
-        Carry { tree, base, epoch, next: Next::Table(0, base.prefix().to_vec()), batch: VecDeque::new() }
+        Carry {
+            tree,
+            base,
+            epoch,
+            next: Next::Table(0, base.prefix().to_vec()),
+            batch: VecDeque::new(),
+            named: [None; 2],
+        }
     }
 
     /// The records of a snapshot that differ from those of an earlier one, which is there as well.
     pub fn since(tree: &'a Tree, base: BaseId, before: Epoch, epoch: Epoch) -> Result<Carry<'a>> {
-        let (keys, inodes, nameless) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let (keys, nameless) = Candidates { tree, base, before, epoch, keys, inodes, nameless }.find()?;
-        let next = Next::Keys { keys: keys.into_iter(), before, nameless };
-        Ok(Carry { tree, base, epoch, next, batch: VecDeque::new() })
+        let (keys, inodes) = (BTreeSet::new(), BTreeSet::new());
+        let keys = Candidates { tree, base, before, epoch, keys, inodes }.find()?;
+        let next = Next::Keys(keys.into_iter(), before);
+        Ok(Carry { tree, base, epoch, next, batch: VecDeque::new(), named: [None; 2] })
     }
 }
 
@@ -82,7 +93,10 @@ impl Carry<'_> {
     fn step(&mut self) -> Result<Option<Carried>> {
         loop {
             if let Some(((table, key), birth, value)) = self.batch.pop_front() {
-                return self.carried(table, &key, birth, value).map(Some);
+                if self.is_named(1, &key, self.epoch)? {
+                    return self.carried(table, &key, birth, value).map(Some);
+                }
+                continue;
             }
             match &mut self.next {
                 Next::Table(at, from) => {
@@ -95,28 +109,50 @@ impl Carry<'_> {
                         None => (*at, *from) = (*at + 1, self.base.prefix().to_vec()),
                     }
                 }
-                Next::Keys { keys, before, nameless } => {
-                    let Some((table, key)) = keys.next() else { return Ok(None) };
-                    let look = self.tree.device.look()?;
-                    let moments = [*before, self.epoch].map(Moment::At);
-                    for moment in moments {
-                        look.moments().check(root_of(self.base).at(moment))?;
-                    }
-                    let [old, new] = moments.map(|moment| look.record_at(table, &key, moment));
-                    drop(look);
-                    let may_be_same = InodeNo::of_key(&key).is_none_or(|inode| !nameless.contains(&inode));
-                    match (old?, new?) {
-                        (Some((_, old)), Some((_, new))) if old == new && may_be_same => {}
-                        (_, Some((birth, value))) => return self.carried(table, &key, birth, value).map(Some),
-                        (Some(_), None) => {
-                            let key = key[self.base.prefix().len()..].to_vec();
-                            return Ok(Some(Carried { table, key, birth: self.epoch, what: Burden::Gone }));
-                        }
-                        (None, None) => {}
+                Next::Keys(keys, before) => {
+                    let (key, before) = (keys.next(), *before);
+                    let Some((table, key)) = key else { return Ok(None) };
+                    if let Some(carried) = self.differing(table, &key, before)? {
+                        return Ok(Some(carried));
                     }
                 }
             }
         }
+    }
+
+    /// What a key is now, where that is not what it was.
+    fn differing(&mut self, table: Table, key: &[u8], before: Epoch) -> Result<Option<Carried>> {
+        let is_part = [self.is_named(0, key, before)?, self.is_named(1, key, self.epoch)?];
+        let look = self.tree.device.look()?;
+        let at = |number: usize, epoch| match is_part[number] {
+            true => look.record_at(table, key, Moment::At(epoch)),
+            false => Ok(None),
+        };
+        let (old, new) = (at(0, before)?, at(1, self.epoch)?);
+        drop(look);
+        match (old, new) {
+            (Some((_, old)), Some((_, new))) if old == new => Ok(None),
+            (_, Some((birth, value))) => self.carried(table, key, birth, value).map(Some),
+            (Some(_), None) => {
+                let key = key[self.base.prefix().len()..].to_vec();
+                Ok(Some(Carried { table, key, birth: self.epoch, what: Burden::Gone }))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Whether the inode of a key has a name in a snapshot: then, which is 0, or now.
+    fn is_named(&mut self, which: usize, key: &[u8], epoch: Epoch) -> Result<bool> {
+        let Some(inode) = InodeNo::of_key(key) else { return Ok(false) };
+        if let Some((known, is_named)) = self.named[which]
+            && known == inode
+        {
+            return Ok(is_named);
+        }
+        self.tree.device.look()?.moments().check(inode.at(Moment::At(epoch)))?;
+        let is_named = self.tree.comparison().inode_or_none(inode.at(Moment::At(epoch)))?.is_some();
+        self.named[which] = Some((inode, is_named));
+        Ok(is_named)
     }
 
     /// Reads some records of a table; where to go on, if there may be more.
@@ -179,12 +215,10 @@ struct Candidates<'a> {
     keys: BTreeSet<Key>,
     /// Inodes that were looked into.
     inodes: BTreeSet<InodeNo>,
-    /// Those of them that had no name before.
-    nameless: BTreeSet<InodeNo>,
 }
 
 impl Candidates<'_> {
-    fn find(mut self) -> Result<(BTreeSet<Key>, BTreeSet<InodeNo>)> {
+    fn find(mut self) -> Result<BTreeSet<Key>> {
         let spans = self.tree.comparison().spans(self.base, self.before, self.epoch)?;
         let mut changed = BTreeSet::new();
         for (start, end) in spans.spans {
@@ -204,14 +238,7 @@ impl Candidates<'_> {
                     self.add(table, &self.base.prefix(), epoch)?;
                 }
             }
-            let inodes = self.keys.iter().filter(|(table, _)| *table == Table::Inode);
-            let inodes: Vec<InodeNo> = inodes.filter_map(|(_, key)| InodeNo::of_key(key)).collect();
-            for inode in inodes {
-                if self.tree.comparison().inode_or_none(inode.at(Moment::At(self.before)))?.is_none() {
-                    self.nameless.insert(inode);
-                }
-            }
-            return Ok((self.keys, self.nameless));
+            return Ok(self.keys);
         }
         for inode in changed {
             self.look_into(inode)?;
@@ -222,7 +249,7 @@ impl Candidates<'_> {
                 self.keys.insert((Table::Track, track_key(file.inode, track).to_vec()));
             }
         }
-        Ok((self.keys, self.nameless))
+        Ok(self.keys)
     }
 
     /// All that belongs to an inode but its tracks, and to what is new in it.
@@ -238,9 +265,6 @@ impl Candidates<'_> {
             // Of one that had no name, and so was not part of the tree, all that there was may have changed.
             let is_there = |epoch| self.tree.comparison().inode_or_none(inode.at(Moment::At(epoch)));
             let [was_there, is_there] = [is_there(self.before)?.is_some(), is_there(self.epoch)?.is_some()];
-            if is_there && !was_there {
-                self.nameless.insert(inode);
-            }
             for epoch in epochs {
                 for table in [Table::Xattr, Table::Link] {
                     self.add(table, &prefix, epoch)?;
@@ -251,9 +275,11 @@ impl Candidates<'_> {
             }
             // Names that went, or came, and what they led to.
             let mut names = BTreeSet::new();
-            self.each(Table::Dirent, &prefix, self.before, |key, value| {
-                names.insert((key, value));
-            })?;
+            if was_there {
+                self.each(Table::Dirent, &prefix, self.before, |key, value| {
+                    names.insert((key, value));
+                })?;
+            }
             let mut came = Vec::new();
             self.each(Table::Dirent, &prefix, self.epoch, |key, value| {
                 let name = (key, value);
