@@ -174,7 +174,7 @@ impl Target {
             (None, None) => Seal::plain(),
             (Some(_), None) => {
                 let text = format!(
-                    "what {} has of the store {store} is encrypted: give its key, with --key-file or --passphrase",
+                    "what {} has of the store {store} is encrypted, and no key was given for it",
                     shown_file(self.path())
                 );
                 return Err(Error::Refused(Errno::NOKEY, text));
@@ -206,8 +206,15 @@ impl Repository {
         let sets = Arc::new(Sets::new(shelf, seal));
         match Catalogue::read(&sets, store) {
             Ok(catalogue) => Ok(Repository { store, sets, catalogue, was_rebuilt: None }),
-            Err(Error::Corrupt { problem, .. }) => {
-                let (catalogue, _) = Catalogue::of_sets(&sets, store)?;
+            Err(Error::Corrupt { object, problem }) => {
+                let (catalogue, unread) = Catalogue::of_sets(&sets, store)?;
+                // That nothing opens says that the key is another one, and not that there is nothing.
+                if let (true, [(id, why), ..]) = (catalogue.sets().is_empty(), &unread[..]) {
+                    let more = format!("{problem}; and none of {} sets can be opened ({id}: {why})", unread.len());
+                    return Err(Error::corrupt(object, more));
+                }
+                log::warn!("{object} was made anew from the sets: {problem}");
+                unread.iter().for_each(|(id, why)| log::warn!("the set {id} is not in it: {why}"));
                 Ok(Repository { store, sets, catalogue, was_rebuilt: Some(problem) })
             }
             Err(error) => Err(error),

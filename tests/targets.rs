@@ -184,6 +184,12 @@ fn a_target_that_is_not_there_is_not_made() {
     let message = mounted.fails(1, ["target", "add", "inside", inside.to_str().unwrap(), "--no-encryption"]);
     assert!(message.contains("lost with it"), "{message}");
     mounted.ok(["target", "forget", "other"]);
+    assert!(mounted.fails(1, ["target", "forget", "other"]).contains("there are: usb"));
+    // A name that cannot be has nothing made for it.
+    let new = mounted.dir.path().join("new");
+    fs::create_dir(&new).unwrap();
+    mounted.fails(1, ["target", "add", "a/b", new.to_str().unwrap(), "--no-encryption"]);
+    assert_eq!(fs::read_dir(&new).unwrap().count(), 0);
     assert!(!mounted.ok(["target", "list"]).contains("other"));
 }
 

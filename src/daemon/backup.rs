@@ -99,9 +99,6 @@ pub fn backup(
     // One at a time: two would not see each other's sets.
     let _locked = target.lock()?;
     let mut repository = target.repository(settings.id, key)?;
-    if repository.was_rebuilt.is_some() {
-        repository.rebuild()?;
-    }
     let snapshot = chosen(views, options.snapshot.as_deref())?;
     let base = snapshot.base;
     let base_record = tree.device().look()?.base_record(base)?.clone();

@@ -85,9 +85,6 @@ impl Scratch {
             }
         };
         let repository = target.repository(store, key_of(target.keys(store)?)?.as_ref())?;
-        if let Some(why) = &repository.was_rebuilt {
-            log::warn!("the catalogue of {shown} was made anew from the sets: {why}");
-        }
         let Some(first) = repository.catalogue().moments().next() else {
             let text = format!("the target {shown} has no set of the store {store} yet");
             return Err(Error::Refused(Errno::NOENT, text));

@@ -26,10 +26,8 @@ pub fn add_target(daemon: &Daemon, views: &Views, wanted: &AddTarget) -> Result<
         let text = format!("{} lies in the store itself: what is kept there is lost with it", shown_file(directory));
         return Err(Error::Refused(Errno::INVAL, text));
     }
-    if views.targets().all()?.iter().any(|(other, _)| other == name) {
-        let text = format!("there is a target {name:?} already; `pitfs target forget {name}` comes first");
-        return Err(Error::Refused(Errno::EXIST, text));
-    }
+    // Before anything is made outside.
+    views.targets().check_free(name)?;
     let target = if Target::is_one(directory) { Target::open(directory, None)? } else { Target::create(directory)? };
     let store = views.tree().device().settings().id;
     let key = key_file.as_deref().map(|path| if path.exists() { read_key_file(path) } else { make_key_file(path) });
@@ -43,7 +41,7 @@ pub fn add_target(daemon: &Daemon, views: &Views, wanted: &AddTarget) -> Result<
         target.add_store(store, keys.as_ref())?;
     }
     let record = TargetRecord { id: target.id(), directory: directory.clone(), key_file: key_file.clone() };
-    views.targets().set(name, Some(&record))?;
+    views.targets().add(name, &record)?;
     Ok(record)
 }
 

@@ -147,6 +147,9 @@ impl FileSystem {
     /// Whoever is told of these inodes waits until the kernel has counted the names that others have just removed.
     pub(super) fn wait_for_count(&self, client: Client, numbers: impl IntoIterator<Item = KernelNo>) {
         let dropped = self.views.tree().dropped();
+        if !dropped.is_any() {
+            return;
+        }
         let rest = |number| self.live_inode(number).and_then(|inode| dropped.rest(inode, client.pid));
         if let Some(rest) = numbers.into_iter().filter_map(rest).max() {
             std::thread::sleep(rest);
@@ -173,6 +176,7 @@ impl FileSystem {
             if let (Some(_), Ok(Node::In(place))) = (change.size, self.numbers.node(number)) {
                 self.views.tree().end_given(place.inode(), attr.size);
             }
+            self.wait_for_count(client, [number]);
             return Ok((attr, self.keep_attributes(&attr)));
         }
         let Change { permissions, uid, gid, size, .. } = change;

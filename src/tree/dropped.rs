@@ -20,10 +20,17 @@ thread_local! {
 
 /// Removes a name for a thread of a program, whose kernel counts by itself.
 pub fn by<R>(thread: u32, work: impl FnOnce() -> R) -> R {
-    let before = BY.replace(thread);
-    let result = work();
-    BY.set(before);
-    result
+    let _by = By(BY.replace(thread));
+    work()
+}
+
+/// Who it was for before, put back whatever the work comes to.
+struct By(u32);
+
+impl Drop for By {
+    fn drop(&mut self) {
+        BY.set(self.0);
+    }
 }
 
 #[derive(Default)]
@@ -46,11 +53,13 @@ impl Dropped {
         self.any.store(true, Ordering::Release);
     }
 
+    /// Whether any inode has lost a name, as far as was looked.
+    pub fn is_any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
     /// How long a thread that asked for the attributes of an inode is to wait for its answer.
     pub fn rest(&self, inode: InodeNo, thread: u32) -> Option<Duration> {
-        if !self.any.load(Ordering::Acquire) {
-            return None;
-        }
         let mut recent = self.recent.lock();
         recent.retain(|(_, _, since)| since.elapsed() < MOMENT);
         self.any.store(!recent.is_empty(), Ordering::Release);

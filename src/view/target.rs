@@ -61,24 +61,31 @@ impl Targets<'_> {
         Err(Error::Refused(Errno::NOENT, text))
     }
 
-    /// Remembers a target under a name that is free, or forgets it.
-    pub fn set(self, name: &str, record: Option<&TargetRecord>) -> Result<()> {
+    /// That a target can be given a name.
+    pub fn check_free(self, name: &str) -> Result<()> {
         super::check_name(name.as_bytes())?;
-        let exists = self.all()?.iter().any(|(other, _)| other == name);
-        match (record, exists) {
-            (Some(_), true) => {
-                let text = format!("there is a target {name:?} already; `pitfs target forget {name}` comes first");
-                return Err(Error::Refused(Errno::EXIST, text));
-            }
-            (None, false) => return self.named(Some(name)).map(drop),
-            _ => {}
+        if self.all()?.iter().any(|(other, _)| other == name) {
+            let text = format!("there is a target {name:?} already; `pitfs target forget {name}` comes first");
+            return Err(Error::Refused(Errno::EXIST, text));
         }
+        Ok(())
+    }
+
+    /// Remembers a target under a name that is free.
+    pub fn add(self, name: &str, record: &TargetRecord) -> Result<()> {
+        self.check_free(name)?;
         self.views.change(|change| {
-            match record {
-                Some(record) => change.meta_mut().put(Table::State, &key(name), record),
-                None => change.meta_mut().remove(Table::State, &key(name)),
-            }
-            Ok(if record.is_some() { format!("target add {name:?}") } else { format!("target forget {name:?}") })
+            change.meta_mut().put(Table::State, &key(name), record);
+            Ok(format!("target add {name:?}"))
+        })
+    }
+
+    /// Forgets a target.
+    pub fn forget(self, name: &str) -> Result<()> {
+        self.named(Some(name))?;
+        self.views.change(|change| {
+            change.meta_mut().remove(Table::State, &key(name));
+            Ok(format!("target forget {name:?}"))
         })
     }
 }

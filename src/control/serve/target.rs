@@ -5,7 +5,7 @@ use crate::control::request::{Backup, Sets, Targets, Verb};
 use crate::daemon::{
     self, AddTarget, BackupOptions, Daemon, OnProgress, add_target, open_repository, open_target, verify_sets,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::view::Views;
 
 pub(super) fn serve(daemon: &Daemon, views: &Views, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
@@ -13,7 +13,7 @@ pub(super) fn serve(daemon: &Daemon, views: &Views, verb: Verb, progress: OnProg
         Verb::Target(wanted) => targets(daemon, views, wanted),
         Verb::Backup(wanted) => backup(views, wanted, progress),
         Verb::Set(wanted) => sets(views, wanted, progress),
-        _ => Ok(Answer::Nothing),
+        other => Err(Error::Fault(format!("{other:?} has nothing to do with targets"))),
     }
 }
 
@@ -24,7 +24,7 @@ fn targets(daemon: &Daemon, views: &Views, targets: Targets) -> Result<Answer> {
             Ok(Answer::Targets(vec![(name, record).into()]))
         }
         Targets::List => Ok(Answer::Targets(views.targets().all()?.into_iter().map(Into::into).collect())),
-        Targets::Forget { name } => views.targets().set(&name, None).map(|()| Answer::Nothing),
+        Targets::Forget { name } => views.targets().forget(&name).map(|()| Answer::Nothing),
     }
 }
 
