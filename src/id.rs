@@ -17,14 +17,9 @@ impl Id {
     /// One that nothing else has.
     pub fn random() -> Id {
         let mut bytes = [0; 16];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
-                Ok(count) => filled += count,
-                Err(rustix::io::Errno::INTR) => {}
-                // Linux has had the call since 3.17. Hashes of a map are seeded from the same source.
-                Err(_) => return Id::of_parts("fallback", &[&seed().to_le_bytes(), &seed().to_le_bytes()]),
-            }
+        // Linux has had the call since 3.17. Hashes of a map are seeded from the same source.
+        if fill_random(&mut bytes).is_err() {
+            return Id::of_parts("fallback", &[&seed().to_le_bytes(), &seed().to_le_bytes()]);
         }
         Id(u128::from_le_bytes(bytes))
     }
@@ -51,6 +46,19 @@ impl Id {
     pub fn short(self) -> String {
         self.to_string()[..8].to_string()
     }
+}
+
+/// Fills bytes from the kernel's generator.
+pub fn fill_random(out: &mut [u8]) -> Result<(), rustix::io::Errno> {
+    let mut filled = 0;
+    while filled < out.len() {
+        match rustix::rand::getrandom(&mut out[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn seed() -> u64 {

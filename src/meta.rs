@@ -19,6 +19,7 @@ mod known;
 mod kv;
 mod lookups;
 mod overlay;
+pub mod packed;
 mod pages;
 pub mod path;
 mod reserve;

@@ -4,43 +4,9 @@ mod mounted;
 
 use mounted::*;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
-
-/// All that is below a directory, in words.
-fn facts(root: &Path) -> Vec<String> {
-    let mut all = Vec::new();
-    let mut pending = vec![root.to_path_buf()];
-    while let Some(directory) = pending.pop() {
-        for entry in fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            let found = path.symlink_metadata().unwrap();
-            let name = path.strip_prefix(root).unwrap().display().to_string();
-            let content = match found.file_type() {
-                kind if kind.is_dir() => {
-                    pending.push(path.clone());
-                    Vec::new()
-                }
-                kind if kind.is_symlink() => fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
-                _ => fs::read(&path).unwrap(),
-            };
-            let hash = content.iter().fold(7u64, |hash, byte| hash.wrapping_mul(31).wrapping_add((*byte).into()));
-            all.push(format!(
-                "{name} {:o} {} {} {} {}.{} {} {hash}",
-                found.mode(),
-                found.uid(),
-                found.gid(),
-                if found.is_dir() { 0 } else { found.nlink() },
-                found.mtime(),
-                found.mtime_nsec(),
-                found.size(),
-            ));
-        }
-    }
-    all.sort();
-    all
-}
 
 fn fill(live: &Path) {
     fs::create_dir_all(live.join("a/deep/er")).unwrap();
@@ -66,7 +32,7 @@ fn change(live: &Path, round: usize) {
 }
 
 /// A store with a target, and what its snapshots show.
-fn backed_up(mounted: &Mounted, target: &Path, how: &[&str]) -> Vec<(String, Vec<String>)> {
+fn backed_up(mounted: &Mounted, target: &Path, how: &[&str]) -> Vec<(String, Vec<Shown>)> {
     fs::create_dir(target).unwrap();
     let add = [&["target", "add", "usb", target.to_str().unwrap()], how].concat();
     mounted.ok(add);
@@ -75,7 +41,7 @@ fn backed_up(mounted: &Mounted, target: &Path, how: &[&str]) -> Vec<(String, Vec
     for round in 0..5 {
         let name = format!("m{round}");
         mounted.ok(["snap", &name]);
-        moments.push((name.clone(), facts(&mounted.snap().join(&name))));
+        moments.push((name.clone(), listing(&mounted.snap().join(&name))));
         // Some are written later, all at once, and one differs from the first alone.
         match round {
             0 | 1 => drop(mounted.ok(["backup"])),
@@ -117,9 +83,9 @@ fn the_store_is_gone_and_every_moment_is_there() {
     assert!(is_mounted, "{text}");
     let _ends = Ends(&old);
     for (name, wanted) in &moments {
-        assert_eq!(&facts(&old.join(name)), wanted, "{name}");
+        assert_eq!(&listing(&old.join(name)), wanted, "{name}");
     }
-    assert_eq!(facts(&old.join("live")), moments.last().unwrap().1);
+    assert_eq!(listing(&old.join("live")), moments.last().unwrap().1);
     let mut value = [0; 5];
     rustix::fs::getxattr(old.join("m4/a/9"), "user.a", &mut value).unwrap();
     assert_eq!(&value, b"value");

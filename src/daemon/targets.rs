@@ -37,18 +37,13 @@ pub fn add_target(daemon: &Daemon, views: &Views, wanted: &AddTarget) -> Result<
         let key = open_key(target.keys(store)?, key.as_ref())?;
         target.repository(store, key.as_ref())?;
     } else {
-        let keys = key.as_ref().map(|key| Keys::create(store, &fresh_key()?, &Opens::File(key.clone()))).transpose()?;
+        let fresh = || Key::random().map_err(|problem| Error::Refused(Errno::IO, problem));
+        let keys = key.as_ref().map(|key| Keys::create(store, &fresh()?, &Opens::File(key.clone()))).transpose()?;
         target.add_store(store, keys.as_ref())?;
     }
     let record = TargetRecord { id: target.id(), directory: directory.clone(), key_file: key_file.clone() };
     views.targets().add(name, &record)?;
     Ok(record)
-}
-
-fn fresh_key() -> Result<Key> {
-    let mut bytes = [0; 32];
-    crate::set::random(&mut bytes).map_err(|problem| Error::Refused(Errno::IO, problem))?;
-    Ok(Key::of(bytes))
 }
 
 /// The key behind the slots, opened by that of a key file.

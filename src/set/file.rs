@@ -24,22 +24,7 @@ pub struct SetFile {
     frames: (u64, u64),
 }
 
-/// What can be told of a set by its name and without a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outside {
-    pub id: Id,
-    pub store: Id,
-    pub is_secret: bool,
-}
-
 impl SetFile {
-    /// What can be told without a key of the set of an id.
-    pub fn outside(shelf: &dyn Shelf, id: Id) -> Result<Outside> {
-        let (object, path) = open_object(shelf, id)?;
-        let (Head { id, store, is_secret }, _) = read_head(&*object, &path, id)?;
-        Ok(Outside { id, store, is_secret })
-    }
-
     /// Opens the set of an id.
     pub fn open(shelf: &dyn Shelf, id: Id, seal: &Seal) -> Result<SetFile> {
         let (object, path) = open_object(shelf, id)?;

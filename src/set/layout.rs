@@ -11,6 +11,7 @@
 use super::seal::Seal;
 use crate::id::Id;
 use crate::limits::{SET_FRAME_BYTES_MAX, SET_LEVELS_MAX};
+use crate::meta::packed::{take_bytes, take_number};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use zstd::bulk::Compressor;
 
@@ -204,23 +205,6 @@ pub(super) fn open(seal: &Seal, id: Id, offset: u64, kind: u8, mut bytes: Vec<u8
     if content.len() == raw { Ok(content) } else { Err(format!("it has {} bytes instead of {raw}", content.len())) }
 }
 
-/// A number in groups of seven bits, the lowest first.
-pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-/// A key as the part that it shares with the one before, and its own.
-pub(super) fn put_key(out: &mut Vec<u8>, before: &[u8], key: &[u8]) {
-    let shared = before.iter().zip(key).take_while(|(a, b)| a == b).count();
-    put_number(out, shared as u64);
-    put_number(out, (key.len() - shared) as u64);
-    out.extend_from_slice(&key[shared..]);
-}
-
 /// Bytes that are taken apart, from the front.
 pub(super) struct Bytes<'a>(pub &'a [u8]);
 
@@ -230,20 +214,10 @@ impl<'a> Bytes<'a> {
     }
 
     pub fn number(&mut self) -> Result<u64, String> {
-        let mut number = 0;
-        for shift in (0..u64::BITS).step_by(7) {
-            let (byte, rest) = self.0.split_first().ok_or("it ends within a number")?;
-            self.0 = rest;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                break;
-            }
-            number |= bits << shift;
-            if *byte < 0x80 {
-                return Ok(number);
-            }
-        }
-        Err("it has a number of more than 64 bits".into())
+        let mut at = 0;
+        let number = take_number(self.0, &mut at)?;
+        self.0 = &self.0[at..];
+        Ok(number)
     }
 
     pub fn number_below(&mut self, end: u64, what: &str) -> Result<u64, String> {
@@ -256,10 +230,9 @@ impl<'a> Bytes<'a> {
     }
 
     pub fn take(&mut self, len: u64) -> Result<&'a [u8], String> {
-        let len = usize::try_from(len).ok().filter(|len| *len <= self.0.len());
-        let Some(len) = len else { return Err("it ends before what it says it has".into()) };
-        let (taken, rest) = self.0.split_at(len);
-        self.0 = rest;
+        let mut at = 0;
+        let taken = take_bytes(self.0, &mut at, len)?;
+        self.0 = &self.0[at..];
         Ok(taken)
     }
 
@@ -283,6 +256,7 @@ impl<'a> Bytes<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meta::packed::{put_key, put_number};
 
     #[test]
     fn heads_and_ends_come_back_and_belong_together() {

@@ -8,9 +8,10 @@
 //!
 //! A set is named by its number in the foot of the set that has the node: 0 is that set itself.
 
-use super::layout::{Bytes, put_key, put_number};
+use super::layout::Bytes;
 use crate::clock::Epoch;
 use crate::limits::{SET_KEY_BYTES_MAX, SET_SETS_MAX, SET_VALUE_BYTES_MAX, TRACK_BYTES_MAX};
+use crate::meta::packed::{put_key, put_number};
 
 const RECORD: u64 = 0;
 const NEXT_TRACK: u64 = 1;

@@ -4,10 +4,12 @@
 //! With a key: XChaCha20-Poly1305, as the crate `chacha20poly1305` has it, with a random nonce for each piece. Without one: a
 //! checksum, which tells damage and no forgery. The place is not stored; it is part of what is authenticated.
 
+use crate::id::fill_random;
 use chacha20poly1305::aead::{AeadInPlace, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
 use std::fmt;
 use xxhash_rust::xxh3::Xxh3;
+use zeroize::Zeroize;
 
 /// Bytes of a key.
 const KEY: usize = 32;
@@ -20,6 +22,13 @@ const CHECK: usize = 8;
 pub struct Key([u8; KEY]);
 
 impl Key {
+    /// One that nobody has.
+    pub fn random() -> Result<Key, String> {
+        let mut bytes = [0; KEY];
+        random(&mut bytes)?;
+        Ok(Key(bytes))
+    }
+
     pub fn of(bytes: [u8; KEY]) -> Key {
         Key(bytes)
     }
@@ -37,9 +46,7 @@ impl fmt::Debug for Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        // Not left out by the compiler, though nobody reads it any more.
-        self.0 = std::hint::black_box([0; KEY]);
-        std::hint::black_box(&self.0);
+        self.0.zeroize();
     }
 }
 
@@ -124,17 +131,9 @@ fn random_nonce() -> Result<XNonce, String> {
     Ok(XNonce::from(nonce))
 }
 
-/// Fills bytes from the kernel's generator.
+/// Fills bytes that nobody can guess.
 pub fn random(out: &mut [u8]) -> Result<(), String> {
-    let mut filled = 0;
-    while filled < out.len() {
-        match rustix::rand::getrandom(&mut out[filled..], rustix::rand::GetRandomFlags::empty()) {
-            Ok(count) => filled += count,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(format!("the kernel gives no random bytes: {error}")),
-        }
-    }
-    Ok(())
+    fill_random(out).map_err(|error| format!("the kernel gives no random bytes: {error}"))
 }
 
 #[cfg(test)]

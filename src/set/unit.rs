@@ -8,11 +8,12 @@
 //! A unit can be told by its label alone: of what set it is, the how manieth, and what of the moment is in it. The bytes of the
 //! tracks are those of the frames behind it, one behind the other in the order of the label.
 
-use super::layout::{Bytes, DATA, LABEL, START, compress, put_key, put_number};
+use super::layout::{Bytes, DATA, LABEL, START, compress};
 use super::node::Place;
 use super::seal::Seal;
 use crate::clock::Epoch;
 use crate::limits::{SET_DATA_BYTES, SET_KEY_BYTES_MAX, SET_UNIT_BYTES, SET_UNIT_TOLD_BYTES, TRACK_BYTES_MAX};
+use crate::meta::packed::{put_key, put_number};
 use zstd::bulk::Compressor;
 
 /// What a label says of one key.

@@ -276,11 +276,6 @@ impl Writer {
         let (id, bytes) = self.out.finish(compressed)?;
         Ok(Summary { id, bytes, added: self.added, foot })
     }
-
-    /// Bytes that were written so far.
-    pub fn written(&self) -> u64 {
-        self.out.end
-    }
 }
 
 /// The object itself.

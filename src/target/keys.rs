@@ -207,16 +207,15 @@ pub fn read_key_file(path: &Path) -> Result<Key> {
 
 /// Makes a file with a new key, for nobody else to read; an error where there is one.
 pub fn make_key_file(path: &Path) -> Result<Key> {
-    let mut bytes = [0; 32];
-    random(&mut bytes).map_err(|problem| Error::Refused(Errno::IO, problem))?;
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = Key::random().map_err(|problem| Error::Refused(Errno::IO, problem))?;
+    let digits: String = key.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     let make = || {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(format!("{KEY_FILE}{digits}\n").as_bytes())?;
         file.sync_all()
     };
     make().map_err(|error| super::failed("making the key file", path, error))?;
-    Ok(Key::of(bytes))
+    Ok(key)
 }
 
 fn of_hex(digits: &str) -> Option<[u8; 32]> {

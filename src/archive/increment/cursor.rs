@@ -1,9 +1,10 @@
 //! Walking through the keys of a block of records or of the index.
 
-use super::layout::{RECORDS, take_bytes, take_number};
+use super::layout::RECORDS;
 use super::{Entry, Place, Value};
 use crate::clock::Epoch;
 use crate::limits::{ARCHIVE_KEY_BYTES_MAX, TRACK_BYTES_MAX};
+use crate::meta::packed::{take_bytes, take_number};
 use std::sync::Arc;
 
 /// A block as it was before it was compressed, its checksum verified.

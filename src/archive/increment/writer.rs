@@ -15,7 +15,6 @@
 use super::cursor::{NEXT_TRACK, PLACED_TRACK, RECORD};
 use super::layout::{
     BLOCK_START, BlockStart, CHECK, FOOTER, Footer, PLAIN, RECORDS, Seed, TRACKS, ZSTD, encode_head, number_at,
-    put_key, put_number,
 };
 use super::{Header, Summary};
 use crate::archive::temporary_name;
@@ -26,6 +25,7 @@ use crate::limits::{
 };
 use crate::media::Directory;
 use crate::meta::hex;
+use crate::meta::packed::{put_key, put_number};
 use crate::shown::shown_file;
 use std::fs::File;
 use std::io;

@@ -281,7 +281,7 @@ fn an_index_that_names_one_block_again_and_again_has_an_end() {
         let mut lines = Vec::new();
         for key in 1..100 {
             lines.extend_from_slice(&[0, 1, key]);
-            layout::put_number(&mut lines, below);
+            crate::meta::packed::put_number(&mut lines, below);
         }
         below = put(kind, &lines);
     }
