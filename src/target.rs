@@ -30,6 +30,7 @@ use crate::media::{Directory, DiskShelf, Shelf};
 use crate::set::{Key, Seal, SetFile, Sets, id_of, object_name};
 use crate::shown::shown_file;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,6 +42,29 @@ pub struct Target {
 
 fn failed(doing: &str, path: &Path, error: io::Error) -> Error {
     Error::media(format!("{doing} {}", shown_file(path)), error)
+}
+
+/// All of a small object; `None` where there is none, and damage where it has not a length that it can have.
+fn read_whole(shelf: &dyn Shelf, name: &str, lengths: RangeInclusive<u64>) -> Result<Option<Vec<u8>>> {
+    let path = format!("{}/{name}", shelf.describe());
+    let object = match shelf.open(name) {
+        Ok(object) => object,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::media(format!("opening {path}"), error)),
+    };
+    let len = object.len();
+    if !lengths.contains(&len) {
+        return Err(Error::corrupt(path, format!("it has {len} bytes, and cannot have")));
+    }
+    let mut bytes = vec![0; len as usize];
+    object.read_at(0, &mut bytes).map_err(|error| Error::media(format!("reading {path}"), error))?;
+    Ok(Some(bytes))
+}
+
+/// The sets of a shelf by the names of their objects, with their lengths.
+fn sets_at(shelf: &dyn Shelf) -> Result<Vec<(Id, u64)>> {
+    let all = shelf.list().map_err(|error| Error::media(format!("listing {}", shelf.describe()), error))?;
+    Ok(all.into_iter().filter_map(|(name, bytes)| Some((id_of(&name)?, bytes))).collect())
 }
 
 impl Target {
@@ -254,9 +278,7 @@ impl Repository {
 
     /// Objects that are sets by their names, of which the catalogue knows nothing: left over from an interruption.
     pub fn unlisted(&self) -> Result<Vec<(Id, u64)>> {
-        let shelf = self.sets.shelf();
-        let all = shelf.list().map_err(|error| Error::media(format!("listing {}", shelf.describe()), error))?;
-        let found = all.into_iter().filter_map(|(name, bytes)| Some((id_of(&name)?, bytes)));
+        let found = sets_at(&**self.sets.shelf())?.into_iter();
         Ok(found.filter(|(id, _)| self.catalogue.find(*id).is_none()).collect())
     }
 

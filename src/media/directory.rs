@@ -3,6 +3,7 @@
 //! Whoever may write to the directory can put anything in a file's place. So no link is followed, what is opened is a plain
 //! file with one name that belongs to somebody who may have made it, and what is made is made new.
 
+use crate::id::Id;
 use rustix::fs::{
     AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RawMode, RenameFlags, StatxFlags, flock, openat,
     renameat_with, statx,
@@ -167,6 +168,36 @@ impl Directory {
             true => Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is longer than {most} bytes"))),
             false => Ok(bytes),
         }
+    }
+
+    /// The text of a small plain file, whoever it belongs to: no more than `most` bytes of it, and nothing of what is no text. `None` where
+    /// there is none.
+    pub fn read_label(&self, name: &str, most: u64) -> io::Result<Option<String>> {
+        use std::io::Read;
+        let mut text = String::new();
+        match self.open_plain(name).and_then(|file| file.take(most).read_to_string(&mut text)) {
+            Ok(_) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Some(String::new())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes such a file, whole and durable; fails where somebody else was faster.
+    pub fn make_label(&self, name: &str, text: &str) -> io::Result<()> {
+        use std::io::Write;
+        let temporary = format!(".{name}.{}.new", Id::random().short());
+        let write = || {
+            let mut file = self.make_anew(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            self.rename_new(&temporary, name)?;
+            self.sync()
+        };
+        write().inspect_err(|_| {
+            // The error says enough.
+            drop(self.remove(&temporary));
+        })
     }
 
     fn check(&self, found: &Metadata) -> io::Result<()> {

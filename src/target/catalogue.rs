@@ -4,13 +4,13 @@
 //! "pitfscat" │ version u32 │ 0 u32 │ store 16 │ sealed: catalogue, MessagePack
 //! ```
 
+use super::{read_whole, sets_at};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::meta::encode;
-use crate::set::{Header, SetFile, Sets, id_of};
+use crate::set::{Header, SetFile, Sets};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::io;
 
 const OBJECT: &str = "catalogue";
 const MAGIC: &[u8; 8] = b"pitfscat";
@@ -85,24 +85,13 @@ impl Catalogue {
     pub(super) fn read(sets: &Sets, store: Id) -> Result<Catalogue> {
         let shelf = sets.shelf();
         let path = format!("{}/{OBJECT}", shelf.describe());
-        let object = match shelf.open(OBJECT) {
-            Ok(object) => object,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let all = shelf.list().map_err(|error| Error::media(format!("listing {}", shelf.describe()), error))?;
-                return match all.iter().any(|(name, _)| id_of(name).is_some()) {
-                    true => Err(Error::corrupt(path, "it is not there, and there are sets")),
-                    false => Ok(Catalogue::default()),
-                };
-            }
-            Err(error) => return Err(Error::media(format!("opening {path}"), error)),
-        };
         let damaged = |problem: String| Error::corrupt(path.clone(), problem);
-        let len = object.len();
-        if !(HEAD as u64..=BYTES_MAX).contains(&len) {
-            return Err(damaged(format!("it has {len} bytes")));
-        }
-        let mut bytes = vec![0; len as usize];
-        object.read_at(0, &mut bytes).map_err(|error| Error::media(format!("reading {path}"), error))?;
+        let Some(mut bytes) = read_whole(&**shelf, OBJECT, HEAD as u64..=BYTES_MAX)? else {
+            return match sets_at(&**shelf)?.is_empty() {
+                true => Ok(Catalogue::default()),
+                false => Err(damaged("it is not there, and there are sets".into())),
+            };
+        };
         let mut content = bytes.split_off(HEAD);
         if bytes[..8] != MAGIC[..] || bytes[16..] != store.to_bytes() {
             return Err(damaged("it is not the catalogue of this store".into()));
@@ -131,10 +120,8 @@ impl Catalogue {
 
     /// What the sets themselves say, and those that cannot be read.
     pub(super) fn of_sets(sets: &Sets, store: Id) -> Result<(Catalogue, Vec<(Id, String)>)> {
-        let shelf = sets.shelf();
-        let all = shelf.list().map_err(|error| Error::media(format!("listing {}", shelf.describe()), error))?;
         let (mut catalogue, mut unread) = (Catalogue::default(), Vec::new());
-        for id in all.iter().filter_map(|(name, _)| id_of(name)) {
+        for (id, _) in sets_at(&**sets.shelf())? {
             match sets.file(id) {
                 Ok(file) if file.header().store == store => catalogue.add(Listed::of(&file)),
                 Ok(_) => unread.push((id, "it is of another store".into())),

@@ -16,7 +16,7 @@ use crate::shown::shown_file;
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
@@ -24,6 +24,8 @@ use xxhash_rust::xxh3::xxh3_64;
 const OBJECT: &str = "keys";
 const MAGIC: &[u8; 8] = b"pitfskey";
 const VERSION: u32 = 1;
+/// Of a head and a checksum.
+const BYTES_MIN: u64 = 24;
 const BYTES_MAX: u64 = 64 << 10;
 const SLOTS_MAX: usize = 32;
 const SALT: usize = 16;
@@ -139,18 +141,8 @@ impl Keys {
     /// The slots at a shelf; `None` where there are none.
     pub(super) fn read(shelf: &dyn Shelf, store: Id) -> Result<Option<Keys>> {
         let path = format!("{}/{OBJECT}", shelf.describe());
-        let object = match shelf.open(OBJECT) {
-            Ok(object) => object,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::media(format!("opening {path}"), error)),
-        };
         let damaged = |problem: &str| Error::corrupt(path.clone(), problem);
-        let len = object.len();
-        if !(24..=BYTES_MAX).contains(&len) {
-            return Err(damaged("it has not the length that it can have"));
-        }
-        let mut bytes = vec![0; len as usize];
-        object.read_at(0, &mut bytes).map_err(|error| Error::media(format!("reading {path}"), error))?;
+        let Some(bytes) = super::read_whole(shelf, OBJECT, BYTES_MIN..=BYTES_MAX)? else { return Ok(None) };
         let (content, check) = bytes.split_at(bytes.len() - 8);
         if &content[..8] != MAGIC || xxh3_64(content).to_le_bytes() != *check {
             return Err(damaged("it is not what was written"));

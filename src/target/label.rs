@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::media::Directory;
 use crate::shown::shown_file;
-use std::io::{self, Read, Write};
 
 const LABEL: &str = "target";
 const FIRST_LINE: &str = "pitfs target";
@@ -22,13 +21,8 @@ impl Label {
     /// The label in a directory; `None` without any.
     pub fn read(directory: &Directory) -> Result<Option<Label>> {
         let path = directory.path().join(LABEL);
-        let mut text = String::new();
-        match directory.open_plain(LABEL).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text)) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => text.clear(),
-            Err(error) => return Err(failed("reading", &path, error)),
-        }
+        let read = directory.read_label(LABEL, BYTES_MAX);
+        let Some(text) = read.map_err(|error| failed("reading", &path, error))? else { return Ok(None) };
         let mut lines = text.lines();
         let is_ours = lines.next() == Some(FIRST_LINE);
         let format: Option<u32> = lines.next().and_then(|line| line.strip_prefix("format ")?.parse().ok());
@@ -45,19 +39,8 @@ impl Label {
 
     /// Labels a directory that has no label, durably.
     pub(super) fn create(&self, directory: &Directory) -> Result<()> {
-        let temporary = format!(".{LABEL}.{}.new", Id::random().short());
         let text = format!("{FIRST_LINE}\nformat {FORMAT}\nid {}\n", self.target);
-        let write = || {
-            let mut file = directory.make_anew(&temporary)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            directory.rename_new(&temporary, LABEL)?;
-            directory.sync()
-        };
-        write().map_err(|error| {
-            // The error says enough.
-            drop(directory.remove(&temporary));
-            failed("writing", &directory.path().join(LABEL), error)
-        })
+        let made = directory.make_label(LABEL, &text);
+        made.map_err(|error| failed("writing", &directory.path().join(LABEL), error))
     }
 }
