@@ -95,6 +95,12 @@ fn the_store_is_gone_and_every_moment_is_there() {
         assert!(differences.contains(line), "{line}: {differences}");
     }
     assert!(!differences.contains("a/150"), "{differences}");
+    // Of the large file one track of 64 KiB differs; of what did not change, none.
+    let (_, tracks) = pitfs(&["-s", old_text, "diff", "m1", "m2", "--tracks", "--json"]);
+    assert!(tracks.contains("a/deep/large") && tracks.contains("a/1\""), "{tracks}");
+    assert!(!tracks.contains("a/150"), "{tracks}");
+    let same = pitfs(&["-s", old_text, "diff", "m4", "live", "--tracks"]);
+    assert!(same.0 && same.1.is_empty(), "{same:?}");
     let (_, versions) = pitfs(&["-s", old_text, "versions", "a/deep/large"]);
     assert_eq!(versions.lines().count(), 1 + 5, "{versions}");
     // And without a mount.

@@ -179,8 +179,7 @@ impl Past {
     }
 
     /// Shows moments that lie in sets, as snapshots of a base that has nothing itself and that shows the last of them, the oldest
-    /// first. One whose name is taken has its
-    /// place among them behind it.
+    /// first. One whose name is taken has its place among them behind it.
     pub(in crate::device) fn show_elsewhere(&mut self, base: BaseId, sets: Arc<Sets>, all: &[InSet]) -> Result<()> {
         let mut names: BTreeSet<String> = BTreeSet::new();
         let mut moments = BTreeMap::new();

@@ -38,6 +38,13 @@ pub(in crate::device) struct Found {
     pub outside: Option<Outside>,
 }
 
+impl Found {
+    /// Whether an archive has it. Sets name the bytes of a track by where they lie, and their records were all born alike.
+    pub fn is_archived(&self) -> bool {
+        matches!(self.outside, Some(Outside::Archive(_)))
+    }
+}
+
 /// Where a record is that is not in the store.
 pub(in crate::device) enum Outside {
     Archive(Arc<Archive>),

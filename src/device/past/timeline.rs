@@ -249,7 +249,7 @@ impl Chronicle<'_> {
         let end = all.rest.end;
         let last = archive.map_or(Moment::Live, |(_, tip)| Moment::At(*tip));
         match self.past.candidate(table, key, last)? {
-            Some(found) => all.add(Value::of(self.past, table, key, &found.bytes, found.outside.is_some())?, end),
+            Some(found) => all.add(Value::of(self.past, table, key, &found.bytes, found.is_archived())?, end),
             None => all.shine_through(end),
         }
         Ok(all.spans)
@@ -257,7 +257,7 @@ impl Chronicle<'_> {
 
     fn value_at(self, table: Table, key: &[u8], moment: Moment) -> Result<Option<Value>> {
         let found = self.past.find(table, key, moment)?;
-        found.map(|found| Value::of(self.past, table, key, &found.bytes, found.outside.is_some())).transpose()
+        found.map(|found| Value::of(self.past, table, key, &found.bytes, found.is_archived())).transpose()
     }
 
     /// What the record of a track says at a moment, to be compared.
