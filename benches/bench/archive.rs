@@ -3,124 +3,42 @@
 //! All see the same machine: each version goes to all of them, in an order that rotates, before there is the next.
 //! The files are in the kernel's caches and on the disk when a program begins with them.
 
-use crate::command::{cold, has, ok, shell, timed};
-use crate::files::read_tree;
+use crate::command::shell;
 use crate::place::Ground;
+use crate::programs::{self, Program, Wanted, disk_usage};
 use crate::report::{Table, Target, number};
 use crate::samples::{Samples, median};
 use crate::store::PITFS;
 use crate::versions::History;
 use crate::{Bench, Result};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
 
 const VERSIONS: f64 = 40.0;
 const MB: f64 = 20.0;
 const MIB: f64 = (1 << 20) as f64;
 /// Seconds that getting a tree of [`MB`] back may take.
 const RESTORE_MAX: f64 = 0.3;
-/// Some programs name their runs by the second.
-const BETWEEN_RUNS: Duration = Duration::from_millis(1100);
-
-/// A program, and its lines of shell. In them `$at` is its directory, `$source` the tree, `$target` a directory to restore
-/// to, `$version` a version's number and `$back` how many versions it lies back.
-struct Program {
-    name: &'static str,
-    directory: PathBuf,
-    prepare: String,
-    /// What is done for each version.
-    steps: Vec<String>,
-    restore: String,
-    is_pitfs: bool,
-    last_run: Instant,
-}
-
-impl Program {
-    fn line(&self, line: &str, tree: &Path, version: usize, back: usize) -> String {
-        let (at, tree) = (self.directory.display(), tree.display());
-        format!("at='{at}' source='{tree}' target='{tree}' version={version} back={back}; {line}")
-    }
-
-    /// Bytes on the disk of what is kept; not of caches that can be made anew.
-    fn room(&self) -> Result<f64> {
-        let kept = ["store", "archive", "copy"].map(|name| self.directory.join(name));
-        disk_usage(kept.iter().filter(|path| path.exists()).map(PathBuf::as_path))
-    }
-}
-
-fn disk_usage<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<f64> {
-    let text = ok(Command::new("du").args(["-s", "-B1"]).args(paths))?;
-    text.lines().map(|line| Ok(line.split('\t').next().unwrap_or_default().parse::<f64>()?)).sum()
-}
-
 /// All that are installed, those of pitfs first.
 fn programs(ground: &Path) -> Vec<Program> {
     let mut all = Vec::new();
-    let mut add = |name: &'static str, prepare: String, steps: Vec<String>, restore: String| {
-        let directory = ground.join(name.replace(", ", "-"));
-        let is_pitfs = name.starts_with("pitfs");
-        all.push(Program { name, directory, prepare, steps, restore, is_pitfs, last_run: Instant::now() });
-    };
     let pitfs = format!("'{PITFS}' -s \"$at/store\"");
     for (name, codec) in [("pitfs, zstd", "zstd"), ("pitfs, lz4", "lz4")] {
         let sync = format!("{pitfs} sync \"$source\"");
         let roll = format!("{pitfs} roll --archive \"$at/archive\" --keep 1 --name v$version");
-        let restore = format!("{pitfs} restore v$version --to \"$target\"");
-        add(name, format!("'{PITFS}' create --compress {codec} \"$at/store\""), vec![sync, roll], restore);
+        all.push(Program {
+            prepare: format!("'{PITFS}' create --compress {codec} \"$at/store\""),
+            steps: vec![sync, roll],
+            restore: format!("{pitfs} restore v$version --to \"$target\""),
+            ..Program::new(ground, name)
+        });
     }
-    let restic = "RESTIC_PASSWORD=bench RESTIC_CACHE_DIR=\"$at/cache\" restic -q -r \"$at/copy\"";
-    if has("restic") {
-        let save = format!("cd \"$source\" && {restic} backup --tag v$version .");
-        add(
-            "restic",
-            format!("{restic} init"),
-            vec![save],
-            format!("{restic} restore latest --tag v$version --target \"$target\""),
-        );
-    }
-    let borg = "BORG_PASSPHRASE=bench BORG_BASE_DIR=\"$at\" borg";
-    if has("borg") {
-        let save = format!("cd \"$source\" && {borg} create \"$at/copy::v$version\" .");
-        let restore = format!("cd \"$target\" && {borg} extract \"$at/copy::v$version\"");
-        add("borg", format!("{borg} init -e repokey \"$at/copy\""), vec![save], restore);
-    }
-    if has("rdiff-backup") {
-        let save = "rdiff-backup backup \"$source\" \"$at/copy\"".to_string();
-        let restore = "rdiff-backup --force restore --at ${back}B \"$at/copy\" \"$target\"".to_string();
-        add("rdiff-backup", String::new(), vec![save], restore);
-    }
+    all.extend(programs::others(ground));
     all
 }
 
 /// Where a tree is kept to compare with, by its version.
 fn kept(ground: &Path, version: usize) -> PathBuf {
     ground.join(format!("kept-{version}"))
-}
-
-/// Brings one version in; seconds of each step.
-fn save(program: &mut Program, source: &Path, version: usize) -> Result<Vec<f64>> {
-    std::thread::sleep(BETWEEN_RUNS.saturating_sub(program.last_run.elapsed()));
-    program.last_run = Instant::now();
-    shell(&format!("{} && sync -f '{}'", read_tree(source), source.display()))?;
-    let lines = program.steps.iter().map(|step| program.line(step, source, version, 0));
-    Ok(lines.map(|line| timed(&line)).collect())
-}
-
-/// Gets a version back, compared byte by byte. It stays there until the end: ext4 takes long to find inodes near those
-/// that went in the last minutes, up to seconds for a tree like this, and that has nothing to do with who restores.
-fn restore(program: &Program, ground: &Path, version: usize, back: usize, is_cold: bool) -> Result<f64> {
-    let count = std::fs::read_dir(ground)?.count();
-    let target = ground.join(format!("restored-{count}"));
-    std::fs::create_dir(&target)?;
-    shell(&format!("sync -f '{}'", target.display()))?;
-    let line = program.line(&program.restore, &target, version, back);
-    let took = if is_cold { cold(|| timed(&line)) } else { timed(&line) };
-    if took.is_finite() {
-        shell(&format!("diff -r --no-dereference '{}' '{}'", kept(ground, version).display(), target.display()))
-            .map_err(|error| format!("{}: version {version} came back different: {error}", program.name))?;
-    }
-    Ok(took)
 }
 
 pub fn run(bench: &mut Bench) -> Result<()> {
@@ -146,7 +64,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         }
         let count = programs.len();
         for at in (0..count).map(|i| (i + version) % count) {
-            let steps = save(&mut programs[at], history.directory(), version)?;
+            let steps = programs[at].save(history.directory(), version)?;
             let row = if version == 0 { FIRST } else { FURTHER };
             samples.add(names[at], row, steps.iter().sum());
             if version > 0 && steps.len() == 2 {
@@ -168,11 +86,9 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         ] {
             for i in 0..programs.len() {
                 let program = &programs[(i + round) % programs.len()];
-                samples.add(
-                    program.name,
-                    row,
-                    restore(program, &ground.dir, version, versions - 1 - version, is_cold)?,
-                );
+                let original = kept(&ground.dir, version);
+                let wanted = Wanted { version, back: versions - 1 - version, original: &original };
+                samples.add(program.name, row, program.restore(&ground.dir, &wanted, is_cold)?);
             }
         }
     }

@@ -16,12 +16,15 @@ mod floor;
 mod history;
 mod in_place;
 mod latency;
+mod million;
 mod needs;
 mod place;
 mod points;
+mod programs;
 mod report;
 mod samples;
 mod scale;
+mod sets;
 mod snapshots;
 mod source;
 mod store;
@@ -45,6 +48,7 @@ make bench PARTS='PART ...'     measures; without PARTS, everything
   snapshots  taking, comparing and deleting them; how long fsync takes              15 minutes
   sync       pitfs sync beside cp, find, rsync, restic, borg and rdiff-backup        5 minutes
   archive    40 versions, in and back, beside restic, borg and rdiff-backup          10 minutes
+  sets       40 versions at a target, beside the same programs; a million files     20 minutes
   points     restoring in place, clones, reading through 1,000 increments            10 minutes
   scale      a million files, ten thousand snapshots, ten million tracks            20 minutes
 
@@ -84,12 +88,13 @@ impl Bench {
 }
 
 type Part = fn(&mut Bench) -> Result<()>;
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("files", files::run),
     ("history", history::run),
     ("snapshots", snapshots::run),
     ("sync", sync::run),
     ("archive", archive::run),
+    ("sets", sets::run),
     ("points", points::run),
     ("scale", scale::run),
 ];

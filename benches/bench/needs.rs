@@ -4,13 +4,15 @@ use crate::command::{has, is_root};
 use std::process::Command;
 
 /// A program, its package, and the parts that need it; with none, all do.
-const NEEDS: [(&str, &str, &[&str]); 6] = [
+const NEEDS: [(&str, &str, &[&str]); 7] = [
     ("fio", "fio", &["files", "history"]),
     ("mkfs.btrfs", "btrfs-progs", &["files", "snapshots", "sync", "points"]),
     ("rsync", "rsync", &["sync"]),
-    ("restic", "restic", &["sync", "archive"]),
-    ("borg", "borgbackup", &["sync", "archive"]),
-    ("rdiff-backup", "rdiff-backup", &["sync", "archive"]),
+    ("restic", "restic", &["sync", "archive", "sets"]),
+    ("borg", "borgbackup", &["sync", "archive", "sets"]),
+    // Without it, borg does not mount.
+    ("/usr/lib/python3/dist-packages/pyfuse3_asyncio.py", "python3-pyfuse3", &["sets"]),
+    ("rdiff-backup", "rdiff-backup", &["sync", "archive", "sets"]),
 ];
 
 pub fn install(parts: &[&str]) {

@@ -196,11 +196,12 @@ fn opening(bench: &mut Bench, store: &Store) -> Result<()> {
     bench.report.table(&table)
 }
 
-/// Resident memory of a process, in MiB.
-fn resident(process: i32) -> Result<f64> {
+/// Memory of a process in MiB: `VmRSS` is what is resident now, `VmHWM` the most that was.
+pub fn memory_of(process: i32, what: &str) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    Ok(line.and_then(|rest| rest.trim().strip_suffix(" kB")).ok_or("no VmRSS")?.trim().parse::<f64>()? / 1024.0)
+    let line = text.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+    let number = line.and_then(|rest| rest.trim().strip_suffix(" kB")).ok_or(format!("no {what}"))?;
+    Ok(number.trim().parse::<f64>()? / 1024.0)
 }
 
 fn memory(bench: &mut Bench, store: &Store) -> Result<()> {
@@ -234,7 +235,7 @@ fn memory(bench: &mut Bench, store: &Store) -> Result<()> {
         if what.contains("list`") {
             store.pitfs(["list"])?;
         }
-        let found = resident(process)?;
+        let found = memory_of(process, "VmRSS")?;
         let verdict = bench.report.judge(&format!("memory after {what}"), found - caches, Target::AtMost(100.0));
         table.row([what.to_string(), number(seconds), number(found), number(found - caches), verdict]);
     }
