@@ -1,5 +1,5 @@
 //! The command line: parse without doing anything, then resolve and run. Exit status: 0 done, 1 failed,
-//! 2 wrong usage.
+//! 2 wrong usage, 3 incomplete.
 
 mod args;
 mod commands;
@@ -15,10 +15,12 @@ use crate::shown::{line, plain};
 use args::Args;
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
+use commands::Outcome;
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
+const INCOMPLETE: u8 = 3;
 
 pub fn main() -> ExitCode {
     // A reader that has seen enough, like `head`, ends us quietly.
@@ -38,7 +40,9 @@ pub fn main() -> ExitCode {
     let as_json = args.json;
     messages::begin();
     match commands::run(args) {
-        Ok(is_all_well) => ExitCode::from(if is_all_well { 0 } else { FAILED }),
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::WithProblems) => ExitCode::from(FAILED),
+        Ok(Outcome::Incomplete) => ExitCode::from(INCOMPLETE),
         Err(error) => {
             match as_json {
                 true => output::print_error_json(error.cause(), &error.to_string()),

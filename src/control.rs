@@ -16,14 +16,15 @@ mod tests;
 pub use answer::{
     Answer, ArchiveInfo, BackupInfo, BaseInfo, BaseRollInfo, BytesInfo, Change, CheckInfo, CopiedOutInfo, DeletionInfo,
     DetachedInfo, DifferenceInfo, DirectoryInfo, ErrorInfo, FileTracksInfo, FreedInfo, GoneInfo, GroupInfo,
-    HistoryInfo, IncrementInfo, Kind, MissingInfo, MountedInfo, PathInfo, PathText, PlanInfo, PlannedInfo, PolicyInfo,
-    ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo, SessionState, SetInfo, SetKind,
+    HistoryInfo, IncrementInfo, Kind, LetGoInfo, MissingInfo, MountedInfo, PathInfo, PathText, PlanInfo, PlannedInfo,
+    PolicyInfo, ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo, SessionState, SetInfo, SetKind,
     ShortenedInfo, SnapshotInfo, State, StatusInfo, StreamInfo, SyncInfo, TargetInfo, TimeInfo, TracksInfo,
     UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo, spelling,
 };
 pub use client::{Target, ask, ask_with, base_shown, locate_store, view_depth};
 pub use request::{
-    Archive, Backup, Base, ByteRange, CloneRequest, Group, Keep, Mirror, Request, Session, Sets, Snap, Targets, Verb,
+    Archive, Backup, Base, ByteRange, CloneRequest, Group, Keep, KeepSets, Mirror, Request, Session, Sets, Snap,
+    Targets, Verb,
 };
 pub use serve::serve;
 pub use server::{Listening, Server};

@@ -11,8 +11,10 @@ mod check;
 mod copies;
 mod copy_out;
 mod descent;
+mod from_sets;
 mod host;
 mod identity;
+mod keeping;
 mod kernel;
 mod lock;
 mod of_target;
@@ -28,20 +30,24 @@ mod xattrs;
 
 pub use agenda::WorkerInfo;
 pub use archives::{ArchiveInfo, Detached, IncrementInfo, MissingTime};
-pub use backup::{BackupOptions, BackupReport, LEVEL, VerifiedSet, backup, verify_sets};
+pub use backup::{BackupOptions, BackupReport, LEVEL, backup};
 pub use bring_back::BringBackReport;
 pub use check::{CheckReport, Problem, check};
 pub use copy_out::{RestoreOptions, RestoreReport, copy_out, plan_copy_out, resolved};
+pub use from_sets::{FromSets, FromSetsReport, create_from_sets};
 pub use identity::{FORMAT, is_store, trust_owners, trusts_owners};
+pub use keeping::{LetGo, VerifiedSet, compact_sets, delete_sets, merge_sets, prune_sets, rebuild_sets, verify_sets};
 pub use lock::{
     Holder, Lock, Patience, Use, holder, holding, is_dead, is_read, last_use, store_of, wait_a_moment, wait_for,
 };
-pub use of_target::{KEY_FILE_VARIABLE, PASSPHRASE_VARIABLE};
 pub use roll::{RollOptions, RollPlan, RollReport};
 pub use shorten::{MergeOptions, PruneOptions, Shortened};
 pub use stream::{StreamReport, get, put};
 pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
-pub use targets::{AddTarget, add_target, open_repository, open_target};
+pub use targets::{
+    AddTarget, AtTarget, KEY_FILE_VARIABLE, PASSPHRASE_VARIABLE, add_target, give_key_file, open_alone,
+    open_repository, open_target,
+};
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
 
 use archives::Archives;
@@ -220,6 +226,11 @@ impl Daemon {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The target that is shown, if no store is.
+    pub(super) fn shown_target(&self) -> Option<&Path> {
+        self.scratch.as_ref().map(Scratch::target)
     }
 
     /// The user to whom the store's directory belongs.

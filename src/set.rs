@@ -24,6 +24,7 @@ mod file;
 mod layout;
 mod node;
 mod reading;
+mod recast;
 mod seal;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ mod writer;
 pub use file::SetFile;
 pub use node::{Entry, Value};
 pub use reading::{Scan, Sets, Spot};
+pub use recast::{Recast, recast, recast_all};
 pub use seal::{Key, Seal, random};
 pub use update::{Change, Delta, update};
 pub use writer::{Summary, Writer};

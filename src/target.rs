@@ -5,6 +5,7 @@
 //! TARGET/STORE/keys          how the key of this store's sets is had, if they are encrypted
 //! TARGET/STORE/catalogue     which sets there are, in one small object that is replaced as a whole
 //! TARGET/STORE/ID.set        the sets
+//! TARGET/STORE/ID.hidden     says that the moment of a set was let go
 //! ```
 //!
 //! A target holds what many stores have brought, each in a directory of its own, with a key of its own.
@@ -15,19 +16,22 @@
 //! - the catalogue has nothing that the sets do not say themselves: it is made anew from them where it is lost.
 
 mod catalogue;
+mod going;
 mod keys;
 mod label;
+mod retention;
 #[cfg(test)]
 mod tests;
 
 pub use catalogue::{Catalogue, Listed};
 pub use keys::{Keys, Opens, Slot, make_key_file, read_key_file};
 pub use label::Label;
+pub use retention::Retention;
 
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::media::{Directory, DiskShelf, Shelf};
-use crate::set::{Key, Seal, SetFile, Sets, id_of, object_name};
+use crate::set::{Key, Seal, SetFile, Sets, id_of};
 use crate::shown::shown_file;
 use std::io;
 use std::ops::RangeInclusive;
@@ -227,7 +231,10 @@ pub struct Repository {
 
 impl Repository {
     fn open(shelf: Arc<dyn Shelf>, store: Id, seal: Seal) -> Result<Repository> {
-        let sets = Arc::new(Sets::new(shelf, seal));
+        Repository::of(Arc::new(Sets::new(shelf, seal)), store)
+    }
+
+    fn of(sets: Arc<Sets>, store: Id) -> Result<Repository> {
         match Catalogue::read(&sets, store) {
             Ok(catalogue) => Ok(Repository { store, sets, catalogue, was_rebuilt: None }),
             Err(Error::Corrupt { object, problem }) => {
@@ -257,6 +264,13 @@ impl Repository {
         &self.catalogue
     }
 
+    /// Reads the catalogue once more: somebody else may have written it.
+    pub fn look_again(&mut self) -> Result<()> {
+        self.sets.forget();
+        *self = Repository::of(self.sets.clone(), self.store)?;
+        Ok(())
+    }
+
     /// Takes a set into the catalogue that was written a moment ago.
     pub fn add(&mut self, file: &SetFile) -> Result<()> {
         let mut next = self.catalogue.clone();
@@ -274,18 +288,5 @@ impl Repository {
         catalogue.write(&self.sets, self.store)?;
         self.catalogue = catalogue;
         Ok(unread)
-    }
-
-    /// Objects that are sets by their names, of which the catalogue knows nothing: left over from an interruption.
-    pub fn unlisted(&self) -> Result<Vec<(Id, u64)>> {
-        let found = sets_at(&**self.sets.shelf())?.into_iter();
-        Ok(found.filter(|(id, _)| self.catalogue.find(*id).is_none()).collect())
-    }
-
-    /// Removes the object of a set that nothing needs any more.
-    pub fn remove_object(&self, id: Id) -> Result<()> {
-        let shelf = self.sets.shelf();
-        let name = object_name(id);
-        shelf.remove(&name).map_err(|error| Error::media(format!("removing {}/{name}", shelf.describe()), error))
     }
 }

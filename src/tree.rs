@@ -13,6 +13,7 @@
 
 mod access;
 mod acl;
+mod adopt;
 mod attributes;
 mod base;
 mod behind;
@@ -42,9 +43,10 @@ mod xattr;
 
 pub use access::Asker;
 pub use acl::{ACCESS_LIST, Acl, AclEntry, AclTag, DEFAULT_LIST, NO_ID};
+pub use adopt::{Adopted, Adoption};
 pub use attributes::{Change, SetTime};
 pub use behind::Sent;
-pub use carry::{Burden, Carried, Carry};
+pub use carry::{Beside, Burden, Carried, Carry};
 pub use compare::{ChangedSince, ChangedTracks, Difference, DifferenceKind, Version, bitmap};
 pub use copy::Position;
 pub use disarm::Rights;

@@ -3,6 +3,7 @@
 //! A view is a base at a moment: what one directory under the mount shows. A base now can be written to;
 //! every snapshot is a view of its own, and read-only.
 
+mod adopted;
 mod archive;
 mod base;
 pub mod check;
@@ -23,6 +24,7 @@ mod session;
 mod snapshot;
 mod target;
 
+pub use adopted::{adopt_base, adopt_snapshot, note_adopted};
 pub use base::{BaseInfo, BaseKind, CloneOptions};
 pub use copies::Copying;
 pub use delete::{Deletion, GoingBase, ToDelete};

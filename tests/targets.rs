@@ -4,7 +4,7 @@ mod mounted;
 
 use mounted::*;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -26,9 +26,8 @@ fn change(live: &Path, round: usize) {
     fs::remove_file(live.join(format!("a/{}", 100 + round))).unwrap();
     fs::create_dir(live.join(format!("new {round}"))).unwrap();
     fs::rename(live.join(format!("a/{}", 200 + round)), live.join(format!("new {round}/moved"))).unwrap();
-    let mut large = fs::read(live.join("a/deep/large")).unwrap();
-    large[round * 100_000] ^= 0xff;
-    fs::write(live.join("a/deep/large"), large).unwrap();
+    let large = fs::OpenOptions::new().write(true).open(live.join("a/deep/large")).unwrap();
+    large.write_all_at(&[0xa5, round as u8], round as u64 * 100_000).unwrap();
 }
 
 /// A store with a target, and what its snapshots show.
@@ -199,7 +198,7 @@ fn what_could_not_be_read_is_named_and_never_other_bytes() {
     let target = mounted.dir.path().join("usb");
     fs::create_dir(&target).unwrap();
     mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
-    let message = mounted.fails(1, ["backup"]);
+    let message = mounted.fails(3, ["backup"]);
     assert!(message.contains("one: "), "{message}");
     assert!(mounted.ok(["set", "list"]).contains("incomplete"));
     let old = mounted.dir.path().join("old");
@@ -210,7 +209,7 @@ fn what_could_not_be_read_is_named_and_never_other_bytes() {
     assert!(fs::read(old.join("then/one")).is_err());
     // Nothing is made over it.
     mounted.ok(["snap", "later"]);
-    assert!(mounted.fails(1, ["backup"]).contains("one: "));
+    assert!(mounted.fails(3, ["backup"]).contains("one: "));
     assert!(!mounted.ok(["set", "list"]).contains("incremental"));
 }
 
@@ -285,4 +284,162 @@ fn stores_share_a_target_and_nothing_else() {
         told.iter().any(|text| text.contains("m4")) && told.iter().any(|text| text.contains("are encrypted")),
         "{told:?}"
     );
+}
+
+/// Runs a command that is to succeed; what it printed.
+fn pitfs_in(dir: &Path, args: &[&str]) -> String {
+    let output = Command::new(PITFS).args(args).current_dir(dir).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{args:?}: {text}");
+    text
+}
+
+/// From a target alone there is a store again, with its newest moment or with all, in which work goes on.
+#[test]
+fn a_store_comes_back_from_a_target() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let dir = mounted.dir.path().to_path_buf();
+    let (target, key) = (dir.join("usb"), dir.join("key"));
+    let mut moments = backed_up(&mounted, &target, &["--key-file", key.to_str().unwrap()]);
+    // By its name as well, while the store is there.
+    mounted.ok(["restore", "m1", "a/deep", "--from", "usb", "--to", dir.join("out").to_str().unwrap()]);
+    assert_eq!(
+        fs::read(dir.join("out/a/deep/large")).unwrap(),
+        fs::read(mounted.snap().join("m1/a/deep/large")).unwrap()
+    );
+    mounted.umount();
+    fs::remove_dir_all(mounted.store()).unwrap();
+    pitfs_in(&dir, &["restore", "--from", "usb", "--key-file", "key", "m3", "a", "--to", "out3"]);
+    assert_eq!(fs::read_to_string(dir.join("out3/a/2")).unwrap(), "changed in 2");
+
+    for (store, how, count) in [("all", &["--history"][..], 5), ("one", &[][..], 1)] {
+        let create = [&["create", store, "--from-set", "usb", "--key-file", "key"][..], how].concat();
+        let told = pitfs_in(&dir, &create);
+        assert!(told.contains(&format!("{count} snapshot")), "{told}");
+        assert!(pitfs_in(&dir, &["-s", store, "check"]).contains("no problems"));
+        let old = dir.join(format!("mount-{store}"));
+        fs::create_dir(&old).unwrap();
+        pitfs_in(&dir, &["mount", store, old.to_str().unwrap()]);
+        let _ends = Ends(&old);
+        for (name, wanted) in moments.iter().rev().take(count) {
+            assert_eq!(&listing(&old.join(name)), wanted, "{name} of {store}");
+        }
+        assert_eq!(listing(&old.join("live")), moments.last().unwrap().1);
+        // Work goes on: new names, snapshots and backups.
+        let [before, after] = [&moments.last().unwrap().0, &format!("after {store}")];
+        fs::write(old.join(format!("live/a/new of {store}")), "new").unwrap();
+        fs::write(old.join("live/a/deep/large"), format!("small in {store}")).unwrap();
+        pitfs_in(&old, &["snap", after]);
+        assert_eq!(&listing(&old.join(before)), &moments.last().unwrap().1, "{before} of {store}");
+        let differences = pitfs_in(&old, &["diff", before, after]);
+        assert_eq!(differences.lines().count(), 2, "{differences}");
+        pitfs_in(&old, &["target", "add", "usb", target.to_str().unwrap(), "--key-file", key.to_str().unwrap()]);
+        // As the same store, which has what is there already.
+        let told = pitfs_in(&old, &["backup", "--all-snapshots"]);
+        assert!(
+            told.contains(&format!("{before}: there already"))
+                && told.lines().last().unwrap().contains("since the last,"),
+            "{told}"
+        );
+        moments.push((after.clone(), listing(&old.join(after))));
+        pitfs_in(&old, &["umount", old.to_str().unwrap()]);
+        assert!(pitfs_in(&dir, &["-s", store, "check"]).contains("no problems"));
+    }
+    let again = Command::new(PITFS).args(["create", "one", "--from-set", "usb"]).current_dir(&dir).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    let none = Command::new(PITFS).args(["create", "two", "--from-set", "out"]).current_dir(&dir).output().unwrap();
+    assert!(String::from_utf8_lossy(&none.stderr).contains("is no target"), "{none:?}");
+    assert!(!dir.join("two").exists());
+}
+
+/// What changed since a snapshot is known after it was deleted: the next set is made over the last one nevertheless.
+#[test]
+fn a_difference_needs_no_snapshot_that_was_backed_up() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let target = mounted.dir.path().join("usb");
+    fs::create_dir(&target).unwrap();
+    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    fill(&mounted.live());
+    let mut moments = Vec::new();
+    for round in 0..4 {
+        let name = format!("m{round}");
+        mounted.ok(["snap", &name]);
+        moments.push((name.clone(), listing(&mounted.snap().join(&name))));
+        let told = mounted.ok(["backup"]);
+        let (kind, most) = if round == 0 { ("in full", 4_000_000) } else { ("since the last", 60_000) };
+        assert!(told.contains(kind), "{told}");
+        let set = fs::read_dir(&target).unwrap().filter_map(|entry| fs::read_dir(entry.unwrap().path()).ok()).flatten();
+        let newest = set.map(|entry| entry.unwrap()).filter(|entry| entry.path().extension().is_some());
+        let newest = newest.max_by_key(|entry| entry.metadata().unwrap().modified().unwrap()).unwrap();
+        assert!(newest.metadata().unwrap().len() < most, "round {round}: {} bytes", newest.metadata().unwrap().len());
+        mounted.ok(["delete", &name]);
+        change(&mounted.live(), round);
+        // What is in use without a name is no part of any moment, and is whole in the next when it has one again.
+        if round == 1 {
+            fs::remove_dir_all(mounted.live().join("new 0")).unwrap();
+        }
+    }
+    let old = mounted.dir.path().join("old");
+    fs::create_dir(&old).unwrap();
+    pitfs_in(mounted.dir.path(), &["mount", target.to_str().unwrap(), old.to_str().unwrap()]);
+    let _ends = Ends(&old);
+    for (name, wanted) in &moments {
+        assert_eq!(&listing(&old.join(name)), wanted, "{name}");
+    }
+}
+
+/// Moments are let go, merged and packed anew, and what stays is what it was.
+#[test]
+fn moments_are_let_go_and_the_others_stay_whole() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let dir = mounted.dir.path().to_path_buf();
+    let target = dir.join("usb");
+    let moments = backed_up(&mounted, &target, &["--no-encryption"]);
+    let names = || -> Vec<String> {
+        let list = mounted.ok(["set", "list"]);
+        list.lines().skip(1).map(|line| line.split_whitespace().next().unwrap().to_string()).collect()
+    };
+    assert!(mounted.fails(1, ["set", "delete", "nothing"]).contains("has no moment"));
+    assert!(mounted.fails(1, ["set", "merge", "m1"]).contains("two sets at least"));
+    let told = mounted.ok(["set", "delete", "m1", "-n"]);
+    assert!(told.contains("would go") && names().len() == 5, "{told}");
+    mounted.ok(["set", "delete", "m1"]);
+    let kept = mounted.ok(["target", "prune", "--keep-last", "2", "-n"]);
+    assert!(kept.contains("m4") && kept.contains("last") && kept.contains("would go"), "{kept}");
+    mounted.ok(["set", "merge", "m2", "m3"]);
+    assert!(mounted.ok(["set", "list"]).lines().any(|line| line.contains("m3") && line.contains(" full ")));
+    mounted.ok(["target", "prune", "--keep-last", "2"]);
+    assert_eq!(names()[..2], ["m3", "m4"], "{:?}", names());
+    assert!(mounted.ok(["set", "list"]).contains("that was let go and that others need"));
+    assert!(mounted.ok(["set", "verify", "--read", "5%"]).contains("no problems"));
+    let packed = mounted.ok(["set", "compact", "--waste", "0%"]);
+    assert!(packed.contains("written anew") || packed.starts_with("0 sets"), "{packed}");
+    mounted.ok(["set", "rebuild"]);
+    assert_eq!(names()[..2], ["m3", "m4"]);
+    assert!(mounted.ok(["set", "verify"]).contains("no problems"));
+    // The next is made over what is left.
+    change(&mounted.live(), 7);
+    mounted.ok(["snap", "m5"]);
+    assert!(mounted.ok(["backup"]).contains("since the last"));
+    let old = dir.join("old");
+    fs::create_dir(&old).unwrap();
+    pitfs_in(&dir, &["mount", "usb", "old"]);
+    let _ends = Ends(&old);
+    for (name, wanted) in moments.iter().skip(3) {
+        assert_eq!(&listing(&old.join(name)), wanted, "{name}");
+    }
+    assert!(!old.join("m2").exists());
+    // All of that without the store.
+    assert!(pitfs_in(&dir, &["-s", "usb", "set", "list"]).contains("m5"));
+    pitfs_in(&dir, &["-s", "usb", "set", "delete", "m3"]);
+    assert!(!mounted.ok(["set", "list"]).contains("m3"));
 }

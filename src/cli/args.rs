@@ -159,6 +159,15 @@ pub struct Create {
     /// Do not enter directories on other file systems than SRC
     #[arg(short = 'x', long, requires = "from")]
     pub one_file_system: bool,
+    /// Bring back a store that was backed up to this target: the newest whole moment of each of its bases
+    #[arg(long, value_name = "TARGET", value_hint = ValueHint::DirPath, conflicts_with_all = ["from", "track_size"])]
+    pub from_set: Option<PathBuf>,
+    /// With all moments that the target has, as snapshots
+    #[arg(long, requires = "from_set")]
+    pub history: bool,
+    /// The file with the key of the target's sets
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "from_set")]
+    pub key_file: Option<PathBuf>,
     /// How to compress file data
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub compress: Compression,
@@ -184,6 +193,9 @@ pub struct Mount {
     /// Stay in the foreground
     #[arg(short, long)]
     pub foreground: bool,
+    /// Where a target is mounted: the file with the key of its sets
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -350,6 +362,12 @@ pub struct Restore {
     /// Replace files that exist there
     #[arg(long, requires = "to")]
     pub overwrite: bool,
+    /// Out of what this target has, which needs no store; a directory, or the name of a target of this store
+    #[arg(long, value_name = "TARGET", value_hint = ValueHint::DirPath, requires = "to")]
+    pub from: Option<PathBuf>,
+    /// The file with the key of the target's sets
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "from")]
+    pub key_file: Option<PathBuf>,
     /// Change nothing; say what would be done, or why it would be refused
     #[arg(short = 'n', long)]
     pub dry_run: bool,

@@ -18,7 +18,7 @@ mod upgrade;
 
 use self::delete::Told;
 use super::args::{Args, Verb as Args_};
-use super::output::{Display, count, file, print, print_json, size, tell, tell_all, write};
+use super::output::{Display, count, file, print, print_json, tell, tell_all, write};
 use super::{args, command, mounting, output};
 use crate::control::{
     Answer, Change, CheckInfo, DifferenceInfo, PathText, RestoredInfo, Snap, SyncInfo, Target, Verb, ask, locate_store,
@@ -26,7 +26,7 @@ use crate::control::{
 };
 use crate::daemon::{Daemon, Owner, RestoreOptions, SyncOptions, is_store, resolved, trust_owners};
 use crate::error::{Errno, Error, Result};
-use crate::shown::{line, shown_file};
+use crate::shown::{line, shown_file, size};
 use crate::tree::CreateOptions;
 use serde::Serialize;
 use serde_bytes::ByteBuf;
@@ -37,7 +37,36 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Runs a command; false when it was done and found something wrong.
-pub fn run(args: Args) -> Result<bool> {
+/// How a command ended that did something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    WithProblems,
+    /// Some of what was asked for could not be read, and is named.
+    Incomplete,
+}
+
+impl From<bool> for Outcome {
+    fn from(is_all_well: bool) -> Outcome {
+        if is_all_well { Outcome::Done } else { Outcome::WithProblems }
+    }
+}
+
+impl Outcome {
+    fn complete(is_complete: bool) -> Outcome {
+        if is_complete { Outcome::Done } else { Outcome::Incomplete }
+    }
+}
+
+pub fn run(args: Args) -> Result<Outcome> {
+    match args.verb {
+        Args_::Backup(verb) => targets::backup(&find_store(args.store)?, verb).map(Outcome::complete),
+        Args_::Create(verb) if verb.from_set.is_some() => targets::create(&verb).map(Outcome::complete),
+        verb => run_verb(Args { verb, ..args }).map(Outcome::from),
+    }
+}
+
+fn run_verb(args: Args) -> Result<bool> {
     let (store, as_json) = (args.store, args.json);
     if args.trust_owner {
         trust_owners();
@@ -58,7 +87,10 @@ pub fn run(args: Args) -> Result<bool> {
         }
         Args_::Hold(args) => kept::hold(&target()?, args, true, as_json),
         Args_::Release(args) => kept::hold(&target()?, args, false, as_json),
-        Args_::Restore(args) => restore(&target()?, args),
+        Args_::Restore(args) => match args.from.clone() {
+            Some(from) => restore(&targets::target_alone(store.clone(), &from, args.key_file.as_deref())?, args),
+            None => restore(&target()?, args),
+        },
         Args_::Save(args) => {
             let group = args.group.map(bytes);
             let snap = Snap { name: args.name.map(bytes), group, save: true, ..Snap::default() };

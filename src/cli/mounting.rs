@@ -9,7 +9,7 @@ use super::log_file::{LOG, open_log};
 use super::messages;
 use super::output::{print_json, tell_lines};
 use crate::control::{Listening, PathText, Server, spelling};
-use crate::daemon::{Daemon, KEY_FILE_VARIABLE, Lock, Use, is_dead, trust_owners, trusts_owners};
+use crate::daemon::{Daemon, KEY_FILE_VARIABLE, Lock, Use, give_key_file, is_dead, trust_owners, trusts_owners};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Options, free, mount_at, open_mount_point, parse_options};
 use crate::media::Directory;
@@ -44,6 +44,7 @@ pub fn mount(store: Option<PathBuf>, args: &Mount, as_json: bool) -> Result<bool
         }
     };
     let options = parse_options(&args.options).map_err(Error::as_usage)?;
+    args.key_file.iter().for_each(|file| give_key_file(std::path::absolute(file).unwrap_or(file.clone())));
     if options.trust_owner {
         trust_owners();
     }
@@ -271,8 +272,8 @@ fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool>
     command.arg("--").arg(absolute(store)?).arg(absolute(mount_point)?);
     command.env(READY_VARIABLE, "1").env_remove("PITFS_STORE").current_dir("/");
     // From there, a path that was relative would lead elsewhere.
-    if let Some(file) = std::env::var_os(KEY_FILE_VARIABLE) {
-        command.env(KEY_FILE_VARIABLE, absolute(Path::new(&file))?);
+    if let Some(file) = args.key_file.clone().or_else(|| std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from)) {
+        command.env(KEY_FILE_VARIABLE, absolute(&file)?);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;

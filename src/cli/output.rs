@@ -69,20 +69,7 @@ pub fn file(name: &Path) -> String {
     shown_file(name).to_string()
 }
 
-/// `1.5 GiB`; exact below one KiB.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
+pub use crate::shown::size;
 
 /// `1 file`, `2 files`.
 pub fn count(number: u64, what: &str) -> String {

@@ -5,7 +5,9 @@
 mod options;
 
 use super::answer::SetKind;
+use crate::clock::Timestamp;
 use crate::daemon::{MergeOptions, PruneOptions, RestoreOptions, RollOptions, SyncOptions};
+use crate::target::Retention;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::fs::File;
@@ -317,8 +319,61 @@ pub struct Backup {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Sets {
-    List { target: Option<String> },
-    Verify { target: Option<String> },
+    List {
+        target: Option<String>,
+    },
+    /// Reads all of them, or all but data and so many hundredths of it.
+    Verify {
+        target: Option<String>,
+        read: Option<u8>,
+    },
+    Delete {
+        target: Option<String>,
+        sets: Vec<ByteBuf>,
+        dry_run: bool,
+    },
+    /// Lets all go but the newest, or the newest that is not after a time.
+    Merge {
+        target: Option<String>,
+        sets: Vec<ByteBuf>,
+        #[serde(default)]
+        at: Option<Timestamp>,
+        dry_run: bool,
+    },
+    /// Packs anew what lies in sets of which more than so many hundredths are of no use.
+    Compact {
+        target: Option<String>,
+        waste: u8,
+        dry_run: bool,
+    },
+    Rebuild {
+        target: Option<String>,
+    },
+    Prune {
+        target: Option<String>,
+        keep: KeepSets,
+        dry_run: bool,
+    },
+}
+
+/// How many moments stay: the newest, and the newest of each of so many periods; and all of so many seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeepSets {
+    pub last: u64,
+    pub hourly: u64,
+    pub daily: u64,
+    pub weekly: u64,
+    pub monthly: u64,
+    pub yearly: u64,
+    pub within: Option<u64>,
+}
+
+impl From<KeepSets> for Retention {
+    fn from(keep: KeepSets) -> Retention {
+        let KeepSets { last, hourly, daily, weekly, monthly, yearly, within } = keep;
+        Retention { last, hourly, daily, weekly, monthly, yearly, within }
+    }
 }
 
 impl Verb {
@@ -372,7 +427,7 @@ impl Verb {
                 | Verb::Base(Base::List)
                 | Verb::Archive(Archive::List { .. } | Archive::Verify { .. })
                 | Verb::Target(Targets::List)
-                | Verb::Set(_)
+                | Verb::Set(Sets::List { .. } | Sets::Verify { .. })
         )
     }
 }

@@ -8,7 +8,7 @@ use super::answer::{
     State, StatusInfo, StreamInfo, SyncInfo, TimeInfo, TracksInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo,
 };
 use super::request::{Archive, Keep, Request, Session, Snap, Verb};
-use super::{BackupInfo, SetInfo, SetKind, TargetInfo};
+use super::{BackupInfo, LetGoInfo, SetInfo, SetKind, TargetInfo};
 use super::{PROTOCOL, decode, encode};
 use crate::clock::{Period, Timestamp};
 use crate::daemon::{MergeOptions, PruneOptions, RestoreOptions, RollOptions, SyncOptions};
@@ -206,15 +206,25 @@ fn looks() -> Vec<Answer> {
         Answer::Tracks(TracksInfo { track_bytes: 65_536, files: vec![file] }),
         Answer::Bytes(BytesInfo { data: vec![0, 1, 255] }),
         Answer::Archives(vec![archive()]),
-        Answer::Targets(vec![TargetInfo { name: text(), id: text(), directory: path(), encrypted: true }]),
+        Answer::Targets(vec![target()]),
         Answer::Backups(vec![backup()]),
         Answer::Sets(vec![set()]),
+        Answer::LetGo(let_go()),
         Answer::Verified(VerifiedInfo { archive: archive(), whole: 1, whole_bytes: 5 }),
         Answer::Status(Box::new(status())),
         Answer::Check(check),
         Answer::Plan(plan()),
         Answer::Mount(MountedInfo { mount_point: Some(path()) }),
     ]
+}
+
+fn target() -> TargetInfo {
+    TargetInfo { name: text(), id: text(), directory: path(), encrypted: true, key_file: Some(path()) }
+}
+
+fn let_go() -> LetGoInfo {
+    let (gone, kept, problems) = (vec![set()], vec![set()], vec![text()]);
+    LetGoInfo { gone, kept, freed_bytes: 5, written_bytes: 6, dry_run: true, problems }
 }
 
 fn backup() -> BackupInfo {
@@ -232,6 +242,8 @@ fn set() -> SetInfo {
         kind: SetKind::Full,
         bytes: 5,
         incomplete: true,
+        hidden: true,
+        reasons: vec![text()],
         problems: vec![text()],
     }
 }
@@ -353,12 +365,12 @@ fn fields_that_may_be_left_out_are_documented_as_such() {
             let Some((_, field)) = error.split_once("missing field `") else { break given };
             let field = field.split('`').next().unwrap().to_string();
             let value = match field.as_str() {
-                "names" | "bases" | "paths" | "exclude" => json!([]),
+                "names" | "bases" | "paths" | "exclude" | "sets" => json!([]),
                 "range" => json!([0, 1]),
-                "uid" | "gid" | "inode" => json!(0),
+                "uid" | "gid" | "inode" | "waste" => json!(0),
                 "per" => json!("day"),
                 "kind" => json!("full"),
-                "options" => json!({}),
+                "options" | "keep" => json!({}),
                 "name" | "old" | "new" | "base" | "snapshot" | "before" | "after" | "path" => json!("x"),
                 "group" | "directory" | "to" | "source" | "destination" => json!("x"),
                 _ => json!(false),

@@ -1,21 +1,24 @@
 //! Backups: snapshots written to a target as sets.
 //!
-//! A set is made over the newest whole set of the same base whose snapshot is still in the store: what differs between the two
-//! snapshots is written, and nothing else. Where there is none, all is.
+//! A set is made over the newest whole set that is of a snapshot of the same base: what differs between the two is written. Where the
+//! store still has that snapshot, both are compared; where it was deleted, what has become what it is since then is written, and what
+//! the set has and this snapshot has not. Where there is none, all is.
 //!
 //! Invariants:
 //! - a set is in the target's catalogue when it is whole and durable, and not before;
 //! - one that misses something of its snapshot says so, and no other one is ever made over it.
 
 use super::{OnProgress, Progress};
+use crate::clock::Epoch;
 use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::BLOCK_BYTES;
-use crate::set::{Before, Change, Delta, Header, Key, Kind, Writer, update};
-use crate::target::{Listed, Repository, Target};
-use crate::tree::{Burden, Carried, Carry};
+use crate::set::{Before, Change, Delta, Header, Key, Kind, Sets, Writer, update};
+use crate::target::{Listed, Target};
+use crate::tree::{Burden, Carried, Carry, Tree};
 use crate::view::Views;
+use std::collections::HashMap;
 
 /// The level of zstd that sets are compressed with.
 pub const LEVEL: i32 = 3;
@@ -48,7 +51,7 @@ pub struct BackupReport {
 
 /// The next element of what is carried, as a set takes it.
 struct Changes<'a, 'p> {
-    carry: Carry<'a>,
+    carry: Box<dyn Iterator<Item = Result<Carried>> + 'a>,
     tell: &'a mut dyn FnMut(u64) -> Result<()>,
     done: u64,
     missing: &'p mut Vec<(String, String)>,
@@ -62,17 +65,15 @@ impl Iterator for Changes<'_, '_> {
             Ok(carried) => carried,
             Err(error) => return Some(Err(error)),
         };
+        self.done += carried.file_bytes();
+        if let Err(error) = (self.tell)(self.done) {
+            return Some(Err(error));
+        }
         let Carried { table, key, birth, what } = carried;
         let key = [&[table as u8], &key[..]].concat();
         let change = match what {
             Burden::Record(value) => Change::Record(value),
-            Burden::Track(bytes) => {
-                self.done += bytes.len() as u64;
-                if let Err(error) = (self.tell)(self.done) {
-                    return Some(Err(error));
-                }
-                Change::Track(bytes.to_vec())
-            }
+            Burden::Track(bytes) => Change::Track(bytes.to_vec()),
             Burden::Gone => Change::Gone,
             Burden::Lost(path, error) => {
                 log::error!("{path:?} is not in the set: {error}");
@@ -98,7 +99,10 @@ pub fn backup(
     let settings = tree.device().settings();
     // One at a time: two would not see each other's sets.
     let _locked = target.lock()?;
-    let mut repository = target.repository(settings.id, key)?;
+    let store = views.targets().store()?;
+    let mut repository = target.repository(store, key)?;
+    // What an interruption left, or finished and did not list.
+    repository.sweep()?;
     let snapshot = chosen(views, options.snapshot.as_deref())?;
     let base = snapshot.base;
     let base_record = tree.device().look()?.base_record(base)?.clone();
@@ -106,43 +110,46 @@ pub fn backup(
     if let Some(found) = repository.catalogue().of_snapshot(snapshot.record.id)
         && (options.kind != Kind::Full || found.header.kind == Kind::Full)
     {
-        return Ok(there_already(&snapshot, found));
+        let found = there_already(&snapshot, found);
+        views.targets().mark(&snapshot)?;
+        return Ok(found);
     }
     let before = match options.kind {
         Kind::Full => None,
         kind => {
             let may_be =
                 |listed: &&Listed| whole(listed) && (kind == Kind::Incremental || listed.header.kind == Kind::Full);
-            newest_there(views, &snapshot, repository.catalogue().moments().filter(may_be))?
+            newest_known(views, &snapshot, repository.catalogue().moments().filter(may_be))?
         }
     };
+    let sets = repository.sets().clone();
+    let (before, carry) = carried(tree, &sets, &snapshot, before)?;
     let kind = if before.is_some() { options.kind } else { Kind::Full };
     let header = Header {
-        store: settings.id,
+        store,
         base: base_record.id,
         base_name: base_record.name.clone(),
         mark: snapshot.mark(),
         kind,
-        before: before.as_ref().map(|(listed, _)| Before { set: listed.id, snapshot: listed.header.mark.id }),
+        before: before.as_ref().map(|listed| Before { set: listed.id, snapshot: listed.header.mark.id }),
         track_bytes: settings.track_bytes,
         hash_seed: settings.hash_seed,
         bytes: snapshot.record.refers * BLOCK_BYTES as u64,
     };
-    let carry = match &before {
-        Some((_, epoch)) => Carry::since(tree, base, *epoch, snapshot.epoch)?,
-        None => Carry::all(tree, base, snapshot.epoch),
-    };
     let total_bytes = if before.is_some() { 0 } else { header.bytes };
     let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes });
     let mut missing = Vec::new();
-    let sets = repository.sets().clone();
     let mut writer = Writer::create(&**sets.shelf(), Id::random(), &header, sets.seal(), options.level)?;
-    let changes = Changes { carry, tell: &mut tell, done: 0, missing: &mut missing };
-    let written = update(&mut writer, before.as_ref().map(|(listed, _)| (&*sets, listed.id)), changes);
+    let mut changes = Changes { carry, tell: &mut tell, done: 0, missing: &mut missing };
+    let written = update(&mut writer, before.as_ref().map(|listed| (&*sets, listed.id)), &mut changes);
+    let added = changes.done;
     let summary = written.and_then(|()| writer.finish()).map_err(|error| explain_no_room(target, error))?;
     let file = repository.sets().file(summary.id)?;
     repository.add(&file)?;
-    let (set, bytes, added) = (summary.id, summary.bytes, summary.added);
+    if missing.is_empty() {
+        views.targets().mark(&snapshot)?;
+    }
+    let (set, bytes) = (summary.id, summary.bytes);
     Ok(BackupReport { snapshot: snapshot.record.name, set, was_there: false, kind, bytes, added, missing })
 }
 
@@ -173,23 +180,55 @@ fn chosen(views: &Views, name: Option<&[u8]>) -> Result<Snapshot> {
     Ok(found)
 }
 
-/// The newest of some sets whose very snapshot is in the store, before another one.
-fn newest_there<'a>(
+/// A set that another one can be made over: what its snapshot showed is known, or from which epoch on it is known what changed.
+struct Reference {
+    listed: Listed,
+    epoch: Epoch,
+    /// The snapshot itself is still there.
+    is_stored: bool,
+}
+
+/// The newest of some sets that is of a snapshot of this store, before another one; in the store by now or not.
+fn newest_known<'a>(
     views: &Views,
     snapshot: &Snapshot,
     sets: impl DoubleEndedIterator<Item = &'a Listed>,
-) -> Result<Option<(Listed, crate::clock::Epoch)>> {
+) -> Result<Option<Reference>> {
+    let here = views.of(snapshot.base);
+    let all = here.snapshots().all()?;
+    let stored: HashMap<Id, Epoch> =
+        all.iter().filter(|one| one.is_readable()).map(|one| (one.record.id, one.epoch)).collect();
     for listed in sets.rev() {
-        let mark = &listed.header.mark;
-        if mark.epoch < snapshot.epoch && views.tree().device().archiving().holds(snapshot.base, mark)? {
-            return Ok(Some((listed.clone(), mark.epoch)));
+        let id = listed.header.mark.id;
+        let is_stored = stored.contains_key(&id);
+        let epoch =
+            stored.get(&id).copied().map_or_else(|| here.targets().epoch_of_mark(id), |epoch| Ok(Some(epoch)))?;
+        if let Some(epoch) = epoch.filter(|epoch| *epoch < snapshot.epoch) {
+            return Ok(Some(Reference { listed: listed.clone(), epoch, is_stored }));
         }
     }
     Ok(None)
 }
 
+/// What is to be carried, and over which set.
+type Carriage<'a> = (Option<Listed>, Box<dyn Iterator<Item = Result<Carried>> + 'a>);
+
+fn carried<'a>(tree: &'a Tree, sets: &'a Sets, snapshot: &Snapshot, before: Option<Reference>) -> Result<Carriage<'a>> {
+    let (base, epoch) = (snapshot.base, snapshot.epoch);
+    if let Some(Reference { listed, epoch: since, is_stored }) = before {
+        if is_stored {
+            return Ok((Some(listed), Box::new(Carry::since(tree, base, since, epoch)?)));
+        }
+        let keys = sets.scan(listed.id, b"", &[0xff])?.map(|entry| entry.map(|entry| entry.key));
+        if let Some(beside) = Carry::beside(tree, base, (since, epoch), keys)? {
+            return Ok((Some(listed), Box::new(beside)));
+        }
+    }
+    Ok((None, Box::new(Carry::all(tree, base, epoch))))
+}
+
 /// A full disk, in words: not the store's is full.
-fn explain_no_room(target: &Target, error: Error) -> Error {
+pub(super) fn explain_no_room(target: &Target, error: Error) -> Error {
     if !error.is_no_space() {
         return error;
     }
@@ -198,38 +237,4 @@ fn explain_no_room(target: &Target, error: Error) -> Error {
         crate::shown::shown_file(target.path())
     );
     Error::Refused(error.errno(), text)
-}
-
-/// A set as it was verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifiedSet {
-    pub listed: Listed,
-    pub problems: Vec<String>,
-}
-
-/// Reads sets and verifies all of them.
-pub fn verify_sets(repository: &Repository, progress: OnProgress<'_>) -> Result<Vec<VerifiedSet>> {
-    let all = repository.catalogue().sets();
-    let total_bytes = all.iter().map(|listed| listed.bytes).sum();
-    let mut bytes = 0;
-    let mut verified = Vec::new();
-    for listed in all {
-        let mut problems = Vec::new();
-        match repository.sets().file(listed.id) {
-            Ok(file) => file.verify(&mut |read, error| {
-                bytes += read;
-                problems.extend(error.map(|error| error.to_string()));
-                progress(&Progress { files: verified.len() as u64, bytes, total_bytes })
-            })?,
-            Err(error @ (Error::Corrupt { .. } | Error::Store(_) | Error::Media { .. })) => {
-                problems.push(error.to_string())
-            }
-            Err(error) => return Err(error),
-        }
-        for needed in listed.needs.iter().filter(|id| repository.catalogue().find(**id).is_none()) {
-            problems.push(format!("it needs the set {needed}, which is not there"));
-        }
-        verified.push(VerifiedSet { listed: listed.clone(), problems });
-    }
-    Ok(verified)
 }

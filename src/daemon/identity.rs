@@ -19,13 +19,18 @@ const IDENTITY: &str = "store";
 const IDENTITY_BYTES_MAX: u64 = 4096;
 const FIRST_LINE: &str = "pitfs store";
 /// Files that an interrupted `create` can leave behind.
-const OWN_FILES: &[&str] = &["lock", "meta.redb", "volume.0", "journal", "reserve", "store.new"];
+const OWN_FILES: &[&str] =
+    &["lock", "meta.redb", "volume.0", "journal", "reserve", "store.new", FILLING, "filling.new"];
+/// Says from what a store is being made that is none yet.
+const FILLING: &str = "filling";
 
 /// The directory in which `create` makes a store, and what is to go if that fails.
 pub(super) struct Made {
     pub directory: Arc<Directory>,
     /// It was made as well.
     is_new: bool,
+    /// What was begun there goes on.
+    pub goes_on: bool,
 }
 
 impl Made {
@@ -51,6 +56,34 @@ impl Made {
 
 /// Makes sure that the directory is there and has nothing in it that is not ours.
 pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
+    let made = look_at_directory(path)?;
+    made.remove_files();
+    Ok(made)
+}
+
+/// The same, but that what was begun of the same source is left as it is.
+pub(super) fn prepare_filling(path: &Path, source: &str) -> Result<Made> {
+    let mut made = look_at_directory(path)?;
+    let begun = made.directory.read_file(FILLING, IDENTITY_BYTES_MAX);
+    made.goes_on = begun.is_ok_and(|begun| begun == source.as_bytes());
+    if !made.goes_on {
+        made.remove_files();
+    }
+    Ok(made)
+}
+
+/// Notes that a store is being made, which has all but its content.
+pub(super) fn note_filling(directory: &Arc<Directory>, source: &str) -> Result<()> {
+    let written = DiskDir::of(directory.clone()).replace(FILLING, source.as_bytes());
+    written.map_err(|error| Error::media(format!("writing {FILLING}"), error))
+}
+
+pub(super) fn end_filling(directory: &Arc<Directory>) -> Result<()> {
+    let removed = directory.remove(FILLING).and_then(|()| directory.sync());
+    removed.map_err(|error| Error::media(format!("removing {FILLING}"), error))
+}
+
+fn look_at_directory(path: &Path) -> Result<Made> {
     let shown = shown_file(path);
     let listing = |error| Error::media(format!("listing {shown}"), error);
     let is_new = match path.symlink_metadata() {
@@ -83,9 +116,7 @@ pub(super) fn prepare_directory(path: &Path) -> Result<Made> {
             return Err(Error::Refused(Errno::NOTEMPTY, text));
         }
     }
-    let made = Made { directory: Arc::new(of_whoever_runs_this(directory)), is_new };
-    made.remove_files();
-    Ok(made)
+    Ok(Made { directory: Arc::new(of_whoever_runs_this(directory)), is_new, goes_on: false })
 }
 
 /// Makes the directory a store. The last step of `create`.

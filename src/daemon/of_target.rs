@@ -4,20 +4,17 @@
 //! left goes with the next.
 
 use super::Lock;
+use super::targets::{AtTarget, open_alone};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::logstore::Codec;
 use crate::shown::shown_file;
-use crate::target::{Keys, Listed, Opens, Repository, Target, read_key_file};
+use crate::target::{Listed, Repository};
 use crate::tree::CreateOptions;
 use crate::view::{InSet, InSets, Views, show_sets};
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-
-/// What opens encrypted sets, for whoever only reads: a file with the key, or a passphrase.
-pub const KEY_FILE_VARIABLE: &str = "PITFS_KEY_FILE";
-pub const PASSPHRASE_VARIABLE: &str = "PITFS_PASSPHRASE";
 
 /// In the name of a scratch store's directory.
 const SCRATCH: &str = "pitfs-target-";
@@ -37,56 +34,13 @@ impl Drop for Scratch {
     }
 }
 
-/// The target that a path leads to, and the store that is meant there, if the path says that.
-fn target_of(path: &Path) -> Option<(PathBuf, Option<Id>)> {
-    if Target::is_one(path) {
-        return Some((path.to_path_buf(), None));
-    }
-    let (above, store) = (path.parent()?, path.file_name()?.to_str()?.parse().ok()?);
-    Target::is_one(above).then(|| (above.to_path_buf(), Some(store)))
-}
-
-/// The key of a store's sets, as the environment has it.
-fn key_of(keys: Option<Keys>) -> Result<Option<crate::set::Key>> {
-    let Some(keys) = keys else { return Ok(None) };
-    let opens = if let Some(path) = std::env::var_os(KEY_FILE_VARIABLE) {
-        Opens::File(read_key_file(Path::new(&path))?)
-    } else if let Ok(passphrase) = std::env::var(PASSPHRASE_VARIABLE) {
-        Opens::Passphrase(passphrase)
-    } else {
-        let has_passphrase = keys.slots().iter().any(|slot| slot.cost.is_some());
-        let passphrase = if has_passphrase { format!(", or {PASSPHRASE_VARIABLE}") } else { String::new() };
-        let text =
-            format!("the sets are encrypted: give the file with their key, as {KEY_FILE_VARIABLE}=FILE{passphrase}");
-        return Err(Error::Refused(Errno::NOKEY, text));
-    };
-    keys.open(&opens).map(|(key, _)| Some(key))
-}
-
 impl Scratch {
     /// Makes one if a path leads to a target.
     pub fn of(path: &Path) -> Result<Option<Scratch>> {
-        let Some((path, store)) = target_of(path) else { return Ok(None) };
-        let target = Target::open(&path, None)?;
-        let stores = target.stores()?;
-        let shown = shown_file(&path);
-        let store = match (store, &stores[..]) {
-            (Some(store), _) => store,
-            (None, [store]) => *store,
-            (None, []) => {
-                let text = format!("the target {shown} has no sets of any store yet");
-                return Err(Error::Refused(Errno::NOENT, text));
-            }
-            (None, all) => {
-                let all: Vec<String> =
-                    all.iter().map(|store| shown_file(&path.join(store.to_string())).to_string()).collect();
-                let text = format!("the target {shown} has sets of several stores; say which: {}", all.join(", "));
-                return Err(Error::Refused(Errno::INVAL, text));
-            }
-        };
-        let repository = target.repository(store, key_of(target.keys(store)?)?.as_ref())?;
+        let Some(AtTarget { repository, .. }) = open_alone(path)? else { return Ok(None) };
+        let shown = shown_file(path);
         let Some(first) = repository.catalogue().moments().next() else {
-            let text = format!("the target {shown} has no set of the store {store} yet");
+            let text = format!("the target {shown} has no set of the store {} yet", repository.store());
             return Err(Error::Refused(Errno::NOENT, text));
         };
         remove_left_over();
@@ -101,13 +55,17 @@ impl Scratch {
             mode: 0o755,
             hash_seed: first.header.hash_seed,
         };
-        let scratch = Scratch { path: scratch, target: path, repository };
+        let scratch = Scratch { path: scratch, target: path.to_path_buf(), repository };
         super::Daemon::create(&scratch.path, &options)?;
         Ok(Some(scratch))
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub fn target(&self) -> &Path {
+        &self.target
     }
 
     /// Shows the moments in the store that was made for it, which can only be read from then on.

@@ -4,7 +4,7 @@ use super::Txn;
 use super::accounts::OldTrack;
 use super::changes::Note;
 use super::feed::Changed;
-use super::past::{BaseId, BaseRecord, INODE, InodeNo, Moment, encode_record, work_key};
+use super::past::{BaseId, BaseRecord, INODE, InodeNo, Moment, encode_record, with_birth, work_key};
 use crate::error::Result;
 use crate::logstore::Holder;
 use crate::meta::{Meta, Table};
@@ -73,11 +73,19 @@ impl Txn<'_> {
 
     /// Gives a key a new value, keeping the old one if a snapshot needs it.
     pub fn set<T: Serialize>(&mut self, table: Table, key: &[u8], value: &T) -> Result<()> {
+        self.set_record(table, key, encode_record(self.state.past.epoch, value))
+    }
+
+    /// The same with a value as it is stored, without its birth.
+    pub fn set_value(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
+        self.set_record(table, key, with_birth(self.state.past.epoch, &[&[0; 5][..], value].concat()))
+    }
+
+    fn set_record(&mut self, table: Table, key: &[u8], record: Vec<u8>) -> Result<()> {
         self.note_changed(table, key)?;
         self.protect(table, key)?;
         self.note_record(table, key);
-        let bytes = encode_record(self.state.past.epoch, value);
-        self.state.past.meta.put_raw(table, key, bytes);
+        self.state.past.meta.put_raw(table, key, record);
         Ok(())
     }
 

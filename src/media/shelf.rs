@@ -26,6 +26,8 @@ pub trait Shelf: Debug + Send + Sync {
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()>;
     /// Removes an object, if it is there.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Removes what was begun and never finished. Nobody is to be writing anything.
+    fn clear(&self) -> io::Result<()>;
     /// Where it is, for messages.
     fn describe(&self) -> String;
 }
@@ -114,6 +116,17 @@ impl Shelf for DiskShelf {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.0.remove(name).and_then(|()| self.0.sync())
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        for name in self.0.names()? {
+            let Ok(name) = name.into_string() else { continue };
+            if name.starts_with('.') && name.ends_with(".new") && self.0.kind(&name)?.is_some_and(|kind| kind.is_file())
+            {
+                self.0.remove(&name)?;
+            }
+        }
+        Ok(())
     }
 
     fn describe(&self) -> String {
@@ -225,6 +238,10 @@ impl Shelf for Arc<TestShelf> {
         self.may_write()?;
         self.objects.lock().remove(name);
         Ok(())
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        self.may_write()
     }
 
     fn describe(&self) -> String {

@@ -300,7 +300,7 @@ fn all_of_a_set_is_verified() {
     let summary = write(&shelf, &seal, &sets, None, all_of(&model)).unwrap();
     let damage = |sets: &Sets| -> Result<(u64, usize)> {
         let (mut bytes, mut damaged) = (0, 0);
-        sets.file(summary.id)?.verify(&mut |read, error| {
+        sets.file(summary.id)?.verify(None, &mut |read, error| {
             bytes += read;
             damaged += usize::from(error.is_some());
             Ok(())

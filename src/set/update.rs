@@ -3,7 +3,7 @@
 use super::layout::LEAF;
 use super::node::{Line, Node};
 use super::reading::{At, with_spot};
-use super::{Sets, Writer};
+use super::{Sets, Spot, Writer};
 use crate::clock::Epoch;
 use crate::error::Result;
 use crate::id::Id;
@@ -19,6 +19,8 @@ pub enum Change {
     Gone,
     /// A track that could not be read, and of what path.
     Lost(String),
+    /// A track that lies in an earlier set, and its length in bytes.
+    Kept(Spot, u32),
 }
 
 /// One change: a key, the epoch in which it came into being, and what it is now.
@@ -54,6 +56,7 @@ fn put(writer: &mut Writer, Delta { key, birth, change }: Delta) -> Result<()> {
         Change::Track(bytes) => writer.track(&key, birth, &bytes),
         Change::Gone => writer.gone(&key, birth),
         Change::Lost(path) => writer.lost(&key, birth, path),
+        Change::Kept(place, len) => writer.kept(&key, birth, place, len),
     }
 }
 

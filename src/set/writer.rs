@@ -123,6 +123,17 @@ impl Writer {
         self.add(Entry { key: key.to_vec(), birth, value: Value::Lost })
     }
 
+    /// Adds a track, new or changed, whose bytes lie in an earlier set.
+    pub fn kept(&mut self, key: &[u8], birth: Epoch, place: super::Spot, len: u32) -> Result<()> {
+        self.check(key, len as usize, TRACK_BYTES_MAX)?;
+        let set = self.shares.number(place.set)?;
+        self.shares.all[set as usize].bytes += u64::from(len);
+        self.tracks += 1;
+        let super::Spot { offset, stored, at, .. } = place;
+        let place = Place { set, offset, stored, at };
+        self.add(Entry { key: key.to_vec(), birth, value: Value::Track { len, place } })
+    }
+
     /// Takes an entry over as it is in an earlier set.
     pub(super) fn keep(&mut self, entry: &Entry<super::Spot>) -> Result<()> {
         self.last.clone_from(&entry.key);

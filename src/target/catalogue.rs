@@ -4,6 +4,7 @@
 //! "pitfscat" │ version u32 │ 0 u32 │ store 16 │ sealed: catalogue, MessagePack
 //! ```
 
+use super::going::hidden_at;
 use super::{read_whole, sets_at};
 use crate::error::{Error, Result};
 use crate::id::Id;
@@ -58,6 +59,10 @@ impl Catalogue {
     /// All sets, in the order in which their snapshots were taken.
     pub fn sets(&self) -> &[Listed] {
         &self.sets
+    }
+
+    pub(super) fn sets_mut(&mut self) -> &mut Vec<Listed> {
+        &mut self.sets
     }
 
     pub fn find(&self, id: Id) -> Option<&Listed> {
@@ -121,9 +126,12 @@ impl Catalogue {
     /// What the sets themselves say, and those that cannot be read.
     pub(super) fn of_sets(sets: &Sets, store: Id) -> Result<(Catalogue, Vec<(Id, String)>)> {
         let (mut catalogue, mut unread) = (Catalogue::default(), Vec::new());
+        let hidden = hidden_at(&**sets.shelf())?;
         for (id, _) in sets_at(&**sets.shelf())? {
             match sets.file(id) {
-                Ok(file) if file.header().store == store => catalogue.add(Listed::of(&file)),
+                Ok(file) if file.header().store == store => {
+                    catalogue.add(Listed { is_hidden: hidden.contains(&id), ..Listed::of(&file) });
+                }
                 Ok(_) => unread.push((id, "it is of another store".into())),
                 Err(error @ (Error::Corrupt { .. } | Error::Store(_))) => unread.push((id, error.to_string())),
                 Err(error) => return Err(error),

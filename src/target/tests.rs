@@ -4,7 +4,7 @@ use super::*;
 use crate::archive::Mark;
 use crate::clock::{Epoch, Timestamp};
 use crate::purpose::Purpose;
-use crate::set::{Before, Change, Delta, Header, Kind, Writer, update};
+use crate::set::{Before, Change, Delta, Header, Kind, Writer, object_name, update};
 use tempfile::TempDir;
 
 fn header(store: Id, seconds: i64, before: Option<Before>) -> Header {
@@ -18,13 +18,22 @@ fn header(store: Id, seconds: i64, before: Option<Before>) -> Header {
 
 /// Adds a set with one more record than the one before.
 fn add(repository: &mut Repository, seconds: i64, before: Option<Id>) -> Id {
+    add_change(repository, seconds, before, Change::Record(b"value".to_vec()))
+}
+
+/// The same with a track.
+fn add_large(repository: &mut Repository, seconds: i64, before: Option<Id>) -> Id {
+    add_change(repository, seconds, before, Change::Track(vec![seconds as u8; 5000]))
+}
+
+fn add_change(repository: &mut Repository, seconds: i64, before: Option<Id>, change: Change) -> Id {
     let sets = repository.sets().clone();
     let named = before.map(|set| Before { set, snapshot: Id::default() });
     let id = Id::random();
     let header = header(repository.store(), seconds, named);
     let mut writer = Writer::create(&**sets.shelf(), id, &header, sets.seal(), 3).unwrap();
     let key = [&[1][..], &seconds.to_be_bytes()].concat();
-    let delta = Delta { key, birth: Epoch::new(1), change: Change::Record(b"value".to_vec()) };
+    let delta = Delta { key, birth: Epoch::new(1), change };
     update(&mut writer, before.map(|before| (&*sets, before)), std::iter::once(Ok(delta))).unwrap();
     writer.finish().unwrap();
     repository.add(&sets.file(id).unwrap()).unwrap();
@@ -116,11 +125,53 @@ fn a_catalogue_that_is_lost_or_damaged_is_made_anew() {
     let unread = found.rebuild().unwrap();
     assert!(unread.len() == 1 && unread[0].0 == first);
     assert_eq!(found.catalogue().sets().iter().map(|listed| listed.id).collect::<Vec<_>>(), [second]);
-    // What was written and is not in the catalogue is left over.
     std::fs::remove_file(object).unwrap();
-    let shelf = found.sets().shelf().clone();
-    shelf.put(&object_name(Id::random())).and_then(|putting| putting.finish()).unwrap();
-    assert_eq!(found.unlisted().unwrap().len(), 1);
-    found.remove_object(found.unlisted().unwrap()[0].0).unwrap();
-    assert!(found.unlisted().unwrap().is_empty());
+}
+
+#[test]
+fn what_was_let_go_stays_as_long_as_a_moment_needs_it() {
+    let dir = TempDir::new().unwrap();
+    let (target, store) = (Target::create(dir.path()).unwrap(), Id::random());
+    target.add_store(store, None).unwrap();
+    let mut repository = target.repository(store, None).unwrap();
+    let first = add_large(&mut repository, 10, None);
+    let second = add_large(&mut repository, 20, Some(first));
+    let third = add_large(&mut repository, 30, Some(second));
+    let there = |id: Id| dir.path().join(store.to_string()).join(object_name(id)).exists();
+    repository.let_go(&[first], Vec::new()).unwrap();
+    assert!(there(first), "the others have bytes in it");
+    assert_eq!(repository.catalogue().moments().count(), 2);
+    // Also where the catalogue is lost.
+    std::fs::remove_file(dir.path().join(store.to_string()).join("catalogue")).unwrap();
+    let mut repository = target.repository(store, None).unwrap();
+    repository.rebuild().unwrap();
+    assert_eq!(repository.catalogue().moments().map(|listed| listed.id).collect::<Vec<_>>(), [second, third]);
+    repository.let_go(&[second, third], Vec::new()).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path().join(store.to_string())).unwrap().count(), 1, "the catalogue is left");
+}
+
+#[test]
+fn what_an_interruption_left_is_taken_in_or_goes() {
+    let dir = TempDir::new().unwrap();
+    let (target, store) = (Target::create(dir.path()).unwrap(), Id::random());
+    target.add_store(store, None).unwrap();
+    let mut repository = target.repository(store, None).unwrap();
+    let first = add(&mut repository, 10, None);
+    let catalogue = dir.path().join(store.to_string()).join("catalogue");
+    let before = std::fs::read(&catalogue).unwrap();
+    let second = add(&mut repository, 20, Some(first));
+    std::fs::write(&catalogue, before).unwrap();
+    let shelf = repository.sets().shelf().clone();
+    // One that was to take another's place, one whose deletion was not done, and one that is half written.
+    let third = Id::random();
+    repository.note_hidden(third).unwrap();
+    shelf.put(&object_name(third)).and_then(|putting| putting.finish()).unwrap();
+    repository.note_hidden(first).unwrap();
+    std::fs::write(dir.path().join(store.to_string()).join(format!(".{}.new", object_name(third))), "half").unwrap();
+    let mut repository = target.repository(store, None).unwrap();
+    repository.sweep().unwrap();
+    let listed = |repository: &Repository| repository.catalogue().moments().map(|one| one.id).collect::<Vec<_>>();
+    assert_eq!(listed(&repository), [first, second]);
+    assert_eq!(std::fs::read_dir(dir.path().join(store.to_string())).unwrap().count(), 3);
+    assert_eq!(listed(&target.repository(store, None).unwrap()), [first, second]);
 }

@@ -8,18 +8,19 @@
 //! without a name is no part of the tree. It can get a name again, and is carried as a whole then.
 
 use super::Tree;
-use super::inode::root_of;
+use super::inode::{Inode, Kind, root_of};
 use crate::clock::Epoch;
 use crate::device::{BaseId, Increments, InodeNo, Moment, TrackNo, each_named, split_track_key, track_key};
 use crate::error::{Error, Result};
 use crate::meta::{Table, prefix_end};
 use crate::shown::shown;
 use std::collections::{BTreeSet, VecDeque};
+use std::iter::Peekable;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Tables of which sets carry records, in the order of their numbers.
-const TABLES: [Table; 5] = [Table::Inode, Table::Dirent, Table::Xattr, Table::Track, Table::Link];
+pub(super) const TABLES: [Table; 5] = [Table::Inode, Table::Dirent, Table::Xattr, Table::Track, Table::Link];
 
 /// Records read under one lock.
 const STEP: usize = 1024;
@@ -43,6 +44,21 @@ pub enum Burden {
     Gone,
     /// A track that cannot be read, the path of its file, and why.
     Lost(String, Error),
+}
+
+impl Carried {
+    /// Bytes of a file that are in it: those of a track, or of a tiny file in its record.
+    pub fn file_bytes(&self) -> u64 {
+        match &self.what {
+            Burden::Track(bytes) => bytes.len() as u64,
+            // A record without any is shorter.
+            Burden::Record(value) if self.table == Table::Inode && value.len() > 100 => {
+                let inode = rmp_serde::from_slice::<Inode>(value).ok().filter(|inode| inode.kind() == Kind::File);
+                inode.map_or(0, |inode| inode.inline.len() as u64)
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// A key of the store.
@@ -91,31 +107,36 @@ impl<'a> Carry<'a> {
 
 impl Carry<'_> {
     fn step(&mut self) -> Result<Option<Carried>> {
+        while let Next::Keys(keys, before) = &mut self.next {
+            let (key, before) = (keys.next(), *before);
+            let Some((table, key)) = key else { return Ok(None) };
+            if let Some(carried) = self.differing(table, &key, before)? {
+                return Ok(Some(carried));
+            }
+        }
+        match self.next_record()? {
+            Some(((table, key), birth, value)) => self.carried(table, &key, birth, value).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The next of all records of inodes that have a name.
+    fn next_record(&mut self) -> Result<Option<(Key, Epoch, Vec<u8>)>> {
         loop {
             if let Some(((table, key), birth, value)) = self.batch.pop_front() {
                 if self.is_named(1, &key, self.epoch)? {
-                    return self.carried(table, &key, birth, value).map(Some);
+                    return Ok(Some(((table, key), birth, value)));
                 }
                 continue;
             }
-            match &mut self.next {
-                Next::Table(at, from) => {
-                    let Some(table) = TABLES.get(*at).copied() else { return Ok(None) };
-                    let from = std::mem::take(from);
-                    let rest = self.read_range(table, from)?;
-                    let Next::Table(at, from) = &mut self.next else { continue };
-                    match rest {
-                        Some(rest) => *from = rest,
-                        None => (*at, *from) = (*at + 1, self.base.prefix().to_vec()),
-                    }
-                }
-                Next::Keys(keys, before) => {
-                    let (key, before) = (keys.next(), *before);
-                    let Some((table, key)) = key else { return Ok(None) };
-                    if let Some(carried) = self.differing(table, &key, before)? {
-                        return Ok(Some(carried));
-                    }
-                }
+            let Next::Table(at, from) = &mut self.next else { return Ok(None) };
+            let Some(table) = TABLES.get(*at).copied() else { return Ok(None) };
+            let from = std::mem::take(from);
+            let rest = self.read_range(table, from)?;
+            let Next::Table(at, from) = &mut self.next else { continue };
+            match rest {
+                Some(rest) => *from = rest,
+                None => (*at, *from) = (*at + 1, self.base.prefix().to_vec()),
             }
         }
     }
@@ -199,6 +220,79 @@ impl Carry<'_> {
 }
 
 impl Iterator for Carry<'_> {
+    type Item = Result<Carried>;
+
+    fn next(&mut self) -> Option<Result<Carried>> {
+        self.step().transpose()
+    }
+}
+
+/// Records of a snapshot that are not what a set has: found beside the keys of that set, whose own snapshot need not be there any
+/// more. What has become what it is since then is carried, also where it is the same again.
+pub struct Beside<'a, I: Iterator<Item = Result<Vec<u8>>>> {
+    now: Carry<'a>,
+    next: Option<(Key, Epoch, Vec<u8>)>,
+    has_begun: bool,
+    since: Epoch,
+    /// Each with its table in front.
+    before: Peekable<I>,
+}
+
+impl<'a> Carry<'a> {
+    /// The same beside the keys that another moment of the base has, as a set keeps them: that of an epoch. Nothing, while the base
+    /// shows what comes from elsewhere: what it was then cannot be told by births.
+    pub fn beside<I: Iterator<Item = Result<Vec<u8>>>>(
+        tree: &'a Tree,
+        base: BaseId,
+        (since, epoch): (Epoch, Epoch),
+        before: I,
+    ) -> Result<Option<Beside<'a, I>>> {
+        if !tree.device.look()?.base_record(base)?.eras.is_empty() {
+            return Ok(None);
+        }
+        let now = Carry::all(tree, base, epoch);
+        Ok(Some(Beside { now, next: None, has_begun: false, since, before: before.peekable() }))
+    }
+}
+
+impl<I: Iterator<Item = Result<Vec<u8>>>> Beside<'_, I> {
+    fn step(&mut self) -> Result<Option<Carried>> {
+        if !self.has_begun {
+            (self.has_begun, self.next) = (true, self.now.next_record()?);
+        }
+        loop {
+            let base = self.now.base.prefix().len();
+            let key = self.next.as_ref().map(|((table, key), ..)| [&[*table as u8], &key[base..]].concat());
+            let before = match self.before.peek() {
+                Some(Ok(before)) => Some(before),
+                Some(Err(_)) => return self.before.next().transpose().map(|_| None),
+                None => None,
+            };
+            let is_gone = match (&before, &key) {
+                (None, None) => return Ok(None),
+                (Some(before), Some(key)) => *before < key,
+                (before, _) => before.is_some(),
+            };
+            if is_gone {
+                let Some(before) = self.before.next().transpose()? else { return Ok(None) };
+                let table = before.first().and_then(|table| Table::from_number(*table));
+                let (Some(table), epoch) = (table, self.now.epoch) else { continue };
+                return Ok(Some(Carried { table, key: before[1..].to_vec(), birth: epoch, what: Burden::Gone }));
+            }
+            let was_there = before == key.as_ref();
+            if was_there {
+                self.before.next();
+            }
+            let Some(((table, key), birth, value)) = self.next.take() else { return Ok(None) };
+            self.next = self.now.next_record()?;
+            if !was_there || birth > self.since {
+                return self.now.carried(table, &key, birth, value).map(Some);
+            }
+        }
+    }
+}
+
+impl<I: Iterator<Item = Result<Vec<u8>>>> Iterator for Beside<'_, I> {
     type Item = Result<Carried>;
 
     fn next(&mut self) -> Option<Result<Carried>> {

@@ -69,15 +69,22 @@ pub fn old_value(
     Named { table, key, .. }: &Named,
     value: &[u8],
 ) -> std::result::Result<(), (Epoch, Error)> {
-    let looked = split_record(*table, key, value).and_then(|(_, record)| match table {
-        _ if record.is_empty() => Ok(()),
+    let looked = split_record(*table, key, value).and_then(|(_, record)| match record {
+        [] => Ok(()),
+        record => could_be(tree, *table, key, record),
+    });
+    looked.map_err(|error| (birth_of(*table, key, value), error))
+}
+
+/// Whether a store can have made a record, which is given without its birth.
+pub fn could_be(tree: &Tree, table: Table, key: &[u8], record: &[u8]) -> Result<()> {
+    match table {
         Table::Dirent => tree.names().entry_of(key, record).map(drop),
         Table::Inode => inode_of(InodeNo::of_key(key).unwrap_or_default(), key, record).map(drop),
         Table::Link => split_link_key(key).map(drop),
         Table::Xattr => xattr_value(key, record).map(drop),
         _ => Ok(()),
-    });
-    looked.map_err(|error| (birth_of(*table, key, value), error))
+    }
 }
 
 /// Whether a record by itself can be what its table has.

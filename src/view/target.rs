@@ -1,6 +1,8 @@
 //! The targets that a store knows: where snapshots of it are kept outside.
 
 use super::Views;
+use crate::clock::Epoch;
+use crate::device::{BaseId, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::meta::{Table, decode, prefix_end, record_name};
@@ -19,6 +21,30 @@ pub struct TargetRecord {
 }
 
 const PREFIX: &[u8] = b"target ";
+/// Under what id a store keeps its sets, where that is not its own: it was made of what another one had kept.
+const KEEPS_AS: &[u8] = b"keeps sets as";
+/// Of which snapshots of a base there are sets: each, by its id, with its epoch. It outlives the snapshot.
+const BACKED_UP: &[u8] = b"backed up ";
+/// As many of a base are remembered.
+const BACKED_UP_MOST: usize = 256;
+
+/// What records of targets say, if one is of those.
+pub(super) fn check_record(key: &[u8], value: &[u8]) -> Result<()> {
+    if key.starts_with(PREFIX) {
+        decode::<TargetRecord>(Table::State, key, value).map(drop)
+    } else if key == KEEPS_AS {
+        decode::<Id>(Table::State, key, value).map(drop)
+    } else if key.starts_with(BACKED_UP) {
+        decode::<Epoch>(Table::State, key, value).map(drop)
+    } else {
+        Ok(())
+    }
+}
+
+fn backed_up(base: BaseId, snapshot: Option<Id>) -> Vec<u8> {
+    let id = snapshot.map(Id::to_bytes);
+    [BACKED_UP, &base.prefix(), id.as_ref().map_or(&[][..], |id| &id[..])].concat()
+}
 
 fn key(name: &str) -> Vec<u8> {
     [PREFIX, name.as_bytes()].concat()
@@ -69,6 +95,48 @@ impl Targets<'_> {
             return Err(Error::Refused(Errno::EXIST, text));
         }
         Ok(())
+    }
+
+    /// The id of this store at its targets.
+    pub fn store(self) -> Result<Id> {
+        let device = self.views.tree.device();
+        let kept: Option<Id> = device.look()?.meta().get(Table::State, KEEPS_AS)?;
+        Ok(kept.unwrap_or(device.settings().id))
+    }
+
+    /// Lets a store that was just made of what another one had kept go on with it.
+    pub fn keep_as(self, store: Id) -> Result<()> {
+        self.views.tree.device().committer()?.change(|change| {
+            change.meta_mut().put(Table::State, KEEPS_AS, &store);
+            Ok(())
+        })
+    }
+
+    /// The epoch of a snapshot of this base of which there is a whole set, though the snapshot may be gone.
+    pub fn epoch_of_mark(self, snapshot: Id) -> Result<Option<Epoch>> {
+        self.views.tree.device().look()?.meta().get(Table::State, &backed_up(self.views.base, Some(snapshot)))
+    }
+
+    /// Remembers that there is a whole set of a snapshot.
+    pub fn mark(self, snapshot: &Snapshot) -> Result<()> {
+        let id = snapshot.record.id;
+        if self.views.of(snapshot.base).targets().epoch_of_mark(id)? == Some(snapshot.epoch) {
+            return Ok(());
+        }
+        self.views.tree.device().committer()?.change(|change| {
+            let prefix = backed_up(snapshot.base, None);
+            let mut known: Vec<(Epoch, Vec<u8>)> = Vec::new();
+            for pair in change.meta().range(Table::State, &prefix, &prefix_end(&prefix))? {
+                let (key, value) = pair?;
+                known.push((decode(Table::State, &key, &value)?, key));
+            }
+            known.sort_unstable();
+            for (_, key) in known.iter().take((known.len() + 1).saturating_sub(BACKED_UP_MOST)) {
+                change.meta_mut().remove(Table::State, key);
+            }
+            change.meta_mut().put(Table::State, &backed_up(snapshot.base, Some(id)), &snapshot.epoch);
+            Ok(())
+        })
     }
 
     /// Remembers a target under a name that is free.

@@ -4,14 +4,18 @@ use crate::common::compare::compare_snapshot;
 use crate::common::model::Model;
 use crate::common::world::World;
 use pitfs::archive::Mark;
-use pitfs::daemon::{BackupOptions, BackupReport, backup};
+use pitfs::clock::Timestamp;
+use pitfs::daemon::{
+    AtTarget, BackupOptions, BackupReport, Daemon, FromSets, Progress, backup, check, compact_sets, create_from_sets,
+    delete_sets, merge_sets, prune_sets, verify_sets,
+};
 use pitfs::device::{BaseId, Moment, Snapshot};
 use pitfs::error::Error;
 use pitfs::id::Id;
 use pitfs::logstore::Codec;
 use pitfs::media::TestDir;
 use pitfs::set::{Key, Kind, Value};
-use pitfs::target::{Keys, Opens, Target};
+use pitfs::target::{Keys, Opens, Retention, Target};
 use pitfs::tree::{Burden, Carried, Carry, CreateOptions, Tree};
 use pitfs::view::{InSet, InSets, Views, show_sets};
 use std::collections::BTreeMap;
@@ -89,6 +93,60 @@ fn has_all(here: &Views, snapshot: &Snapshot, target: &Target, key: Option<&Key>
     }
 }
 
+/// Lets some of what was backed up go, merges some, or packs what is left anew.
+fn let_some_go(world: &mut World, at: &mut AtTarget, done: &mut BackedUp) -> Result<(), Error> {
+    let all: Vec<(Id, Id, Id)> =
+        at.repository.catalogue().moments().map(|one| (one.id, one.header.mark.id, one.header.base)).collect();
+    if all.len() < 4 {
+        return Ok(());
+    }
+    let (mut quiet, is_dry_run) = (|_: &Progress| Ok(()), world.rng.percent(20));
+    let report = match world.rng.below(4) {
+        0 => {
+            let (set, _, _) = world.rng.pick(&all);
+            delete_sets(at, &[set.to_string().into_bytes()], is_dry_run)?
+        }
+        1 => {
+            let (_, _, base) = world.rng.pick(&all);
+            let of_base: Vec<Vec<u8>> =
+                all.iter().filter(|one| one.2 == base).map(|one| one.0.to_string().into_bytes()).collect();
+            let some = 2 + world.rng.below(3) as usize;
+            if of_base.len() < some {
+                return Ok(());
+            }
+            let from = world.rng.below((of_base.len() - some + 1) as u64) as usize;
+            merge_sets(at, &of_base[from..from + some], None, is_dry_run)?
+        }
+        2 => {
+            let rule = Retention { last: all.len() as u64 - 1 - world.rng.below(3), ..Retention::default() };
+            prune_sets(at, &rule, Timestamp::now(), is_dry_run)?
+        }
+        _ => {
+            let waste = world.rng.below(60) as u8;
+            let moments = at.repository.catalogue().moments().count();
+            let done = compact_sets(at, waste, is_dry_run, &mut quiet)?;
+            assert_eq!(at.repository.catalogue().moments().count(), moments);
+            if !is_dry_run {
+                let left: Vec<_> =
+                    done.gone.iter().filter(|one| at.repository.catalogue().find(one.id).is_some()).collect();
+                assert!(left.is_empty(), "{left:?} lie there still");
+            }
+            return Ok(());
+        }
+    };
+    if !is_dry_run {
+        let left: Vec<Id> = at.repository.catalogue().moments().map(|one| one.header.mark.id).collect();
+        for gone in report.gone.iter().map(|one| one.header.mark.id).filter(|id| !left.contains(id)) {
+            done.remove(&gone);
+        }
+        assert_eq!(left.len() + report.gone.len(), all.len());
+    }
+    for verified in verify_sets(at, None, &mut quiet)? {
+        assert!(verified.problems.is_empty(), "{verified:?}");
+    }
+    Ok(())
+}
+
 /// Looks into all that a target has, and compares it.
 fn compare_all(target: &Target, store: Id, key: Option<&Key>, done: &BackedUp) -> Result<(), Error> {
     let repository = target.repository(store, key)?;
@@ -152,15 +210,59 @@ fn run(seed: u64, bases: u64) -> Result<(), Error> {
             if world.rng.percent(8) {
                 back_up(&mut world, &target, key.as_ref(), &mut done)?;
             }
+            if world.rng.percent(1) {
+                let go_at = &mut AtTarget {
+                    target: Target::open(dir.path(), None)?,
+                    repository: target.repository(store, key.as_ref())?,
+                };
+                let_some_go(&mut world, go_at, &mut done)?;
+            }
         }
         if round % 10 == 9 {
             compare_all(&target, store, key.as_ref(), &done)?;
         }
     }
-    assert!(done.len() > 10, "{} were backed up", done.len());
+    assert!(done.len() > 5, "{} were backed up", done.len());
     // The store is gone.
     drop(world);
-    compare_all(&target, store, key.as_ref(), &done)
+    compare_all(&target, store, key.as_ref(), &done)?;
+    brought_back(&target, store, key.as_ref(), &done)
+}
+
+/// Makes a store of all that a target has, and compares it.
+fn brought_back(target: &Target, store: Id, key: Option<&Key>, done: &BackedUp) -> Result<(), Error> {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store");
+    let repository = target.repository(store, key)?;
+    for with_history in [false, true] {
+        let made = FromSets { with_history, codec: Codec::Lz4 };
+        let report = create_from_sets(&path, &repository, &made, &mut |_| Ok(()))?;
+        assert!(report.left_out.is_empty() && (!with_history || report.snapshots == done.len() as u64), "{report:?}");
+        let daemon = Daemon::open(&path)?;
+        let problems = check(&daemon, &mut |_| Ok(()))?.problems;
+        assert!(problems.is_empty(), "{problems:?}");
+        let views = daemon.views();
+        let bases: Vec<BaseId> = views.bases().all()?.into_iter().map(|info| info.id).collect();
+        let mut found = 0;
+        for base in bases {
+            let here = views.of(base);
+            let all = here.snapshots().all()?;
+            for snapshot in &all {
+                let model = done[&snapshot.record.id].1.in_base(base);
+                compare_snapshot(here.tree(), Moment::At(snapshot.epoch), &model)
+                    .unwrap_or_else(|text| panic!("{} brought back: {text}", snapshot.record.name));
+                found += 1;
+            }
+            if let Some(last) = all.last() {
+                let model = done[&last.record.id].1.in_base(base);
+                compare_snapshot(here.tree(), Moment::Live, &model).unwrap_or_else(|text| panic!("live: {text}"));
+            }
+        }
+        assert_eq!(found, report.snapshots);
+        drop(daemon);
+        std::fs::remove_dir_all(&path).expect("it can go");
+    }
+    Ok(())
 }
 
 /// `PITFS_SEED` says with which seed to begin, `PITFS_RUNS` how many there are.

@@ -39,6 +39,42 @@ pub enum TargetVerb {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Let old moments go, but those that are to be kept, of each base
+    #[command(group(clap::ArgGroup::new("rule").required(true).multiple(true).args([
+        "keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within",
+    ])))]
+    Prune {
+        /// The target; without it, the only one
+        #[arg(value_name = "TARGET")]
+        target: Option<String>,
+        /// Keep the newest N
+        #[arg(long, value_name = "N", default_value_t)]
+        keep_last: u64,
+        /// Keep the newest of each of the N newest hours that have any, in UTC
+        #[arg(long, value_name = "N", default_value_t)]
+        keep_hourly: u64,
+        /// The same of days
+        #[arg(long, value_name = "N", default_value_t)]
+        keep_daily: u64,
+        /// The same of weeks, which begin on Mondays
+        #[arg(long, value_name = "N", default_value_t)]
+        keep_weekly: u64,
+        /// The same of months
+        #[arg(long, value_name = "N", default_value_t)]
+        keep_monthly: u64,
+        /// The same of years
+        #[arg(long, value_name = "N", default_value_t)]
+        keep_yearly: u64,
+        /// Keep all that are not older, as 36h, 30d, 12w or 1y
+        #[arg(long, value_name = "TIME", value_parser = parse_span)]
+        keep_within: Option<u64>,
+        /// Change nothing; say what would go, and why the others stay
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -85,8 +121,83 @@ pub enum SetVerb {
         /// The target; without it, the only one
         #[arg(value_name = "TARGET")]
         target: Option<String>,
+        /// Read so much of the files' data only, another part each time, and all of what leads to it
+        #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+        read: Option<u8>,
         /// Print the result as JSON
         #[arg(long)]
         json: bool,
     },
+    /// Let moments go; what others need of them stays
+    Delete {
+        /// Names of snapshots, or ids of sets
+        #[arg(value_name = "SET", required = true)]
+        sets: Vec<OsString>,
+        /// The target; without it, the only one
+        #[arg(long, value_name = "NAME")]
+        target: Option<String>,
+        /// Change nothing; say what would go
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make one of several: the newest of them, which counts as a full one then. Nothing is copied
+    Merge {
+        /// Names of snapshots, or ids of sets, all of one base
+        #[arg(value_name = "SET", required = true)]
+        sets: Vec<OsString>,
+        /// Those after this time are left alone
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+        /// The target; without it, the only one
+        #[arg(long, value_name = "NAME")]
+        target: Option<String>,
+        /// Change nothing; say what would go
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Pack anew what lies in sets of which much is of no use any more
+    Compact {
+        /// The target; without it, the only one
+        #[arg(value_name = "TARGET")]
+        target: Option<String>,
+        /// How much of a set may be of no use
+        #[arg(long, value_name = "PERCENT", default_value = "50%", value_parser = parse_percent)]
+        waste: u8,
+        /// Change nothing; say what would be packed anew
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the list of sets anew, from the sets
+    Rebuild {
+        /// The target; without it, the only one
+        #[arg(value_name = "TARGET")]
+        target: Option<String>,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Hundredths, with or without their sign.
+fn parse_percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number.filter(|number| *number <= 100).ok_or_else(|| format!("{text:?} is no share; give 0% to 100%"))
+}
+
+/// A span of time in seconds.
+fn parse_span(text: &str) -> Result<u64, String> {
+    const UNITS: [(char, u64); 6] =
+        [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 7 * 86_400), ('y', 366 * 86_400)];
+    let found =
+        UNITS.iter().find_map(|(unit, seconds)| text.strip_suffix(*unit)?.parse::<u64>().ok()?.checked_mul(*seconds));
+    found.ok_or_else(|| format!("{text:?} is no span of time; give a number and s, m, h, d, w or y, as 36h"))
 }

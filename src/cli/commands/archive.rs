@@ -122,7 +122,7 @@ fn leftovers_text(archive: &ArchiveInfo) -> String {
     format!("{number}, {bytes}, left over of a merge: the next roll, `archive prune` or `archive merge` removes them\n")
 }
 
-fn when(text: &str) -> Result<Timestamp> {
+pub(super) fn when(text: &str) -> Result<Timestamp> {
     parse_when(text, Timestamp::now())
 }
 

@@ -1,12 +1,18 @@
 //! Targets, and backups to them.
 
 use super::args;
-use super::asking::with_display;
-use super::output::{count, print, print_json, size, table, tell_all};
-use super::{absolute, bytes, headed, say_done, unexpected};
-use crate::control::{Answer, Backup, SetInfo, SetKind, Sets, Target, TargetInfo, Targets, Verb, ask};
-use crate::error::Result;
+use super::asking::{quietly, with_display};
+use super::output::{Display, count, print, print_json, size, table, tell_all};
+use super::{absolute, bytes, find_store, headed, say_done, unexpected};
+use crate::control::{
+    Answer, Backup, KeepSets, PathText, SetInfo, SetKind, Sets, Target, TargetInfo, Targets, Verb, ask, spelling,
+};
+use crate::daemon::{FromSets, FromSetsReport, create_from_sets, give_key_file, open_alone};
+use crate::error::{Errno, Error, Result};
+use crate::shown::shown_file;
+use serde::Serialize;
 use serde_json::json;
+use std::path::{Path, PathBuf};
 
 pub(super) fn target(to: &Target, verb: args::TargetVerb, as_json: bool) -> Result<bool> {
     let (verb, json, shows) = match verb {
@@ -15,6 +21,21 @@ pub(super) fn target(to: &Target, verb: args::TargetVerb, as_json: bool) -> Resu
             (Targets::Add { name, directory: absolute(&directory)?, key_file }, as_json, false)
         }
         args::TargetVerb::List { json } => (Targets::List, json || as_json, true),
+        args::TargetVerb::Prune {
+            target,
+            keep_last: last,
+            keep_hourly: hourly,
+            keep_daily: daily,
+            keep_weekly: weekly,
+            keep_monthly: monthly,
+            keep_yearly: yearly,
+            keep_within: within,
+            dry_run,
+            json,
+        } => {
+            let keep = KeepSets { last, hourly, daily, weekly, monthly, yearly, within };
+            return let_go(to, Sets::Prune { target, keep, dry_run }, json || as_json);
+        }
         args::TargetVerb::Forget { name } => {
             ask(to, Verb::Target(Targets::Forget { name: name.clone() }), &mut |_| Ok(()))?;
             return say_done(as_json, json!({ "forgotten": name }));
@@ -33,7 +54,7 @@ pub(super) fn target(to: &Target, verb: args::TargetVerb, as_json: bool) -> Resu
     Ok(true)
 }
 
-/// Three says that some of it could not be read.
+/// Whether all of it could be read.
 pub(super) fn backup(to: &Target, args: args::Backup) -> Result<bool> {
     let kind = match (args.full, args.since_full) {
         (true, _) => SetKind::Full,
@@ -68,7 +89,22 @@ pub(super) fn backup(to: &Target, args: args::Backup) -> Result<bool> {
 pub(super) fn set(to: &Target, verb: args::SetVerb, as_json: bool) -> Result<bool> {
     let (verb, json, verifies) = match verb {
         args::SetVerb::List { target, json } => (Sets::List { target }, json || as_json, false),
-        args::SetVerb::Verify { target, json } => (Sets::Verify { target }, json || as_json, true),
+        args::SetVerb::Verify { target, read, json } => (Sets::Verify { target, read }, json || as_json, true),
+        args::SetVerb::Delete { sets, target, dry_run, json } => {
+            let sets = sets.into_iter().map(bytes).collect();
+            return let_go(to, Sets::Delete { target, sets, dry_run }, json || as_json);
+        }
+        args::SetVerb::Merge { sets, at, target, dry_run, json } => {
+            let sets = sets.into_iter().map(bytes).collect();
+            let at = at.as_deref().map(super::archive::when).transpose()?;
+            return let_go(to, Sets::Merge { target, sets, at, dry_run }, json || as_json);
+        }
+        args::SetVerb::Compact { target, waste, dry_run, json } => {
+            return let_go(to, Sets::Compact { target, waste, dry_run }, json || as_json);
+        }
+        args::SetVerb::Rebuild { target, json } => {
+            return let_go(to, Sets::Rebuild { target }, json || as_json);
+        }
     };
     let Answer::Sets(sets) = with_display(to, Verb::Set(verb), "reading")? else { return Err(unexpected()) };
     let problems: Vec<&String> = sets.iter().flat_map(|set| &set.problems).collect();
@@ -92,7 +128,101 @@ pub(super) fn set(to: &Target, verb: args::SetVerb, as_json: bool) -> Result<boo
             };
             vec![set.snapshot.clone(), set.time.text.clone(), set.base.clone(), kind.to_string(), size(set.bytes)]
         };
-        print(&table(&headed(["snapshot", "taken", "base", "set", "size"], sets.iter().map(row))))?;
+        let shown = sets.iter().filter(|set| !set.hidden);
+        print(&table(&headed(["snapshot", "taken", "base", "set", "size"], shown.map(row))))?;
+        let others: Vec<&SetInfo> = sets.iter().filter(|set| set.hidden).collect();
+        if !others.is_empty() {
+            let all = size(others.iter().map(|set| set.bytes).sum());
+            print(&format!(
+                "and {all} in {} that was let go and that others need\n",
+                count(others.len() as u64, "set")
+            ))?;
+        }
     }
     Ok(problems.is_empty())
+}
+
+/// Lets sets go, and shows which.
+fn let_go(to: &Target, verb: Sets, as_json: bool) -> Result<bool> {
+    let Answer::LetGo(done) = with_display(to, Verb::Set(verb), "packing")? else { return Err(unexpected()) };
+    if as_json {
+        print_json(&done)?;
+        return Ok(done.problems.is_empty());
+    }
+    let (goes, freed) = if done.dry_run { ("would go", "would be freed") } else { ("gone", "freed") };
+    let name = |set: &SetInfo| vec![set.snapshot.clone(), set.time.text.clone(), set.base.clone()];
+    let gone = done.gone.iter().map(|set| [name(set), vec![goes.to_string()]].concat());
+    let kept = done.kept.iter().map(|set| [name(set), vec![set.reasons.join(", ")]].concat());
+    print(&table(&headed(["snapshot", "taken", "base", ""], gone.chain(kept))))?;
+    let written = match done.written_bytes {
+        0 => String::new(),
+        bytes => format!(", {} written anew", size(bytes)),
+    };
+    print(&format!("{} {goes}, {} {freed}{written}\n", count(done.gone.len() as u64, "set"), size(done.freed_bytes)))?;
+    tell_all(&done.problems);
+    Ok(done.problems.is_empty())
+}
+
+/// What a directory has as a target, or one that the store knows by a name, with no store.
+pub(super) fn target_alone(store: Option<PathBuf>, from: &Path, key_file: Option<&Path>) -> Result<Target> {
+    if let Some(path) = key_file {
+        give_key_file(absolute(path)?);
+    }
+    let is_name = !from.is_dir() && from.components().count() == 1;
+    let directory = match (is_name, from.to_str()) {
+        (true, Some(name)) => {
+            let Answer::Targets(all) = quietly(&find_store(store)?, Verb::Target(Targets::List))? else {
+                return Err(unexpected());
+            };
+            let found = all.iter().find(|one| one.name == name).ok_or_else(|| {
+                let text = format!("there is no directory and no target {name:?}");
+                Error::Refused(Errno::NOENT, text)
+            })?;
+            if let Some(path) = found.key_file.clone().filter(|_| key_file.is_none()) {
+                give_key_file(path.into());
+            }
+            found.directory.as_path().to_path_buf()
+        }
+        _ => absolute(from)?,
+    };
+    Ok(Target { store: directory, base: None })
+}
+
+/// A store that was made of sets.
+#[derive(Serialize)]
+struct MadeOfSets<'a> {
+    #[serde(flatten, serialize_with = "spelling::store::serialize")]
+    store: PathText,
+    snapshots: u64,
+    bytes: u64,
+    left_out: &'a [String],
+}
+
+/// Makes a store of what a target has of one.
+pub(super) fn create(args: &args::Create) -> Result<bool> {
+    let directory = &absolute(&args.directory)?;
+    let from = args.from_set.as_deref().unwrap_or(directory);
+    if let Some(path) = &args.key_file {
+        give_key_file(absolute(path)?);
+    }
+    let Some(at) = open_alone(&absolute(from)?)? else {
+        let text = format!("{} is no target: it has no file \"target\"; is its disk mounted?", shown_file(from));
+        return Err(Error::Refused(Errno::NOENT, text));
+    };
+    let options = FromSets { with_history: args.history, codec: args.compress.into() };
+    let mut display = Display::new("bringing back");
+    let made = create_from_sets(directory, &at.repository, &options, &mut |progress| display.update(progress));
+    display.finish();
+    let report = made?;
+    if args.json {
+        let FromSetsReport { snapshots, bytes, left_out } = &report;
+        let store = PathText::from(directory.as_path());
+        print_json(&MadeOfSets { store, snapshots: *snapshots, bytes: *bytes, left_out })?;
+    } else {
+        let snapshots = count(report.snapshots, "snapshot");
+        print(&format!("{snapshots}, {} brought back\n", size(report.bytes)))?;
+        let left = |name: &String| format!("{name}: not all of it could be read when it was backed up; it is left out");
+        tell_all(&report.left_out.iter().map(left).collect::<Vec<_>>());
+    }
+    Ok(report.left_out.is_empty())
 }

@@ -154,6 +154,7 @@ path_names! {
     archive: "archive", "archive_hex";
     directory: "directory", "directory_hex";
     file: "file", "file_hex";
+    key_file: "key_file", "key_file_hex";
     from: "from", "from_hex";
     merged_into: "merged_into", "merged_into_hex";
     mount_point: "mount_point", "mount_point_hex";

@@ -1,7 +1,7 @@
 //! Targets, and the sets that are kept there.
 
 use super::spelling::{self, PathText, TimeInfo};
-use crate::daemon::{BackupReport, VerifiedSet};
+use crate::daemon::{BackupReport, LetGo, VerifiedSet};
 use crate::set;
 use crate::target::Listed;
 use crate::view::TargetRecord;
@@ -14,6 +14,9 @@ pub struct TargetInfo {
     #[serde(flatten, with = "spelling::directory")]
     pub directory: PathText,
     pub encrypted: bool,
+    /// The file with the key, where it is in one.
+    #[serde(flatten, with = "spelling::key_file")]
+    pub key_file: Option<PathText>,
 }
 
 impl From<(String, TargetRecord)> for TargetInfo {
@@ -23,6 +26,7 @@ impl From<(String, TargetRecord)> for TargetInfo {
             id: record.id.to_string(),
             directory: record.directory.into(),
             encrypted: record.key_file.is_some(),
+            key_file: record.key_file.map(Into::into),
         }
     }
 }
@@ -96,6 +100,10 @@ pub struct SetInfo {
     pub bytes: u64,
     /// Some of the snapshot could not be read when it was made.
     pub incomplete: bool,
+    /// Its moment was let go: it is there for others.
+    pub hidden: bool,
+    /// Why it stays, where that was asked.
+    pub reasons: Vec<String>,
     /// What was found wrong when it was read.
     pub problems: Vec<String>,
 }
@@ -111,6 +119,8 @@ impl From<&Listed> for SetInfo {
             kind: listed.header.kind.into(),
             bytes: listed.bytes,
             incomplete: listed.missing > 0,
+            hidden: listed.is_hidden,
+            reasons: Vec::new(),
             problems: Vec::new(),
         }
     }
@@ -119,5 +129,32 @@ impl From<&Listed> for SetInfo {
 impl From<VerifiedSet> for SetInfo {
     fn from(verified: VerifiedSet) -> SetInfo {
         SetInfo { problems: verified.problems, ..SetInfo::from(&verified.listed) }
+    }
+}
+
+/// What went from a target, or would.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetGoInfo {
+    pub gone: Vec<SetInfo>,
+    pub kept: Vec<SetInfo>,
+    pub freed_bytes: u64,
+    /// Bytes of files that were written anew.
+    pub written_bytes: u64,
+    pub dry_run: bool,
+    /// What could not be done, or read, and why.
+    pub problems: Vec<String>,
+}
+
+impl From<LetGo> for LetGoInfo {
+    fn from(done: LetGo) -> LetGoInfo {
+        let LetGo { gone, kept, freed, written, is_dry_run } = done;
+        LetGoInfo {
+            gone: gone.iter().map(SetInfo::from).collect(),
+            kept: kept.iter().map(|(listed, reasons)| SetInfo { reasons: reasons.clone(), ..listed.into() }).collect(),
+            freed_bytes: freed,
+            written_bytes: written,
+            dry_run: is_dry_run,
+            problems: Vec::new(),
+        }
     }
 }

@@ -1,18 +1,21 @@
 //! Targets, and backups to them.
 
-use crate::control::answer::{Answer, BackupInfo, SetInfo};
+use crate::clock::Timestamp;
+use crate::control::answer::{Answer, BackupInfo, LetGoInfo, SetInfo};
 use crate::control::request::{Backup, Sets, Targets, Verb};
 use crate::daemon::{
-    self, AddTarget, BackupOptions, Daemon, OnProgress, add_target, open_repository, open_target, verify_sets,
+    self, AddTarget, BackupOptions, Daemon, LetGo, OnProgress, add_target, compact_sets, delete_sets, merge_sets,
+    open_repository, open_target, prune_sets, rebuild_sets, verify_sets,
 };
 use crate::error::{Error, Result};
 use crate::view::Views;
+use serde_bytes::ByteBuf;
 
 pub(super) fn serve(daemon: &Daemon, views: &Views, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
     match verb {
         Verb::Target(wanted) => targets(daemon, views, wanted),
         Verb::Backup(wanted) => backup(views, wanted, progress),
-        Verb::Set(wanted) => sets(views, wanted, progress),
+        Verb::Set(wanted) => sets(daemon, views, wanted, progress),
         other => Err(Error::Fault(format!("{other:?} has nothing to do with targets"))),
     }
 }
@@ -45,15 +48,27 @@ fn backup(views: &Views, wanted: Backup, progress: OnProgress<'_>) -> Result<Ans
     Ok(Answer::Backups(reports))
 }
 
-fn sets(views: &Views, sets: Sets, progress: OnProgress<'_>) -> Result<Answer> {
-    match sets {
+fn sets(daemon: &Daemon, views: &Views, sets: Sets, progress: OnProgress<'_>) -> Result<Answer> {
+    let at = |target: Option<String>| open_repository(daemon, views, target.as_deref());
+    let names = |sets: Vec<ByteBuf>| sets.into_iter().map(ByteBuf::into_vec).collect::<Vec<_>>();
+    let done = match sets {
         Sets::List { target } => {
-            let repository = open_repository(views, target.as_deref())?;
-            Ok(Answer::Sets(repository.catalogue().sets().iter().map(SetInfo::from).collect()))
+            return Ok(Answer::Sets(at(target)?.repository.catalogue().sets().iter().map(SetInfo::from).collect()));
         }
-        Sets::Verify { target } => {
-            let repository = open_repository(views, target.as_deref())?;
-            Ok(Answer::Sets(verify_sets(&repository, progress)?.into_iter().map(SetInfo::from).collect()))
+        Sets::Verify { target, read } => {
+            let verified = verify_sets(&at(target)?, read, progress)?;
+            return Ok(Answer::Sets(verified.into_iter().map(SetInfo::from).collect()));
         }
-    }
+        Sets::Delete { target, sets, dry_run } => delete_sets(&mut at(target)?, &names(sets), dry_run)?,
+        Sets::Merge { target, sets, at: until, dry_run } => merge_sets(&mut at(target)?, &names(sets), until, dry_run)?,
+        Sets::Compact { target, waste, dry_run } => compact_sets(&mut at(target)?, waste, dry_run, progress)?,
+        Sets::Rebuild { target } => {
+            let mut at = at(target)?;
+            let problems = rebuild_sets(&mut at)?;
+            let kept = at.repository.catalogue().moments().map(|listed| (listed.clone(), Vec::new())).collect();
+            return Ok(Answer::LetGo(LetGoInfo { problems, ..LetGo { kept, ..LetGo::default() }.into() }));
+        }
+        Sets::Prune { target, keep, dry_run } => prune_sets(&mut at(target)?, &keep.into(), Timestamp::now(), dry_run)?,
+    };
+    Ok(Answer::LetGo(done.into()))
 }

@@ -1,0 +1,226 @@
+//! A store made of what a target has of one: with its newest moment, or with all.
+//!
+//! The directory is no store before all is there. A file in it says from what it is being made; who makes it once more from the same
+//! goes on where it was left, and any other begins anew.
+//!
+//! Invariant: a moment is laid over the one before it as the differences of both, said absolutely: what was laid over already is laid
+//! over once more.
+
+use super::identity::{self, Made};
+use super::lock::{Lock, Use};
+use super::{OnProgress, Progress};
+use crate::device::{BaseId, Snapshot};
+use crate::error::{Errno, Error, Result};
+use crate::id::Id;
+use crate::logstore::Codec;
+use crate::media::{DiskDir, MediaDir};
+use crate::set::{Entry, Sets, Spot, Value};
+use crate::shown::shown_file;
+use crate::target::{Listed, Repository};
+use crate::tree::{Adopted, Adoption, CreateOptions, Tree};
+use crate::view::{Views, adopt_base, adopt_snapshot, note_adopted};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a store is to be made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FromSets {
+    /// All moments, not the newest of each base alone.
+    pub with_history: bool,
+    pub codec: Codec,
+}
+
+/// What was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FromSetsReport {
+    pub snapshots: u64,
+    /// Bytes of tracks that were read from the sets.
+    pub bytes: u64,
+    /// Snapshots that were left out, since some of them could not be read when they were backed up.
+    pub left_out: Vec<String>,
+}
+
+/// Makes a store in a directory that is not there or empty.
+pub fn create_from_sets(
+    path: &Path,
+    repository: &Repository,
+    options: &FromSets,
+    progress: OnProgress<'_>,
+) -> Result<FromSetsReport> {
+    let (wanted, left_out) = wanted(repository, options)?;
+    let Some(first) = wanted.first() else {
+        let text = format!("there is no whole set of the store {} there yet", repository.store());
+        return Err(Error::Refused(Errno::NOENT, text));
+    };
+    let source = source(repository, options, &wanted);
+    let made = identity::prepare_filling(path, &source)?;
+    let making =
+        Making { made: &made, repository, wanted: &wanted, report: FromSetsReport { left_out, ..Default::default() } };
+    let settings = CreateOptions {
+        track_bytes: first.header.track_bytes as usize,
+        codec: options.codec,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        mode: 0o755,
+        hash_seed: first.header.hash_seed,
+    };
+    making.run(&settings, &source, progress)
+}
+
+/// The moments that are to be in it, the oldest first, and what is left out.
+fn wanted<'a>(repository: &'a Repository, options: &FromSets) -> Result<(Vec<&'a Listed>, Vec<String>)> {
+    let (mut found, mut seen, mut left_out) = (Vec::new(), HashSet::new(), Vec::new());
+    let mut newest: HashMap<Id, &Listed> = HashMap::new();
+    for listed in repository.catalogue().moments() {
+        if listed.missing > 0 {
+            left_out.push(listed.header.mark.name.clone());
+        } else if seen.insert(listed.header.mark.id) {
+            newest.insert(listed.header.base, listed);
+            found.push(listed);
+        }
+    }
+    // What is there whole as well is not left out.
+    left_out.retain(|name| !found.iter().any(|listed| listed.header.mark.name == *name));
+    if !options.with_history {
+        found.retain(|listed| newest.get(&listed.header.base).is_some_and(|last| last.id == listed.id));
+    }
+    let sizes = |listed: &&Listed| (listed.header.track_bytes, listed.header.hash_seed);
+    if let Some(other) = found.iter().find(|listed| sizes(listed) != sizes(&found[0])) {
+        let text = format!("the set {} is of a store with other tracks than the first", other.id);
+        return Err(Error::Refused(Errno::INVAL, text));
+    }
+    Ok((found, left_out))
+}
+
+/// What a store is made from, so that it can be told whether it is the same once more.
+fn source(repository: &Repository, options: &FromSets, wanted: &[&Listed]) -> String {
+    let first = wanted.first().map_or(String::new(), |listed| listed.id.to_string());
+    let what = if options.with_history { "history" } else { "newest" };
+    format!("pitfs store being made\nof {} {what} from {first}\n", repository.store())
+}
+
+struct Making<'a> {
+    made: &'a Made,
+    repository: &'a Repository,
+    wanted: &'a [&'a Listed],
+    report: FromSetsReport,
+}
+
+impl Making<'_> {
+    fn run(mut self, settings: &CreateOptions, source: &str, progress: OnProgress<'_>) -> Result<FromSetsReport> {
+        let lock = Lock::take(&self.made.directory, &Use::Command)?;
+        let dir: Arc<dyn MediaDir> = Arc::new(DiskDir::of(lock.directory().clone()));
+        if !self.made.goes_on {
+            self.check_room(&*dir)?;
+            Tree::create(dir.clone(), settings)?;
+            identity::note_filling(lock.directory(), source)?;
+        }
+        let views = Views::new(Tree::open(dir)?);
+        self.fill(&views, progress)?;
+        views.targets().keep_as(self.repository.store())?;
+        note_adopted(&views, &format!("create --from-set {:?}", self.repository.sets().shelf().describe()))?;
+        drop(views);
+        identity::write(lock.directory())?;
+        identity::end_filling(lock.directory())?;
+        Ok(self.report)
+    }
+
+    /// Refuses what will not fit, before a byte is written.
+    fn check_room(&self, dir: &dyn MediaDir) -> Result<()> {
+        let newest: HashMap<Id, &Listed> = self.wanted.iter().map(|listed| (listed.header.base, *listed)).collect();
+        let is_newest = |listed: &&&Listed| newest.get(&listed.header.base).is_some_and(|last| last.id == listed.id);
+        // What the moments before had differently takes about what it does in the sets.
+        let needs = |listed: &&Listed| if is_newest(&listed) { listed.header.bytes } else { listed.bytes };
+        let needs = self.wanted.iter().map(needs).fold(0, u64::saturating_add);
+        let room = dir.room().map_err(|error| Error::media("looking for room", error))?;
+        if needs > room.available {
+            let (needs, has) = (crate::shown::size(needs), crate::shown::size(room.available));
+            let text = format!("{} needs about {needs}, and has {has}", shown_file(self.made.directory.path()));
+            return Err(Error::Refused(Errno::NOSPC, text));
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, views: &Views, progress: OnProgress<'_>) -> Result<()> {
+        let mut bases: HashMap<Id, (BaseId, Option<Id>)> = HashMap::new();
+        let total_bytes = self.wanted.iter().map(|listed| listed.bytes).sum();
+        let (mut files, mut done) = (0, 0);
+        for listed in self.wanted {
+            let header = &listed.header;
+            let (base, before) = match bases.get(&header.base) {
+                Some(found) => *found,
+                None => (adopt_base(views, header.base, &header.base_name, header.mark.time)?, None),
+            };
+            let here = views.of(base);
+            if !has(&here, header.mark.id)? {
+                let sets = self.repository.sets();
+                let mut tell = |bytes| {
+                    files += 1;
+                    progress(&Progress { files, bytes: done + bytes, total_bytes })
+                };
+                self.report.bytes += lay_over(&here, sets, before, listed.id, &mut tell)?;
+                here.targets().mark(&adopt_snapshot(&here, &header.mark)?)?;
+            }
+            self.report.snapshots += 1;
+            done += listed.bytes;
+            bases.insert(header.base, (base, Some(listed.id)));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a base has a snapshot.
+fn has(views: &Views, id: Id) -> Result<bool> {
+    Ok(views.snapshots().all()?.iter().any(|snapshot: &Snapshot| snapshot.record.id == id))
+}
+
+/// Lets a base be what a set's moment is, where it is what that of another one is, or empty; bytes of tracks that were read.
+pub(super) fn lay_over(
+    views: &Views,
+    sets: &Sets,
+    before: Option<Id>,
+    moment: Id,
+    tell: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<u64> {
+    let mut adoption = Adoption::into(views.tree(), views.base());
+    let mut bytes = 0;
+    let mut take = |key: &[u8], entry: Option<Entry<Spot>>| {
+        let what = match entry.map(|entry| entry.value) {
+            None => Adopted::Gone,
+            Some(Value::Record(value)) => Adopted::Record(value),
+            Some(Value::Track { len, place }) => {
+                bytes += u64::from(len);
+                Adopted::Track(sets.read(&place, len)?)
+            }
+            Some(Value::Lost) => {
+                return Err(Error::corrupt(format!("the set {moment}"), "it has not all of its moment"));
+            }
+        };
+        tell(bytes)?;
+        adoption.take(key, what)
+    };
+    match before {
+        None => {
+            for entry in sets.scan(moment, b"", &[0xff])? {
+                let entry = entry?;
+                take(&entry.key.clone(), Some(entry))?;
+            }
+        }
+        Some(before) => {
+            let mut keys = BTreeSet::new();
+            sets.differing(before, moment, &mut |key| {
+                keys.insert(key.to_vec());
+                Ok(())
+            })?;
+            for key in keys {
+                let [was, is] = [sets.find(before, &key)?, sets.find(moment, &key)?];
+                if was.as_ref().map(|entry| &entry.value) != is.as_ref().map(|entry| &entry.value) {
+                    take(&key, is)?;
+                }
+            }
+        }
+    }
+    adoption.finish()?;
+    Ok(bytes)
+}

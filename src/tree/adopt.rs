@@ -1,0 +1,130 @@
+//! Taking over into a base what a set has of a moment, record by record: the other way round than [`super::carry`].
+//!
+//! Inodes keep their numbers, and entries their places. What is taken over is said absolutely, so that doing it again changes
+//! nothing: after an interruption it is begun anew.
+//!
+//! Invariants:
+//! - the base is shown by nobody meanwhile: in between, names lead to what is not there yet;
+//! - a record that no store could have made is damage, whoever has sealed it.
+
+use super::carry::TABLES as CARRIED;
+use super::{NEXT_INODE, Tree, check};
+use crate::device::{BaseId, InodeNo, TrackNo, split_track_key};
+use crate::error::{Error, Result};
+use crate::meta::{Table, hex, record_name};
+use std::sync::Arc;
+
+/// Changes of one transaction, and bytes after which it ends.
+const STEP: usize = 512;
+const STEP_BYTES: usize = 4 << 20;
+/// Bytes of changes after which there is a commit: more is not kept in memory.
+const COMMIT_BYTES: usize = 32 << 20;
+/// About what a record takes in memory.
+const RECORD_BYTES: usize = 256;
+
+/// What a key is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// As a set has it, without its birth.
+    Record(Vec<u8>),
+    /// The bytes of a track.
+    Track(Vec<u8>),
+    Gone,
+}
+
+/// Records on their way into a base, in the order of tables and keys.
+pub struct Adoption<'a> {
+    tree: &'a Tree,
+    base: BaseId,
+    pending: Vec<(Table, Vec<u8>, Adopted)>,
+    bytes: usize,
+    uncommitted: usize,
+}
+
+impl<'a> Adoption<'a> {
+    pub fn into(tree: &'a Tree, base: BaseId) -> Adoption<'a> {
+        Adoption { tree, base, pending: Vec::new(), bytes: 0, uncommitted: 0 }
+    }
+
+    /// Lets a record be something. In front of its key a set has the table's number, and not the base.
+    pub fn take(&mut self, key: &[u8], what: Adopted) -> Result<()> {
+        let found = key.split_first().and_then(|(table, rest)| Some((Table::from_number(*table)?, rest)));
+        let damaged = || Error::corrupt(format!("the key {}", hex(key)), "it is one of no table");
+        let (table, rest) = found.ok_or_else(damaged)?;
+        let key = [&self.base.prefix()[..], rest].concat();
+        match &what {
+            _ if !CARRIED.contains(&table) => {
+                return Err(Error::corrupt(record_name(table, &key), "no set has records of this table"));
+            }
+            Adopted::Record(value) => {
+                check::could_be(self.tree, table, &key, value)?;
+                if table == Table::Inode && InodeNo::of_key(&key).is_none_or(|number| number.prefix() != key[..]) {
+                    return Err(Error::corrupt(record_name(table, &key), "its key is that of no inode"));
+                }
+            }
+            Adopted::Track(bytes) if bytes.len() as u64 > self.tree.device.track_bytes() => {
+                let problem = format!("it has {} bytes, and no track of this store can have", bytes.len());
+                return Err(Error::corrupt(record_name(table, &key), problem));
+            }
+            Adopted::Track(_) | Adopted::Gone => {}
+        }
+        self.bytes += match &what {
+            Adopted::Record(value) => value.len() + RECORD_BYTES,
+            Adopted::Track(bytes) => bytes.len() + RECORD_BYTES,
+            Adopted::Gone => RECORD_BYTES,
+        };
+        self.pending.push((table, key, what));
+        if self.pending.len() >= STEP || self.bytes >= STEP_BYTES { self.apply() } else { Ok(()) }
+    }
+
+    /// All is durable when this returns.
+    pub fn finish(mut self) -> Result<()> {
+        self.apply()?;
+        self.tree.commit()
+    }
+
+    fn apply(&mut self) -> Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        self.tree.with_room(|| self.apply_once(&pending))?;
+        self.uncommitted += std::mem::take(&mut self.bytes);
+        if self.uncommitted >= COMMIT_BYTES {
+            self.uncommitted = 0;
+            self.tree.commit()?;
+        }
+        Ok(())
+    }
+
+    fn apply_once(&self, pending: &[(Table, Vec<u8>, Adopted)]) -> Result<()> {
+        let mut txn = self.tree.device.begin_growing()?;
+        let mut tracks: Vec<((InodeNo, TrackNo), &Vec<u8>)> = Vec::new();
+        let mut newest = 0;
+        for (table, key, what) in pending {
+            match (what, split_track_key(key).filter(|_| *table == Table::Track)) {
+                (Adopted::Track(bytes), Some(track)) => tracks.push((track, bytes)),
+                (Adopted::Gone, Some((inode, track))) => {
+                    txn.remove_tracks(inode, track, track.plus(1))?;
+                }
+                (Adopted::Record(value), None) => {
+                    if *table == Table::Inode {
+                        newest = newest.max(InodeNo::of_key(key).unwrap_or_default().number());
+                    }
+                    txn.set_value(*table, key, value)?;
+                }
+                (Adopted::Gone, None) => drop(txn.unset(*table, key)?),
+                _ => return Err(Error::corrupt(record_name(*table, key), "it is no record of its table")),
+            }
+        }
+        let next: u64 = txn.meta().get(Table::State, NEXT_INODE)?.unwrap_or_default();
+        if newest >= next {
+            txn.meta_mut().put(Table::State, NEXT_INODE, &(newest + 1));
+        }
+        txn.check_growth(tracks.len())?;
+        let slots = tracks.iter().filter(|((inode, track), _)| txn.needs_slot(*inode, *track)).count();
+        txn.reserve(slots)?;
+        // From here on nothing fails.
+        for ((inode, track), bytes) in tracks {
+            txn.edit_track(inode, track, Some(Arc::default()), |now| now.clone_from(bytes));
+        }
+        txn.finish()
+    }
+}
