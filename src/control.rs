@@ -16,10 +16,10 @@ mod tests;
 pub use answer::{
     Answer, ArchiveInfo, BackupInfo, BaseInfo, BaseRollInfo, BytesInfo, Change, CheckInfo, CopiedOutInfo, DeletionInfo,
     DetachedInfo, DifferenceInfo, DirectoryInfo, ErrorInfo, FileTracksInfo, FreedInfo, GoneInfo, GroupInfo,
-    HistoryInfo, IncrementInfo, Kind, LetGoInfo, MissingInfo, MountedInfo, PathInfo, PathText, PlanInfo, PlannedInfo,
-    PolicyInfo, ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo, SessionState, SetInfo, SetKind,
-    ShortenedInfo, SnapshotInfo, State, StatusInfo, StreamInfo, SyncInfo, TargetInfo, TimeInfo, TracksInfo,
-    UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo, spelling,
+    HistoryInfo, IncrementInfo, KeyInfo, Kind, LetGoInfo, MissingInfo, MountedInfo, PathInfo, PathText, PlanInfo,
+    PlannedInfo, PolicyInfo, ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo, SessionState,
+    SetInfo, SetKind, ShortenedInfo, SnapshotInfo, State, StatusInfo, StreamInfo, SyncInfo, TargetInfo, TimeInfo,
+    TracksInfo, UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo, spelling,
 };
 pub use client::{Target, ask, ask_with, base_shown, locate_store, view_depth};
 pub use request::{
@@ -36,7 +36,7 @@ use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use std::io::{self, Read, Write};
 
 /// Of the messages below. A client and a daemon of different versions do not talk to each other.
-pub const PROTOCOL: u32 = 9;
+pub const PROTOCOL: u32 = 10;
 
 /// The socket's name in the store's directory.
 const SOCKET: &str = "control";

@@ -45,8 +45,8 @@ pub use shorten::{MergeOptions, PruneOptions, Shortened};
 pub use stream::{StreamReport, get, put};
 pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
 pub use targets::{
-    AddTarget, AtTarget, KEY_FILE_VARIABLE, PASSPHRASE_VARIABLE, add_target, give_key_file, open_alone,
-    open_repository, open_target,
+    AddTarget, AtTarget, KEY_FILE_VARIABLE, KeptBy, KeyChange, PASSPHRASE_VARIABLE, add_target, ask_passphrase_by,
+    change_keys, give_key_file, open_alone, open_repository, open_target, wants_passphrase,
 };
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
 

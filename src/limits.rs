@@ -174,7 +174,7 @@ pub const SET_NODE_LINES: usize = 256;
 pub const SET_WAITING_LEAVES: usize = 256;
 /// What was read of sets, kept in memory: nodes, and frames of tracks; and sets that are open.
 pub const SET_NODE_CACHE_BYTES: usize = 16 << 20;
-pub const SET_DATA_CACHE_BYTES: usize = 16 << 20;
+pub const SET_DATA_CACHE_BYTES: usize = 64 << 20;
 pub const SET_FILES_MAX: usize = 64;
 
 const _: () = assert!(SEGMENT_BLOCKS <= u16::MAX as usize);

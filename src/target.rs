@@ -152,11 +152,28 @@ impl Target {
         self.path().join(store.to_string())
     }
 
+    /// Whether there is anything of a store.
+    pub fn has_something_of(&self, store: Id) -> Result<bool> {
+        if !self.stores()?.contains(&store) {
+            return Ok(false);
+        }
+        let shelf = self.shelf(store)?;
+        let all = shelf.list().map_err(|error| Error::media(format!("listing {}", shelf.describe()), error))?;
+        Ok(!all.is_empty())
+    }
+
+    /// Puts the ways to a store's key in the place of those that are there.
+    pub fn write_keys(&self, store: Id, keys: &Keys) -> Result<()> {
+        keys.write(&*self.shelf(store)?)
+    }
+
     /// Makes room for a store's sets, which are encrypted if there are keys. One that is there already stays as it is, and is an
     /// error.
     pub fn add_store(&self, store: Id, keys: Option<&Keys>) -> Result<()> {
         let path = self.place(store);
         match std::fs::create_dir(&path) {
+            // What an interruption left before there was anything in it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !self.has_something_of(store)? => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let text = format!("the target {} has sets of this store already", shown_file(self.path()));
                 return Err(Error::Refused(Errno::EXIST, text));

@@ -23,7 +23,9 @@ fn run_all(mounted: &Mounted, steps: &[&[&str]]) -> BTreeSet<String> {
         let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{args:?}: {said}\n{text}");
         check_spelling(&value(&text, &args), &args);
-        let words = step.iter().take_while(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()));
+        let is_word =
+            |word: &&&str| !word.starts_with('-') && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        let words = step.iter().take_while(is_word);
         let words: Vec<&str> = words.copied().collect();
         tried.extend((1..=words.len().min(2)).map(|count| words[..count].join(" ")));
     }
@@ -60,6 +62,8 @@ fn every_command_says_in_json_what_it_did() {
     let path = |name: &str| mounted.dir.path().join(name).to_str().unwrap().to_string();
     let (other, at, source, out) = (path("other"), path("at"), path("source"), path("out"));
     let (archive, target) = (path("archive"), path("target"));
+    let (safe, key, another) = (path("safe"), path("key"), path("another key"));
+    fs::create_dir(&safe).unwrap();
     fs::create_dir(&target).unwrap();
     fs::create_dir(&at).unwrap();
     fs::create_dir(&source).unwrap();
@@ -144,6 +148,10 @@ fn every_command_says_in_json_what_it_did() {
             &["set", "compact"],
             &["set", "rebuild"],
             &["target", "forget", "usb"],
+            &["target", "add", "safe", &safe, "--key-file", &key],
+            &["target", "keys"],
+            &["target", "add-key", "--key-file", &another],
+            &["target", "remove-key", "0"],
         ],
     );
     // What needs increments elsewhere answers as `archive attach` does.

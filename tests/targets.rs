@@ -443,3 +443,92 @@ fn moments_are_let_go_and_the_others_stay_whole() {
     pitfs_in(&dir, &["-s", "usb", "set", "delete", "m3"]);
     assert!(!mounted.ok(["set", "list"]).contains("m3"));
 }
+
+/// A passphrase opens what is kept, is changed without a set being written anew, and is not asked for by the store.
+#[test]
+fn a_passphrase_opens_a_target_and_can_be_changed() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let dir = mounted.dir.path().to_path_buf();
+    let (target, old) = (dir.join("usb"), dir.join("old"));
+    fs::create_dir(&target).unwrap();
+    fs::create_dir(&old).unwrap();
+    let with = |variables: &[(&str, &str)], args: &[&str]| {
+        // Nobody is there to be asked.
+        let mut alone = Command::new("setsid");
+        alone.arg("-w").arg(PITFS).args(args).envs(variables.iter().copied()).current_dir(&dir);
+        let output = alone.stdin(std::process::Stdio::null()).output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let store = mounted.store();
+    let store = store.to_str().unwrap();
+    let add = ["-s", store, "target", "add", "usb", "usb", "--passphrase"];
+    let (is_done, told) = with(&[], &add);
+    assert!(!is_done && told.contains("PITFS_PASSPHRASE"), "{told}");
+    assert!(!with(&[("PITFS_PASSPHRASE", "")], &add).0);
+    assert_eq!(fs::read_dir(&target).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(), 0);
+    assert!(with(&[("PITFS_PASSPHRASE", "correct horse")], &add).0);
+    fs::write(mounted.live().join("secret"), "said to nobody").unwrap();
+    mounted.ok(["snap", "m"]);
+    mounted.ok(["backup"]);
+    assert!(mounted.ok(["target", "list"]).contains(" encrypted"));
+    let (is_done, told) = with(&[], &["-s", "usb", "list"]);
+    assert!(!is_done && told.contains("PITFS_PASSPHRASE"), "{told}");
+    let (is_done, told) = with(&[("PITFS_PASSPHRASE", "wrong")], &["-s", "usb", "list"]);
+    assert!(!is_done && told.contains("the passphrase is wrong"), "{told}");
+    let (is_done, told) = with(&[("PITFS_PASSPHRASE", "correct horse")], &["mount", "usb", "old"]);
+    assert!(is_done, "{told}");
+    let ends = Ends(&old);
+    assert_eq!(fs::read_to_string(old.join("m/secret")).unwrap(), "said to nobody");
+    drop(ends);
+    // Another one, by somebody who has the store, and by one who has the target and the passphrase alone.
+    let (is_done, told) =
+        with(&[("PITFS_NEW_PASSPHRASE", "battery")], &["-s", store, "target", "add-key", "--passphrase"]);
+    assert!(is_done && told.matches("passphrase").count() == 2, "{told}");
+    assert!(with(&[], &["-s", store, "target", "remove-key", "0"]).0);
+    assert!(!with(&[("PITFS_PASSPHRASE", "correct horse")], &["-s", "usb", "list"]).0);
+    let battery = [("PITFS_PASSPHRASE", "battery"), ("PITFS_NEW_PASSPHRASE", "staple")];
+    assert!(with(&battery, &["-s", "usb", "target", "add-key", "--key-file", "key"]).0);
+    assert!(with(&[("PITFS_KEY_FILE", "key")], &["-s", "usb", "set", "verify"]).0);
+    mounted.ok(["snap", "n"]);
+    assert!(mounted.ok(["backup"]).contains("since the last"));
+}
+
+/// What the README says for when the disk is gone, word for word.
+#[test]
+fn the_walk_of_the_readme() {
+    if !can_mount() {
+        return;
+    }
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let section = readme.split("### When the disk is gone").nth(1).unwrap().split("```").nth(1).unwrap();
+    let commands: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    let dir = temporary();
+    let before = r#"
+        set -e
+        trap 'pitfs umount --lazy snap; pitfs umount --lazy old' EXIT
+        mkdir -p project/docs snap
+        echo 'first draft' > project/docs/notes.txt
+        pitfs create store --from project
+        pitfs -s store snap before
+        pitfs mount store snap
+        echo 'second draft' > snap/live/docs/notes.txt
+        pitfs -s snap snap after
+        pitfs umount snap
+        trap 'pitfs umount --lazy old' EXIT
+    "#;
+    let after = "test \"$(pitfs -s store list | wc -l)\" = 3; pitfs -s store check; trap - EXIT";
+    let script = format!("{before}\n{}\n{after}\n", commands.join("\n"));
+    let path = format!("{}:{}", Path::new(PITFS).parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let output = Command::new("sh").arg("-c").arg(script).current_dir(dir.path()).env("PATH", path).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(told.matches("first draft").count(), 2, "{told}");
+    assert!(told.contains("after: there already") && told.contains("2 snapshots"), "{told}");
+}

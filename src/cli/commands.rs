@@ -7,6 +7,7 @@ mod delete;
 mod groups;
 mod kept;
 mod list;
+mod passphrase;
 mod paths;
 mod plan;
 mod sessions;
@@ -17,6 +18,7 @@ mod tracks;
 mod upgrade;
 
 use self::delete::Told;
+pub use self::passphrase::known as known_passphrase;
 use super::args::{Args, Verb as Args_};
 use super::output::{Display, count, file, print, print_json, tell, tell_all, write};
 use super::{args, command, mounting, output};
@@ -24,7 +26,7 @@ use crate::control::{
     Answer, Change, CheckInfo, DifferenceInfo, PathText, RestoredInfo, Snap, SyncInfo, Target, Verb, ask, locate_store,
     spelling,
 };
-use crate::daemon::{Daemon, Owner, RestoreOptions, SyncOptions, is_store, resolved, trust_owners};
+use crate::daemon::{Daemon, Owner, RestoreOptions, SyncOptions, ask_passphrase_by, is_store, resolved, trust_owners};
 use crate::error::{Errno, Error, Result};
 use crate::shown::{line, shown_file, size};
 use crate::tree::CreateOptions;
@@ -59,6 +61,7 @@ impl Outcome {
 }
 
 pub fn run(args: Args) -> Result<Outcome> {
+    ask_passphrase_by(passphrase::known);
     match args.verb {
         Args_::Backup(verb) => targets::backup(&find_store(args.store)?, verb).map(Outcome::complete),
         Args_::Create(verb) if verb.from_set.is_some() => targets::create(&verb).map(Outcome::complete),

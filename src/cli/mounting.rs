@@ -5,11 +5,15 @@ mod umount;
 pub use umount::umount;
 
 use super::args::Mount;
+use super::commands::known_passphrase;
 use super::log_file::{LOG, open_log};
 use super::messages;
 use super::output::{print_json, tell_lines};
 use crate::control::{Listening, PathText, Server, spelling};
-use crate::daemon::{Daemon, KEY_FILE_VARIABLE, Lock, Use, give_key_file, is_dead, trust_owners, trusts_owners};
+use crate::daemon::{
+    Daemon, KEY_FILE_VARIABLE, Lock, PASSPHRASE_VARIABLE, Use, give_key_file, is_dead, trust_owners, trusts_owners,
+    wants_passphrase,
+};
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{Options, free, mount_at, open_mount_point, parse_options};
 use crate::media::Directory;
@@ -274,6 +278,12 @@ fn in_background(store: &Path, mount_point: &Path, args: &Mount) -> Result<bool>
     // From there, a path that was relative would lead elsewhere.
     if let Some(file) = args.key_file.clone().or_else(|| std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from)) {
         command.env(KEY_FILE_VARIABLE, absolute(&file)?);
+    }
+    // In the background nobody is asked.
+    if wants_passphrase(store)
+        && let Some(passphrase) = known_passphrase()
+    {
+        command.env(PASSPHRASE_VARIABLE, passphrase);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;

@@ -25,7 +25,7 @@ pub use compare::{BytesInfo, Change, DifferenceInfo, FileTracksInfo, HistoryInfo
 pub use snapshot::{SnapshotInfo, State};
 pub use spelling::{DirectoryInfo, PathInfo, PathText, TimeInfo};
 pub use store::{CheckInfo, MountedInfo, ProblemInfo, StatusInfo, UpgradeInfo, WorkerInfo};
-pub use target::{BackupInfo, LetGoInfo, SetInfo, SetKind, TargetInfo};
+pub use target::{BackupInfo, KeyInfo, LetGoInfo, SetInfo, SetKind, TargetInfo};
 
 use crate::daemon::Progress;
 use crate::error::Errno;
@@ -111,6 +111,7 @@ pub enum Answer {
     Backups(Vec<BackupInfo>),
     Sets(Vec<SetInfo>),
     LetGo(LetGoInfo),
+    Keys(Vec<KeyInfo>),
     Verified(VerifiedInfo),
     Detached(DetachedInfo),
     Shortened(ShortenedInfo),

@@ -293,9 +293,26 @@ pub enum Targets {
         name: String,
         #[serde(with = "crate::meta::path")]
         directory: PathBuf,
-        /// Without one, nothing is encrypted.
+        /// Without one and without a passphrase, nothing is encrypted.
         #[serde(default, with = "crate::meta::path::optional")]
         key_file: Option<PathBuf>,
+        #[serde(default)]
+        passphrase: Option<String>,
+    },
+    /// The ways to the key of what is kept there.
+    KeyList {
+        target: Option<String>,
+    },
+    KeyAdd {
+        target: Option<String>,
+        #[serde(default, with = "crate::meta::path::optional")]
+        key_file: Option<PathBuf>,
+        #[serde(default)]
+        passphrase: Option<String>,
+    },
+    KeyRemove {
+        target: Option<String>,
+        slot: usize,
     },
     List,
     Forget {
@@ -384,6 +401,7 @@ impl Verb {
             // The owners that it makes would be its own to give.
             Verb::Put { .. } => true,
             Verb::Target(Targets::Add { .. }) | Verb::Backup(_) | Verb::Set(_) => true,
+            Verb::Target(Targets::KeyList { .. } | Targets::KeyAdd { .. } | Targets::KeyRemove { .. }) => true,
             Verb::Target(Targets::List | Targets::Forget { .. }) => false,
             Verb::CopyOut(_) | Verb::Sync(_) | Verb::Roll(_) | Verb::RollGroup { .. } | Verb::Archive(_) => true,
             Verb::Snap(_) | Verb::List { .. } | Verb::Delete { .. } | Verb::Rename { .. } => false,

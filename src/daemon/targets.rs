@@ -5,8 +5,9 @@ use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::set::Key;
 use crate::shown::shown_file;
-use crate::target::{Keys, Opens, Repository, Target, make_key_file, read_key_file};
+use crate::target::{Keys, Opens, Repository, Slot, Target, make_key_file, read_key_file};
 use crate::view::{TargetRecord, Views};
+use serde_bytes::ByteBuf;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -20,13 +21,39 @@ pub struct AddTarget {
     pub name: String,
     /// Made a target if it is an empty directory.
     pub directory: PathBuf,
-    /// The file with the key, which is made if it is not there; without one, nothing is encrypted.
-    pub key_file: Option<PathBuf>,
+    pub lock: KeptBy,
+}
+
+/// What is needed to read what is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptBy {
+    /// Nothing.
+    Nobody,
+    /// A file with the key, which is made if it is not there.
+    File(PathBuf),
+    Passphrase(String),
+}
+
+impl KeptBy {
+    /// What opens a slot for it.
+    fn opens(&self) -> Result<Option<Opens>> {
+        match self {
+            KeptBy::Nobody => Ok(None),
+            KeptBy::File(path) => {
+                let key = if path.exists() { read_key_file(path) } else { make_key_file(path) };
+                key.map(Opens::File).map(Some)
+            }
+            KeptBy::Passphrase(text) if text.is_empty() => {
+                Err(Error::Refused(Errno::INVAL, "an empty passphrase protects nothing".into()))
+            }
+            KeptBy::Passphrase(text) => Ok(Some(Opens::Passphrase(text.clone()))),
+        }
+    }
 }
 
 /// Lets a store keep snapshots at a target.
 pub fn add_target(daemon: &Daemon, views: &Views, wanted: &AddTarget) -> Result<TargetRecord> {
-    let AddTarget { name, directory, key_file } = wanted;
+    let AddTarget { name, directory, lock } = wanted;
     views.check_writable()?;
     if directory.starts_with(daemon.path()) || daemon.mount_point().is_some_and(|mount| directory.starts_with(mount)) {
         let text = format!("{} lies in the store itself: what is kept there is lost with it", shown_file(directory));
@@ -36,29 +63,35 @@ pub fn add_target(daemon: &Daemon, views: &Views, wanted: &AddTarget) -> Result<
     views.targets().check_free(name)?;
     let target = if Target::is_one(directory) { Target::open(directory, None)? } else { Target::create(directory)? };
     let store = views.targets().store()?;
-    let key = key_file.as_deref().map(|path| if path.exists() { read_key_file(path) } else { make_key_file(path) });
-    let key = key.transpose()?;
-    if target.stores()?.contains(&store) {
+    let opens = lock.opens()?;
+    let key = if target.has_something_of(store)? {
         // What is there already has to open.
-        let key = open_key(target.keys(store)?, key.as_ref())?;
+        let key = open_key(target.keys(store)?, opens.as_ref())?;
         target.repository(store, key.as_ref())?;
+        key
     } else {
         let fresh = || Key::random().map_err(|problem| Error::Refused(Errno::IO, problem));
-        let keys = key.as_ref().map(|key| Keys::create(store, &fresh()?, &Opens::File(key.clone()))).transpose()?;
+        let key = opens.as_ref().map(|_| fresh()).transpose()?;
+        let keys = opens.zip(key.as_ref()).map(|(opens, key)| Keys::create(store, key, &opens)).transpose()?;
         target.add_store(store, keys.as_ref())?;
-    }
-    let record = TargetRecord { id: target.id(), directory: directory.clone(), key_file: key_file.clone() };
+        key
+    };
+    let key_file = if let KeptBy::File(path) = lock { Some(path.clone()) } else { None };
+    // The store has it all in the clear: with a key of its own it needs nobody to be asked.
+    let key = key.filter(|_| key_file.is_none()).map(|key| ByteBuf::from(key.bytes().to_vec()));
+    let record = TargetRecord { id: target.id(), directory: directory.clone(), key_file, key };
     views.targets().add(name, &record)?;
     Ok(record)
 }
 
-/// The key behind the slots, opened by that of a key file.
-fn open_key(keys: Option<Keys>, file: Option<&Key>) -> Result<Option<Key>> {
-    match (keys, file) {
-        (Some(keys), Some(file)) => keys.open(&Opens::File(file.clone())).map(|(key, _)| Some(key)),
+/// The key behind the slots.
+fn open_key(keys: Option<Keys>, opens: Option<&Opens>) -> Result<Option<Key>> {
+    match (keys, opens) {
+        (Some(keys), Some(opens)) => keys.open(opens).map(|(key, _)| Some(key)),
         (None, None) => Ok(None),
         (Some(_), None) => {
-            Err(Error::Refused(Errno::NOKEY, "what is kept there is encrypted: give its key with --key-file".into()))
+            let text = "what is kept there is encrypted: give what opens it, with --key-file or --passphrase";
+            Err(Error::Refused(Errno::NOKEY, text.into()))
         }
         (None, Some(_)) => Err(Error::Refused(
             Errno::KEYREJECTED,
@@ -67,13 +100,21 @@ fn open_key(keys: Option<Keys>, file: Option<&Key>) -> Result<Option<Key>> {
     }
 }
 
+/// The key of what a store keeps at a target, as the store remembers it.
+fn known_key(record: &TargetRecord, target: &Target, store: Id) -> Result<Option<Key>> {
+    if let Some(key) = record.key.as_ref().and_then(|key| key.as_slice().try_into().ok()) {
+        return Ok(Some(Key::of(key)));
+    }
+    let opens = record.key_file.as_deref().map(read_key_file).transpose()?.map(Opens::File);
+    open_key(target.keys(store)?, opens.as_ref())
+}
+
 /// Opens a target that a store knows, by name, or the only one; and the key of what is kept there.
 pub fn open_target(views: &Views, name: Option<&str>) -> Result<(Target, Option<Key>)> {
     let (_, record) = views.targets().named(name)?;
     let target = Target::open(&record.directory, Some(record.id))?;
     let store = views.targets().store()?;
-    let file = record.key_file.as_deref().map(Path::new).map(read_key_file).transpose()?;
-    let key = open_key(target.keys(store)?, file.as_ref())?;
+    let key = known_key(&record, &target, store)?;
     Ok((target, key))
 }
 
@@ -81,6 +122,34 @@ pub fn open_target(views: &Views, name: Option<&str>) -> Result<(Target, Option<
 pub struct AtTarget {
     pub target: Target,
     pub repository: Repository,
+    pub key: Option<Key>,
+}
+
+/// The ways to the key of what a store keeps at a target.
+pub enum KeyChange {
+    Show,
+    Add(KeptBy),
+    /// The slot of a number.
+    Remove(usize),
+}
+
+/// Shows or changes the ways to a key; the key itself stays, and no set is written anew.
+pub fn change_keys(daemon: &Daemon, views: &Views, name: Option<&str>, change: &KeyChange) -> Result<Vec<Slot>> {
+    let at = open_repository(daemon, views, name)?;
+    let _locked = at.target.lock()?;
+    let store = at.repository.store();
+    let none = || Error::Refused(Errno::NOKEY, "what is kept there is not encrypted, and has no key".into());
+    let mut keys = at.target.keys(store)?.ok_or_else(none)?;
+    match change {
+        KeyChange::Show => return Ok(keys.slots().to_vec()),
+        KeyChange::Add(lock) => {
+            let key = at.key.as_ref().ok_or_else(none)?;
+            keys.add(key, &lock.opens()?.ok_or_else(none)?)?;
+        }
+        KeyChange::Remove(slot) => keys.remove(*slot)?,
+    }
+    at.target.write_keys(store, &keys)?;
+    Ok(keys.slots().to_vec())
 }
 
 impl AtTarget {
@@ -100,7 +169,7 @@ pub fn open_repository(daemon: &Daemon, views: &Views, name: Option<&str>) -> Re
     }
     let (target, key) = open_target(views, name)?;
     let repository = target.repository(views.targets().store()?, key.as_ref())?;
-    Ok(AtTarget { target, repository })
+    Ok(AtTarget { target, repository, key })
 }
 
 /// The target that a path leads to, and the store that is meant there, if the path says that.
@@ -120,16 +189,40 @@ pub fn give_key_file(path: PathBuf) {
     KEY_FILE.get_or_init(|| path);
 }
 
+/// Asks whoever gives the command for the passphrase, if there is somebody.
+static ASK: OnceLock<fn() -> Option<String>> = OnceLock::new();
+
+/// How a passphrase is asked for.
+pub fn ask_passphrase_by(ask: fn() -> Option<String>) {
+    ASK.get_or_init(|| ask);
+}
+
+/// Whether what a path leads to, which may be a target, needs a passphrase that neither a file nor the environment spares.
+pub fn wants_passphrase(path: &Path) -> bool {
+    let is_given = KEY_FILE.get().is_some()
+        || [KEY_FILE_VARIABLE, PASSPHRASE_VARIABLE].iter().any(|name| std::env::var_os(name).is_some());
+    let wants = || {
+        let (path, store) = target_of(path)?;
+        let target = Target::open(&path, None).ok()?;
+        let store = store.or_else(|| target.stores().ok()?.first().copied())?;
+        let keys = target.keys(store).ok()??;
+        Some(keys.slots().iter().any(|slot| slot.cost.is_some()))
+    };
+    !is_given && wants().unwrap_or_default()
+}
+
 /// The key of a store's sets, as it was given, or as the environment has it.
 fn key_of(keys: Option<Keys>) -> Result<Option<crate::set::Key>> {
     let Some(keys) = keys else { return Ok(None) };
+    let has_passphrase = keys.slots().iter().any(|slot| slot.cost.is_some());
     let file = KEY_FILE.get().cloned().or_else(|| std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from));
     let opens = if let Some(path) = file {
         Opens::File(read_key_file(&path)?)
     } else if let Ok(passphrase) = std::env::var(PASSPHRASE_VARIABLE) {
         Opens::Passphrase(passphrase)
+    } else if let Some(passphrase) = has_passphrase.then(|| ASK.get().and_then(|ask| ask())).flatten() {
+        Opens::Passphrase(passphrase)
     } else {
-        let has_passphrase = keys.slots().iter().any(|slot| slot.cost.is_some());
         let passphrase = if has_passphrase { format!(", or {PASSPHRASE_VARIABLE}") } else { String::new() };
         let text = format!(
             "the sets are encrypted: give the file with their key, with --key-file or as {KEY_FILE_VARIABLE}=FILE{passphrase}"
@@ -160,6 +253,7 @@ pub fn open_alone(path: &Path) -> Result<Option<AtTarget>> {
             return Err(Error::Refused(Errno::INVAL, text));
         }
     };
-    let repository = target.repository(store, key_of(target.keys(store)?)?.as_ref())?;
-    Ok(Some(AtTarget { target, repository }))
+    let key = key_of(target.keys(store)?)?;
+    let repository = target.repository(store, key.as_ref())?;
+    Ok(Some(AtTarget { target, repository, key }))
 }

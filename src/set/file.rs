@@ -9,7 +9,9 @@ use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::limits::{SET_FRAME_BYTES_MAX, SET_SETS_MAX};
 use crate::media::{Object, Shelf};
+use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 #[derive(Debug)]
 pub struct SetFile {
@@ -106,44 +108,75 @@ impl SetFile {
         Ok(())
     }
 
-    /// Reads all of it, or of data only so many hundredths of the frames, and calls `each` with the bytes that were read and, of what is damaged, the frame and what is wrong with it.
-    /// Where a frame's beginning is damaged, nothing behind it is found.
+    /// Reads all of it, or of data only so many hundredths of the frames, and calls `each` with the bytes that were read and, of what
+    /// is damaged, the frame and what is wrong with it. Where a frame's beginning is damaged, nothing behind it is found.
     pub fn verify(&self, share: Option<u8>, each: &mut dyn FnMut(u64, Option<Error>) -> Result<()>) -> Result<()> {
-        let mut units = 0;
         let mut lot = Lot(u64::from_le_bytes(Id::random().to_bytes()[..8].try_into().unwrap_or_default()));
-        // What the last label says that is to come.
-        let mut frames = std::collections::VecDeque::new();
+        let mut order = Order::default();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
         let walked = self.each_frame(|offset, kind, stored| {
-            let is_as_told = kind != DATA || frames.pop_front() == Some(stored);
-            let is_left_out = kind == DATA && is_as_told && share.is_some_and(|share| !lot.draws(share));
-            if is_left_out {
+            let is_read = kind != DATA || share.is_none_or(|share| lot.draws(share));
+            batch.push(Frame { offset, kind, stored, is_read });
+            bytes += if is_read { stored as usize } else { 0 };
+            if bytes < VERIFY_BYTES && batch.len() < VERIFY_FRAMES {
                 return Ok(());
             }
-            let found = self.frame(offset, stored, kind).and_then(|content| {
-                let damaged = |problem: String| self.damaged(offset, problem);
-                match kind {
-                    DATA if !is_as_told => Err(damaged("its label does not name it".into())),
-                    DATA => Ok(()),
-                    LABEL => {
-                        let label = Label::decode(&content).map_err(damaged)?;
-                        let is_next = label.number == units && frames.is_empty();
-                        units = label.number + 1;
-                        frames = label.frames.into();
-                        if is_next { Ok(()) } else { Err(damaged("units are missing before it".into())) }
-                    }
-                    LEAF => decode_leaf(&content).map(drop).map_err(damaged),
-                    _ => decode_inner(&content).map(drop).map_err(damaged),
-                }
-            });
-            match found {
-                Err(error @ (Error::Corrupt { .. } | Error::Media { .. })) => each(u64::from(stored), Some(error)),
-                found => found.and_then(|()| each(u64::from(stored), None)),
-            }
+            bytes = 0;
+            self.verify_batch(&std::mem::take(&mut batch), &mut order, each)
         });
+        self.verify_batch(&batch, &mut order, each)?;
         match walked {
             Err(error @ Error::Corrupt { .. }) => each(0, Some(error)),
             walked => walked,
         }
+    }
+
+    /// Reads some frames, with all processors, and looks at what they say in their order.
+    fn verify_batch(
+        &self,
+        batch: &[Frame],
+        order: &mut Order,
+        each: &mut dyn FnMut(u64, Option<Error>) -> Result<()>,
+    ) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let read = || -> Vec<(usize, Result<Vec<u8>>)> {
+            let mut found = Vec::new();
+            while let Some((at, frame)) = Some(next.fetch_add(1, Relaxed)).and_then(|at| Some((at, batch.get(at)?))) {
+                let content =
+                    if frame.is_read { self.frame(frame.offset, frame.stored, frame.kind) } else { Ok(Vec::new()) };
+                // Of data nothing is left to be looked at.
+                found.push((at, content.map(|content| if frame.kind == DATA { Vec::new() } else { content })));
+            }
+            found
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(VERIFY_THREADS);
+        let mut all = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(read)).collect();
+            let mut all = read();
+            for other in others {
+                match other.join() {
+                    Ok(found) => all.extend(found),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            all
+        });
+        all.sort_unstable_by_key(|(at, _)| *at);
+        for ((_, content), frame) in all.into_iter().zip(batch) {
+            let damaged = |problem: String| self.damaged(frame.offset, problem);
+            let found = content.and_then(|content| match frame.kind {
+                DATA => order.data(frame.stored).map_err(damaged),
+                LABEL => Label::decode(&content).and_then(|label| order.label(label)).map_err(damaged),
+                LEAF => decode_leaf(&content).map(drop).map_err(damaged),
+                _ => decode_inner(&content).map(drop).map_err(damaged),
+            });
+            let bytes = if frame.is_read { u64::from(frame.stored) } else { 0 };
+            match found {
+                Err(error @ (Error::Corrupt { .. } | Error::Media { .. })) => each(bytes, Some(error)),
+                found => found.and_then(|()| each(bytes, None)),
+            }?;
+        }
+        Ok(())
     }
 
     pub(super) fn damaged(&self, offset: u64, problem: impl Into<String>) -> Error {
@@ -154,6 +187,40 @@ impl SetFile {
     pub(super) fn spot(&self, place: &Place) -> Result<super::Spot> {
         let Place { set, offset, stored, at } = *place;
         Ok(super::Spot { set: self.set(set)?, offset, stored, at })
+    }
+}
+
+/// What is read at once when a set is verified, and by how many.
+const VERIFY_BYTES: usize = 8 << 20;
+const VERIFY_FRAMES: usize = 1024;
+const VERIFY_THREADS: usize = 8;
+
+/// A frame that is to be verified.
+struct Frame {
+    offset: u64,
+    kind: u8,
+    stored: u32,
+    is_read: bool,
+}
+
+/// Whether frames come as the labels say.
+#[derive(Default)]
+struct Order {
+    units: u64,
+    /// What the last label says that is to come.
+    frames: VecDeque<u32>,
+}
+
+impl Order {
+    fn data(&mut self, stored: u32) -> Result<(), String> {
+        if self.frames.pop_front() == Some(stored) { Ok(()) } else { Err("its label does not name it".into()) }
+    }
+
+    fn label(&mut self, label: Label) -> Result<(), String> {
+        let is_next = label.number == self.units && self.frames.is_empty();
+        self.units = label.number + 1;
+        self.frames = label.frames.into();
+        if is_next { Ok(()) } else { Err("units are missing before it".into()) }
     }
 }
 

@@ -12,8 +12,9 @@ use super::seal::Seal;
 use crate::id::Id;
 use crate::limits::{SET_FRAME_BYTES_MAX, SET_LEVELS_MAX};
 use crate::meta::packed::{take_bytes, take_number};
+use std::cell::RefCell;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
-use zstd::bulk::Compressor;
+use zstd::bulk::{Compressor, Decompressor};
 
 const MAGIC: &[u8; 8] = b"pitfsset";
 const END_MAGIC: &[u8; 8] = b"pitfsend";
@@ -197,12 +198,24 @@ pub(super) fn open(seal: &Seal, id: Id, offset: u64, kind: u8, mut bytes: Vec<u8
     }
     let content = match codec {
         PLAIN => bytes.split_off(INNER),
-        ZSTD => {
-            zstd::bulk::decompress(&bytes[INNER..], raw).map_err(|error| format!("it does not decompress: {error}"))?
-        }
+        ZSTD => decompress(&bytes[INNER..], raw).map_err(|error| format!("it does not decompress: {error}"))?,
         other => return Err(format!("compression {other} is not known")),
     };
     if content.len() == raw { Ok(content) } else { Err(format!("it has {} bytes instead of {raw}", content.len())) }
+}
+
+/// Each thread keeps what it decompresses with: making that takes as long as decompressing a small frame.
+fn decompress(bytes: &[u8], raw: usize) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static KEPT: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    KEPT.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(kept) => kept,
+            None => kept.insert(Decompressor::new()?),
+        };
+        decompressor.decompress(bytes, raw)
+    })
 }
 
 /// Bytes that are taken apart, from the front.

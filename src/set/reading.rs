@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::id::Id;
 use crate::limits::{SET_DATA_CACHE_BYTES, SET_FILES_MAX, SET_NODE_CACHE_BYTES};
 use crate::media::Shelf;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +29,11 @@ pub struct Sets {
     files: Cache<SetFile>,
     nodes: Cache<Node>,
     data: Cache<Vec<u8>>,
+    /// One for some frames each: nobody reads one that somebody is reading.
+    turns: [Mutex<()>; TURNS],
 }
+
+const TURNS: usize = 64;
 
 /// A node that is to be looked into.
 #[derive(Clone)]
@@ -43,7 +48,7 @@ pub(super) struct At {
 impl Sets {
     pub fn new(shelf: Arc<dyn Shelf>, seal: Seal) -> Sets {
         let (nodes, data) = (Cache::new(SET_NODE_CACHE_BYTES), Cache::new(SET_DATA_CACHE_BYTES));
-        Sets { shelf, seal, files: Cache::new(SET_FILES_MAX), nodes, data }
+        Sets { shelf, seal, files: Cache::new(SET_FILES_MAX), nodes, data, turns: [const { Mutex::new(()) }; TURNS] }
     }
 
     pub fn shelf(&self) -> &Arc<dyn Shelf> {
@@ -170,9 +175,16 @@ impl Sets {
         let data = match self.data.get(address) {
             Some(found) => found,
             None => {
-                let content = Arc::new(file.frame(spot.offset, spot.stored, DATA)?);
-                self.data.put(address, content.clone(), content.len());
-                content
+                // Who wants the same waits for it.
+                let _turn = self.turns[address.1 as usize / 4096 % TURNS].lock();
+                match self.data.get(address) {
+                    Some(found) => found,
+                    None => {
+                        let content = Arc::new(file.frame(spot.offset, spot.stored, DATA)?);
+                        self.data.put(address, content.clone(), content.len());
+                        content
+                    }
+                }
             }
         };
         let found = data.get(spot.at as usize..).and_then(|rest| rest.get(..len as usize));

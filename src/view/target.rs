@@ -7,6 +7,7 @@ use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::meta::{Table, decode, prefix_end, record_name};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 use std::path::PathBuf;
 
 /// A target as the store remembers it.
@@ -15,9 +16,12 @@ pub struct TargetRecord {
     pub id: Id,
     #[serde(with = "crate::meta::path")]
     pub directory: PathBuf,
-    /// The file that has the key; without one, what is kept there is not encrypted.
+    /// The file that has the key; without one and without a key, what is kept there is not encrypted.
     #[serde(with = "crate::meta::path::optional")]
     pub key_file: Option<PathBuf>,
+    /// The key itself, where a passphrase opens it there.
+    #[serde(default)]
+    pub key: Option<ByteBuf>,
 }
 
 const PREFIX: &[u8] = b"target ";

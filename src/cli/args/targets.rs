@@ -22,11 +22,52 @@ pub enum TargetVerb {
         directory: PathBuf,
         /// Encrypt what goes there with the key in this file, which is made if it is not there: without it nothing can be read
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-        #[arg(required_unless_present = "no_encryption", conflicts_with = "no_encryption")]
+        #[arg(required_unless_present_any = ["no_encryption", "passphrase"])]
+        #[arg(conflicts_with_all = ["no_encryption", "passphrase"])]
         key_file: Option<PathBuf>,
+        /// Encrypt what goes there with a passphrase, which is asked for, or taken from PITFS_PASSPHRASE
+        #[arg(long, conflicts_with = "no_encryption")]
+        passphrase: bool,
         /// Do not encrypt: whoever can read the directory can read every snapshot
         #[arg(long)]
         no_encryption: bool,
+    },
+    /// List what opens the encrypted sets of a target
+    Keys {
+        /// The target; without it, the only one
+        #[arg(value_name = "TARGET")]
+        target: Option<String>,
+        /// Print the list as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a key file or a passphrase more open them; nothing is written anew
+    AddKey {
+        /// The target; without it, the only one
+        #[arg(value_name = "TARGET")]
+        target: Option<String>,
+        /// The key in this file, which is made if it is not there
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        #[arg(required_unless_present = "passphrase", conflicts_with = "passphrase")]
+        key_file: Option<PathBuf>,
+        /// A passphrase, which is asked for, or taken from PITFS_NEW_PASSPHRASE
+        #[arg(long)]
+        passphrase: bool,
+        /// Print the list as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let something open them no longer; one has to stay
+    RemoveKey {
+        /// Its number in the list
+        #[arg(value_name = "SLOT")]
+        slot: usize,
+        /// The target; without it, the only one
+        #[arg(value_name = "TARGET")]
+        target: Option<String>,
+        /// Print the list as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// List the targets
     List {

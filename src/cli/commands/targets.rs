@@ -3,11 +3,13 @@
 use super::args;
 use super::asking::{quietly, with_display};
 use super::output::{Display, count, print, print_json, size, table, tell_all};
+use super::passphrase;
 use super::{absolute, bytes, find_store, headed, say_done, unexpected};
 use crate::control::{
-    Answer, Backup, KeepSets, PathText, SetInfo, SetKind, Sets, Target, TargetInfo, Targets, Verb, ask, spelling,
+    Answer, Backup, KeepSets, KeyInfo, PathText, SetInfo, SetKind, Sets, Target, TargetInfo, Targets, Verb, ask,
+    spelling,
 };
-use crate::daemon::{FromSets, FromSetsReport, create_from_sets, give_key_file, open_alone};
+use crate::daemon::{FromSets, FromSetsReport, PASSPHRASE_VARIABLE, create_from_sets, give_key_file, open_alone};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown_file;
 use serde::Serialize;
@@ -16,9 +18,19 @@ use std::path::{Path, PathBuf};
 
 pub(super) fn target(to: &Target, verb: args::TargetVerb, as_json: bool) -> Result<bool> {
     let (verb, json, shows) = match verb {
-        args::TargetVerb::Add { name, directory, key_file, no_encryption: _ } => {
+        args::TargetVerb::Add { name, directory, key_file, passphrase, no_encryption: _ } => {
             let key_file = key_file.as_deref().map(absolute).transpose()?;
-            (Targets::Add { name, directory: absolute(&directory)?, key_file }, as_json, false)
+            let passphrase = passphrase.then(|| passphrase::new(PASSPHRASE_VARIABLE)).transpose()?;
+            (Targets::Add { name, directory: absolute(&directory)?, key_file, passphrase }, as_json, false)
+        }
+        args::TargetVerb::Keys { target, json } => return keys(to, Targets::KeyList { target }, json || as_json),
+        args::TargetVerb::AddKey { target, key_file, passphrase, json } => {
+            let key_file = key_file.as_deref().map(absolute).transpose()?;
+            let passphrase = passphrase.then(|| passphrase::new(passphrase::NEW_VARIABLE)).transpose()?;
+            return keys(to, Targets::KeyAdd { target, key_file, passphrase }, json || as_json);
+        }
+        args::TargetVerb::RemoveKey { slot, target, json } => {
+            return keys(to, Targets::KeyRemove { target, slot }, json || as_json);
         }
         args::TargetVerb::List { json } => (Targets::List, json || as_json, true),
         args::TargetVerb::Prune {
@@ -51,6 +63,19 @@ pub(super) fn target(to: &Target, verb: args::TargetVerb, as_json: bool) -> Resu
         };
         print(&table(&headed(["target", "directory", ""], targets.iter().map(row))))?;
     }
+    Ok(true)
+}
+
+/// Shows or changes what opens a target.
+fn keys(to: &Target, verb: Targets, as_json: bool) -> Result<bool> {
+    let Answer::Keys(keys) = quietly(to, Verb::Target(verb))? else { return Err(unexpected()) };
+    if as_json {
+        print_json(&keys)?;
+        return Ok(true);
+    }
+    let of = |key: &KeyInfo| if key.passphrase { "passphrase" } else { "key file" };
+    let rows = keys.iter().map(|key| vec![key.slot.to_string(), of(key).to_string()]);
+    print(&table(&headed(["slot", "opened by"], rows)))?;
     Ok(true)
 }
 

@@ -3,7 +3,7 @@
 use super::spelling::{self, PathText, TimeInfo};
 use crate::daemon::{BackupReport, LetGo, VerifiedSet};
 use crate::set;
-use crate::target::Listed;
+use crate::target::{Listed, Slot};
 use crate::view::TargetRecord;
 use serde::{Deserialize, Serialize};
 
@@ -25,9 +25,23 @@ impl From<(String, TargetRecord)> for TargetInfo {
             name,
             id: record.id.to_string(),
             directory: record.directory.into(),
-            encrypted: record.key_file.is_some(),
+            encrypted: record.key_file.is_some() || record.key.is_some(),
             key_file: record.key_file.map(Into::into),
         }
+    }
+}
+
+/// A way to the key of what is kept at a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyInfo {
+    pub slot: usize,
+    /// A passphrase opens it; otherwise a key file does.
+    pub passphrase: bool,
+}
+
+impl KeyInfo {
+    pub fn of(slot: usize, found: &Slot) -> KeyInfo {
+        KeyInfo { slot, passphrase: found.cost.is_some() }
     }
 }
 

@@ -1,15 +1,16 @@
 //! Targets, and backups to them.
 
 use crate::clock::Timestamp;
-use crate::control::answer::{Answer, BackupInfo, LetGoInfo, SetInfo};
+use crate::control::answer::{Answer, BackupInfo, KeyInfo, LetGoInfo, SetInfo};
 use crate::control::request::{Backup, Sets, Targets, Verb};
 use crate::daemon::{
-    self, AddTarget, BackupOptions, Daemon, LetGo, OnProgress, add_target, compact_sets, delete_sets, merge_sets,
-    open_repository, open_target, prune_sets, rebuild_sets, verify_sets,
+    self, AddTarget, BackupOptions, Daemon, KeptBy, KeyChange, LetGo, OnProgress, add_target, change_keys,
+    compact_sets, delete_sets, merge_sets, open_repository, open_target, prune_sets, rebuild_sets, verify_sets,
 };
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::view::Views;
 use serde_bytes::ByteBuf;
+use std::path::PathBuf;
 
 pub(super) fn serve(daemon: &Daemon, views: &Views, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
     match verb {
@@ -22,12 +23,36 @@ pub(super) fn serve(daemon: &Daemon, views: &Views, verb: Verb, progress: OnProg
 
 fn targets(daemon: &Daemon, views: &Views, targets: Targets) -> Result<Answer> {
     match targets {
-        Targets::Add { name, directory, key_file } => {
-            let record = add_target(daemon, views, &AddTarget { name: name.clone(), directory, key_file })?;
+        Targets::Add { name, directory, key_file, passphrase } => {
+            let lock = lock(key_file, passphrase)?.unwrap_or(KeptBy::Nobody);
+            let record = add_target(daemon, views, &AddTarget { name: name.clone(), directory, lock })?;
             Ok(Answer::Targets(vec![(name, record).into()]))
         }
+        Targets::KeyList { target } => keys(daemon, views, target, &KeyChange::Show),
+        Targets::KeyAdd { target, key_file, passphrase } => {
+            let none = || Error::Refused(Errno::INVAL, "give a key file or a passphrase".into());
+            keys(daemon, views, target, &KeyChange::Add(lock(key_file, passphrase)?.ok_or_else(none)?))
+        }
+        Targets::KeyRemove { target, slot } => keys(daemon, views, target, &KeyChange::Remove(slot)),
         Targets::List => Ok(Answer::Targets(views.targets().all()?.into_iter().map(Into::into).collect())),
         Targets::Forget { name } => views.targets().forget(&name).map(|()| Answer::Nothing),
+    }
+}
+
+fn keys(daemon: &Daemon, views: &Views, target: Option<String>, change: &KeyChange) -> Result<Answer> {
+    let slots = change_keys(daemon, views, target.as_deref(), change)?;
+    Ok(Answer::Keys(slots.iter().enumerate().map(|(slot, found)| KeyInfo::of(slot, found)).collect()))
+}
+
+/// What is to open what is kept, if that was said.
+fn lock(key_file: Option<PathBuf>, passphrase: Option<String>) -> Result<Option<KeptBy>> {
+    match (key_file, passphrase) {
+        (Some(file), None) => Ok(Some(KeptBy::File(file))),
+        (None, Some(passphrase)) => Ok(Some(KeptBy::Passphrase(passphrase))),
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => {
+            Err(Error::Refused(Errno::INVAL, "give a key file or a passphrase; the other can be added then".into()))
+        }
     }
 }
 
