@@ -36,7 +36,10 @@ pub use check::{CheckReport, Problem, check};
 pub use copy_out::{RestoreOptions, RestoreReport, copy_out, plan_copy_out, resolved};
 pub use from_sets::{FromSets, FromSetsReport, create_from_sets};
 pub use identity::{FORMAT, is_store, trust_owners, trusts_owners};
-pub use keeping::{LetGo, VerifiedSet, compact_sets, delete_sets, merge_sets, prune_sets, rebuild_sets, verify_sets};
+pub use keeping::{
+    LetGo, Repaired, VerifiedSet, compact_sets, delete_sets, merge_sets, prune_sets, rebuild_sets, repair_sets,
+    verify_sets,
+};
 pub use lock::{
     Holder, Lock, Patience, Use, holder, holding, is_dead, is_read, last_use, store_of, wait_a_moment, wait_for,
 };

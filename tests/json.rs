@@ -147,6 +147,7 @@ fn every_command_says_in_json_what_it_did() {
             &["target", "prune", "--keep-last", "1"],
             &["set", "compact"],
             &["set", "rebuild"],
+            &["set", "repair"],
             &["target", "forget", "usb"],
             &["target", "add", "safe", &safe, "--key-file", &key],
             &["target", "keys"],

@@ -532,3 +532,54 @@ fn the_walk_of_the_readme() {
     assert_eq!(told.matches("first draft").count(), 2, "{told}");
     assert!(told.contains("after: there already") && told.contains("2 snapshots"), "{told}");
 }
+
+/// What is lost at a target is named by moment and path, and comes again out of the store where that has it.
+#[test]
+fn what_is_lost_is_named_and_mended_out_of_the_store() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let target = mounted.dir.path().join("usb");
+    fs::create_dir(&target).unwrap();
+    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    fs::create_dir_all(mounted.live().join("deep/er")).unwrap();
+    let mut moments = Vec::new();
+    for round in 0..4u64 {
+        fs::write(mounted.live().join(format!("deep/er/{round}")), noise(round)).unwrap();
+        mounted.ok(["snap", &format!("m{round}")]);
+        mounted.ok(["backup"]);
+        moments.push(listing(&mounted.snap().join(format!("m{round}"))));
+    }
+    let list: serde_json::Value = serde_json::from_str(&mounted.ok(["set", "list", "--json"])).unwrap();
+    let store = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let object = |at: usize| store.join(format!("{}.set", list[at]["set"].as_str().unwrap()));
+    // A bit of the first one's file, and the third as a whole.
+    let mut bytes = fs::read(object(0)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(object(0), bytes).unwrap();
+    fs::remove_file(object(2)).unwrap();
+    let told = mounted.fails(1, ["set", "verify"]);
+    for name in ["live:m0 has lost deep/er/0", "live:m3 has lost deep/er/0", "live:m3 has lost deep/er/2"] {
+        assert!(told.contains(name), "{name}: {told}");
+    }
+    assert!(!told.contains("deep/er/1") && !told.contains("live:m1 has lost deep/er/2"), "{told}");
+    // The next one needs nothing of what is gone.
+    mounted.ok(["snap", "m4"]);
+    assert!(mounted.ok(["backup"]).contains("m4: "));
+    mounted.ok(["delete", "m1"]);
+    let told = mounted.fails(1, ["set", "repair"]);
+    assert!(told.contains("\"m1\" has lost something") && !told.contains("m3"), "{told}");
+    let told = mounted.fails(1, ["set", "verify"]);
+    assert!(told.contains("live:m1 has lost deep/er/0") && !told.contains("live:m0"), "{told}");
+    mounted.ok(["set", "delete", "m1"]);
+    assert!(mounted.ok(["set", "verify"]).contains("no problems"));
+    let old = mounted.dir.path().join("old");
+    fs::create_dir(&old).unwrap();
+    pitfs_in(mounted.dir.path(), &["mount", target.to_str().unwrap(), old.to_str().unwrap()]);
+    let _ends = Ends(&old);
+    for (round, wanted) in moments.iter().enumerate().filter(|(round, _)| *round != 1) {
+        assert_eq!(&listing(&old.join(format!("m{round}"))), wanted, "m{round}");
+    }
+}

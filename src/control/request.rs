@@ -366,6 +366,10 @@ pub enum Sets {
     Rebuild {
         target: Option<String>,
     },
+    /// Writes anew what has lost something, out of the store.
+    Repair {
+        target: Option<String>,
+    },
     Prune {
         target: Option<String>,
         keep: KeepSets,

@@ -245,6 +245,7 @@ fn set() -> SetInfo {
         incomplete: true,
         hidden: true,
         reasons: vec![text()],
+        lost: vec![text()],
         problems: vec![text()],
     }
 }

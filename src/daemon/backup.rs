@@ -14,8 +14,8 @@ use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::limits::BLOCK_BYTES;
-use crate::set::{Before, Change, Delta, Header, Key, Kind, Sets, Writer, update};
-use crate::target::{Listed, Target};
+use crate::set::{Before, Change, Delta, Header, Key, Kind, Sets, Summary, Writer, update};
+use crate::target::{Listed, Repository, Target};
 use crate::tree::{Burden, Carried, Carry, Tree};
 use crate::view::Views;
 use std::collections::HashMap;
@@ -95,18 +95,12 @@ pub fn backup(
     options: &BackupOptions,
     progress: OnProgress<'_>,
 ) -> Result<BackupReport> {
-    let tree = views.tree();
-    let settings = tree.device().settings();
     // One at a time: two would not see each other's sets.
     let _locked = target.lock()?;
-    let store = views.targets().store()?;
-    let mut repository = target.repository(store, key)?;
+    let mut repository = target.repository(views.targets().store()?, key)?;
     // What an interruption left, or finished and did not list.
     repository.sweep()?;
     let snapshot = chosen(views, options.snapshot.as_deref())?;
-    let base = snapshot.base;
-    let base_record = tree.device().look()?.base_record(base)?.clone();
-    let whole = |listed: &&Listed| listed.header.base == base_record.id && listed.missing == 0;
     if let Some(found) = repository.catalogue().of_snapshot(snapshot.record.id)
         && (options.kind != Kind::Full || found.header.kind == Kind::Full)
     {
@@ -114,19 +108,56 @@ pub fn backup(
         views.targets().mark(&snapshot)?;
         return Ok(found);
     }
+    let gone = repository.gone()?;
+    let is_good = |listed: &Listed| !listed.needs.iter().any(|id| gone.contains(id));
+    let Written { summary, kind, added, missing } =
+        write(views, (target, &repository), &snapshot, options, &is_good, progress)?;
+    let file = repository.sets().file(summary.id)?;
+    repository.add(&file)?;
+    if missing.is_empty() {
+        views.targets().mark(&snapshot)?;
+    }
+    let (set, bytes) = (summary.id, summary.bytes);
+    Ok(BackupReport { snapshot: snapshot.record.name, set, was_there: false, kind, bytes, added, missing })
+}
+
+/// A set that was written, and is in no list yet.
+pub(super) struct Written {
+    pub summary: Summary,
+    pub kind: Kind,
+    pub added: u64,
+    pub missing: Vec<(String, String)>,
+}
+
+/// Writes a snapshot as a set, over the newest of those that are good for that.
+pub(super) fn write(
+    views: &Views,
+    (target, repository): (&Target, &Repository),
+    snapshot: &Snapshot,
+    options: &BackupOptions,
+    is_good: &dyn Fn(&Listed) -> bool,
+    progress: OnProgress<'_>,
+) -> Result<Written> {
+    let tree = views.tree();
+    let settings = tree.device().settings();
+    let base_record = tree.device().look()?.base_record(snapshot.base)?.clone();
     let before = match options.kind {
         Kind::Full => None,
         kind => {
-            let may_be =
-                |listed: &&Listed| whole(listed) && (kind == Kind::Incremental || listed.header.kind == Kind::Full);
-            newest_known(views, &snapshot, repository.catalogue().moments().filter(may_be))?
+            let may_be = |listed: &&Listed| {
+                listed.header.base == base_record.id
+                    && listed.missing == 0
+                    && (kind == Kind::Incremental || listed.header.kind == Kind::Full)
+                    && is_good(listed)
+            };
+            newest_known(views, snapshot, repository.catalogue().moments().filter(may_be))?
         }
     };
     let sets = repository.sets().clone();
-    let (before, carry) = carried(tree, &sets, &snapshot, before)?;
+    let (before, carry) = carried(tree, &sets, snapshot, before)?;
     let kind = if before.is_some() { options.kind } else { Kind::Full };
     let header = Header {
-        store,
+        store: repository.store(),
         base: base_record.id,
         base_name: base_record.name.clone(),
         mark: snapshot.mark(),
@@ -144,13 +175,7 @@ pub fn backup(
     let written = update(&mut writer, before.as_ref().map(|listed| (&*sets, listed.id)), &mut changes);
     let added = changes.done;
     let summary = written.and_then(|()| writer.finish()).map_err(|error| explain_no_room(target, error))?;
-    let file = repository.sets().file(summary.id)?;
-    repository.add(&file)?;
-    if missing.is_empty() {
-        views.targets().mark(&snapshot)?;
-    }
-    let (set, bytes) = (summary.id, summary.bytes);
-    Ok(BackupReport { snapshot: snapshot.record.name, set, was_there: false, kind, bytes, added, missing })
+    Ok(Written { summary, kind, added, missing })
 }
 
 /// A snapshot that the target has.

@@ -4,14 +4,18 @@
 //! Every moment is whole by itself: what lies between two is let go without touching either. So merging moves no bytes, and what
 //! takes room is what nothing shows any more, in sets that others still need.
 
+use super::backup::{BackupOptions, write};
 use super::targets::AtTarget;
 use super::{LEVEL, OnProgress, Progress};
 use crate::clock::Timestamp;
+use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
-use crate::set::{Kind, SetFile, recast_all};
+use crate::set::{Kind, SetFile, Spot, recast_all};
 use crate::shown::{shown, shown_file};
 use crate::target::{Listed, Retention};
+use crate::tree::{Lost, lost_of};
+use crate::view::Views;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -20,6 +24,8 @@ use std::sync::Arc;
 pub struct VerifiedSet {
     pub listed: Listed,
     pub problems: Vec<String>,
+    /// What its moment has lost by that, or by what is wrong with others.
+    pub lost: Lost,
 }
 
 /// What went from a target, or would.
@@ -41,27 +47,108 @@ pub fn verify_sets(at: &AtTarget, share: Option<u8>, progress: OnProgress<'_>) -
     let all = repository.catalogue().sets();
     let total_bytes = all.iter().map(|listed| listed.bytes).sum();
     let mut bytes = 0;
-    let mut verified = Vec::new();
+    let (mut verified, mut damage) = (Vec::new(), Damage::default());
+    damage.sets.extend(repository.gone()?);
     for listed in all {
         let mut problems = Vec::new();
         match repository.sets().file(listed.id) {
-            Ok(file) => file.verify(share, &mut |read, error| {
+            Ok(file) => file.verify(share, &mut |read, damaged| {
                 bytes += read;
-                problems.extend(error.map(|error| error.to_string()));
+                if let Some((offset, error)) = damaged {
+                    damage.frames.insert((listed.id, offset));
+                    problems.push(error.to_string());
+                }
                 progress(&Progress { files: verified.len() as u64, bytes, total_bytes })
             })?,
             Err(error @ (Error::Corrupt { .. } | Error::Store(_) | Error::Media { .. })) => {
+                damage.sets.insert(listed.id);
                 problems.push(error.to_string())
             }
             Err(error) => return Err(error),
         }
-        let is_missing = |id: &&Id| !listed.is_hidden && repository.catalogue().find(**id).is_none();
-        for needed in listed.needs.iter().filter(is_missing) {
-            problems.push(format!("it needs the set {needed}, which is not there"));
+        verified.push(VerifiedSet { listed: listed.clone(), problems, lost: Lost::default() });
+    }
+    if damage.is_nothing() {
+        return Ok(verified);
+    }
+    for one in verified.iter_mut().filter(|one| !one.listed.is_hidden && damage.can_be_in(&one.listed)) {
+        one.lost = lost_of(repository.sets(), one.listed.id, &|spot| damage.is_in(spot))?;
+        for needed in one.listed.needs.iter().filter(|id| **id != one.listed.id && damage.sets.contains(id)) {
+            one.problems.push(format!("it needs the set {needed}, which is not there or cannot be opened"));
         }
-        verified.push(VerifiedSet { listed: listed.clone(), problems });
     }
     Ok(verified)
+}
+
+/// What is damaged at a target.
+#[derive(Default)]
+struct Damage {
+    /// Sets of which nothing can be read.
+    sets: HashSet<Id>,
+    frames: HashSet<(Id, u64)>,
+}
+
+impl Damage {
+    fn is_nothing(&self) -> bool {
+        self.sets.is_empty() && self.frames.is_empty()
+    }
+
+    fn is_in(&self, spot: &Spot) -> bool {
+        self.sets.contains(&spot.set) || self.frames.contains(&(spot.set, spot.offset))
+    }
+
+    /// Whether a moment can have lost something.
+    fn can_be_in(&self, listed: &Listed) -> bool {
+        let is_damaged = |id: &Id| self.sets.contains(id) || self.frames.iter().any(|(set, _)| set == id);
+        is_damaged(&listed.id) || listed.needs.iter().any(is_damaged)
+    }
+}
+
+/// What was mended at a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Moments that had lost something, and were written anew out of the store.
+    pub mended: Vec<Listed>,
+    /// Those of which the store has the snapshot no longer.
+    pub left: Vec<VerifiedSet>,
+    pub freed: u64,
+    pub written: u64,
+}
+
+/// Verifies all sets, and writes moments anew that have lost something, where the store still has their snapshots.
+pub fn repair_sets(at: &mut AtTarget, views: &Views, progress: OnProgress<'_>) -> Result<Repaired> {
+    let _locked = at.lock()?;
+    let verified = verify_sets(at, None, progress)?;
+    let bad: HashSet<Id> = verified
+        .iter()
+        .filter(|one| !one.problems.is_empty())
+        .map(|one| one.listed.id)
+        .chain(at.repository.gone()?)
+        .collect();
+    let mut repaired = Repaired::default();
+    let mut stored: HashMap<Id, Snapshot> = HashMap::new();
+    for base in views.bases().all()? {
+        let all = views.of(base.id).snapshots().all()?.into_iter().filter(|one| one.is_readable() && !one.is_archived);
+        stored.extend(all.map(|one| (one.record.id, one)));
+    }
+    for one in
+        verified.into_iter().filter(|one| !one.listed.is_hidden && !(one.lost.is_nothing() && one.problems.is_empty()))
+    {
+        let Some(snapshot) = stored.get(&one.listed.header.mark.id) else {
+            repaired.left.push(one);
+            continue;
+        };
+        let is_good = |listed: &Listed| !bad.contains(&listed.id) && !listed.needs.iter().any(|id| bad.contains(id));
+        let options = BackupOptions { snapshot: None, kind: Kind::Incremental, level: LEVEL };
+        let here = views.of(snapshot.base);
+        let written = write(&here, (&at.target, &at.repository), snapshot, &options, &is_good, progress)?;
+        let file = at.repository.sets().file(written.summary.id)?;
+        // With it there may be something to make the next one over.
+        repaired.freed += at.repository.let_go(&[one.listed.id], vec![Listed::of(&file)])?;
+        repaired.written += written.added;
+        repaired.mended.push(one.listed);
+    }
+    Ok(repaired)
 }
 
 /// The sets of moments that are meant: by the name of a snapshot, by that of a base before it, or by a set's own id or its beginning.

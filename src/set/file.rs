@@ -110,7 +110,7 @@ impl SetFile {
 
     /// Reads all of it, or of data only so many hundredths of the frames, and calls `each` with the bytes that were read and, of what
     /// is damaged, the frame and what is wrong with it. Where a frame's beginning is damaged, nothing behind it is found.
-    pub fn verify(&self, share: Option<u8>, each: &mut dyn FnMut(u64, Option<Error>) -> Result<()>) -> Result<()> {
+    pub fn verify(&self, share: Option<u8>, each: OnVerified<'_>) -> Result<()> {
         let mut lot = Lot(u64::from_le_bytes(Id::random().to_bytes()[..8].try_into().unwrap_or_default()));
         let mut order = Order::default();
         let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -126,18 +126,13 @@ impl SetFile {
         });
         self.verify_batch(&batch, &mut order, each)?;
         match walked {
-            Err(error @ Error::Corrupt { .. }) => each(0, Some(error)),
+            Err(error @ Error::Corrupt { .. }) => each(0, Some((self.frames.1, error))),
             walked => walked,
         }
     }
 
     /// Reads some frames, with all processors, and looks at what they say in their order.
-    fn verify_batch(
-        &self,
-        batch: &[Frame],
-        order: &mut Order,
-        each: &mut dyn FnMut(u64, Option<Error>) -> Result<()>,
-    ) -> Result<()> {
+    fn verify_batch(&self, batch: &[Frame], order: &mut Order, each: OnVerified<'_>) -> Result<()> {
         let next = AtomicUsize::new(0);
         let read = || -> Vec<(usize, Result<Vec<u8>>)> {
             let mut found = Vec::new();
@@ -172,7 +167,7 @@ impl SetFile {
             });
             let bytes = if frame.is_read { u64::from(frame.stored) } else { 0 };
             match found {
-                Err(error @ (Error::Corrupt { .. } | Error::Media { .. })) => each(bytes, Some(error)),
+                Err(error @ (Error::Corrupt { .. } | Error::Media { .. })) => each(bytes, Some((frame.offset, error))),
                 found => found.and_then(|()| each(bytes, None)),
             }?;
         }
@@ -189,6 +184,9 @@ impl SetFile {
         Ok(super::Spot { set: self.set(set)?, offset, stored, at })
     }
 }
+
+/// Called with bytes that were read and, of what is damaged, the offset of its frame and what is wrong with it.
+pub type OnVerified<'a> = &'a mut dyn FnMut(u64, Option<(u64, Error)>) -> Result<()>;
 
 /// What is read at once when a set is verified, and by how many.
 const VERIFY_BYTES: usize = 8 << 20;

@@ -48,6 +48,13 @@ impl Repository {
         self.sweep()
     }
 
+    /// Sets of the catalogue whose objects are not there.
+    pub fn gone(&self) -> Result<HashSet<Id>> {
+        let there: HashSet<Id> = sets_at(&**self.sets.shelf())?.into_iter().map(|(id, _)| id).collect();
+        let all = self.catalogue.sets().iter().flat_map(|listed| listed.needs.iter().chain([&listed.id]));
+        Ok(all.filter(|id| !there.contains(*id)).copied().collect())
+    }
+
     /// Bytes that would be free.
     pub fn would_free(&self, going: &[Id]) -> u64 {
         let bytes = |catalogue: &Catalogue| catalogue.sets().iter().map(|listed| listed.bytes).sum::<u64>();

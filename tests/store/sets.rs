@@ -214,6 +214,7 @@ fn run(seed: u64, bases: u64) -> Result<(), Error> {
                 let go_at = &mut AtTarget {
                     target: Target::open(dir.path(), None)?,
                     repository: target.repository(store, key.as_ref())?,
+                    key: key.clone(),
                 };
                 let_some_go(&mut world, go_at, &mut done)?;
             }

@@ -217,6 +217,15 @@ pub enum SetVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Verify all of them, and write moments anew that have lost something, where the store still has them
+    Repair {
+        /// The target; without it, the only one
+        #[arg(value_name = "TARGET")]
+        target: Option<String>,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make the list of sets anew, from the sets
     Rebuild {
         /// The target; without it, the only one

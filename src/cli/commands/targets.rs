@@ -127,6 +127,9 @@ pub(super) fn set(to: &Target, verb: args::SetVerb, as_json: bool) -> Result<boo
         args::SetVerb::Compact { target, waste, dry_run, json } => {
             return let_go(to, Sets::Compact { target, waste, dry_run }, json || as_json);
         }
+        args::SetVerb::Repair { target, json } => {
+            return let_go(to, Sets::Repair { target }, json || as_json);
+        }
         args::SetVerb::Rebuild { target, json } => {
             return let_go(to, Sets::Rebuild { target }, json || as_json);
         }
@@ -142,7 +145,11 @@ pub(super) fn set(to: &Target, verb: args::SetVerb, as_json: bool) -> Result<boo
         };
         let bytes = sets.iter().map(|set| set.bytes).sum();
         print(&format!("{}, {} read: {verdict}\n", count(sets.len() as u64, "set"), size(bytes)))?;
-        sets.iter().for_each(|set| tell_all(&set.problems));
+        for set in &sets {
+            tell_all(&set.problems);
+            let lost = |what: &String| format!("{}:{} has lost {what}", set.base, set.snapshot);
+            tell_all(&set.lost.iter().map(lost).collect::<Vec<_>>());
+        }
     } else {
         let row = |set: &SetInfo| {
             let kind = match (set.kind, set.incomplete) {

@@ -1,9 +1,10 @@
 //! Targets, and the sets that are kept there.
 
 use super::spelling::{self, PathText, TimeInfo};
-use crate::daemon::{BackupReport, LetGo, VerifiedSet};
+use crate::daemon::{BackupReport, LetGo, Repaired, VerifiedSet};
 use crate::set;
 use crate::target::{Listed, Slot};
+use crate::tree::Lost;
 use crate::view::TargetRecord;
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,8 @@ pub struct SetInfo {
     pub reasons: Vec<String>,
     /// What was found wrong when it was read.
     pub problems: Vec<String>,
+    /// What its moment has lost: paths, and pieces of the index that cannot be read.
+    pub lost: Vec<String>,
 }
 
 impl From<&Listed> for SetInfo {
@@ -136,13 +139,18 @@ impl From<&Listed> for SetInfo {
             hidden: listed.is_hidden,
             reasons: Vec::new(),
             problems: Vec::new(),
+            lost: Vec::new(),
         }
     }
 }
 
 impl From<VerifiedSet> for SetInfo {
     fn from(verified: VerifiedSet) -> SetInfo {
-        SetInfo { problems: verified.problems, ..SetInfo::from(&verified.listed) }
+        let Lost { paths, more_paths, index } = verified.lost;
+        let more = (more_paths > 0).then(|| format!("and {more_paths} more"));
+        let index = index.into_iter().map(|why| format!("what is named by a part of its index: {why}"));
+        let lost = paths.into_iter().chain(more).chain(index).collect();
+        SetInfo { problems: verified.problems, lost, ..SetInfo::from(&verified.listed) }
     }
 }
 
@@ -169,6 +177,24 @@ impl From<LetGo> for LetGoInfo {
             written_bytes: written,
             dry_run: is_dry_run,
             problems: Vec::new(),
+        }
+    }
+}
+
+impl From<Repaired> for LetGoInfo {
+    fn from(done: Repaired) -> LetGoInfo {
+        let Repaired { mended, left, freed, written } = done;
+        let kept = |listed: &Listed| SetInfo { reasons: vec!["mended".into()], ..listed.into() };
+        let problem = |one: &VerifiedSet| {
+            format!("{:?} has lost something, and the store has that snapshot no longer", one.listed.header.mark.name)
+        };
+        LetGoInfo {
+            gone: Vec::new(),
+            kept: mended.iter().map(kept).chain(left.iter().map(|one| SetInfo::from(one.clone()))).collect(),
+            freed_bytes: freed,
+            written_bytes: written,
+            dry_run: false,
+            problems: left.iter().map(problem).collect(),
         }
     }
 }

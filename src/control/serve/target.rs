@@ -5,7 +5,8 @@ use crate::control::answer::{Answer, BackupInfo, KeyInfo, LetGoInfo, SetInfo};
 use crate::control::request::{Backup, Sets, Targets, Verb};
 use crate::daemon::{
     self, AddTarget, BackupOptions, Daemon, KeptBy, KeyChange, LetGo, OnProgress, add_target, change_keys,
-    compact_sets, delete_sets, merge_sets, open_repository, open_target, prune_sets, rebuild_sets, verify_sets,
+    compact_sets, delete_sets, merge_sets, open_repository, open_target, prune_sets, rebuild_sets, repair_sets,
+    verify_sets,
 };
 use crate::error::{Errno, Error, Result};
 use crate::view::Views;
@@ -92,6 +93,9 @@ fn sets(daemon: &Daemon, views: &Views, sets: Sets, progress: OnProgress<'_>) ->
             let problems = rebuild_sets(&mut at)?;
             let kept = at.repository.catalogue().moments().map(|listed| (listed.clone(), Vec::new())).collect();
             return Ok(Answer::LetGo(LetGoInfo { problems, ..LetGo { kept, ..LetGo::default() }.into() }));
+        }
+        Sets::Repair { target } => {
+            return Ok(Answer::LetGo(repair_sets(&mut at(target)?, views, progress)?.into()));
         }
         Sets::Prune { target, keep, dry_run } => prune_sets(&mut at(target)?, &keep.into(), Timestamp::now(), dry_run)?,
     };
