@@ -30,7 +30,7 @@ mod xattrs;
 
 pub use agenda::WorkerInfo;
 pub use archives::{ArchiveInfo, Detached, IncrementInfo, MissingTime};
-pub use backup::{BackupOptions, BackupReport, LEVEL, backup};
+pub use backup::{BackupOptions, BackupReport, LEVEL, LEVELS, backup};
 pub use bring_back::BringBackReport;
 pub use check::{CheckReport, Problem, check};
 pub use copy_out::{RestoreOptions, RestoreReport, copy_out, plan_copy_out, resolved};
@@ -49,7 +49,7 @@ pub use stream::{StreamReport, get, put};
 pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
 pub use targets::{
     AddTarget, AtTarget, KEY_FILE_VARIABLE, KeptBy, KeyChange, PASSPHRASE_VARIABLE, add_target, ask_passphrase_by,
-    change_keys, give_key_file, open_alone, open_repository, open_target, wants_passphrase,
+    change_keys, give_key_file, note_newest, open_alone, open_repository, open_target, wants_passphrase,
 };
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
 

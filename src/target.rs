@@ -297,11 +297,11 @@ impl Repository {
         Ok(())
     }
 
-    /// Makes the catalogue anew from the sets; those that cannot be read, and why.
-    pub fn rebuild(&mut self) -> Result<Vec<(Id, String)>> {
+    /// Makes the catalogue anew from the sets, as one that is newer than what a store has seen; those that cannot be read, and why.
+    pub fn rebuild(&mut self, seen: u64) -> Result<Vec<(Id, String)>> {
         let (mut catalogue, unread) = Catalogue::of_sets(&self.sets, self.store)?;
         // Never behind what a store may have seen.
-        catalogue.number = catalogue.number.max(self.catalogue.number);
+        catalogue.number = catalogue.number.max(self.catalogue.number).max(seen);
         catalogue.write(&self.sets, self.store)?;
         self.catalogue = catalogue;
         Ok(unread)

@@ -583,3 +583,31 @@ fn what_is_lost_is_named_and_mended_out_of_the_store() {
         assert_eq!(&listing(&old.join(format!("m{round}"))), wanted, "m{round}");
     }
 }
+
+/// A list of sets that was put back is told from one that is new.
+#[test]
+fn an_older_list_of_sets_is_not_believed() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let target = mounted.dir.path().join("usb");
+    fs::create_dir(&target).unwrap();
+    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    fs::write(mounted.live().join("f"), "1").unwrap();
+    mounted.ok(["snap", "m0"]);
+    mounted.ok(["backup"]);
+    let store = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let before = fs::read(store.join("catalogue")).unwrap();
+    fs::write(mounted.live().join("f"), "2").unwrap();
+    mounted.ok(["snap", "m1"]);
+    mounted.ok(["backup", "--level", "19", "--limit", "1G"]);
+    fs::write(store.join("catalogue"), before).unwrap();
+    for args in [&["backup"][..], &["set", "delete", "m0"], &["set", "compact"]] {
+        assert!(mounted.fails(1, args).contains("was put back"), "{args:?}");
+    }
+    assert_eq!(mounted.ok(["set", "list"]).lines().count(), 2);
+    mounted.ok(["set", "rebuild"]);
+    assert_eq!(mounted.ok(["set", "list"]).lines().count(), 3);
+    assert!(mounted.ok(["backup"]).contains("there already"));
+}

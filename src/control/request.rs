@@ -331,6 +331,12 @@ pub struct Backup {
     pub kind: SetKind,
     /// Every snapshot.
     pub all: bool,
+    /// Of zstd, 1 to 19.
+    #[serde(default)]
+    pub level: Option<i32>,
+    /// Bytes of files in a second, if they are not to be more.
+    #[serde(default)]
+    pub limit: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

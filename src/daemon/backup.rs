@@ -8,6 +8,7 @@
 //! - a set is in the target's catalogue when it is whole and durable, and not before;
 //! - one that misses something of its snapshot says so, and no other one is ever made over it.
 
+use super::targets::{check_newest, note_newest};
 use super::{OnProgress, Progress};
 use crate::clock::Epoch;
 use crate::device::Snapshot;
@@ -19,6 +20,7 @@ use crate::target::{Listed, Repository, Target};
 use crate::tree::{Burden, Carried, Carry, Tree};
 use crate::view::Views;
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 /// The level of zstd that sets are compressed with.
 pub const LEVEL: i32 = 3;
@@ -31,6 +33,37 @@ pub struct BackupOptions {
     pub kind: Kind,
     /// Of zstd.
     pub level: i32,
+    /// Bytes of files in a second, if they are not to be more.
+    pub limit: Option<u64>,
+}
+
+/// Levels of zstd that sets can be compressed with.
+pub const LEVELS: std::ops::RangeInclusive<i32> = 1..=19;
+
+/// Keeps bytes from being more than so many in a second.
+struct Brake {
+    limit: Option<u64>,
+    begun: Instant,
+}
+
+/// Waiting is broken off as soon as whoever asked has gone.
+const WAIT: Duration = Duration::from_millis(100);
+
+impl Brake {
+    fn of(limit: Option<u64>) -> Brake {
+        Brake { limit: limit.filter(|limit| *limit > 0), begun: Instant::now() }
+    }
+
+    /// Waits until so many bytes may have been read.
+    fn hold(&self, bytes: u64, tell: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        let Some(limit) = self.limit else { return Ok(()) };
+        let due = Duration::from_secs_f64(bytes as f64 / limit as f64);
+        while let Some(left) = due.checked_sub(self.begun.elapsed()).filter(|left| !left.is_zero()) {
+            std::thread::sleep(left.min(WAIT));
+            tell(bytes)?;
+        }
+        Ok(())
+    }
 }
 
 /// What a backup did.
@@ -54,6 +87,7 @@ struct Changes<'a, 'p> {
     carry: Box<dyn Iterator<Item = Result<Carried>> + 'a>,
     tell: &'a mut dyn FnMut(u64) -> Result<()>,
     done: u64,
+    brake: Brake,
     missing: &'p mut Vec<(String, String)>,
 }
 
@@ -66,7 +100,7 @@ impl Iterator for Changes<'_, '_> {
             Err(error) => return Some(Err(error)),
         };
         self.done += carried.file_bytes();
-        if let Err(error) = (self.tell)(self.done) {
+        if let Err(error) = (self.tell)(self.done).and_then(|()| self.brake.hold(self.done, self.tell)) {
             return Some(Err(error));
         }
         let Carried { table, key, birth, what } = carried;
@@ -95,9 +129,14 @@ pub fn backup(
     options: &BackupOptions,
     progress: OnProgress<'_>,
 ) -> Result<BackupReport> {
+    if !LEVELS.contains(&options.level) {
+        let text = format!("compression has levels from {} to {}, not {}", LEVELS.start(), LEVELS.end(), options.level);
+        return Err(Error::Refused(Errno::INVAL, text));
+    }
     // One at a time: two would not see each other's sets.
     let _locked = target.lock()?;
     let mut repository = target.repository(views.targets().store()?, key)?;
+    check_newest(target, &repository, views.targets().seen(target.id())?)?;
     // What an interruption left, or finished and did not list.
     repository.sweep()?;
     let snapshot = chosen(views, options.snapshot.as_deref())?;
@@ -114,6 +153,7 @@ pub fn backup(
         write(views, (target, &repository), &snapshot, options, &is_good, progress)?;
     let file = repository.sets().file(summary.id)?;
     repository.add(&file)?;
+    note_newest(views, target, &repository)?;
     if missing.is_empty() {
         views.targets().mark(&snapshot)?;
     }
@@ -171,7 +211,8 @@ pub(super) fn write(
     let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes });
     let mut missing = Vec::new();
     let mut writer = Writer::create(&**sets.shelf(), Id::random(), &header, sets.seal(), options.level)?;
-    let mut changes = Changes { carry, tell: &mut tell, done: 0, missing: &mut missing };
+    let mut changes =
+        Changes { carry, tell: &mut tell, done: 0, brake: Brake::of(options.limit), missing: &mut missing };
     let written = update(&mut writer, before.as_ref().map(|listed| (&*sets, listed.id)), &mut changes);
     let added = changes.done;
     let summary = written.and_then(|()| writer.finish()).map_err(|error| explain_no_room(target, error))?;

@@ -132,14 +132,14 @@ pub fn repair_sets(at: &mut AtTarget, views: &Views, progress: OnProgress<'_>) -
         stored.extend(all.map(|one| (one.record.id, one)));
     }
     for one in
-        verified.into_iter().filter(|one| !one.listed.is_hidden && !(one.lost.is_nothing() && one.problems.is_empty()))
+        verified.into_iter().filter(|one| !(one.listed.is_hidden || one.lost.is_nothing() && one.problems.is_empty()))
     {
         let Some(snapshot) = stored.get(&one.listed.header.mark.id) else {
             repaired.left.push(one);
             continue;
         };
         let is_good = |listed: &Listed| !bad.contains(&listed.id) && !listed.needs.iter().any(|id| bad.contains(id));
-        let options = BackupOptions { snapshot: None, kind: Kind::Incremental, level: LEVEL };
+        let options = BackupOptions { snapshot: None, kind: Kind::Incremental, level: LEVEL, limit: None };
         let here = views.of(snapshot.base);
         let written = write(&here, (&at.target, &at.repository), snapshot, &options, &is_good, progress)?;
         let file = at.repository.sets().file(written.summary.id)?;
@@ -321,8 +321,8 @@ pub fn compact_sets(at: &mut AtTarget, most: u8, is_dry_run: bool, progress: OnP
 
 /// Makes the catalogue anew from the sets; those that cannot be read, and why.
 pub fn rebuild_sets(at: &mut AtTarget) -> Result<Vec<String>> {
-    let _locked = at.lock()?;
-    let unread = at.repository.rebuild()?;
+    let _locked = at.lock_as_it_is()?;
+    let unread = at.repository.rebuild(at.seen)?;
     at.repository.sweep()?;
     let place = shown_file(at.target.path()).to_string();
     Ok(unread.into_iter().map(|(id, why)| format!("the set {id} of {place} cannot be read: {why}")).collect())

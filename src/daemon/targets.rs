@@ -123,6 +123,27 @@ pub struct AtTarget {
     pub target: Target,
     pub repository: Repository,
     pub key: Option<Key>,
+    /// How new the list of sets was that the store saw last; 0 without a store.
+    pub seen: u64,
+}
+
+/// Refuses a list of sets that is older than one that this store has seen: whoever put it back has hidden sets by that.
+pub(super) fn check_newest(target: &Target, repository: &Repository, seen: u64) -> Result<()> {
+    let found = repository.catalogue().number;
+    if found >= seen || repository.was_rebuilt.is_some() {
+        return Ok(());
+    }
+    let text = format!(
+        "the list of sets at {} is an older one that was put back: it was written {found} times, and this store has seen one that was \
+         written {seen} times; `pitfs set rebuild` makes it anew from the sets that are there",
+        shown_file(target.path())
+    );
+    Err(Error::Refused(Errno::STALE, text))
+}
+
+/// Remembers how new the list of sets is.
+pub fn note_newest(views: &Views, target: &Target, repository: &Repository) -> Result<()> {
+    views.targets().note_seen(target.id(), repository.catalogue().number)
 }
 
 /// The ways to the key of what a store keeps at a target.
@@ -155,6 +176,13 @@ pub fn change_keys(daemon: &Daemon, views: &Views, name: Option<&str>, change: &
 impl AtTarget {
     /// Keeps others from writing there for as long as the file is open, and looks at what is there by then.
     pub fn lock(&mut self) -> Result<std::fs::File> {
+        let locked = self.lock_as_it_is()?;
+        check_newest(&self.target, &self.repository, self.seen)?;
+        Ok(locked)
+    }
+
+    /// The same, however old the list of sets is.
+    pub(super) fn lock_as_it_is(&mut self) -> Result<std::fs::File> {
         let locked = self.target.lock()?;
         self.repository.look_again()?;
         Ok(locked)
@@ -169,7 +197,8 @@ pub fn open_repository(daemon: &Daemon, views: &Views, name: Option<&str>) -> Re
     }
     let (target, key) = open_target(views, name)?;
     let repository = target.repository(views.targets().store()?, key.as_ref())?;
-    Ok(AtTarget { target, repository, key })
+    let seen = views.targets().seen(target.id())?;
+    Ok(AtTarget { target, repository, key, seen })
 }
 
 /// The target that a path leads to, and the store that is meant there, if the path says that.
@@ -255,5 +284,5 @@ pub fn open_alone(path: &Path) -> Result<Option<AtTarget>> {
     };
     let key = key_of(target.keys(store)?)?;
     let repository = target.repository(store, key.as_ref())?;
-    Ok(Some(AtTarget { target, repository, key }))
+    Ok(Some(AtTarget { target, repository, key, seen: 0 }))
 }

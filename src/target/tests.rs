@@ -115,14 +115,14 @@ fn a_catalogue_that_is_lost_or_damaged_is_made_anew() {
     std::fs::remove_file(&path).unwrap();
     let mut found = target.repository(store, None).unwrap();
     assert!(found.was_rebuilt.is_some());
-    assert!(found.rebuild().unwrap().is_empty());
+    assert!(found.rebuild(0).unwrap().is_empty());
     let found = target.repository(store, None).unwrap();
     assert!(found.was_rebuilt.is_none() && found.catalogue().sets() == sets);
     // What cannot be read is told, and the others are there.
     let object = dir.path().join(store.to_string()).join(object_name(first));
     std::fs::write(&object, "nonsense").unwrap();
     let mut found = target.repository(store, None).unwrap();
-    let unread = found.rebuild().unwrap();
+    let unread = found.rebuild(0).unwrap();
     assert!(unread.len() == 1 && unread[0].0 == first);
     assert_eq!(found.catalogue().sets().iter().map(|listed| listed.id).collect::<Vec<_>>(), [second]);
     std::fs::remove_file(object).unwrap();
@@ -144,7 +144,7 @@ fn what_was_let_go_stays_as_long_as_a_moment_needs_it() {
     // Also where the catalogue is lost.
     std::fs::remove_file(dir.path().join(store.to_string()).join("catalogue")).unwrap();
     let mut repository = target.repository(store, None).unwrap();
-    repository.rebuild().unwrap();
+    repository.rebuild(0).unwrap();
     assert_eq!(repository.catalogue().moments().map(|listed| listed.id).collect::<Vec<_>>(), [second, third]);
     repository.let_go(&[second, third], Vec::new()).unwrap();
     assert_eq!(std::fs::read_dir(dir.path().join(store.to_string())).unwrap().count(), 1, "the catalogue is left");

@@ -29,6 +29,8 @@ const PREFIX: &[u8] = b"target ";
 const KEEPS_AS: &[u8] = b"keeps sets as";
 /// Of which snapshots of a base there are sets: each, by its id, with its epoch. It outlives the snapshot.
 const BACKED_UP: &[u8] = b"backed up ";
+/// How new the list of sets was that was seen last at a target of an id.
+const SEEN: &[u8] = b"list of sets at ";
 /// As many of a base are remembered.
 const BACKED_UP_MOST: usize = 256;
 
@@ -38,6 +40,8 @@ pub(super) fn check_record(key: &[u8], value: &[u8]) -> Result<()> {
         decode::<TargetRecord>(Table::State, key, value).map(drop)
     } else if key == KEEPS_AS {
         decode::<Id>(Table::State, key, value).map(drop)
+    } else if key.starts_with(SEEN) {
+        decode::<u64>(Table::State, key, value).map(drop)
     } else if key.starts_with(BACKED_UP) {
         decode::<Epoch>(Table::State, key, value).map(drop)
     } else {
@@ -112,6 +116,22 @@ impl Targets<'_> {
     pub fn keep_as(self, store: Id) -> Result<()> {
         self.views.tree.device().committer()?.change(|change| {
             change.meta_mut().put(Table::State, KEEPS_AS, &store);
+            Ok(())
+        })
+    }
+
+    /// How often the newest list of sets was written that was seen at a target.
+    pub fn seen(self, target: Id) -> Result<u64> {
+        let key = [SEEN, &target.to_bytes()].concat();
+        Ok(self.views.tree.device().look()?.meta().get(Table::State, &key)?.unwrap_or_default())
+    }
+
+    pub fn note_seen(self, target: Id, number: u64) -> Result<()> {
+        if self.seen(target)? >= number {
+            return Ok(());
+        }
+        self.views.tree.device().committer()?.change(|change| {
+            change.meta_mut().put(Table::State, &[SEEN, &target.to_bytes()].concat(), &number);
             Ok(())
         })
     }

@@ -42,7 +42,7 @@ fn back_up(world: &mut World, target: &Target, key: Option<&Key>, done: &mut Bac
     }
     let (name, model) = world.rng.pick(&names);
     let kind = [Kind::Incremental, Kind::Incremental, Kind::Differential, Kind::Full][world.rng.below(4) as usize];
-    let options = BackupOptions { snapshot: Some(name.clone().into_bytes()), kind, level: 1 };
+    let options = BackupOptions { snapshot: Some(name.clone().into_bytes()), kind, level: 1, limit: None };
     match backup(&here, target, key, &options, &mut |_| Ok(())) {
         Ok(report) => {
             assert!(report.missing.is_empty() && report.snapshot == name);
@@ -215,6 +215,7 @@ fn run(seed: u64, bases: u64) -> Result<(), Error> {
                     target: Target::open(dir.path(), None)?,
                     repository: target.repository(store, key.as_ref())?,
                     key: key.clone(),
+                    seen: 0,
                 };
                 let_some_go(&mut world, go_at, &mut done)?;
             }

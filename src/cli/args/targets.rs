@@ -135,6 +135,12 @@ pub struct Backup {
     /// Every snapshot, the oldest first
     #[arg(long, conflicts_with = "snapshot")]
     pub all_snapshots: bool,
+    /// How much to compress: 1 is fastest, 19 smallest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: Option<i32>,
+    /// Read no more than so much of files in a second, as 20M
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub limit: Option<u64>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -250,4 +256,14 @@ fn parse_span(text: &str) -> Result<u64, String> {
     let found =
         UNITS.iter().find_map(|(unit, seconds)| text.strip_suffix(*unit)?.parse::<u64>().ok()?.checked_mul(*seconds));
     found.ok_or_else(|| format!("{text:?} is no span of time; give a number and s, m, h, d, w or y, as 36h"))
+}
+
+/// Bytes in a second.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let (number, shift) =
+        UNITS.iter().find_map(|(unit, shift)| Some((text.strip_suffix(*unit)?, *shift))).unwrap_or((text, 0));
+    let found =
+        number.parse::<u64>().ok().filter(|number| *number > 0).and_then(|number| number.checked_mul(1 << shift));
+    found.ok_or_else(|| format!("{text:?} is no rate; give bytes a second, or with K, M, G or T, as 20M"))
 }

@@ -86,7 +86,14 @@ pub(super) fn backup(to: &Target, args: args::Backup) -> Result<bool> {
         (_, true) => SetKind::Differential,
         _ => SetKind::Incremental,
     };
-    let wanted = Backup { snapshot: args.snapshot.map(bytes), target: args.target, kind, all: args.all_snapshots };
+    let wanted = Backup {
+        snapshot: args.snapshot.map(bytes),
+        target: args.target,
+        kind,
+        all: args.all_snapshots,
+        level: args.level,
+        limit: args.limit,
+    };
     let Answer::Backups(reports) = with_display(to, Verb::Backup(wanted), "backing up")? else {
         return Err(unexpected());
     };

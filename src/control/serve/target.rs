@@ -4,9 +4,9 @@ use crate::clock::Timestamp;
 use crate::control::answer::{Answer, BackupInfo, KeyInfo, LetGoInfo, SetInfo};
 use crate::control::request::{Backup, Sets, Targets, Verb};
 use crate::daemon::{
-    self, AddTarget, BackupOptions, Daemon, KeptBy, KeyChange, LetGo, OnProgress, add_target, change_keys,
-    compact_sets, delete_sets, merge_sets, open_repository, open_target, prune_sets, rebuild_sets, repair_sets,
-    verify_sets,
+    self, AddTarget, AtTarget, BackupOptions, Daemon, KeptBy, KeyChange, LetGo, OnProgress, add_target, change_keys,
+    compact_sets, delete_sets, merge_sets, note_newest, open_repository, open_target, prune_sets, rebuild_sets,
+    repair_sets, verify_sets,
 };
 use crate::error::{Errno, Error, Result};
 use crate::view::Views;
@@ -68,36 +68,57 @@ fn backup(views: &Views, wanted: Backup, progress: OnProgress<'_>) -> Result<Ans
     };
     let mut reports = Vec::new();
     for snapshot in names {
-        let options = BackupOptions { snapshot, kind: wanted.kind.into(), level: daemon::LEVEL };
+        let options = BackupOptions {
+            snapshot,
+            kind: wanted.kind.into(),
+            level: wanted.level.unwrap_or(daemon::LEVEL),
+            limit: wanted.limit,
+        };
         reports.push(BackupInfo::from(daemon::backup(views, &target, key.as_ref(), &options, progress)?));
     }
     Ok(Answer::Backups(reports))
 }
 
 fn sets(daemon: &Daemon, views: &Views, sets: Sets, progress: OnProgress<'_>) -> Result<Answer> {
-    let at = |target: Option<String>| open_repository(daemon, views, target.as_deref());
+    let of = |sets: &Sets| match sets {
+        Sets::List { target } | Sets::Verify { target, .. } | Sets::Rebuild { target } | Sets::Repair { target } => {
+            target.clone()
+        }
+        Sets::Delete { target, .. }
+        | Sets::Merge { target, .. }
+        | Sets::Compact { target, .. }
+        | Sets::Prune { target, .. } => target.clone(),
+    };
+    let mut at = open_repository(daemon, views, of(&sets).as_deref())?;
+    let answer = set(&mut at, views, sets, progress);
+    if !daemon.is_only_read() {
+        note_newest(views, &at.target, &at.repository)?;
+    }
+    answer
+}
+
+fn set(at: &mut AtTarget, views: &Views, sets: Sets, progress: OnProgress<'_>) -> Result<Answer> {
     let names = |sets: Vec<ByteBuf>| sets.into_iter().map(ByteBuf::into_vec).collect::<Vec<_>>();
     let done = match sets {
-        Sets::List { target } => {
-            return Ok(Answer::Sets(at(target)?.repository.catalogue().sets().iter().map(SetInfo::from).collect()));
+        Sets::List { .. } => {
+            return Ok(Answer::Sets(at.repository.catalogue().sets().iter().map(SetInfo::from).collect()));
         }
-        Sets::Verify { target, read } => {
-            let verified = verify_sets(&at(target)?, read, progress)?;
+        Sets::Verify { read, .. } => {
+            let verified = verify_sets(at, read, progress)?;
             return Ok(Answer::Sets(verified.into_iter().map(SetInfo::from).collect()));
         }
-        Sets::Delete { target, sets, dry_run } => delete_sets(&mut at(target)?, &names(sets), dry_run)?,
-        Sets::Merge { target, sets, at: until, dry_run } => merge_sets(&mut at(target)?, &names(sets), until, dry_run)?,
-        Sets::Compact { target, waste, dry_run } => compact_sets(&mut at(target)?, waste, dry_run, progress)?,
-        Sets::Rebuild { target } => {
-            let mut at = at(target)?;
-            let problems = rebuild_sets(&mut at)?;
+        Sets::Delete { sets, dry_run, .. } => delete_sets(at, &names(sets), dry_run)?,
+        Sets::Merge { sets, at: until, dry_run, .. } => merge_sets(at, &names(sets), until, dry_run)?,
+        Sets::Compact { waste, dry_run, .. } => compact_sets(at, waste, dry_run, progress)?,
+        Sets::Rebuild { .. } => {
+            let problems = rebuild_sets(at)?;
             let kept = at.repository.catalogue().moments().map(|listed| (listed.clone(), Vec::new())).collect();
             return Ok(Answer::LetGo(LetGoInfo { problems, ..LetGo { kept, ..LetGo::default() }.into() }));
         }
-        Sets::Repair { target } => {
-            return Ok(Answer::LetGo(repair_sets(&mut at(target)?, views, progress)?.into()));
+        Sets::Repair { .. } => {
+            return Ok(Answer::LetGo(repair_sets(at, views, progress)?.into()));
         }
-        Sets::Prune { target, keep, dry_run } => prune_sets(&mut at(target)?, &keep.into(), Timestamp::now(), dry_run)?,
+        Sets::Prune { keep, dry_run, .. } => prune_sets(at, &keep.into(), Timestamp::now(), dry_run)?,
     };
     Ok(Answer::LetGo(done.into()))
 }
