@@ -34,7 +34,7 @@ pub use backup::{BackupOptions, BackupReport, LEVEL, LEVELS, backup};
 pub use bring_back::BringBackReport;
 pub use check::{CheckReport, Problem, check};
 pub use copy_out::{RestoreOptions, RestoreReport, copy_out, plan_copy_out, resolved};
-pub use from_sets::{FromSets, FromSetsReport, create_from_sets};
+pub use from_sets::{FromSets, FromSetsReport, base_from_set, create_from_sets};
 pub use identity::{FORMAT, is_store, trust_owners, trusts_owners};
 pub use keeping::{
     LetGo, Repaired, VerifiedSet, compact_sets, delete_sets, merge_sets, prune_sets, rebuild_sets, repair_sets,
@@ -49,7 +49,7 @@ pub use stream::{StreamReport, get, put};
 pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
 pub use targets::{
     AddTarget, AtTarget, KEY_FILE_VARIABLE, KeptBy, KeyChange, PASSPHRASE_VARIABLE, add_target, ask_passphrase_by,
-    change_keys, give_key_file, note_newest, open_alone, open_repository, open_target, wants_passphrase,
+    change_keys, give_key_file, note_newest, open_alone, open_alone_by, open_repository, open_target, wants_passphrase,
 };
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
 

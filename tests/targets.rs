@@ -611,3 +611,32 @@ fn an_older_list_of_sets_is_not_believed() {
     assert_eq!(mounted.ok(["set", "list"]).lines().count(), 3);
     assert!(mounted.ok(["backup"]).contains("there already"));
 }
+
+/// A moment of a target becomes a base: sharing with what the store still has, and by reading where it has nothing.
+#[test]
+fn a_moment_of_a_target_becomes_a_base() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let dir = mounted.dir.path().to_path_buf();
+    let (target, key) = (dir.join("usb"), dir.join("key"));
+    let moments = backed_up(&mounted, &target, &["--key-file", key.to_str().unwrap()]);
+    assert!(mounted.fails(2, ["restore", "m1", "--from", "usb"]).contains("--to-base"));
+    assert!(mounted.fails(1, ["restore", "none", "--from", "usb", "--to-base", "x"]).contains("has no moment"));
+    mounted.ok(["delete", "m1", "m2"]);
+    mounted.ok(["restore", "m1", "--from", "usb", "--to-base", "one"]);
+    mounted.ok(["delete", "m0", "m3", "m4"]);
+    let by_path = [target.to_str().unwrap(), "--key-file", key.to_str().unwrap()];
+    mounted.ok([&["restore", "m2", "--from"][..], &by_path, &["--to-base", "two"]].concat());
+    assert!(mounted.fails(1, ["restore", "m2", "--from", "usb", "--to-base", "two"]).contains("choose another name"));
+    mounted.umount();
+    mounted.check();
+    mounted.mount(&[]);
+    for (name, base) in [("m1", "one"), ("m2", "two")] {
+        let (_, wanted) = moments.iter().find(|(moment, _)| moment == name).unwrap();
+        assert_eq!(&listing(&mounted.snap().join(base).join("live")), wanted, "{base}");
+    }
+    fs::write(mounted.snap().join("one/live/a/5"), "changed").unwrap();
+    mounted.check();
+}

@@ -363,7 +363,8 @@ pub struct Restore {
     #[arg(long, requires = "to")]
     pub overwrite: bool,
     /// Out of what this target has, which needs no store; a directory, or the name of a target of this store
-    #[arg(long, value_name = "TARGET", value_hint = ValueHint::DirPath, requires = "to")]
+    #[arg(long, value_name = "TARGET", value_hint = ValueHint::DirPath)]
+    #[arg(conflicts_with_all = ["last", "at", "group", "to_clone", "to_mirror", "copy", "offline", "reserve"])]
     pub from: Option<PathBuf>,
     /// The file with the key of the target's sets
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "from")]

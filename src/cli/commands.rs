@@ -91,7 +91,10 @@ fn run_verb(args: Args) -> Result<bool> {
         Args_::Hold(args) => kept::hold(&target()?, args, true, as_json),
         Args_::Release(args) => kept::hold(&target()?, args, false, as_json),
         Args_::Restore(args) => match args.from.clone() {
-            Some(from) => restore(&targets::target_alone(store.clone(), &from, args.key_file.as_deref())?, args),
+            Some(from) if args.to.is_some() => {
+                restore(&targets::target_alone(store.clone(), &from, args.key_file.as_deref())?, args)
+            }
+            Some(from) => targets::restore(&target()?, &from, args),
             None => restore(&target()?, args),
         },
         Args_::Save(args) => {

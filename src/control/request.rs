@@ -212,6 +212,18 @@ pub enum Group {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Base {
     /// Empty, or as a snapshot, of which it is made independent.
+    /// One of a moment that a target has: one that the store knows, or a directory.
+    FromSet {
+        name: ByteBuf,
+        snapshot: ByteBuf,
+        target: Option<String>,
+        #[serde(default, with = "crate::meta::path::optional")]
+        directory: Option<PathBuf>,
+        #[serde(default, with = "crate::meta::path::optional")]
+        key_file: Option<PathBuf>,
+        #[serde(default)]
+        passphrase: Option<String>,
+    },
     Create {
         name: ByteBuf,
         snapshot: Option<ByteBuf>,
@@ -410,7 +422,9 @@ impl Verb {
             Verb::Rehearse(verb) => verb.reaches_outside(),
             // The owners that it makes would be its own to give.
             Verb::Put { .. } => true,
-            Verb::Target(Targets::Add { .. }) | Verb::Backup(_) | Verb::Set(_) => true,
+            Verb::Base(Base::FromSet { .. }) | Verb::Target(Targets::Add { .. }) | Verb::Backup(_) | Verb::Set(_) => {
+                true
+            }
             Verb::Target(Targets::KeyList { .. } | Targets::KeyAdd { .. } | Targets::KeyRemove { .. }) => true,
             Verb::Target(Targets::List | Targets::Forget { .. }) => false,
             Verb::CopyOut(_) | Verb::Sync(_) | Verb::Roll(_) | Verb::RollGroup { .. } | Verb::Archive(_) => true,

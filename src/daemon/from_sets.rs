@@ -1,4 +1,4 @@
-//! A store made of what a target has of one: with its newest moment, or with all.
+//! A store made of what a target has of one: with its newest moment, or with all; and a base of one of its moments.
 //!
 //! The directory is no store before all is there. A file in it says from what it is being made; who makes it once more from the same
 //! goes on where it was left, and any other begins anew.
@@ -7,7 +7,9 @@
 //! over once more.
 
 use super::identity::{self, Made};
+use super::keeping::chosen;
 use super::lock::{Lock, Use};
+use super::targets::AtTarget;
 use super::{OnProgress, Progress};
 use crate::device::{BaseId, Snapshot};
 use crate::error::{Errno, Error, Result};
@@ -15,7 +17,7 @@ use crate::id::Id;
 use crate::logstore::Codec;
 use crate::media::{DiskDir, MediaDir};
 use crate::set::{Entry, Sets, Spot, Value};
-use crate::shown::shown_file;
+use crate::shown::{shown, shown_file, size};
 use crate::target::{Listed, Repository};
 use crate::tree::{Adopted, Adoption, CreateOptions, Tree};
 use crate::view::{Views, adopt_base, adopt_snapshot, note_adopted};
@@ -135,7 +137,7 @@ impl Making<'_> {
         let needs = self.wanted.iter().map(needs).fold(0, u64::saturating_add);
         let room = dir.room().map_err(|error| Error::media("looking for room", error))?;
         if needs > room.available {
-            let (needs, has) = (crate::shown::size(needs), crate::shown::size(room.available));
+            let (needs, has) = (size(needs), size(room.available));
             let text = format!("{} needs about {needs}, and has {has}", shown_file(self.made.directory.path()));
             return Err(Error::Refused(Errno::NOSPC, text));
         }
@@ -223,4 +225,70 @@ pub(super) fn lay_over(
     }
     adoption.finish()?;
     Ok(bytes)
+}
+
+/// Makes a base of a moment that a target has, named as snapshots are. What the store still has of a snapshot that it is like is
+/// shared with that; only the rest is read. It is shown when it is whole.
+pub fn base_from_set(
+    views: &Views,
+    at: &AtTarget,
+    (snapshot, name): (&[u8], &[u8]),
+    progress: OnProgress<'_>,
+) -> Result<BaseId> {
+    let repository = &at.repository;
+    let found = chosen(at, &[snapshot.to_vec()])?.into_iter().rfind(|listed| listed.missing == 0);
+    let Some(listed) = found else {
+        let text = format!("the set of {:?} is incomplete; copy what it has with --to", shown(snapshot));
+        return Err(Error::Refused(Errno::INVAL, text));
+    };
+    let (header, settings) = (&listed.header, views.tree().device().settings());
+    if (header.track_bytes, header.hash_seed) != (settings.track_bytes, settings.hash_seed) {
+        let text = "it is of another store, which keeps files differently: copy it out with --to, and bring that in with `pitfs put` or \
+                    `pitfs sync`";
+        return Err(Error::Refused(Errno::INVAL, text.into()));
+    }
+    let like = alike(views, repository, &listed)?;
+    if like.is_none() {
+        let available = views.tree().space()?.available;
+        if header.bytes > available {
+            let (needs, has) = (size(header.bytes), size(available));
+            return Err(Error::Refused(Errno::NOSPC, format!("it needs about {needs}, and the store has {has}")));
+        }
+    }
+    let base = views.bases().begin_filling_from_set(like.as_ref().map(|(snapshot, _)| snapshot), name)?;
+    let (mut files, before) = (0, like.map(|(_, set)| set));
+    let mut tell = |bytes| {
+        files += 1;
+        progress(&Progress { files, bytes, total_bytes: if before.is_some() { 0 } else { header.bytes } })
+    };
+    let laid = lay_over(&views.of(base), repository.sets(), before, listed.id, &mut tell);
+    let what = format!("restore --from {:?} {:?} --to-base {:?}", at.target.path(), header.mark.name, shown(name));
+    match laid.and_then(|_| views.bases().end_filling_from_set(base, &what)) {
+        Ok(()) => Ok(base),
+        Err(error) => {
+            views.bases().give_up_filling(base)?;
+            Err(error)
+        }
+    }
+}
+
+/// The snapshot in the store that is nearest to a moment, and the set that has it: of the same base, both before and after it.
+fn alike(views: &Views, repository: &Repository, wanted: &Listed) -> Result<Option<(Snapshot, Id)>> {
+    let gone = repository.gone()?;
+    let mut nearest: Option<(i64, Snapshot, Id)> = None;
+    for base in views.bases().all()? {
+        for snapshot in views.of(base.id).snapshots().all()? {
+            let Some(listed) = repository.catalogue().of_snapshot(snapshot.record.id) else { continue };
+            let is_whole = !listed.needs.iter().any(|id| gone.contains(id));
+            if listed.header.base != wanted.header.base || !snapshot.is_readable() || snapshot.is_archived || !is_whole
+            {
+                continue;
+            }
+            let away = (listed.header.mark.time.seconds - wanted.header.mark.time.seconds).abs();
+            if nearest.as_ref().is_none_or(|(least, ..)| away < *least) {
+                nearest = Some((away, snapshot, listed.id));
+            }
+        }
+    }
+    Ok(nearest.map(|(_, snapshot, set)| (snapshot, set)))
 }

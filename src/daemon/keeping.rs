@@ -152,7 +152,7 @@ pub fn repair_sets(at: &mut AtTarget, views: &Views, progress: OnProgress<'_>) -
 }
 
 /// The sets of moments that are meant: by the name of a snapshot, by that of a base before it, or by a set's own id or its beginning.
-fn chosen(at: &AtTarget, names: &[Vec<u8>]) -> Result<Vec<Listed>> {
+pub(super) fn chosen(at: &AtTarget, names: &[Vec<u8>]) -> Result<Vec<Listed>> {
     let moments: Vec<&Listed> = at.repository.catalogue().moments().collect();
     let mut found: Vec<Listed> = Vec::new();
     for name in names {

@@ -264,6 +264,23 @@ fn key_of(keys: Option<Keys>) -> Result<Option<crate::set::Key>> {
 /// What a target has of a store, found by a path alone: that of the target, or of a store's directory in it. Nothing, if it leads to
 /// no target.
 pub fn open_alone(path: &Path) -> Result<Option<AtTarget>> {
+    open_by(path, key_of)
+}
+
+/// The same, opened by what is given.
+pub fn open_alone_by(path: &Path, lock: &KeptBy) -> Result<AtTarget> {
+    let opens = match lock {
+        KeptBy::File(path) => Some(Opens::File(read_key_file(path)?)),
+        lock => lock.opens()?,
+    };
+    let none = || {
+        let text = format!("{} is no target: it has no file \"target\"; is its disk mounted?", shown_file(path));
+        Error::Refused(Errno::NOENT, text)
+    };
+    open_by(path, |keys| open_key(keys, opens.as_ref()))?.ok_or_else(none)
+}
+
+fn open_by(path: &Path, key_of: impl FnOnce(Option<Keys>) -> Result<Option<Key>>) -> Result<Option<AtTarget>> {
     let Some((path, store)) = target_of(path) else { return Ok(None) };
     let target = Target::open(&path, None)?;
     let stores = target.stores()?;

@@ -38,6 +38,40 @@ impl Bases<'_> {
         self.views.tree.create_base(record, uid, gid, mode, |state| check_base_free(state, name), noted)
     }
 
+    /// Makes a base for what a set has: one that is empty, or that shows a snapshot which much of it is like.
+    pub fn begin_filling_from_set(self, like: Option<&Snapshot>, name: &[u8]) -> Result<BaseId> {
+        let name = check_base_name(name)?;
+        let record = BaseRecord::new(name, Timestamp::now());
+        let Some(like) = like else {
+            let noted = |txn: &mut Txn<'_>, base| {
+                txn.meta_mut().put(Table::State, &key(base), &());
+                txn.show_base(base, false);
+            };
+            return self.views.tree.create_base(record, 0, 0, 0o755, |state| check_base_free(state, name), noted);
+        };
+        let mut made = None;
+        self.views.tree.device().committer()?.change(|change| {
+            check_base_free(change, name)?;
+            let base = change.add_clone(record, like.point(), true)?;
+            change.meta_mut().put(Table::State, &key(base), &());
+            change.show_base(base, false);
+            made = Some(base);
+            Ok(())
+        })?;
+        made.ok_or(Error::Gone)
+    }
+
+    /// It is whole, and shown from now on, durably; `what` was done.
+    pub fn end_filling_from_set(self, base: BaseId, what: &str) -> Result<()> {
+        self.views.of(base).change(|change| {
+            change.meta_mut().remove(Table::State, &key(base));
+            change.show_base(base, true);
+            Ok(what.to_string())
+        })?;
+        self.views.tree.device().wake();
+        Ok(())
+    }
+
     /// It is whole: it is shown from now on, durably.
     pub fn end_filling(self, base: BaseId, snapshot: &Snapshot, options: CloneOptions) -> Result<()> {
         self.views.of(base).change(|change| {

@@ -6,10 +6,13 @@ use super::output::{Display, count, print, print_json, size, table, tell_all};
 use super::passphrase;
 use super::{absolute, bytes, find_store, headed, say_done, unexpected};
 use crate::control::{
-    Answer, Backup, KeepSets, KeyInfo, PathText, SetInfo, SetKind, Sets, Target, TargetInfo, Targets, Verb, ask,
+    Answer, Backup, Base, KeepSets, KeyInfo, PathText, SetInfo, SetKind, Sets, Target, TargetInfo, Targets, Verb, ask,
     spelling,
 };
-use crate::daemon::{FromSets, FromSetsReport, PASSPHRASE_VARIABLE, create_from_sets, give_key_file, open_alone};
+use crate::daemon::{
+    FromSets, FromSetsReport, KEY_FILE_VARIABLE, PASSPHRASE_VARIABLE, create_from_sets, give_key_file, open_alone,
+    wants_passphrase,
+};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown_file;
 use serde::Serialize;
@@ -264,4 +267,33 @@ pub(super) fn create(args: &args::Create) -> Result<bool> {
         tell_all(&report.left_out.iter().map(left).collect::<Vec<_>>());
     }
     Ok(report.left_out.is_empty())
+}
+
+/// Makes a base of what a target has of a snapshot.
+pub(super) fn restore(to: &Target, from: &Path, args: args::Restore) -> Result<bool> {
+    let (Some(name), Some(snapshot), false) = (args.to_base, args.snapshot, args.dry_run) else {
+        let text = "what a target has is restored with --to DIR, or with --to-base NAME and no dry run".into();
+        return Err(Error::Usage(text));
+    };
+    let name_of_target = from.to_str().filter(|_| !from.is_dir() && from.components().count() == 1);
+    let directory = if name_of_target.is_none() { Some(absolute(from)?) } else { None };
+    let given = args.key_file.or_else(|| std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from));
+    let key_file = given.filter(|_| directory.is_some()).as_deref().map(absolute).transpose()?;
+    let known = || std::env::var(PASSPHRASE_VARIABLE).ok().or_else(passphrase::known);
+    let wants_passphrase = directory.as_deref().is_some_and(wants_passphrase) && key_file.is_none();
+    let is_given = std::env::var_os(PASSPHRASE_VARIABLE).is_some() && directory.is_some() && key_file.is_none();
+    let passphrase = if wants_passphrase || is_given { known() } else { None };
+    let verb = Base::FromSet {
+        name: bytes(name),
+        snapshot: bytes(snapshot),
+        target: name_of_target.map(str::to_string),
+        directory,
+        key_file,
+        passphrase,
+    };
+    let Answer::Bases(bases) = with_display(to, Verb::Base(verb), "restoring")? else { return Err(unexpected()) };
+    if args.json {
+        print_json(&bases)?;
+    }
+    Ok(true)
 }

@@ -20,6 +20,10 @@ pub(super) fn base(daemon: &Daemon, views: &Views, base: Base, progress: OnProgr
             let options = base_options(copy, offline, reserve);
             daemon.whole_bases().make_clones(views, of, options, None, progress)?;
         }
+        wanted @ Base::FromSet { .. } => {
+            let base = super::target::base(daemon, views, wanted, progress)?;
+            return base_answer(views, base);
+        }
         Base::Delete { name, recursive } => {
             return delete::delete(views, &delete::base(views, &name)?, recursive);
         }

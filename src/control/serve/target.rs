@@ -2,12 +2,13 @@
 
 use crate::clock::Timestamp;
 use crate::control::answer::{Answer, BackupInfo, KeyInfo, LetGoInfo, SetInfo};
-use crate::control::request::{Backup, Sets, Targets, Verb};
+use crate::control::request::{Backup, Base, Sets, Targets, Verb};
 use crate::daemon::{
-    self, AddTarget, AtTarget, BackupOptions, Daemon, KeptBy, KeyChange, LetGo, OnProgress, add_target, change_keys,
-    compact_sets, delete_sets, merge_sets, note_newest, open_repository, open_target, prune_sets, rebuild_sets,
-    repair_sets, verify_sets,
+    self, AddTarget, AtTarget, BackupOptions, Daemon, KeptBy, KeyChange, LetGo, OnProgress, add_target, base_from_set,
+    change_keys, compact_sets, delete_sets, merge_sets, note_newest, open_alone_by, open_repository, open_target,
+    prune_sets, rebuild_sets, repair_sets, verify_sets,
 };
+use crate::device::BaseId;
 use crate::error::{Errno, Error, Result};
 use crate::view::Views;
 use serde_bytes::ByteBuf;
@@ -38,6 +39,18 @@ fn targets(daemon: &Daemon, views: &Views, targets: Targets) -> Result<Answer> {
         Targets::List => Ok(Answer::Targets(views.targets().all()?.into_iter().map(Into::into).collect())),
         Targets::Forget { name } => views.targets().forget(&name).map(|()| Answer::Nothing),
     }
+}
+
+/// A base of a moment that a target has.
+pub(super) fn base(daemon: &Daemon, views: &Views, wanted: Base, progress: OnProgress<'_>) -> Result<BaseId> {
+    let Base::FromSet { name, snapshot, target, directory, key_file, passphrase } = wanted else {
+        return Err(Error::Fault("it is no base of a set".into()));
+    };
+    let at = match directory {
+        Some(path) => open_alone_by(&path, &lock(key_file, passphrase)?.unwrap_or(KeptBy::Nobody))?,
+        None => open_repository(daemon, views, target.as_deref())?,
+    };
+    base_from_set(views, &at, (&snapshot, &name), progress)
 }
 
 fn keys(daemon: &Daemon, views: &Views, target: Option<String>, change: &KeyChange) -> Result<Answer> {
