@@ -297,6 +297,11 @@ impl Repository {
         Ok(())
     }
 
+    /// Lets the list that is written next be newer than one of a number.
+    pub fn go_on_from(&mut self, number: u64) {
+        self.catalogue.number = self.catalogue.number.max(number);
+    }
+
     /// Makes the catalogue anew from the sets, as one that is newer than what a store has seen; those that cannot be read, and why.
     pub fn rebuild(&mut self, seen: u64) -> Result<Vec<(Id, String)>> {
         let (mut catalogue, unread) = Catalogue::of_sets(&self.sets, self.store)?;

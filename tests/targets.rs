@@ -610,6 +610,15 @@ fn an_older_list_of_sets_is_not_believed() {
     mounted.ok(["set", "rebuild"]);
     assert_eq!(mounted.ok(["set", "list"]).lines().count(), 3);
     assert!(mounted.ok(["backup"]).contains("there already"));
+    // One that is damaged is made anew, and is no older one.
+    for (round, content) in [("m2", &b"nonsense"[..]), ("m3", b"")] {
+        fs::write(store.join("catalogue"), content).unwrap();
+        mounted.ok(["snap", round]);
+        assert!(mounted.ok(["backup"]).contains("since the last"));
+        assert!(mounted.ok(["backup"]).contains("there already"));
+        mounted.ok(["set", "compact"]);
+    }
+    assert_eq!(mounted.ok(["set", "list"]).lines().count(), 5);
 }
 
 /// A moment of a target becomes a base: sharing with what the store still has, and by reading where it has nothing.

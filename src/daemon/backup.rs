@@ -136,7 +136,7 @@ pub fn backup(
     // One at a time: two would not see each other's sets.
     let _locked = target.lock()?;
     let mut repository = target.repository(views.targets().store()?, key)?;
-    check_newest(target, &repository, views.targets().seen(target.id())?)?;
+    check_newest(target, &mut repository, views.targets().seen(target.id())?)?;
     // What an interruption left, or finished and did not list.
     repository.sweep()?;
     let snapshot = chosen(views, options.snapshot.as_deref())?;

@@ -114,9 +114,9 @@ impl Making<'_> {
         let lock = Lock::take(&self.made.directory, &Use::Command)?;
         let dir: Arc<dyn MediaDir> = Arc::new(DiskDir::of(lock.directory().clone()));
         if !self.made.goes_on {
-            self.check_room(&*dir)?;
-            Tree::create(dir.clone(), settings)?;
-            identity::note_filling(lock.directory(), source)?;
+            let begun = self.check_room(&*dir).and_then(|()| Tree::create(dir.clone(), settings));
+            let noted = begun.and_then(|()| identity::note_filling(lock.directory(), source));
+            noted.inspect_err(|_| self.made.undo())?;
         }
         let views = Views::new(Tree::open(dir)?);
         self.fill(&views, progress)?;

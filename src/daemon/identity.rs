@@ -164,6 +164,13 @@ pub(super) fn write_identity(directory: &Arc<Directory>, identity: Identity) -> 
 }
 
 fn no_store(path: &Path) -> Error {
+    if path.join(FILLING).is_file() {
+        let text = format!(
+            "{} is no store yet: one is being made of what a target has; `pitfs create --from-set` goes on with it",
+            shown_file(path)
+        );
+        return Error::Store(text);
+    }
     let text = format!(
         "{} is not a pitfs store (it has no file `{IDENTITY}`), and none is mounted there; `pitfs create` makes one, `pitfs \
          mount` shows one",

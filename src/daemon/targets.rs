@@ -127,10 +127,14 @@ pub struct AtTarget {
     pub seen: u64,
 }
 
-/// Refuses a list of sets that is older than one that this store has seen: whoever put it back has hidden sets by that.
-pub(super) fn check_newest(target: &Target, repository: &Repository, seen: u64) -> Result<()> {
+/// Refuses a list of sets that is older than one that this store has seen: whoever put it back has hidden sets by that. One that had
+/// to be made anew goes on from there.
+pub(super) fn check_newest(target: &Target, repository: &mut Repository, seen: u64) -> Result<()> {
+    if repository.was_rebuilt.is_some() {
+        repository.go_on_from(seen);
+    }
     let found = repository.catalogue().number;
-    if found >= seen || repository.was_rebuilt.is_some() {
+    if found >= seen {
         return Ok(());
     }
     let text = format!(
@@ -177,7 +181,7 @@ impl AtTarget {
     /// Keeps others from writing there for as long as the file is open, and looks at what is there by then.
     pub fn lock(&mut self) -> Result<std::fs::File> {
         let locked = self.lock_as_it_is()?;
-        check_newest(&self.target, &self.repository, self.seen)?;
+        check_newest(&self.target, &mut self.repository, self.seen)?;
         Ok(locked)
     }
 
