@@ -247,7 +247,8 @@ pub struct Repository {
 }
 
 impl Repository {
-    fn open(shelf: Arc<dyn Shelf>, store: Id, seal: Seal) -> Result<Repository> {
+    /// What is on a shelf.
+    pub fn open(shelf: Arc<dyn Shelf>, store: Id, seal: Seal) -> Result<Repository> {
         Repository::of(Arc::new(Sets::new(shelf, seal)), store)
     }
 
@@ -304,6 +305,10 @@ impl Repository {
 
     /// Makes the catalogue anew from the sets, as one that is newer than what a store has seen; those that cannot be read, and why.
     pub fn rebuild(&mut self, seen: u64) -> Result<Vec<(Id, String)>> {
+        // What an interruption left says less than a catalogue that can be read.
+        if self.was_rebuilt.is_none() {
+            self.note_all(&going::hidden_at(&**self.sets.shelf())?)?;
+        }
         let (mut catalogue, unread) = Catalogue::of_sets(&self.sets, self.store)?;
         // Never behind what a store may have seen.
         catalogue.number = catalogue.number.max(self.catalogue.number).max(seen);

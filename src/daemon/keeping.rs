@@ -192,7 +192,7 @@ pub(super) fn chosen(at: &AtTarget, names: &[Vec<u8>]) -> Result<Vec<Listed>> {
 pub fn delete_sets(at: &mut AtTarget, names: &[Vec<u8>], is_dry_run: bool) -> Result<LetGo> {
     let _locked = at.lock()?;
     let gone = chosen(at, names)?;
-    let_go(at, gone, Vec::new(), is_dry_run)
+    let_go(at, (gone, Vec::new()), Vec::new(), is_dry_run)
 }
 
 /// Lets moments go that a rule does not keep; each base by itself. Of a snapshot that has several sets all go or stay.
@@ -224,7 +224,7 @@ pub fn prune_sets(at: &mut AtTarget, rule: &Retention, now: Timestamp, is_dry_ru
             }
         }
     }
-    let_go(at, gone, kept, is_dry_run)
+    let_go(at, (gone, Vec::new()), kept, is_dry_run)
 }
 
 /// Lets all of some moments go but the newest, or the newest that is not after a time, which counts as a full one from then on. No
@@ -241,18 +241,21 @@ pub fn merge_sets(at: &mut AtTarget, names: &[Vec<u8>], until: Option<Timestamp>
     let mut last = all.pop().filter(|_| !all.is_empty()).ok_or_else(too_few)?;
     // Its index knows all of it already.
     last.header.kind = Kind::Full;
-    let mut done = let_go(at, all, vec![(last.clone(), vec!["merged".to_string()])], is_dry_run)?;
-    if !is_dry_run {
-        done.freed += at.repository.let_go(&[], vec![last])?;
-    }
-    Ok(done)
+    let coming = vec![last.clone()];
+    let_go(at, (all, coming), vec![(last, vec!["merged".to_string()])], is_dry_run)
 }
 
-fn let_go(at: &mut AtTarget, gone: Vec<Listed>, kept: Vec<(Listed, Vec<String>)>, is_dry_run: bool) -> Result<LetGo> {
+/// Lets some sets go, in the same step as others come.
+fn let_go(
+    at: &mut AtTarget,
+    (gone, coming): (Vec<Listed>, Vec<Listed>),
+    kept: Vec<(Listed, Vec<String>)>,
+    is_dry_run: bool,
+) -> Result<LetGo> {
     let ids: Vec<Id> = gone.iter().map(|listed| listed.id).collect();
     let freed = match is_dry_run {
         true => at.repository.would_free(&ids),
-        false => at.repository.let_go(&ids, Vec::new())?,
+        false => at.repository.let_go(&ids, coming)?,
     };
     Ok(LetGo { gone, kept, freed, written: 0, is_dry_run })
 }

@@ -1,10 +1,12 @@
 //! Moments that are let go, and objects that nothing needs any more.
 //!
 //! ```text
-//! note "ID.hidden" ──▶ catalogue without what nothing needs, the rest hidden ──▶ objects removed, their notes last
+//! catalogue with what goes hidden ──▶ notes "ID.hidden" ──▶ catalogue without what nothing needs ──▶ objects removed, their notes last
 //! ```
 //!
-//! What takes the place of others is written with such notes first, which go when the catalogue has it. Whatever interrupts this leaves the old catalogue or the new one, and what is left over goes with the next.
+//! What takes the place of others is written with such notes first, which go when the catalogue has it. Whatever interrupts this
+//! leaves the old catalogue or the new one, and what is left over goes with the next. Notes never run ahead of the catalogue: where it
+//! is lost as well, each moment is still in one of its sets.
 
 use super::catalogue::{Catalogue, Listed};
 use super::{Repository, sets_at};
@@ -37,14 +39,14 @@ impl Repository {
     /// Lets the moments of some sets go, and takes others into the catalogue in the same step; bytes that are free then. Whoever calls
     /// this has the target's lock.
     pub fn let_go(&mut self, going: &[Id], coming: Vec<Listed>) -> Result<u64> {
-        let sets = self.sets.clone();
-        going.iter().try_for_each(|id| self.note_hidden(*id))?;
         let mut next = self.catalogue.clone();
         coming.into_iter().for_each(|listed| next.add(listed));
         next.hide(going);
+        self.put(next)?;
+        self.note_all(&hidden_at(&**self.sets.shelf())?)?;
+        let mut next = self.catalogue.clone();
         next.drop_unneeded();
-        next.write(&sets, self.store)?;
-        self.catalogue = next;
+        self.put(next)?;
         self.sweep()
     }
 
@@ -53,6 +55,30 @@ impl Repository {
         let there: HashSet<Id> = sets_at(&**self.sets.shelf())?.into_iter().map(|(id, _)| id).collect();
         let all = self.catalogue.sets().iter().flat_map(|listed| listed.needs.iter().chain([&listed.id]));
         Ok(all.filter(|id| !there.contains(*id)).copied().collect())
+    }
+
+    /// Puts another catalogue in the place of the one that is there, if it says something else.
+    fn put(&mut self, mut next: Catalogue) -> Result<()> {
+        if next != self.catalogue {
+            next.write(&self.sets, self.store)?;
+            self.catalogue = next;
+        }
+        Ok(())
+    }
+
+    /// Lets the notes of all sets in the catalogue say what it says: first that moments are there, then that others are not, so that
+    /// at no time a moment has all of its sets hidden.
+    pub(super) fn note_all(&self, hidden: &HashSet<Id>) -> Result<()> {
+        for listed in self.catalogue.sets().iter().filter(|listed| !listed.is_hidden && hidden.contains(&listed.id)) {
+            self.remove(&note_name(listed.id))?;
+        }
+        let unnoted = self.catalogue.sets().iter().filter(|listed| listed.is_hidden && !hidden.contains(&listed.id));
+        unnoted.map(|listed| listed.id).try_for_each(|id| self.note_hidden(id))
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let shelf = self.sets.shelf();
+        shelf.remove(name).map_err(|error| Error::media(format!("removing {}/{name}", shelf.describe()), error))
     }
 
     /// Bytes that would be free.
@@ -70,35 +96,34 @@ impl Repository {
         let sets = self.sets.clone();
         let shelf = &**sets.shelf();
         shelf.clear().map_err(|error| Error::media(format!("tidying {}", shelf.describe()), error))?;
-        let remove = |name: &str| {
-            shelf.remove(name).map_err(|error| Error::media(format!("removing {}/{name}", shelf.describe()), error))
-        };
+        self.note_all(&hidden_at(shelf)?)?;
         let (hidden, there) = (hidden_at(shelf)?, sets_at(shelf)?);
-        let (mut freed, mut found) = (0, Vec::new());
-        for (id, bytes) in there {
-            match self.catalogue.find(id) {
-                Some(_) => {}
-                None if hidden.contains(&id) => {
-                    remove(&object_name(id))?;
-                    freed += bytes;
+        let (mut next, mut is_all_read) = (self.catalogue.clone(), true);
+        for (id, _) in there.iter().filter(|(id, _)| self.catalogue.find(*id).is_none() && !hidden.contains(id)) {
+            match sets.file(*id) {
+                Ok(file) if file.header().store == self.store => next.add(Listed::of(&file)),
+                Ok(file) => log::warn!("the set {} stays as it is: it is of another store", file.id()),
+                Err(error) => {
+                    log::warn!("a set that the catalogue does not have stays as it is: {error}");
+                    is_all_read = false;
                 }
-                None => match sets.file(id) {
-                    Ok(file) => found.push(Listed::of(&file)),
-                    Err(error) => log::warn!("a set that the catalogue does not have stays as it is: {error}"),
-                },
             }
         }
-        // The catalogue says what is let go; notes are for when it is lost.
-        for id in hidden {
-            if self.catalogue.find(id).is_none_or(|listed| !listed.is_hidden) {
-                remove(&note_name(id))?;
-            }
+        // What one needs that cannot be read is not known.
+        if is_all_read {
+            next.drop_unneeded();
         }
-        if !found.is_empty() {
-            let mut next = self.catalogue.clone();
-            found.into_iter().for_each(|listed| next.add(listed));
-            next.write(&sets, self.store)?;
-            self.catalogue = next;
+        self.put(next)?;
+        // One that is needed and could not be read when the catalogue was made anew stays as well.
+        let needed = self.catalogue.needed();
+        let goes = |id: &Id| hidden.contains(id) && self.catalogue.find(*id).is_none() && !needed.contains_key(id);
+        let mut freed = 0;
+        for (id, bytes) in there.into_iter().filter(|(id, _)| goes(id)) {
+            self.remove(&object_name(id))?;
+            freed += bytes;
+        }
+        for id in hidden.iter().filter(|id| goes(id)) {
+            self.remove(&note_name(*id))?;
         }
         sets.forget();
         Ok(freed)
