@@ -126,7 +126,8 @@ impl Sets {
 
     /// The entries of the moment of a set from a key on, up to another, which is not among them.
     pub fn scan(&self, moment: Id, from: &[u8], to: &[u8]) -> Result<Scan<'_>> {
-        let stack = self.root(moment)?.map(|root| (root, 0)).into_iter().collect();
+        let open = |at| Open { at, next: 0, first: Vec::new(), end: None };
+        let stack = self.root(moment)?.map(open).into_iter().collect();
         Ok(Scan { sets: self, stack, from: from.to_vec(), to: to.to_vec(), has_begun: false })
     }
 
@@ -207,15 +208,34 @@ pub(super) fn with_spot(file: &SetFile, entry: &Entry<Place>) -> Result<Entry<Sp
 pub struct Scan<'a> {
     sets: &'a Sets,
     /// From the root down: nodes, and what of each comes next.
-    stack: Vec<(At, usize)>,
+    stack: Vec<Open>,
     from: Vec<u8>,
     to: Vec<u8>,
     has_begun: bool,
 }
 
+/// A node that is being walked through, and where its keys can be: from one on, and before another. So no two lines lead to the same
+/// entries, and there is an end, whoever made them.
+struct Open {
+    at: At,
+    next: usize,
+    first: Vec<u8>,
+    end: Option<Vec<u8>>,
+}
+
+impl Open {
+    fn can_have(&self, node: &Node) -> bool {
+        let (first, last) = match node {
+            Node::Leaf(entries) => (entries.first().map(|entry| &entry.key), entries.last().map(|entry| &entry.key)),
+            Node::Inner(lines) => (lines.first().map(|line| &line.first), lines.last().map(|line| &line.first)),
+        };
+        first.is_none_or(|key| *key >= self.first) && last.zip(self.end.as_ref()).is_none_or(|(key, end)| key < end)
+    }
+}
+
 enum Step {
     Entry(Entry<Spot>),
-    Down(At),
+    Down(Open),
     Up,
     End,
 }
@@ -223,8 +243,12 @@ enum Step {
 impl Scan<'_> {
     fn step(&mut self) -> Result<Option<Entry<Spot>>> {
         loop {
-            let Some((at, next)) = self.stack.last().map(|(at, next)| (at.clone(), *next)) else { return Ok(None) };
-            let node = self.sets.node(&at);
+            let Some(open) = self.stack.last() else { return Ok(None) };
+            let (at, next) = (open.at.clone(), open.next);
+            let node = self.sets.node(&at).and_then(|node| match next > 0 || open.can_have(&node) {
+                true => Ok(node),
+                false => Err(at.file.damaged(at.offset, "its keys are not those that lead to it")),
+            });
             if node.is_err() {
                 self.stack.pop();
             }
@@ -234,7 +258,7 @@ impl Scan<'_> {
                     match entries.get(first) {
                         Some(entry) if entry.key >= self.to => Step::End,
                         Some(entry) => {
-                            self.stack.last_mut().expect("it was there").1 = first + 1;
+                            self.stack.last_mut().expect("it was there").next = first + 1;
                             Step::Entry(with_spot(&at.file, entry)?)
                         }
                         None => Step::Up,
@@ -246,8 +270,15 @@ impl Scan<'_> {
                     match lines.get(child) {
                         Some(line) if line.first >= self.to => Step::End,
                         Some(line) => {
-                            self.stack.last_mut().expect("it was there").1 = child + 1;
-                            Step::Down(self.sets.below(&at, line)?)
+                            let open = self.stack.last_mut().expect("it was there");
+                            open.next = child + 1;
+                            let end = lines.get(child + 1).map(|next| &next.first).or(open.end.as_ref()).cloned();
+                            Step::Down(Open {
+                                at: self.sets.below(&at, line)?,
+                                next: 0,
+                                first: line.first.clone(),
+                                end,
+                            })
                         }
                         None => Step::Up,
                     }
@@ -258,7 +289,7 @@ impl Scan<'_> {
                     self.has_begun = true;
                     return Ok(Some(entry));
                 }
-                Step::Down(at) => self.stack.push((at, 0)),
+                Step::Down(open) => self.stack.push(open),
                 Step::Up => drop(self.stack.pop()),
                 Step::End => self.stack.clear(),
             }
