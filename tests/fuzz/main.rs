@@ -10,5 +10,6 @@ mod names;
 mod pages;
 mod records;
 mod sample;
+mod sets;
 mod tracks;
 mod watch;

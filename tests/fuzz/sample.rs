@@ -107,7 +107,10 @@ const READ_MAX: usize = 200_000;
 /// Reads everything that the store shows; errors are as good as answers.
 pub fn read_all(dir: &TestDir) {
     let Ok(tree) = Tree::open(Arc::new(dir.clone())) else { return };
-    let views = Views::new(tree);
+    read_views(&Views::new(tree));
+}
+
+pub fn read_views(views: &Views) {
     let tree = views.tree();
     let mut moments = vec![Moment::Live];
     for snapshot in views.snapshots().all().unwrap_or_default() {
