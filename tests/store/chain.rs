@@ -56,7 +56,7 @@ pub struct Chain {
     pub store: Id,
     /// By snapshot.
     pub models: BTreeMap<Id, Model>,
-    /// The newest moment of the first base.
+    /// The newest snapshot of the first base.
     last: (Id, Model),
     rng: Rng,
     time: i64,
@@ -65,6 +65,7 @@ pub struct Chain {
 /// A snapshot that is to be written, and what changed since the one before.
 pub struct Next {
     header: Header,
+    /// The snapshot that it comes after.
     before: Option<Id>,
     changes: Vec<Delta>,
     pub model: Model,
@@ -87,11 +88,11 @@ impl Chain {
             for number in 0..count {
                 let next = chain.next(&format!("{name}{number}"), base, before, &model, keys);
                 model = next.model.clone();
-                let set = write(&mut repository, &next).unwrap();
+                write(&mut repository, &next).unwrap();
                 chain.models.insert(next.header.mark.id, model.clone());
-                before = Some(set);
+                before = Some(next.header.mark.id);
                 if name == "m" {
-                    chain.last = (set, model.clone());
+                    chain.last = (next.header.mark.id, model.clone());
                 }
             }
         }
@@ -108,7 +109,7 @@ impl Chain {
         let epoch = Epoch::new(self.time as u32);
         let mark = Mark { epoch, id, name: name.into(), time, purpose: Purpose::Plain, offline: false };
         let kind = if before.is_some() { Kind::Incremental } else { Kind::Full };
-        let named = before.map(|set| Before { set, snapshot: Id::default() });
+        let named = before.map(|snapshot| Before { set: Id::default(), snapshot });
         let base_name = if name.starts_with('m') { "live" } else { "other" }.to_string();
         let track_bytes = 65_536;
         let header = Header {
@@ -147,7 +148,7 @@ impl Chain {
     /// A moment after the newest of the first base.
     pub fn one_more(&mut self, name: &str, keys: u64) -> Next {
         let (before, model) = self.last.clone();
-        let base = self.open().unwrap().catalogue().find(before).unwrap().header.base;
+        let base = self.open().unwrap().catalogue().of_snapshot(before).unwrap().header.base;
         self.next(name, base, Some(before), &model, keys)
     }
 
@@ -218,8 +219,9 @@ pub fn write(repository: &mut Repository, next: &Next) -> Result<Id> {
         return Ok(found.id);
     }
     let sets = repository.sets().clone();
+    let before = next.before.map(|snapshot| repository.catalogue().of_snapshot(snapshot).expect("it is there").id);
     let mut writer = Writer::create(&**sets.shelf(), Id::random(), &next.header, sets.seal(), 1)?;
-    update(&mut writer, next.before.map(|before| (&*sets, before)), next.changes.iter().cloned().map(Ok))?;
+    update(&mut writer, before.map(|before| (&*sets, before)), next.changes.iter().cloned().map(Ok))?;
     let id = writer.finish()?.id;
     repository.add(&*sets.file(id)?)?;
     Ok(id)

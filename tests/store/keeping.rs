@@ -46,6 +46,7 @@ fn completes(chain: &Chain, work: &Work<'_>, when: &str) {
         }
         Err(error) => panic!("{}, {when}, again: {error}", work.what),
     }
+    println!("{}, {when}, again", work.what);
     assert_eq!(chain.compare(&chain.open().unwrap()), work.after, "{}, {when}", work.what);
     chain.has_no_more_than_needed();
 }
