@@ -5,6 +5,7 @@ mod chain;
 mod common;
 mod crash;
 mod damage;
+mod from_sets;
 mod full;
 mod journal;
 mod keeping;

@@ -1,0 +1,79 @@
+//! A store that is being made of sets, interrupted, and what is there to be made of it changed meanwhile.
+
+use pitfs::daemon::{AtTarget, BackupOptions, Daemon, FromSets, backup, check, create_from_sets, delete_sets};
+use pitfs::device::Moment;
+use pitfs::error::{Errno, Error, Result};
+use pitfs::logstore::Codec;
+use pitfs::media::TestDir;
+use pitfs::set::Kind;
+use pitfs::target::Target;
+use pitfs::tree::{Caller, CreateOptions, Kind as FileKind, New, ROOT, Tree};
+use pitfs::view::Views;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const ME: Caller = Caller { uid: 0, gid: 0, umask: 0o022 };
+/// More than is kept in memory before there is a commit.
+const LARGE: usize = 48 << 20;
+
+fn make(views: &Views, name: &str, len: usize) -> Result<()> {
+    let tree = views.tree();
+    let new = New { kind: FileKind::File, permissions: 0o644, rdev: 0, target: b"" };
+    let (inode, _) = tree.names().make(ME, ROOT, name.as_bytes(), new)?;
+    for at in (0..len).step_by(1 << 20) {
+        tree.files().write(inode, at as u64, &vec![at as u8 ^ 5; (len - at).min(1 << 20)], false)?;
+    }
+    tree.commit()
+}
+
+fn names(views: &Views, moment: Moment) -> Vec<String> {
+    let mut found = Vec::new();
+    let each = |entry: &pitfs::tree::Entry| {
+        found.push(String::from_utf8_lossy(&entry.name).into_owned());
+        Ok(true)
+    };
+    views.tree().names().list(ROOT.at(moment), 0, each).unwrap();
+    found.retain(|name| name != "." && name != "..");
+    found.sort();
+    found
+}
+
+/// A moment is let go between two tries: nothing of what was laid over of it is left.
+#[test]
+fn a_store_that_was_begun_of_other_moments_is_begun_anew() -> Result<()> {
+    let (dir, place) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (target, media) = (Target::create(dir.path())?, Arc::new(TestDir::new()));
+    let settings = CreateOptions { track_bytes: 1 << 20, codec: Codec::Lz4, uid: 0, gid: 0, mode: 0o755, hash_seed: 1 };
+    Tree::create(media.clone(), &settings)?;
+    let views = Views::new(Tree::open(media)?);
+    let store = views.tree().device().settings().id;
+    target.add_store(store, None)?;
+    for (name, made) in [("m1", "one"), ("m2", "two"), ("m3", "three")] {
+        make(&views, made, if name == "m2" { LARGE } else { 100 })?;
+        if name == "m3" {
+            views.tree().names().unlink(ROOT, b"two")?;
+        }
+        views.snapshots().take(Some(name.as_bytes()))?;
+        let options = BackupOptions { snapshot: Some(name.into()), kind: Kind::Incremental, level: 1 };
+        backup(&views, &target, None, &options, &mut |_| Ok(()))?;
+    }
+    let (path, made) = (place.path().join("store"), FromSets { with_history: true, codec: Codec::Lz4 });
+    let mut calls = 0;
+    let interrupted = create_from_sets(&path, &target.repository(store, None)?, &made, &mut |_| {
+        calls += 1;
+        if calls > 50 { Err(Error::Refused(Errno::INTR, "enough".into())) } else { Ok(()) }
+    });
+    assert!(interrupted.is_err() && path.join("filling").exists(), "{interrupted:?} after {calls}");
+    let at = &mut AtTarget { target: Target::open(dir.path(), None)?, repository: target.repository(store, None)? };
+    delete_sets(at, &[b"m2".to_vec()], false)?;
+    assert_eq!(create_from_sets(&path, &target.repository(store, None)?, &made, &mut |_| Ok(()))?.snapshots, 2);
+    let daemon = Daemon::open(&path)?;
+    let problems = check(&daemon, &mut |_| Ok(()))?.problems;
+    assert!(problems.is_empty(), "{problems:?}");
+    let views = daemon.views();
+    for (name, wanted) in [("m1", &["one"][..]), ("m3", &["one", "three"])] {
+        assert_eq!(names(views, views.moment(name.as_bytes())?), wanted, "{name}");
+    }
+    assert_eq!(names(views, Moment::Live), ["one", "three"]);
+    daemon.close()
+}
