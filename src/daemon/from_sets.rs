@@ -95,11 +95,13 @@ fn wanted<'a>(repository: &'a Repository, options: &FromSets) -> Result<(Vec<&'a
     Ok((found, left_out))
 }
 
-/// What a store is made from, so that it can be told whether it is the same once more.
+/// What a store is made from, all of it, so that it can be told whether it is the same once more: what was laid over of a moment that
+/// is not there any more would stay.
 fn source(repository: &Repository, options: &FromSets, wanted: &[&Listed]) -> String {
-    let first = wanted.first().map_or(String::new(), |listed| listed.id.to_string());
+    let ids: Vec<[u8; 16]> = wanted.iter().map(|listed| listed.id.to_bytes()).collect();
+    let all = Id::of_parts("sets", &ids.iter().map(|id| &id[..]).collect::<Vec<_>>());
     let what = if options.with_history { "history" } else { "newest" };
-    format!("pitfs store being made\nof {} {what} from {first}\n", repository.store())
+    format!("pitfs store being made\nof {} {what} from {all}\n", repository.store())
 }
 
 struct Making<'a> {
