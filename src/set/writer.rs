@@ -162,9 +162,10 @@ impl Writer {
         self.builder.is_leaf_small()
     }
 
-    /// Begins with what an earlier moment has, of which entries and nodes are kept or not.
+    /// Begins with what an earlier moment has, of which entries and nodes are kept or not. Sets that nothing of it lies in any more are
+    /// not named again.
     pub(super) fn begin_with(&mut self, foot: &Foot) -> Result<()> {
-        for share in &foot.sets {
+        for share in foot.sets.iter().filter(|share| share.nodes > 0 || share.bytes > 0) {
             let number = self.shares.number(share.set)? as usize;
             self.shares.all[number] = *share;
         }
