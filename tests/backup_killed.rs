@@ -112,3 +112,62 @@ fn what_was_reported_as_backed_up_survives_the_killing_of_the_daemon() {
         assert_same(&listing(&old.join(name)), wanted, name);
     }
 }
+
+/// A store that is made of a target is none before it is whole, and whoever makes it once more completes it.
+#[test]
+fn a_store_that_is_being_made_is_killed_and_made() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let (dir, mut rng) = (mounted.dir.path(), Rng(number("PITFS_SEED", 1)));
+    let (target, made, old) = (dir.join("usb"), dir.join("made"), dir.join("old"));
+    fs::create_dir(&target).unwrap();
+    fs::create_dir(&old).unwrap();
+    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    let mut taken = BTreeMap::new();
+    for round in 0..6 {
+        change(&mounted.live(), &mut rng, round);
+        // Too much to be kept in memory until it is all there.
+        if round == 2 {
+            fs::write(mounted.live().join("huge"), vec![7; 50_000_000]).unwrap();
+        }
+        let name = format!("m{round}");
+        mounted.ok(["snap", &name]);
+        taken.insert(name.clone(), listing(&mounted.snap().join(&name)));
+    }
+    mounted.ok(["backup", "--all-snapshots"]);
+    let create = |store: &Path| {
+        let mut create = Command::new(PITFS);
+        create.arg("create").arg(store).arg("--from-set").arg(&target).arg("--history").stdout(Stdio::null());
+        create
+    };
+    let start = Instant::now();
+    assert!(create(&dir.join("other")).status().unwrap().success());
+    let whole = start.elapsed().as_millis() as u64;
+    for round in 0..number("PITFS_KILLS", 10) {
+        let mut child = create(&made).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(rng.next() % (whole + 20)));
+        let _done_already = child.kill();
+        let is_done = child.wait().unwrap().success();
+        assert!(!is_done || made.join("store").exists());
+        // Now and then all is begun anew.
+        if made.join("store").exists() {
+            assert!(mounted.command(["-s", made.to_str().unwrap(), "check"]).output().unwrap().status.success());
+            fs::remove_dir_all(&made).unwrap();
+        }
+        if round % 4 == 3 {
+            taken.remove(&format!("m{}", round / 4));
+            mounted.run(["set", "delete", &format!("m{}", round / 4)]);
+        }
+    }
+    assert!(create(&made).status().unwrap().success());
+    let checked = Command::new(PITFS).arg("-s").arg(&made).arg("check").output().unwrap();
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("no problems"), "{checked:?}");
+    assert!(!made.join("filling").exists());
+    assert!(Command::new(PITFS).arg("mount").arg(&made).arg(&old).status().unwrap().success());
+    let _ends = Ends(&old);
+    for (name, wanted) in &taken {
+        assert_same(&listing(&old.join(name)), wanted, name);
+    }
+}

@@ -1,5 +1,8 @@
 //! Moments written as sets, beside maps that have the same.
 
+use super::layout::{END, End, HEAD, Head};
+use super::node::{Line, Node, Place, decode_inner, decode_leaf, encode_inner, encode_leaf};
+use super::unit::{Label, Told, What};
 use super::*;
 use crate::clock::{Epoch, Timestamp};
 use crate::error::{Error, Result};
@@ -319,5 +322,87 @@ fn all_of_a_set_is_verified() {
         // Nothing of an object is there for nothing.
         assert!(damage(&sets).map_or(true, |(_, damaged)| damaged > 0), "byte {at}");
         shelf.change(&object_name(summary.id), |bytes| bytes[at] ^= bit);
+    }
+}
+
+/// What a moment has nothing of any more is not named by those after it, however many there were.
+#[test]
+fn a_long_chain_names_what_it_lies_in() {
+    let (shelf, seal) = (Arc::new(TestShelf::default()), Seal::plain());
+    let sets = Sets::new(Arc::new(shelf.clone()), seal.clone());
+    let mut before = None;
+    for number in 0..300 {
+        let thing = Thing::Track(vec![number as u8; 100]);
+        let changes = vec![delta(&key_of(3 * (number % 4)), Epoch::new(number as u32 + 1), Some(&thing))];
+        let summary = write(&shelf, &seal, &sets, before, changes).unwrap();
+        assert!(summary.foot.sets.len() < 8 && summary.bytes < 1500, "{number}: {} bytes", summary.bytes);
+        before = Some(summary.id);
+    }
+}
+
+/// Changes bytes in up to four places.
+fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    for _ in 0..=rng.below(4) {
+        let place = |rng: &mut Rng, bytes: &Vec<u8>| rng.below(bytes.len() as u64 + 1) as usize;
+        let at = place(rng, bytes);
+        match rng.below(7) {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, rng.below(256) as u8),
+            2 => drop(bytes.splice(at..at, [0xff; 9])),
+            3 => {
+                let to = place(rng, bytes);
+                let piece = bytes[at.min(to)..at.max(to)].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            4 => drop(bytes.splice(at..(at + 1).min(bytes.len()), [])),
+            5 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = [0, 1, 0x7f, 0x80, 0xff][at % 5]),
+            _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << rng.below(8)),
+        }
+    }
+}
+
+/// What is decoded of a hundred thousand inputs is what it would be written as, or it is told that it is nothing.
+#[test]
+fn mutated_nodes_labels_heads_and_ends_are_decoded_or_told() {
+    let mut rng = Rng(11);
+    let entry = |number: u64| Entry {
+        key: key_of(number * 7),
+        birth: Epoch::new(number as u32),
+        value: match number % 4 {
+            0 => Value::Track { len: 10, place: Place { set: 1, offset: 900 + number, stored: 70, at: number as u32 } },
+            1 => Value::Lost,
+            _ => Value::Record(vec![number as u8; number as usize % 20]),
+        },
+    };
+    let mut entries: Vec<_> = (0..20).map(entry).collect();
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    let line = |entry: &Entry<Place>| Line { first: entry.key.clone(), set: 3, offset: 1 << 33, stored: 800 };
+    let lines: Vec<_> = entries.iter().map(line).collect();
+    let told = entries.iter().zip([What::Record, What::Track { len: 77 }, What::Gone].into_iter().cycle());
+    let told = told.map(|(entry, what)| Told { key: entry.key.clone(), birth: entry.birth, what }).collect();
+    let label = Label { number: 2, frames: vec![100, 70_000], told };
+    let samples = [encode_leaf(&entries), encode_inner(&lines), label.encode()];
+    let (id, store) = (Id::of_parts("set", &[]), Id::of_parts("store", &[]));
+    let head = Head { id, store, is_secret: false }.encode();
+    let end = End { foot: 100, stored: 55, bytes: 200 }.encode(&head);
+    for round in 0..100_000 {
+        let mut bytes = samples[round % 3].clone();
+        mutate(&mut rng, &mut bytes);
+        if let Ok(Node::Leaf(found)) = decode_leaf(&bytes) {
+            assert!(matches!(decode_leaf(&encode_leaf(&found)), Ok(Node::Leaf(again)) if again == found));
+        }
+        if let Ok(Node::Inner(found)) = decode_inner(&bytes) {
+            assert!(matches!(decode_inner(&encode_inner(&found)), Ok(Node::Inner(again)) if again == found));
+        }
+        if let Ok(found) = Label::decode(&bytes) {
+            assert_eq!(Label::decode(&found.encode()).as_ref(), Ok(&found));
+        }
+        let mut bytes = [&head[..], &end].concat();
+        mutate(&mut rng, &mut bytes);
+        bytes.resize(HEAD + END, 0);
+        let (changed, rest) = bytes.split_first_chunk::<HEAD>().unwrap();
+        assert!(Head::decode(changed).is_err() || *changed == head);
+        let rest = rest.first_chunk::<END>().unwrap();
+        assert!(End::decode(rest, &head, 200).is_err() || *rest == end || rest[12..16] != end[12..16]);
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::archive::Mark;
 use crate::clock::{Epoch, Timestamp};
+use crate::media::TestShelf;
 use crate::purpose::Purpose;
 use crate::set::{Before, Change, Delta, Header, Kind, Writer, object_name, update};
 use tempfile::TempDir;
@@ -174,4 +175,45 @@ fn what_an_interruption_left_is_taken_in_or_goes() {
     assert_eq!(listed(&repository), [first, second]);
     assert_eq!(std::fs::read_dir(dir.path().join(store.to_string())).unwrap().count(), 3);
     assert_eq!(listed(&target.repository(store, None).unwrap()), [first, second]);
+}
+
+/// What the seal vouches for is decoded or told nevertheless: without a key anybody can have made it.
+#[test]
+fn mutated_catalogues_and_keys_are_read_or_told() {
+    let (shelf, store, mut state) = (Arc::new(TestShelf::default()), Id::random(), 3u64);
+    let mut below = |end: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % end
+    };
+    let mut repository = Repository::open(Arc::new(shelf.clone()), store, Seal::plain()).unwrap();
+    let first = add(&mut repository, 10, None);
+    add(&mut repository, 20, Some(first));
+    let key = Key::of([5; 32]);
+    Keys::create(store, &key, &Opens::File(key.clone())).unwrap().write(&shelf).unwrap();
+    let whole = |name: &str| read_whole(&shelf, name, 0..=1 << 20).unwrap().unwrap();
+    let (catalogue, keys) = (whole("catalogue"), whole("keys"));
+    for round in 0..20_000 {
+        let (name, sample, head) = if round % 2 == 0 { ("catalogue", &catalogue, 32) } else { ("keys", &keys, 16) };
+        let mut content = sample[head..sample.len() - 8].to_vec();
+        for _ in 0..=below(3) {
+            let at = below(content.len() + 1);
+            match below(4) {
+                0 => content.truncate(at),
+                1 => content.insert(at, below(256) as u8),
+                2 => drop(content.splice(at..(at + 5).min(content.len()), [0xdd, 0xff, 0xff, 0xff, 0xff])),
+                _ => content.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << below(8)),
+            }
+        }
+        let mut bytes = [&sample[..head], &content].concat();
+        bytes.extend(xxhash_rust::xxh3::xxh3_64(&bytes).to_le_bytes());
+        shelf.replace(name, &bytes).unwrap();
+        if name == "catalogue" {
+            let found = Repository::open(Arc::new(shelf.clone()), store, Seal::plain()).unwrap();
+            assert!(found.was_rebuilt.is_none() || found.catalogue().sets().len() == 2);
+        } else if let Ok(Some(found)) = Keys::read(&shelf, store)
+            && let Ok((opened, _)) = found.open(&Opens::File(key.clone()))
+        {
+            assert_eq!(opened, key);
+        }
+    }
 }

@@ -71,6 +71,20 @@ pub struct Next {
     pub model: Model,
 }
 
+impl Next {
+    /// The same of another store, which has nothing before it.
+    pub fn first(&self, store: Id) -> Next {
+        let header = Header { store, before: None, kind: Kind::Full, ..self.header.clone() };
+        Next { header, before: None, changes: self.changes.clone(), model: self.model.clone() }
+    }
+
+    /// The same, which is said to take so much room in a store.
+    pub fn of_bytes(mut self, bytes: u64) -> Next {
+        self.header.bytes = bytes;
+        self
+    }
+}
+
 pub fn seals() -> [Seal; 2] {
     [Seal::plain(), Seal::with(&Key::of([7; 32]))]
 }

@@ -1,5 +1,6 @@
 //! A store that is being made of sets, interrupted, and what is there to be made of it changed meanwhile.
 
+use crate::chain::{Chain, seals, write};
 use pitfs::daemon::{AtTarget, BackupOptions, Daemon, FromSets, backup, check, create_from_sets, delete_sets};
 use pitfs::device::Moment;
 use pitfs::error::{Errno, Error, Result};
@@ -76,4 +77,19 @@ fn a_store_that_was_begun_of_other_moments_is_begun_anew() -> Result<()> {
     }
     assert_eq!(names(views, Moment::Live), ["one", "three"]);
     daemon.close()
+}
+
+/// What has no room is refused, and leaves nothing behind.
+#[test]
+fn what_will_not_fit_is_not_begun() -> Result<()> {
+    let place = TempDir::new().unwrap();
+    let mut chain = Chain::new(seals()[0].clone(), 8);
+    let next = chain.one_more("m5", 8).of_bytes(1 << 60);
+    let (path, made) = (place.path().join("store"), FromSets { with_history: false, codec: Codec::Lz4 });
+    let mut repository = chain.open()?;
+    write(&mut repository, &next)?;
+    let refused = create_from_sets(&path, &repository, &made, &mut |_| Ok(()));
+    assert!(matches!(&refused, Err(Error::Refused(Errno::NOSPC, text)) if text.contains("1.0 EiB")), "{refused:?}");
+    assert!(!path.exists());
+    Ok(())
 }

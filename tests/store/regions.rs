@@ -1,12 +1,14 @@
 //! Every kind of region of what a target has, damaged in every way: what is read is right, or an error that names what is damaged.
 
-use crate::chain::{Chain, Model, Rng, key_of, objects, read_moment, seals, thing};
+use crate::chain::{Chain, Model, Rng, key_of, objects, read_moment, seals, thing, write};
 use pitfs::daemon::verify_sets;
 use pitfs::error::Error;
 use pitfs::id::Id;
-use pitfs::set::{Sets, id_of};
+use pitfs::set::{Key, Seal, Sets, id_of};
+use pitfs::target::{Keys, Opens, Target};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use tempfile::TempDir;
 
 const KEYS: u64 = 400;
 const HEAD: usize = 56;
@@ -198,4 +200,52 @@ fn a_damaged_catalogue_is_made_anew() {
             }
         }
     }
+}
+
+/// What opens a target, and what opens the sets in it.
+#[test]
+fn a_damaged_label_or_keys_are_told() {
+    let (dir, mut rng) = (TempDir::new().unwrap(), Rng(5));
+    let (target, stores) = (Target::create(dir.path()).unwrap(), [Id::random(), Id::random()]);
+    let file = Key::of([3; 32]);
+    let key = Key::of([4; 32]);
+    for store in stores {
+        let keys = Keys::create(store, &key, &Opens::File(file.clone())).unwrap();
+        target.add_store(store, Some(&keys)).unwrap();
+        let mut chain = Chain::new(Seal::with(&key), 8);
+        let (next, place) = (chain.one_more("m5", 8), dir.path().join(store.to_string()));
+        assert!(
+            write(&mut target.repository(store, Some(&key)).unwrap(), &next.first(store)).is_ok() && place.is_dir()
+        );
+    }
+    let open = || -> Result<usize, Error> {
+        let target = Target::open(dir.path(), None)?;
+        let keys = target.keys(stores[0])?;
+        let key = keys.map(|keys| keys.open(&Opens::File(file.clone())).map(|(key, _)| key)).transpose()?;
+        Ok(target.repository(stores[0], key.as_ref())?.catalogue().moments().count())
+    };
+    assert_eq!(open().unwrap(), 1);
+    let keys = |store: Id| dir.path().join(store.to_string()).join("keys");
+    for (path, other) in [(keys(stores[0]), keys(stores[1])), (dir.path().join("target"), keys(stores[1]))] {
+        let (whole, other) = (std::fs::read(&path).unwrap(), std::fs::read(other).unwrap());
+        let all = std::slice::from_ref(&(0..whole.len())).to_vec();
+        for way in (0..10).flat_map(|_| ways(&mut rng, &all, std::slice::from_ref(&other))) {
+            let mut changed = whole.clone();
+            damage(&mut changed, &way);
+            std::fs::write(&path, &changed).unwrap();
+            match open() {
+                // A label that names another target, which nobody expects here.
+                Ok(found) => assert!(found == 1 && path.ends_with("target"), "{way:?} of {}", path.display()),
+                Err(error) => {
+                    let text = error.to_string();
+                    let names_it = text.contains(dir.path().to_str().unwrap()) || text.contains("the key file");
+                    assert!(names_it, "{way:?} of {}: {text}", path.display());
+                }
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(open().is_err(), "{}", path.display());
+        std::fs::write(&path, &whole).unwrap();
+    }
+    assert_eq!(open().unwrap(), 1);
 }
