@@ -461,7 +461,8 @@ fn an_index_that_leads_to_one_place_again_and_again_ends() {
     let foot = Foot { root: Some(root), sets: vec![own], records: 1, ..Foot::default() };
     let foot = put(FOOT, &encode(&foot));
     let len = (out.len() + END) as u64;
-    out.extend(end(&out[..HEAD].to_vec(), foot.0, foot.1, len));
+    let end = end(&out[..HEAD], foot.0, foot.1, len);
+    out.extend(end);
     let shelf = Arc::new(TestShelf::default());
     shelf.replace(&object_name(id), &out).unwrap();
     let sets = Sets::new(Arc::new(shelf.clone()), Seal::plain());

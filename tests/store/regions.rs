@@ -27,7 +27,10 @@ fn regions(bytes: &[u8]) -> BTreeMap<&'static str, Vec<Range<usize>>> {
         |at: usize, len: usize| bytes[at..at + len].iter().rev().fold(0, |all, byte| all << 8 | usize::from(*byte));
     let end = bytes.len() - END;
     let foot = number(end, 8);
-    let mut found = BTreeMap::from([("head", vec![0..HEAD]), ("end", vec![end..bytes.len()])]);
+    let mut found: BTreeMap<_, Vec<Range<usize>>> = BTreeMap::new();
+    for (kind, place) in [("head", 0..HEAD), ("end", end..bytes.len())] {
+        found.insert(kind, Vec::from([place]));
+    }
     let mut at = HEAD;
     while at < end {
         let len = START + number(at, 4);
