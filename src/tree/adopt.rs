@@ -85,7 +85,15 @@ impl<'a> Adoption<'a> {
 
     fn apply(&mut self) -> Result<()> {
         let pending = std::mem::take(&mut self.pending);
-        self.tree.with_room(|| self.apply_once(&pending))?;
+        match self.tree.with_room(|| self.apply_once(&pending)) {
+            // What is not written yet has room set aside as if nothing of it could be compressed.
+            Err(error) if error.is_no_space() && self.uncommitted > 0 => {
+                self.tree.commit()?;
+                self.uncommitted = 0;
+                self.tree.with_room(|| self.apply_once(&pending))?;
+            }
+            applied => applied?,
+        }
         self.uncommitted += std::mem::take(&mut self.bytes);
         if self.uncommitted >= COMMIT_BYTES {
             self.uncommitted = 0;

@@ -8,7 +8,9 @@ use pitfs::logstore::Codec;
 use pitfs::media::TestDir;
 use pitfs::set::Kind;
 use pitfs::target::Target;
-use pitfs::tree::{Caller, CreateOptions, Kind as FileKind, New, ROOT, Tree};
+use pitfs::tree::{
+    Adopted, Adoption, Burden, Caller, Carried, Carry, CreateOptions, Kind as FileKind, New, ROOT, Tree,
+};
 use pitfs::view::Views;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -91,5 +93,33 @@ fn what_will_not_fit_is_not_begun() -> Result<()> {
     let refused = create_from_sets(&path, &repository, &made, &mut |_| Ok(()));
     assert!(matches!(&refused, Err(Error::Refused(Errno::NOSPC, text)) if text.contains("1.0 EiB")), "{refused:?}");
     assert!(!path.exists());
+    Ok(())
+}
+
+/// A small disk takes what fits when it is compressed, though all of it would not.
+#[test]
+fn what_is_compressed_needs_no_room_of_what_it_was() -> Result<()> {
+    let source = Arc::new(TestDir::new());
+    let settings = CreateOptions { track_bytes: 1 << 20, codec: Codec::Lz4, uid: 0, gid: 0, mode: 0o755, hash_seed: 1 };
+    Tree::create(source.clone(), &settings)?;
+    let views = Views::new(Tree::open(source)?);
+    make(&views, "two", LARGE)?;
+    let snapshot = views.snapshots().take(Some(b"m1")).and_then(|_| views.expect(b"m1"))?;
+    let small = TestDir::new();
+    small.set_capacity(Some(42 << 20));
+    Tree::create(Arc::new(small.clone()), &settings)?;
+    let made = Views::new(Tree::open(Arc::new(small))?);
+    let mut adoption = Adoption::into(made.tree(), made.base());
+    for carried in Carry::all(views.tree(), snapshot.base, snapshot.epoch) {
+        let Carried { table, key, what, .. } = carried?;
+        let what = match what {
+            Burden::Record(value) => Adopted::Record(value),
+            Burden::Track(bytes) => Adopted::Track(bytes.to_vec()),
+            other => panic!("{other:?}"),
+        };
+        adoption.take(&[&[table as u8], &key[..]].concat(), what)?;
+    }
+    adoption.finish()?;
+    assert_eq!(names(&made, Moment::Live), ["two"]);
     Ok(())
 }
