@@ -78,6 +78,10 @@ impl Target {
         if Label::read(&directory)?.is_some() {
             return Err(Error::Refused(Errno::EXIST, format!("{} is a target already", shown_file(path))));
         }
+        if let Some(above) = path.ancestors().skip(1).find(|above| Target::is_one(above)) {
+            let text = format!("{} lies in the target {}; make it elsewhere", shown_file(path), shown_file(above));
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
         let names = directory.names().map_err(|error| failed("listing", path, error))?;
         // What mkfs leaves at the root of a disk is nothing of anybody's.
         if let Some(name) = names.iter().find(|name| *name != "lost+found") {

@@ -67,7 +67,18 @@ pub fn create_from_sets(
         mode: 0o755,
         hash_seed: first.header.hash_seed,
     };
-    making.run(&settings, &source, progress)
+    making.run(&settings, &source, progress).map_err(|error| {
+        match error.is_no_space() && !matches!(error, Error::Refused(..)) {
+            true => {
+                let text = format!(
+                    "there is no room in {}: make some, and give this command once more to go on",
+                    shown_file(path)
+                );
+                Error::Refused(Errno::NOSPC, text)
+            }
+            false => error,
+        }
+    })
 }
 
 /// The moments that are to be in it, the oldest first, and what is left out.

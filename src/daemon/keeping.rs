@@ -162,10 +162,8 @@ pub(super) fn chosen(at: &AtTarget, names: &[Vec<u8>]) -> Result<Vec<Listed>> {
             header.mark.name.as_bytes() == name || full.as_bytes() == name
         };
         let is_id = |listed: &&&Listed| name.len() >= 8 && listed.id.to_string().as_bytes().starts_with(name);
-        let mut all: Vec<&Listed> = moments.iter().filter(is_meant).copied().collect();
-        if all.is_empty() {
-            all = moments.iter().filter(is_id).copied().collect();
-        }
+        // A snapshot can have the name of another one's set.
+        let all: Vec<&Listed> = moments.iter().filter(|one| is_meant(one) || is_id(one)).copied().collect();
         let shown = shown(name);
         match &all[..] {
             [] => {
@@ -191,6 +189,10 @@ pub(super) fn chosen(at: &AtTarget, names: &[Vec<u8>]) -> Result<Vec<Listed>> {
 /// Lets moments go, which are named.
 pub fn delete_sets(at: &mut AtTarget, names: &[Vec<u8>], is_dry_run: bool) -> Result<LetGo> {
     let _locked = at.lock()?;
+    if !is_dry_run {
+        // What an earlier one was interrupted in.
+        at.repository.sweep()?;
+    }
     let gone = chosen(at, names)?;
     let_go(at, (gone, Vec::new()), Vec::new(), is_dry_run)
 }

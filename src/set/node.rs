@@ -105,14 +105,19 @@ pub(super) fn encode_inner(lines: &[Line]) -> Vec<u8> {
     out
 }
 
+/// Bytes of the keys of a node at most: far more than one has.
+const KEYS_MOST: usize = 2 << 20;
+
 /// What a leaf has, or what is wrong with it.
 pub(super) fn decode_leaf(bytes: &[u8]) -> Result<Node, String> {
     let mut rest = Bytes(bytes);
     let mut entries: Vec<Entry<Place>> = Vec::new();
     let mut next: Option<Place> = None;
+    let mut keys = 0;
     while !rest.is_empty() {
         let before: &[u8] = entries.last().map_or(b"", |entry| &entry.key);
         let key = rest.key(before, entries.is_empty(), SET_KEY_BYTES_MAX)?;
+        keys = few(keys + key.len())?;
         let birth = Epoch::new(rest.number_below(1 << 32, "a birth")? as u32);
         let number = rest.number()?;
         let (len, form) = (number >> 2, number & 3);
@@ -136,6 +141,11 @@ pub(super) fn decode_leaf(bytes: &[u8]) -> Result<Node, String> {
     if entries.is_empty() { Err("it is empty".into()) } else { Ok(Node::Leaf(entries)) }
 }
 
+/// What begins like the one before takes few bytes, and many of memory: no node that was written has as many.
+fn few(keys: usize) -> Result<usize, String> {
+    if keys <= KEYS_MOST { Ok(keys) } else { Err(format!("it has more than {KEYS_MOST} bytes of keys")) }
+}
+
 fn take_place(rest: &mut Bytes<'_>) -> Result<Place, String> {
     Ok(Place {
         set: rest.number_below(SET_SETS_MAX as u64, "the number of a set")? as u32,
@@ -149,9 +159,11 @@ fn take_place(rest: &mut Bytes<'_>) -> Result<Place, String> {
 pub(super) fn decode_inner(bytes: &[u8]) -> Result<Node, String> {
     let mut rest = Bytes(bytes);
     let mut lines: Vec<Line> = Vec::new();
+    let mut keys = 0;
     while !rest.is_empty() {
         let before: &[u8] = lines.last().map_or(b"", |line| &line.first);
         let first = rest.key(before, lines.is_empty(), SET_KEY_BYTES_MAX)?;
+        keys = few(keys + first.len())?;
         lines.push(Line {
             first,
             set: rest.number_below(SET_SETS_MAX as u64, "the number of a set")? as u32,

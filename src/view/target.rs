@@ -166,6 +166,12 @@ impl Targets<'_> {
     /// Remembers a target under a name that is free.
     pub fn add(self, name: &str, record: &TargetRecord) -> Result<()> {
         self.check_free(name)?;
+        if let Some((known, _)) = self.all()?.into_iter().find(|(_, known)| known.id == record.id) {
+            let text = format!(
+                "it is the target {known:?}, or a copy of it; where it lies elsewhere now, `pitfs target forget {known}` comes first"
+            );
+            return Err(Error::Refused(Errno::EXIST, text));
+        }
         self.views.change(|change| {
             change.meta_mut().put(Table::State, &key(name), record);
             Ok(format!("target add {name:?}"))

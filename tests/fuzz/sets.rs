@@ -144,7 +144,8 @@ fn sample() -> &'static Sample {
         let store = views.tree().device().settings().id;
         target.add_store(store, None).unwrap();
         for snapshot in ["one", "three"] {
-            let options = BackupOptions { snapshot: Some(snapshot.into()), kind: Kind::Incremental, level: 1 };
+            let options =
+                BackupOptions { snapshot: Some(snapshot.into()), kind: Kind::Incremental, level: 1, limit: None };
             backup(&views, &target, None, &options, &mut |_| Ok(())).unwrap();
         }
         let objects = objects_of(&target, store);
@@ -318,7 +319,7 @@ fn show(shelf: &Arc<TestShelf>) {
             read_views(&views.of(base.id));
         }
     }
-    let _an_error_is_fine = repository.rebuild();
+    let _an_error_is_fine = repository.rebuild(0);
     let _an_error_is_fine = repository.sweep();
 }
 

@@ -182,7 +182,7 @@ impl Chain {
     /// What is there as commands have it; the directory is only what is locked.
     pub fn at(&self) -> Result<(AtTarget, TempDir)> {
         let dir = TempDir::new().unwrap();
-        Ok((AtTarget { target: Target::create(dir.path())?, repository: self.open()? }, dir))
+        Ok((AtTarget { target: Target::create(dir.path())?, repository: self.open()?, key: None, seen: 0 }, dir))
     }
 
     /// Compares all moments that are there, and tells of what snapshots they are.

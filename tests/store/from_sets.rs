@@ -57,7 +57,7 @@ fn a_store_that_was_begun_of_other_moments_is_begun_anew() -> Result<()> {
             views.tree().names().unlink(ROOT, b"two")?;
         }
         views.snapshots().take(Some(name.as_bytes()))?;
-        let options = BackupOptions { snapshot: Some(name.into()), kind: Kind::Incremental, level: 1 };
+        let options = BackupOptions { snapshot: Some(name.into()), kind: Kind::Incremental, level: 1, limit: None };
         backup(&views, &target, None, &options, &mut |_| Ok(()))?;
     }
     let (path, made) = (place.path().join("store"), FromSets { with_history: true, codec: Codec::Lz4 });
@@ -67,7 +67,12 @@ fn a_store_that_was_begun_of_other_moments_is_begun_anew() -> Result<()> {
         if calls > 50 { Err(Error::Refused(Errno::INTR, "enough".into())) } else { Ok(()) }
     });
     assert!(interrupted.is_err() && path.join("filling").exists(), "{interrupted:?} after {calls}");
-    let at = &mut AtTarget { target: Target::open(dir.path(), None)?, repository: target.repository(store, None)? };
+    let at = &mut AtTarget {
+        target: Target::open(dir.path(), None)?,
+        repository: target.repository(store, None)?,
+        key: None,
+        seen: 0,
+    };
     delete_sets(at, &[b"m2".to_vec()], false)?;
     assert_eq!(create_from_sets(&path, &target.repository(store, None)?, &made, &mut |_| Ok(()))?.snapshots, 2);
     let daemon = Daemon::open(&path)?;
