@@ -649,3 +649,36 @@ fn a_moment_of_a_target_becomes_a_base() {
     fs::write(mounted.snap().join("one/live/a/5"), "changed").unwrap();
     mounted.check();
 }
+
+/// A file that was in use without a name when the snapshot was taken that is shared with leaves nothing in what comes back.
+#[test]
+fn what_had_no_name_leaves_nothing_in_what_comes_back() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let target = mounted.dir.path().join("usb");
+    fs::create_dir(&target).unwrap();
+    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    let path = mounted.live().join("f");
+    let file = fs::File::create(&path).unwrap();
+    // A hole of a megabyte between two ends.
+    file.write_all_at(&noise(1)[..70_000], 0).unwrap();
+    file.write_all_at(&noise(2)[..70_000], 1 << 20).unwrap();
+    mounted.ok(["snap", "named"]);
+    mounted.ok(["backup"]);
+    let wanted = fs::read(&path).unwrap();
+    // It loses its name, and the hole is filled.
+    fs::remove_file(&path).unwrap();
+    file.write_all_at(&vec![7; 2 << 20], 0).unwrap();
+    mounted.ok(["snap", "nameless"]);
+    mounted.ok(["backup"]);
+    mounted.ok(["delete", "named"]);
+    mounted.ok(["restore", "named", "--from", "usb", "--to-base", "back"]);
+    drop(file);
+    mounted.umount();
+    mounted.check();
+    mounted.mount(&[]);
+    assert!(fs::read(mounted.snap().join("back/live/f")).unwrap() == wanted);
+    mounted.check();
+}

@@ -200,7 +200,7 @@ pub(super) fn lay_over(
 ) -> Result<u64> {
     let mut adoption = Adoption::into(views.tree(), views.base());
     let mut bytes = 0;
-    let mut take = |key: &[u8], entry: Option<Entry<Spot>>| {
+    let mut take = |key: &[u8], was_there: bool, entry: Option<Entry<Spot>>| {
         let what = match entry.map(|entry| entry.value) {
             None => Adopted::Gone,
             Some(Value::Record(value)) => Adopted::Record(value),
@@ -213,13 +213,16 @@ pub(super) fn lay_over(
             }
         };
         tell(bytes)?;
+        if !was_there {
+            adoption.begin(key)?;
+        }
         adoption.take(key, what)
     };
     match before {
         None => {
             for entry in sets.scan(moment, b"", &[0xff])? {
                 let entry = entry?;
-                take(&entry.key.clone(), Some(entry))?;
+                take(&entry.key.clone(), true, Some(entry))?;
             }
         }
         Some(before) => {
@@ -231,7 +234,7 @@ pub(super) fn lay_over(
             for key in keys {
                 let [was, is] = [sets.find(before, &key)?, sets.find(moment, &key)?];
                 if was.as_ref().map(|entry| &entry.value) != is.as_ref().map(|entry| &entry.value) {
-                    take(&key, is)?;
+                    take(&key, was.is_some(), is)?;
                 }
             }
         }

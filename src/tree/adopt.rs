@@ -9,9 +9,10 @@
 
 use super::carry::TABLES as CARRIED;
 use super::{NEXT_INODE, Tree, check};
-use crate::device::{BaseId, InodeNo, TrackNo, split_track_key};
+use crate::device::{BaseId, InodeNo, Moment, TrackNo, Txn, split_track_key};
 use crate::error::{Error, Result};
-use crate::meta::{Table, hex, record_name};
+use crate::meta::{Table, hex, prefix_end, record_name};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Changes of one transaction, and bytes after which it ends.
@@ -30,6 +31,8 @@ pub enum Adopted {
     /// The bytes of a track.
     Track(Vec<u8>),
     Gone,
+    /// Nothing is left of this inode, and another one may come.
+    Fresh,
 }
 
 /// Records on their way into a base, in the order of tables and keys.
@@ -44,6 +47,12 @@ pub struct Adoption<'a> {
 impl<'a> Adoption<'a> {
     pub fn into(tree: &'a Tree, base: BaseId) -> Adoption<'a> {
         Adoption { tree, base, pending: Vec::new(), bytes: 0, uncommitted: 0 }
+    }
+
+    /// A record comes that the moment did not have which the base shows: if it is an inode, the base may have had one of its number
+    /// that was in use without a name, and has nothing of that any more.
+    pub fn begin(&mut self, key: &[u8]) -> Result<()> {
+        if key.first() == Some(&(Table::Inode as u8)) { self.take(key, Adopted::Fresh) } else { Ok(()) }
     }
 
     /// Lets a record be something. In front of its key a set has the table's number, and not the base.
@@ -66,12 +75,12 @@ impl<'a> Adoption<'a> {
                 let problem = format!("it has {} bytes, and no track of this store can have", bytes.len());
                 return Err(Error::corrupt(record_name(table, &key), problem));
             }
-            Adopted::Track(_) | Adopted::Gone => {}
+            Adopted::Track(_) | Adopted::Gone | Adopted::Fresh => {}
         }
         self.bytes += match &what {
             Adopted::Record(value) => value.len() + RECORD_BYTES,
             Adopted::Track(bytes) => bytes.len() + RECORD_BYTES,
-            Adopted::Gone => RECORD_BYTES,
+            Adopted::Gone | Adopted::Fresh => RECORD_BYTES,
         };
         self.pending.push((table, key, what));
         if self.pending.len() >= STEP || self.bytes >= STEP_BYTES { self.apply() } else { Ok(()) }
@@ -119,6 +128,7 @@ impl<'a> Adoption<'a> {
                     txn.set_value(*table, key, value)?;
                 }
                 (Adopted::Gone, None) => drop(txn.unset(*table, key)?),
+                (Adopted::Fresh, _) => clear(&mut txn, key)?,
                 _ => return Err(Error::corrupt(record_name(*table, key), "it is no record of its table")),
             }
         }
@@ -135,4 +145,24 @@ impl<'a> Adoption<'a> {
         }
         txn.finish()
     }
+}
+
+/// Removes all that there is of an inode.
+fn clear(txn: &mut Txn<'_>, key: &[u8]) -> Result<()> {
+    let inode =
+        InodeNo::of_key(key).ok_or_else(|| Error::corrupt(record_name(Table::Inode, key), "it is of no inode"))?;
+    // It would go, were it noted as one without a name.
+    txn.remove_orphan(inode);
+    let (from, to) = (inode.prefix(), prefix_end(&inode.prefix()));
+    for table in CARRIED.into_iter().filter(|table| *table != Table::Track) {
+        let mut keys = Vec::new();
+        txn.scan(table, &from, &to, Moment::Live, |key, _| {
+            keys.push(key.to_vec());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for key in keys {
+            txn.unset(table, &key)?;
+        }
+    }
+    txn.remove_tracks(inode, TrackNo::FIRST, TrackNo::MAX).map(drop)
 }
