@@ -51,8 +51,8 @@ impl Carried {
     pub fn file_bytes(&self) -> u64 {
         match &self.what {
             Burden::Track(bytes) => bytes.len() as u64,
-            // A record without any is shorter.
-            Burden::Record(value) if self.table == Table::Inode && value.len() > 100 => {
+            // A record without any ends with an empty string of bytes.
+            Burden::Record(value) if self.table == Table::Inode && !value.ends_with(&[0xc4, 0]) => {
                 let inode = rmp_serde::from_slice::<Inode>(value).ok().filter(|inode| inode.kind() == Kind::File);
                 inode.map_or(0, |inode| inode.inline.len() as u64)
             }
