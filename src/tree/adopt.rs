@@ -40,13 +40,15 @@ pub struct Adoption<'a> {
     tree: &'a Tree,
     base: BaseId,
     pending: Vec<(Table, Vec<u8>, Adopted)>,
+    /// What is pending takes tracks away: in the same transaction they cannot come.
+    clears: bool,
     bytes: usize,
     uncommitted: usize,
 }
 
 impl<'a> Adoption<'a> {
     pub fn into(tree: &'a Tree, base: BaseId) -> Adoption<'a> {
-        Adoption { tree, base, pending: Vec::new(), bytes: 0, uncommitted: 0 }
+        Adoption { tree, base, pending: Vec::new(), clears: false, bytes: 0, uncommitted: 0 }
     }
 
     /// A record comes that the moment did not have which the base shows: if it is an inode, the base may have had one of its number
@@ -77,6 +79,10 @@ impl<'a> Adoption<'a> {
             }
             Adopted::Track(_) | Adopted::Gone | Adopted::Fresh => {}
         }
+        if self.clears && matches!(what, Adopted::Track(_)) {
+            self.apply()?;
+        }
+        self.clears |= what == Adopted::Fresh;
         self.bytes += match &what {
             Adopted::Record(value) => value.len() + RECORD_BYTES,
             Adopted::Track(bytes) => bytes.len() + RECORD_BYTES,
@@ -94,6 +100,7 @@ impl<'a> Adoption<'a> {
 
     fn apply(&mut self) -> Result<()> {
         let pending = std::mem::take(&mut self.pending);
+        self.clears = false;
         match self.tree.with_room(|| self.apply_once(&pending)) {
             // What is not written yet has room set aside as if nothing of it could be compressed.
             Err(error) if error.is_no_space() && self.uncommitted > 0 => {
