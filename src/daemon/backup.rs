@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// The level of zstd that sets are compressed with.
-pub const LEVEL: i32 = 3;
+pub const LEVEL: i32 = 5;
 
 /// What is asked of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
