@@ -49,7 +49,8 @@ pub use stream::{StreamReport, get, put};
 pub use sync::{Owner, Planned, SyncOptions, SyncReport, sync};
 pub use targets::{
     AddTarget, AtTarget, KEY_FILE_VARIABLE, KeptBy, KeyChange, PASSPHRASE_VARIABLE, add_target, ask_passphrase_by,
-    change_keys, give_key_file, note_newest, open_alone, open_alone_by, open_repository, open_target, wants_passphrase,
+    change_keys, give_key_file, no_target, note_newest, open_alone, open_alone_by, open_repository, open_target,
+    wants_passphrase,
 };
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
 

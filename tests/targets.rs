@@ -174,6 +174,18 @@ fn noise(seed: u64) -> Vec<u8> {
     std::iter::repeat_with(next).take(300_000).collect()
 }
 
+/// The store's disk loses some of a file of that noise.
+fn lose_some(mounted: &Mounted) {
+    mounted.umount();
+    let volume = mounted.store().join("volume.0");
+    let mut bytes = fs::read(&volume).unwrap();
+    let lost = &noise(1)[70_000..70_064];
+    let at = bytes.windows(64).position(|some| some == lost).expect("noise is stored as it is");
+    bytes[at] ^= 1;
+    fs::write(&volume, bytes).unwrap();
+    mounted.mount(&[]);
+}
+
 #[test]
 fn what_could_not_be_read_is_named_and_never_other_bytes() {
     if !can_mount() {
@@ -186,15 +198,7 @@ fn what_could_not_be_read_is_named_and_never_other_bytes() {
     }
     mounted.ok(["snap", "then"]);
     let two = fs::read(live.join("two")).unwrap();
-    mounted.umount();
-    // The store's disk loses some of the first file.
-    let volume = mounted.store().join("volume.0");
-    let mut bytes = fs::read(&volume).unwrap();
-    let lost = &noise(1)[70_000..70_064];
-    let at = bytes.windows(64).position(|some| some == lost).expect("noise is stored as it is");
-    bytes[at] ^= 1;
-    fs::write(&volume, bytes).unwrap();
-    mounted.mount(&[]);
+    lose_some(&mounted);
     let target = mounted.dir.path().join("usb");
     fs::create_dir(&target).unwrap();
     mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
@@ -421,7 +425,14 @@ fn moments_are_let_go_and_the_others_stay_whole() {
     assert_eq!(names()[..2], ["m3", "m4"], "{:?}", names());
     assert!(mounted.ok(["set", "list"]).contains("that was let go and that others need"));
     assert!(mounted.ok(["set", "verify", "--read", "5%"]).contains("no problems"));
+    // What an interruption left stays in a dry run, as all does.
+    let store = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let left = store.join(".left.set.new");
+    fs::write(&left, "half").unwrap();
+    mounted.ok(["set", "compact", "--waste", "0%", "-n"]);
+    assert!(left.exists());
     let packed = mounted.ok(["set", "compact", "--waste", "0%"]);
+    assert!(!left.exists());
     assert!(packed.contains("written anew") || packed.starts_with("0 sets"), "{packed}");
     mounted.ok(["set", "rebuild"]);
     assert_eq!(names()[..2], ["m3", "m4"]);
@@ -681,4 +692,38 @@ fn what_had_no_name_leaves_nothing_in_what_comes_back() {
     mounted.mount(&[]);
     assert!(fs::read(mounted.snap().join("back/live/f")).unwrap() == wanted);
     mounted.check();
+}
+
+/// What the store cannot read mends nothing: the set that is there stays, and is not said to be whole.
+#[test]
+fn what_the_store_has_lost_as_well_is_not_mended() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let target = mounted.dir.path().join("usb");
+    fs::create_dir(&target).unwrap();
+    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    for (seed, name) in [(1, "one"), (2, "two")] {
+        fs::write(mounted.live().join(name), noise(seed)).unwrap();
+    }
+    mounted.ok(["snap", "then"]);
+    mounted.ok(["backup"]);
+    let store = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let sets = || fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let before = sets();
+    let set = before.iter().find(|path| path.extension().is_some_and(|end| end == "set")).unwrap();
+    let mut bytes = fs::read(set).unwrap();
+    let some = &noise(2)[1000..1064];
+    let two = bytes.windows(64).position(|found| found == some).expect("noise is stored as it is");
+    bytes[two] ^= 1;
+    fs::write(set, bytes).unwrap();
+    lose_some(&mounted);
+    let told = mounted.fails(1, ["set", "repair"]);
+    assert!(told.contains("cannot read it either (one: "), "{told}");
+    assert_eq!(sets().len(), before.len());
+    let told = mounted.fails(1, ["set", "verify"]);
+    // Both have bytes in that frame, and the frames behind it are as they were.
+    assert!(told.contains("live:then has lost one") && told.contains("live:then has lost two"), "{told}");
+    assert_eq!(told.matches("is damaged").count(), 1, "{told}");
 }

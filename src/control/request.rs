@@ -390,29 +390,9 @@ pub enum Sets {
     },
     Prune {
         target: Option<String>,
-        keep: KeepSets,
+        keep: Retention,
         dry_run: bool,
     },
-}
-
-/// How many moments stay: the newest, and the newest of each of so many periods; and all of so many seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct KeepSets {
-    pub last: u64,
-    pub hourly: u64,
-    pub daily: u64,
-    pub weekly: u64,
-    pub monthly: u64,
-    pub yearly: u64,
-    pub within: Option<u64>,
-}
-
-impl From<KeepSets> for Retention {
-    fn from(keep: KeepSets) -> Retention {
-        let KeepSets { last, hourly, daily, weekly, monthly, yearly, within } = keep;
-        Retention { last, hourly, daily, weekly, monthly, yearly, within }
-    }
 }
 
 impl Verb {

@@ -21,7 +21,7 @@ use crate::shown::{shown, shown_file, size};
 use crate::target::{Listed, Repository};
 use crate::tree::{Adopted, Adoption, CreateOptions, Tree};
 use crate::view::{Views, adopt_base, adopt_snapshot, note_adopted};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -112,7 +112,7 @@ fn source(repository: &Repository, options: &FromSets, wanted: &[&Listed]) -> St
     let ids: Vec<[u8; 16]> = wanted.iter().map(|listed| listed.id.to_bytes()).collect();
     let all = Id::of_parts("sets", &ids.iter().map(|id| &id[..]).collect::<Vec<_>>());
     let what = if options.with_history { "history" } else { "newest" };
-    format!("pitfs store being made\nof {} {what} from {all}\n", repository.store())
+    format!("pitfs store being made\nof {} {what} from {all}\n{:?}\n", repository.store(), options.codec)
 }
 
 struct Making<'a> {
@@ -161,6 +161,7 @@ impl Making<'_> {
         let mut bases: HashMap<Id, (BaseId, Option<Id>)> = HashMap::new();
         let total_bytes = self.wanted.iter().map(|listed| listed.bytes).sum();
         let (mut files, mut done) = (0, 0);
+        let there = snapshots_of(views)?;
         for listed in self.wanted {
             let header = &listed.header;
             let (base, before) = match bases.get(&header.base) {
@@ -168,7 +169,7 @@ impl Making<'_> {
                 None => (adopt_base(views, header.base, &header.base_name, header.mark.time)?, None),
             };
             let here = views.of(base);
-            if !has(&here, header.mark.id)? {
+            if !there.contains(&header.mark.id) {
                 let sets = self.repository.sets();
                 let mut tell = |bytes| {
                     files += 1;
@@ -185,9 +186,13 @@ impl Making<'_> {
     }
 }
 
-/// Whether a base has a snapshot.
-fn has(views: &Views, id: Id) -> Result<bool> {
-    Ok(views.snapshots().all()?.iter().any(|snapshot: &Snapshot| snapshot.record.id == id))
+/// The snapshots that an interrupted beginning has brought back.
+fn snapshots_of(views: &Views) -> Result<HashSet<Id>> {
+    let mut there = HashSet::new();
+    for base in views.bases().all()? {
+        there.extend(views.of(base.id).snapshots().all()?.into_iter().map(|snapshot| snapshot.record.id));
+    }
+    Ok(there)
 }
 
 /// Lets a base be what a set's moment is, where it is what that of another one is, or empty; bytes of tracks that were read.
@@ -226,13 +231,8 @@ pub(super) fn lay_over(
             }
         }
         Some(before) => {
-            let mut keys = BTreeSet::new();
-            sets.differing(before, moment, &mut |key| {
-                keys.insert(key.to_vec());
-                Ok(())
-            })?;
-            for key in keys {
-                let [was, is] = [sets.find(before, &key)?, sets.find(moment, &key)?];
+            for differing in sets.differences(before, moment)? {
+                let (key, was, is) = differing?;
                 if was.as_ref().map(|entry| &entry.value) != is.as_ref().map(|entry| &entry.value) {
                     take(&key, was.is_some(), is)?;
                 }

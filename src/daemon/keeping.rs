@@ -109,8 +109,8 @@ impl Damage {
 pub struct Repaired {
     /// Moments that had lost something, and were written anew out of the store.
     pub mended: Vec<Listed>,
-    /// Those of which the store has the snapshot no longer.
-    pub left: Vec<VerifiedSet>,
+    /// Those that are as they were, and why.
+    pub left: Vec<(VerifiedSet, String)>,
     pub freed: u64,
     pub written: u64,
 }
@@ -135,13 +135,20 @@ pub fn repair_sets(at: &mut AtTarget, views: &Views, progress: OnProgress<'_>) -
         verified.into_iter().filter(|one| !(one.listed.is_hidden || one.lost.is_nothing() && one.problems.is_empty()))
     {
         let Some(snapshot) = stored.get(&one.listed.header.mark.id) else {
-            repaired.left.push(one);
+            repaired.left.push((one, "the store has that snapshot no longer".into()));
             continue;
         };
         let is_good = |listed: &Listed| !bad.contains(&listed.id) && !listed.needs.iter().any(|id| bad.contains(id));
         let options = BackupOptions { snapshot: None, kind: Kind::Incremental, level: LEVEL, limit: None };
         let here = views.of(snapshot.base);
         let written = write(&here, (&at.target, &at.repository), snapshot, &options, &is_good, progress)?;
+        if let Some((path, why)) = written.missing.first() {
+            // It could have lost more than the one that is there.
+            at.repository.note_hidden(written.summary.id)?;
+            at.repository.sweep()?;
+            repaired.left.push((one, format!("the store cannot read it either ({path}: {why})")));
+            continue;
+        }
         let file = at.repository.sets().file(written.summary.id)?;
         // With it there may be something to make the next one over.
         repaired.freed += at.repository.let_go(&[one.listed.id], vec![Listed::of(&file)])?;
@@ -287,7 +294,9 @@ fn wasteful(at: &AtTarget, most: u8) -> Result<HashMap<Id, u64>> {
 /// Writes moments once more that lie in sets of which more than so many hundredths are of no use, and lets those sets go.
 pub fn compact_sets(at: &mut AtTarget, most: u8, is_dry_run: bool, progress: OnProgress<'_>) -> Result<LetGo> {
     let _locked = at.lock()?;
-    at.repository.sweep()?;
+    if !is_dry_run {
+        at.repository.sweep()?;
+    }
     let wasteful = wasteful(at, most)?;
     let leaves: HashSet<Id> = wasteful.keys().copied().collect();
     let gone: Vec<Listed> = wasteful.keys().filter_map(|id| at.repository.catalogue().find(*id)).cloned().collect();

@@ -277,11 +277,13 @@ pub fn open_alone_by(path: &Path, lock: &KeptBy) -> Result<AtTarget> {
         KeptBy::File(path) => Some(Opens::File(read_key_file(path)?)),
         lock => lock.opens()?,
     };
-    let none = || {
-        let text = format!("{} is no target: it has no file \"target\"; is its disk mounted?", shown_file(path));
-        Error::Refused(Errno::NOENT, text)
-    };
-    open_by(path, |keys| open_key(keys, opens.as_ref()))?.ok_or_else(none)
+    open_by(path, |keys| open_key(keys, opens.as_ref()))?.ok_or_else(|| no_target(path))
+}
+
+/// Where a target was expected.
+pub fn no_target(path: &Path) -> Error {
+    let text = format!("{} is no target: it has no file \"target\"; is its disk mounted?", shown_file(path));
+    Error::Refused(Errno::NOENT, text)
 }
 
 fn open_by(path: &Path, key_of: impl FnOnce(Option<Keys>) -> Result<Option<Key>>) -> Result<Option<AtTarget>> {

@@ -31,7 +31,8 @@ pub use moment::{InodeAt, Moment};
 pub use names::{LIVE_NAME, is_virtual_name};
 pub use number::{BaseId, InodeNo, LIVE, TrackKey, TrackNo};
 pub(in crate::device) use record::{
-    encode_record, expect_track, increment_key, key_in, keys_of, preimage_key, rest_of, split_tombstone, with_birth,
+    encode_record, expect_track, increment_key, key_in, keys_of, preimage_key, record_of, rest_of, split_tombstone,
+    with_birth,
 };
 pub use record::{split_increment, split_preimage, split_record, split_track_key, track_key};
 pub(in crate::device) use rules::{Old, Outside};

@@ -4,7 +4,7 @@ use super::Txn;
 use super::accounts::OldTrack;
 use super::changes::Note;
 use super::feed::Changed;
-use super::past::{BaseId, BaseRecord, INODE, InodeNo, Moment, encode_record, with_birth, work_key};
+use super::past::{BaseId, BaseRecord, INODE, InodeNo, Moment, encode_record, record_of, work_key};
 use crate::error::Result;
 use crate::logstore::Holder;
 use crate::meta::{Meta, Table};
@@ -78,7 +78,7 @@ impl Txn<'_> {
 
     /// The same with a value as it is stored, without its birth.
     pub fn set_value(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-        self.set_record(table, key, with_birth(self.state.past.epoch, &[&[0; 5][..], value].concat()))
+        self.set_record(table, key, record_of(self.state.past.epoch, value))
     }
 
     fn set_record(&mut self, table: Table, key: &[u8], record: Vec<u8>) -> Result<()> {

@@ -159,8 +159,10 @@ impl SetFile {
         all.sort_unstable_by_key(|(at, _)| *at);
         for ((_, content), frame) in all.into_iter().zip(batch) {
             let damaged = |problem: String| self.damaged(frame.offset, problem);
+            // Whether it is the next one does not depend on what is in it.
+            let is_next = if frame.kind == DATA { order.data(frame.stored) } else { Ok(()) };
             let found = content.and_then(|content| match frame.kind {
-                DATA => order.data(frame.stored).map_err(damaged),
+                DATA => is_next.map_err(damaged),
                 LABEL => Label::decode(&content).and_then(|label| order.label(label)).map_err(damaged),
                 LEAF => decode_leaf(&content).map(drop).map_err(damaged),
                 _ => decode_inner(&content).map(drop).map_err(damaged),

@@ -10,7 +10,7 @@ use crate::limits::{SET_DATA_CACHE_BYTES, SET_FILES_MAX, SET_NODE_CACHE_BYTES};
 use crate::media::Shelf;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Where the bytes of a track begin, whoever names it.
@@ -34,6 +34,9 @@ pub struct Sets {
 }
 
 const TURNS: usize = 64;
+
+/// A key, and what it is in two moments.
+pub type Differing = (Vec<u8>, Option<Entry<Spot>>, Option<Entry<Spot>>);
 
 /// A node that is to be looked into.
 #[derive(Clone)]
@@ -167,6 +170,20 @@ impl Sets {
             }
         }
         Ok(())
+    }
+
+    /// Every key that differs between the moments of two sets, in order, and what it is in one and in the other.
+    pub fn differences(&self, one: Id, other: Id) -> Result<impl Iterator<Item = Result<Differing>> + use<'_>> {
+        let mut keys = BTreeSet::new();
+        self.differing(one, other, &mut |key| {
+            keys.insert(key.to_vec());
+            Ok(())
+        })?;
+        let found = move |key: Vec<u8>| {
+            let (was, is) = (self.find(one, &key)?, self.find(other, &key)?);
+            Ok((was != is).then_some((key, was, is)))
+        };
+        Ok(keys.into_iter().filter_map(move |key| found(key).transpose()))
     }
 
     /// The bytes of a track.

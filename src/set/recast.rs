@@ -4,7 +4,7 @@
 use super::{Change, Delta, Entry, Header, Kind, SetFile, Sets, Spot, Summary, Value, Writer, update};
 use crate::error::Result;
 use crate::id::Id;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// A moment that was written once more.
@@ -60,19 +60,8 @@ pub fn recast(
             update(&mut writer, None, all.map(|entry| entry.and_then(|entry| delta(entry.key.clone(), Some(entry)))))?;
         }
         Some(Recast { old, new }) => {
-            let mut keys = BTreeSet::new();
-            sets.differing(old, file.id(), &mut |key| {
-                keys.insert(key.to_vec());
-                Ok(())
-            })?;
-            let differing = keys.into_iter().filter_map(|key| {
-                let found = (|| Ok([sets.find(old, &key)?, sets.find(file.id(), &key)?]))();
-                match found {
-                    Ok([was, is]) if was == is => None,
-                    Ok([_, is]) => Some(delta(key, is)),
-                    Err(error) => Some(Err(error)),
-                }
-            });
+            let differing = sets.differences(old, file.id())?;
+            let differing = differing.map(|differing| differing.and_then(|(key, _, is)| delta(key, is)));
             update(&mut writer, Some((sets, new)), differing)?;
         }
     }

@@ -51,6 +51,7 @@ impl Listed {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalogue {
     /// Counts the times that it was written: an older one that was put back is told by it.
+    #[serde(deserialize_with = "crate::limits::number::count")]
     pub number: u64,
     sets: Vec<Listed>,
 }

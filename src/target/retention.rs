@@ -1,10 +1,12 @@
 //! Which moments stay, and why: a rule over their times alone.
 
 use crate::clock::{Period, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
 /// How many are to stay: of the newest, and the newest of each of so many of the newest periods.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Retention {
     pub last: u64,
     pub hourly: u64,

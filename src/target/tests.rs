@@ -119,6 +119,12 @@ fn a_catalogue_that_is_lost_or_damaged_is_made_anew() {
     assert!(found.rebuild(0).unwrap().is_empty());
     let found = target.repository(store, None).unwrap();
     assert!(found.was_rebuilt.is_none() && found.catalogue().sets() == sets);
+    // One that was written more often than can be was not.
+    let mut forged = found.catalogue().clone();
+    forged.number = crate::limits::COUNT_MAX;
+    forged.write(found.sets(), store).unwrap();
+    let found = target.repository(store, None).unwrap();
+    assert!(found.was_rebuilt.is_some() && found.catalogue().sets() == sets);
     // What cannot be read is told, and the others are there.
     let object = dir.path().join(store.to_string()).join(object_name(first));
     std::fs::write(&object, "nonsense").unwrap();

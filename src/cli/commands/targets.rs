@@ -6,15 +6,14 @@ use super::output::{Display, count, print, print_json, size, table, tell_all};
 use super::passphrase;
 use super::{absolute, bytes, find_store, headed, say_done, unexpected};
 use crate::control::{
-    Answer, Backup, Base, KeepSets, KeyInfo, PathText, SetInfo, SetKind, Sets, Target, TargetInfo, Targets, Verb, ask,
-    spelling,
+    Answer, Backup, Base, KeyInfo, PathText, SetInfo, SetKind, Sets, Target, TargetInfo, Targets, Verb, ask, spelling,
 };
 use crate::daemon::{
-    FromSets, FromSetsReport, KEY_FILE_VARIABLE, PASSPHRASE_VARIABLE, create_from_sets, give_key_file, open_alone,
-    wants_passphrase,
+    FromSets, FromSetsReport, KEY_FILE_VARIABLE, PASSPHRASE_VARIABLE, create_from_sets, give_key_file, no_target,
+    open_alone, wants_passphrase,
 };
 use crate::error::{Errno, Error, Result};
-use crate::shown::shown_file;
+use crate::target::Retention;
 use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -48,7 +47,7 @@ pub(super) fn target(to: &Target, verb: args::TargetVerb, as_json: bool) -> Resu
             dry_run,
             json,
         } => {
-            let keep = KeepSets { last, hourly, daily, weekly, monthly, yearly, within };
+            let keep = Retention { last, hourly, daily, weekly, monthly, yearly, within };
             return let_go(to, Sets::Prune { target, keep, dry_run }, json || as_json);
         }
         args::TargetVerb::Forget { name } => {
@@ -205,14 +204,18 @@ fn let_go(to: &Target, verb: Sets, as_json: bool) -> Result<bool> {
     Ok(done.problems.is_empty())
 }
 
+/// The name of a target, where what was given is no directory.
+fn name_of(from: &Path) -> Option<&str> {
+    from.to_str().filter(|_| !from.is_dir() && from.components().count() == 1)
+}
+
 /// What a directory has as a target, or one that the store knows by a name, with no store.
 pub(super) fn target_alone(store: Option<PathBuf>, from: &Path, key_file: Option<&Path>) -> Result<Target> {
     if let Some(path) = key_file {
         give_key_file(absolute(path)?);
     }
-    let is_name = !from.is_dir() && from.components().count() == 1;
-    let directory = match (is_name, from.to_str()) {
-        (true, Some(name)) => {
+    let directory = match name_of(from) {
+        Some(name) => {
             let Answer::Targets(all) = quietly(&find_store(store)?, Verb::Target(Targets::List))? else {
                 return Err(unexpected());
             };
@@ -225,7 +228,7 @@ pub(super) fn target_alone(store: Option<PathBuf>, from: &Path, key_file: Option
             }
             found.directory.as_path().to_path_buf()
         }
-        _ => absolute(from)?,
+        None => absolute(from)?,
     };
     Ok(Target { store: directory, base: None })
 }
@@ -247,10 +250,8 @@ pub(super) fn create(args: &args::Create) -> Result<bool> {
     if let Some(path) = &args.key_file {
         give_key_file(absolute(path)?);
     }
-    let Some(at) = open_alone(&absolute(from)?)? else {
-        let text = format!("{} is no target: it has no file \"target\"; is its disk mounted?", shown_file(from));
-        return Err(Error::Refused(Errno::NOENT, text));
-    };
+    let from = absolute(from)?;
+    let at = open_alone(&from)?.ok_or_else(|| no_target(&from))?;
     let options = FromSets { with_history: args.history, codec: args.compress.into() };
     let mut display = Display::new("bringing back");
     let made = create_from_sets(directory, &at.repository, &options, &mut |progress| display.update(progress));
@@ -275,7 +276,7 @@ pub(super) fn restore(to: &Target, from: &Path, args: args::Restore) -> Result<b
         let text = "what a target has is restored with --to DIR, or with --to-base NAME and no dry run".into();
         return Err(Error::Usage(text));
     };
-    let name_of_target = from.to_str().filter(|_| !from.is_dir() && from.components().count() == 1);
+    let name_of_target = name_of(from);
     let directory = if name_of_target.is_none() { Some(absolute(from)?) } else { None };
     let given = args.key_file.or_else(|| std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from));
     let key_file = given.filter(|_| directory.is_some()).as_deref().map(absolute).transpose()?;

@@ -185,12 +185,12 @@ impl From<Repaired> for LetGoInfo {
     fn from(done: Repaired) -> LetGoInfo {
         let Repaired { mended, left, freed, written } = done;
         let kept = |listed: &Listed| SetInfo { reasons: vec!["mended".into()], ..listed.into() };
-        let problem = |one: &VerifiedSet| {
-            format!("{:?} has lost something, and the store has that snapshot no longer", one.listed.header.mark.name)
+        let problem = |(one, why): &(VerifiedSet, String)| {
+            format!("{:?} has lost something, and {why}", one.listed.header.mark.name)
         };
         LetGoInfo {
             gone: Vec::new(),
-            kept: mended.iter().map(kept).chain(left.iter().map(|one| SetInfo::from(one.clone()))).collect(),
+            kept: mended.iter().map(kept).chain(left.iter().map(|(one, _)| SetInfo::from(one.clone()))).collect(),
             freed_bytes: freed,
             written_bytes: written,
             dry_run: false,

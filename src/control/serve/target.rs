@@ -131,7 +131,7 @@ fn set(at: &mut AtTarget, views: &Views, sets: Sets, progress: OnProgress<'_>) -
         Sets::Repair { .. } => {
             return Ok(Answer::LetGo(repair_sets(at, views, progress)?.into()));
         }
-        Sets::Prune { keep, dry_run, .. } => prune_sets(at, &keep.into(), Timestamp::now(), dry_run)?,
+        Sets::Prune { keep, dry_run, .. } => prune_sets(at, &keep, Timestamp::now(), dry_run)?,
     };
     Ok(Answer::LetGo(done.into()))
 }

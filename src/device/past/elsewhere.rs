@@ -3,7 +3,7 @@
 
 use super::Past;
 use super::number::BaseId;
-use super::record::{key_in, rest_of, with_birth};
+use super::record::{key_in, record_of, rest_of};
 use super::rules::{Found, Outside};
 use super::timeline::{Span, Value};
 use crate::archive::Mark;
@@ -55,7 +55,7 @@ fn record(entry: &Entry<Spot>) -> Vec<u8> {
         crate::set::Value::Track { len, place } => encode(&SetTrack(Some((*place, *len)))),
         crate::set::Value::Lost => encode(&SetTrack(None)),
     };
-    with_birth(BIRTH, &[&[0; 5][..], &value].concat())
+    record_of(BIRTH, &value)
 }
 
 impl Elsewhere {

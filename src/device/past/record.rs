@@ -34,6 +34,11 @@ pub fn split_record<'a>(table: Table, key: &[u8], bytes: &'a [u8]) -> Result<(Ep
     }
 }
 
+/// A record of a value as it is stored.
+pub(in crate::device) fn record_of(birth: Epoch, value: &[u8]) -> Vec<u8> {
+    [&tombstone(birth)[..], value].concat()
+}
+
 /// A record that says that there is nothing.
 pub(in crate::device) fn tombstone(birth: Epoch) -> Vec<u8> {
     [&[U32][..], &birth.to_be_bytes()].concat()
