@@ -1,7 +1,7 @@
 //! Pages of the metadata that are others, with checksums that are right: the key-value store believes them.
 
 use super::sample::*;
-use super::watch::watched;
+use super::watch::{is_a_test, watched};
 use bolero::TypeGenerator;
 use pitfs::daemon::{Daemon, FORMAT};
 use pitfs::fault::ENDED;
@@ -89,6 +89,7 @@ fn checksums_are_made_right() {
 /// Runs one of the tests that are ignored in processes of its own, for so long or as `make fuzz` says: some of what is tried
 /// ends the program in order, and then the next begins.
 fn in_processes(test: &str, seconds: u64) {
+    is_a_test();
     const TIME: &str = "BOLERO_RANDOM_TEST_TIME_MS";
     let asked = std::env::var(TIME).ok().and_then(|millis| millis.parse().ok());
     let end = Instant::now() + asked.map_or(Duration::from_secs(seconds), Duration::from_millis);
