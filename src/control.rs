@@ -16,14 +16,15 @@ mod tests;
 pub use answer::{
     Answer, ArchiveInfo, BackupInfo, BaseInfo, BaseRollInfo, BytesInfo, Change, CheckInfo, CopiedOutInfo, DeletionInfo,
     DetachedInfo, DifferenceInfo, DirectoryInfo, ErrorInfo, FileTracksInfo, FreedInfo, GoneInfo, GroupInfo,
-    HistoryInfo, IncrementInfo, KeyInfo, Kind, LetGoInfo, MissingInfo, MountedInfo, PathInfo, PathText, PlanInfo,
-    PlannedInfo, PolicyInfo, ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo, SessionState,
-    SetInfo, SetKind, ShortenedInfo, SnapshotInfo, State, StatusInfo, StreamInfo, SyncInfo, TargetInfo, TimeInfo,
-    TracksInfo, UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo, spelling,
+    HistoryInfo, IncrementInfo, JobInfo, JobState, KeyInfo, Kind, LetGoInfo, MissingInfo, MountedInfo, PathInfo,
+    PathText, PlanInfo, PlannedInfo, PolicyInfo, ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo,
+    SessionState, SetInfo, SetKind, ShortenedInfo, SnapshotInfo, State, StatusInfo, StreamInfo, SyncInfo, TargetInfo,
+    TimeInfo, TracksInfo, UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo, spelling,
 };
 pub use client::{Target, ask, ask_with, base_shown, locate_store, view_depth};
 pub use request::{
-    Archive, Backup, Base, ByteRange, CloneRequest, Group, Keep, Mirror, Request, Session, Sets, Snap, Targets, Verb,
+    Archive, Backup, Base, ByteRange, CloneRequest, Group, Job, Keep, Mirror, Request, Session, Sets, Snap, Targets,
+    Verb,
 };
 pub use serve::serve;
 pub use server::{Listening, Server};
@@ -35,7 +36,7 @@ use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use std::io::{self, Read, Write};
 
 /// Of the messages below. A client and a daemon of different versions do not talk to each other.
-pub const PROTOCOL: u32 = 10;
+pub const PROTOCOL: u32 = 11;
 
 /// The socket's name in the store's directory.
 const SOCKET: &str = "control";

@@ -14,6 +14,7 @@ mod descent;
 mod from_sets;
 mod host;
 mod identity;
+mod jobs;
 mod keeping;
 mod kernel;
 mod lock;
@@ -26,16 +27,18 @@ mod sync;
 mod targets;
 mod upgrade;
 mod whole_bases;
+mod works;
 mod xattrs;
 
 pub use agenda::WorkerInfo;
 pub use archives::{ArchiveInfo, Detached, IncrementInfo, MissingTime};
-pub use backup::{BackupOptions, BackupReport, LEVEL, LEVELS, backup};
+pub use backup::{BackupOptions, BackupReport, LEVEL, LEVELS, Parts, backup};
 pub use bring_back::BringBackReport;
 pub use check::{CheckReport, Problem, check};
 pub use copy_out::{RestoreOptions, RestoreReport, copy_out, plan_copy_out, resolved};
 pub use from_sets::{FromSets, FromSetsReport, base_from_set, create_from_sets};
 pub use identity::{FORMAT, is_store, trust_owners, trusts_owners};
+pub use jobs::{JobStanding, Jobs, Wish};
 pub use keeping::{
     LetGo, Repaired, VerifiedSet, compact_sets, delete_sets, merge_sets, prune_sets, rebuild_sets, repair_sets,
     verify_sets,
@@ -53,12 +56,14 @@ pub use targets::{
     wants_passphrase,
 };
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
+pub use works::UnderWay;
 
 use archives::Archives;
 use bring_back::PathRestores;
 use of_target::Scratch;
 use roll::Rolls;
 use whole_bases::WholeBases;
+use works::Works;
 
 use crate::error::{Errno, Error, Result};
 use crate::fuse::{FileSystem, MountPoint, Mounted, Notify, Options, Transport};
@@ -67,6 +72,7 @@ use crate::shown::shown_file;
 use crate::tree::{CreateOptions, Tree};
 use crate::view::Views;
 use agenda::Agenda;
+use jobs::Bell;
 use parking_lot::Mutex;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -94,6 +100,11 @@ pub struct Daemon {
     /// Held by a roll.
     rolling: Mutex<()>,
     agenda: Arc<Agenda>,
+    /// What is under way and takes long, whoever asked for it.
+    works: Arc<Works>,
+    bell: Arc<Bell>,
+    /// Works on jobs by itself, where the store is mounted.
+    jobs_thread: Mutex<Option<JoinHandle<()>>>,
     background: Mutex<Option<JoinHandle<()>>>,
     /// From then on somebody else may open the store.
     lock: Lock,
@@ -203,6 +214,9 @@ impl Daemon {
             syncing: Mutex::default(),
             rolling: Mutex::default(),
             agenda,
+            works: Arc::default(),
+            bell: Arc::default(),
+            jobs_thread: Mutex::default(),
             background: Mutex::new(background),
             lock,
             scratch: None,
@@ -225,6 +239,9 @@ impl Daemon {
         }
         if let Err(error) = self.path_restores().complete() {
             log::error!("what was being brought back is not complete: {error}");
+        }
+        if let Err(error) = self.views.jobs().note_interrupted() {
+            log::error!("jobs that were interrupted still seem to be running: {error}");
         }
     }
 
@@ -296,6 +313,9 @@ impl Daemon {
         let fs = FileSystem::new(Views::clone(&self.views), only, &self.path, options);
         let mounted = Mounted::mount(fs, &mount_point, &source.to_string_lossy(), options, on_end)?;
         self.views.tree().shown();
+        if !self.is_only_read() {
+            *self.jobs_thread.lock() = Some(jobs::begin(&self.works, &self.bell, &self.views)?);
+        }
         self.lock.note(&Use::Mounted { at: mounted.mount_point().to_path_buf(), device: mounted.device() });
         *self.mounted.lock() = Some(mounted);
         Ok(())
@@ -349,6 +369,15 @@ impl Daemon {
         Ok(())
     }
 
+    pub fn jobs(&self) -> Jobs<'_> {
+        Jobs { daemon: self }
+    }
+
+    /// Lists something as under way that may take long, for as long as what this returns lives.
+    pub fn begin_work(&self, what: &str, by: u32) -> UnderWay {
+        self.works.begin(what.into(), by, None, false)
+    }
+
     pub fn archives(&self) -> Archives<'_> {
         Archives { daemon: self }
     }
@@ -367,6 +396,13 @@ impl Daemon {
 
     /// Commits and ends: nothing is changed after what this has made durable.
     pub fn close(&self) -> Result<()> {
+        self.works.end();
+        self.bell.ring();
+        if let Some(thread) = self.jobs_thread.lock().take()
+            && thread.join().is_err()
+        {
+            log::error!("the thread for jobs ended with a panic");
+        }
         self.agenda.stop();
         self.views.tree().device().wake();
         if let Some(background) = self.background.lock().take()

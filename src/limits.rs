@@ -19,6 +19,8 @@ pub const TRACK_BYTES_DEFAULT: usize = 64 << 10;
 pub const INLINE_BYTES_MAX: usize = 1024;
 
 pub const NAME_BYTES_MAX: usize = 255;
+/// Jobs that have ended and are still told of.
+pub const JOBS_ENDED_KEPT: usize = 64;
 /// Reasons for which a snapshot can be held at a time.
 pub const HOLD_TAGS_MAX: usize = 32;
 pub const SYMLINK_BYTES_MAX: usize = 4095;
@@ -165,6 +167,10 @@ pub const SET_SETS_MAX: usize = 1 << 16;
 /// Bytes of tracks at which a unit is written, and bytes of the keys in its label.
 pub const SET_UNIT_BYTES: usize = 8 << 20;
 pub const SET_UNIT_TOLD_BYTES: usize = 1 << 20;
+/// Bytes of files after which a part of a backup that takes long is made whole, if it took so long as well: as much is lost where one is
+/// killed.
+pub const PART_BYTES: u64 = 1 << 30;
+pub const PART_TIME: std::time::Duration = std::time::Duration::from_secs(300);
 /// Bytes of tracks that are compressed together.
 pub const SET_DATA_BYTES: usize = 512 << 10;
 /// Bytes that a leaf of an index has, about, and lines that a node over others has.

@@ -43,6 +43,7 @@ pub use writer::{Summary, Writer};
 use crate::archive::Mark;
 use crate::id::Id;
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 /// What a set builds on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +94,10 @@ pub struct Foot {
     pub tracks: u64,
     /// What could not be read when the set was made, by path: it is not in it.
     pub missing: Vec<String>,
+    /// Of a part, which is no moment yet: the last key that is as its snapshot has it. What comes behind is as in the set before, if
+    /// there is one, and is not there otherwise.
+    #[serde(default)]
+    pub part: Option<ByteBuf>,
 }
 
 /// What of a moment lies in one set.

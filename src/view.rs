@@ -14,6 +14,7 @@ mod filling;
 mod group;
 mod history;
 mod hold;
+mod job;
 mod mirror;
 mod namespace;
 mod naming;
@@ -30,6 +31,7 @@ pub use copies::Copying;
 pub use delete::{Deletion, GoingBase, ToDelete};
 pub use elsewhere::{InSet, InSets, show_sets};
 pub use history::HistoryEntry;
+pub use job::{JobRecord, JobState, Jobs, MISSING_TOLD};
 pub use mirror::MirrorStep;
 pub use namespace::{Door, Namespace, SHADOW, SNAP, Standing, Target, Virtual, name_of};
 pub use naming::{LIVE_NAME, check_name, is_virtual_name};
@@ -189,6 +191,11 @@ impl Views {
     }
 
     /// The same for a dry run: what changes the store in a step is done, with all its checks, and taken back.
+    /// On behalf of whom something is done.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
     pub fn rehearsing(&self) -> Views {
         Views { is_rehearsing: true, ..self.clone() }
     }
@@ -395,6 +402,10 @@ impl Views {
 
     pub fn room(&self) -> Room<'_> {
         Room { views: self }
+    }
+
+    pub fn jobs(&self) -> Jobs<'_> {
+        Jobs { views: self }
     }
 
     pub fn targets(&self) -> Targets<'_> {

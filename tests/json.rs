@@ -136,6 +136,9 @@ fn every_command_says_in_json_what_it_did() {
             &["target", "add", "usb", &target, "--no-encryption"],
             &["target", "list"],
             &["backup"],
+            &["job", "list"],
+            &["job", "show", "1"],
+            &["job", "wait", "1"],
             &["set", "list"],
             &["set", "verify"],
             &["snap", "t1"],
@@ -157,6 +160,8 @@ fn every_command_says_in_json_what_it_did() {
     );
     // What needs increments elsewhere answers as `archive attach` does.
     tried.insert("archive join".to_string());
+    // Nothing here takes so long: `tests/jobs.rs` has them.
+    tried.extend(["job pause", "job resume", "job cancel"].map(str::to_string));
     // Their archive is the input, and the output: `tests/streams.rs` has them.
     tried.extend(["put", "get"].map(str::to_string));
     let mut command = pitfs::cli::command();

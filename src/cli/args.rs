@@ -2,12 +2,14 @@
 
 mod archives;
 mod bases;
+mod jobs;
 mod kept;
 mod sessions;
 mod targets;
 
 pub use archives::{Archive, ArchiveVerb, Roll};
 pub use bases::{Base, BaseVerb, Clone, Group, GroupVerb, Mirror, MirrorVerb, Promote};
+pub use jobs::{Job, JobVerb, Named};
 pub use kept::{History, Hold, Policy, Save, Versions, WhenFull};
 pub use sessions::{Session, SessionVerb};
 pub use targets::{Backup, Set, SetVerb, Target, TargetVerb};
@@ -90,6 +92,8 @@ pub enum Verb {
     Target(Target),
     /// Write a snapshot to a target
     Backup(Backup),
+    /// List what is under way, and wait for it, pause, resume or cancel it
+    Job(Job),
     /// List and verify what a target has
     Set(Set),
     /// Show or set what happens when room ends

@@ -5,6 +5,7 @@ mod asking;
 mod bases;
 mod delete;
 mod groups;
+mod jobs;
 mod kept;
 mod list;
 mod passphrase;
@@ -65,6 +66,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     match args.verb {
         Args_::Backup(verb) => targets::backup(&find_store(args.store)?, verb).map(Outcome::complete),
         Args_::Create(verb) if verb.from_set.is_some() => targets::create(&verb).map(Outcome::complete),
+        Args_::Job(verb) => jobs::job(&find_store(args.store)?, verb.verb, args.json),
         verb => run_verb(Args { verb, ..args }).map(Outcome::from),
     }
 }
@@ -120,6 +122,7 @@ fn run_verb(args: Args) -> Result<bool> {
         Args_::Archive(args) => archive::archive(&target()?, args.verb, as_json),
         Args_::Target(args) => targets::target(&target()?, args.verb, as_json),
         Args_::Backup(args) => targets::backup(&target()?, args),
+        Args_::Job(args) => Ok(jobs::job(&target()?, args.verb, as_json)? == Outcome::Done),
         Args_::Set(args) => targets::set(&target()?, args.verb, as_json),
         Args_::Policy(args) => kept::policy(&target()?, &args),
         Args_::Status(args) => status::status(&target()?, &args),

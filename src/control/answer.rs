@@ -7,6 +7,7 @@ mod archive;
 mod base;
 mod change;
 mod compare;
+mod job;
 mod snapshot;
 pub mod spelling;
 mod store;
@@ -22,6 +23,7 @@ pub use change::{
     WhenFull,
 };
 pub use compare::{BytesInfo, Change, DifferenceInfo, FileTracksInfo, HistoryInfo, TracksInfo, VersionInfo};
+pub use job::{JobInfo, JobState};
 pub use snapshot::{SnapshotInfo, State};
 pub use spelling::{DirectoryInfo, PathInfo, PathText, TimeInfo};
 pub use store::{CheckInfo, MountedInfo, ProblemInfo, StatusInfo, UpgradeInfo, WorkerInfo};
@@ -109,6 +111,8 @@ pub enum Answer {
     Archives(Vec<ArchiveInfo>),
     Targets(Vec<TargetInfo>),
     Backups(Vec<BackupInfo>),
+    /// One, but where all were asked for.
+    Jobs(Vec<JobInfo>),
     Sets(Vec<SetInfo>),
     LetGo(LetGoInfo),
     Keys(Vec<KeyInfo>),

@@ -100,6 +100,7 @@ pub enum Verb {
     Archive(Archive),
     Target(Targets),
     Backup(Backup),
+    Job(Job),
     Set(Sets),
     /// Shows the policy; changes what is given.
     Policy {
@@ -349,6 +350,35 @@ pub struct Backup {
     /// Bytes of files in a second, if they are not to be more.
     #[serde(default)]
     pub limit: Option<u64>,
+    /// The daemon does it by itself, and the answer is the job.
+    #[serde(default)]
+    pub detach: bool,
+}
+
+/// Work that is noted, or under way: by its number, or its name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Job {
+    List {
+        /// Those as well that have ended.
+        ended: bool,
+    },
+    Show {
+        job: String,
+    },
+    /// Until it has ended or stopped.
+    Wait {
+        job: String,
+    },
+    Pause {
+        job: String,
+    },
+    Resume {
+        job: String,
+    },
+    Cancel {
+        job: String,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -407,6 +437,8 @@ impl Verb {
             }
             Verb::Target(Targets::KeyList { .. } | Targets::KeyAdd { .. } | Targets::KeyRemove { .. }) => true,
             Verb::Target(Targets::List | Targets::Forget { .. }) => false,
+            // What was noted by somebody who may.
+            Verb::Job(job) => matches!(job, Job::Resume { .. }),
             Verb::CopyOut(_) | Verb::Sync(_) | Verb::Roll(_) | Verb::RollGroup { .. } | Verb::Archive(_) => true,
             Verb::Snap(_) | Verb::List { .. } | Verb::Delete { .. } | Verb::Rename { .. } => false,
             Verb::Hold { .. } | Verb::Session(_) | Verb::Group(_) | Verb::Base(_) | Verb::Clone(_) => false,
@@ -431,6 +463,22 @@ impl Verb {
         }
     }
 
+    /// What it is called where it takes long; jobs are listed as what they are.
+    pub(super) fn work_name(&self) -> Option<&'static str> {
+        Some(match self {
+            Verb::Roll(_) | Verb::RollGroup { .. } => "roll",
+            Verb::Archive(_) => "archive",
+            Verb::CopyOut(_) | Verb::Restore { .. } => "restore",
+            Verb::Sync(_) => "sync",
+            Verb::Put { .. } => "put",
+            Verb::Get { .. } => "get",
+            Verb::Check => "check",
+            Verb::Set(_) => "set",
+            Verb::Base(_) | Verb::Clone(_) | Verb::Mirror(_) => "copy",
+            _ => return None,
+        })
+    }
+
     /// Whether it can be begun anew if it was broken off, since it changes nothing.
     pub(super) fn changes_nothing(&self) -> bool {
         matches!(
@@ -449,6 +497,7 @@ impl Verb {
                 | Verb::Base(Base::List)
                 | Verb::Archive(Archive::List { .. } | Archive::Verify { .. })
                 | Verb::Target(Targets::List)
+                | Verb::Job(Job::List { .. } | Job::Show { .. } | Job::Wait { .. })
                 | Verb::Set(Sets::List { .. } | Sets::Verify { .. })
         )
     }

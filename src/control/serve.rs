@@ -3,6 +3,7 @@
 mod base;
 mod compare;
 mod delete;
+mod job;
 mod list;
 mod rehearse;
 mod restore;
@@ -14,7 +15,7 @@ use super::{
     Answer, Archive, ArchiveInfo, BaseRollInfo, CopiedOutInfo, MountedInfo, PathText, Request, Snap, SnapshotInfo,
     SyncInfo, Verb,
 };
-use crate::daemon::{Daemon, OnProgress, check, copy_out, get, put, sync};
+use crate::daemon::{Daemon, OnProgress, RollOptions, check, copy_out, get, put, sync};
 use crate::device::{BaseId, SnapOptions, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::purpose::Purpose;
@@ -30,7 +31,10 @@ pub fn serve(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
     // Whatever goes wrong with one command, others are served.
     let carried_out = Error::of_panic(|| {
         daemon.views().remove_what_waits();
-        carry_out(daemon, request, uid, progress)
+        match request.verb.work_name().map(|what| daemon.begin_work(what, uid)) {
+            Some(work) => carry_out(daemon, request, uid, &mut |done| work.step(done, progress)),
+            None => carry_out(daemon, request, uid, progress),
+        }
     });
     // Who asked sees what was done, and what a look has found to be there again.
     daemon.views().tree().device().feed().wait();
@@ -133,12 +137,10 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         Verb::Diff { before, after } => compare::diff(&views, &before, &after).map(Answer::Differences),
         Verb::Tracks { before, after, path, range } => compare::tracks(&views, &before, after, path, range),
         Verb::Roll(options) => Ok(Answer::Roll(daemon.rolls().roll(&views, &options, progress)?.into())),
-        Verb::RollGroup { group, options } => {
-            let reports = daemon.rolls().roll_group(&views, &group, &options, progress)?.into_iter();
-            let rolled = reports.map(|(base, report)| BaseRollInfo { base, roll: report.into() });
-            Ok(Answer::RollGroup(rolled.collect()))
+        Verb::RollGroup { group, options } => roll_group(daemon, &views, &group, &options, progress),
+        verb @ (Verb::Target(_) | Verb::Backup(_) | Verb::Set(_) | Verb::Job(_)) => {
+            job::serve(daemon, &views, verb, progress)
         }
-        verb @ (Verb::Target(_) | Verb::Backup(_) | Verb::Set(_)) => target::serve(daemon, &views, verb, progress),
         Verb::Archive(archive) => serve_archive(daemon, &views, archive, progress),
         Verb::Policy { drop_oldest, before_restores } => store::policy(daemon, &views, drop_oldest, before_restores),
         Verb::Status => store::status(daemon, &views).map(|status| Answer::Status(Box::new(status))),
@@ -198,6 +200,18 @@ fn snap(views: &Views, wanted: Snap) -> Result<Answer> {
         None => views.snapshots().take_all(&[views.base()], request)?,
     };
     infos(views, &taken).map(Answer::Snapshots)
+}
+
+fn roll_group(
+    daemon: &Daemon,
+    views: &Views,
+    group: &[u8],
+    options: &RollOptions,
+    progress: OnProgress<'_>,
+) -> Result<Answer> {
+    let reports = daemon.rolls().roll_group(views, group, options, progress)?.into_iter();
+    let rolled = reports.map(|(base, report)| BaseRollInfo { base, roll: report.into() });
+    Ok(Answer::RollGroup(rolled.collect()))
 }
 
 fn serve_archive(daemon: &Daemon, views: &Views, archive: Archive, progress: OnProgress<'_>) -> Result<Answer> {

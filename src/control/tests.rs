@@ -8,7 +8,7 @@ use super::answer::{
     State, StatusInfo, StreamInfo, SyncInfo, TimeInfo, TracksInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo,
 };
 use super::request::{Archive, Keep, Request, Session, Snap, Verb};
-use super::{BackupInfo, KeyInfo, LetGoInfo, SetInfo, SetKind, TargetInfo};
+use super::{BackupInfo, JobInfo, JobState, KeyInfo, LetGoInfo, SetInfo, SetKind, TargetInfo};
 use super::{PROTOCOL, decode, encode};
 use crate::clock::{Period, Timestamp};
 use crate::daemon::{MergeOptions, PruneOptions, RestoreOptions, RollOptions, SyncOptions};
@@ -208,6 +208,7 @@ fn looks() -> Vec<Answer> {
         Answer::Archives(vec![archive()]),
         Answer::Targets(vec![target()]),
         Answer::Backups(vec![backup()]),
+        Answer::Jobs(vec![job()]),
         Answer::Sets(vec![set()]),
         Answer::LetGo(let_go()),
         Answer::Keys(vec![KeyInfo { slot: 1, passphrase: true }]),
@@ -233,6 +234,28 @@ fn backup() -> BackupInfo {
     BackupInfo { snapshot: text(), set: text(), kind, was_there: true, bytes: 5, added: 6, missing }
 }
 
+fn job() -> JobInfo {
+    JobInfo {
+        job: text(),
+        what: text(),
+        state: JobState::Stopped,
+        time: time(),
+        uid: 1,
+        detached: true,
+        target: Some(text()),
+        snapshots: 3,
+        written: 2,
+        progress: ProgressInfo { files: 1, bytes: 2, total_bytes: 3 },
+        added: 5,
+        bytes: 6,
+        holds: vec![text()],
+        waits_for: Some(text()),
+        ended: Some(time()),
+        failure: Some(text()),
+        missing: vec![text()],
+    }
+}
+
 fn set() -> SetInfo {
     SetInfo {
         set: text(),
@@ -244,6 +267,7 @@ fn set() -> SetInfo {
         bytes: 5,
         incomplete: true,
         hidden: true,
+        part: true,
         reasons: vec![text()],
         lost: vec![text()],
         problems: vec![text()],

@@ -6,20 +6,24 @@
 //!
 //! Invariants:
 //! - a set is in the target's catalogue when it is whole and durable, and not before;
+//! - what takes long is written in parts, each a set of its own that says up to which key its moment goes: whoever goes on, for this
+//!   snapshot or a later one, writes what comes behind that key, and what has changed before it;
 //! - one that misses something of its snapshot says so, and no other one is ever made over it.
 
 use super::targets::{check_newest, note_newest};
 use super::{OnProgress, Progress};
 use crate::clock::Epoch;
-use crate::device::Snapshot;
+use crate::device::{BaseRecord, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, PART_BYTES, PART_TIME, SET_UNIT_BYTES};
 use crate::set::{Before, Change, Delta, Header, Key, Kind, Sets, Summary, Writer, update};
-use crate::target::{Listed, Repository, Target};
+use crate::target::{Catalogue, Listed, Repository, Target};
 use crate::tree::{Burden, Carried, Carry, Tree};
 use crate::view::Views;
+use serde_bytes::ByteBuf;
 use std::collections::HashMap;
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 /// The level of zstd that sets are compressed with.
@@ -35,10 +39,19 @@ pub struct BackupOptions {
     pub level: i32,
     /// Bytes of files in a second, if they are not to be more.
     pub limit: Option<u64>,
+    pub parts: Parts,
 }
 
 /// Levels of zstd that sets can be compressed with.
 pub const LEVELS: std::ops::RangeInclusive<i32> = 1..=19;
+
+pub(super) fn check_level(level: i32) -> Result<()> {
+    if LEVELS.contains(&level) {
+        return Ok(());
+    }
+    let text = format!("compression has levels from {} to {}, not {level}", LEVELS.start(), LEVELS.end());
+    Err(Error::Refused(Errno::INVAL, text))
+}
 
 /// Keeps bytes from being more than so many in a second.
 struct Brake {
@@ -82,29 +95,67 @@ pub struct BackupReport {
     pub missing: Vec<(String, String)>,
 }
 
-/// The next element of what is carried, as a set takes it.
+/// When a set that is long is written in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// A part is whole after so many bytes of files, and so long a time: what is written then stays, whatever happens.
+    pub bytes: u64,
+    pub time: Duration,
+    /// What is broken off before it has so many bytes is not kept.
+    pub least: u64,
+}
+
+impl Parts {
+    /// Nothing is kept before all is there.
+    pub(super) const NONE: Parts = Parts { bytes: u64::MAX, time: Duration::MAX, least: u64::MAX };
+}
+
+impl Default for Parts {
+    fn default() -> Parts {
+        Parts { bytes: PART_BYTES, time: PART_TIME, least: SET_UNIT_BYTES as u64 }
+    }
+}
+
+/// The next element of what is carried, as a set takes it; none any more as soon as a part is whole.
 struct Changes<'a, 'p> {
     carry: Box<dyn Iterator<Item = Result<Carried>> + 'a>,
     tell: &'a mut dyn FnMut(u64) -> Result<()>,
     done: u64,
     brake: Brake,
-    missing: &'p mut Vec<(String, String)>,
+    missing: &'p mut Missing,
+    parts: Parts,
+    /// The key of the last one.
+    last: Vec<u8>,
+    /// Up to this key the moment of another snapshot is laid over: what is broken off before is of neither.
+    whole_behind: Vec<u8>,
+    ended: Ended,
 }
 
-impl Iterator for Changes<'_, '_> {
-    type Item = Result<Delta>;
+/// What could not be read, by path, and why.
+type Missing = Vec<(String, String)>;
 
-    fn next(&mut self) -> Option<Result<Delta>> {
-        let carried = match self.carry.next()? {
-            Ok(carried) => carried,
-            Err(error) => return Some(Err(error)),
-        };
-        self.done += carried.file_bytes();
-        if let Err(error) = (self.tell)(self.done).and_then(|()| self.brake.hold(self.done, self.tell)) {
-            return Some(Err(error));
-        }
-        let Carried { table, key, birth, what } = carried;
+/// Why no more is carried.
+enum Ended {
+    /// There is none.
+    All,
+    Part,
+    BrokenOff(Error),
+}
+
+impl Changes<'_, '_> {
+    /// Whether what there is by now can be a part. What has lost something is nothing that another one can be made over.
+    fn can_be_part(&self) -> bool {
+        self.last > self.whole_behind && self.missing.is_empty()
+    }
+
+    /// Whether it is to be one.
+    fn is_part(&self) -> bool {
+        self.can_be_part() && self.done >= self.parts.bytes && self.brake.begun.elapsed() >= self.parts.time
+    }
+
+    fn delta(&mut self, Carried { table, key, birth, what }: Carried) -> Delta {
         let key = [&[table as u8], &key[..]].concat();
+        self.last.clone_from(&key);
         let change = match what {
             Burden::Record(value) => Change::Record(value),
             Burden::Track(bytes) => Change::Track(bytes.to_vec()),
@@ -117,7 +168,35 @@ impl Iterator for Changes<'_, '_> {
                 Change::Lost(path)
             }
         };
-        Some(Ok(Delta { key, birth, change }))
+        Delta { key, birth, change }
+    }
+}
+
+impl Iterator for Changes<'_, '_> {
+    type Item = Result<Delta>;
+
+    fn next(&mut self) -> Option<Result<Delta>> {
+        if !matches!(self.ended, Ended::All) {
+            return None;
+        }
+        if self.is_part() {
+            self.ended = Ended::Part;
+            return None;
+        }
+        let carried = match self.carry.next()? {
+            Ok(carried) => carried,
+            Err(error) => return Some(Err(error)),
+        };
+        let done = self.done + carried.file_bytes();
+        if let Err(error) = (self.tell)(done).and_then(|()| self.brake.hold(done, self.tell)) {
+            if self.done < self.parts.least || !self.can_be_part() {
+                return Some(Err(error));
+            }
+            self.ended = Ended::BrokenOff(error);
+            return None;
+        }
+        self.done = done;
+        Some(Ok(self.delta(carried)))
     }
 }
 
@@ -129,12 +208,9 @@ pub fn backup(
     options: &BackupOptions,
     progress: OnProgress<'_>,
 ) -> Result<BackupReport> {
-    if !LEVELS.contains(&options.level) {
-        let text = format!("compression has levels from {} to {}, not {}", LEVELS.start(), LEVELS.end(), options.level);
-        return Err(Error::Refused(Errno::INVAL, text));
-    }
+    check_level(options.level)?;
     // One at a time: two would not see each other's sets.
-    let _locked = target.lock()?;
+    let _locked = locked(target, progress)?;
     let mut repository = target.repository(views.targets().store()?, key)?;
     check_newest(target, &mut repository, views.targets().seen(target.id())?)?;
     // What an interruption left, or finished and did not list.
@@ -149,15 +225,15 @@ pub fn backup(
     }
     let gone = repository.gone()?;
     let is_good = |listed: &Listed| !listed.needs.iter().any(|id| gone.contains(id));
-    let Written { summary, kind, added, missing } =
-        write(views, (target, &repository), &snapshot, options, &is_good, progress)?;
+    let Written { summary, kind, bytes, added, missing } =
+        write(views, (target, &mut repository), &snapshot, options, &is_good, progress)?;
     let file = repository.sets().file(summary.id)?;
     repository.add(&file)?;
     note_newest(views, target, &repository)?;
     if missing.is_empty() {
         views.targets().mark(&snapshot)?;
     }
-    let (set, bytes) = (summary.id, summary.bytes);
+    let set = summary.id;
     Ok(BackupReport { snapshot: snapshot.record.name, set, was_there: false, kind, bytes, added, missing })
 }
 
@@ -165,58 +241,152 @@ pub fn backup(
 pub(super) struct Written {
     pub summary: Summary,
     pub kind: Kind,
+    /// Bytes at the target, with those of parts.
+    pub bytes: u64,
     pub added: u64,
-    pub missing: Vec<(String, String)>,
+    pub missing: Missing,
 }
 
-/// Writes a snapshot as a set, over the newest of those that are good for that.
+/// Writes a snapshot as a set, over the newest of those that are good for that. Parts of it are taken into the catalogue one after the
+/// other, and what is there of one is not written again.
 pub(super) fn write(
     views: &Views,
-    (target, repository): (&Target, &Repository),
+    (target, repository): (&Target, &mut Repository),
     snapshot: &Snapshot,
     options: &BackupOptions,
     is_good: &dyn Fn(&Listed) -> bool,
     progress: OnProgress<'_>,
 ) -> Result<Written> {
-    let tree = views.tree();
-    let settings = tree.device().settings();
-    let base_record = tree.device().look()?.base_record(snapshot.base)?.clone();
-    let before = match options.kind {
-        Kind::Full => None,
-        kind => {
-            let may_be = |listed: &&Listed| {
-                listed.header.base == base_record.id
-                    && listed.missing == 0
-                    && (kind == Kind::Incremental || listed.header.kind == Kind::Full)
-                    && is_good(listed)
-            };
-            newest_known(views, snapshot, repository.catalogue().moments().filter(may_be))?
-        }
-    };
+    let (mut bytes, mut added) = (0, 0);
     let sets = repository.sets().clone();
-    let (before, carry) = carried(tree, &sets, snapshot, before)?;
-    let kind = if before.is_some() { options.kind } else { Kind::Full };
-    let header = Header {
-        store: repository.store(),
-        base: base_record.id,
-        base_name: base_record.name.clone(),
-        mark: snapshot.mark(),
-        kind,
-        before: before.as_ref().map(|listed| Before { set: listed.id, snapshot: listed.header.mark.id }),
-        track_bytes: settings.track_bytes,
-        hash_seed: settings.hash_seed,
-        bytes: snapshot.record.refers * BLOCK_BYTES as u64,
-    };
-    let total_bytes = if before.is_some() { 0 } else { header.bytes };
-    let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes });
-    let mut missing = Vec::new();
-    let mut writer = Writer::create(&**sets.shelf(), Id::random(), &header, sets.seal(), options.level)?;
-    let mut changes =
-        Changes { carry, tell: &mut tell, done: 0, brake: Brake::of(options.limit), missing: &mut missing };
-    let written = update(&mut writer, before.as_ref().map(|listed| (&*sets, listed.id)), &mut changes);
-    let added = changes.done;
-    let summary = written.and_then(|()| writer.finish()).map_err(|error| explain_no_room(target, error))?;
-    Ok(Written { summary, kind, added, missing })
+    loop {
+        let piece = Piece::of(views, (&sets, repository.catalogue()), snapshot, options, is_good)?;
+        let kind = piece.kind;
+        let (summary, ended, missing) =
+            piece.write(repository, options, progress).map_err(|error| explain_no_room(target, error))?;
+        (bytes, added) = (bytes + summary.bytes, added + summary.added);
+        if let Ended::All = ended {
+            return Ok(Written { summary, kind, bytes, added, missing });
+        }
+        let file = repository.sets().file(summary.id)?;
+        repository.add(&file)?;
+        note_newest(views, target, repository)?;
+        if let Ended::BrokenOff(error) = ended {
+            return Err(error);
+        }
+    }
+}
+
+/// What is written of a moment in one go.
+struct Piece<'a> {
+    views: &'a Views,
+    snapshot: &'a Snapshot,
+    base: BaseRecord,
+    kind: Kind,
+    /// The set that the moment builds on, and the part of the moment that is there.
+    before: Option<Listed>,
+    part: Option<Listed>,
+    whole_behind: Vec<u8>,
+    carry: Box<dyn Iterator<Item = Result<Carried>> + 'a>,
+}
+
+impl<'a> Piece<'a> {
+    fn of(
+        views: &'a Views,
+        (sets, catalogue): (&'a Sets, &Catalogue),
+        snapshot: &'a Snapshot,
+        options: &BackupOptions,
+        is_good: &dyn Fn(&Listed) -> bool,
+    ) -> Result<Piece<'a>> {
+        let base = views.tree().device().look()?.base_record(snapshot.base)?.clone();
+        let is_ours = |listed: &&Listed| listed.header.base == base.id && listed.missing == 0 && is_good(listed);
+        let before = match options.kind {
+            Kind::Full => None,
+            kind => {
+                let may_be = |listed: &&Listed| {
+                    is_ours(listed) && (kind == Kind::Incremental || listed.header.kind == Kind::Full)
+                };
+                newest_known(views, snapshot, catalogue.moments().filter(may_be))?
+            }
+        };
+        let before = match before {
+            Some(before) if !before.is_stored && !Carry::can_be_beside(views.tree(), snapshot.base)? => None,
+            before => before,
+        };
+        let kind = if before.is_some() { options.kind } else { Kind::Full };
+        let over = before.as_ref().map(|before| before.listed.id);
+        let goes_on = |part: &&Listed| {
+            is_ours(part) && part.header.kind == kind && part.header.before.map(|before| before.set) == over
+        };
+        let part = part_of(views, snapshot, catalogue.parts().filter(goes_on))?;
+        let carry = carried(views.tree(), sets, snapshot, before.as_ref(), part.as_ref())?;
+        let other = part.as_ref().filter(|part| part.epoch < snapshot.epoch).and_then(|part| part.listed.part.clone());
+        let whole_behind = other.map(ByteBuf::into_vec).unwrap_or_default();
+        let (before, part) = (before.map(|before| before.listed), part.map(|part| part.listed));
+        Ok(Piece { views, snapshot, base, kind, before, part, whole_behind, carry })
+    }
+
+    fn header(&self, store: Id) -> Header {
+        let settings = self.views.tree().device().settings();
+        let before = |listed: &Listed| Before { set: listed.id, snapshot: listed.header.mark.id };
+        Header {
+            store,
+            base: self.base.id,
+            base_name: self.base.name.clone(),
+            mark: self.snapshot.mark(),
+            kind: self.kind,
+            before: self.before.as_ref().map(before),
+            track_bytes: settings.track_bytes,
+            hash_seed: settings.hash_seed,
+            bytes: self.snapshot.record.refers * BLOCK_BYTES as u64,
+        }
+    }
+
+    /// Writes it, until all is written or a part is whole.
+    fn write(
+        self,
+        repository: &Repository,
+        options: &BackupOptions,
+        progress: OnProgress<'_>,
+    ) -> Result<(Summary, Ended, Missing)> {
+        let sets = repository.sets().clone();
+        let header = self.header(repository.store());
+        let total_bytes = if self.before.is_some() { 0 } else { header.bytes };
+        let there = match (&self.before, &self.part) {
+            (None, Some(part)) => sets.file(part.id)?.foot().sets.iter().map(|share| share.bytes).sum(),
+            _ => 0,
+        };
+        let mut tell = |bytes| progress(&Progress { files: 0, bytes: there + bytes, total_bytes });
+        let mut missing = Missing::new();
+        let mut writer = Writer::create(&**sets.shelf(), Id::random(), &header, sets.seal(), options.level)?;
+        let over = self.part.as_ref().or(self.before.as_ref()).map(|listed| (&*sets, listed.id));
+        let mut changes = Changes {
+            carry: self.carry,
+            tell: &mut tell,
+            done: 0,
+            brake: Brake::of(options.limit),
+            missing: &mut missing,
+            parts: options.parts,
+            last: Vec::new(),
+            whole_behind: self.whole_behind,
+            ended: Ended::All,
+        };
+        update(&mut writer, over, &mut changes)?;
+        let (last, ended) = (changes.last, changes.ended);
+        let summary = if let Ended::All = ended { writer.finish()? } else { writer.finish_part(last)? };
+        Ok((summary, ended, missing))
+    }
+}
+
+/// The lock of a target, when nobody else has it any more.
+fn locked(target: &Target, progress: OnProgress<'_>) -> Result<File> {
+    loop {
+        match target.lock() {
+            Err(Error::Refused(Errno::BUSY, _)) => std::thread::sleep(WAIT),
+            locked => return locked,
+        }
+        progress(&Progress::default())?;
+    }
 }
 
 /// A snapshot that the target has.
@@ -226,7 +396,7 @@ fn there_already(snapshot: &Snapshot, found: &Listed) -> BackupReport {
 }
 
 /// The snapshot of a name, or the newest one.
-fn chosen(views: &Views, name: Option<&[u8]>) -> Result<Snapshot> {
+pub(super) fn chosen(views: &Views, name: Option<&[u8]>) -> Result<Snapshot> {
     let found = match name {
         Some(name) => views.expect(name)?,
         None => {
@@ -276,21 +446,50 @@ fn newest_known<'a>(
     Ok(None)
 }
 
-/// What is to be carried, and over which set.
-type Carriage<'a> = (Option<Listed>, Box<dyn Iterator<Item = Result<Carried>> + 'a>);
+/// The part that is worth going on with: the furthest of the newest snapshot, this one or one before that is still there.
+fn part_of<'a>(
+    views: &Views,
+    snapshot: &Snapshot,
+    parts: impl Iterator<Item = &'a Listed>,
+) -> Result<Option<Reference>> {
+    let all = views.of(snapshot.base).snapshots().all()?;
+    let stored = |listed: &Listed| {
+        let found = all.iter().find(|one| one.is_readable() && one.record.id == listed.header.mark.id)?;
+        (found.epoch <= snapshot.epoch).then_some(found.epoch)
+    };
+    let known = parts.filter_map(|listed| Some((stored(listed)?, &listed.part, listed)));
+    let best = known.max_by_key(|(epoch, part, _)| (*epoch, *part));
+    Ok(best.map(|(epoch, _, listed)| Reference { listed: listed.clone(), epoch, is_stored: true }))
+}
 
-fn carried<'a>(tree: &'a Tree, sets: &'a Sets, snapshot: &Snapshot, before: Option<Reference>) -> Result<Carriage<'a>> {
+/// What is to be carried, over a set, and over a part of the moment.
+fn carried<'a>(
+    tree: &'a Tree,
+    sets: &'a Sets,
+    snapshot: &Snapshot,
+    before: Option<&Reference>,
+    part: Option<&Reference>,
+) -> Result<Box<dyn Iterator<Item = Result<Carried>> + 'a>> {
     let (base, epoch) = (snapshot.base, snapshot.epoch);
-    if let Some(Reference { listed, epoch: since, is_stored }) = before {
-        if is_stored {
-            return Ok((Some(listed), Box::new(Carry::since(tree, base, since, epoch)?)));
+    let last = part.and_then(|part| part.listed.part.as_ref()).map_or(&[][..], |last| last.as_slice());
+    let rest: Box<dyn Iterator<Item = _>> = match before {
+        None => Box::new(Carry::all(tree, base, epoch).behind(last)),
+        Some(Reference { epoch: since, is_stored: true, .. }) => {
+            Box::new(Carry::since(tree, base, *since, epoch)?.behind(last))
         }
-        let keys = sets.scan(listed.id, b"", &[0xff])?.map(|entry| entry.map(|entry| entry.key));
-        if let Some(beside) = Carry::beside(tree, base, (since, epoch), keys)? {
-            return Ok((Some(listed), Box::new(beside)));
+        Some(Reference { listed, epoch: since, is_stored: false }) => {
+            let from = if last.is_empty() { Vec::new() } else { [last, &[0]].concat() };
+            let keys = sets.scan(listed.id, &from, &[0xff])?.map(|entry| entry.map(|entry| entry.key));
+            Box::new(Carry::beside(tree, base, (*since, epoch), keys, last))
         }
-    }
-    Ok((None, Box::new(Carry::all(tree, base, epoch))))
+    };
+    Ok(match part {
+        // What has changed since in what is there of it comes first.
+        Some(part) if part.epoch < epoch => {
+            Box::new(Carry::since(tree, base, part.epoch, epoch)?.up_to(last).chain(rest))
+        }
+        _ => rest,
+    })
 }
 
 /// A full disk, in words: not the store's is full.

@@ -4,7 +4,7 @@
 //! Every moment is whole by itself: what lies between two is let go without touching either. So merging moves no bytes, and what
 //! takes room is what nothing shows any more, in sets that others still need.
 
-use super::backup::{BackupOptions, write};
+use super::backup::{BackupOptions, Parts, write};
 use super::targets::AtTarget;
 use super::{LEVEL, OnProgress, Progress};
 use crate::clock::Timestamp;
@@ -71,7 +71,7 @@ pub fn verify_sets(at: &AtTarget, share: Option<u8>, progress: OnProgress<'_>) -
     if damage.is_nothing() {
         return Ok(verified);
     }
-    for one in verified.iter_mut().filter(|one| !one.listed.is_hidden && damage.can_be_in(&one.listed)) {
+    for one in verified.iter_mut().filter(|one| one.listed.is_moment() && damage.can_be_in(&one.listed)) {
         one.lost = lost_of(repository.sets(), one.listed.id, &|spot| damage.is_in(spot))?;
         for needed in one.listed.needs.iter().filter(|id| **id != one.listed.id && damage.sets.contains(id)) {
             one.problems.push(format!("it needs the set {needed}, which is not there or cannot be opened"));
@@ -132,16 +132,17 @@ pub fn repair_sets(at: &mut AtTarget, views: &Views, progress: OnProgress<'_>) -
         stored.extend(all.map(|one| (one.record.id, one)));
     }
     for one in
-        verified.into_iter().filter(|one| !(one.listed.is_hidden || one.lost.is_nothing() && one.problems.is_empty()))
+        verified.into_iter().filter(|one| one.listed.is_moment() && !(one.lost.is_nothing() && one.problems.is_empty()))
     {
         let Some(snapshot) = stored.get(&one.listed.header.mark.id) else {
             repaired.left.push((one, "the store has that snapshot no longer".into()));
             continue;
         };
         let is_good = |listed: &Listed| !bad.contains(&listed.id) && !listed.needs.iter().any(|id| bad.contains(id));
-        let options = BackupOptions { snapshot: None, kind: Kind::Incremental, level: LEVEL, limit: None };
+        let options =
+            BackupOptions { snapshot: None, kind: Kind::Incremental, level: LEVEL, limit: None, parts: Parts::NONE };
         let here = views.of(snapshot.base);
-        let written = write(&here, (&at.target, &at.repository), snapshot, &options, &is_good, progress)?;
+        let written = write(&here, (&at.target, &mut at.repository), snapshot, &options, &is_good, progress)?;
         if let Some((path, why)) = written.missing.first() {
             // It could have lost more than the one that is there.
             at.repository.note_hidden(written.summary.id)?;
@@ -273,7 +274,7 @@ fn let_go(
 fn wasteful(at: &AtTarget, most: u8) -> Result<HashMap<Id, u64>> {
     let sets = at.repository.sets();
     let mut used: HashMap<Id, u64> = HashMap::new();
-    for listed in at.repository.catalogue().moments() {
+    for listed in at.repository.catalogue().sets().iter().filter(|listed| !listed.is_hidden) {
         for share in &sets.file(listed.id)?.foot().sets {
             // What one moment has of an earlier set, the moments before it have as well.
             let most = used.entry(share.set).or_default();
@@ -281,7 +282,10 @@ fn wasteful(at: &AtTarget, most: u8) -> Result<HashMap<Id, u64>> {
         }
     }
     let mut wasteful = HashMap::new();
-    for listed in at.repository.catalogue().sets().iter().filter(|listed| listed.is_hidden) {
+    // Parts go with what they become.
+    let is_awaited = |id: &Id| at.repository.catalogue().parts().any(|part| part.needs.contains(id));
+    let hidden = at.repository.catalogue().sets().iter().filter(|listed| listed.is_hidden && !is_awaited(&listed.id));
+    for listed in hidden {
         let all = sets.file(listed.id)?.foot().sets.first().map_or(0, |own| own.bytes);
         let waste = all.saturating_sub(used.get(&listed.id).copied().unwrap_or_default());
         if u128::from(waste) * 100 > u128::from(all) * u128::from(most) {

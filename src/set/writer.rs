@@ -17,6 +17,7 @@ use crate::id::Id;
 use crate::limits::{SET_KEY_BYTES_MAX, SET_SETS_MAX, SET_VALUE_BYTES_MAX, TRACK_BYTES_MAX};
 use crate::media::{Putting, Shelf};
 use crate::meta::{encode, hex};
+use serde_bytes::ByteBuf;
 use std::collections::HashMap;
 use std::io;
 use zstd::bulk::Compressor;
@@ -268,7 +269,16 @@ impl Writer {
     }
 
     /// Writes the rest, the foot and the end. With that the set is there, whole and durable.
-    pub fn finish(mut self) -> Result<Summary> {
+    pub fn finish(self) -> Result<Summary> {
+        self.end(None)
+    }
+
+    /// The same, as a part of a moment that was broken off behind a key.
+    pub fn finish_part(self, last: Vec<u8>) -> Result<Summary> {
+        self.end(Some(last))
+    }
+
+    fn end(mut self, part: Option<Vec<u8>>) -> Result<Summary> {
         self.close_unit()?;
         self.builder.end();
         self.drain(true)?;
@@ -283,7 +293,8 @@ impl Writer {
             }
         };
         let (sets, missing) = (std::mem::take(&mut self.shares.all), std::mem::take(&mut self.missing));
-        let foot = Foot { root, sets, records: self.records, tracks: self.tracks, missing };
+        let foot =
+            Foot { root, sets, records: self.records, tracks: self.tracks, missing, part: part.map(ByteBuf::from) };
         let compressed = compress(&mut self.out.compressor, &encode(&foot));
         let (id, bytes) = self.out.finish(compressed)?;
         Ok(Summary { id, bytes, added: self.added, foot })

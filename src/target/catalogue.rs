@@ -11,6 +11,7 @@ use crate::id::Id;
 use crate::meta::encode;
 use crate::set::{Header, SetFile, Sets};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 use std::collections::HashMap;
 
 const OBJECT: &str = "catalogue";
@@ -32,6 +33,10 @@ pub struct Listed {
     pub missing: u64,
     /// The moment was let go: the set is there for others only.
     pub is_hidden: bool,
+    /// It is only a part of a moment, up to and with this key. It is kept until there is a whole set of this snapshot or of a later
+    /// one, which may need it.
+    #[serde(default)]
+    pub part: Option<ByteBuf>,
 }
 
 impl Listed {
@@ -44,7 +49,22 @@ impl Listed {
             needs: foot.sets.iter().filter(|share| share.nodes > 0 || share.bytes > 0).map(|share| share.set).collect(),
             missing: foot.missing.len() as u64,
             is_hidden: false,
+            part: foot.part.clone(),
         }
+    }
+
+    /// Whether it can be looked into.
+    pub fn is_moment(&self) -> bool {
+        !self.is_hidden && self.part.is_none()
+    }
+
+    /// Whether it is of no use any more by itself, when another one comes.
+    fn is_behind(&self, other: &Listed) -> bool {
+        self.part.is_some()
+            && other.is_moment()
+            && other.missing == 0
+            && other.header.base == self.header.base
+            && other.header.mark.epoch >= self.header.mark.epoch
     }
 }
 
@@ -72,7 +92,12 @@ impl Catalogue {
 
     /// The moments that can be looked into, the oldest first.
     pub fn moments(&self) -> impl DoubleEndedIterator<Item = &Listed> {
-        self.sets.iter().filter(|listed| !listed.is_hidden)
+        self.sets.iter().filter(|listed| listed.is_moment())
+    }
+
+    /// Parts of moments that are not whole yet.
+    pub fn parts(&self) -> impl Iterator<Item = &Listed> {
+        self.sets.iter().filter(|listed| !listed.is_hidden && listed.part.is_some())
     }
 
     /// The newest whole set of a snapshot, if there is one.
@@ -82,6 +107,9 @@ impl Catalogue {
 
     pub(super) fn add(&mut self, listed: Listed) {
         self.sets.retain(|other| other.id != listed.id);
+        for part in self.sets.iter_mut().filter(|part| part.is_behind(&listed)) {
+            part.is_hidden = true;
+        }
         let place = |listed: &Listed| (listed.header.mark.time, listed.header.mark.epoch, listed.id);
         let at = self.sets.partition_point(|other| place(other) <= place(&listed));
         self.sets.insert(at, listed);
@@ -144,7 +172,7 @@ impl Catalogue {
     /// For each set of which some other one needs something, how many do.
     pub fn needed(&self) -> HashMap<Id, usize> {
         let mut needed = HashMap::new();
-        for listed in self.moments() {
+        for listed in self.sets.iter().filter(|listed| !listed.is_hidden) {
             listed.needs.iter().filter(|id| **id != listed.id).for_each(|id| *needed.entry(*id).or_default() += 1);
         }
         needed

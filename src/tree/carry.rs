@@ -103,6 +103,37 @@ impl<'a> Carry<'a> {
         let next = Next::Keys(keys.into_iter(), before);
         Ok(Carry { tree, base, epoch, next, batch: VecDeque::new(), named: [None; 2] })
     }
+
+    /// Only what comes behind a key, as sets have them.
+    pub fn behind(mut self, last: &[u8]) -> Carry<'a> {
+        let Some((number, rest)) = last.split_first() else { return self };
+        let prefix = self.base.prefix();
+        match &mut self.next {
+            Next::Table(at, from) => {
+                *at = TABLES.iter().position(|table| *table as u8 >= *number).unwrap_or(TABLES.len());
+                if TABLES.get(*at).is_some_and(|table| *table as u8 == *number) {
+                    *from = [&prefix[..], rest, &[0]].concat();
+                }
+            }
+            Next::Keys(keys, _) => {
+                let is_behind = |(table, key): &Key| (*table as u8, &key[prefix.len()..]) > (*number, rest);
+                *keys = keys.filter(is_behind).collect::<BTreeSet<_>>().into_iter();
+            }
+        }
+        self
+    }
+
+    /// Only what differs up to, and with, a key; nothing, if all is carried.
+    pub fn up_to(mut self, last: &[u8]) -> Carry<'a> {
+        let prefix = self.base.prefix().len();
+        let is_before = |(table, key): &Key| last.split_first() >= Some((&(*table as u8), &key[prefix..]));
+        if let Next::Keys(keys, _) = &mut self.next {
+            *keys = keys.filter(is_before).collect::<BTreeSet<_>>().into_iter();
+        } else {
+            self.next = Next::Table(TABLES.len(), Vec::new());
+        }
+        self
+    }
 }
 
 impl Carry<'_> {
@@ -239,19 +270,21 @@ pub struct Beside<'a, I: Iterator<Item = Result<Vec<u8>>>> {
 }
 
 impl<'a> Carry<'a> {
-    /// The same beside the keys that another moment of the base has, as a set keeps them: that of an epoch. Nothing, while the base
-    /// shows what comes from elsewhere: what it was then cannot be told by births.
+    /// The records of a snapshot beside the keys that another moment of the base has behind a key, as a set keeps them: that of an epoch.
     pub fn beside<I: Iterator<Item = Result<Vec<u8>>>>(
         tree: &'a Tree,
         base: BaseId,
         (since, epoch): (Epoch, Epoch),
         before: I,
-    ) -> Result<Option<Beside<'a, I>>> {
-        if !tree.device.look()?.base_record(base)?.eras.is_empty() {
-            return Ok(None);
-        }
-        let now = Carry::all(tree, base, epoch);
-        Ok(Some(Beside { now, next: None, has_begun: false, since, before: before.peekable() }))
+        behind: &[u8],
+    ) -> Beside<'a, I> {
+        let now = Carry::all(tree, base, epoch).behind(behind);
+        Beside { now, next: None, has_begun: false, since, before: before.peekable() }
+    }
+
+    /// Whether it can be told by births what a base was: not while it shows what comes from elsewhere.
+    pub fn can_be_beside(tree: &Tree, base: BaseId) -> Result<bool> {
+        Ok(tree.device.look()?.base_record(base)?.eras.is_empty())
     }
 }
 

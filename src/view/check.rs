@@ -27,7 +27,10 @@ pub fn check_record(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
         (Table::State, BRINGING_BACK) => decode::<BringingBack>(table, key, value).map(drop),
         (Table::State, BEFORE_RESTORES) => decode::<u64>(table, key, value).map(drop),
         (Table::State, DROP_OLDEST) => decode::<bool>(table, key, value).map(drop),
-        (Table::State, key) => super::target::check_record(key, value),
+        (Table::State, key) => {
+            super::target::check_record(key, value)?;
+            super::job::check_record(key, value)
+        }
         _ => Ok(()),
     }
 }

@@ -297,6 +297,11 @@ fn check_not_held(state: &State, snapshot: &Snapshot) -> Result<()> {
         LIVE => String::new(),
         base => format!("-s STORE:{} ", state.base_record(base)?.name),
     };
+    let tags = snapshot.record.hold_tags();
+    if let Some(job) = tags.iter().find_map(|tag| tag.strip_prefix("job ")) {
+        let text = format!("{name:?} is held for the job {job}; `pitfs {of}job cancel {job}` ends that");
+        return Err(refused(Errno::BUSY, text));
+    }
     Err(refused(Errno::BUSY, format!("{name:?} is held; `pitfs {of}release {name}` ends that")))
 }
 

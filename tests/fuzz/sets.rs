@@ -3,7 +3,7 @@
 use super::sample::*;
 use super::watch::watched;
 use bolero::generator::{TypeGenerator, ValueGenerator};
-use pitfs::daemon::{BackupOptions, Daemon, FromSets, backup, check, create_from_sets};
+use pitfs::daemon::{BackupOptions, Daemon, FromSets, Parts, backup, check, create_from_sets};
 use pitfs::error::Error;
 use pitfs::id::Id;
 use pitfs::logstore::Codec;
@@ -144,8 +144,13 @@ fn sample() -> &'static Sample {
         let store = views.tree().device().settings().id;
         target.add_store(store, None).unwrap();
         for snapshot in ["one", "three"] {
-            let options =
-                BackupOptions { snapshot: Some(snapshot.into()), kind: Kind::Incremental, level: 1, limit: None };
+            let options = BackupOptions {
+                snapshot: Some(snapshot.into()),
+                kind: Kind::Incremental,
+                level: 1,
+                limit: None,
+                parts: Parts::default(),
+            };
             backup(&views, &target, None, &options, &mut |_| Ok(())).unwrap();
         }
         let objects = objects_of(&target, store);

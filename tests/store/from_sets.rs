@@ -1,7 +1,7 @@
 //! A store that is being made of sets, interrupted, and what is there to be made of it changed meanwhile.
 
 use crate::chain::{Chain, seals, write};
-use pitfs::daemon::{AtTarget, BackupOptions, Daemon, FromSets, backup, check, create_from_sets, delete_sets};
+use pitfs::daemon::{AtTarget, BackupOptions, Daemon, FromSets, Parts, backup, check, create_from_sets, delete_sets};
 use pitfs::device::Moment;
 use pitfs::error::{Errno, Error, Result};
 use pitfs::logstore::Codec;
@@ -57,7 +57,13 @@ fn a_store_that_was_begun_of_other_moments_is_begun_anew() -> Result<()> {
             views.tree().names().unlink(ROOT, b"two")?;
         }
         views.snapshots().take(Some(name.as_bytes()))?;
-        let options = BackupOptions { snapshot: Some(name.into()), kind: Kind::Incremental, level: 1, limit: None };
+        let options = BackupOptions {
+            snapshot: Some(name.into()),
+            kind: Kind::Incremental,
+            level: 1,
+            limit: None,
+            parts: Parts::default(),
+        };
         backup(&views, &target, None, &options, &mut |_| Ok(()))?;
     }
     let (path, made) = (place.path().join("store"), FromSets { with_history: true, codec: Codec::Lz4 });

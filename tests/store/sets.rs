@@ -6,11 +6,11 @@ use crate::common::world::World;
 use pitfs::archive::Mark;
 use pitfs::clock::Timestamp;
 use pitfs::daemon::{
-    AtTarget, BackupOptions, BackupReport, Daemon, FromSets, Progress, backup, check, compact_sets, create_from_sets,
-    delete_sets, merge_sets, prune_sets, verify_sets,
+    AtTarget, BackupOptions, BackupReport, Daemon, FromSets, Parts, Progress, backup, check, compact_sets,
+    create_from_sets, delete_sets, merge_sets, prune_sets, verify_sets,
 };
 use pitfs::device::{BaseId, Moment, Snapshot};
-use pitfs::error::Error;
+use pitfs::error::{Errno, Error};
 use pitfs::id::Id;
 use pitfs::logstore::Codec;
 use pitfs::media::TestDir;
@@ -21,6 +21,7 @@ use pitfs::view::{InSet, InSets, Views, show_sets};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const ROUNDS: usize = 40;
@@ -42,8 +43,17 @@ fn back_up(world: &mut World, target: &Target, key: Option<&Key>, done: &mut Bac
     }
     let (name, model) = world.rng.pick(&names);
     let kind = [Kind::Incremental, Kind::Incremental, Kind::Differential, Kind::Full][world.rng.below(4) as usize];
-    let options = BackupOptions { snapshot: Some(name.clone().into_bytes()), kind, level: 1, limit: None };
-    match backup(&here, target, key, &options, &mut |_| Ok(())) {
+    // Now and then in parts, and broken off in one: what comes later goes on with what is there.
+    let bytes = if world.rng.below(3) > 0 { 1 << 30 } else { (1 << 14) + world.rng.below(1 << 17) };
+    let parts = Parts { bytes, time: Duration::ZERO, least: world.rng.below(2) * 4096 };
+    let options = BackupOptions { snapshot: Some(name.clone().into_bytes()), kind, level: 1, limit: None, parts };
+    let mut left = if world.rng.below(3) == 0 { world.rng.below(200) } else { u64::MAX };
+    let result = backup(&here, target, key, &options, &mut |_| {
+        left = left.saturating_sub(1);
+        if left == 0 { Err(Error::Refused(Errno::INTR, "broken off".into())) } else { Ok(()) }
+    });
+    match result {
+        Err(Error::Refused(Errno::INTR, _)) => {}
         Ok(report) => {
             assert!(report.missing.is_empty() && report.snapshot == name);
             let snapshot = here.expect(name.as_bytes())?;

@@ -141,6 +141,9 @@ pub struct Backup {
     /// Read no more than so much of files in a second, as 20M
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub limit: Option<u64>,
+    /// Let the daemon do it by itself, and print the job
+    #[arg(long)]
+    pub detach: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

@@ -95,7 +95,13 @@ pub(super) fn backup(to: &Target, args: args::Backup) -> Result<bool> {
         all: args.all_snapshots,
         level: args.level,
         limit: args.limit,
+        detach: args.detach,
     };
+    if wanted.detach {
+        let Answer::Jobs(jobs) = quietly(to, Verb::Backup(wanted))? else { return Err(unexpected()) };
+        let job = jobs.first().ok_or_else(unexpected)?;
+        return super::jobs::said(job, args.json).map(|()| true);
+    }
     let Answer::Backups(reports) = with_display(to, Verb::Backup(wanted), "backing up")? else {
         return Err(unexpected());
     };
@@ -169,16 +175,18 @@ pub(super) fn set(to: &Target, verb: args::SetVerb, as_json: bool) -> Result<boo
             };
             vec![set.snapshot.clone(), set.time.text.clone(), set.base.clone(), kind.to_string(), size(set.bytes)]
         };
-        let shown = sets.iter().filter(|set| !set.hidden);
+        let shown = sets.iter().filter(|set| !set.hidden && !set.part);
         print(&table(&headed(["snapshot", "taken", "base", "set", "size"], shown.map(row))))?;
-        let others: Vec<&SetInfo> = sets.iter().filter(|set| set.hidden).collect();
-        if !others.is_empty() {
+        let print_others = |noun: &str, what: &str, others: Vec<&SetInfo>| {
             let all = size(others.iter().map(|set| set.bytes).sum());
-            print(&format!(
-                "and {all} in {} that was let go and that others need\n",
-                count(others.len() as u64, "set")
-            ))?;
-        }
+            match others.len() as u64 {
+                0 => Ok(()),
+                sets => print(&format!("and {all} in {} {what}\n", count(sets, noun))),
+            }
+        };
+        print_others("set", "that was let go and that others need", sets.iter().filter(|set| set.hidden).collect())?;
+        let parts = sets.iter().filter(|set| set.part && !set.hidden).collect();
+        print_others("part", "of a backup that is not whole yet", parts)?;
     }
     Ok(problems.is_empty())
 }

@@ -117,6 +117,8 @@ pub struct SetInfo {
     pub incomplete: bool,
     /// Its moment was let go: it is there for others.
     pub hidden: bool,
+    /// It is a part of a moment that is not whole yet.
+    pub part: bool,
     /// Why it stays, where that was asked.
     pub reasons: Vec<String>,
     /// What was found wrong when it was read.
@@ -137,6 +139,7 @@ impl From<&Listed> for SetInfo {
             bytes: listed.bytes,
             incomplete: listed.missing > 0,
             hidden: listed.is_hidden,
+            part: listed.part.is_some(),
             reasons: Vec::new(),
             problems: Vec::new(),
             lost: Vec::new(),

@@ -1,12 +1,12 @@
-//! Targets, and backups to them.
+//! Targets, and the sets that are kept there.
 
 use crate::clock::Timestamp;
-use crate::control::answer::{Answer, BackupInfo, KeyInfo, LetGoInfo, SetInfo};
-use crate::control::request::{Backup, Base, Sets, Targets, Verb};
+use crate::control::answer::{Answer, KeyInfo, LetGoInfo, SetInfo};
+use crate::control::request::{Base, Sets, Targets};
 use crate::daemon::{
-    self, AddTarget, AtTarget, BackupOptions, Daemon, KeptBy, KeyChange, LetGo, OnProgress, add_target, base_from_set,
-    change_keys, compact_sets, delete_sets, merge_sets, note_newest, open_alone_by, open_repository, open_target,
-    prune_sets, rebuild_sets, repair_sets, verify_sets,
+    AddTarget, AtTarget, Daemon, KeptBy, KeyChange, LetGo, OnProgress, add_target, base_from_set, change_keys,
+    compact_sets, delete_sets, merge_sets, note_newest, open_alone_by, open_repository, prune_sets, rebuild_sets,
+    repair_sets, verify_sets,
 };
 use crate::device::BaseId;
 use crate::error::{Errno, Error, Result};
@@ -14,16 +14,7 @@ use crate::view::Views;
 use serde_bytes::ByteBuf;
 use std::path::PathBuf;
 
-pub(super) fn serve(daemon: &Daemon, views: &Views, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
-    match verb {
-        Verb::Target(wanted) => targets(daemon, views, wanted),
-        Verb::Backup(wanted) => backup(views, wanted, progress),
-        Verb::Set(wanted) => sets(daemon, views, wanted, progress),
-        other => Err(Error::Fault(format!("{other:?} has nothing to do with targets"))),
-    }
-}
-
-fn targets(daemon: &Daemon, views: &Views, targets: Targets) -> Result<Answer> {
+pub(super) fn targets(daemon: &Daemon, views: &Views, targets: Targets) -> Result<Answer> {
     match targets {
         Targets::Add { name, directory, key_file, passphrase } => {
             let lock = lock(key_file, passphrase)?.unwrap_or(KeptBy::Nobody);
@@ -70,29 +61,7 @@ fn lock(key_file: Option<PathBuf>, passphrase: Option<String>) -> Result<Option<
     }
 }
 
-fn backup(views: &Views, wanted: Backup, progress: OnProgress<'_>) -> Result<Answer> {
-    let (target, key) = open_target(views, wanted.target.as_deref())?;
-    let names = match (wanted.all, wanted.snapshot) {
-        (true, _) => {
-            let all = views.snapshots().all()?.into_iter().filter(|snapshot| snapshot.is_readable());
-            all.map(|snapshot| Some(snapshot.record.name.into_bytes())).collect()
-        }
-        (false, name) => vec![name.map(|name| name.into_vec())],
-    };
-    let mut reports = Vec::new();
-    for snapshot in names {
-        let options = BackupOptions {
-            snapshot,
-            kind: wanted.kind.into(),
-            level: wanted.level.unwrap_or(daemon::LEVEL),
-            limit: wanted.limit,
-        };
-        reports.push(BackupInfo::from(daemon::backup(views, &target, key.as_ref(), &options, progress)?));
-    }
-    Ok(Answer::Backups(reports))
-}
-
-fn sets(daemon: &Daemon, views: &Views, sets: Sets, progress: OnProgress<'_>) -> Result<Answer> {
+pub(super) fn sets(daemon: &Daemon, views: &Views, sets: Sets, progress: OnProgress<'_>) -> Result<Answer> {
     let of = |sets: &Sets| match sets {
         Sets::List { target } | Sets::Verify { target, .. } | Sets::Rebuild { target } | Sets::Repair { target } => {
             target.clone()
