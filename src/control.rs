@@ -23,8 +23,8 @@ pub use answer::{
 };
 pub use client::{Target, ask, ask_with, base_shown, locate_store, view_depth};
 pub use request::{
-    Archive, Backup, Base, ByteRange, CloneRequest, Group, Job, Keep, Mirror, Request, Session, Sets, Snap, Targets,
-    Verb,
+    Archive, Backup, Base, ByteRange, CloneRequest, Group, Job, Keep, Mirror, Request, Send, Session, Sets, Snap,
+    Targets, Verb,
 };
 pub use serve::serve;
 pub use server::{Listening, Server};

@@ -25,6 +25,7 @@ mod shorten;
 mod stream;
 mod sync;
 mod targets;
+mod transfer;
 mod upgrade;
 mod whole_bases;
 mod works;
@@ -55,6 +56,7 @@ pub use targets::{
     change_keys, give_key_file, no_target, note_newest, open_alone, open_alone_by, open_repository, open_target,
     wants_passphrase,
 };
+pub use transfer::{SealedBy, receive_into, send};
 pub use upgrade::{UpgradeReport, confirm_upgrade, undo_upgrade, upgrade};
 pub use works::UnderWay;
 

@@ -167,6 +167,8 @@ pub const SET_SETS_MAX: usize = 1 << 16;
 /// Bytes of tracks at which a unit is written, and bytes of the keys in its label.
 pub const SET_UNIT_BYTES: usize = 8 << 20;
 pub const SET_UNIT_TOLD_BYTES: usize = 1 << 20;
+/// Bytes of one piece of a stream of sets.
+pub const STREAM_CHUNK_BYTES: usize = 8 << 20;
 /// Bytes of files after which a part of a backup that takes long is made whole, if it took so long as well: as much is lost where one is
 /// killed.
 pub const PART_BYTES: u64 = 1 << 30;

@@ -20,6 +20,7 @@ mod going;
 mod keys;
 mod label;
 mod retention;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub use catalogue::{Catalogue, Listed};
 pub use keys::{Keys, Opens, Slot, make_key_file, read_key_file};
 pub use label::Label;
 pub use retention::Retention;
+pub use stream::{Incoming, Received, StreamShelf};
 
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
@@ -246,6 +248,8 @@ pub struct Repository {
     store: Id,
     sets: Arc<Sets>,
     catalogue: Catalogue,
+    /// It has sets that the one that is there has not.
+    has_taken_in: bool,
     /// The catalogue had to be made anew, and why.
     pub was_rebuilt: Option<String>,
 }
@@ -258,7 +262,12 @@ impl Repository {
 
     fn of(sets: Arc<Sets>, store: Id) -> Result<Repository> {
         match Catalogue::read(&sets, store) {
-            Ok(catalogue) => Ok(Repository { store, sets, catalogue, was_rebuilt: None }),
+            Ok(mut catalogue) => {
+                let number = catalogue.sets().len();
+                catalogue.take_in(&sets, store)?;
+                let has_taken_in = catalogue.sets().len() > number;
+                Ok(Repository { store, sets, catalogue, has_taken_in, was_rebuilt: None })
+            }
             Err(Error::Corrupt { object, problem }) => {
                 let (catalogue, unread) = Catalogue::of_sets(&sets, store)?;
                 // That nothing opens says that the key is another one, and not that there is nothing.
@@ -268,7 +277,7 @@ impl Repository {
                 }
                 log::warn!("{object} was made anew from the sets: {problem}");
                 unread.iter().for_each(|(id, why)| log::warn!("the set {id} is not in it: {why}"));
-                Ok(Repository { store, sets, catalogue, was_rebuilt: Some(problem) })
+                Ok(Repository { store, sets, catalogue, has_taken_in: false, was_rebuilt: Some(problem) })
             }
             Err(error) => Err(error),
         }
@@ -298,7 +307,7 @@ impl Repository {
         let mut next = self.catalogue.clone();
         next.add(Listed::of(file));
         next.write(&self.sets, self.store)?;
-        self.catalogue = next;
+        (self.catalogue, self.has_taken_in) = (next, false);
         Ok(())
     }
 
@@ -317,7 +326,7 @@ impl Repository {
         // Never behind what a store may have seen.
         catalogue.number = catalogue.number.max(self.catalogue.number).max(seen);
         catalogue.write(&self.sets, self.store)?;
-        self.catalogue = catalogue;
+        (self.catalogue, self.has_taken_in) = (catalogue, false);
         Ok(unread)
     }
 }

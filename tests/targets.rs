@@ -423,7 +423,7 @@ fn moments_are_let_go_and_the_others_stay_whole() {
     assert!(mounted.ok(["set", "list"]).lines().any(|line| line.contains("m3") && line.contains(" full ")));
     mounted.ok(["target", "prune", "--keep-last", "2"]);
     assert_eq!(names()[..2], ["m3", "m4"], "{:?}", names());
-    assert!(mounted.ok(["set", "list"]).contains("that was let go and that others need"));
+    assert!(mounted.ok(["set", "list"]).contains("that was let go, or went into others, and that others need"));
     assert!(mounted.ok(["set", "verify", "--read", "5%"]).contains("no problems"));
     // What an interruption left stays in a dry run, as all does.
     let store = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
@@ -617,7 +617,8 @@ fn an_older_list_of_sets_is_not_believed() {
     for args in [&["backup"][..], &["set", "delete", "m0"], &["set", "compact"]] {
         assert!(mounted.fails(1, args).contains("was put back"), "{args:?}");
     }
-    assert_eq!(mounted.ok(["set", "list"]).lines().count(), 2);
+    // Whoever only looks sees what is there.
+    assert_eq!(mounted.ok(["set", "list"]).lines().count(), 3);
     mounted.ok(["set", "rebuild"]);
     assert_eq!(mounted.ok(["set", "list"]).lines().count(), 3);
     assert!(mounted.ok(["backup"]).contains("there already"));

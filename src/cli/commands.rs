@@ -16,6 +16,7 @@ mod status;
 mod stream;
 mod targets;
 mod tracks;
+mod transfer;
 mod upgrade;
 
 use self::delete::Told;
@@ -64,6 +65,9 @@ impl Outcome {
 pub fn run(args: Args) -> Result<Outcome> {
     ask_passphrase_by(passphrase::known);
     match args.verb {
+        Args_::Backup(verb) if verb.to.is_some() => {
+            transfer::send(&find_store(args.store)?, verb).map(Outcome::complete)
+        }
         Args_::Backup(verb) => targets::backup(&find_store(args.store)?, verb).map(Outcome::complete),
         Args_::Create(verb) if verb.from_set.is_some() => targets::create(&verb).map(Outcome::complete),
         Args_::Job(verb) => jobs::job(&find_store(args.store)?, verb.verb, args.json),
@@ -93,8 +97,8 @@ fn run_verb(args: Args) -> Result<bool> {
         Args_::Hold(args) => kept::hold(&target()?, args, true, as_json),
         Args_::Release(args) => kept::hold(&target()?, args, false, as_json),
         Args_::Restore(args) => match args.from.clone() {
-            Some(from) if args.to.is_some() => {
-                restore(&targets::target_alone(store.clone(), &from, args.key_file.as_deref())?, args)
+            Some(from) if args.to.is_some() || from.as_os_str() == transfer::STREAM => {
+                restore_from(store.clone(), &from, args)
             }
             Some(from) => targets::restore(&target()?, &from, args),
             None => restore(&target()?, args),
@@ -123,7 +127,7 @@ fn run_verb(args: Args) -> Result<bool> {
         Args_::Target(args) => targets::target(&target()?, args.verb, as_json),
         Args_::Backup(args) => targets::backup(&target()?, args),
         Args_::Job(args) => Ok(jobs::job(&target()?, args.verb, as_json)? == Outcome::Done),
-        Args_::Set(args) => targets::set(&target()?, args.verb, as_json),
+        Args_::Set(args) => targets::set(target, args.verb, as_json),
         Args_::Policy(args) => kept::policy(&target()?, &args),
         Args_::Status(args) => status::status(&target()?, &args),
         Args_::Check(args) => check(&target()?, &args),
@@ -346,6 +350,23 @@ fn restore(target: &Target, args: args::Restore) -> Result<bool> {
             if args.dry_run { plan::show(target, verb, args.json) } else { in_place(target, verb, args.json) }
         }
     }
+}
+
+/// Restores what a target has to a directory, or what comes from the input.
+fn restore_from(store: Option<PathBuf>, from: &Path, mut args: args::Restore) -> Result<bool> {
+    let Some(to) = &args.to else {
+        return Err(Error::Usage("what comes from the input is restored with --to DIR".into()));
+    };
+    let unpacked = (from.as_os_str() == transfer::STREAM).then(|| transfer::Unpacked::beside(to)).transpose()?;
+    let key_file = args.key_file.as_deref();
+    let target = match &unpacked {
+        Some(unpacked) => targets::target_alone(None, &unpacked.target(), key_file)?,
+        None => targets::target_alone(store, from, key_file)?,
+    };
+    if args.snapshot.is_none() {
+        args.snapshot = Some(targets::newest(&target.store)?.into());
+    }
+    restore(&target, args)
 }
 
 /// A directory to be made or filled, without links on the way, as whoever gives the command sees it.

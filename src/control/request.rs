@@ -100,6 +100,8 @@ pub enum Verb {
     Archive(Archive),
     Target(Targets),
     Backup(Backup),
+    /// Writes a snapshot to a stream.
+    Send(Send),
     Job(Job),
     Set(Sets),
     /// Shows the policy; changes what is given.
@@ -355,6 +357,20 @@ pub struct Backup {
     pub detach: bool,
 }
 
+/// A snapshot for a stream, sealed with the key of a target, or with what is given; otherwise it is not encrypted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Send {
+    /// Without one, the newest.
+    pub snapshot: Option<ByteBuf>,
+    pub level: Option<i32>,
+    pub limit: Option<u64>,
+    pub target: Option<String>,
+    #[serde(default, with = "crate::meta::path::optional")]
+    pub key_file: Option<PathBuf>,
+    pub passphrase: Option<String>,
+}
+
 /// Work that is noted, or under way: by its number, or its name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -432,9 +448,8 @@ impl Verb {
             Verb::Rehearse(verb) => verb.reaches_outside(),
             // The owners that it makes would be its own to give.
             Verb::Put { .. } => true,
-            Verb::Base(Base::FromSet { .. }) | Verb::Target(Targets::Add { .. }) | Verb::Backup(_) | Verb::Set(_) => {
-                true
-            }
+            Verb::Base(Base::FromSet { .. }) | Verb::Target(Targets::Add { .. }) => true,
+            Verb::Backup(_) | Verb::Send(_) | Verb::Set(_) => true,
             Verb::Target(Targets::KeyList { .. } | Targets::KeyAdd { .. } | Targets::KeyRemove { .. }) => true,
             Verb::Target(Targets::List | Targets::Forget { .. }) => false,
             // What was noted by somebody who may.
@@ -456,7 +471,10 @@ impl Verb {
     /// Whether it only reads the store: any number of such commands read a closed one at a time, and nothing is written there.
     pub(super) fn only_reads(&self) -> bool {
         match self {
-            Verb::CopyOut(_) | Verb::Get { .. } | Verb::Session(Session::Tracks { .. } | Session::Read { .. }) => true,
+            Verb::CopyOut(_)
+            | Verb::Get { .. }
+            | Verb::Send(_)
+            | Verb::Session(Session::Tracks { .. } | Session::Read { .. }) => true,
             // It is done, and taken back.
             Verb::Rehearse(_) => false,
             verb => verb.changes_nothing(),
@@ -472,6 +490,7 @@ impl Verb {
             Verb::Sync(_) => "sync",
             Verb::Put { .. } => "put",
             Verb::Get { .. } => "get",
+            Verb::Send(_) => "send",
             Verb::Check => "check",
             Verb::Set(_) => "set",
             Verb::Base(_) | Verb::Clone(_) | Verb::Mirror(_) => "copy",

@@ -156,6 +156,7 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
             let report = get(&views, &snapshot, &paths, brought(request.stream)?, progress)?;
             Ok(Answer::Stream(report.into()))
         }
+        Verb::Send(wanted) => target::send(&views, wanted, &brought(request.stream)?, progress),
         Verb::Mount => Ok(Answer::Mount(MountedInfo { mount_point: daemon.mount_point().map(PathText::from) })),
         Verb::Rehearse(verb) => rehearse::rehearse(daemon, &views.rehearsing(), *verb, progress),
     }

@@ -22,7 +22,7 @@ use crate::target::{Catalogue, Listed, Repository, Target};
 use crate::tree::{Burden, Carried, Carry, Tree};
 use crate::view::Views;
 use serde_bytes::ByteBuf;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::time::{Duration, Instant};
 
@@ -254,16 +254,31 @@ pub(super) fn write(
     (target, repository): (&Target, &mut Repository),
     snapshot: &Snapshot,
     options: &BackupOptions,
-    is_good: &dyn Fn(&Listed) -> bool,
+    is_good: IsGood<'_>,
     progress: OnProgress<'_>,
 ) -> Result<Written> {
     let (mut bytes, mut added) = (0, 0);
     let sets = repository.sets().clone();
+    // Those that turned out to be damaged.
+    let mut bad: HashSet<Id> = HashSet::new();
     loop {
-        let piece = Piece::of(views, (&sets, repository.catalogue()), snapshot, options, is_good)?;
-        let kind = piece.kind;
-        let (summary, ended, missing) =
-            piece.write(repository, options, progress).map_err(|error| explain_no_room(target, error))?;
+        let is_good = |listed: &Listed| is_good(listed) && !bad.contains(&listed.id);
+        let mut over = None;
+        let piece = Piece::of(views, (&sets, repository.catalogue()), snapshot, options, (&is_good, &mut over));
+        let written = piece.and_then(|piece| {
+            piece.part.as_ref().map_or(Ok(()), |part| check_index(&sets, part.id))?;
+            let kind = piece.kind;
+            let written = piece.write((&sets, repository.store()), options, progress);
+            written.map(|(summary, ended, missing)| (kind, summary, ended, missing))
+        });
+        let (kind, summary, ended, missing) = match (written, over) {
+            (Err(error @ (Error::Corrupt { .. } | Error::Store(_))), Some(over)) => {
+                log::warn!("nothing is made over the set {over}: {error}");
+                bad.insert(over);
+                continue;
+            }
+            (written, _) => written.map_err(|error| explain_no_room(target, error))?,
+        };
         (bytes, added) = (bytes + summary.bytes, added + summary.added);
         if let Ended::All = ended {
             return Ok(Written { summary, kind, bytes, added, missing });
@@ -271,10 +286,43 @@ pub(super) fn write(
         let file = repository.sets().file(summary.id)?;
         repository.add(&file)?;
         note_newest(views, target, repository)?;
+        // It can be gone on with when the snapshot is not there any more.
+        views.targets().mark(snapshot)?;
         if let Ended::BrokenOff(error) = ended {
             return Err(error);
         }
     }
+}
+
+/// Writes a snapshot as a set that needs no other one, to where nothing can be read.
+pub(super) fn write_alone(
+    views: &Views,
+    (sets, store): (&Sets, Id),
+    snapshot: &Snapshot,
+    options: &BackupOptions,
+    progress: OnProgress<'_>,
+) -> Result<Written> {
+    let options = BackupOptions { kind: Kind::Full, parts: Parts::NONE, ..options.clone() };
+    let piece = Piece::of(views, (sets, &Catalogue::default()), snapshot, &options, (&|_| false, &mut None))?;
+    let (summary, _, missing) = piece.write((sets, store), &options, progress)?;
+    let (bytes, added) = (summary.bytes, summary.added);
+    Ok(Written { summary, kind: Kind::Full, bytes, added, missing })
+}
+
+/// Whether something can be made over a set.
+type IsGood<'a> = &'a dyn Fn(&Listed) -> bool;
+
+/// That all of a set can be read but the bytes of files. Something broke off what it is a part of, and nodes of it that are kept are
+/// not read otherwise.
+fn check_index(sets: &Sets, id: Id) -> Result<()> {
+    let mut found = Ok(());
+    sets.file(id)?.verify(Some(0), &mut |_, damaged| {
+        if let (Some((_, error)), true) = (damaged, found.is_ok()) {
+            found = Err(error);
+        }
+        Ok(())
+    })?;
+    found
 }
 
 /// What is written of a moment in one go.
@@ -296,7 +344,7 @@ impl<'a> Piece<'a> {
         (sets, catalogue): (&'a Sets, &Catalogue),
         snapshot: &'a Snapshot,
         options: &BackupOptions,
-        is_good: &dyn Fn(&Listed) -> bool,
+        (is_good, over): (IsGood<'_>, &mut Option<Id>),
     ) -> Result<Piece<'a>> {
         let base = views.tree().device().look()?.base_record(snapshot.base)?.clone();
         let is_ours = |listed: &&Listed| listed.header.base == base.id && listed.missing == 0 && is_good(listed);
@@ -314,11 +362,12 @@ impl<'a> Piece<'a> {
             before => before,
         };
         let kind = if before.is_some() { options.kind } else { Kind::Full };
-        let over = before.as_ref().map(|before| before.listed.id);
+        let known = before.as_ref().map(|before| before.listed.id);
         let goes_on = |part: &&Listed| {
-            is_ours(part) && part.header.kind == kind && part.header.before.map(|before| before.set) == over
+            is_ours(part) && part.header.kind == kind && part.header.before.map(|before| before.set) == known
         };
         let part = part_of(views, snapshot, catalogue.parts().filter(goes_on))?;
+        *over = part.as_ref().or(before.as_ref()).map(|one| one.listed.id);
         let carry = carried(views.tree(), sets, snapshot, before.as_ref(), part.as_ref())?;
         let other = part.as_ref().filter(|part| part.epoch < snapshot.epoch).and_then(|part| part.listed.part.clone());
         let whole_behind = other.map(ByteBuf::into_vec).unwrap_or_default();
@@ -345,12 +394,11 @@ impl<'a> Piece<'a> {
     /// Writes it, until all is written or a part is whole.
     fn write(
         self,
-        repository: &Repository,
+        (sets, store): (&Sets, Id),
         options: &BackupOptions,
         progress: OnProgress<'_>,
     ) -> Result<(Summary, Ended, Missing)> {
-        let sets = repository.sets().clone();
-        let header = self.header(repository.store());
+        let header = self.header(store);
         let total_bytes = if self.before.is_some() { 0 } else { header.bytes };
         let there = match (&self.before, &self.part) {
             (None, Some(part)) => sets.file(part.id)?.foot().sets.iter().map(|share| share.bytes).sum(),
@@ -359,7 +407,7 @@ impl<'a> Piece<'a> {
         let mut tell = |bytes| progress(&Progress { files: 0, bytes: there + bytes, total_bytes });
         let mut missing = Missing::new();
         let mut writer = Writer::create(&**sets.shelf(), Id::random(), &header, sets.seal(), options.level)?;
-        let over = self.part.as_ref().or(self.before.as_ref()).map(|listed| (&*sets, listed.id));
+        let over = self.part.as_ref().or(self.before.as_ref()).map(|listed| (sets, listed.id));
         let mut changes = Changes {
             carry: self.carry,
             tell: &mut tell,
@@ -446,20 +494,29 @@ fn newest_known<'a>(
     Ok(None)
 }
 
-/// The part that is worth going on with: the furthest of the newest snapshot, this one or one before that is still there.
+/// The part that is worth going on with: the furthest of the newest snapshot, this one or one before, in the store by now or not.
 fn part_of<'a>(
     views: &Views,
     snapshot: &Snapshot,
     parts: impl Iterator<Item = &'a Listed>,
 ) -> Result<Option<Reference>> {
-    let all = views.of(snapshot.base).snapshots().all()?;
-    let stored = |listed: &Listed| {
-        let found = all.iter().find(|one| one.is_readable() && one.record.id == listed.header.mark.id)?;
-        (found.epoch <= snapshot.epoch).then_some(found.epoch)
-    };
-    let known = parts.filter_map(|listed| Some((stored(listed)?, &listed.part, listed)));
-    let best = known.max_by_key(|(epoch, part, _)| (*epoch, *part));
-    Ok(best.map(|(epoch, _, listed)| Reference { listed: listed.clone(), epoch, is_stored: true }))
+    let here = views.of(snapshot.base);
+    let all = here.snapshots().all()?;
+    let can_be_beside = Carry::can_be_beside(views.tree(), snapshot.base)?;
+    let mut best: Option<Reference> = None;
+    for listed in parts {
+        let id = listed.header.mark.id;
+        let stored = all.iter().find(|one| one.is_readable() && one.record.id == id).map(|one| one.epoch);
+        let epoch = match stored {
+            None if can_be_beside => here.targets().epoch_of_mark(id)?,
+            stored => stored,
+        };
+        let Some(epoch) = epoch.filter(|epoch| *epoch <= snapshot.epoch) else { continue };
+        if best.as_ref().is_none_or(|best| (best.epoch, &best.listed.part) < (epoch, &listed.part)) {
+            best = Some(Reference { listed: listed.clone(), epoch, is_stored: stored.is_some() });
+        }
+    }
+    Ok(best)
 }
 
 /// What is to be carried, over a set, and over a part of the moment.
@@ -480,13 +537,18 @@ fn carried<'a>(
         Some(Reference { listed, epoch: since, is_stored: false }) => {
             let from = if last.is_empty() { Vec::new() } else { [last, &[0]].concat() };
             let keys = sets.scan(listed.id, &from, &[0xff])?.map(|entry| entry.map(|entry| entry.key));
-            Box::new(Carry::beside(tree, base, (*since, epoch), keys, last))
+            Box::new(Carry::all(tree, base, epoch).behind(last).beside(*since, keys))
         }
     };
     Ok(match part {
         // What has changed since in what is there of it comes first.
-        Some(part) if part.epoch < epoch => {
+        Some(part) if part.epoch < epoch && part.is_stored => {
             Box::new(Carry::since(tree, base, part.epoch, epoch)?.up_to(last).chain(rest))
+        }
+        Some(part) if part.epoch < epoch => {
+            let keys =
+                sets.scan(part.listed.id, &[], &[last, &[0]].concat())?.map(|entry| entry.map(|entry| entry.key));
+            Box::new(Carry::all(tree, base, epoch).up_to(last).beside(part.epoch, keys).chain(rest))
         }
         _ => rest,
     })
@@ -498,7 +560,7 @@ pub(super) fn explain_no_room(target: &Target, error: Error) -> Error {
         return error;
     }
     let text = format!(
-        "there is no room in the target {}: {error}. What was backed up before is whole; make room there, and run this again",
+        "there is no room in the target {}: {error}. What was backed up before is whole; make room there, and run this again, or resume the job",
         crate::shown::shown_file(target.path())
     );
     Error::Refused(error.errno(), text)

@@ -16,7 +16,7 @@ use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::set::Kind;
-use crate::view::{JobRecord, JobState, MISSING_TOLD, Views};
+use crate::view::{JobRecord, JobState, MISSING_TOLD, TargetRecord, Views};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -156,6 +156,7 @@ impl Jobs<'_> {
     /// Waits until a job has ended, or stopped; how it is then.
     pub fn wait(&self, views: &Views, name: &str, progress: OnProgress<'_>) -> Result<JobStanding> {
         let mut last = self.show(views, name)?;
+        let work = self.daemon.works.all().into_iter().find(|work| work.job.is_none() && work_name(work) == name);
         loop {
             match last.state {
                 JobState::Running | JobState::Paused => {}
@@ -171,7 +172,11 @@ impl Jobs<'_> {
             last = match self.show(views, name) {
                 Ok(now) => now,
                 // What is noted nowhere is over when it is not there any more.
-                Err(_) if last.record.is_none() => return Ok(JobStanding { state: JobState::Done, ..last }),
+                Err(_) if last.record.is_none() => {
+                    let was_cancelled = work.is_some_and(|work| work.left_for().is_some());
+                    let state = if was_cancelled { JobState::Cancelled } else { JobState::Done };
+                    return Ok(JobStanding { state, ..last });
+                }
                 Err(error) => return Err(error),
             };
         }
@@ -268,7 +273,7 @@ fn no_job(name: &str) -> Error {
 }
 
 fn cannot(name: &str, state: JobState, what: &str) -> Error {
-    Error::Refused(Errno::INVAL, format!("the job {name} is {} and cannot {what}", state.name()))
+    Error::Refused(Errno::INVAL, format!("the job {name} is {} already, and cannot {what}", state.name()))
 }
 
 /// What a job does, in words.
@@ -319,7 +324,7 @@ fn note(views: &Views, wish: &Wish) -> Result<u64> {
         true => views.snapshots().all()?.into_iter().filter(Snapshot::is_readable).collect(),
         false => vec![chosen(views, wish.snapshot.as_deref())?],
     };
-    let (target, _) = views.targets().named(wish.target.as_deref())?;
+    let (target, TargetRecord { id: target_id, .. }) = views.targets().named(wish.target.as_deref())?;
     let record = JobRecord {
         state: if wish.is_detached { JobState::Waiting } else { JobState::Running },
         made: Timestamp::now(),
@@ -327,12 +332,14 @@ fn note(views: &Views, wish: &Wish) -> Result<u64> {
         by: views.uid(),
         base: views.base(),
         target,
+        target_id,
         kind: wish.kind,
         level: wish.level,
         limit: wish.limit,
         is_detached: wish.is_detached,
         snapshots: snapshots.len() as u64,
         written: 0,
+        gone: 0,
         added: 0,
         bytes: 0,
         failure: None,
@@ -352,7 +359,15 @@ fn work_on(
     let record = views.jobs().find(number)?;
     let views = views.of(record.base);
     let (target, key) = open_target(&views, Some(&record.target))?;
-    for (id, name) in views.jobs().held(number)?.into_iter().skip(record.written as usize) {
+    if target.id() != record.target_id {
+        let text = format!(
+            "the target {:?} is another one than when this was asked for: `pitfs job cancel {number}`, and back up to the one that is meant",
+            record.target
+        );
+        return Err(Error::Refused(Errno::INVAL, text));
+    }
+    let done = (record.written + record.gone) as usize;
+    for (id, name) in views.jobs().held(number)?.into_iter().skip(done) {
         let Some(snapshot) = named(&views, id)? else {
             note_missing(&views, number, format!("{name}: it was deleted before it was written"))?;
             continue;
@@ -364,7 +379,12 @@ fn work_on(
             limit: record.limit,
             parts: Parts::default(),
         };
-        let report = backup(&views, &target, key.as_ref(), &options, &mut |done: &Progress| work.step(done, progress))?;
+        let written = backup(&views, &target, key.as_ref(), &options, &mut |done: &Progress| work.step(done, progress));
+        if written.is_err() && work.left_for().is_none() && named(&views, id)?.is_none() {
+            note_missing(&views, number, format!("{name}: it was deleted while it was written"))?;
+            continue;
+        }
+        let report = written?;
         let missing = report.missing.iter().map(|(path, why)| format!("{name}: {path}: {why}"));
         let missing: Vec<String> = missing.take(MISSING_TOLD).collect();
         views.jobs().update(number, |record| {
@@ -387,7 +407,7 @@ fn named(views: &Views, id: Id) -> Result<Option<String>> {
 
 fn note_missing(views: &Views, number: u64, what: String) -> Result<()> {
     let noted = views.jobs().update(number, |record| {
-        record.written += 1;
+        record.gone += 1;
         if record.missing.len() < MISSING_TOLD {
             record.missing.push(what.clone());
         }

@@ -126,6 +126,11 @@ pub fn repair_sets(at: &mut AtTarget, views: &Views, progress: OnProgress<'_>) -
         .chain(at.repository.gone()?)
         .collect();
     let mut repaired = Repaired::default();
+    // What is only a part is written again by whoever goes on.
+    let parts: Vec<Id> = at.repository.catalogue().parts().map(|part| part.id).filter(|id| bad.contains(id)).collect();
+    if !parts.is_empty() {
+        repaired.freed += at.repository.let_go(&parts, Vec::new())?;
+    }
     let mut stored: HashMap<Id, Snapshot> = HashMap::new();
     for base in views.bases().all()? {
         let all = views.of(base.id).snapshots().all()?.into_iter().filter(|one| one.is_readable() && !one.is_archived);
@@ -162,6 +167,7 @@ pub fn repair_sets(at: &mut AtTarget, views: &Views, progress: OnProgress<'_>) -
 /// The sets of moments that are meant: by the name of a snapshot, by that of a base before it, or by a set's own id or its beginning.
 pub(super) fn chosen(at: &AtTarget, names: &[Vec<u8>]) -> Result<Vec<Listed>> {
     let moments: Vec<&Listed> = at.repository.catalogue().moments().collect();
+    let parts: Vec<&Listed> = at.repository.catalogue().parts().collect();
     let mut found: Vec<Listed> = Vec::new();
     for name in names {
         let is_meant = |listed: &&&Listed| {
@@ -171,7 +177,8 @@ pub(super) fn chosen(at: &AtTarget, names: &[Vec<u8>]) -> Result<Vec<Listed>> {
         };
         let is_id = |listed: &&&Listed| name.len() >= 8 && listed.id.to_string().as_bytes().starts_with(name);
         // A snapshot can have the name of another one's set.
-        let all: Vec<&Listed> = moments.iter().filter(|one| is_meant(one) || is_id(one)).copied().collect();
+        let all = moments.iter().filter(|one| is_meant(one) || is_id(one)).chain(parts.iter().filter(is_id));
+        let all: Vec<&Listed> = all.copied().collect();
         let shown = shown(name);
         match &all[..] {
             [] => {

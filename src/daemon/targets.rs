@@ -36,7 +36,7 @@ pub enum KeptBy {
 
 impl KeptBy {
     /// What opens a slot for it.
-    fn opens(&self) -> Result<Option<Opens>> {
+    pub(super) fn opens(&self) -> Result<Option<Opens>> {
         match self {
             KeptBy::Nobody => Ok(None),
             KeptBy::File(path) => {

@@ -13,7 +13,7 @@ use super::{Repository, sets_at};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::media::Shelf;
-use crate::set::object_name;
+use crate::set::{Sets, object_name};
 use std::collections::HashSet;
 
 const HIDDEN: &str = ".hidden";
@@ -59,9 +59,9 @@ impl Repository {
 
     /// Puts another catalogue in the place of the one that is there, if it says something else.
     fn put(&mut self, mut next: Catalogue) -> Result<()> {
-        if next != self.catalogue {
+        if next != self.catalogue || self.has_taken_in {
             next.write(&self.sets, self.store)?;
-            self.catalogue = next;
+            (self.catalogue, self.has_taken_in) = (next, false);
         }
         Ok(())
     }
@@ -98,17 +98,8 @@ impl Repository {
         shelf.clear().map_err(|error| Error::media(format!("tidying {}", shelf.describe()), error))?;
         self.note_all(&hidden_at(shelf)?)?;
         let (hidden, there) = (hidden_at(shelf)?, sets_at(shelf)?);
-        let (mut next, mut is_all_read) = (self.catalogue.clone(), true);
-        for (id, _) in there.iter().filter(|(id, _)| self.catalogue.find(*id).is_none() && !hidden.contains(id)) {
-            match sets.file(*id) {
-                Ok(file) if file.header().store == self.store => next.add(Listed::of(&file)),
-                Ok(file) => log::warn!("the set {} stays as it is: it is of another store", file.id()),
-                Err(error) => {
-                    log::warn!("a set that the catalogue does not have stays as it is: {error}");
-                    is_all_read = false;
-                }
-            }
-        }
+        let mut next = self.catalogue.clone();
+        let is_all_read = next.take_in(&sets, self.store)?;
         // What one needs that cannot be read is not known.
         if is_all_read {
             next.drop_unneeded();
@@ -131,6 +122,32 @@ impl Repository {
 }
 
 impl Catalogue {
+    /// Takes in sets that it does not have and of which nothing says that they were let go: they were written just before an
+    /// interruption, or came in a stream. Whether all could be read.
+    pub(super) fn take_in(&mut self, sets: &Sets, store: Id) -> Result<bool> {
+        let shelf = &**sets.shelf();
+        let mut is_all_read = true;
+        let there = sets_at(shelf)?;
+        let mut unknown = there.iter().map(|(id, _)| *id).filter(|id| self.find(*id).is_none()).peekable();
+        if unknown.peek().is_none() {
+            return Ok(true);
+        }
+        let hidden = hidden_at(shelf)?;
+        let mut found = Vec::new();
+        for id in unknown.filter(|id| !hidden.contains(id)) {
+            match sets.file(id) {
+                Ok(file) if file.header().store == store => found.push(Listed::of(&file)),
+                Ok(file) => log::warn!("the set {} stays as it is: it is of another store", file.id()),
+                Err(error) => {
+                    log::warn!("a set that the catalogue does not have stays as it is: {error}");
+                    is_all_read = false;
+                }
+            }
+        }
+        found.into_iter().for_each(|listed| self.add(listed));
+        Ok(is_all_read)
+    }
+
     fn hide(&mut self, going: &[Id]) {
         let hides = |listed: &&mut Listed| going.contains(&listed.id);
         self.sets_mut().iter_mut().filter(hides).for_each(|listed| listed.is_hidden = true);

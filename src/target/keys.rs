@@ -21,12 +21,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
-const OBJECT: &str = "keys";
+pub(super) const OBJECT: &str = "keys";
 const MAGIC: &[u8; 8] = b"pitfskey";
 const VERSION: u32 = 1;
 /// Of a head and a checksum.
 const BYTES_MIN: u64 = 24;
-const BYTES_MAX: u64 = 64 << 10;
+pub(super) const BYTES_MAX: u64 = 64 << 10;
 const SLOTS_MAX: usize = 32;
 const SALT: usize = 16;
 /// What a key file begins with; 64 hexadecimal digits and an end of line follow.
@@ -141,8 +141,16 @@ impl Keys {
     /// The slots at a shelf; `None` where there are none.
     pub(super) fn read(shelf: &dyn Shelf, store: Id) -> Result<Option<Keys>> {
         let path = format!("{}/{OBJECT}", shelf.describe());
-        let damaged = |problem: &str| Error::corrupt(path.clone(), problem);
-        let Some(bytes) = super::read_whole(shelf, OBJECT, BYTES_MIN..=BYTES_MAX)? else { return Ok(None) };
+        let bytes = super::read_whole(shelf, OBJECT, BYTES_MIN..=BYTES_MAX)?;
+        bytes.map(|bytes| Keys::decode(&bytes, store, &path)).transpose()
+    }
+
+    /// What an object says, whose path is told where it is damaged.
+    pub(super) fn decode(bytes: &[u8], store: Id, path: &str) -> Result<Keys> {
+        let damaged = |problem: &str| Error::corrupt(path, problem);
+        if (bytes.len() as u64) < BYTES_MIN {
+            return Err(damaged("it is not what was written"));
+        }
         let (content, check) = bytes.split_at(bytes.len() - 8);
         if &content[..8] != MAGIC || xxh3_64(content).to_le_bytes() != *check {
             return Err(damaged("it is not what was written"));
@@ -154,11 +162,11 @@ impl Keys {
         if slots.is_empty() || slots.len() > SLOTS_MAX {
             return Err(damaged("it has no slots, or too many"));
         }
-        Ok(Some(Keys { store, slots }))
+        Ok(Keys { store, slots })
     }
 
     /// Puts the slots in the place of those that are there.
-    pub(super) fn write(&self, shelf: &dyn Shelf) -> Result<()> {
+    pub fn write(&self, shelf: &dyn Shelf) -> Result<()> {
         let slots = encode(&self.slots);
         let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &(slots.len() as u32).to_le_bytes(), &slots].concat();
         let check = xxh3_64(&bytes);

@@ -72,6 +72,8 @@ pub struct Carry<'a> {
     /// What is looked at next.
     next: Next,
     batch: VecDeque<(Key, Epoch, Vec<u8>)>,
+    /// Of all, only up to this key, as sets have it.
+    last: Option<Vec<u8>>,
     /// Whether the inode that was looked at last has a name, then and now: keys of one come together.
     named: [Option<(InodeNo, bool)>; 2],
 }
@@ -92,6 +94,7 @@ impl<'a> Carry<'a> {
             epoch,
             next: Next::Table(0, base.prefix().to_vec()),
             batch: VecDeque::new(),
+            last: None,
             named: [None; 2],
         }
     }
@@ -101,7 +104,7 @@ impl<'a> Carry<'a> {
         let (keys, inodes) = (BTreeSet::new(), BTreeSet::new());
         let keys = Candidates { tree, base, before, epoch, keys, inodes }.find()?;
         let next = Next::Keys(keys.into_iter(), before);
-        Ok(Carry { tree, base, epoch, next, batch: VecDeque::new(), named: [None; 2] })
+        Ok(Carry { tree, base, epoch, next, batch: VecDeque::new(), last: None, named: [None; 2] })
     }
 
     /// Only what comes behind a key, as sets have them.
@@ -123,14 +126,14 @@ impl<'a> Carry<'a> {
         self
     }
 
-    /// Only what differs up to, and with, a key; nothing, if all is carried.
+    /// Only what comes up to, and with, a key.
     pub fn up_to(mut self, last: &[u8]) -> Carry<'a> {
         let prefix = self.base.prefix().len();
         let is_before = |(table, key): &Key| last.split_first() >= Some((&(*table as u8), &key[prefix..]));
         if let Next::Keys(keys, _) = &mut self.next {
             *keys = keys.filter(is_before).collect::<BTreeSet<_>>().into_iter();
         } else {
-            self.next = Next::Table(TABLES.len(), Vec::new());
+            self.last = Some(last.to_vec());
         }
         self
     }
@@ -155,6 +158,14 @@ impl Carry<'_> {
     fn next_record(&mut self) -> Result<Option<(Key, Epoch, Vec<u8>)>> {
         loop {
             if let Some(((table, key), birth, value)) = self.batch.pop_front() {
+                let place = (table as u8, &key[self.base.prefix().len()..]);
+                let is_behind =
+                    |last: &Vec<u8>| last.split_first().is_none_or(|(number, rest)| place > (*number, rest));
+                if self.last.as_ref().is_some_and(is_behind) {
+                    self.batch.clear();
+                    self.next = Next::Table(TABLES.len(), Vec::new());
+                    return Ok(None);
+                }
                 if self.is_named(1, &key, self.epoch)? {
                     return Ok(Some(((table, key), birth, value)));
                 }
@@ -270,16 +281,9 @@ pub struct Beside<'a, I: Iterator<Item = Result<Vec<u8>>>> {
 }
 
 impl<'a> Carry<'a> {
-    /// The records of a snapshot beside the keys that another moment of the base has behind a key, as a set keeps them: that of an epoch.
-    pub fn beside<I: Iterator<Item = Result<Vec<u8>>>>(
-        tree: &'a Tree,
-        base: BaseId,
-        (since, epoch): (Epoch, Epoch),
-        before: I,
-        behind: &[u8],
-    ) -> Beside<'a, I> {
-        let now = Carry::all(tree, base, epoch).behind(behind);
-        Beside { now, next: None, has_begun: false, since, before: before.peekable() }
+    /// These records beside the keys that another moment of the base has in the same range, as a set keeps them: that of an epoch.
+    pub fn beside<I: Iterator<Item = Result<Vec<u8>>>>(self, since: Epoch, before: I) -> Beside<'a, I> {
+        Beside { now: self, next: None, has_begun: false, since, before: before.peekable() }
     }
 
     /// Whether it can be told by births what a base was: not while it shows what comes from elsewhere.

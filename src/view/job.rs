@@ -64,16 +64,18 @@ pub struct JobRecord {
     /// Who asked for it.
     pub by: u32,
     pub base: BaseId,
-    /// The target's name.
+    /// The target's name, and which one it was then.
     pub target: String,
+    pub target_id: Id,
     pub kind: Kind,
     pub level: i32,
     pub limit: Option<u64>,
     /// The daemon works on it by itself, whatever becomes of the command.
     pub is_detached: bool,
-    /// How many snapshots are to be written, and how many are.
+    /// How many snapshots are to be written, how many of them are, and how many were gone before that.
     pub snapshots: u64,
     pub written: u64,
+    pub gone: u64,
     /// Bytes of files that were read, and bytes that were written to the target.
     pub added: u64,
     pub bytes: u64,
@@ -245,14 +247,13 @@ fn release(change: &mut Changing<'_>, number: u64, base: BaseId) -> Result<()> {
 
 /// Forgets jobs that have ended but for the last ones.
 fn forget_old(change: &mut Changing<'_>) -> Result<()> {
-    let mut ended = Vec::new();
+    let mut all = Vec::new();
     for pair in change.meta().range(Table::State, JOB, &prefix_end(JOB))? {
         let (key, value) = pair?;
-        if decode::<JobRecord>(Table::State, &key, &value)?.ended.is_some() {
-            ended.push(key);
-        }
+        all.extend(decode::<JobRecord>(Table::State, &key, &value)?.ended.map(|ended| (ended, key)));
     }
-    for key in ended.iter().take(ended.len().saturating_sub(JOBS_ENDED_KEPT)) {
+    all.sort_unstable();
+    for (_, key) in all.iter().take(all.len().saturating_sub(JOBS_ENDED_KEPT)) {
         change.meta_mut().remove(Table::State, key);
     }
     Ok(())

@@ -144,6 +144,20 @@ pub struct Backup {
     /// Let the daemon do it by itself, and print the job
     #[arg(long)]
     pub detach: bool,
+    /// Write it to the output, in full, for a pipe or another machine
+    #[arg(long, value_name = "-", value_parser = parse_output)]
+    #[arg(conflicts_with_all = ["full", "since_full", "all_snapshots", "detach", "json"])]
+    pub to: Option<String>,
+    /// Seal the output with the key in a file, which is made if it is not there
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "to")]
+    #[arg(conflicts_with_all = ["target", "passphrase", "no_encryption"])]
+    pub key_file: Option<PathBuf>,
+    /// Seal the output with a passphrase, which is asked for
+    #[arg(long, requires = "to", conflicts_with_all = ["target", "no_encryption"])]
+    pub passphrase: bool,
+    /// Do not encrypt the output
+    #[arg(long, requires = "to", conflicts_with = "target")]
+    pub no_encryption: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -235,6 +249,15 @@ pub enum SetVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Take what `backup --to -` wrote from the input into a directory
+    Receive {
+        /// A target, or an empty directory, which is made one
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make the list of sets anew, from the sets
     Rebuild {
         /// The target; without it, the only one
@@ -244,6 +267,12 @@ pub enum SetVerb {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What stands for the output.
+fn parse_output(text: &str) -> Result<String, String> {
+    let wrong = || "only - is possible, for the output; `pitfs target add` makes a directory a target".to_string();
+    (text == "-").then(|| text.to_string()).ok_or_else(wrong)
 }
 
 /// Hundredths, with or without their sign.

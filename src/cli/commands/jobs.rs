@@ -23,7 +23,7 @@ fn state(job: &JobInfo) -> &'static str {
         JobState::Running => "running",
         JobState::Paused => "paused",
         JobState::Stopped => "stopped",
-        JobState::Done if !job.missing.is_empty() => "incomplete",
+        JobState::Incomplete => "incomplete",
         JobState::Done => "done",
         JobState::Cancelled => "cancelled",
     }
@@ -37,13 +37,17 @@ fn list(to: &Target, ended: bool, as_json: bool) -> Result<()> {
     if jobs.is_empty() {
         return print("nothing is under way\n");
     }
+    let named = |job: &JobInfo| match &job.holds[..] {
+        [only] => format!("{}: {only}", job.what),
+        _ => job.what.clone(),
+    };
     let row = |job: &JobInfo| {
         let more = match (&job.failure, &job.waits_for) {
             (Some(failure), _) => failure.clone(),
             (None, Some(what)) => format!("waits for {what}"),
             (None, None) => come(&job.progress),
         };
-        vec![job.job.clone(), state(job).to_string(), job.what.clone(), job.time.text.clone(), more]
+        vec![job.job.clone(), state(job).to_string(), named(job), job.time.text.clone(), more]
     };
     print(&table(&headed(["job", "state", "what", "since", ""], jobs.iter().map(row))))
 }
@@ -73,7 +77,8 @@ fn outcome(job: &JobInfo, as_json: bool) -> Result<Outcome> {
         print_json(job)?;
     }
     let outcome = match job.state {
-        JobState::Done => Outcome::complete(job.missing.is_empty()),
+        JobState::Done => Outcome::Done,
+        JobState::Incomplete => Outcome::Incomplete,
         _ => Outcome::WithProblems,
     };
     if as_json {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// One of the standard streams, for the daemon.
-fn passed(stream: impl AsFd + IsTerminal, what: &str) -> Result<Arc<File>> {
+pub(super) fn passed(stream: impl AsFd + IsTerminal, what: &str) -> Result<Arc<File>> {
     if stream.is_terminal() {
         return Err(Error::Refused(Errno::INVAL, what.into()).as_usage());
     }

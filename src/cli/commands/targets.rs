@@ -1,9 +1,10 @@
 //! Targets, and backups to them.
 
 use super::args;
-use super::asking::{quietly, with_display};
+use super::asking::{quietly, until_interrupted, with_display};
 use super::output::{Display, count, print, print_json, size, table, tell_all};
 use super::passphrase;
+use super::transfer::{self, STREAM, Unpacked};
 use super::{absolute, bytes, find_store, headed, say_done, unexpected};
 use crate::control::{
     Answer, Backup, Base, KeyInfo, PathText, SetInfo, SetKind, Sets, Target, TargetInfo, Targets, Verb, ask, spelling,
@@ -81,6 +82,9 @@ fn keys(to: &Target, verb: Targets, as_json: bool) -> Result<bool> {
     Ok(true)
 }
 
+/// What becomes of a backup that is interrupted.
+const LEFT: &str = "what was written of it stays, and the next backup goes on with that";
+
 /// Whether all of it could be read.
 pub(super) fn backup(to: &Target, args: args::Backup) -> Result<bool> {
     let kind = match (args.full, args.since_full) {
@@ -102,7 +106,7 @@ pub(super) fn backup(to: &Target, args: args::Backup) -> Result<bool> {
         let job = jobs.first().ok_or_else(unexpected)?;
         return super::jobs::said(job, args.json).map(|()| true);
     }
-    let Answer::Backups(reports) = with_display(to, Verb::Backup(wanted), "backing up")? else {
+    let Answer::Backups(reports) = until_interrupted(to, Verb::Backup(wanted), "backing up", LEFT)? else {
         return Err(unexpected());
     };
     if args.json {
@@ -126,30 +130,32 @@ pub(super) fn backup(to: &Target, args: args::Backup) -> Result<bool> {
     Ok(reports.iter().all(|report| report.missing.is_empty()))
 }
 
-pub(super) fn set(to: &Target, verb: args::SetVerb, as_json: bool) -> Result<bool> {
+/// What is done with sets; `to` finds the store, where that is needed.
+pub(super) fn set(to: impl Fn() -> Result<Target>, verb: args::SetVerb, as_json: bool) -> Result<bool> {
     let (verb, json, verifies) = match verb {
         args::SetVerb::List { target, json } => (Sets::List { target }, json || as_json, false),
         args::SetVerb::Verify { target, read, json } => (Sets::Verify { target, read }, json || as_json, true),
         args::SetVerb::Delete { sets, target, dry_run, json } => {
             let sets = sets.into_iter().map(bytes).collect();
-            return let_go(to, Sets::Delete { target, sets, dry_run }, json || as_json);
+            return let_go(&to()?, Sets::Delete { target, sets, dry_run }, json || as_json);
         }
         args::SetVerb::Merge { sets, at, target, dry_run, json } => {
             let sets = sets.into_iter().map(bytes).collect();
             let at = at.as_deref().map(super::archive::when).transpose()?;
-            return let_go(to, Sets::Merge { target, sets, at, dry_run }, json || as_json);
+            return let_go(&to()?, Sets::Merge { target, sets, at, dry_run }, json || as_json);
         }
         args::SetVerb::Compact { target, waste, dry_run, json } => {
-            return let_go(to, Sets::Compact { target, waste, dry_run }, json || as_json);
+            return let_go(&to()?, Sets::Compact { target, waste, dry_run }, json || as_json);
         }
         args::SetVerb::Repair { target, json } => {
-            return let_go(to, Sets::Repair { target }, json || as_json);
+            return let_go(&to()?, Sets::Repair { target }, json || as_json);
         }
+        args::SetVerb::Receive { directory, json } => return transfer::receive(&directory, json || as_json),
         args::SetVerb::Rebuild { target, json } => {
-            return let_go(to, Sets::Rebuild { target }, json || as_json);
+            return let_go(&to()?, Sets::Rebuild { target }, json || as_json);
         }
     };
-    let Answer::Sets(sets) = with_display(to, Verb::Set(verb), "reading")? else { return Err(unexpected()) };
+    let Answer::Sets(sets) = with_display(&to()?, Verb::Set(verb), "reading")? else { return Err(unexpected()) };
     let problems: Vec<&String> = sets.iter().flat_map(|set| &set.problems).collect();
     if json {
         print_json(&sets)?;
@@ -168,6 +174,7 @@ pub(super) fn set(to: &Target, verb: args::SetVerb, as_json: bool) -> Result<boo
     } else {
         let row = |set: &SetInfo| {
             let kind = match (set.kind, set.incomplete) {
+                _ if set.part => "part",
                 (_, true) => "incomplete",
                 (SetKind::Full, _) => "full",
                 (SetKind::Differential, _) => "differential",
@@ -175,18 +182,15 @@ pub(super) fn set(to: &Target, verb: args::SetVerb, as_json: bool) -> Result<boo
             };
             vec![set.snapshot.clone(), set.time.text.clone(), set.base.clone(), kind.to_string(), size(set.bytes)]
         };
-        let shown = sets.iter().filter(|set| !set.hidden && !set.part);
+        let shown = sets.iter().filter(|set| !set.hidden);
         print(&table(&headed(["snapshot", "taken", "base", "set", "size"], shown.map(row))))?;
-        let print_others = |noun: &str, what: &str, others: Vec<&SetInfo>| {
+        let others: Vec<&SetInfo> = sets.iter().filter(|set| set.hidden).collect();
+        if !others.is_empty() {
             let all = size(others.iter().map(|set| set.bytes).sum());
-            match others.len() as u64 {
-                0 => Ok(()),
-                sets => print(&format!("and {all} in {} {what}\n", count(sets, noun))),
-            }
-        };
-        print_others("set", "that was let go and that others need", sets.iter().filter(|set| set.hidden).collect())?;
-        let parts = sets.iter().filter(|set| set.part && !set.hidden).collect();
-        print_others("part", "of a backup that is not whole yet", parts)?;
+            let were = if others.len() == 1 { "was" } else { "were" };
+            let others = count(others.len() as u64, "set");
+            print(&format!("and {all} in {others} that {were} let go, or went into others, and that others need\n"))?;
+        }
     }
     Ok(problems.is_empty())
 }
@@ -241,6 +245,14 @@ pub(super) fn target_alone(store: Option<PathBuf>, from: &Path, key_file: Option
     Ok(Target { store: directory, base: None })
 }
 
+/// The name of the newest moment that a target has.
+pub(super) fn newest(target: &Path) -> Result<String> {
+    let at = open_alone(target)?.ok_or_else(|| no_target(target))?;
+    let newest = at.repository.catalogue().moments().next_back();
+    let none = || Error::Refused(Errno::NOENT, "the target has no moment yet".into());
+    newest.map(|listed| listed.header.mark.name.clone()).ok_or_else(none)
+}
+
 /// A store that was made of sets.
 #[derive(Serialize)]
 struct MadeOfSets<'a> {
@@ -258,7 +270,8 @@ pub(super) fn create(args: &args::Create) -> Result<bool> {
     if let Some(path) = &args.key_file {
         give_key_file(absolute(path)?);
     }
-    let from = absolute(from)?;
+    let unpacked = (from.as_os_str() == STREAM).then(|| Unpacked::beside(directory)).transpose()?;
+    let from = unpacked.as_ref().map_or_else(|| absolute(from), |unpacked| Ok(unpacked.target()))?;
     let at = open_alone(&from)?.ok_or_else(|| no_target(&from))?;
     let options = FromSets { with_history: args.history, codec: args.compress.into() };
     let mut display = Display::new("bringing back");

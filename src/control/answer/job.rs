@@ -15,6 +15,8 @@ pub enum JobState {
     Paused,
     Stopped,
     Done,
+    /// Done, but for what could not be read.
+    Incomplete,
     Cancelled,
 }
 
@@ -71,7 +73,10 @@ impl From<JobStanding> for JobInfo {
         JobInfo {
             job: name,
             what,
-            state: state.into(),
+            state: match of {
+                Some(record) if state == view::JobState::Done && !record.missing.is_empty() => JobState::Incomplete,
+                _ => state.into(),
+            },
             time: made.into(),
             uid: by,
             detached: of.is_some_and(|record| record.is_detached),

@@ -2,17 +2,20 @@
 
 use crate::clock::Timestamp;
 use crate::control::answer::{Answer, KeyInfo, LetGoInfo, SetInfo};
-use crate::control::request::{Base, Sets, Targets};
+use crate::control::request::{Base, Send, Sets, Targets};
 use crate::daemon::{
-    AddTarget, AtTarget, Daemon, KeptBy, KeyChange, LetGo, OnProgress, add_target, base_from_set, change_keys,
-    compact_sets, delete_sets, merge_sets, note_newest, open_alone_by, open_repository, prune_sets, rebuild_sets,
-    repair_sets, verify_sets,
+    self, AddTarget, AtTarget, BackupOptions, Daemon, KeptBy, KeyChange, LetGo, OnProgress, Parts, SealedBy,
+    add_target, base_from_set, change_keys, compact_sets, delete_sets, merge_sets, note_newest, open_alone_by,
+    open_repository, prune_sets, rebuild_sets, repair_sets, verify_sets,
 };
 use crate::device::BaseId;
 use crate::error::{Errno, Error, Result};
+use crate::set::Kind;
 use crate::view::Views;
 use serde_bytes::ByteBuf;
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub(super) fn targets(daemon: &Daemon, views: &Views, targets: Targets) -> Result<Answer> {
     match targets {
@@ -30,6 +33,23 @@ pub(super) fn targets(daemon: &Daemon, views: &Views, targets: Targets) -> Resul
         Targets::List => Ok(Answer::Targets(views.targets().all()?.into_iter().map(Into::into).collect())),
         Targets::Forget { name } => views.targets().forget(&name).map(|()| Answer::Nothing),
     }
+}
+
+/// A snapshot, written to a stream.
+pub(super) fn send(views: &Views, wanted: Send, out: &Arc<File>, progress: OnProgress<'_>) -> Result<Answer> {
+    let sealed = match wanted.target {
+        Some(name) => SealedBy::Target(name),
+        None => SealedBy::Own(lock(wanted.key_file, wanted.passphrase)?.unwrap_or(KeptBy::Nobody)),
+    };
+    let options = BackupOptions {
+        snapshot: wanted.snapshot.map(ByteBuf::into_vec),
+        kind: Kind::Full,
+        level: wanted.level.unwrap_or(daemon::LEVEL),
+        limit: wanted.limit,
+        parts: Parts::default(),
+    };
+    let report = daemon::send(views, out, &sealed, &options, progress)?;
+    Ok(Answer::Backups(vec![report.into()]))
 }
 
 /// A base of a moment that a target has.

@@ -324,7 +324,10 @@ mod tests {
         in_a_thread(|yielding| {
             ask_on(yielding);
             let start = Instant::now();
-            while !yielding.shared.is_asleep.load(Ordering::SeqCst) && start.elapsed() < PATIENCE {
+            // It may not have woken yet from the sleep of before.
+            let rests =
+                |yielding: &Yielding| yielding.shared.is_asleep.load(Ordering::SeqCst) && policy() == libc::SCHED_OTHER;
+            while !rests(yielding) && start.elapsed() < PATIENCE {
                 std::thread::sleep(2 * QUIET_LOOKS * LOOK);
             }
             assert!(yielding.shared.is_asleep.load(Ordering::SeqCst));
