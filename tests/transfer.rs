@@ -246,4 +246,20 @@ fn what_cannot_be_sent_or_received_is_said() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(!output.status.success(), "{output:?}");
+    // Or takes nothing: whoever is interrupted, and a daemon that ends, do not wait for that.
+    fs::write(mounted.live().join("large"), random_bytes(3, 20 << 20)).unwrap();
+    mounted.ok(["snap", "large"]);
+    let mut command = mounted.command(["backup", "large", "--to", "-", "--no-encryption"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the work", || mounted.ok(["job", "list"]).contains("send"));
+    let start = std::time::Instant::now();
+    let name = mounted.json(&["job", "list"])[0]["job"].as_str().unwrap().to_string();
+    mounted.ok(["job", "cancel", &name]);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let mut command = mounted.command(["backup", "large", "--to", "-", "--no-encryption"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the work", || mounted.ok(["job", "list"]).contains("send"));
+    mounted.umount();
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+    assert!(!child.wait().unwrap().success());
 }

@@ -208,6 +208,18 @@ pub fn backup(
     options: &BackupOptions,
     progress: OnProgress<'_>,
 ) -> Result<BackupReport> {
+    let which = || chosen(views, options.snapshot.as_deref());
+    backup_of(views, (target, key), &which, options, progress)
+}
+
+/// Writes the snapshot that is meant by the time that nobody else writes to the target.
+pub(super) fn backup_of(
+    views: &Views,
+    (target, key): (&Target, Option<&Key>),
+    which: &dyn Fn() -> Result<Snapshot>,
+    options: &BackupOptions,
+    progress: OnProgress<'_>,
+) -> Result<BackupReport> {
     check_level(options.level)?;
     // One at a time: two would not see each other's sets.
     let _locked = locked(target, progress)?;
@@ -215,7 +227,7 @@ pub fn backup(
     check_newest(target, &mut repository, views.targets().seen(target.id())?)?;
     // What an interruption left, or finished and did not list.
     repository.sweep()?;
-    let snapshot = chosen(views, options.snapshot.as_deref())?;
+    let snapshot = which()?;
     if let Some(found) = repository.catalogue().of_snapshot(snapshot.record.id)
         && (options.kind != Kind::Full || found.header.kind == Kind::Full)
     {

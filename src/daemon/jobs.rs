@@ -7,7 +7,8 @@
 //!
 //! What was written of a snapshot when it was broken off is a part at the target, over which the rest is written later.
 
-use super::backup::{BackupOptions, BackupReport, Parts, backup, check_level, chosen};
+use super::backup::{BackupOptions, BackupReport, Parts, backup_of, check_level, chosen};
+use super::host;
 use super::targets::open_target;
 use super::works::{Wanted, Work, Works};
 use super::{Daemon, OnProgress, Progress, WorkerInfo};
@@ -90,7 +91,7 @@ impl Jobs<'_> {
         let number = note(views, wish)?;
         let work = self.daemon.works.begin(title(&views.jobs().find(number)?), views.uid(), Some(number), false);
         let mut reports = Vec::new();
-        let done = work_on(views, number, work.work(), &mut reports, progress);
+        let done = Error::of_panic(|| work_on(views, number, work.work(), &mut reports, progress));
         let noted = finish(views, number, work.work(), &done);
         done.and(noted).map(|()| reports)
     }
@@ -197,6 +198,7 @@ impl Jobs<'_> {
         let resumed = self.want(views, name, Wanted::GoesOn, |record| match record.state {
             JobState::Paused | JobState::Stopped if record.ended.is_none() => {
                 (record.state, record.failure) = (JobState::Waiting, None);
+                record.hosts = host::with_this(std::mem::take(&mut record.hosts));
                 Ok(())
             }
             JobState::Waiting | JobState::Running => Ok(()),
@@ -236,7 +238,14 @@ impl Jobs<'_> {
             return self.want_of_work(views, name, wanted);
         };
         views.jobs().find(number)?;
-        views.jobs().update(number, update)?;
+        let is_under_way = self.daemon.works.all().iter().any(|work| work.job == Some(number));
+        views.jobs().update(number, |record| {
+            // Nobody noted the end of it.
+            if !is_under_way {
+                record.note_interrupted();
+            }
+            update(record)
+        })?;
         self.daemon.works.want(|work| work.job == Some(number), wanted);
         // It ends at its next step, if what it writes to does not keep it waiting.
         let is_leaving = |work: &Arc<Work>| {
@@ -330,6 +339,7 @@ fn note(views: &Views, wish: &Wish) -> Result<u64> {
         made: Timestamp::now(),
         ended: None,
         by: views.uid(),
+        hosts: host::with_this(Vec::new()),
         base: views.base(),
         target,
         target_id,
@@ -368,19 +378,22 @@ fn work_on(
     }
     let done = (record.written + record.gone) as usize;
     for (id, name) in views.jobs().held(number)?.into_iter().skip(done) {
-        let Some(snapshot) = named(&views, id)? else {
+        if by_id(&views, id)?.is_none() {
             note_missing(&views, number, format!("{name}: it was deleted before it was written"))?;
             continue;
-        };
+        }
         let options = BackupOptions {
-            snapshot: Some(snapshot.into_bytes()),
+            snapshot: None,
             kind: record.kind,
             level: record.level,
             limit: record.limit,
             parts: Parts::default(),
         };
-        let written = backup(&views, &target, key.as_ref(), &options, &mut |done: &Progress| work.step(done, progress));
-        if written.is_err() && work.left_for().is_none() && named(&views, id)?.is_none() {
+        let mut tell = |done: &Progress| work.step(done, progress);
+        // Its name may be another one's by the time that it is its turn.
+        let which = || by_id(&views, id)?.ok_or(Error::Gone);
+        let written = backup_of(&views, (&target, key.as_ref()), &which, &options, &mut tell);
+        if written.is_err() && work.left_for().is_none() && by_id(&views, id)?.is_none() {
             note_missing(&views, number, format!("{name}: it was deleted while it was written"))?;
             continue;
         }
@@ -399,10 +412,10 @@ fn work_on(
     Ok(())
 }
 
-/// The name of a snapshot that can be written, by now.
-fn named(views: &Views, id: Id) -> Result<Option<String>> {
-    let found = views.snapshots().all()?.into_iter().find(|one| one.record.id == id && one.is_readable());
-    Ok(found.map(|one| one.record.name))
+/// A snapshot, if it can be written by now.
+fn by_id(views: &Views, id: Id) -> Result<Option<Snapshot>> {
+    let can_be = |one: &Snapshot| one.record.id == id && one.is_readable() && !one.is_archived;
+    Ok(views.snapshots().all()?.into_iter().find(can_be))
 }
 
 fn note_missing(views: &Views, number: u64, what: String) -> Result<()> {
@@ -422,7 +435,7 @@ fn finish(views: &Views, number: u64, work: &Work, done: &Result<()>) -> Result<
     let noted = views.jobs().update(number, |record| {
         match (done, work.left_for()) {
             (Ok(()), _) => record.end(JobState::Done),
-            (Err(_), Some(Wanted::Cancelled)) => record.end(JobState::Cancelled),
+            (Err(_), Some(_)) if wanted == Wanted::Cancelled => record.end(JobState::Cancelled),
             // Somebody may have wanted it to go on again before it had left.
             (Err(_), Some(Wanted::Pauses)) if wanted == Wanted::Pauses => record.state = JobState::Paused,
             (Err(_), Some(Wanted::Pauses | Wanted::Ends)) if record.is_detached => record.state = JobState::Waiting,
@@ -454,6 +467,16 @@ fn work_on_all(views: &Views, works: &Arc<Works>) -> Result<()> {
     while let Some((number, record)) = views.jobs().all()?.into_iter().find(|(_, record)| waits(record)) {
         if works.has_ended() {
             return Ok(());
+        }
+        // Nothing is written outside only because a store that comes from elsewhere says so.
+        if !host::is_among(&record.hosts) {
+            views.jobs().update(number, |record| {
+                record.stop(
+                    "the store was on another machine when this was asked for: resume it to let it go on here".into(),
+                );
+                Ok(())
+            })?;
+            continue;
         }
         let work = works.begin(title(&record), record.by, Some(number), true);
         let begun = views.jobs().update(number, |record| {

@@ -252,6 +252,10 @@ pub fn merge_sets(at: &mut AtTarget, names: &[Vec<u8>], until: Option<Timestamp>
     if all.iter().any(|listed| listed.header.base != all[0].header.base) {
         return Err(Error::Refused(Errno::INVAL, "sets of several bases cannot become one".into()));
     }
+    if let Some(part) = all.iter().find(|listed| listed.part.is_some()) {
+        let text = format!("the set {} is only a part of a moment, and nothing can be merged into it", part.id);
+        return Err(Error::Refused(Errno::INVAL, text));
+    }
     all.sort_by_key(|listed| (listed.header.mark.time, listed.header.mark.epoch));
     all.retain(|listed| until.is_none_or(|until| listed.header.mark.time <= until));
     let too_few = || Error::Refused(Errno::INVAL, "name two sets at least, not after the time that was given".into());

@@ -51,10 +51,10 @@ impl StreamReport {
 }
 
 /// How long the other side may take before it is looked whether anybody still wants it.
-const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+pub(super) const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Bytes that a pipe takes as a whole.
-const PIPE_BUF: usize = 4096;
+pub(super) const PIPE_BUF: usize = 4096;
 
 /// The stream, whose other side may be slow, or gone.
 struct Stream<'a> {

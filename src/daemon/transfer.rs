@@ -1,16 +1,22 @@
 //! Snapshots as streams: sent through a pipe as sets, and received into a target.
 
 use super::backup::{BackupOptions, BackupReport, Written, check_level, chosen, write_alone};
+use super::stream::{PAUSE, PIPE_BUF};
 use super::targets::{KeptBy, open_target};
 use super::{OnProgress, Progress};
 use crate::error::{Errno, Error, Result};
 use crate::set::{Key, Seal, Sets};
 use crate::target::{Incoming, Keys, Received, StreamShelf, Target};
 use crate::view::Views;
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 /// What seals a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +27,85 @@ pub enum SealedBy {
     Own(KeptBy),
 }
 
-/// Writes a snapshot to a stream, in full.
+/// How often it is looked whether anybody still wants what is sent.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// The other side, which may be slow, or gone.
+struct Outgoing {
+    file: Arc<File>,
+    is_file: bool,
+    is_given_up: Arc<AtomicBool>,
+}
+
+impl Write for Outgoing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let most = if self.is_file { bytes.len() } else { bytes.len().min(PIPE_BUF) };
+        loop {
+            if self.is_given_up.load(Ordering::SeqCst) {
+                return Err(io::Error::other("it is given up"));
+            }
+            match rustix::event::poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], Some(&PAUSE)) {
+                Ok(0) | Err(Errno::INTR) => continue,
+                // A file of a disk is always ready.
+                Ok(_) | Err(Errno::PERM) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match (&*self.file).write(&bytes[..most]) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a snapshot to a stream, in full; breaks off where nobody wants it any more, also while the other side takes nothing.
 pub fn send(
     views: &Views,
     out: &Arc<File>,
+    sealed: &SealedBy,
+    options: &BackupOptions,
+    progress: OnProgress<'_>,
+) -> Result<BackupReport> {
+    let is_given_up = Arc::new(AtomicBool::new(false));
+    let is_file = out.metadata().is_ok_and(|found| found.is_file());
+    let outgoing = Outgoing { file: out.clone(), is_file, is_given_up: is_given_up.clone() };
+    let come = Mutex::new(Progress::default());
+    let mut tell = |done: &Progress| {
+        *come.lock() = done.clone();
+        match is_given_up.load(Ordering::SeqCst) {
+            true => Err(Error::Refused(Errno::INTR, "it is given up".into())),
+            false => Ok(()),
+        }
+    };
+    let (ended, ends) = sync_channel::<()>(1);
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            // Dropped with the thread's end, however it ends.
+            let _ended = ended;
+            Error::of_panic(|| send_to(views, outgoing, sealed, options, &mut tell))
+        });
+        let mut given_up = None;
+        while let Err(RecvTimeoutError::Timeout) = ends.recv_timeout(ROUND) {
+            let now = come.lock().clone();
+            if given_up.is_none()
+                && let Err(error) = progress(&now)
+            {
+                given_up = Some(error);
+                is_given_up.store(true, Ordering::SeqCst);
+            }
+        }
+        let sent = sending.join().unwrap_or_else(|_| Err(Error::Fault("sending ended with a panic".into())));
+        given_up.map_or(sent, Err)
+    })
+}
+
+fn send_to(
+    views: &Views,
+    out: Outgoing,
     sealed: &SealedBy,
     options: &BackupOptions,
     progress: OnProgress<'_>,
@@ -35,6 +116,8 @@ pub fn send(
     let (keys, key) = match sealed {
         SealedBy::Target(name) => {
             let (target, key) = open_target(views, Some(name))?;
+            // Where these do not fit, nobody could open what is sent.
+            target.repository(store, key.as_ref())?;
             (target.keys(store)?, key)
         }
         SealedBy::Own(lock) => match lock.opens()? {
@@ -46,7 +129,7 @@ pub fn send(
         },
     };
     let failed = |error| Error::media("writing the stream", error);
-    let shelf = Arc::new(StreamShelf::begin(out.try_clone().map_err(failed)?, store).map_err(failed)?);
+    let shelf = Arc::new(StreamShelf::begin(out, store).map_err(failed)?);
     if let Some(keys) = &keys {
         keys.write(&*shelf)?;
     }

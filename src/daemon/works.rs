@@ -63,8 +63,14 @@ impl Work {
 
     fn want(&self, wanted: Wanted) {
         let mut state = self.state.lock();
-        // Nothing goes on that is to end.
-        if !matches!(state.wanted, Wanted::Cancelled | Wanted::Ends) || wanted == Wanted::Ends {
+        // Nothing goes on that is to end, and what leaves to pause is paused when the daemon ends as well.
+        let stays = match state.wanted {
+            Wanted::Cancelled => true,
+            Wanted::Ends => wanted != Wanted::Cancelled,
+            Wanted::Pauses => wanted == Wanted::Ends && self.leaves_to_pause,
+            Wanted::GoesOn => false,
+        };
+        if !stays {
             state.wanted = wanted;
         }
         self.changed.notify_all();

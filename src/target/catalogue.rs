@@ -115,6 +115,14 @@ impl Catalogue {
         self.sets.insert(at, listed);
     }
 
+    /// Lets parts go that a whole set has made moot, in whatever order both came.
+    fn hide_old_parts(&mut self) {
+        let moments: Vec<Listed> = self.moments().cloned().collect();
+        for part in self.sets.iter_mut().filter(|part| moments.iter().any(|whole| part.is_behind(whole))) {
+            part.is_hidden = true;
+        }
+    }
+
     /// The catalogue of a store; an empty one where there is none and no set.
     pub(super) fn read(sets: &Sets, store: Id) -> Result<Catalogue> {
         let shelf = sets.shelf();
@@ -166,6 +174,7 @@ impl Catalogue {
                 Err(error) => return Err(error),
             }
         }
+        catalogue.hide_old_parts();
         Ok((catalogue, unread))
     }
 

@@ -199,7 +199,7 @@ impl<'a> Incoming<'a> {
     /// Takes it into a target. A set that is there already is passed over.
     pub fn receive(mut self, target: &Target, tell: &mut dyn FnMut(u64) -> Result<()>) -> Result<Received> {
         let _locked = target.lock()?;
-        let is_new = !target.has_something_of(self.store)?;
+        let is_new = !target.place(self.store).exists();
         if is_new {
             target.add_store(self.store, None)?;
         }
@@ -218,6 +218,7 @@ fn take(
     tell: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Received> {
     let shelf = target.shelf(store)?;
+    shelf.clear().map_err(|error| Error::media(format!("tidying {}", shelf.describe()), error))?;
     let of_shelf = |error| Error::media(format!("writing to {}", shelf.describe()), error);
     let mut received = Received { store, sets: Vec::new(), bytes: 0 };
     let mut keys = None;

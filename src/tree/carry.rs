@@ -187,6 +187,10 @@ impl Carry<'_> {
     fn differing(&mut self, table: Table, key: &[u8], before: Epoch) -> Result<Option<Carried>> {
         let is_part = [self.is_named(0, key, before)?, self.is_named(1, key, self.epoch)?];
         let look = self.tree.device.look()?;
+        // One that was deleted meanwhile would look as if it had nothing.
+        for epoch in [before, self.epoch] {
+            look.moments().check(root_of(self.base).at(Moment::At(epoch)))?;
+        }
         let at = |number: usize, epoch| match is_part[number] {
             true => look.record_at(table, key, Moment::At(epoch)),
             false => Ok(None),
@@ -248,8 +252,14 @@ impl Carry<'_> {
     fn read_track(&self, inode: InodeNo, track: TrackNo) -> Result<Burden> {
         let device = &self.tree.device;
         let at = inode.at(Moment::At(self.epoch));
-        let source = device.source(&*device.look()?, at, track)?;
-        match device.read_track(source, at, track) {
+        let source = {
+            let look = device.look()?;
+            look.moments().check(at)?;
+            device.source(&look, at, track)?
+        };
+        let read = device.read_track(source, at, track);
+        device.look()?.moments().check(at)?;
+        match read {
             Ok(bytes) => Ok(Burden::Track(bytes)),
             Err(error @ (Error::Corrupt { .. } | Error::Media { .. })) => {
                 let path = self.tree.names().paths(at).unwrap_or_default().pop();

@@ -61,8 +61,9 @@ pub struct JobRecord {
     pub state: JobState,
     pub made: Timestamp,
     pub ended: Option<Timestamp>,
-    /// Who asked for it.
+    /// Who asked for it, and on which machines.
     pub by: u32,
+    pub hosts: Vec<Id>,
     pub base: BaseId,
     /// The target's name, and which one it was then.
     pub target: String,
@@ -250,7 +251,9 @@ fn forget_old(change: &mut Changing<'_>) -> Result<()> {
     let mut all = Vec::new();
     for pair in change.meta().range(Table::State, JOB, &prefix_end(JOB))? {
         let (key, value) = pair?;
-        all.extend(decode::<JobRecord>(Table::State, &key, &value)?.ended.map(|ended| (ended, key)));
+        // What is damaged is left for `check` to tell.
+        let ended = decode::<JobRecord>(Table::State, &key, &value).ok().and_then(|record| record.ended);
+        all.extend(ended.map(|ended| (ended, key)));
     }
     all.sort_unstable();
     for (_, key) in all.iter().take(all.len().saturating_sub(JOBS_ENDED_KEPT)) {

@@ -10,10 +10,9 @@ use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::shown::shown_file;
 use crate::target;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use serde::Serialize;
 use std::io::{BufReader, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// What stands for the input, or the output.
@@ -80,8 +79,6 @@ const UNPACKED: &str = ".pitfs-stream-";
 /// What came from the input, as a target beside what will be made of it: that has to have room for both.
 pub(super) struct Unpacked {
     path: PathBuf,
-    /// Says that somebody needs it.
-    _locked: std::os::fd::OwnedFd,
 }
 
 impl Drop for Unpacked {
@@ -97,13 +94,12 @@ impl Unpacked {
     pub fn beside(path: &Path) -> Result<Unpacked> {
         let path = absolute(path)?;
         let above = path.ancestors().skip(1).find(|above| above.is_dir()).unwrap_or(Path::new("/"));
-        remove_left_over(above);
+        // Where others can put something in its place, it lies among temporary files.
+        let above = if is_ours_alone(above) { above.to_path_buf() } else { std::env::temp_dir() };
         let path = above.join(format!("{UNPACKED}{}", Id::random()));
         let failed = |error| Error::media(format!("making {}", shown_file(&path)), error);
         std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
-        let locked = lock(&path).map_err(|errno| failed(errno.into()))?;
-        let unpacked = Unpacked { path, _locked: locked };
-        // Its own lock is that of the directory in it.
+        let unpacked = Unpacked { path };
         let place = unpacked.target();
         std::fs::create_dir(&place).map_err(|error| Error::media(format!("making {}", shown_file(&place)), error))?;
         from_input(&place)?;
@@ -115,21 +111,10 @@ impl Unpacked {
     }
 }
 
-fn lock(path: &Path) -> rustix::io::Result<std::os::fd::OwnedFd> {
-    let directory = open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
-    flock(&directory, FlockOperation::NonBlockingLockExclusive).map(|()| directory)
-}
-
-/// Removes what a killed process has left.
-fn remove_left_over(above: &Path) {
-    let Ok(all) = std::fs::read_dir(above) else { return };
-    for entry in all.flatten() {
-        let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(UNPACKED));
-        if is_one
-            && let Ok(_locked) = lock(&entry.path())
-            && let Err(error) = std::fs::remove_dir_all(entry.path())
-        {
-            log::warn!("{} stays behind: {error}", shown_file(&entry.path()));
-        }
-    }
+/// Whether nobody else can write to a directory.
+fn is_ours_alone(directory: &Path) -> bool {
+    let found = directory.symlink_metadata();
+    found.is_ok_and(|found| {
+        found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0
+    })
 }
