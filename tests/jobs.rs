@@ -369,4 +369,20 @@ fn a_snapshot_that_goes_while_it_is_written_is_missing() {
     assert!(said.contains("one: it was deleted while it was written"), "{said}");
     let found = show(&mounted, &job);
     assert_eq!((&found["state"], &found["written"]), (&"incomplete".into(), &0.into()), "{found}");
+    // A command does not say that it has written it either.
+    mounted.ok(["snap", "two"]);
+    let mut command = mounted.command(["backup", "two", "--full", "--limit", "8M"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut job = String::new();
+    wait_for("the backup", || {
+        let jobs = mounted.json(&["job", "list"]);
+        let begun = jobs.as_array().unwrap().iter().find(|job| job["what"] == "backup to usb");
+        job = begun.map(|job| job["job"].as_str().unwrap().to_string()).unwrap_or_default();
+        begun.is_some_and(|job| job["progress"]["bytes"].as_u64().unwrap() > 0)
+    });
+    mounted.ok(["release", "two", "--tag", &format!("job {job}")]);
+    mounted.ok(["delete", "two"]);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("two: it was deleted while it was written"), "{said}");
 }

@@ -360,25 +360,23 @@ impl<'a> Piece<'a> {
     ) -> Result<Piece<'a>> {
         let base = views.tree().device().look()?.base_record(snapshot.base)?.clone();
         let is_ours = |listed: &&Listed| listed.header.base == base.id && listed.missing == 0 && is_good(listed);
+        let (known, can_be_beside) = (Known::of(views, snapshot)?, Carry::can_be_beside(views.tree(), snapshot.base)?);
         let before = match options.kind {
             Kind::Full => None,
             kind => {
                 let may_be = |listed: &&Listed| {
                     is_ours(listed) && (kind == Kind::Incremental || listed.header.kind == Kind::Full)
                 };
-                newest_known(views, snapshot, catalogue.moments().filter(may_be))?
+                known.newest(snapshot, catalogue.moments().filter(may_be))?
             }
         };
-        let before = match before {
-            Some(before) if !before.is_stored && !Carry::can_be_beside(views.tree(), snapshot.base)? => None,
-            before => before,
-        };
+        let before = before.filter(|before| before.is_stored || can_be_beside);
         let kind = if before.is_some() { options.kind } else { Kind::Full };
-        let known = before.as_ref().map(|before| before.listed.id);
+        let built_on = before.as_ref().map(|before| before.listed.id);
         let goes_on = |part: &&Listed| {
-            is_ours(part) && part.header.kind == kind && part.header.before.map(|before| before.set) == known
+            is_ours(part) && part.header.kind == kind && part.header.before.map(|before| before.set) == built_on
         };
-        let part = part_of(views, snapshot, catalogue.parts().filter(goes_on))?;
+        let part = known.part(snapshot, can_be_beside, catalogue.parts().filter(goes_on))?;
         *over = part.as_ref().or(before.as_ref()).map(|one| one.listed.id);
         let carry = carried(views.tree(), sets, snapshot, before.as_ref(), part.as_ref())?;
         let other = part.as_ref().filter(|part| part.epoch < snapshot.epoch).and_then(|part| part.listed.part.clone());
@@ -484,51 +482,61 @@ struct Reference {
     is_stored: bool,
 }
 
-/// The newest of some sets that is of a snapshot of this store, before another one; in the store by now or not.
-fn newest_known<'a>(
-    views: &Views,
-    snapshot: &Snapshot,
-    sets: impl DoubleEndedIterator<Item = &'a Listed>,
-) -> Result<Option<Reference>> {
-    let here = views.of(snapshot.base);
-    let all = here.snapshots().all()?;
-    let stored: HashMap<Id, Epoch> =
-        all.iter().filter(|one| one.is_readable()).map(|one| (one.record.id, one.epoch)).collect();
-    for listed in sets.rev() {
-        let id = listed.header.mark.id;
-        let is_stored = stored.contains_key(&id);
-        let epoch =
-            stored.get(&id).copied().map_or_else(|| here.targets().epoch_of_mark(id), |epoch| Ok(Some(epoch)))?;
-        if let Some(epoch) = epoch.filter(|epoch| *epoch < snapshot.epoch) {
-            return Ok(Some(Reference { listed: listed.clone(), epoch, is_stored }));
-        }
-    }
-    Ok(None)
+/// What a store knows of the snapshots of sets.
+struct Known {
+    here: Views,
+    stored: HashMap<Id, Epoch>,
 }
 
-/// The part that is worth going on with: the furthest of the newest snapshot, this one or one before, in the store by now or not.
-fn part_of<'a>(
-    views: &Views,
-    snapshot: &Snapshot,
-    parts: impl Iterator<Item = &'a Listed>,
-) -> Result<Option<Reference>> {
-    let here = views.of(snapshot.base);
-    let all = here.snapshots().all()?;
-    let can_be_beside = Carry::can_be_beside(views.tree(), snapshot.base)?;
-    let mut best: Option<Reference> = None;
-    for listed in parts {
-        let id = listed.header.mark.id;
-        let stored = all.iter().find(|one| one.is_readable() && one.record.id == id).map(|one| one.epoch);
-        let epoch = match stored {
-            None if can_be_beside => here.targets().epoch_of_mark(id)?,
-            stored => stored,
-        };
-        let Some(epoch) = epoch.filter(|epoch| *epoch <= snapshot.epoch) else { continue };
-        if best.as_ref().is_none_or(|best| (best.epoch, &best.listed.part) < (epoch, &listed.part)) {
-            best = Some(Reference { listed: listed.clone(), epoch, is_stored: stored.is_some() });
-        }
+impl Known {
+    /// Of the base of a snapshot.
+    fn of(views: &Views, snapshot: &Snapshot) -> Result<Known> {
+        let here = views.of(snapshot.base);
+        let all = here.snapshots().all()?.into_iter().filter(Snapshot::is_readable);
+        let stored = all.map(|one| (one.record.id, one.epoch)).collect();
+        Ok(Known { here, stored })
     }
-    Ok(best)
+
+    /// A set, if the epoch of its snapshot is known: that is in the store, or was.
+    fn reference(&self, listed: &Listed) -> Result<Option<Reference>> {
+        let id = listed.header.mark.id;
+        let stored = self.stored.get(&id).copied();
+        let epoch = stored.map_or_else(|| self.here.targets().epoch_of_mark(id), |epoch| Ok(Some(epoch)))?;
+        Ok(epoch.map(|epoch| Reference { listed: listed.clone(), epoch, is_stored: stored.is_some() }))
+    }
+
+    /// The newest of some sets that is of a snapshot before another one.
+    fn newest<'a>(
+        &self,
+        snapshot: &Snapshot,
+        sets: impl DoubleEndedIterator<Item = &'a Listed>,
+    ) -> Result<Option<Reference>> {
+        for listed in sets.rev() {
+            if let Some(found) = self.reference(listed)?.filter(|found| found.epoch < snapshot.epoch) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The part that is worth going on with: the furthest of the newest snapshot, this one or one before.
+    fn part<'a>(
+        &self,
+        snapshot: &Snapshot,
+        can_be_beside: bool,
+        parts: impl Iterator<Item = &'a Listed>,
+    ) -> Result<Option<Reference>> {
+        let mut best: Option<Reference> = None;
+        for listed in parts {
+            let is_of_use = |found: &Reference| found.epoch <= snapshot.epoch && (found.is_stored || can_be_beside);
+            let Some(found) = self.reference(listed)?.filter(is_of_use) else { continue };
+            let is_behind = |best: &Reference| (best.epoch, &best.listed.part) < (found.epoch, &found.listed.part);
+            if best.as_ref().is_none_or(is_behind) {
+                best = Some(found);
+            }
+        }
+        Ok(best)
+    }
 }
 
 /// What is to be carried, over a set, and over a part of the moment.

@@ -93,7 +93,12 @@ impl Jobs<'_> {
         let mut reports = Vec::new();
         let done = Error::of_panic(|| work_on(views, number, work.work(), &mut reports, progress));
         let noted = finish(views, number, work.work(), &done);
-        done.and(noted).map(|()| reports)
+        done.and(noted)?;
+        let record = views.jobs().find(number)?;
+        match record.gone {
+            0 => Ok(reports),
+            _ => Err(Error::Refused(Errno::NOENT, record.missing.join("; "))),
+        }
     }
 
     /// Notes a backup for the daemon to work on.
@@ -108,7 +113,10 @@ impl Jobs<'_> {
     }
 
     fn of(&self, views: &Views, number: u64) -> Result<JobStanding> {
-        let mut record = views.jobs().find(number)?;
+        self.of_record(views, number, views.jobs().find(number)?)
+    }
+
+    fn of_record(&self, views: &Views, number: u64, mut record: JobRecord) -> Result<JobStanding> {
         let holds = views.jobs().held(number)?.into_iter().map(|(_, name)| name).collect();
         let works = self.daemon.works.all();
         let work = works.iter().find(|work| work.job == Some(number));
@@ -133,8 +141,8 @@ impl Jobs<'_> {
     /// What is under way, and what waits or has failed; with `ended`, also what has ended.
     pub fn list(&self, views: &Views, ended: bool) -> Result<Vec<JobStanding>> {
         let mut all = Vec::new();
-        for (number, _) in views.jobs().all()? {
-            let standing = self.of(views, number)?;
+        for (number, record) in views.jobs().all()? {
+            let standing = self.of_record(views, number, record)?;
             if ended || standing.record.as_ref().is_some_and(|record| record.ended.is_none()) {
                 all.push(standing);
             }
@@ -238,10 +246,9 @@ impl Jobs<'_> {
             return self.want_of_work(views, name, wanted);
         };
         views.jobs().find(number)?;
-        let is_under_way = self.daemon.works.all().iter().any(|work| work.job == Some(number));
         views.jobs().update(number, |record| {
-            // Nobody noted the end of it.
-            if !is_under_way {
+            // Whoever works on it is listed before it is noted to be running, and until its end is: nobody noted that.
+            if !self.daemon.works.all().iter().any(|work| work.job == Some(number)) {
                 record.note_interrupted();
             }
             update(record)

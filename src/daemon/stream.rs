@@ -51,24 +51,27 @@ impl StreamReport {
 }
 
 /// How long the other side may take before it is looked whether anybody still wants it.
-pub(super) const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Bytes that a pipe takes as a whole.
-pub(super) const PIPE_BUF: usize = 4096;
+const PIPE_BUF: usize = 4096;
 
 /// The stream, whose other side may be slow, or gone.
-struct Stream<'a> {
+pub(super) struct Stream<F> {
     file: Arc<File>,
     is_file: bool,
     bytes: u64,
     /// Called again and again while the other side is waited for, with the bytes that went so far.
-    is_wanted: &'a mut dyn FnMut(u64) -> Result<()>,
+    is_wanted: F,
     /// Why it is not, when it is not.
     given_up: Option<Error>,
 }
 
-impl<'a> Stream<'a> {
-    fn new(file: Arc<File>, is_wanted: &'a mut dyn FnMut(u64) -> Result<()>) -> Stream<'a> {
+/// As whoever asks for a tar archive says.
+type IsWanted<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
+
+impl<F: FnMut(u64) -> Result<()>> Stream<F> {
+    pub(super) fn new(file: Arc<File>, is_wanted: F) -> Stream<F> {
         let is_file = file.metadata().is_ok_and(|found| found.is_file());
         Stream { file, is_file, bytes: 0, is_wanted, given_up: None }
     }
@@ -107,7 +110,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-impl Read for &mut Stream<'_> {
+impl<F: FnMut(u64) -> Result<()>> Read for Stream<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.again(PollFlags::IN, |mut file| file.read(buffer))?;
         self.bytes += read as u64;
@@ -115,7 +118,7 @@ impl Read for &mut Stream<'_> {
     }
 }
 
-impl Write for &mut Stream<'_> {
+impl<F: FnMut(u64) -> Result<()>> Write for Stream<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // What a pipe that is ready takes without making anybody wait; more would wait for its reader.
         let most = if self.is_file { bytes.len() } else { bytes.len().min(PIPE_BUF) };

@@ -1,7 +1,7 @@
 //! Snapshots as streams: sent through a pipe as sets, and received into a target.
 
 use super::backup::{BackupOptions, BackupReport, Written, check_level, chosen, write_alone};
-use super::stream::{PAUSE, PIPE_BUF};
+use super::stream::Stream;
 use super::targets::{KeptBy, open_target};
 use super::{OnProgress, Progress};
 use crate::error::{Errno, Error, Result};
@@ -9,9 +9,8 @@ use crate::set::{Key, Seal, Sets};
 use crate::target::{Incoming, Keys, Received, StreamShelf, Target};
 use crate::view::Views;
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,38 +29,6 @@ pub enum SealedBy {
 /// How often it is looked whether anybody still wants what is sent.
 const ROUND: Duration = Duration::from_millis(100);
 
-/// The other side, which may be slow, or gone.
-struct Outgoing {
-    file: Arc<File>,
-    is_file: bool,
-    is_given_up: Arc<AtomicBool>,
-}
-
-impl Write for Outgoing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let most = if self.is_file { bytes.len() } else { bytes.len().min(PIPE_BUF) };
-        loop {
-            if self.is_given_up.load(Ordering::SeqCst) {
-                return Err(io::Error::other("it is given up"));
-            }
-            match rustix::event::poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], Some(&PAUSE)) {
-                Ok(0) | Err(Errno::INTR) => continue,
-                // A file of a disk is always ready.
-                Ok(_) | Err(Errno::PERM) => {}
-                Err(error) => return Err(error.into()),
-            }
-            match (&*self.file).write(&bytes[..most]) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
-                result => return result,
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Writes a snapshot to a stream, in full; breaks off where nobody wants it any more, also while the other side takes nothing.
 pub fn send(
     views: &Views,
@@ -71,15 +38,19 @@ pub fn send(
     progress: OnProgress<'_>,
 ) -> Result<BackupReport> {
     let is_given_up = Arc::new(AtomicBool::new(false));
-    let is_file = out.metadata().is_ok_and(|found| found.is_file());
-    let outgoing = Outgoing { file: out.clone(), is_file, is_given_up: is_given_up.clone() };
+    let wanted = is_given_up.clone();
+    let is_wanted = move || match wanted.load(Ordering::SeqCst) {
+        true => Err(Error::Refused(Errno::INTR, "it is given up".into())),
+        false => Ok(()),
+    };
+    let outgoing = Stream::new(out.clone(), {
+        let is_wanted = is_wanted.clone();
+        move |_| is_wanted()
+    });
     let come = Mutex::new(Progress::default());
     let mut tell = |done: &Progress| {
         *come.lock() = done.clone();
-        match is_given_up.load(Ordering::SeqCst) {
-            true => Err(Error::Refused(Errno::INTR, "it is given up".into())),
-            false => Ok(()),
-        }
+        is_wanted()
     };
     let (ended, ends) = sync_channel::<()>(1);
     std::thread::scope(|scope| {
@@ -99,13 +70,18 @@ pub fn send(
             }
         }
         let sent = sending.join().unwrap_or_else(|_| Err(Error::Fault("sending ended with a panic".into())));
-        given_up.map_or(sent, Err)
+        let report = given_up.map_or(sent, Err)?;
+        // What a file has is there whatever happens then, as at a target.
+        if out.metadata().is_ok_and(|found| found.is_file()) {
+            out.sync_all().map_err(|error| Error::media("writing the stream", error))?;
+        }
+        Ok(report)
     })
 }
 
 fn send_to(
     views: &Views,
-    out: Outgoing,
+    out: impl Write + Send + 'static,
     sealed: &SealedBy,
     options: &BackupOptions,
     progress: OnProgress<'_>,

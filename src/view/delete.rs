@@ -6,6 +6,7 @@
 
 use super::base::needed_by;
 use super::filling::check_filled;
+use super::job::job_of_tag;
 use super::{BaseInfo, LIVE_NAME, Views, refused};
 use crate::device::{BaseId, BaseRecord, LIVE, Point, Snapshot, State};
 use crate::error::{Errno, Error, Result};
@@ -298,7 +299,7 @@ fn check_not_held(state: &State, snapshot: &Snapshot) -> Result<()> {
         base => format!("-s STORE:{} ", state.base_record(base)?.name),
     };
     let tags = snapshot.record.hold_tags();
-    if let Some(job) = tags.iter().find_map(|tag| tag.strip_prefix("job ")) {
+    if let Some(job) = tags.iter().find_map(|tag| job_of_tag(tag)) {
         let text = format!("{name:?} is held for the job {job}; `pitfs {of}job cancel {job}` ends that");
         return Err(refused(Errno::BUSY, text));
     }

@@ -2,7 +2,7 @@
 
 use super::refused;
 use super::snapshot::Snapshots;
-use crate::device::{HOLD_TAG, Snapshot};
+use crate::device::{HOLD_TAG, Snapshot, SnapshotRecord};
 use crate::error::{Errno, Result};
 use crate::limits::{HOLD_TAGS_MAX, NAME_BYTES_MAX};
 use crate::shown::shown;
@@ -12,16 +12,7 @@ impl Snapshots<'_> {
     pub fn hold(self, names: &[&[u8]], tag: Option<&[u8]>) -> Result<Vec<Snapshot>> {
         let tag = tag.map(check_tag).transpose()?;
         let what = what("hold", tag);
-        self.update_all(names, &what, |record| {
-            record.add_hold(tag.unwrap_or(HOLD_TAG));
-            match record.tags.len() > HOLD_TAGS_MAX {
-                true => Err(refused(
-                    Errno::NOSPC,
-                    format!("{:?} is held for {HOLD_TAGS_MAX} reasons, and can have no more", record.name),
-                )),
-                false => Ok(()),
-            }
-        })
+        self.update_all(names, &what, |record| add_hold(record, tag.unwrap_or(HOLD_TAG)))
     }
 
     /// Takes a reason away, or all; of none of them if one is not held for it.
@@ -43,6 +34,18 @@ impl Snapshots<'_> {
                 _ => Ok(()),
             }
         })
+    }
+}
+
+/// Adds a reason to hold a snapshot, if there is room for one more.
+pub(super) fn add_hold(record: &mut SnapshotRecord, tag: &str) -> Result<()> {
+    record.add_hold(tag);
+    match record.tags.len() > HOLD_TAGS_MAX {
+        true => Err(refused(
+            Errno::NOSPC,
+            format!("{:?} is held for {HOLD_TAGS_MAX} reasons, and can have no more", record.name),
+        )),
+        false => Ok(()),
     }
 }
 

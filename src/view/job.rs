@@ -12,12 +12,13 @@
 //! - the commit that notes a job holds its snapshots, and the one that ends it lets them go;
 //! - a job that is running where nobody works is one that was interrupted.
 
+use super::hold::add_hold;
 use super::{Views, refused};
 use crate::clock::Timestamp;
 use crate::device::{BaseId, Changing, Snapshot, State};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
-use crate::limits::{HOLD_TAGS_MAX, JOBS_ENDED_KEPT};
+use crate::limits::JOBS_ENDED_KEPT;
 use crate::meta::{Table, decode, prefix_end, record_name};
 use crate::set::Kind;
 use serde::{Deserialize, Serialize};
@@ -38,11 +39,6 @@ pub enum JobState {
 }
 
 impl JobState {
-    /// Whether nothing more will be done.
-    pub fn has_ended(self) -> bool {
-        matches!(self, JobState::Done | JobState::Cancelled)
-    }
-
     pub fn name(self) -> &'static str {
         match self {
             JobState::Waiting => "waiting",
@@ -97,25 +93,34 @@ fn key(prefix: &[u8], number: u64) -> Vec<u8> {
     [prefix, &number.to_be_bytes()].concat()
 }
 
+const TAG: &str = "job ";
+
 /// For what a snapshot is held.
 fn tag(number: u64) -> String {
-    format!("job {number}")
+    format!("{TAG}{number}")
+}
+
+/// The job for which a snapshot is held, if the tag is that of one.
+pub(super) fn job_of_tag(tag: &str) -> Option<&str> {
+    tag.strip_prefix(TAG)
+}
+
+/// The number of a job in the key of one of its records.
+fn number_of(prefix: &[u8], key: &[u8]) -> Result<u64> {
+    let number = key.strip_prefix(prefix).and_then(|rest| rest.try_into().ok()).map(u64::from_be_bytes);
+    number.ok_or_else(|| Error::corrupt(record_name(Table::State, key), "its key is that of no job"))
 }
 
 type Held = Vec<(Id, String)>;
 
 /// What records of jobs say, if one is of those.
 pub(super) fn check_record(key: &[u8], value: &[u8]) -> Result<()> {
-    let is_number = |rest: &[u8]| match rest.len() {
-        8 => Ok(()),
-        _ => Err(Error::corrupt(record_name(Table::State, key), "its key is that of no job")),
-    };
-    if let Some(rest) = key.strip_prefix(JOB) {
+    if key.starts_with(JOB) {
         decode::<JobRecord>(Table::State, key, value)?;
-        is_number(rest)
-    } else if let Some(rest) = key.strip_prefix(HOLDS) {
+        number_of(JOB, key).map(drop)
+    } else if key.starts_with(HOLDS) {
         decode::<Held>(Table::State, key, value)?;
-        is_number(rest)
+        number_of(HOLDS, key).map(drop)
     } else {
         Ok(())
     }
@@ -134,9 +139,7 @@ impl Jobs<'_> {
         let all = look.meta().range(Table::State, JOB, &prefix_end(JOB))?;
         all.map(|pair| {
             let (key, value) = pair?;
-            let number = key[JOB.len()..].try_into().map(u64::from_be_bytes);
-            let damaged = |_| Error::corrupt(record_name(Table::State, &key), "its key is that of no job");
-            Ok((number.map_err(damaged)?, decode(Table::State, &key, &value)?))
+            Ok((number_of(JOB, &key)?, decode(Table::State, &key, &value)?))
         })
         .collect()
     }
@@ -159,18 +162,13 @@ impl Jobs<'_> {
         let held: Held = snapshots.iter().map(|one| (one.record.id, one.record.name.clone())).collect();
         self.views.tree.device().committer()?.change(|change| {
             let all = change.meta().range(Table::State, JOB, &prefix_end(JOB))?;
-            let last = all.last().transpose()?.and_then(|(key, _)| key[JOB.len()..].try_into().ok());
-            let number = last.map_or(1, |last| u64::from_be_bytes(last).saturating_add(1));
+            let last = all.last().transpose()?.map_or(Ok(0), |(key, _)| number_of(JOB, &key))?;
+            let number = last.saturating_add(1);
             for snapshot in snapshots {
                 let state: &State = change;
                 let now = state.moments().snapshot(snapshot.base, snapshot.epoch)?.filter(|now| !now.is_archived);
                 let mut now = now.ok_or(Error::Gone)?;
-                now.record.add_hold(&tag(number));
-                if now.record.tags.len() > HOLD_TAGS_MAX {
-                    let text =
-                        format!("{:?} is held for {HOLD_TAGS_MAX} reasons, and can have no more", now.record.name);
-                    return Err(refused(Errno::NOSPC, text));
-                }
+                add_hold(&mut now.record, &tag(number))?;
                 change.update(&now);
             }
             change.meta_mut().put(Table::State, &key(JOB, number), record);

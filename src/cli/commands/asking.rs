@@ -13,13 +13,18 @@ pub(super) fn quietly(target: &Target, verb: Verb) -> Result<Answer> {
 }
 
 pub(super) fn with_display(target: &Target, verb: Verb, what: &'static str) -> Result<Answer> {
+    displayed(target, verb, what, || Ok(()))
+}
+
+/// The same, as long as it is still wanted.
+fn displayed(target: &Target, verb: Verb, what: &'static str, is_wanted: impl Fn() -> Result<()>) -> Result<Answer> {
     let mut display = Display::new(what);
-    let answer = ask(target, verb, &mut |progress| display.update(progress));
+    let answer = ask(target, verb, &mut |progress| is_wanted().and_then(|()| display.update(progress)));
     display.finish();
     answer
 }
 
-/// The same, which ends in order where it is interrupted, as `left` says; at once when that is asked for again.
+/// A command that ends in order where it is interrupted, as `left` says; at once when that is asked for again.
 pub(super) fn until_interrupted(target: &Target, verb: Verb, what: &'static str, left: &str) -> Result<Answer> {
     let is_interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -28,13 +33,8 @@ pub(super) fn until_interrupted(target: &Target, verb: Verb, what: &'static str,
         let first = again.and_then(|_| register(signal, is_interrupted.clone()));
         first.map_err(|error| Error::media("catching signals", error))?;
     }
-    let mut display = Display::new(what);
-    let answer = ask(target, verb, &mut |progress| {
-        if is_interrupted.load(Ordering::SeqCst) {
-            return Err(Error::Refused(Errno::INTR, format!("interrupted; {left}")));
-        }
-        display.update(progress)
-    });
-    display.finish();
-    answer
+    displayed(target, verb, what, || match is_interrupted.load(Ordering::SeqCst) {
+        true => Err(Error::Refused(Errno::INTR, format!("interrupted; {left}"))),
+        false => Ok(()),
+    })
 }

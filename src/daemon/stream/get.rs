@@ -1,6 +1,6 @@
 //! Packing a moment of a base into a tar archive.
 
-use super::{Stream, StreamReport, acl, pax};
+use super::{IsWanted, Stream, StreamReport, acl, pax};
 use crate::daemon::copy_out::decode_device;
 use crate::daemon::{OnProgress, Progress};
 use crate::device::{InodeNo, Moment};
@@ -25,7 +25,7 @@ const NAME_BYTES: usize = 100;
 struct Get<'a, 'b, 's> {
     tree: &'a Tree,
     moment: Moment,
-    out: &'b mut Stream<'s>,
+    out: &'b mut Stream<IsWanted<'s>>,
     /// Files of several names: where the first one lies.
     names: HashMap<InodeNo, Vec<u8>>,
     /// Directories that were packed.
@@ -79,7 +79,7 @@ pub fn get(
         found.push((path, inode));
     }
     let mut tell = |bytes| progress(&Progress { files: 0, bytes, total_bytes: 0 });
-    let mut stream = Stream::new(stream, &mut tell);
+    let mut stream = Stream::new(stream, &mut tell as IsWanted<'_>);
     let mut get = Get {
         tree,
         moment,
@@ -205,7 +205,7 @@ impl Get<'_, '_, '_> {
             };
             let inner = [above, b"GNUSparseFile.0/", last].concat();
             self.header(found, EntryType::Regular, (&inner, b""), held + map.len() as u64, records)?;
-            (&mut *self.out).write_all(&map)?;
+            self.out.write_all(&map)?;
         }
         let mut read = Some(first);
         for piece in &pieces {
@@ -220,7 +220,7 @@ impl Get<'_, '_, '_> {
                         vec![0; (end - at) as usize]
                     }),
                 };
-                (&mut *self.out).write_all(&bytes)?;
+                self.out.write_all(&bytes)?;
                 at = end;
             }
         }
@@ -265,8 +265,8 @@ impl Get<'_, '_, '_> {
         }
         let mut extended = ustar(b"pax", b"", EntryType::XHeader, records.len() as u64);
         extended.set_cksum();
-        (&mut *self.out).write_all(extended.as_bytes())?;
-        (&mut *self.out).write_all(&records)?;
+        self.out.write_all(extended.as_bytes())?;
+        self.out.write_all(&records)?;
         self.fill_up(records.len() as u64)?;
         let mut header = ustar(name, link, kind, if size < 1 << 33 { size } else { 0 });
         header.set_mode(found.permissions());
@@ -279,7 +279,7 @@ impl Get<'_, '_, '_> {
             header.set_device_minor(rustix::fs::minor(device))?;
         }
         header.set_cksum();
-        Ok((&mut *self.out).write_all(header.as_bytes())?)
+        Ok(self.out.write_all(header.as_bytes())?)
     }
 
     /// Zeros up to the end of a block.
@@ -289,7 +289,7 @@ impl Get<'_, '_, '_> {
     }
 
     fn end(&mut self) -> Packed {
-        Ok((&mut *self.out).write_all(&[0; 2 * BLOCK as usize])?)
+        Ok(self.out.write_all(&[0; 2 * BLOCK as usize])?)
     }
 }
 

@@ -9,7 +9,7 @@
 //! - what cannot be made is reported, and the rest is done.
 
 use super::members::{Member, Members};
-use super::{Stream, StreamReport, acl, pax};
+use super::{IsWanted, Stream, StreamReport, acl, pax};
 use crate::clock::Timestamp;
 use crate::daemon::copy_out::encode_device;
 use crate::daemon::{Daemon, OnProgress, Owner, Progress};
@@ -74,7 +74,7 @@ pub fn put(
     put.root = put.directory_at(put.root, directory)?;
     let counted = Cell::new(0u64);
     let mut tell = |bytes| progress(&Progress { files: counted.get(), bytes, total_bytes: 0 });
-    let mut stream = Stream::new(stream, &mut tell);
+    let mut stream = Stream::new(stream, &mut tell as IsWanted<'_>);
     let unpacked = unpack(&mut put, &mut stream, &counted);
     if let Err(error) = unpacked {
         let error = stream.failed("reading the tar archive", error);
@@ -89,7 +89,7 @@ pub fn put(
     Ok(put.report)
 }
 
-fn unpack(put: &mut Put<'_>, stream: &mut Stream<'_>, counted: &Cell<u64>) -> std::io::Result<()> {
+fn unpack(put: &mut Put<'_>, stream: &mut Stream<IsWanted<'_>>, counted: &Cell<u64>) -> std::io::Result<()> {
     let mut members = Members::new(stream);
     while let Some(member) = members.next()? {
         match put.member(&member, &mut members) {
