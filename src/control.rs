@@ -23,8 +23,8 @@ pub use answer::{
 };
 pub use client::{Target, ask, ask_with, base_shown, locate_store, view_depth};
 pub use request::{
-    Archive, Backup, Base, ByteRange, CloneRequest, Group, Job, Keep, Mirror, Request, Send, Session, Sets, Snap,
-    Targets, Verb,
+    Archive, Backup, Base, ByteRange, CloneRequest, FromTarget, Group, Job, Keep, Mirror, Request, Send, Session, Sets,
+    Snap, Targets, Verb,
 };
 pub use serve::serve;
 pub use server::{Listening, Server};
@@ -36,7 +36,7 @@ use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use std::io::{self, Read, Write};
 
 /// Of the messages below. A client and a daemon of different versions do not talk to each other.
-pub const PROTOCOL: u32 = 11;
+pub const PROTOCOL: u32 = 12;
 
 /// The socket's name in the store's directory.
 const SOCKET: &str = "control";

@@ -43,6 +43,7 @@ mod tracks;
 mod twin;
 mod txn;
 mod upgrade;
+mod visited;
 mod work;
 
 pub use archived::{ArchivedTrack, TrackRecord, index_entry};
@@ -64,6 +65,7 @@ pub use settle::settle_step;
 pub use snapshot::Changing;
 pub use tracks::Source;
 pub use upgrade::{downgrade, upgrade};
+pub use visited::{Visited, is_visited, visit};
 
 use crate::clock::Epoch;
 use crate::error::{Errno, Error, Result};

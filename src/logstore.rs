@@ -366,15 +366,20 @@ impl LogStore {
         let left = holders::release(meta, location, holder)?;
         if left.all() == 0 {
             self.check_all_places(meta)?;
-            let mut inner = self.inner.lock();
-            let blocks = location.blocks();
-            let segment = inner.load(meta, location.segment)?;
-            segment.free(location.block, blocks)?;
-            inner.counters.used_blocks = inner.counters.used_blocks.saturating_sub(blocks as u64);
-            inner.thinned.insert(location.segment);
-            inner.freed.push(Freed { segment: location.segment, block: location.block, blocks: blocks as u16 });
+            self.inner.lock().load(meta, location.segment)?;
         }
         Ok(left)
+    }
+
+    /// Nobody holds a location any more, as [`LogStore::release`] has said: fails on damage alone.
+    pub fn free(&self, meta: &Meta, location: &Location) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let blocks = location.blocks();
+        inner.load(meta, location.segment)?.free(location.block, blocks)?;
+        inner.counters.used_blocks = inner.counters.used_blocks.saturating_sub(blocks as u64);
+        inner.thinned.insert(location.segment);
+        inner.freed.push(Freed { segment: location.segment, block: location.block, blocks: blocks as u16 });
+        Ok(())
     }
 
     /// A live record names a location that `known` holds already; who held it before.

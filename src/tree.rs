@@ -193,10 +193,9 @@ impl Tree {
     }
 
     /// An inode that was made without a name is all that it is to be. It is removed if it still has none.
-    pub fn made(&self, inode: InodeNo) -> Result<()> {
-        match self.held.made(inode) {
-            true => self.reap_if_orphan(inode),
-            false => Ok(()),
+    pub fn made(&self, inode: InodeNo) {
+        if self.held.made(inode) {
+            self.reap_if_orphan(inode);
         }
     }
 

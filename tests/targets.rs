@@ -643,7 +643,7 @@ fn a_moment_of_a_target_becomes_a_base() {
     let dir = mounted.dir.path().to_path_buf();
     let (target, key) = (dir.join("usb"), dir.join("key"));
     let moments = backed_up(&mounted, &target, &["--key-file", key.to_str().unwrap()]);
-    assert!(mounted.fails(2, ["restore", "m1", "--from", "usb"]).contains("--to-base"));
+    assert!(mounted.fails(2, ["restore", "--from", "usb", "--to-base", "x"]).contains("which snapshot"));
     assert!(mounted.fails(1, ["restore", "none", "--from", "usb", "--to-base", "x"]).contains("has no moment"));
     mounted.ok(["delete", "m1", "m2"]);
     mounted.ok(["restore", "m1", "--from", "usb", "--to-base", "one"]);
@@ -659,6 +659,158 @@ fn a_moment_of_a_target_becomes_a_base() {
         assert_eq!(&listing(&mounted.snap().join(base).join("live")), wanted, "{base}");
     }
     fs::write(mounted.snap().join("one/live/a/5"), "changed").unwrap();
+    mounted.check();
+}
+
+/// Paths, or all, become what they were in a moment that only the target has: with what is still in the store shared, and with
+/// nothing read that did not change.
+#[test]
+fn what_a_target_has_comes_back_in_place() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let dir = mounted.dir.path().to_path_buf();
+    let (target, key) = (dir.join("usb"), dir.join("key"));
+    let moments = backed_up(&mounted, &target, &["--key-file", key.to_str().unwrap()]);
+    let shown = |moment: &str| &moments.iter().find(|(name, _)| name == moment).unwrap().1;
+    mounted.ok(["delete", "m1", "m2", "m3"]);
+    assert!(mounted.fails(1, ["restore", "none", "--from", "usb", "a"]).contains("has no moment"));
+    assert!(mounted.fails(1, ["restore", "m1", "--from", "usb", "no such path"]).contains("nothing was changed"));
+    assert!(mounted.fails(2, ["restore", "--from", "usb"]).contains("which snapshot"));
+    // One file, which a program has open.
+    let open = fs::File::open(mounted.live().join("a/deep/large")).unwrap();
+    let before = listing(&mounted.live());
+    let told = mounted.ok(["restore", "m1", "--from", "usb", "a/deep/large", "-n"]);
+    assert!(told.contains("1 file") && listing(&mounted.live()) == before, "{told}");
+    let plan = mounted.json(&["restore", "m1", "--from", "usb", "a/deep/large", "-n"]);
+    assert_eq!((&plan["files"], &plan["restored"][0]["name"]), (&1.into(), &"m1".into()), "{plan}");
+    let done = mounted.json(&["restore", "m1", "--from", "usb", "a/deep/large"]);
+    assert_eq!((&done["files"], &done["restored"]["archived"]), (&1.into(), &true.into()), "{done}");
+    let large = shown("m1").iter().find(|shown| shown.path.ends_with("large")).unwrap();
+    let mut bytes = vec![0; large.size as usize];
+    open.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == fs::read(mounted.live().join("a/deep/large")).unwrap());
+    let now = listing(&mounted.live());
+    assert_eq!(now.iter().find(|shown| shown.path == large.path).unwrap().content, large.content);
+    let others =
+        |all: &[Shown]| all.iter().filter(|one| !large.path.starts_with(&one.path)).cloned().collect::<Vec<_>>();
+    assert_eq!(others(&now), others(&before));
+    drop(open);
+    // All of it, by name, by time, and by the directory alone; each can be undone.
+    for (moment, from) in
+        [("m2", vec!["usb"]), ("m3", vec![target.to_str().unwrap(), "--key-file", key.to_str().unwrap()])]
+    {
+        let told = mounted.ok([&["restore", moment, "--from"][..], &from].concat());
+        let kept = told.trim().rsplit(' ').next().unwrap().to_string();
+        assert_eq!(&listing(&mounted.live()), shown(moment), "{moment}");
+        assert_eq!(listing(&mounted.snap().join(&kept)).len(), now.len(), "{told}");
+        mounted.ok(["restore", &kept]);
+        assert_eq!(listing(&mounted.live()), now);
+        let again = mounted.ok([&["restore", moment, "--from"][..], &from].concat());
+        assert!(again.contains("restored"), "{again}");
+        assert!(mounted.ok([&["restore", moment, "--from"][..], &from].concat()).contains("nothing differs"));
+        mounted.ok(["restore", &kept]);
+    }
+    let history = mounted.ok(["history"]);
+    assert!(history.contains("restore --from") && history.contains("\"m3\" \"/\""), "{history}");
+    // A time is that of the newest moment before it.
+    let sets = mounted.json(&["set", "list"]);
+    let time = sets.as_array().unwrap().iter().find(|set| set["snapshot"] == "m1").unwrap()["time"].as_str().unwrap();
+    mounted.ok(["restore", &format!("@{time}"), "--from", "usb"]);
+    mounted.umount();
+    mounted.check();
+    // In a store that nobody has mounted; and one that has nothing left to share with.
+    mounted.ok(["delete", "m0", "m4"]);
+    mounted.ok(["restore", "m4", "--from", "usb"]);
+    mounted.check();
+    mounted.mount(&[]);
+    assert_eq!(&listing(&mounted.live()), shown("m4"));
+}
+
+/// A restore in place out of a target that a crash ended is completed by the same command.
+#[test]
+fn a_restore_in_place_goes_on_after_a_crash() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let (target, live) = (mounted.dir.path().join("usb"), mounted.live());
+    fs::create_dir(&target).unwrap();
+    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    for i in 0..20 {
+        fs::create_dir_all(live.join(format!("d/{i}"))).unwrap();
+        for k in 0..50 {
+            fs::write(live.join(format!("d/{i}/{k}")), &noise(i * 100 + k)[..5_000]).unwrap();
+        }
+    }
+    mounted.ok(["snap", "s"]);
+    mounted.ok(["backup"]);
+    let state = listing(&live.join("d"));
+    mounted.ok(["delete", "s"]);
+    let mut interrupted = 0;
+    for round in 0..20 {
+        for i in 0..20 {
+            fs::remove_dir_all(live.join(format!("d/{i}"))).unwrap();
+            fs::write(live.join(format!("d/{i}")), format!("in the way {round}")).unwrap();
+        }
+        let before = fs::read_dir(mounted.snap()).unwrap().count();
+        let mut restore = mounted.command(["restore", "s", "d", "--from", "usb"]).spawn().unwrap();
+        while fs::read_dir(mounted.snap()).unwrap().count() == before {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(round * 7));
+        let is_over = restore.try_wait().unwrap().is_some();
+        mounted.kill();
+        restore.wait().unwrap();
+        mounted.mount(&[]);
+        interrupted += u32::from(!is_over);
+        mounted.ok(["restore", "s", "d", "--from", "usb"]);
+        assert_eq!(listing(&live.join("d")), state, "round {round}");
+        if interrupted == 5 {
+            break;
+        }
+    }
+    assert!(interrupted > 1, "{interrupted} restores were interrupted");
+    mounted.umount();
+    mounted.check();
+}
+
+/// What a restore out of a target takes room for is what is not in the store any more.
+#[test]
+fn what_the_store_still_has_is_shared() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let target = mounted.dir.path().join("usb");
+    fs::create_dir(&target).unwrap();
+    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    for number in 0..40 {
+        fs::write(mounted.live().join(format!("{number}")), &noise(number)[..60_000]).unwrap();
+    }
+    for (name, changed) in [("one", 0), ("two", 1), ("three", 2)] {
+        fs::write(mounted.live().join(format!("{changed}")), &noise(100 + changed)[..60_000]).unwrap();
+        mounted.ok(["snap", name]);
+    }
+    mounted.ok(["backup", "--all-snapshots"]);
+    let wanted = listing(&mounted.snap().join("two"));
+    mounted.ok(["delete", "two"]);
+    // Live has nothing of it any more, and `one` nearly all.
+    for number in 0..40 {
+        fs::remove_file(mounted.live().join(format!("{number}"))).unwrap();
+    }
+    let used = || {
+        mounted.ok(["snap", "now"]);
+        mounted.ok(["delete", "now"]);
+        let status = mounted.json(&["status"]);
+        status["live_bytes"].as_u64().unwrap() + status["log_bytes"].as_u64().unwrap()
+    };
+    let before = used();
+    mounted.ok(["restore", "two", "--from", "usb"]);
+    assert_eq!(listing(&mounted.live()), wanted);
+    let more = used() - before;
+    assert!(more < 500_000, "{more} bytes more are used for 2,400,000 of which 60,000 are new");
     mounted.check();
 }
 

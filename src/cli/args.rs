@@ -324,7 +324,7 @@ pub struct Rename {
 
 #[derive(Debug, ClapArgs)]
 pub struct Restore {
-    /// The snapshot, or @TIME; `live` is possible with --to. With --from and --to it need not be given: it is the newest
+    /// The snapshot, or @TIME; `live` is possible with --to. With --from and --to the newest, if it is not given
     #[arg(value_name = "SNAPSHOT", required_unless_present_any = ["last", "at", "from"])]
     pub snapshot: Option<OsString>,
     /// Paths in the snapshot; without any, everything
@@ -366,8 +366,8 @@ pub struct Restore {
     /// Replace files that exist there
     #[arg(long, requires = "to")]
     pub overwrite: bool,
-    /// Out of what this target has, which needs no store; a directory, the name of a target of this store, or - for what
-    /// `backup --to -` wrote, from the input
+    /// Out of what this target has: a directory, which with --to needs no store, the name of a target of this store, or - for
+    /// what `backup --to -` wrote, from the input
     #[arg(long, value_name = "TARGET", value_hint = ValueHint::DirPath)]
     #[arg(conflicts_with_all = ["last", "at", "group", "to_clone", "to_mirror", "copy", "offline", "reserve"])]
     pub from: Option<PathBuf>,

@@ -74,6 +74,12 @@ pub enum Verb {
         /// All bases of the group, in one step.
         group: Option<ByteBuf>,
     },
+    /// In place, out of what a target has.
+    RestoreFrom {
+        snapshot: ByteBuf,
+        paths: Vec<ByteBuf>,
+        from: FromTarget,
+    },
     /// To a directory outside the store.
     CopyOut(#[serde(with = "options::CopyOut")] RestoreOptions),
     History,
@@ -211,22 +217,29 @@ pub enum Group {
     List,
 }
 
+/// A target that the store knows, or one in a directory, and what opens that.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FromTarget {
+    pub target: Option<String>,
+    #[serde(default, with = "crate::meta::path::optional")]
+    pub directory: Option<PathBuf>,
+    #[serde(default, with = "crate::meta::path::optional")]
+    pub key_file: Option<PathBuf>,
+    #[serde(default)]
+    pub passphrase: Option<String>,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Base {
-    /// Empty, or as a snapshot, of which it is made independent.
-    /// One of a moment that a target has: one that the store knows, or a directory.
+    /// One of a moment that a target has.
     FromSet {
         name: ByteBuf,
         snapshot: ByteBuf,
-        target: Option<String>,
-        #[serde(default, with = "crate::meta::path::optional")]
-        directory: Option<PathBuf>,
-        #[serde(default, with = "crate::meta::path::optional")]
-        key_file: Option<PathBuf>,
-        #[serde(default)]
-        passphrase: Option<String>,
+        from: FromTarget,
     },
+    /// Empty, or as a snapshot, of which it is made independent.
     Create {
         name: ByteBuf,
         snapshot: Option<ByteBuf>,
@@ -448,7 +461,7 @@ impl Verb {
             Verb::Rehearse(verb) => verb.reaches_outside(),
             // The owners that it makes would be its own to give.
             Verb::Put { .. } => true,
-            Verb::Base(Base::FromSet { .. }) | Verb::Target(Targets::Add { .. }) => true,
+            Verb::Base(Base::FromSet { .. }) | Verb::RestoreFrom { .. } | Verb::Target(Targets::Add { .. }) => true,
             Verb::Backup(_) | Verb::Send(_) | Verb::Set(_) => true,
             Verb::Target(Targets::KeyList { .. } | Targets::KeyAdd { .. } | Targets::KeyRemove { .. }) => true,
             Verb::Target(Targets::List | Targets::Forget { .. }) => false,
@@ -486,7 +499,7 @@ impl Verb {
         Some(match self {
             Verb::Roll(_) | Verb::RollGroup { .. } => "roll",
             Verb::Archive(_) => "archive",
-            Verb::CopyOut(_) | Verb::Restore { .. } => "restore",
+            Verb::CopyOut(_) | Verb::Restore { .. } | Verb::RestoreFrom { .. } => "restore",
             Verb::Sync(_) => "sync",
             Verb::Put { .. } => "put",
             Verb::Get { .. } => "get",

@@ -125,8 +125,7 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         }
         Verb::Promote { name } => base::promote(&views, &name),
         Verb::Mirror(mirror) => base_answer(&views, step_mirror(daemon, &views, mirror)?.base),
-        Verb::Restore { snapshot, group: Some(group), .. } => restore::group(daemon, &views, &group, snapshot),
-        Verb::Restore { snapshot, paths, group: None } => restore::restore(daemon, &views, snapshot, paths, progress),
+        verb @ (Verb::Restore { .. } | Verb::RestoreFrom { .. }) => restore::serve(daemon, &views, verb, progress),
         Verb::CopyOut(options) => {
             restore::check_paths(&options.paths)?;
             let report = copy_out(daemon, &views, &options, progress)?;

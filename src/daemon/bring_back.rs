@@ -18,6 +18,7 @@
 //!   removed after all that may be moved from there has been;
 //! - whatever ends the work early, doing it again completes it; a crash, opening the store does.
 
+mod from_set;
 mod names;
 mod paths;
 mod rehearse;
@@ -26,11 +27,13 @@ mod walk;
 
 use super::kernel::Unseen;
 use super::{Daemon, OnProgress, Progress};
-use crate::device::{InodeAt, InodeNo, Moment, Snapshot};
+use crate::clock::Epoch;
+use crate::device::{InodeAt, InodeNo, Moment, Snapshot, is_visited};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown;
 use crate::tree::{ChangedSince, Inode, Likened, Tree, root_of};
 use crate::view::{BringingBack, Views};
+use from_set::InSet;
 use parking_lot::MutexGuard;
 use paths::{Tops, shown_all};
 use rehearse::{Rehearsal, UNMADE};
@@ -59,7 +62,7 @@ struct Begun<'a> {
     unseen: Unseen<'a>,
     /// The snapshot of what was there before.
     before: Snapshot,
-    _syncing: MutexGuard<'a, ()>,
+    _alone: MutexGuard<'a, ()>,
 }
 
 /// Paths that the history names; of more, it says how many.
@@ -86,8 +89,22 @@ impl<'a> PathRestores<'a> {
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
-        let Begun { tops, unseen, before, _syncing } = self.begin(views, snapshot, paths)?;
-        let report = self.work((views, &unseen), &tops, (snapshot, &before), true, progress);
+        check_is_of(views, snapshot)?;
+        let alone = self.daemon.alone_with_files()?;
+        self.bring_back_of(views, alone, Source { snapshot, in_set: None }, paths, progress)
+    }
+
+    /// The same, by somebody who is alone with the files already.
+    fn bring_back_of(
+        self,
+        views: &Views,
+        alone: MutexGuard<'a, ()>,
+        source: Source<'_>,
+        paths: &[ByteBuf],
+        progress: OnProgress<'_>,
+    ) -> Result<(BringBackReport, Option<Snapshot>)> {
+        let Begun { tops, unseen, before, _alone } = self.begin(views, alone, source, paths)?;
+        let report = self.work((views, &unseen), &tops, (source, &before), true, progress);
         self.daemon.whole_bases().drop_before_restores(views)?;
         report.map(|report| {
             let is_kept = !report.before.is_empty();
@@ -96,25 +113,22 @@ impl<'a> PathRestores<'a> {
     }
 
     /// Looks whether it can be done, and keeps what is there now.
-    fn begin(self, views: &Views, snapshot: &Snapshot, paths: &[ByteBuf]) -> Result<Begun<'a>> {
-        let name = &snapshot.record.name;
-        if snapshot.base != views.base() {
-            let text = format!("{name:?} is no snapshot of {:?}", views.base_name()?);
-            return Err(Error::Refused(Errno::INVAL, text));
-        }
-        if !snapshot.is_readable() {
-            let text = format!("{name:?} was deactivated: what it showed is not kept any more");
-            return Err(Error::Refused(Errno::INVAL, text));
-        }
+    fn begin(
+        self,
+        views: &Views,
+        alone: MutexGuard<'a, ()>,
+        Source { snapshot, in_set }: Source<'_>,
+        paths: &[ByteBuf],
+    ) -> Result<Begun<'a>> {
         views.check_writable()?;
-        let _syncing = self.daemon.alone_with_files()?;
         let tops = Tops::find(views, snapshot, paths)?;
         let unseen = self.daemon.unseen(views.base())?;
-        let what = format!("restore {name:?} {}", shown_all(tops.paths(), HISTORY_PATHS));
+        let from = in_set.map_or(String::new(), |found| format!("--from {:?} ", found.target));
+        let what = format!("restore {from}{:?} {}", snapshot.record.name, shown_all(tops.paths(), HISTORY_PATHS));
         let paths: Vec<ByteBuf> = tops.paths().map(ByteBuf::from).collect();
         let before = views.restores().begin_bringing_back(snapshot.point(), &paths, &what);
         let before = before.map_err(|error| if error.is_no_space() { no_snapshot() } else { error })?;
-        Ok(Begun { tops, unseen, before, _syncing })
+        Ok(Begun { tops, unseen, before, _alone: alone })
     }
 
     /// Completes what was being brought back when the store was left without being closed. Everything is compared:
@@ -132,6 +146,9 @@ impl<'a> PathRestores<'a> {
     fn go_on(self, unfinished: &BringingBack) -> Result<BringBackReport> {
         let BringingBack { to, before, paths } = unfinished;
         let views = self.daemon.views.of(to.base);
+        if is_visited(*to) {
+            return Err(interrupted(&views, *before, paths));
+        }
         let (to, before) = {
             let look = views.tree().device().look()?;
             let found = |epoch| look.moments().snapshot(to.base, epoch)?.ok_or(Error::Gone);
@@ -139,20 +156,21 @@ impl<'a> PathRestores<'a> {
         };
         let tops = Tops::find(&views, &to, paths)?;
         log::info!("bringing back {} goes on", shown_all(tops.paths(), HISTORY_PATHS));
-        self.work((&views, &self.daemon.unseen(to.base)?), &tops, (&to, &before), false, &mut |_| Ok(()))
+        let source = Source { snapshot: &to, in_set: None };
+        self.work((&views, &self.daemon.unseen(to.base)?), &tops, (source, &before), false, &mut |_| Ok(()))
     }
 
     fn work(
         self,
         (views, unseen): (&Views, &Unseen<'_>),
         tops: &Tops,
-        (snapshot, before): (&Snapshot, &Snapshot),
+        (source, before): (Source<'_>, &Snapshot),
         is_led: bool,
         progress: OnProgress<'_>,
     ) -> Result<BringBackReport> {
-        let mut work = BringBack::new(views, unseen, tops, snapshot, progress);
+        let mut work = BringBack::new(views, unseen, tops, source, progress);
         work.report.before.clone_from(&before.record.name);
-        let led = if is_led { work.find_changed(snapshot, before) } else { Ok(()) };
+        let led = if is_led { work.find_changed(before) } else { Ok(()) };
         let result = led.and_then(|()| work.run());
         let has_changed = work.has_changed.get();
         let mut report = work.report;
@@ -169,6 +187,28 @@ impl<'a> PathRestores<'a> {
             result => result.map(|_| report),
         }
     }
+}
+
+fn check_is_of(views: &Views, snapshot: &Snapshot) -> Result<()> {
+    let name = &snapshot.record.name;
+    let text = match (snapshot.base == views.base(), snapshot.is_readable()) {
+        (true, true) => return Ok(()),
+        (false, _) => format!("{name:?} is no snapshot of {:?}", views.base_name()?),
+        (true, false) => format!("{name:?} was deactivated: what it showed is not kept any more"),
+    };
+    Err(Error::Refused(Errno::INVAL, text))
+}
+
+/// What opening the store cannot complete: the target may need a key, and may not be there.
+fn interrupted(views: &Views, before: Epoch, paths: &[ByteBuf]) -> Error {
+    let look = views.tree().device().look();
+    let kept = look.and_then(|look| look.moments().snapshot(views.base(), before)).ok().flatten();
+    let kept = kept.map_or(String::new(), |kept| format!("; what was there before is {:?}", kept.record.name));
+    let paths = shown_all(paths.iter().map(|path| path.as_slice()), HISTORY_PATHS);
+    let text = format!(
+        "restoring {paths} from a target was interrupted, and a part is done{kept}; `pitfs restore --from` once more does the rest"
+    );
+    Error::Refused(Errno::INTR, text)
 }
 
 fn no_snapshot() -> Error {
@@ -189,12 +229,21 @@ fn no_space(report: &BringBackReport) -> Error {
     Error::Refused(Errno::NOSPC, text)
 }
 
+/// Where what is brought back comes from.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    /// The snapshot, or what stands for one that lies in a set.
+    snapshot: &'a Snapshot,
+    in_set: Option<&'a InSet<'a>>,
+}
+
 struct BringBack<'a> {
     tree: &'a Tree,
     root: InodeNo,
     unseen: &'a Unseen<'a>,
     /// The moment of the snapshot. Variables of this name are inodes as they are in it, those named `now` live.
     then: Moment,
+    source: Source<'a>,
     tops: &'a Tops,
     /// What changed since; without it, everything is compared.
     changed: Option<ChangedSince>,
@@ -233,14 +282,15 @@ impl<'a> BringBack<'a> {
         views: &'a Views,
         unseen: &'a Unseen<'_>,
         tops: &'a Tops,
-        snapshot: &Snapshot,
+        source: Source<'a>,
         progress: OnProgress<'a>,
     ) -> BringBack<'a> {
         BringBack {
             tree: views.tree(),
             root: root_of(views.base()),
             unseen,
-            then: Moment::At(snapshot.epoch),
+            then: Moment::At(source.snapshot.epoch),
+            source,
             tops,
             changed: None,
             chosen: HashMap::new(),
@@ -257,13 +307,24 @@ impl<'a> BringBack<'a> {
         }
     }
 
-    fn find_changed(&mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<()> {
-        if self.tops.have_directory() {
-            let tree = self.tree;
-            self.changed =
-                tree.comparison().changed_since(snapshot.base, snapshot.epoch, before.epoch, &mut || self.tell(0))?;
+    fn find_changed(&mut self, before: &Snapshot) -> Result<()> {
+        let Source { snapshot, in_set } = self.source;
+        let (base, then) = (snapshot.base, snapshot.epoch);
+        let since = match in_set {
+            None => Some((then, HashSet::new())),
+            Some(in_set) => in_set.like.as_ref().map(|(like, differing)| (like.epoch, differing.clone())),
+        };
+        if let (true, Some(since)) = (self.tops.have_directory(), since) {
+            let comparison = self.tree.comparison();
+            self.changed = comparison.differing_from(base, then, since, before.epoch, &mut || self.tell(0))?;
         }
         Ok(())
+    }
+
+    /// An inode as it was then, where it can be read best: what lies in the store can be shared.
+    fn model(&self, then: InodeNo) -> InodeAt {
+        let in_store = self.source.in_set.and_then(|in_set| in_set.in_store(then));
+        in_store.unwrap_or_else(|| then.at(self.then))
     }
 
     fn run(&mut self) -> Result<()> {
@@ -324,7 +385,7 @@ impl<'a> BringBack<'a> {
 
     /// Makes an inode like what it, or another one, was then.
     fn liken(&mut self, now: InodeNo, then: InodeNo) -> Result<Likened> {
-        let (tree, unseen, model) = (self.tree, self.unseen, then.at(self.then));
+        let (tree, unseen, model) = (self.tree, self.unseen, self.model(then));
         if self.rehearsal.is_some() {
             return self.unlikeness(now, model);
         }
@@ -387,7 +448,9 @@ impl<'a> BringBack<'a> {
 
     fn problem(&mut self, error: Error, path: &[u8]) -> Result<()> {
         let concerns_all = match &error {
-            Error::Media { .. } | Error::Store(_) | Error::Stopped(_) | Error::Fault(_) => true,
+            // Of a set that is gone, only what lay in it is missing.
+            Error::Store(_) => self.source.in_set.is_none(),
+            Error::Media { .. } | Error::Stopped(_) | Error::Fault(_) => true,
             Error::Corrupt { .. } | Error::Gone | Error::Unshared => false,
             Error::Posix(_) | Error::Refused(..) | Error::Usage(_) => error.is_no_space(),
         };

@@ -160,7 +160,7 @@ impl Filling<'_> {
                 (self.progress)(&Progress { files, bytes: bytes + done, total_bytes: 0 })
             })
             .and_then(|_| self.tree.likeness().place(made, parent, name));
-        self.tree.made(made)?;
+        self.tree.made(made);
         filled.map(|_| made)
     }
 }

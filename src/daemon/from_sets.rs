@@ -11,12 +11,13 @@ use super::keeping::chosen;
 use super::lock::{Lock, Use};
 use super::targets::AtTarget;
 use super::{OnProgress, Progress};
+use crate::clock::{Timestamp, parse_until};
 use crate::device::{BaseId, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::logstore::Codec;
 use crate::media::{DiskDir, MediaDir};
-use crate::set::{Entry, Sets, Spot, Value};
+use crate::set::{Entry, Header, Sets, Spot, Value};
 use crate::shown::{shown, shown_file, size};
 use crate::target::{Listed, Repository};
 use crate::tree::{Adopted, Adoption, CreateOptions, Tree};
@@ -252,18 +253,14 @@ pub fn base_from_set(
     progress: OnProgress<'_>,
 ) -> Result<BaseId> {
     let repository = &at.repository;
-    let found = chosen(at, &[snapshot.to_vec()])?.into_iter().rfind(|listed| listed.missing == 0);
-    let Some(listed) = found else {
+    let listed = moment_named(at, snapshot, None)?;
+    if listed.missing > 0 {
         let text = format!("the set of {:?} is incomplete; copy what it has with --to", shown(snapshot));
         return Err(Error::Refused(Errno::INVAL, text));
-    };
-    let (header, settings) = (&listed.header, views.tree().device().settings());
-    if (header.track_bytes, header.hash_seed) != (settings.track_bytes, settings.hash_seed) {
-        let text = "it is of another store, which keeps files differently: copy it out with --to, and bring that in with `pitfs put` or \
-                    `pitfs sync`";
-        return Err(Error::Refused(Errno::INVAL, text.into()));
     }
-    let like = alike(views, repository, &listed)?;
+    let header = &listed.header;
+    check_is_of_like_store(views, header)?;
+    let like = alike(views, repository, &listed, None)?;
     if like.is_none() {
         let available = views.tree().space()?.available;
         if header.bytes > available {
@@ -271,8 +268,8 @@ pub fn base_from_set(
             return Err(Error::Refused(Errno::NOSPC, format!("it needs about {needs}, and the store has {has}")));
         }
     }
-    let base = views.bases().begin_filling_from_set(like.as_ref().map(|(snapshot, _)| snapshot), name)?;
-    let (mut files, before) = (0, like.map(|(_, set)| set));
+    let base = views.bases().begin_filling_from_set(like.as_ref().map(|like| &like.snapshot), name)?;
+    let (mut files, before) = (0, like.map(|like| like.set));
     let mut tell = |bytes| {
         files += 1;
         progress(&Progress { files, bytes, total_bytes: if before.is_some() { 0 } else { header.bytes } })
@@ -288,11 +285,63 @@ pub fn base_from_set(
     }
 }
 
-/// The snapshot in the store that is nearest to a moment, and the set that has it: of the same base, both before and after it.
-fn alike(views: &Views, repository: &Repository, wanted: &Listed) -> Result<Option<(Snapshot, Id)>> {
+/// The moment of a name, of a set's id, or of `@TIME`: the newest that is not after that time. Whole ones come first, and so do
+/// those of a base, if its name is given.
+pub(super) fn moment_named(at: &AtTarget, name: &[u8], base: Option<&str>) -> Result<Listed> {
+    let mut found = match std::str::from_utf8(name).ok().and_then(|name| name.strip_prefix('@')) {
+        Some(text) => {
+            let time = parse_until(text, Timestamp::now())?;
+            let mut all: Vec<&Listed> = at.repository.catalogue().moments().collect();
+            all.retain(|listed| listed.header.mark.time <= time);
+            if all.iter().any(|listed| base == Some(&listed.header.base_name)) {
+                all.retain(|listed| base == Some(&listed.header.base_name));
+            }
+            let newest = all.last().map(|listed| listed.header.mark.id);
+            all.into_iter().filter(|listed| Some(listed.header.mark.id) == newest).cloned().collect()
+        }
+        None => match base.map(|base| chosen(at, &[[base.as_bytes(), b":", name].concat()])) {
+            Some(Ok(found)) => found,
+            _ => chosen(at, &[name.to_vec()])?,
+        },
+    };
+    let shown = shown(name);
+    if found.is_empty() {
+        return Err(Error::Refused(Errno::NOENT, format!("the target has no moment that old: {shown}")));
+    }
+    found.retain(|listed| listed.part.is_none());
+    let whole = found.iter().rfind(|listed| listed.missing == 0);
+    let part =
+        || Error::Refused(Errno::NOENT, format!("{shown} is only a part of a moment: its backup was interrupted"));
+    whole.or(found.last()).cloned().ok_or_else(part)
+}
+
+/// Whether what a set has can be looked into here, and taken over.
+pub(super) fn check_is_of_like_store(views: &Views, header: &Header) -> Result<()> {
+    let settings = views.tree().device().settings();
+    if (header.track_bytes, header.hash_seed) == (settings.track_bytes, settings.hash_seed) {
+        return Ok(());
+    }
+    let text = "it is of another store, which keeps files differently: copy it out with --to, and bring that in with `pitfs put` or \
+                `pitfs sync`";
+    Err(Error::Refused(Errno::INVAL, text.into()))
+}
+
+/// A snapshot in the store, and the set that has it.
+pub(super) struct Alike {
+    pub snapshot: Snapshot,
+    pub set: Id,
+}
+
+/// The one that is nearest to a moment: of the same base, both before and after it. In any base of the store, or in one.
+pub(super) fn alike(
+    views: &Views,
+    repository: &Repository,
+    wanted: &Listed,
+    only: Option<BaseId>,
+) -> Result<Option<Alike>> {
     let gone = repository.gone()?;
-    let mut nearest: Option<(i64, Snapshot, Id)> = None;
-    for base in views.bases().all()? {
+    let mut nearest: Option<(i64, Alike)> = None;
+    for base in views.bases().all()?.into_iter().filter(|base| only.is_none_or(|only| base.id == only)) {
         for snapshot in views.of(base.id).snapshots().all()? {
             let Some(listed) = repository.catalogue().of_snapshot(snapshot.record.id) else { continue };
             let is_whole = !listed.needs.iter().any(|id| gone.contains(id));
@@ -301,10 +350,10 @@ fn alike(views: &Views, repository: &Repository, wanted: &Listed) -> Result<Opti
                 continue;
             }
             let away = (listed.header.mark.time.seconds - wanted.header.mark.time.seconds).abs();
-            if nearest.as_ref().is_none_or(|(least, ..)| away < *least) {
-                nearest = Some((away, snapshot, listed.id));
+            if nearest.as_ref().is_none_or(|(least, _)| away < *least) {
+                nearest = Some((away, Alike { snapshot, set: listed.id }));
             }
         }
     }
-    Ok(nearest.map(|(_, snapshot, set)| (snapshot, set)))
+    Ok(nearest.map(|(_, alike)| alike))
 }

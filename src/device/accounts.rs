@@ -21,6 +21,8 @@ pub(super) struct Accounts {
     /// Locations that records let go of in the operation under way, what kind of record it was, and of a live one
     /// which, if a pre-image of it may have to do with them.
     pub releases: Vec<(Location, Holder, Option<TrackKey>)>,
+    /// Those among them that nobody holds any more, and that are free when the operation has taken effect.
+    pub freed: Vec<Location>,
 }
 
 /// What became of a track that is replaced or removed.
@@ -81,6 +83,7 @@ impl State {
         self.past.take_back(epoch);
         (self.accounts.reserved, self.accounts.log_blocks) = (reserved, log_blocks);
         self.accounts.releases.clear();
+        self.accounts.freed.clear();
     }
 
     /// Changes what is counted of a base; taken back if the operation under way fails.
@@ -115,13 +118,34 @@ impl State {
 
     /// What records let go of in an operation is free, now that it takes effect.
     pub(super) fn release_all(&mut self, log: &LogStore) -> Result<()> {
-        std::mem::take(&mut self.accounts.releases)
-            .iter()
-            .try_for_each(|(location, holder, track)| self.release(log, location, *holder, *track))
+        self.let_go(log)?;
+        self.free_all(log)
     }
 
-    /// A record lets go of a location.
-    fn release(&mut self, log: &LogStore, location: &Location, holder: Holder, track: Option<TrackKey>) -> Result<()> {
+    /// The part of that which has to read, and can be taken back.
+    pub(super) fn let_go(&mut self, log: &LogStore) -> Result<()> {
+        for (location, holder, track) in std::mem::take(&mut self.accounts.releases) {
+            if self.release(log, &location, holder, track)? {
+                self.accounts.freed.push(location);
+            }
+        }
+        Ok(())
+    }
+
+    /// The part that cannot be taken back.
+    pub(super) fn free_all(&mut self, log: &LogStore) -> Result<()> {
+        let freed = std::mem::take(&mut self.accounts.freed);
+        freed.iter().try_for_each(|location| log.free(&self.past.meta, location))
+    }
+
+    /// A record lets go of a location; whether nobody holds that any more.
+    fn release(
+        &mut self,
+        log: &LogStore,
+        location: &Location,
+        holder: Holder,
+        track: Option<TrackKey>,
+    ) -> Result<bool> {
         let left = log.release(&mut self.past.meta, location, holder)?;
         let blocks = location.blocks() as u64;
         match holder {
@@ -136,7 +160,7 @@ impl State {
             }
             _ => {}
         }
-        Ok(())
+        Ok(left.all() == 0)
     }
 
     /// A live record that names this location has become a pre-image; who holds it then.
@@ -238,7 +262,9 @@ impl State {
         match old {
             OldTrack::Gone(old) => {
                 for location in old.locations().filter(|old| pointer.locations().all(|new| new != *old)) {
-                    self.release(&device.log, location, Holder::Live, Some(track))?;
+                    if self.release(&device.log, location, Holder::Live, Some(track))? {
+                        device.log.free(&self.past.meta, location)?;
+                    }
                 }
             }
             OldTrack::Kept { pointer: old, is_alone } => {

@@ -175,8 +175,7 @@ impl Past {
 
     /// Where the moment of an epoch of a base lies, if that is in a set.
     pub(in crate::device) fn elsewhere(&self, base: BaseId, epoch: Epoch) -> Result<Option<(&Arc<Elsewhere>, Id)>> {
-        let elsewhere = &self.base(base)?.elsewhere;
-        Ok(elsewhere.as_ref().and_then(|elsewhere| Some((elsewhere, elsewhere.set_at(epoch)?))))
+        Ok(self.base(base)?.in_set(epoch))
     }
 
     /// Shows moments that lie in sets, as snapshots of a base that has nothing itself and that shows the last of them, the oldest
@@ -207,7 +206,7 @@ impl Past {
             self.epoch = epoch_after(epoch)?;
         }
         let newest = moments.keys().next_back().copied();
-        self.bases.set_elsewhere(base, Arc::new(Elsewhere { sets, moments }));
+        self.bases.set_elsewhere(base, Arc::new(Elsewhere::new(sets, moments)));
         match newest {
             Some(epoch) => self.begin_era(base, epoch, Point { base, epoch }, None),
             None => Ok(()),

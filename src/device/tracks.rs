@@ -359,6 +359,8 @@ impl Txn<'_> {
     /// Makes sure that so many tracks can become dirty; NOSPC where there is no room. What is reserved
     /// is used by [`Txn::edit_track`] or given back with [`Txn::unreserve`].
     pub fn reserve(&mut self, tracks: usize) -> Result<()> {
+        // Behind this nothing is to fail.
+        self.state.let_go(&self.device.log)?;
         self.device.log.reserve(&mut self.state.past.meta, tracks)
     }
 

@@ -14,7 +14,11 @@ impl Txn<'_> {
     /// Makes the changes visible.
     pub fn finish(mut self) -> Result<()> {
         let state = &mut *self.state;
-        let released = state.release_all(&self.device.log);
+        let released = match state.let_go(&self.device.log) {
+            // A read that fails concerns this operation alone, as long as that can be taken back.
+            Err(error) if !self.has_edited => return Err(error),
+            let_go => let_go.and_then(|()| state.free_all(&self.device.log)),
+        };
         state.keep_changes();
         self.before = None;
         for (inode, note) in self.notes.drain(..) {

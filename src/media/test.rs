@@ -102,6 +102,8 @@ struct Shared {
     capacity: Option<u64>,
     /// The file of which all reads fail.
     unreadable: Option<String>,
+    /// So many reads succeed, and then none.
+    reads_left: Option<u64>,
 }
 
 impl Shared {
@@ -229,6 +231,11 @@ impl TestDir {
         self.shared.lock().unreadable = name.map(str::to_string);
     }
 
+    /// Lets all reads fail but the next so many, or none.
+    pub fn fail_reads_after(&self, reads: Option<u64>) {
+        self.shared.lock().reads_left = reads;
+    }
+
     /// What a machine finds after the power was cut now.
     pub fn after_power_cut(&self, tearing: Tearing) -> TestDir {
         let shared = self.shared.lock();
@@ -350,11 +357,12 @@ impl Media for TestFile {
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let shared = self.shared.lock();
+        let mut shared = self.shared.lock();
         shared.check()?;
-        if shared.unreadable.as_ref() == Some(&self.name) {
+        if shared.unreadable.as_ref() == Some(&self.name) || shared.reads_left == Some(0) {
             return Err(rustix::io::Errno::IO.into());
         }
+        shared.reads_left = shared.reads_left.map(|left| left - 1);
         let bytes = &shared.files[&self.name].now;
         let range = offset as usize..offset as usize + out.len();
         out.copy_from_slice(bytes.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);

@@ -135,7 +135,7 @@ impl Files<'_> {
         (is_last_try, kill_privileges): (bool, bool),
     ) -> Result<Option<u64>> {
         let track_bytes = self.tree.device.track_bytes();
-        if self.tree.device.look()?.moments().is_archived(from.of)? {
+        if self.tree.device.look()?.moments().is_outside(from.of)? {
             return Ok(Some(0));
         }
         let _files = self.tree.locks.lock_two(from.of.inode, to);

@@ -160,13 +160,13 @@ impl Likeness<'_> {
         txn.finish()?;
         let replaced = replaced.map(|replaced| replaced.inode);
         if let (Some(replaced), true) = (replaced, is_gone) {
-            self.tree.reap_if_orphan(replaced)?;
+            self.tree.reap_if_orphan(replaced);
         }
         Ok(replaced)
     }
 
-    /// Whether a live inode is like another one at a moment, as far as that can be told without reading files:
-    /// tracks count as alike if they are shared.
+    /// Whether a live inode is like another one at a moment. Tracks count as alike if they are shared; files are read only where
+    /// the other one lies outside the store.
     pub fn is_like(self, number: InodeNo, like: InodeAt) -> Result<bool> {
         let (now, model) = (self.tree.inode(number.live())?, self.tree.inode(like)?);
         let facts = |inode: &Inode| {
@@ -179,7 +179,7 @@ impl Likeness<'_> {
         {
             return Ok(false);
         }
-        Ok(model.kind() != Kind::File || model.tracks == 0 || self.has_same_tracks(number.live(), like)?)
+        Ok(model.kind() != Kind::File || model.tracks == 0 || self.has_same_content(number, like, &model)?)
     }
 
     /// What [`Likeness::become_like`] would have to change.
@@ -194,11 +194,12 @@ impl Likeness<'_> {
     }
 
     fn has_same_content(self, number: InodeNo, model: InodeAt, found: &Inode) -> Result<bool> {
-        match self.has_same_tracks(number.live(), model) {
-            // What an archive has, or only memory.
-            Err(Error::Unshared) => Ok(self.tree.comparison().has_same_bytes(number.live(), model, found)),
-            result => result,
+        if self.has_same_tracks(number.live(), model)? {
+            return Ok(true);
         }
+        // What lies outside is not shared, and can be the same.
+        let is_outside = self.tree.device.look()?.moments().is_outside(model)?;
+        Ok(is_outside && self.tree.comparison().has_same_bytes(number.live(), model, found))
     }
 
     /// Whether the tracks of two files are the same, each shared by both.
@@ -291,11 +292,11 @@ impl Likeness<'_> {
         Ok(())
     }
 
-    /// Reads what [`Likeness::become_like`] would copy from an archive, and looks whether there is room for it: ENOSPC. A file that
+    /// Reads what [`Likeness::become_like`] would copy from an archive or a set, and looks whether there is room for it: ENOSPC. A file that
     /// cannot be had whole stays as it is so; one without a name yet needs no such care.
     pub fn check_readable(self, number: InodeNo, like: InodeAt, on_step: OnStep<'_>) -> Result<()> {
-        let is_archived = self.tree.device.look()?.moments().is_archived(like)?;
-        if !is_archived || self.tree.inode(like)?.kind() != Kind::File || self.tree.inode(number.live())?.links == 0 {
+        let is_outside = self.tree.device.look()?.moments().is_outside(like)?;
+        if !is_outside || self.tree.inode(like)?.kind() != Kind::File || self.tree.inode(number.live())?.links == 0 {
             return Ok(());
         }
         let track_bytes = self.tree.device.track_bytes();

@@ -315,7 +315,7 @@ impl Names<'_> {
         self.count(&mut txn, parent, -1, 0, now)?;
         txn.finish()?;
         if is_gone {
-            self.tree.reap_if_orphan(dirent.inode)?;
+            self.tree.reap_if_orphan(dirent.inode);
         }
         Ok(dirent.inode)
     }
@@ -332,7 +332,7 @@ impl Names<'_> {
         self.count(&mut txn, parent, -1, -1, now)?;
         txn.finish()?;
         self.tree.held.died(dirent.inode);
-        self.tree.reap_if_orphan(dirent.inode)?;
+        self.tree.reap_if_orphan(dirent.inode);
         Ok(dirent.inode)
     }
 

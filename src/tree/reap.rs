@@ -11,16 +11,25 @@ use std::ops::ControlFlow;
 
 impl Tree {
     /// Removes an inode that has no name and is not held. A large file's tracks are left to
-    /// [`Tree::reap_step`], so that nobody waits for them.
-    pub(super) fn reap_if_orphan(&self, number: InodeNo) -> Result<()> {
+    /// [`Tree::reap_step`], so that nobody waits for them; and so is one that cannot be removed now, since what took its name away
+    /// is done.
+    pub(super) fn reap_if_orphan(&self, number: InodeNo) {
         // Most inodes that are forgotten have a name: a look is all they cost.
-        if self.held.loses_name(number) || !self.device.look()?.noted_work().may_remove(number)? {
-            return Ok(());
+        let is_left = || {
+            let may_go = self.device.look()?.noted_work().may_remove(number)?;
+            Ok::<bool, Error>(may_go && self.reap(&[number])? == 0)
+        };
+        if self.held.loses_name(number) {
+            return;
         }
-        if self.reap(&[number])? == 0 {
-            self.device.wake();
+        match is_left() {
+            Ok(false) => {}
+            Ok(true) => self.device.wake(),
+            Err(error) => {
+                log::debug!("inode {number} is removed later: {error}");
+                self.device.wake();
+            }
         }
-        Ok(())
     }
 
     /// Does a piece of the removal of inodes without a name; false when there is nothing to do.

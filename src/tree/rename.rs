@@ -79,7 +79,8 @@ impl Names<'_> {
         if source.kind == Kind::Directory as u8 {
             self.tree.held.died(inode);
         }
-        self.tree.reap_if_orphan(inode)
+        self.tree.reap_if_orphan(inode);
+        Ok(())
     }
 
     /// Removes what stands where an entry is to be moved; whether its inode has no name any more.

@@ -27,6 +27,8 @@ struct World {
     store: Store,
     random: Random,
     step: u64,
+    /// What is kept outside of snapshots, which may be gone.
+    kept: Vec<(String, Picture)>,
 }
 
 impl World {
@@ -167,18 +169,56 @@ impl World {
             assert_same(&old, &store.picture(Moment::Live).part(&|_| true), "undone");
         }
     }
+
+    /// The same out of what is kept outside.
+    fn bring_back_from_set(&mut self) {
+        if self.kept.is_empty() {
+            return;
+        }
+        let which = self.random.below(self.kept.len() as u64) as usize;
+        let (name, then) = &self.kept[which];
+        let known: Vec<&[u8]> = then.all.keys().map(Vec::as_slice).collect();
+        let count = 1 + self.random.below(3) * self.random.below(2);
+        let paths: Vec<&[u8]> = (0..count).map(|_| *self.random.pick(&known)).collect();
+        let store = &self.store;
+        let old = store.picture(Moment::Live).part(&|_| true);
+        let report = match store.try_back_from_set(name, &paths) {
+            Err(Error::Refused(Errno::NOTDIR, _)) => return,
+            result => result.unwrap(),
+        };
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+        store.check_back_to(then, &report, &paths);
+        match self.random.below(3) {
+            0 => {
+                let again = store.try_back_from_set(name, &paths).unwrap();
+                assert_eq!((again.files, again.bytes, again.removed, again.before.as_str()), (0, 0, 0, ""));
+            }
+            1 if !report.before.is_empty() => {
+                let before = store.views().find(report.before.as_bytes()).unwrap().unwrap();
+                store.back(&before, &[b""]);
+                assert_same(&old, &store.picture(Moment::Live).part(&|_| true), "undone");
+            }
+            _ => {}
+        }
+    }
 }
 
 fn run(seed: u64) {
     eprintln!("seed {seed}");
-    let mut world = World { store: Store::new(), random: Random(seed.wrapping_mul(0x9E37_79B9) | 1), step: 0 };
+    let mut world =
+        World { store: Store::new(), random: Random(seed.wrapping_mul(0x9E37_79B9) | 1), step: 0, kept: Vec::new() };
     let mut snapshots: Vec<Snapshot> = Vec::new();
     for round in 0..8 {
         for _ in 0..world.random.below(40) {
             world.change();
         }
         if round == 0 || world.random.below(2) == 0 {
-            snapshots.push(world.store.snap(&format!("round {round}")));
+            let taken = world.store.snap(&format!("round {round}"));
+            if world.random.below(3) > 0 {
+                world.store.keep(&taken);
+                world.kept.push((taken.record.name.clone(), world.store.picture(Moment::At(taken.epoch))));
+            }
+            snapshots.push(taken);
         }
         if world.random.below(6) == 0 {
             let to = world.random.pick(&snapshots).clone();
@@ -187,8 +227,11 @@ fn run(seed: u64) {
         for _ in 0..world.random.below(10) {
             world.change();
         }
-        world.bring_back(&snapshots);
-        if snapshots.len() > 2 && world.random.below(3) == 0 {
+        match world.random.below(2) {
+            0 => world.bring_back(&snapshots),
+            _ => world.bring_back_from_set(),
+        }
+        if snapshots.len() > 2 && world.random.below(2) == 0 {
             let gone = snapshots.remove(world.random.below(snapshots.len() as u64) as usize);
             world.store.daemon.views().deletions().delete(&[gone.record.name.as_bytes()]).unwrap();
         }

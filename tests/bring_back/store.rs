@@ -1,11 +1,15 @@
 //! A store of its own for each test, worked on by paths, and pictures of what it shows.
 
 use pitfs::clock::{Epoch, Timestamp};
-use pitfs::daemon::{BringBackReport, Daemon, Progress};
+use pitfs::daemon::{
+    AddTarget, BackupOptions, BringBackReport, Daemon, KeptBy, Parts, Progress, add_target, backup, open_repository,
+    open_target,
+};
 use pitfs::device::{InodeAt, InodeNo, LIVE, Moment, Snapshot};
 use pitfs::error::{Error, Result};
 use pitfs::logstore::Codec;
 use pitfs::meta::Table;
+use pitfs::set;
 use pitfs::tree::{Caller, Change, CreateOptions, Inode, Kind, New, ROOT, RenameMode, SetTime, Tree};
 use pitfs::view::Views;
 use serde_bytes::ByteBuf;
@@ -198,16 +202,53 @@ impl Store {
         report
     }
 
+    /// Keeps a snapshot outside the store.
+    pub fn keep(&self, snapshot: &Snapshot) {
+        if self.views().targets().all().unwrap().is_empty() {
+            let directory = self.dir.path().join("usb");
+            std::fs::create_dir(&directory).unwrap();
+            let target = AddTarget { name: "usb".into(), directory, lock: KeptBy::Nobody };
+            add_target(&self.daemon, self.views(), &target).unwrap();
+        }
+        let (target, key) = open_target(self.views(), None).unwrap();
+        let options = BackupOptions {
+            snapshot: Some(snapshot.record.name.clone().into_bytes()),
+            kind: set::Kind::Incremental,
+            level: 1,
+            limit: None,
+            parts: Parts::default(),
+        };
+        backup(self.views(), &target, key.as_ref(), &options, &mut |_| Ok(())).unwrap();
+    }
+
+    /// Brings paths back out of what is kept outside, which is told before.
+    pub fn try_back_from_set(&self, name: &str, paths: &[&[u8]]) -> Result<BringBackReport> {
+        let paths: Vec<ByteBuf> = paths.iter().map(|path| ByteBuf::from(*path)).collect();
+        let at = open_repository(&self.daemon, self.views(), None).unwrap();
+        let back = |views: &Views| {
+            let wanted = (name.as_bytes(), paths.as_slice());
+            self.daemon.path_restores().bring_back_from_set(views, &at, wanted, &mut |_| Ok(()))
+        };
+        let (_, told, _) = back(&self.views().rehearsing())?;
+        let (_, report, before) = back(self.views())?;
+        self.tree().device().feed().wait();
+        let counted = |report: &BringBackReport| (report.files, report.bytes, report.removed);
+        assert_eq!((counted(&told), before.is_some()), (counted(&report), !report.before.is_empty()), "{paths:?}");
+        Ok(report)
+    }
+
     /// What was brought back is as it was in the snapshot, and nothing else has changed.
     pub fn check_back(&self, snapshot: &Snapshot, report: &BringBackReport, paths: &[&[u8]]) {
+        self.check_back_to(&self.picture(Moment::At(snapshot.epoch)), report, paths);
+    }
+
+    /// The same of what is known of the snapshot.
+    pub fn check_back_to(&self, then: &Picture, report: &BringBackReport, paths: &[&[u8]]) {
         // Without a snapshot of what was there before, nothing differed.
         let before = self.views().find(report.before.as_bytes()).unwrap();
         assert_eq!(before.is_some(), !report.before.is_empty());
-        let (then, old, new) = (
-            self.picture(Moment::At(snapshot.epoch)),
-            self.picture(before.map_or(Moment::Live, |before| Moment::At(before.epoch))),
-            self.picture(Moment::Live),
-        );
+        let (old, new) =
+            (self.picture(before.map_or(Moment::Live, |before| Moment::At(before.epoch))), self.picture(Moment::Live));
         let is_inside = |path: &[u8]| {
             paths.iter().any(|top| {
                 let top = top.strip_suffix(b"/").unwrap_or(top);

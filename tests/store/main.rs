@@ -12,3 +12,4 @@ mod keeping;
 mod model;
 mod regions;
 mod sets;
+mod unread;

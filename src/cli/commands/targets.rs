@@ -5,9 +5,10 @@ use super::asking::{quietly, until_interrupted, with_display};
 use super::output::{Display, count, print, print_json, size, table, tell_all};
 use super::passphrase;
 use super::transfer::{self, STREAM, Unpacked};
-use super::{absolute, bytes, find_store, headed, say_done, unexpected};
+use super::{absolute, bytes, find_store, headed, in_place, paths, plan, say_done, unexpected};
 use crate::control::{
-    Answer, Backup, Base, KeyInfo, PathText, SetInfo, SetKind, Sets, Target, TargetInfo, Targets, Verb, ask, spelling,
+    Answer, Backup, Base, FromTarget, KeyInfo, PathText, SetInfo, SetKind, Sets, Target, TargetInfo, Targets, Verb,
+    ask, spelling,
 };
 use crate::daemon::{
     FromSets, FromSetsReport, KEY_FILE_VARIABLE, PASSPHRASE_VARIABLE, create_from_sets, give_key_file, no_target,
@@ -291,31 +292,42 @@ pub(super) fn create(args: &args::Create) -> Result<bool> {
     Ok(report.left_out.is_empty())
 }
 
-/// Makes a base of what a target has of a snapshot.
+/// Restores what a target has of a snapshot in place, or makes a base of it.
 pub(super) fn restore(to: &Target, from: &Path, args: args::Restore) -> Result<bool> {
-    let (Some(name), Some(snapshot), false) = (args.to_base, args.snapshot, args.dry_run) else {
-        let text = "what a target has is restored with --to DIR, or with --to-base NAME and no dry run".into();
+    let Some(snapshot) = args.snapshot else {
+        let text = "say which snapshot, as NAME or @TIME; `pitfs set list` shows what the target has".into();
         return Err(Error::Usage(text));
     };
-    let name_of_target = name_of(from);
-    let directory = if name_of_target.is_none() { Some(absolute(from)?) } else { None };
-    let given = args.key_file.or_else(|| std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from));
-    let key_file = given.filter(|_| directory.is_some()).as_deref().map(absolute).transpose()?;
-    let known = || std::env::var(PASSPHRASE_VARIABLE).ok().or_else(passphrase::known);
-    let wants_passphrase = directory.as_deref().is_some_and(wants_passphrase) && key_file.is_none();
-    let is_given = std::env::var_os(PASSPHRASE_VARIABLE).is_some() && directory.is_some() && key_file.is_none();
-    let passphrase = if wants_passphrase || is_given { known() } else { None };
-    let verb = Base::FromSet {
-        name: bytes(name),
-        snapshot: bytes(snapshot),
-        target: name_of_target.map(str::to_string),
-        directory,
-        key_file,
-        passphrase,
+    let paths = paths::paths_in_view(to, args.paths)?;
+    let (snapshot, from) = (bytes(snapshot), from_target(from, args.key_file)?);
+    let Some(name) = args.to_base else {
+        let verb = Verb::RestoreFrom { snapshot, paths, from };
+        return if args.dry_run { plan::show(to, verb, args.json) } else { in_place(to, verb, args.json) };
     };
+    if args.dry_run {
+        return Err(Error::Usage("there is no dry run of making a base of what a target has".into()));
+    }
+    let verb = Base::FromSet { name: bytes(name), snapshot, from };
     let Answer::Bases(bases) = with_display(to, Verb::Base(verb), "restoring")? else { return Err(unexpected()) };
     if args.json {
         print_json(&bases)?;
     }
     Ok(true)
+}
+
+/// A target that the store knows, or a directory with what opens it: as the daemon is to read it.
+fn from_target(from: &Path, key_file: Option<PathBuf>) -> Result<FromTarget> {
+    if let Some(name) = name_of(from) {
+        return Ok(FromTarget { target: Some(name.to_string()), ..FromTarget::default() });
+    }
+    let directory = absolute(from)?;
+    let key_file = key_file.or_else(|| std::env::var_os(KEY_FILE_VARIABLE).map(PathBuf::from));
+    let key_file = key_file.as_deref().map(absolute).transpose()?;
+    let given = || std::env::var(PASSPHRASE_VARIABLE).ok();
+    let passphrase = match key_file {
+        Some(_) => None,
+        None if wants_passphrase(&directory) => given().or_else(passphrase::known),
+        None => given(),
+    };
+    Ok(FromTarget { target: None, directory: Some(directory), key_file, passphrase })
 }

@@ -2,7 +2,7 @@
 
 use super::base::{base_options, clone_options, cloned, step_mirror};
 use super::restore::{check_paths, restore_group, wanted};
-use super::{delete, info, infos};
+use super::{delete, info, infos, target};
 use crate::control::{Answer, Base, DirectoryInfo, Mirror, PlanInfo, Verb};
 use crate::daemon::{BringBackReport, Daemon, OnProgress, RestoreReport, RollPlan, plan_copy_out};
 use crate::device::Snapshot;
@@ -18,6 +18,10 @@ pub(super) fn rehearse(daemon: &Daemon, views: &Views, verb: Verb, progress: OnP
             whole(daemon, views, (&to, &restored), progress)
         }
         Verb::Restore { snapshot, paths, group: None } => restore(daemon, views, snapshot, paths, progress),
+        Verb::RestoreFrom { snapshot, paths, from } => {
+            let (snapshot, report, before) = target::restore(daemon, views, from, (snapshot, paths), progress)?;
+            path_by_path(views, &snapshot, report, before)
+        }
         Verb::CopyOut(options) => {
             check_paths(&options.paths)?;
             let RestoreReport { files, bytes, problems } = plan_copy_out(daemon, views, &options, progress)?;
@@ -67,8 +71,18 @@ fn restore(
         return whole(daemon, views, (&[snapshot], restored.as_slice()), progress);
     }
     let (report, before) = daemon.path_restores().rehearse(views, &snapshot, &paths, progress)?;
-    let mut plan = PlanInfo { restored: vec![info(views, &snapshot)?], ..PlanInfo::default() };
+    path_by_path(views, &snapshot, report, before)
+}
+
+fn path_by_path(
+    views: &Views,
+    snapshot: &Snapshot,
+    report: BringBackReport,
+    before: Option<Snapshot>,
+) -> Result<PlanInfo> {
+    let mut plan = PlanInfo { restored: vec![info(views, snapshot)?], ..PlanInfo::default() };
     count(&mut plan, &report);
+    plan.problems = report.problems;
     if let Some(before) = before {
         note_before(views, &mut plan, &before)?;
     }

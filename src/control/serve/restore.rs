@@ -1,14 +1,24 @@
 //! Going back in place.
 
-use super::info;
-use crate::control::{Answer, RestoredInfo};
+use super::{info, target};
+use crate::control::request::FromTarget;
+use crate::control::{Answer, RestoredInfo, Verb};
 use crate::daemon::{Daemon, OnProgress};
 use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::view::{Restored, Views};
 use serde_bytes::ByteBuf;
 
-pub(super) fn restore(
+pub(super) fn serve(daemon: &Daemon, views: &Views, verb: Verb, progress: OnProgress<'_>) -> Result<Answer> {
+    match verb {
+        Verb::Restore { snapshot, group: Some(group), .. } => restore_all(daemon, views, &group, snapshot),
+        Verb::Restore { snapshot, paths, group: None } => restore(daemon, views, snapshot, paths, progress),
+        Verb::RestoreFrom { snapshot, paths, from } => restore_from(daemon, views, from, (snapshot, paths), progress),
+        _ => Err(Error::Fault("it is no restore in place".into())),
+    }
+}
+
+fn restore(
     daemon: &Daemon,
     views: &Views,
     snapshot: Option<ByteBuf>,
@@ -26,8 +36,21 @@ pub(super) fn restore(
     Ok(Answer::Restored(Box::new(RestoredInfo::counted(info(views, &snapshot)?, before, report))))
 }
 
+/// Out of what a target has.
+fn restore_from(
+    daemon: &Daemon,
+    views: &Views,
+    from: FromTarget,
+    wanted: (ByteBuf, Vec<ByteBuf>),
+    progress: OnProgress<'_>,
+) -> Result<Answer> {
+    let (snapshot, report, before) = target::restore(daemon, views, from, wanted, progress)?;
+    let before = before.map(|before| info(views, &before)).transpose()?;
+    Ok(Answer::Restored(Box::new(RestoredInfo::counted(info(views, &snapshot)?, before, report))))
+}
+
 /// Of all bases of a group.
-pub(super) fn group(daemon: &Daemon, views: &Views, group: &[u8], snapshot: Option<ByteBuf>) -> Result<Answer> {
+fn restore_all(daemon: &Daemon, views: &Views, group: &[u8], snapshot: Option<ByteBuf>) -> Result<Answer> {
     let (to, restored) = restore_group(daemon, views, group, snapshot)?;
     // All of them go back or, where nothing differs, none.
     let before = restored.iter().map(|one| Some(&one.before)).chain(std::iter::repeat(None));

@@ -1,14 +1,15 @@
 //! Targets, and the sets that are kept there.
 
+use super::restore::check_paths;
 use crate::clock::Timestamp;
 use crate::control::answer::{Answer, KeyInfo, LetGoInfo, SetInfo};
-use crate::control::request::{Base, Send, Sets, Targets};
+use crate::control::request::{Base, FromTarget, Send, Sets, Targets};
 use crate::daemon::{
-    self, AddTarget, AtTarget, BackupOptions, Daemon, KeptBy, KeyChange, LetGo, OnProgress, Parts, SealedBy,
-    add_target, base_from_set, change_keys, compact_sets, delete_sets, merge_sets, note_newest, open_alone_by,
-    open_repository, prune_sets, rebuild_sets, repair_sets, verify_sets,
+    self, AddTarget, AtTarget, BackupOptions, BringBackReport, Daemon, KeptBy, KeyChange, LetGo, OnProgress, Parts,
+    SealedBy, add_target, base_from_set, change_keys, compact_sets, delete_sets, merge_sets, note_newest,
+    open_alone_by, open_repository, prune_sets, rebuild_sets, repair_sets, verify_sets,
 };
-use crate::device::BaseId;
+use crate::device::{BaseId, Snapshot};
 use crate::error::{Errno, Error, Result};
 use crate::set::Kind;
 use crate::view::Views;
@@ -54,14 +55,31 @@ pub(super) fn send(views: &Views, wanted: Send, out: &Arc<File>, progress: OnPro
 
 /// A base of a moment that a target has.
 pub(super) fn base(daemon: &Daemon, views: &Views, wanted: Base, progress: OnProgress<'_>) -> Result<BaseId> {
-    let Base::FromSet { name, snapshot, target, directory, key_file, passphrase } = wanted else {
+    let Base::FromSet { name, snapshot, from } = wanted else {
         return Err(Error::Fault("it is no base of a set".into()));
     };
-    let at = match directory {
-        Some(path) => open_alone_by(&path, &lock(key_file, passphrase)?.unwrap_or(KeptBy::Nobody))?,
-        None => open_repository(daemon, views, target.as_deref())?,
-    };
-    base_from_set(views, &at, (&snapshot, &name), progress)
+    base_from_set(views, &open(daemon, views, from)?, (&snapshot, &name), progress)
+}
+
+/// Paths in place, or what they would come to: the moment that they are of, what was done, and what is kept of before.
+pub(super) fn restore(
+    daemon: &Daemon,
+    views: &Views,
+    from: FromTarget,
+    (snapshot, paths): (ByteBuf, Vec<ByteBuf>),
+    progress: OnProgress<'_>,
+) -> Result<(Snapshot, BringBackReport, Option<Snapshot>)> {
+    check_paths(&paths)?;
+    let paths = if paths.is_empty() { vec![ByteBuf::new()] } else { paths };
+    let at = open(daemon, views, from)?;
+    daemon.path_restores().bring_back_from_set(views, &at, (&snapshot, &paths), progress)
+}
+
+fn open(daemon: &Daemon, views: &Views, from: FromTarget) -> Result<AtTarget> {
+    match from.directory {
+        Some(path) => open_alone_by(&path, &lock(from.key_file, from.passphrase)?.unwrap_or(KeptBy::Nobody)),
+        None => open_repository(daemon, views, from.target.as_deref()),
+    }
 }
 
 fn keys(daemon: &Daemon, views: &Views, target: Option<String>, change: &KeyChange) -> Result<Answer> {

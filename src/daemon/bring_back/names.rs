@@ -67,7 +67,7 @@ impl BringBack<'_> {
         let found = self.tree.inode(target.live())?;
         let has_capability = || self.tree.attributes().has_capability(then.at(self.then));
         Ok(found.must_not_become(model.uid, model.permissions(), has_capability)?
-            && self.tree.likeness().unlikeness(target, then.at(self.then))?.content)
+            && self.tree.likeness().unlikeness(target, self.model(then))?.content)
     }
 
     fn file(&mut self, place: &Place, then: InodeNo, now: Now) -> Result<()> {
@@ -113,7 +113,7 @@ impl BringBack<'_> {
             && found.kind() == model.kind()
             && !self.taken.contains(now)
             && self.named(now.at(self.then))?.is_none()
-            && self.tree.likeness().is_like(*now, then.at(self.then))?
+            && self.tree.likeness().is_like(*now, self.model(then))?
         {
             if found.links > 1 {
                 self.taken.insert(*now);
@@ -131,7 +131,7 @@ impl BringBack<'_> {
         let is_inside = |path: &Vec<u8>| self.tops.contain(path);
         if now.iter().any(|path| is_inside(path) && then.contains(path)) {
             let is_closed = now.iter().all(|path| is_inside(path) || then.contains(path));
-            return Ok(is_closed || self.tree.likeness().is_like(inode, inode.at(self.then))?);
+            return Ok(is_closed || self.tree.likeness().is_like(inode, self.model(inode))?);
         }
         // What lies below a directory that is in the way goes with it.
         Ok(!is_directory_in_the_way && now.iter().all(is_inside))
@@ -160,15 +160,14 @@ impl BringBack<'_> {
         if self.rehearsal.is_some() {
             return self.make_nothing(place, then, now);
         }
-        let made = self.tree.likeness().make_nameless(then.at(self.then))?;
+        let (tree, model) = (self.tree, self.model(then));
+        let made = tree.likeness().make_nameless(model)?;
         // The kernel does not know it yet.
-        let tree = self.tree;
-        let filled = tree.likeness().become_like(made, then.at(self.then), &mut |bytes| self.tell(bytes));
+        let filled = tree.likeness().become_like(made, model, &mut |bytes| self.tell(bytes));
         let result = filled.and_then(|_| self.put(place, made, now.as_ref()));
         // Without a name, it goes.
-        let released = self.tree.made(made);
+        self.tree.made(made);
         result?;
-        released?;
         let found = self.tree.inode(made.live())?;
         self.report.files += 1;
         if found.kind() == Kind::File {

@@ -1,12 +1,13 @@
 //! Bringing back without changing anything: the same walk, with what it would change counted.
 
 use super::PathRestores;
-use super::{BringBack, BringBackReport, Now, Place, Tops};
+use super::{BringBack, BringBackReport, Now, Place, Source, Tops, check_is_of};
 use crate::daemon::OnProgress;
 use crate::device::{BaseId, InodeAt, InodeNo, Snapshot};
 use crate::error::Result;
 use crate::tree::{Inode, Kind, Likened, RenameMode};
 use crate::view::Views;
+use parking_lot::MutexGuard;
 use serde_bytes::ByteBuf;
 use std::collections::{HashMap, HashSet};
 
@@ -19,10 +20,23 @@ impl PathRestores<'_> {
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
+        check_is_of(views, snapshot)?;
+        let alone = self.daemon.alone_with_files()?;
+        self.rehearse_of(views, alone, Source { snapshot, in_set: None }, paths, progress)
+    }
+
+    pub(super) fn rehearse_of(
+        self,
+        views: &Views,
+        alone: MutexGuard<'_, ()>,
+        source: Source<'_>,
+        paths: &[ByteBuf],
+        progress: OnProgress<'_>,
+    ) -> Result<(BringBackReport, Option<Snapshot>)> {
         let views = views.rehearsing();
-        let begun = self.begin(&views, snapshot, paths)?;
-        let work = BringBack::new(&views, &begun.unseen, &begun.tops, snapshot, progress);
-        let (report, has_changed) = work.rehearse(snapshot, &begun.before)?;
+        let begun = self.begin(&views, alone, source, paths)?;
+        let work = BringBack::new(&views, &begun.unseen, &begun.tops, source, progress);
+        let (report, has_changed) = work.rehearse(&begun.before)?;
         Ok((report, Some(begun.before).filter(|_| has_changed)))
     }
 
@@ -36,7 +50,8 @@ impl PathRestores<'_> {
         let views = views.of(snapshot.base).rehearsing();
         let tops = Tops::find(&views, snapshot, &[ByteBuf::new()])?;
         let unseen = self.daemon.unseen(snapshot.base)?;
-        BringBack::new(&views, &unseen, &tops, snapshot, progress).rehearse(snapshot, before).map(|(report, _)| report)
+        let source = Source { snapshot, in_set: None };
+        BringBack::new(&views, &unseen, &tops, source, progress).rehearse(before).map(|(report, _)| report)
     }
 }
 
@@ -79,8 +94,8 @@ impl Rehearsal {
 
 impl BringBack<'_> {
     /// What it came to, and whether anything would be changed at all.
-    fn rehearse(mut self, snapshot: &Snapshot, before: &Snapshot) -> Result<(BringBackReport, bool)> {
-        self.find_changed(snapshot, before)?;
+    fn rehearse(mut self, before: &Snapshot) -> Result<(BringBackReport, bool)> {
+        self.find_changed(before)?;
         self.run()?;
         Ok((self.report, self.has_changed.get()))
     }

@@ -219,7 +219,7 @@ impl Put<'_> {
             self.tree.likeness().place(inode, parent, name)?;
             Ok(attributes?)
         });
-        self.tree.made(inode)?;
+        self.tree.made(inode);
         placed
     }
 

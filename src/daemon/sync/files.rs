@@ -183,7 +183,7 @@ impl Sync<'_> {
             Ok(false) => Ok(old),
             Err(error) => Err(error),
         };
-        self.tree.made(made)?;
+        self.tree.made(made);
         let placed = placed?;
         if placed == made {
             self.report.changed += 1;

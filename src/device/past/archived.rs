@@ -33,6 +33,15 @@ impl<'a> Moments<'a> {
         }
     }
 
+    /// Whether a moment lies outside the store: in an archive, or in a set.
+    pub fn is_outside(self, at: InodeAt) -> Result<bool> {
+        let is_in_set = match at.moment {
+            super::Moment::Live => false,
+            super::Moment::At(epoch) => self.past.elsewhere(at.inode.base(), epoch)?.is_some(),
+        };
+        Ok(is_in_set || self.is_archived(at)?)
+    }
+
     /// What is being deleted is not stored any more: the archive has it from then on.
     fn is_stored(self, base: BaseId, epoch: Epoch) -> Result<bool> {
         let record: Option<SnapshotRecord> = self.past.meta.get(Table::Snapshot, &snapshot_key(base, epoch))?;

@@ -149,6 +149,8 @@ pub(in crate::device) struct Base {
     pub archive: Option<Arc<Archive>>,
     /// Where its moments lie, if that is in sets.
     pub elsewhere: Option<Arc<Elsewhere>>,
+    /// A moment in a set that is looked into as one of this base.
+    pub visited: Option<Arc<Elsewhere>>,
     /// The last epoch in which the protection of a snapshot ended that is still there; 0 without any.
     pub ended: Epoch,
     /// Bytes of room that the newest has set aside.
@@ -204,6 +206,7 @@ impl Base {
             counts,
             archive: None,
             elsewhere: None,
+            visited: None,
             ended: Epoch::ZERO,
             newest_reserve: 0,
             reserve: None,
@@ -214,7 +217,15 @@ impl Base {
 
     /// The era that a moment lies in.
     pub fn era_at(&self, epoch: Epoch) -> Option<&Era> {
-        self.record.eras.iter().rev().find(|era| era.since < epoch)
+        // A set knows all of its moment.
+        let is_in_store = self.in_set(epoch).is_none();
+        self.record.eras.iter().rev().find(|era| is_in_store && era.since < epoch)
+    }
+
+    /// Where the moment of an epoch lies, if that is in a set.
+    pub fn in_set(&self, epoch: Epoch) -> Option<(&Arc<Elsewhere>, Id)> {
+        let all = self.elsewhere.iter().chain(&self.visited);
+        all.into_iter().find_map(|elsewhere| Some((elsewhere, elsewhere.set_at(epoch)?)))
     }
 }
 

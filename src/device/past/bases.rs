@@ -118,6 +118,11 @@ impl Bases {
         self.known.entry(id).and_modify(|base| base.elsewhere = Some(elsewhere));
     }
 
+    /// The same of a moment in a set that is looked into.
+    pub fn set_visited(&mut self, id: BaseId, visited: Option<Arc<Elsewhere>>) {
+        self.known.entry(id).and_modify(|base| base.visited = visited);
+    }
+
     pub fn take_archives(&mut self) -> Vec<Arc<Archive>> {
         self.known.values_mut().filter_map(|base| base.archive.take()).collect()
     }

@@ -27,8 +27,8 @@ pub struct InSet {
 
 /// The sets of a base's moments.
 pub struct Elsewhere {
-    pub(super) sets: Arc<Sets>,
-    pub(super) moments: BTreeMap<Epoch, Id>,
+    sets: Arc<Sets>,
+    moments: BTreeMap<Epoch, Id>,
 }
 
 impl std::fmt::Debug for Elsewhere {
@@ -59,6 +59,10 @@ fn record(entry: &Entry<Spot>) -> Vec<u8> {
 }
 
 impl Elsewhere {
+    pub fn new(sets: Arc<Sets>, moments: BTreeMap<Epoch, Id>) -> Elsewhere {
+        Elsewhere { sets, moments }
+    }
+
     pub fn set_at(&self, epoch: Epoch) -> Option<Id> {
         self.moments.get(&epoch).copied()
     }

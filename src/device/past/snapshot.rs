@@ -320,6 +320,7 @@ impl<'a> Moments<'a> {
         let base = at.inode.base();
         let is_there = match at.moment {
             Moment::Live => !self.past.base(base)?.record.deleting,
+            Moment::At(epoch) if self.past.elsewhere(base, epoch)?.is_some() => true,
             Moment::At(epoch) => self.snapshot(base, epoch)?.is_some_and(|snapshot| snapshot.is_readable()),
         };
         if is_there { Ok(()) } else { Err(Error::Gone) }

@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 /// Records read under one lock.
 const STEP: usize = 1024;
 
-/// What changed after a snapshot, as it is found in that snapshot. What was made since is not in it: the
-/// directories it was made in are.
+/// What differs from a moment, as it is found in that moment. What was made since is not in it: the directories it was made
+/// in are.
 #[derive(Debug, Default)]
 pub struct ChangedSince {
     inodes: HashSet<InodeNo>,
@@ -40,11 +40,23 @@ impl Comparison<'_> {
         to: Epoch,
         on_step: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Option<ChangedSince>> {
+        self.differing_from(base, since, (since, HashSet::new()), to, on_step)
+    }
+
+    /// The same of another moment, from which the snapshot differs in these inodes.
+    pub fn differing_from(
+        self,
+        base: BaseId,
+        then: Epoch,
+        (since, inodes): (Epoch, HashSet<InodeNo>),
+        to: Epoch,
+        on_step: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<ChangedSince>> {
         let spans = self.spans(base, since, to)?;
         if !spans.is_all || !self.has_increments_since(base, since)? {
             return Ok(None);
         }
-        let mut changed = ChangedSince::default();
+        let mut changed = ChangedSince { inodes, ..ChangedSince::default() };
         for (start, end) in spans.spans {
             self.add_inodes(base, start, end, &mut changed.inodes, on_step)?;
         }
@@ -55,7 +67,7 @@ impl Comparison<'_> {
                 if is_root(inode) || !known.insert(inode) {
                     continue;
                 }
-                for (parent, name) in self.tree.names().of(inode.at(Moment::At(since)))? {
+                for (parent, name) in self.tree.names().of(inode.at(Moment::At(then)))? {
                     changed.below.entry(parent).or_default().push((inode, name));
                     at.push(parent);
                 }
