@@ -20,6 +20,7 @@ use crate::error::{Errno, Error, Result};
 use crate::limits::{BLOCK_BYTES, LINKS_MAX};
 use crate::meta::Table;
 use serde_bytes::ByteBuf;
+use std::ops::Range;
 
 /// Tracks that one transaction shares at most.
 const STEP_TRACKS: usize = 256;
@@ -198,8 +199,15 @@ impl Likeness<'_> {
             return Ok(true);
         }
         // What lies outside is not shared, and can be the same.
-        let is_outside = self.tree.device.look()?.moments().is_outside(model)?;
-        Ok(is_outside && self.tree.comparison().has_same_bytes(number.live(), model, found))
+        if !self.tree.device.look()?.moments().is_outside(model)? {
+            return Ok(false);
+        }
+        let mut is_same = true;
+        self.each_differing(number, model, &mut |track| {
+            is_same = is_same && matches!(self.missing(number, model, track, found.size), Ok(Missing::Nothing));
+            Ok(())
+        })?;
+        Ok(is_same)
     }
 
     /// Whether the tracks of two files are the same, each shared by both.
@@ -359,16 +367,31 @@ impl Likeness<'_> {
 
     /// Copies one track of a file of a size; whether it differed.
     fn copy_track(self, number: InodeNo, like: InodeAt, track: TrackNo, size: u64) -> Result<bool> {
+        match self.missing(number, like, track, size)? {
+            Missing::Nothing => return Ok(false),
+            Missing::Hole(bytes) => {
+                self.tree.files().zero(number, bytes.start, bytes.end - bytes.start, true, false)?
+            }
+            Missing::Bytes(offset, bytes) => self.tree.files().write(number, offset, &bytes, false)?,
+        }
+        Ok(true)
+    }
+
+    /// What one track of a live file has to get for being like another one of a size.
+    fn missing(self, number: InodeNo, like: InodeAt, track: TrackNo, size: u64) -> Result<Missing> {
         let track_bytes = self.tree.device.track_bytes();
         let offset = track.start(track_bytes);
         if offset >= size {
-            return Ok(false);
+            return Ok(Missing::Nothing);
         }
         let end = size.min(offset.saturating_add(track_bytes));
-        match self.tree.files().seek_data(like, offset) {
-            Ok(data) if data < end => {}
-            Ok(_) | Err(Error::Posix(Errno::NXIO)) => return self.copy_hole(number, offset, end),
-            Err(error) => return Err(error),
+        let has_data = |of: InodeAt| match self.tree.files().seek_data(of, offset) {
+            Ok(data) => Ok(data < end),
+            Err(Error::Posix(Errno::NXIO)) => Ok(false),
+            Err(error) => Err(error),
+        };
+        if !has_data(like)? {
+            return Ok(if has_data(number.live())? { Missing::Hole(offset..end) } else { Missing::Nothing });
         }
         let bytes = self.tree.files().read(like, offset, (end - offset) as usize)?;
         if bytes.len() as u64 != end - offset {
@@ -379,10 +402,7 @@ impl Likeness<'_> {
             Err(Error::Corrupt { .. }) => false,
             Err(error) => return Err(error),
         };
-        if !is_same {
-            self.tree.files().write(number, offset, &bytes, false)?;
-        }
-        Ok(!is_same)
+        Ok(if is_same { Missing::Nothing } else { Missing::Bytes(offset, bytes) })
     }
 
     fn resize_to(self, number: InodeNo, size: u64) -> Result<()> {
@@ -391,15 +411,13 @@ impl Likeness<'_> {
             .change(number, super::Change { size: Some(size), ..Default::default() })
             .map(|_changed| ())
     }
+}
 
-    /// Makes a hole where there is data.
-    fn copy_hole(self, number: InodeNo, from: u64, to: u64) -> Result<bool> {
-        match self.tree.files().seek_data(number.live(), from) {
-            Ok(data) if data < to => self.tree.files().zero(number, from, to - from, true, false).map(|()| true),
-            Ok(_) | Err(Error::Posix(Errno::NXIO)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
+/// What a track lacks.
+enum Missing {
+    Nothing,
+    Hole(Range<u64>),
+    Bytes(u64, Vec<u8>),
 }
 
 #[cfg(test)]

@@ -61,7 +61,10 @@ impl Comparison<'_> {
             self.add_inodes(base, start, end, &mut changed.inodes, on_step)?;
         }
         let mut known = HashSet::new();
-        for (i, &inode) in changed.inodes.iter().enumerate() {
+        // In the same order each time: who tries something first wants to know what is done then.
+        let mut inodes: Vec<InodeNo> = changed.inodes.iter().copied().collect();
+        inodes.sort_unstable();
+        for (i, inode) in inodes.into_iter().enumerate() {
             let mut at = vec![inode];
             while let Some(inode) = at.pop() {
                 if is_root(inode) || !known.insert(inode) {
