@@ -15,8 +15,9 @@ mod shorten;
 #[cfg(test)]
 mod tests;
 
+pub use crate::set::Mark;
 pub use catalog::{Archive, Broken, Holds, Survey, file_name, lock, not_there};
-pub use increment::{Entries, Entry, Header, LEVEL, Mark, Place, Reader, Summary, Value, Writer, before_ids};
+pub use increment::{Entries, Entry, Header, LEVEL, Place, Reader, Summary, Value, Writer, before_ids};
 pub use index::{IndexEntry, Tell, has_index, remove_index};
 pub use join::TakenIn;
 pub use label::Label;

@@ -1,7 +1,7 @@
 //! pitfs shows every point in time of a tree of files as an ordinary directory.
 //!
 //! Layers, from the top; calls go down this list and never up:
-//! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `target`, `set`, `archive`, `journal`,
+//! `cli`, `control`, `daemon`, `fuse`, `view`, `tree`, `device`, `logstore`, `target`, `archive`, `set`, `journal`,
 //! `meta`, `media`. Below all of them are `clock`, `error`, `fault`, `id`, `limits`, `purpose`, `shown` and `system`.
 //! `docs/design.md` says what each knows and what it does not, `docs/code.md` where what is.
 

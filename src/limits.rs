@@ -142,13 +142,9 @@ pub const ARCHIVE_MERGE_MAX: usize = 64;
 pub const ARCHIVE_MERGED_MAX: usize = 512;
 /// A block before compression: what a reader is willing to allocate.
 pub const ARCHIVE_BLOCK_BYTES_MAX: usize = 4 << 20;
-/// A block of tracks is written when it has this many bytes: more make it smaller on disk and slower to read in parts.
-pub const ARCHIVE_TRACKS_BYTES: usize = 256 << 10;
-/// A block of records, or of the index, is written when it has this many bytes.
-pub const ARCHIVE_RECORDS_BYTES: usize = 16 << 10;
 pub const ARCHIVE_KEY_BYTES_MAX: usize = 1024;
 pub const ARCHIVE_VALUE_BYTES_MAX: usize = 1 << 20;
-/// Levels of the index. A full block of it has at least 14 lines, so that no disk holds records for more levels.
+/// Levels of the index.
 pub const ARCHIVE_LEVELS_MAX: usize = 12;
 /// Blocks of one increment that are kept in memory.
 pub const ARCHIVE_CACHE_BYTES: usize = 4 << 20;
@@ -184,6 +180,9 @@ pub const SET_WAITING_LEAVES: usize = 256;
 pub const SET_NODE_CACHE_BYTES: usize = 16 << 20;
 pub const SET_DATA_CACHE_BYTES: usize = 64 << 20;
 pub const SET_FILES_MAX: usize = 64;
+/// The same of each reverse set.
+pub const REVERSE_NODE_CACHE_BYTES: usize = 1 << 20;
+pub const REVERSE_DATA_CACHE_BYTES: usize = 3 << 20;
 
 const _: () = assert!(SEGMENT_BLOCKS <= u16::MAX as usize);
 const _: () = assert!(BYTES_MAX <= u64::MAX / 8 && COUNT_MAX <= u64::MAX / 8);
@@ -203,10 +202,6 @@ const _: () = assert!(RESERVE_BYTES_MIN < RESERVE_BYTES_MAX);
 // An id takes 18 bytes, and all else that a header says, with three names, less than 2 KiB.
 const _: () = assert!(ARCHIVE_MERGED_MAX * 18 + (2 << 10) <= ARCHIVE_HEADER_BYTES_MAX);
 const _: () = assert!(ARCHIVE_MERGE_MAX <= ARCHIVE_MERGED_MAX);
-const _: () = assert!(ARCHIVE_TRACKS_BYTES + TRACK_BYTES_MAX <= ARCHIVE_BLOCK_BYTES_MAX);
-// The last entry of a block can be as long as entries get, with 64 bytes for its numbers.
-const _: () =
-    assert!(ARCHIVE_RECORDS_BYTES + ARCHIVE_KEY_BYTES_MAX + ARCHIVE_VALUE_BYTES_MAX + 64 <= ARCHIVE_BLOCK_BYTES_MAX);
 const _: () = assert!(ARCHIVE_BLOCK_BYTES_MAX <= ARCHIVE_CACHE_BYTES && ARCHIVE_BLOCK_BYTES_MAX <= i32::MAX as usize);
 const _: () =
     assert!(XATTR_VALUE_BYTES_MAX * 2 <= ARCHIVE_VALUE_BYTES_MAX && NAME_BYTES_MAX * 2 <= ARCHIVE_KEY_BYTES_MAX);
@@ -216,7 +211,7 @@ const _: () = assert!(
     SET_SETS_MAX * 48 <= SET_FRAME_BYTES_MAX && SET_NODE_LINES * 2 * (SET_KEY_BYTES_MAX + 32) <= SET_FRAME_BYTES_MAX
 );
 const _: () = assert!(XATTR_VALUE_BYTES_MAX * 2 <= SET_VALUE_BYTES_MAX && NAME_BYTES_MAX * 2 <= SET_KEY_BYTES_MAX);
-const _: () = assert!(ARCHIVE_RECORDS_BYTES / (ARCHIVE_KEY_BYTES_MAX + 16) >= 14 && ARCHIVE_LEVELS_MAX < 128);
+const _: () = assert!(ARCHIVE_LEVELS_MAX < 128);
 
 /// A restore that changes little is settled before it returns, if that takes no longer; then the kernel is told of
 /// the inodes that changed, so many at most, and of no others.

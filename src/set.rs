@@ -22,6 +22,7 @@ mod builder;
 mod cache;
 mod file;
 mod layout;
+mod mark;
 mod node;
 mod reading;
 mod recast;
@@ -32,7 +33,9 @@ mod unit;
 mod update;
 mod writer;
 
-pub use file::SetFile;
+pub use file::{SetFile, id_in};
+pub use layout::MAGIC;
+pub use mark::Mark;
 pub use node::{Entry, Value};
 pub use reading::{Scan, Sets, Spot};
 pub use recast::{Recast, recast, recast_all};
@@ -40,7 +43,6 @@ pub use seal::{Key, Seal, random};
 pub use update::{Change, Delta, update};
 pub use writer::{Summary, Writer};
 
-use crate::archive::Mark;
 use crate::id::Id;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -80,6 +82,19 @@ pub struct Header {
     pub hash_seed: u64,
     /// Bytes that the whole moment takes in the store, as the store counts them: what a restore will need, about.
     pub bytes: u64,
+    /// Of one that is no moment: what its records were in the snapshot, and are not in this later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverse: Option<Reverse>,
+}
+
+/// Of a reverse set, where it leads: laid over a later snapshot, its records make that the earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reverse {
+    pub to: Mark,
+    /// The number of the base in its store.
+    pub base: u32,
+    /// The snapshots between the two whose times were merged away.
+    pub merged: Vec<Id>,
 }
 
 /// What was found at the end of a set.

@@ -1,38 +1,25 @@
 //! One increment of an archive: the old value of every record that was replaced or removed between two
 //! neighbouring snapshots.
 //!
-//! ```text
-//! head │ tracks tracks records tracks records … index … │ footer
-//!                         │       ▲       │        │  ▲      │
-//!                         └───────┘ (back)└────────┘  └──────┘ root
-//! ```
-//!
-//! Blocks are compressed, each for itself. A block of tracks is the bytes of tracks, one behind the other. A block
-//! of records is entries in the order of table and key; of a track it says where its bytes are, in a block before
-//! it. A block of the index has the first key and the offset of each block of the level below; the root is a block of
-//! records where there is only one.
+//! It is a reverse set (`set.rs`), laid out like one that is a moment, and with an index of what changed alone. Those that were
+//! written before there were sets are read as well.
 //!
 //! Invariants:
 //! - a file under its final name is whole: it was synced before it got the name;
-//! - every byte is under a checksum, seeded with its offset and with the checksum of the head, so that a block which
-//!   lies at a wrong place or comes from another increment is damage as well;
-//! - whatever names a block comes behind it in the file and is of a higher level: following names always ends;
+//! - every byte is under a checksum that is bound to its file and its place, so that what lies at a wrong place or comes from
+//!   another increment is damage as well;
 //! - no length that was read is believed beyond the limits and beyond the file.
 
-mod cache;
-mod cursor;
-mod entries;
+mod alone;
+mod former;
 mod header;
-mod layout;
 mod reader;
 #[cfg(test)]
 mod tests;
-mod verify;
 mod writer;
 
-pub use entries::Entries;
-pub use header::{Header, Mark, before_ids};
-pub use reader::Reader;
+pub use header::{Header, before_ids};
+pub use reader::{Entries, Reader};
 pub use writer::Writer;
 
 use crate::clock::Epoch;
@@ -71,6 +58,18 @@ pub struct Place {
     pub at: u32,
     /// Bytes of the track.
     pub raw: u32,
+    /// Of a set, what is stored of the block.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stored: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it looks at by reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn full_key(table: u8, key: &[u8]) -> Vec<u8> {
+    [&[table], key].concat()
 }
 
 /// What there is in an increment.

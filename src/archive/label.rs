@@ -1,4 +1,4 @@
-//! What a directory says of itself to be an archive: a small text file, made with it and never changed.
+//! What a directory says of itself to be an archive: a small text file, made with it. Only the format in it is ever changed.
 
 use super::{failed, sync};
 use crate::error::{Error, Result};
@@ -9,7 +9,8 @@ use crate::shown::shown_file;
 /// The label's name in the archive's directory.
 pub const LABEL: &str = "archive";
 const FIRST_LINE: &str = "pitfs archive";
-const FORMAT: u32 = 4;
+/// From 5 on increments are sets.
+const FORMAT: u32 = 5;
 const BYTES_MAX: u64 = 4096;
 
 /// Which archive it is, and whose.
@@ -40,10 +41,26 @@ impl Label {
 
     /// Labels a directory that has no label, durably; fails where somebody else was faster.
     pub fn create(&self, directory: &Directory) -> Result<()> {
-        let Label { archive, store, base } = self;
-        let text = format!("{FIRST_LINE}\nformat {FORMAT}\nid {archive}\nstore {store}\nbase {base}\n");
-        let made = directory.make_label(LABEL, &text);
+        let made = directory.make_label(LABEL, &self.text());
         made.map_err(|error| failed("writing", &directory.path().join(LABEL), error))
+    }
+
+    /// Says of an archive of an older format that it has what programs of that time do not know.
+    pub fn raise(directory: &Directory) -> Result<()> {
+        let path = directory.path().join(LABEL);
+        let failed = |error| failed("writing", &path, error);
+        let read = directory.read_label(LABEL, BYTES_MAX).map_err(failed)?;
+        let format = |text: &String| text.lines().nth(1).and_then(|line| line.strip_prefix("format ")?.parse().ok());
+        if read.as_ref().and_then(format).is_none_or(|format: u32| format >= FORMAT) {
+            return Ok(());
+        }
+        let Some(label) = Label::read(directory)? else { return Ok(()) };
+        directory.replace_label(LABEL, &label.text()).map_err(failed)
+    }
+
+    fn text(&self) -> String {
+        let Label { archive, store, base } = self;
+        format!("{FIRST_LINE}\nformat {FORMAT}\nid {archive}\nstore {store}\nbase {base}\n")
     }
 
     /// Takes the label away again, durably.
@@ -104,7 +121,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             assert!(matches!(Label::read(&directory), Err(Error::Corrupt { .. })), "{text:?}");
         }
-        std::fs::write(&path, "pitfs archive\nformat 5\n").unwrap();
+        std::fs::write(&path, "pitfs archive\nformat 6\n").unwrap();
         assert!(matches!(Label::read(&directory), Err(Error::Store(_))));
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();

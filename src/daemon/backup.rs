@@ -398,6 +398,7 @@ impl<'a> Piece<'a> {
             track_bytes: settings.track_bytes,
             hash_seed: settings.hash_seed,
             bytes: self.snapshot.record.refers * BLOCK_BYTES as u64,
+            reverse: None,
         }
     }
 

@@ -185,13 +185,22 @@ impl Directory {
 
     /// Makes such a file, whole and durable; fails where somebody else was faster.
     pub fn make_label(&self, name: &str, text: &str) -> io::Result<()> {
+        self.put_label(name, text, Directory::rename_new)
+    }
+
+    /// The same in the place of one that is there.
+    pub fn replace_label(&self, name: &str, text: &str) -> io::Result<()> {
+        self.put_label(name, text, Directory::rename)
+    }
+
+    fn put_label(&self, name: &str, text: &str, place: fn(&Directory, &str, &str) -> io::Result<()>) -> io::Result<()> {
         use std::io::Write;
         let temporary = format!(".{name}.{}.new", Id::random().short());
         let write = || {
             let mut file = self.make_anew(&temporary)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            self.rename_new(&temporary, name)?;
+            place(self, &temporary, name)?;
             self.sync()
         };
         write().inspect_err(|_| {

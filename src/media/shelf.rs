@@ -30,6 +30,10 @@ pub trait Shelf: Debug + Send + Sync {
     fn clear(&self) -> io::Result<()>;
     /// Where it is, for messages.
     fn describe(&self) -> String;
+    /// Where an object of a name is, for messages.
+    fn path_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.describe())
+    }
 }
 
 /// An object that is read.

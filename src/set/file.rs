@@ -235,7 +235,7 @@ impl Lot {
 }
 
 fn open_object(shelf: &dyn Shelf, id: Id) -> Result<(Box<dyn Object>, String)> {
-    let path = format!("{}/{}", shelf.describe(), object_name(id));
+    let path = shelf.path_of(&object_name(id));
     match shelf.open(&object_name(id)) {
         Ok(object) => Ok((object, path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -254,14 +254,25 @@ fn read(object: &dyn Object, path: &str, offset: u64, out: &mut [u8]) -> Result<
     }
 }
 
+/// The id that the head of an object says.
+pub fn id_in(object: &dyn Object, path: &str) -> Result<Id> {
+    let mut bytes = [0; HEAD];
+    read(object, path, 0, &mut bytes)?;
+    decode_head(&bytes, path).map(|head| head.id)
+}
+
 fn read_head(object: &dyn Object, path: &str, id: Id) -> Result<(Head, [u8; HEAD])> {
     let mut bytes = [0; HEAD];
     read(object, path, 0, &mut bytes)?;
-    match Head::decode(&bytes) {
-        Ok(head) if head.id != id => {
-            Err(Error::corrupt(path, format!("it is the set {} under another's name", head.id)))
-        }
-        Ok(head) => Ok((head, bytes)),
+    match decode_head(&bytes, path)? {
+        head if head.id != id => Err(Error::corrupt(path, format!("it is the set {} under another's name", head.id))),
+        head => Ok((head, bytes)),
+    }
+}
+
+fn decode_head(bytes: &[u8; HEAD], path: &str) -> Result<Head> {
+    match Head::decode(bytes) {
+        Ok(head) => Ok(head),
         Err(Problem::Damage(problem)) => Err(Error::corrupt(path, problem)),
         Err(Problem::Other(problem)) => Err(Error::Store(format!("{path}: {problem}"))),
     }
@@ -299,6 +310,14 @@ fn check(header: &Header, foot: &Foot, id: Id, frames: (u64, u64)) -> Result<(),
     let track_bytes = header.track_bytes as usize;
     if !(TRACK_BYTES_MIN..=TRACK_BYTES_MAX).contains(&track_bytes) || !track_bytes.is_power_of_two() {
         return Err(format!("no store has tracks of {track_bytes} bytes"));
+    }
+    if let Some(reverse) = &header.reverse {
+        if !reverse.to.has_name() {
+            return Err("no snapshot can have the name that it leads to".into());
+        }
+        if foot.sets.len() != 1 || !foot.missing.is_empty() || foot.part.is_some() {
+            return Err("a reverse set lies in itself, and is whole".into());
+        }
     }
     if foot.sets.first().map(|share| share.set) != Some(id) || foot.sets.len() > SET_SETS_MAX {
         return Err("its foot does not begin with itself".into());

@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use zstd::bulk::{Compressor, Decompressor};
 
-const MAGIC: &[u8; 8] = b"pitfsset";
+pub const MAGIC: &[u8; 8] = b"pitfsset";
 const END_MAGIC: &[u8; 8] = b"pitfsend";
 const VERSION: u32 = 1;
 /// The frames are encrypted.

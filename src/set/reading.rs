@@ -3,10 +3,12 @@
 use super::cache::Cache;
 use super::layout::{DATA, KIND_MAX, LEAF};
 use super::node::{Entry, Line, Node, Place, Value, decode_inner, decode_leaf};
-use super::{Root, Seal, SetFile};
-use crate::error::Result;
+use super::{Root, Seal, SetFile, object_name};
+use crate::error::{Error, Result};
 use crate::id::Id;
-use crate::limits::{SET_DATA_CACHE_BYTES, SET_FILES_MAX, SET_NODE_CACHE_BYTES};
+use crate::limits::{
+    REVERSE_DATA_CACHE_BYTES, REVERSE_NODE_CACHE_BYTES, SET_DATA_CACHE_BYTES, SET_FILES_MAX, SET_NODE_CACHE_BYTES,
+};
 use crate::media::Shelf;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,8 @@ pub struct Spot {
 pub struct Sets {
     shelf: Arc<dyn Shelf>,
     seal: Seal,
+    /// Reverse sets are no moments.
+    is_reverse: bool,
     files: Cache<SetFile>,
     nodes: Cache<Node>,
     data: Cache<Vec<u8>>,
@@ -50,8 +54,18 @@ pub(super) struct At {
 
 impl Sets {
     pub fn new(shelf: Arc<dyn Shelf>, seal: Seal) -> Sets {
-        let (nodes, data) = (Cache::new(SET_NODE_CACHE_BYTES), Cache::new(SET_DATA_CACHE_BYTES));
-        Sets { shelf, seal, files: Cache::new(SET_FILES_MAX), nodes, data, turns: [const { Mutex::new(()) }; TURNS] }
+        Sets::with(shelf, seal, (SET_NODE_CACHE_BYTES, SET_DATA_CACHE_BYTES), false)
+    }
+
+    /// A reverse set, of which there can be many at once: so little of each is kept in memory.
+    pub fn reverse(shelf: Arc<dyn Shelf>) -> Sets {
+        Sets::with(shelf, Seal::plain(), (REVERSE_NODE_CACHE_BYTES, REVERSE_DATA_CACHE_BYTES), true)
+    }
+
+    fn with(shelf: Arc<dyn Shelf>, seal: Seal, (nodes, data): (usize, usize), is_reverse: bool) -> Sets {
+        let (nodes, data) = (Cache::new(nodes), Cache::new(data));
+        let turns = [const { Mutex::new(()) }; TURNS];
+        Sets { shelf, seal, is_reverse, files: Cache::new(SET_FILES_MAX), nodes, data, turns }
     }
 
     pub fn shelf(&self) -> &Arc<dyn Shelf> {
@@ -68,6 +82,14 @@ impl Sets {
             return Ok(found);
         }
         let file = Arc::new(SetFile::open(&*self.shelf, id, &self.seal)?);
+        if file.header().reverse.is_some() != self.is_reverse {
+            let is = if self.is_reverse {
+                "a moment, and no increment"
+            } else {
+                "an increment of an archive, and no moment"
+            };
+            return Err(Error::Store(format!("{} is {is}", self.shelf.path_of(&object_name(id)))));
+        }
         self.files.put((id, 0), file.clone(), 1);
         Ok(file)
     }

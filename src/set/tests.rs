@@ -40,7 +40,7 @@ fn header(before: Option<Before>) -> Header {
     let mark = Mark { epoch: Epoch::new(7), id, name: "then".into(), time, purpose: Purpose::Plain, offline: false };
     let (store, base, base_name) = (Id::of_parts("store", &[]), Id::of_parts("base", &[]), "live".to_string());
     let kind = if before.is_some() { Kind::Incremental } else { Kind::Full };
-    Header { store, base, base_name, mark, kind, before, track_bytes: 65_536, hash_seed: 3, bytes: 100 }
+    Header { store, base, base_name, mark, kind, before, track_bytes: 65_536, hash_seed: 3, bytes: 100, reverse: None }
 }
 
 fn delta(key: &[u8], birth: Epoch, thing: Option<&Thing>) -> Delta {

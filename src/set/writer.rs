@@ -315,7 +315,7 @@ struct Output {
 impl Output {
     fn create(shelf: &dyn Shelf, id: Id, store: Id, seal: &Seal, level: i32) -> Result<Output> {
         let name = object_name(id);
-        let path = format!("{}/{name}", shelf.describe());
+        let path = shelf.path_of(&name);
         let failed = |error| Error::media(format!("making {path}"), error);
         let compressor = Compressor::new(level).map_err(failed)?;
         let putting = shelf.put(&name).map_err(failed)?;

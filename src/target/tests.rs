@@ -1,11 +1,10 @@
 //! Targets in directories: what is there, what is not, and what only looks like it.
 
 use super::*;
-use crate::archive::Mark;
 use crate::clock::{Epoch, Timestamp};
 use crate::media::TestShelf;
 use crate::purpose::Purpose;
-use crate::set::{Before, Change, Delta, Header, Kind, Writer, object_name, update};
+use crate::set::{Before, Change, Delta, Header, Kind, Mark, Writer, object_name, update};
 use tempfile::TempDir;
 
 fn header(store: Id, seconds: i64, before: Option<Before>) -> Header {
@@ -14,7 +13,18 @@ fn header(store: Id, seconds: i64, before: Option<Before>) -> Header {
     let mark = Mark { epoch, id, name: format!("m{seconds}"), time, purpose: Purpose::Plain, offline: false };
     let kind = if before.is_some() { Kind::Incremental } else { Kind::Full };
     let base_name = "live".to_string();
-    Header { store, base: Id::default(), base_name, mark, kind, before, track_bytes: 65_536, hash_seed: 3, bytes: 100 }
+    Header {
+        store,
+        base: Id::default(),
+        base_name,
+        mark,
+        kind,
+        before,
+        track_bytes: 65_536,
+        hash_seed: 3,
+        bytes: 100,
+        reverse: None,
+    }
 }
 
 /// Adds a set with one more record than the one before.

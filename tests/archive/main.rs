@@ -1,6 +1,7 @@
 //! Rolling increments into an archive, and reading every time back, also when something is wrong with it.
 
 mod damaged;
+mod former;
 #[path = "../mounted/mod.rs"]
 mod mounted;
 mod rolled;

@@ -136,6 +136,7 @@ impl Chain {
             track_bytes,
             hash_seed: 3,
             bytes: 100,
+            reverse: None,
         };
         let (mut model, mut changed) = (model.clone(), BTreeSet::new());
         for at in 0..if before.is_some() { keys / 8 } else { keys } {

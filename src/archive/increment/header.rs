@@ -1,26 +1,10 @@
-//! What an increment says of itself, in the present format and in that of before.
+//! What an increment says of itself.
 
 use crate::clock::{Epoch, Timestamp};
 use crate::id::Id;
-use crate::meta::is_name;
-use crate::purpose::Purpose;
+use crate::set::{self, Kind, Mark, Reverse};
 use crate::shown::shown;
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_bytes::ByteArray;
-
-/// One snapshot at an end of an increment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    pub epoch: Epoch,
-    /// Which snapshot it is, in whatever copy of the store.
-    pub id: Id,
-    pub name: String,
-    pub time: Timestamp,
-    /// Why it was taken.
-    pub purpose: Purpose,
-    /// The mount does not show it.
-    pub offline: bool,
-}
+use serde::{Deserialize, Serialize};
 
 /// What an increment says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,14 +26,39 @@ pub struct Header {
     pub merged: Vec<Id>,
 }
 
-impl Mark {
-    /// Whether its name, which stands for a directory, can be that of one.
-    pub fn has_name(&self) -> bool {
-        is_name(self.name.as_bytes())
-    }
-}
-
 impl Header {
+    /// As the head of a set says it.
+    pub(super) fn in_set(&self) -> set::Header {
+        set::Header {
+            store: self.store,
+            base: self.base_id,
+            base_name: self.base_name.clone(),
+            mark: self.from.clone(),
+            kind: Kind::Full,
+            before: None,
+            track_bytes: self.track_bytes,
+            hash_seed: self.hash_seed,
+            bytes: 0,
+            reverse: Some(Reverse { to: self.to.clone(), base: self.base, merged: self.merged.clone() }),
+        }
+    }
+
+    /// What the head of a set says, if that is a reverse one.
+    pub(super) fn of_set(found: &set::Header) -> Option<Header> {
+        let Reverse { to, base, merged } = found.reverse.clone()?;
+        Some(Header {
+            store: found.store,
+            base_id: found.base,
+            base,
+            base_name: found.base_name.clone(),
+            from: found.mark.clone(),
+            to,
+            track_bytes: found.track_bytes,
+            hash_seed: found.hash_seed,
+            merged,
+        })
+    }
+
     /// What is wrong with what it says, whatever its checksum: somebody may have prepared it.
     pub(in crate::archive) fn check(&self) -> Result<(), String> {
         let (from, to) = (&self.from, &self.to);
@@ -101,49 +110,5 @@ pub mod before_ids {
             &time.nanos.to_le_bytes(),
         ];
         Id::of_parts("pitfs snapshot", &numbers)
-    }
-}
-
-/// The header of version 1.
-#[derive(Deserialize)]
-pub(super) struct Header1 {
-    #[serde(deserialize_with = "sixteen_bytes")]
-    store: u128,
-    base: u32,
-    base_name: String,
-    from: Mark1,
-    to: Mark1,
-    track_bytes: u32,
-    hash_seed: u64,
-}
-
-#[derive(Deserialize)]
-struct Mark1 {
-    epoch: Epoch,
-    name: String,
-    time: Timestamp,
-}
-
-/// MessagePack has no integers of 128 bits.
-fn sixteen_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
-    Ok(u128::from_le_bytes(ByteArray::deserialize(deserializer)?.into_array()))
-}
-
-impl From<Header1> for Header {
-    fn from(old: Header1) -> Header {
-        let Header1 { store, base, base_name, from, to, track_bytes, hash_seed } = old;
-        let mark = |mark: Mark1| Mark {
-            epoch: mark.epoch,
-            id: before_ids::snapshot(hash_seed, base, mark.epoch, mark.time),
-            name: mark.name,
-            time: mark.time,
-            purpose: Purpose::Plain,
-            offline: false,
-        };
-        // A store's number was its seed.
-        let store = if store == u128::from(hash_seed) { before_ids::store(hash_seed) } else { Id::default() };
-        let base_id = before_ids::base(hash_seed, base);
-        let (from, to, merged) = (mark(from), mark(to), Vec::new());
-        Header { store, base_id, base, base_name, from, to, track_bytes, hash_seed, merged }
     }
 }

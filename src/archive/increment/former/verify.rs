@@ -1,9 +1,9 @@
 //! Whether a whole increment is what it says, block by block in the order of the file.
 
+use super::super::{Entry, Value};
 use super::cursor::{Block, Child, Cursor};
 use super::layout::{Footer, KIND_MAX, RECORDS, TRACKS};
 use super::reader::Reader;
-use super::{Entry, Value};
 use crate::error::{Error, Result};
 use crate::meta::hex;
 use crate::shown::shown_file;

@@ -1,6 +1,6 @@
 //! Entries in order, found through the index.
 
-use super::Entry;
+use super::super::Entry;
 use super::cursor::{Child, Cursor};
 use super::layout::KIND_MAX;
 use super::reader::Reader;

@@ -1,7 +1,7 @@
 //! Walking through the keys of a block of records or of the index.
 
+use super::super::{Entry, Place, Value};
 use super::layout::RECORDS;
-use super::{Entry, Place, Value};
 use crate::clock::Epoch;
 use crate::limits::{ARCHIVE_KEY_BYTES_MAX, TRACK_BYTES_MAX};
 use crate::meta::packed::{take_bytes, take_number};
@@ -151,7 +151,7 @@ impl Cursor {
             // What names a block comes behind it: a place cannot lead in a circle.
             Some((raw, end)) if block < self.block.offset => {
                 self.next_track = Some((block, end));
-                Ok(Place { block, at, raw })
+                Ok(Place { block, at, raw, stored: 0 })
             }
             _ => Err(format!("it has a track of {len} bytes at {at} of block {block}")),
         }

@@ -1,16 +1,11 @@
 //! Bytes of an increment's file: the head, the start of a block, the footer, and numbers and keys within blocks.
 
-use super::Header;
-use crate::error::{Errno, Error, Result};
-use crate::limits::{ARCHIVE_HEADER_BYTES_MAX, ARCHIVE_LEVELS_MAX};
-use crate::meta::encode;
-use crate::shown::shown_file;
-use std::path::Path;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use crate::limits::ARCHIVE_LEVELS_MAX;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub(super) const MAGIC: &[u8; 8] = b"pitfsinc";
+pub const MAGIC: &[u8; 8] = b"pitfsinc";
 const END_MAGIC: &[u8; 8] = b"pitfsend";
-/// The version of the format that is written, and the oldest that is read.
+/// The version of the format that was written last, and the oldest.
 pub(super) const VERSION: u32 = 2;
 pub(super) const OLDEST: u32 = 1;
 
@@ -30,25 +25,6 @@ pub(super) const KIND_MAX: u8 = RECORDS + ARCHIVE_LEVELS_MAX as u8;
 /// How a block is stored, with the numbers that a store has for tracks.
 pub(super) const PLAIN: u8 = 0;
 pub(super) const ZSTD: u8 = 2;
-
-/// The head of a file; its last eight bytes are its checksum.
-pub(super) fn encode_head(path: &Path, header: &Header) -> Result<Vec<u8>> {
-    let header = encode(header);
-    if header.len() > ARCHIVE_HEADER_BYTES_MAX {
-        let text = format!(
-            "{}: its header would have {} bytes, and {ARCHIVE_HEADER_BYTES_MAX} are allowed; use shorter names",
-            shown_file(path),
-            header.len()
-        );
-        return Err(Error::Refused(Errno::NAMETOOLONG, text));
-    }
-    let mut head = MAGIC.to_vec();
-    head.extend_from_slice(&VERSION.to_le_bytes());
-    head.extend_from_slice(&(header.len() as u32).to_le_bytes());
-    head.extend_from_slice(&header);
-    head.extend_from_slice(&xxh3_64(&head).to_le_bytes());
-    Ok(head)
-}
 
 /// What the checksums in one file are seeded with: that of its head.
 #[derive(Clone, Copy, Debug)]
@@ -72,16 +48,6 @@ pub(super) struct BlockStart {
 }
 
 impl BlockStart {
-    pub(super) fn encode(&self) -> [u8; BLOCK_START] {
-        let mut bytes = [0; BLOCK_START];
-        bytes[..8].copy_from_slice(&self.check.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.stored.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.raw.to_le_bytes());
-        bytes[16] = self.kind;
-        bytes[17] = self.codec;
-        bytes
-    }
-
     pub(super) fn decode(bytes: &[u8; BLOCK_START]) -> BlockStart {
         let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         BlockStart { check: number_at(bytes, 0), stored: number(8), raw: number(12), kind: bytes[16], codec: bytes[17] }
@@ -102,18 +68,6 @@ pub(super) struct Footer {
 }
 
 impl Footer {
-    pub(super) fn encode(&self, seed: Seed) -> [u8; FOOTER] {
-        let mut out = [0; FOOTER];
-        let numbers = [self.root, self.root_kind.into(), self.records, self.tracks, self.track_bytes, self.bytes];
-        for (place, number) in out.chunks_exact_mut(8).zip(numbers) {
-            place.copy_from_slice(&number.to_le_bytes());
-        }
-        let check = seed.check(self.bytes - FOOTER as u64, &out[..48]);
-        out[48..56].copy_from_slice(&check.to_le_bytes());
-        out[56..].copy_from_slice(END_MAGIC);
-        out
-    }
-
     /// The footer of a file of `len` bytes whose blocks begin at `start`, or what is wrong with it.
     pub(super) fn decode(bytes: &[u8; FOOTER], seed: Seed, start: u64, len: u64) -> Result<Footer, String> {
         if bytes[56..] != END_MAGIC[..] {
@@ -143,19 +97,4 @@ pub(super) fn number_at(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(number)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_footer_comes_back_and_belongs_to_its_file() {
-        let footer = Footer { root: 100, root_kind: 2, records: 3, tracks: 4, track_bytes: 5, bytes: 1000 };
-        let bytes = footer.encode(Seed(7));
-        assert_eq!(Footer::decode(&bytes, Seed(7), 90, 1000), Ok(footer));
-        assert!(Footer::decode(&bytes, Seed(8), 90, 1000).is_err());
-        assert!(Footer::decode(&bytes, Seed(7), 90, 1001).is_err());
-        assert!(Footer::decode(&bytes, Seed(7), 101, 1000).is_err());
-    }
 }
