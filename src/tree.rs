@@ -35,6 +35,7 @@ mod names;
 mod paths;
 mod position;
 mod reap;
+mod recut;
 mod rename;
 mod room;
 mod space;

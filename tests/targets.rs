@@ -359,6 +359,54 @@ fn a_store_comes_back_from_a_target() {
     assert!(!dir.join("two").exists());
 }
 
+/// A store comes back with tracks of another size. It is another store to the target, and keeps its sets beside those.
+#[test]
+fn a_store_comes_back_with_other_tracks() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let dir = mounted.dir.path().to_path_buf();
+    let target = dir.join("usb");
+    let moments = backed_up(&mounted, &target, &["--no-encryption"]);
+    let targets = mounted.json(&["target", "list"]);
+    let first = target.join(targets[0]["store"].as_str().unwrap());
+    let first = first.to_str().unwrap();
+    mounted.umount();
+    let snap = dir.join("back");
+    fs::create_dir(&snap).unwrap();
+    for size in ["32K", "1M"] {
+        let store = format!("store-{size}");
+        let made = ["create", &store, "--from-set", first, "--history", "--track-size", size, "--compress", "zstd"];
+        assert!(pitfs_in(&dir, &made).contains("5 snapshots"));
+        let ok = |args: &[&str]| pitfs_in(&dir, &[&["-s", &store], args].concat());
+        assert!(ok(&["check"]).contains("no problems"));
+        pitfs_in(&dir, &["mount", &store, snap.to_str().unwrap()]);
+        let _ends = Ends(&snap);
+        for (name, wanted) in &moments {
+            assert_eq!(&listing(&snap.join(name)), wanted, "{size}: {name}");
+        }
+        change(&snap.join("live"), 50);
+        ok(&["snap", "later"]);
+        let wanted = listing(&snap.join("later"));
+        ok(&["target", "add", "disk", target.to_str().unwrap(), "--no-encryption"]);
+        let told = ok(&["backup"]);
+        assert!(told.contains("in full"), "{told}");
+        change(&snap.join("live"), 51);
+        ok(&["snap", "last"]);
+        assert!(ok(&["backup"]).contains("since the last"));
+        assert!(ok(&["set", "verify"]).contains("2 sets") && ok(&["set", "list"]).contains("last"));
+        ok(&["restore", "later", "--from", "disk", "--to", &format!("out-{size}")]);
+        let shape = |all: &[Shown]| all.iter().map(|one| (one.path.clone(), one.size, one.content)).collect::<Vec<_>>();
+        assert_eq!(shape(&listing(&dir.join(format!("out-{size}")))), shape(&wanted));
+        // What is of the other store cannot be looked into in place: a track is something else there.
+        let refused =
+            Command::new(PITFS).args(["-s", &store, "restore", "m1", "--from", first]).current_dir(&dir).output();
+        let told = String::from_utf8(refused.unwrap().stderr).unwrap();
+        assert!(told.contains("keeps files differently"), "{told}");
+    }
+}
+
 /// What changed since a snapshot is known after it was deleted: the next set is made over the last one nevertheless.
 #[test]
 fn a_difference_needs_no_snapshot_that_was_backed_up() {

@@ -164,7 +164,7 @@ pub struct Create {
     #[arg(short = 'x', long, requires = "from")]
     pub one_file_system: bool,
     /// Bring back a store that was backed up to this target: the newest whole moment of each of its bases
-    #[arg(long, value_name = "TARGET", value_hint = ValueHint::DirPath, conflicts_with_all = ["from", "track_size"])]
+    #[arg(long, value_name = "TARGET", value_hint = ValueHint::DirPath, conflicts_with = "from")]
     pub from_set: Option<PathBuf>,
     /// With all moments that the target has, as snapshots
     #[arg(long, requires = "from_set")]
@@ -175,9 +175,9 @@ pub struct Create {
     /// How to compress file data
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub compress: Compression,
-    /// Size of a track, the unit of file data: a power of two from 16K to 1M
-    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = parse_track_size)]
-    pub track_size: usize,
+    /// Size of a track, the unit of file data: a power of two from 16K to 1M; 64K, or that of the sets
+    #[arg(long, value_name = "SIZE", value_parser = parse_track_size)]
+    pub track_size: Option<usize>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

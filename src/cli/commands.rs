@@ -214,7 +214,7 @@ fn create(args: &args::Create) -> Result<bool> {
     let (uid, gid) =
         metadata.as_ref().map_or_else(ours, |metadata| Owner::of_this_process().of(metadata.uid(), metadata.gid()));
     let options = CreateOptions {
-        track_bytes: args.track_size,
+        track_bytes: args.track_size.unwrap_or(crate::limits::TRACK_BYTES_DEFAULT),
         codec: args.compress.into(),
         uid,
         gid,

@@ -221,7 +221,7 @@ fn looks() -> Vec<Answer> {
 }
 
 fn target() -> TargetInfo {
-    TargetInfo { name: text(), id: text(), directory: path(), encrypted: true, key_file: Some(path()) }
+    TargetInfo { name: text(), id: text(), store: text(), directory: path(), encrypted: true, key_file: Some(path()) }
 }
 
 fn let_go() -> LetGoInfo {

@@ -10,6 +10,7 @@
 //!   snapshot or a later one, writes what comes behind that key, and what has changed before it;
 //! - one that misses something of its snapshot says so, and no other one is ever made over it.
 
+use super::from_sets::is_of_like_store;
 use super::targets::{check_newest, note_newest};
 use super::{OnProgress, Progress};
 use crate::clock::Epoch;
@@ -359,7 +360,10 @@ impl<'a> Piece<'a> {
         (is_good, over): (IsGood<'_>, &mut Option<Id>),
     ) -> Result<Piece<'a>> {
         let base = views.tree().device().look()?.base_record(snapshot.base)?.clone();
-        let is_ours = |listed: &&Listed| listed.header.base == base.id && listed.missing == 0 && is_good(listed);
+        let is_ours = |listed: &&Listed| {
+            let is_of_base = listed.header.base == base.id && is_of_like_store(views, &listed.header);
+            is_of_base && listed.missing == 0 && is_good(listed)
+        };
         let (known, can_be_beside) = (Known::of(views, snapshot)?, Carry::can_be_beside(views.tree(), snapshot.base)?);
         let before = match options.kind {
             Kind::Full => None,

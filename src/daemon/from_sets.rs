@@ -32,6 +32,8 @@ pub struct FromSets {
     /// All moments, not the newest of each base alone.
     pub with_history: bool,
     pub codec: Codec,
+    /// Bytes of a track; without a number, as in the sets.
+    pub track_bytes: Option<usize>,
 }
 
 /// What was made.
@@ -61,7 +63,7 @@ pub fn create_from_sets(
     let making =
         Making { made: &made, repository, wanted: &wanted, report: FromSetsReport { left_out, ..Default::default() } };
     let settings = CreateOptions {
-        track_bytes: first.header.track_bytes as usize,
+        track_bytes: options.track_bytes.unwrap_or(first.header.track_bytes as usize),
         codec: options.codec,
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
@@ -113,7 +115,8 @@ fn source(repository: &Repository, options: &FromSets, wanted: &[&Listed]) -> St
     let ids: Vec<[u8; 16]> = wanted.iter().map(|listed| listed.id.to_bytes()).collect();
     let all = Id::of_parts("sets", &ids.iter().map(|id| &id[..]).collect::<Vec<_>>());
     let what = if options.with_history { "history" } else { "newest" };
-    format!("pitfs store being made\nof {} {what} from {all}\n{:?}\n", repository.store(), options.codec)
+    let how = (options.codec, options.track_bytes);
+    format!("pitfs store being made\nof {} {what} from {all}\n{how:?}\n", repository.store())
 }
 
 struct Making<'a> {
@@ -134,7 +137,10 @@ impl Making<'_> {
         }
         let views = Views::new(Tree::open(dir)?);
         self.fill(&views, progress)?;
-        views.targets().keep_as(self.repository.store())?;
+        // With other tracks it is another store to the target: a difference to what is there could not say what it has.
+        if self.wanted.iter().all(|listed| is_of_like_store(&views, &listed.header)) {
+            views.targets().keep_as(self.repository.store())?;
+        }
         note_adopted(&views, &format!("create --from-set {:?}", self.repository.sets().shelf().describe()))?;
         drop(views);
         identity::write(lock.directory())?;
@@ -204,9 +210,10 @@ pub(super) fn lay_over(
     moment: Id,
     tell: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<u64> {
-    let mut adoption = Adoption::into(views.tree(), views.base());
+    let track_bytes = sets.file(moment)?.header().track_bytes;
+    let mut adoption = Adoption::into(views.tree(), views.base(), track_bytes.into());
     let mut bytes = 0;
-    let mut take = |key: &[u8], was_there: bool, entry: Option<Entry<Spot>>| {
+    let mut take = |adoption: &mut Adoption<'_>, key: &[u8], entry: Option<Entry<Spot>>| {
         let what = match entry.map(|entry| entry.value) {
             None => Adopted::Gone,
             Some(Value::Record(value)) => Adopted::Record(value),
@@ -219,24 +226,25 @@ pub(super) fn lay_over(
             }
         };
         tell(bytes)?;
-        if !was_there {
-            adoption.begin(key)?;
-        }
         adoption.take(key, what)
     };
     match before {
         None => {
             for entry in sets.scan(moment, b"", &[0xff])? {
                 let entry = entry?;
-                take(&entry.key.clone(), true, Some(entry))?;
+                take(&mut adoption, &entry.key.clone(), Some(entry))?;
             }
         }
         Some(before) => {
             for differing in sets.differences(before, moment)? {
                 let (key, was, is) = differing?;
-                if was.as_ref().map(|entry| &entry.value) != is.as_ref().map(|entry| &entry.value) {
-                    take(&key, was.is_some(), is)?;
+                let was = was.map(|entry| entry.value);
+                if was.as_ref() == is.as_ref().map(|entry| &entry.value) {
+                    continue;
                 }
+                let record = if let Some(Value::Record(record)) = &was { Some(record.as_slice()) } else { None };
+                adoption.begin(&key, record)?;
+                take(&mut adoption, &key, is)?;
             }
         }
     }
@@ -315,10 +323,15 @@ pub(super) fn moment_named(at: &AtTarget, name: &[u8], base: Option<&str>) -> Re
     whole.or(found.last()).cloned().ok_or_else(part)
 }
 
+/// Whether tracks and entries are in a set as they are here.
+pub(super) fn is_of_like_store(views: &Views, header: &Header) -> bool {
+    let settings = views.tree().device().settings();
+    (header.track_bytes, header.hash_seed) == (settings.track_bytes, settings.hash_seed)
+}
+
 /// Whether what a set has can be looked into here, and taken over.
 pub(super) fn check_is_of_like_store(views: &Views, header: &Header) -> Result<()> {
-    let settings = views.tree().device().settings();
-    if (header.track_bytes, header.hash_seed) == (settings.track_bytes, settings.hash_seed) {
+    if is_of_like_store(views, header) {
         return Ok(());
     }
     let text = "it is of another store, which keeps files differently: copy it out with --to, and bring that in with `pitfs put` or \
@@ -345,7 +358,11 @@ pub(super) fn alike(
         for snapshot in views.of(base.id).snapshots().all()? {
             let Some(listed) = repository.catalogue().of_snapshot(snapshot.record.id) else { continue };
             let is_whole = !listed.needs.iter().any(|id| gone.contains(id));
-            if listed.header.base != wanted.header.base || !snapshot.is_readable() || snapshot.is_archived || !is_whole
+            if !is_of_like_store(views, &listed.header)
+                || listed.header.base != wanted.header.base
+                || !snapshot.is_readable()
+                || snapshot.is_archived
+                || !is_whole
             {
                 continue;
             }

@@ -43,6 +43,12 @@ impl Scratch {
             let text = format!("the target {shown} has no set of the store {} yet", repository.store());
             return Err(Error::Refused(Errno::NOENT, text));
         };
+        let how = |listed: &Listed| (listed.header.track_bytes, listed.header.hash_seed);
+        if let Some(other) = repository.catalogue().moments().find(|listed| how(listed) != how(first)) {
+            let (one, other) = (first.id, other.id);
+            let text = format!("{shown} has the sets {one} and {other} of stores that keep files differently");
+            return Err(Error::Refused(Errno::INVAL, text));
+        }
         remove_left_over();
         let scratch = std::env::temp_dir().join(format!("{SCRATCH}{}", Id::random()));
         let failed = |error| Error::media(format!("making {}", shown_file(&scratch)), error);

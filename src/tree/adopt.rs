@@ -8,6 +8,7 @@
 //! - a record that no store could have made is damage, whoever has sealed it.
 
 use super::carry::TABLES as CARRIED;
+use super::recut::Recut;
 use super::{NEXT_INODE, Tree, check};
 use crate::device::{BaseId, InodeNo, Moment, TrackNo, Txn, split_track_key};
 use crate::error::{Error, Result};
@@ -44,21 +45,33 @@ pub struct Adoption<'a> {
     clears: bool,
     bytes: usize,
     uncommitted: usize,
+    /// Where tracks have another size.
+    recut: Option<Recut>,
 }
 
 impl<'a> Adoption<'a> {
-    pub fn into(tree: &'a Tree, base: BaseId) -> Adoption<'a> {
-        Adoption { tree, base, pending: Vec::new(), clears: false, bytes: 0, uncommitted: 0 }
+    /// Of a store with tracks of so many bytes.
+    pub fn into(tree: &'a Tree, base: BaseId, track_bytes: u64) -> Adoption<'a> {
+        let recut = (track_bytes != tree.device.track_bytes()).then(|| Recut::of(track_bytes));
+        Adoption { tree, base, pending: Vec::new(), clears: false, bytes: 0, uncommitted: 0, recut }
     }
 
-    /// A record comes that the moment did not have which the base shows: if it is an inode, the base may have had one of its number
-    /// that was in use without a name, and has nothing of that any more.
-    pub fn begin(&mut self, key: &[u8]) -> Result<()> {
-        if key.first() == Some(&(Table::Inode as u8)) { self.take(key, Adopted::Fresh) } else { Ok(()) }
+    /// A record comes, and was this in the moment that the base shows. If it is an inode that was not there, the base may have had one
+    /// of its number that was in use without a name, and has nothing of that any more.
+    pub fn begin(&mut self, key: &[u8], was: Option<&[u8]>) -> Result<()> {
+        let Some(rest) = key.strip_prefix(&[Table::Inode as u8]) else { return Ok(()) };
+        match (was, &mut self.recut) {
+            (None, _) => self.take(key, Adopted::Fresh),
+            (Some(was), Some(recut)) => {
+                let number = InodeNo::of_key(&[&self.base.prefix()[..], rest].concat());
+                recut.begin(number.unwrap_or_default(), was)
+            }
+            (Some(_), None) => Ok(()),
+        }
     }
 
     /// Lets a record be something. In front of its key a set has the table's number, and not the base.
-    pub fn take(&mut self, key: &[u8], what: Adopted) -> Result<()> {
+    pub fn take(&mut self, key: &[u8], mut what: Adopted) -> Result<()> {
         let found = key.split_first().and_then(|(table, rest)| Some((Table::from_number(*table)?, rest)));
         let damaged = || Error::corrupt(format!("the key {}", hex(key)), "it is one of no table");
         let (table, rest) = found.ok_or_else(damaged)?;
@@ -73,11 +86,23 @@ impl<'a> Adoption<'a> {
                     return Err(Error::corrupt(record_name(table, &key), "its key is that of no inode"));
                 }
             }
-            Adopted::Track(bytes) if bytes.len() as u64 > self.tree.device.track_bytes() => {
+            Adopted::Track(bytes) if self.recut.is_none() && bytes.len() as u64 > self.tree.device.track_bytes() => {
                 let problem = format!("it has {} bytes, and no track of this store can have", bytes.len());
                 return Err(Error::corrupt(record_name(table, &key), problem));
             }
             Adopted::Track(_) | Adopted::Gone | Adopted::Fresh => {}
+        }
+        if self.recut.is_some() && table == Table::Track {
+            return self.take_recut(&key, what);
+        }
+        if self.recut.is_some() && table == Table::Inode && what == Adopted::Gone {
+            // Its tracks are not told one by one what they are here.
+            what = Adopted::Fresh;
+        }
+        if let (Some(recut), Adopted::Record(value), Table::Inode) = (&mut self.recut, &what, table) {
+            let number = InodeNo::of_key(&key).unwrap_or_default();
+            let is_fresh = matches!(self.pending.last(), Some((_, last, Adopted::Fresh)) if *last == key);
+            what = Adopted::Record(recut.record(self.tree, number, is_fresh, value)?);
         }
         if self.clears && matches!(what, Adopted::Track(_)) {
             self.apply()?;
@@ -92,9 +117,36 @@ impl<'a> Adoption<'a> {
         if self.pending.len() >= STEP || self.bytes >= STEP_BYTES { self.apply() } else { Ok(()) }
     }
 
+    /// A track of another size, or that it is gone.
+    fn take_recut(&mut self, key: &[u8], what: Adopted) -> Result<()> {
+        if !self.pending.is_empty() {
+            self.apply()?;
+        }
+        let (Some(recut), Some(track)) = (&mut self.recut, split_track_key(key)) else {
+            return Err(Error::corrupt(record_name(Table::Track, key), "it is no record of its table"));
+        };
+        let bytes = match &what {
+            Adopted::Track(bytes) => Some(bytes.as_slice()),
+            _ => None,
+        };
+        self.uncommitted += recut.track(self.tree, track, bytes)?;
+        self.commit_if_much()
+    }
+
     /// All is durable when this returns.
     pub fn finish(mut self) -> Result<()> {
         self.apply()?;
+        if let Some(recut) = &mut self.recut {
+            recut.close(self.tree)?;
+        }
+        self.tree.commit()
+    }
+
+    fn commit_if_much(&mut self) -> Result<()> {
+        if self.uncommitted < COMMIT_BYTES {
+            return Ok(());
+        }
+        self.uncommitted = 0;
         self.tree.commit()
     }
 
@@ -111,11 +163,7 @@ impl<'a> Adoption<'a> {
             applied => applied?,
         }
         self.uncommitted += std::mem::take(&mut self.bytes);
-        if self.uncommitted >= COMMIT_BYTES {
-            self.uncommitted = 0;
-            self.tree.commit()?;
-        }
-        Ok(())
+        self.commit_if_much()
     }
 
     fn apply_once(&self, pending: &[(Table, Vec<u8>, Adopted)]) -> Result<()> {

@@ -371,7 +371,7 @@ fn no_store_comes_of_hostile_sets_that_is_none() {
         let make = || {
             let shelf = with_forged(mutations);
             let opened = Repository::open(Arc::new(shelf), sample().store, Seal::plain());
-            let made = FromSets { with_history: true, codec: Codec::None };
+            let made = FromSets { with_history: true, codec: Codec::None, track_bytes: None };
             let of = |repository| create_from_sets(&path, &repository, &made, &mut |_| Ok(()));
             if opened.and_then(of).is_ok()
                 && let Ok(daemon) = Daemon::open(&path)

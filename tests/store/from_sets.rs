@@ -66,7 +66,8 @@ fn a_store_that_was_begun_of_other_moments_is_begun_anew() -> Result<()> {
         };
         backup(&views, &target, None, &options, &mut |_| Ok(()))?;
     }
-    let (path, made) = (place.path().join("store"), FromSets { with_history: true, codec: Codec::Lz4 });
+    let (path, made) =
+        (place.path().join("store"), FromSets { with_history: true, codec: Codec::Lz4, track_bytes: None });
     let mut calls = 0;
     let interrupted = create_from_sets(&path, &target.repository(store, None)?, &made, &mut |_| {
         calls += 1;
@@ -98,7 +99,8 @@ fn what_will_not_fit_is_not_begun() -> Result<()> {
     let place = TempDir::new().unwrap();
     let mut chain = Chain::new(seals()[0].clone(), 8);
     let next = chain.one_more("m5", 8).of_bytes(1 << 60);
-    let (path, made) = (place.path().join("store"), FromSets { with_history: false, codec: Codec::Lz4 });
+    let (path, made) =
+        (place.path().join("store"), FromSets { with_history: false, codec: Codec::Lz4, track_bytes: None });
     let mut repository = chain.open()?;
     write(&mut repository, &next)?;
     let refused = create_from_sets(&path, &repository, &made, &mut |_| Ok(()));
@@ -120,7 +122,7 @@ fn what_is_compressed_needs_no_room_of_what_it_was() -> Result<()> {
     small.set_capacity(Some(42 << 20));
     Tree::create(Arc::new(small.clone()), &settings)?;
     let made = Views::new(Tree::open(Arc::new(small))?);
-    let mut adoption = Adoption::into(made.tree(), made.base());
+    let mut adoption = Adoption::into(made.tree(), made.base(), 1 << 20);
     for carried in Carry::all(views.tree(), snapshot.base, snapshot.epoch) {
         let Carried { table, key, what, .. } = carried?;
         let what = match what {

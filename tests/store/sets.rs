@@ -246,8 +246,11 @@ fn brought_back(target: &Target, store: Id, key: Option<&Key>, done: &BackedUp) 
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("store");
     let repository = target.repository(store, key)?;
-    for with_history in [false, true] {
-        let made = FromSets { with_history, codec: Codec::Lz4 };
+    // With tracks as they were, and larger and smaller ones.
+    for (with_history, track_bytes) in
+        [(false, None), (true, None), (false, Some(1 << 20)), (true, Some(64 << 10)), (true, Some(16 << 10))]
+    {
+        let made = FromSets { with_history, codec: Codec::Lz4, track_bytes };
         let report = create_from_sets(&path, &repository, &made, &mut |_| Ok(()))?;
         assert!(report.left_out.is_empty() && (!with_history || report.snapshots == done.len() as u64), "{report:?}");
         let daemon = Daemon::open(&path)?;
@@ -262,7 +265,7 @@ fn brought_back(target: &Target, store: Id, key: Option<&Key>, done: &BackedUp) 
             for snapshot in &all {
                 let model = done[&snapshot.record.id].1.in_base(base);
                 compare_snapshot(here.tree(), Moment::At(snapshot.epoch), &model)
-                    .unwrap_or_else(|text| panic!("{} brought back: {text}", snapshot.record.name));
+                    .unwrap_or_else(|text| panic!("{} brought back {made:?}: {text}", snapshot.record.name));
                 found += 1;
             }
             if let Some(last) = all.last() {

@@ -239,7 +239,8 @@ pub(super) fn target_alone(store: Option<PathBuf>, from: &Path, key_file: Option
             if let Some(path) = found.key_file.clone().filter(|_| key_file.is_none()) {
                 give_key_file(path.into());
             }
-            found.directory.as_path().to_path_buf()
+            // Others may keep theirs there as well.
+            found.directory.as_path().join(&found.store)
         }
         None => absolute(from)?,
     };
@@ -274,7 +275,7 @@ pub(super) fn create(args: &args::Create) -> Result<bool> {
     let unpacked = (from.as_os_str() == STREAM).then(|| Unpacked::beside(directory)).transpose()?;
     let from = unpacked.as_ref().map_or_else(|| absolute(from), |unpacked| Ok(unpacked.target()))?;
     let at = open_alone(&from)?.ok_or_else(|| no_target(&from))?;
-    let options = FromSets { with_history: args.history, codec: args.compress.into() };
+    let options = FromSets { with_history: args.history, codec: args.compress.into(), track_bytes: args.track_size };
     let mut display = Display::new("bringing back");
     let made = create_from_sets(directory, &at.repository, &options, &mut |progress| display.update(progress));
     display.finish();

@@ -2,6 +2,7 @@
 
 use super::spelling::{self, PathText, TimeInfo};
 use crate::daemon::{BackupReport, LetGo, Repaired, VerifiedSet};
+use crate::id::Id;
 use crate::set;
 use crate::target::{Listed, Slot};
 use crate::tree::Lost;
@@ -12,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct TargetInfo {
     pub name: String,
     pub id: String,
+    /// Under which id this store's sets lie there.
+    pub store: String,
     #[serde(flatten, with = "spelling::directory")]
     pub directory: PathText,
     pub encrypted: bool,
@@ -20,11 +23,12 @@ pub struct TargetInfo {
     pub key_file: Option<PathText>,
 }
 
-impl From<(String, TargetRecord)> for TargetInfo {
-    fn from((name, record): (String, TargetRecord)) -> TargetInfo {
+impl TargetInfo {
+    pub fn of(name: String, record: TargetRecord, store: Id) -> TargetInfo {
         TargetInfo {
             name,
             id: record.id.to_string(),
+            store: store.to_string(),
             directory: record.directory.into(),
             encrypted: record.key_file.is_some() || record.key.is_some(),
             key_file: record.key_file.map(Into::into),

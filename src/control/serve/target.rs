@@ -2,7 +2,7 @@
 
 use super::restore::check_paths;
 use crate::clock::Timestamp;
-use crate::control::answer::{Answer, KeyInfo, LetGoInfo, SetInfo};
+use crate::control::answer::{Answer, KeyInfo, LetGoInfo, SetInfo, TargetInfo};
 use crate::control::request::{Base, FromTarget, Send, Sets, Targets};
 use crate::daemon::{
     self, AddTarget, AtTarget, BackupOptions, BringBackReport, Daemon, KeptBy, KeyChange, LetGo, OnProgress, Parts,
@@ -23,7 +23,7 @@ pub(super) fn targets(daemon: &Daemon, views: &Views, targets: Targets) -> Resul
         Targets::Add { name, directory, key_file, passphrase } => {
             let lock = lock(key_file, passphrase)?.unwrap_or(KeptBy::Nobody);
             let record = add_target(daemon, views, &AddTarget { name: name.clone(), directory, lock })?;
-            Ok(Answer::Targets(vec![(name, record).into()]))
+            Ok(Answer::Targets(vec![TargetInfo::of(name, record, views.targets().store()?)]))
         }
         Targets::KeyList { target } => keys(daemon, views, target, &KeyChange::Show),
         Targets::KeyAdd { target, key_file, passphrase } => {
@@ -31,7 +31,10 @@ pub(super) fn targets(daemon: &Daemon, views: &Views, targets: Targets) -> Resul
             keys(daemon, views, target, &KeyChange::Add(lock(key_file, passphrase)?.ok_or_else(none)?))
         }
         Targets::KeyRemove { target, slot } => keys(daemon, views, target, &KeyChange::Remove(slot)),
-        Targets::List => Ok(Answer::Targets(views.targets().all()?.into_iter().map(Into::into).collect())),
+        Targets::List => {
+            let (all, store) = (views.targets().all()?, views.targets().store()?);
+            Ok(Answer::Targets(all.into_iter().map(|(name, record)| TargetInfo::of(name, record, store)).collect()))
+        }
         Targets::Forget { name } => views.targets().forget(&name).map(|()| Answer::Nothing),
     }
 }
