@@ -301,3 +301,43 @@ fn a_time_that_only_an_archive_has_becomes_a_base_or_a_clone() {
     assert!(mounted.base_info("c2")["needs"].is_null());
     mounted.check();
 }
+
+/// What a group was at one moment is backed up as one, and comes back as one.
+#[test]
+fn a_group_is_backed_up_as_one() {
+    let Some(mounted) = sample() else { return };
+    let target = mounted.dir.path().join("usb");
+    fs::create_dir(&target).unwrap();
+    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    assert!(mounted.fails(1, ["backup", "--group", "g"]).contains("no snapshots of one moment"));
+    mounted.ok(["snap", "--group", "g", "s"]);
+    write(&mounted, "second");
+    mounted.ok(["snap", "only live"]);
+    let said = mounted.ok(["backup", "--group", "g"]);
+    assert!(said.contains("live:s: ") && said.contains("b:s: ") && !said.contains("only live"), "{said}");
+    assert!(mounted.ok(["backup", "--group", "g", "s"]).matches("there already").count() == 2);
+    assert!(mounted.fails(1, ["backup", "--group", "g", "only live"]).contains("only live"));
+    mounted.fails(2, ["backup", "--group", "g", "--all-snapshots"]);
+    // By the daemon, which holds them all until it is done.
+    write(&mounted, "third");
+    mounted.ok(["snap", "--group", "g", "t"]);
+    let job = mounted.json(&["backup", "--group", "g", "--detach"]);
+    assert_eq!(job["holds"], serde_json::json!(["t", "t"]), "{job}");
+    mounted.ok(["job", "wait", job["job"].as_str().unwrap()]);
+    for base in ["live", "b"] {
+        assert_eq!(mounted.ok_of(base, &["delete", "t"]), "", "nothing is held any more");
+    }
+    mounted.umount();
+    // From the target alone, both are there.
+    let made = mounted.dir.path().join("made");
+    let made = made.to_str().unwrap();
+    run_in(mounted.dir.path(), ["create", made, "--from-set", target.to_str().unwrap(), "--history"]);
+    let listed = ok_in(mounted.dir.path(), &["-s", made, "base", "list"]);
+    assert!(listed.contains("live") && listed.contains('b'), "{listed}");
+    for base in ["live", "b"] {
+        let out = mounted.dir.path().join(format!("out {base}"));
+        let view = format!("{base}:t");
+        ok_in(mounted.dir.path(), &["-s", made, "restore", &view, "--to", out.to_str().unwrap()]);
+        assert_eq!(read(&out.join("f")), format!("third of {base}"));
+    }
+}

@@ -824,6 +824,32 @@ fn a_restore_in_place_goes_on_after_a_crash() {
     mounted.check();
 }
 
+/// What the store's disk has lost comes back where it is named, though nothing changed since.
+#[test]
+fn what_the_store_has_lost_comes_back_in_place() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let target = mounted.dir.path().join("usb");
+    fs::create_dir(&target).unwrap();
+    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    for (seed, name) in [(1, "one"), (2, "two")] {
+        fs::write(mounted.live().join(name), noise(seed)).unwrap();
+    }
+    mounted.ok(["snap", "then"]);
+    mounted.ok(["backup"]);
+    lose_some(&mounted);
+    assert!(fs::read(mounted.live().join("one")).is_err());
+    assert!(mounted.ok(["restore", "then", "two", "--from", "usb"]).contains("nothing differs"));
+    assert!(mounted.ok(["restore", "then", "one", "--from", "usb"]).contains("1 file"));
+    assert!(fs::read(mounted.live().join("one")).unwrap() == noise(1));
+    assert!(mounted.ok(["restore", "then", "one", "--from", "usb"]).contains("nothing differs"));
+    // Beside a directory that is named as well.
+    fs::create_dir(mounted.live().join("d")).unwrap();
+    assert!(mounted.fails(1, ["restore", "then", "one", "d", "--from", "usb"]).contains("nothing was changed"));
+}
+
 /// What a restore out of a target takes room for is what is not in the store any more.
 #[test]
 fn what_the_store_still_has_is_shared() {

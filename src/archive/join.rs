@@ -2,7 +2,7 @@
 
 use super::catalog::files;
 use super::chain::tip;
-use super::{Archive, Header, Holds, Increment, Reader, Tell, explain_no_room, failed, sync, temporary_name};
+use super::{Archive, Header, Holds, Increment, Label, Reader, Tell, explain_no_room, failed, sync, temporary_name};
 use crate::clock::Epoch;
 use crate::error::{Error, Result};
 use crate::id::Id;
@@ -94,7 +94,11 @@ fn copy(from: &Directory, to: &Directory, name: &str) -> Result<()> {
         file.sync_all()
     };
     let copied = write().map_err(|error| failed("copying", &from.path().join(name), error)).and_then(|()| {
-        Reader::open(to, &temporary)?.verify(&mut |_| Ok(()))?;
+        let reader = Reader::open(to, &temporary)?;
+        reader.verify(&mut |_| Ok(()))?;
+        if !reader.is_former() {
+            Label::raise(to)?;
+        }
         let renamed = to.rename_new(&temporary, name);
         renamed.map_err(|error| failed("renaming", &to.path().join(&temporary), error))?;
         sync(to)

@@ -359,6 +359,9 @@ pub struct Backup {
     pub kind: SetKind,
     /// Every snapshot.
     pub all: bool,
+    /// Those of all its bases, of one moment.
+    #[serde(default)]
+    pub group: Option<ByteBuf>,
     /// Of zstd, 1 to 19.
     #[serde(default)]
     pub level: Option<i32>,

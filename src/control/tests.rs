@@ -231,7 +231,7 @@ fn let_go() -> LetGoInfo {
 
 fn backup() -> BackupInfo {
     let (kind, missing) = (SetKind::Differential, vec![text()]);
-    BackupInfo { snapshot: text(), set: text(), kind, was_there: true, bytes: 5, added: 6, missing }
+    BackupInfo { base: text(), snapshot: text(), set: text(), kind, was_there: true, bytes: 5, added: 6, missing }
 }
 
 fn job() -> JobInfo {

@@ -83,6 +83,7 @@ impl Brake {
 /// What a backup did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupReport {
+    pub base: String,
     pub snapshot: String,
     /// The set that has the snapshot, and whether it was there already.
     pub set: Id,
@@ -247,7 +248,8 @@ pub(super) fn backup_of(
         views.targets().mark(&snapshot)?;
     }
     let set = summary.id;
-    Ok(BackupReport { snapshot: snapshot.record.name, set, was_there: false, kind, bytes, added, missing })
+    let (base, snapshot) = (views.base_name()?, snapshot.record.name);
+    Ok(BackupReport { base, snapshot, set, was_there: false, kind, bytes, added, missing })
 }
 
 /// A set that was written, and is in no list yet.
@@ -454,8 +456,9 @@ fn locked(target: &Target, progress: OnProgress<'_>) -> Result<File> {
 
 /// A snapshot that the target has.
 fn there_already(snapshot: &Snapshot, found: &Listed) -> BackupReport {
-    let (snapshot, set, kind) = (snapshot.record.name.clone(), found.id, found.header.kind);
-    BackupReport { snapshot, set, was_there: true, kind, bytes: 0, added: 0, missing: Vec::new() }
+    let (base, snapshot) = (found.header.base_name.clone(), snapshot.record.name.clone());
+    let (set, kind) = (found.id, found.header.kind);
+    BackupReport { base, snapshot, set, was_there: true, kind, bytes: 0, added: 0, missing: Vec::new() }
 }
 
 /// The snapshot of a name, or the newest one.

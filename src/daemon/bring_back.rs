@@ -323,8 +323,13 @@ impl<'a> BringBack<'a> {
 
     /// An inode as it was then, where it can be read best: what lies in the store can be shared.
     fn model(&self, then: InodeNo) -> InodeAt {
-        let in_store = self.source.in_set.and_then(|in_set| in_set.in_store(then));
-        in_store.unwrap_or_else(|| then.at(self.then))
+        let in_set = self.source.in_set.filter(|_| !self.is_wanted_anyway(then));
+        in_set.and_then(|in_set| in_set.in_store(then)).unwrap_or_else(|| then.at(self.then))
+    }
+
+    /// Whether a file is compared with what a set has though it has not changed: it is named, and may be damaged in the store.
+    fn is_wanted_anyway(&self, then: InodeNo) -> bool {
+        self.source.in_set.is_some() && self.tops.name_file(then)
     }
 
     fn run(&mut self) -> Result<()> {

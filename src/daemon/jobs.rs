@@ -35,6 +35,8 @@ pub struct Wish {
     pub snapshot: Option<Vec<u8>>,
     /// Every snapshot.
     pub all: bool,
+    /// Those of all its bases.
+    pub group: Option<Vec<u8>>,
     pub target: Option<String>,
     pub kind: Kind,
     pub level: i32,
@@ -336,9 +338,10 @@ fn of_worker(worker: WorkerInfo) -> JobStanding {
 /// Notes a job, and holds what it is to write.
 fn note(views: &Views, wish: &Wish) -> Result<u64> {
     check_level(wish.level)?;
-    let snapshots = match wish.all {
-        true => views.snapshots().all()?.into_iter().filter(Snapshot::is_readable).collect(),
-        false => vec![chosen(views, wish.snapshot.as_deref())?],
+    let snapshots = match (&wish.group, wish.all) {
+        (Some(group), _) => of_group(views, group, wish.snapshot.as_deref())?,
+        (None, true) => views.snapshots().all()?.into_iter().filter(Snapshot::is_readable).collect(),
+        (None, false) => vec![chosen(views, wish.snapshot.as_deref())?],
     };
     let (target, TargetRecord { id: target_id, .. }) = views.targets().named(wish.target.as_deref())?;
     let record = JobRecord {
@@ -365,6 +368,22 @@ fn note(views: &Views, wish: &Wish) -> Result<u64> {
     views.jobs().add(&record, &snapshots)
 }
 
+/// The snapshots of a group that are meant, each of which can be written.
+fn of_group(views: &Views, group: &[u8], name: Option<&[u8]>) -> Result<Vec<Snapshot>> {
+    let all = match name {
+        Some(name) => views.groups().snapshots(group, name)?,
+        None => views.groups().newest(group)?,
+    };
+    match all.iter().find(|one| one.is_archived || !one.is_readable()) {
+        None => Ok(all),
+        Some(one) => {
+            let (base, name) = (views.of(one.base).base_name()?, &one.record.name);
+            let text = format!("what {base}:{name} showed is not in the store any more");
+            Err(Error::Refused(Errno::INVAL, text))
+        }
+    }
+}
+
 /// Writes what is left of a job.
 fn work_on(
     views: &Views,
@@ -385,10 +404,10 @@ fn work_on(
     }
     let done = (record.written + record.gone) as usize;
     for (id, name) in views.jobs().held(number)?.into_iter().skip(done) {
-        if by_id(&views, id)?.is_none() {
+        let Some(found) = by_id(&views, id)? else {
             note_missing(&views, number, format!("{name}: it was deleted before it was written"))?;
             continue;
-        }
+        };
         let options = BackupOptions {
             snapshot: None,
             kind: record.kind,
@@ -399,7 +418,7 @@ fn work_on(
         let mut tell = |done: &Progress| work.step(done, progress);
         // Its name may be another one's by the time that it is its turn.
         let which = || by_id(&views, id)?.ok_or(Error::Gone);
-        let written = backup_of(&views, (&target, key.as_ref()), &which, &options, &mut tell);
+        let written = backup_of(&views.of(found.base), (&target, key.as_ref()), &which, &options, &mut tell);
         if written.is_err() && work.left_for().is_none() && by_id(&views, id)?.is_none() {
             note_missing(&views, number, format!("{name}: it was deleted while it was written"))?;
             continue;
@@ -422,7 +441,16 @@ fn work_on(
 /// A snapshot, if it can be written by now.
 fn by_id(views: &Views, id: Id) -> Result<Option<Snapshot>> {
     let can_be = |one: &Snapshot| one.record.id == id && one.is_readable() && !one.is_archived;
-    Ok(views.snapshots().all()?.into_iter().find(can_be))
+    if let Some(found) = views.snapshots().all()?.into_iter().find(can_be) {
+        return Ok(Some(found));
+    }
+    // Those of a group lie in several bases.
+    for base in views.bases().all()? {
+        if let Some(found) = views.of(base.id).snapshots().all()?.into_iter().find(can_be) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 fn note_missing(views: &Views, number: u64, what: String) -> Result<()> {

@@ -113,8 +113,8 @@ fn send_to(
     let Written { summary, kind, bytes, added, missing } =
         write_alone(views, (&sets, store), &snapshot, options, progress)?;
     shelf.end().map_err(failed)?;
-    let (snapshot, set) = (snapshot.record.name, summary.id);
-    Ok(BackupReport { snapshot, set, was_there: false, kind, bytes, added, missing })
+    let (base, snapshot, set) = (views.base_name()?, snapshot.record.name, summary.id);
+    Ok(BackupReport { base, snapshot, set, was_there: false, kind, bytes, added, missing })
 }
 
 /// Takes a stream into a directory, which is made a target if it is an empty one.

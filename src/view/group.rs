@@ -85,18 +85,38 @@ impl Groups<'_> {
 
     /// The last `save` of all bases of a group.
     pub fn last_save(self, group: &[u8]) -> Result<Vec<Snapshot>> {
+        let is_save = |snapshot: &Snapshot| snapshot.record.purpose == Purpose::Save;
+        self.last(group, is_save)?.ok_or_else(|| {
+            let group = shown(group);
+            let text =
+                format!("nothing was saved yet of all bases of {group:?}; `pitfs save --group {group}` does that");
+            refused(Errno::NOENT, text)
+        })
+    }
+
+    /// The newest snapshots of one moment that all bases of a group have and that can be looked into.
+    pub fn newest(self, group: &[u8]) -> Result<Vec<Snapshot>> {
+        self.last(group, Snapshot::is_readable)?.ok_or_else(|| {
+            let group = shown(group);
+            let text = format!(
+                "the bases of {group:?} have no snapshots of one moment; `pitfs snap --group {group}` takes some"
+            );
+            refused(Errno::NOENT, text)
+        })
+    }
+
+    /// The newest of one moment that all bases have, of which something is so.
+    fn last(self, group: &[u8], is_so: impl Fn(&Snapshot) -> bool) -> Result<Option<Vec<Snapshot>>> {
         let bases = self.bases(group)?;
-        let mut saves = self.views.of(bases[0]).snapshots().all()?;
-        saves.retain(|snapshot| snapshot.record.purpose == Purpose::Save);
-        for save in saves.into_iter().rev() {
-            let mut all = self.views.snapshots().of_one_moment(&save)?;
-            all.retain(|snapshot| bases.contains(&snapshot.base));
+        let mut first = self.views.of(bases[0]).snapshots().all()?;
+        first.retain(&is_so);
+        for one in first.into_iter().rev() {
+            let mut all = self.views.snapshots().of_one_moment(&one)?;
+            all.retain(|snapshot| bases.contains(&snapshot.base) && is_so(snapshot));
             if all.len() == bases.len() {
-                return Ok(all);
+                return Ok(Some(all));
             }
         }
-        let group = shown(group);
-        let text = format!("nothing was saved yet of all bases of {group:?}; `pitfs save --group {group}` does that");
-        Err(refused(Errno::NOENT, text))
+        Ok(None)
     }
 }

@@ -185,7 +185,7 @@ impl Jobs<'_> {
             update(&mut record)?;
             change.meta_mut().put(Table::State, &key, &record);
             if record.ended.is_some() {
-                release(change, number, record.base)?;
+                release(change, number)?;
                 forget_old(change)?;
             }
             Ok(record)
@@ -228,13 +228,17 @@ impl JobRecord {
 }
 
 /// Lets the snapshots go that are held for a job.
-fn release(change: &mut Changing<'_>, number: u64, base: BaseId) -> Result<()> {
+fn release(change: &mut Changing<'_>, number: u64) -> Result<()> {
     let key = key(HOLDS, number);
     let held: Option<Held> = change.meta().get(Table::State, &key)?;
     let Some(held) = held else { return Ok(()) };
     let held: HashSet<Id> = held.into_iter().map(|(id, _)| id).collect();
     let state: &State = change;
-    let all = state.moments().snapshots(base)?;
+    let bases: Vec<BaseId> = state.bases().map(|(id, _)| id).collect();
+    let mut all = Vec::new();
+    for base in bases {
+        all.extend(state.moments().snapshots(base)?);
+    }
     for mut snapshot in all.into_iter().filter(|one| !one.is_archived && held.contains(&one.record.id)) {
         if snapshot.record.end_hold(Some(&tag(number))) {
             change.update(&snapshot);

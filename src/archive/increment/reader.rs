@@ -72,6 +72,11 @@ impl Reader {
         Reverse::open(Opened { file, path }).map(|reader| Reader::Set(Box::new(reader)))
     }
 
+    /// Whether it was written before there were sets.
+    pub fn is_former(&self) -> bool {
+        matches!(self, Reader::Former(_))
+    }
+
     pub fn header(&self) -> &Header {
         match self {
             Reader::Set(of) => &of.header,

@@ -135,6 +135,9 @@ pub struct Backup {
     /// Every snapshot, the oldest first
     #[arg(long, conflicts_with = "snapshot")]
     pub all_snapshots: bool,
+    /// The snapshots of all bases of this group: of that name, or the newest that they have of one moment
+    #[arg(long, value_name = "GROUP", conflicts_with = "all_snapshots")]
+    pub group: Option<OsString>,
     /// How much to compress: 1 is fastest, 19 smallest
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: Option<i32>,
@@ -146,7 +149,7 @@ pub struct Backup {
     pub detach: bool,
     /// Write it to the output, in full, for a pipe or another machine
     #[arg(long, value_name = "-", value_parser = parse_output)]
-    #[arg(conflicts_with_all = ["full", "since_full", "all_snapshots", "detach", "json"])]
+    #[arg(conflicts_with_all = ["full", "since_full", "all_snapshots", "group", "detach", "json"])]
     pub to: Option<String>,
     /// Seal the output with the key in a file, which is made if it is not there
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "to")]

@@ -98,6 +98,7 @@ pub(super) fn backup(to: &Target, args: args::Backup) -> Result<bool> {
         target: args.target,
         kind,
         all: args.all_snapshots,
+        group: args.group.map(bytes),
         level: args.level,
         limit: args.limit,
         detach: args.detach,
@@ -119,11 +120,12 @@ pub(super) fn backup(to: &Target, args: args::Backup) -> Result<bool> {
             SetKind::Differential => "since the last in full",
             SetKind::Incremental => "since the last",
         };
+        let is_of_several = reports.iter().any(|other| other.base != report.base);
+        let base = if is_of_several { format!("{}:", report.base) } else { String::new() };
+        let name = format!("{base}{}", report.snapshot);
         let text = match report.was_there {
-            true => format!("{}: there already\n", report.snapshot),
-            false => {
-                format!("{}: {} written {kind}, {} changed\n", report.snapshot, size(report.bytes), size(report.added))
-            }
+            true => format!("{name}: there already\n"),
+            false => format!("{name}: {} written {kind}, {} changed\n", size(report.bytes), size(report.added)),
         };
         print(&text)?;
         tell_all(&report.missing);

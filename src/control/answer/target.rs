@@ -81,6 +81,7 @@ impl From<SetKind> for set::Kind {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupInfo {
+    pub base: String,
     pub snapshot: String,
     pub set: String,
     pub kind: SetKind,
@@ -96,6 +97,7 @@ pub struct BackupInfo {
 impl From<BackupReport> for BackupInfo {
     fn from(report: BackupReport) -> BackupInfo {
         BackupInfo {
+            base: report.base,
             snapshot: report.snapshot,
             set: report.set.to_string(),
             kind: report.kind.into(),

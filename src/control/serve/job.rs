@@ -22,6 +22,7 @@ fn backup(daemon: &Daemon, views: &Views, wanted: Backup, progress: OnProgress<'
     let wish = Wish {
         snapshot: wanted.snapshot.map(ByteBuf::into_vec),
         all: wanted.all,
+        group: wanted.group.map(ByteBuf::into_vec),
         target: wanted.target,
         kind: wanted.kind.into(),
         level: wanted.level.unwrap_or(daemon::LEVEL),

@@ -6,7 +6,7 @@ use crate::shown::shown;
 use crate::tree::{Kind, Tree, names_of, root_of};
 use crate::view::Views;
 use serde_bytes::ByteBuf;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Paths that an error names; of more, it says how many.
 const ERROR_PATHS: usize = 20;
@@ -23,7 +23,11 @@ pub(super) struct Top {
 }
 
 /// All paths, of which none lies below another.
-pub(super) struct Tops(BTreeMap<Vec<u8>, Top>);
+pub(super) struct Tops {
+    by_path: BTreeMap<Vec<u8>, Top>,
+    /// Those that are no directories.
+    files: HashSet<InodeNo>,
+}
 
 impl Tops {
     /// Looks all of them up; an error in words if one cannot be brought back.
@@ -47,15 +51,21 @@ impl Tops {
             return Err(refused(Errno::NOENT, format!("not in the snapshot {name:?}: {paths}; nothing was changed")));
         }
         tops.values().try_for_each(|top| check_above(views.tree(), root_of(views.base()), top))?;
-        Ok(Tops(tops))
+        let files = tops.values().filter(|top| top.kind != Kind::Directory).map(|top| top.then).collect();
+        Ok(Tops { by_path: tops, files })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Top> {
-        self.0.values()
+        self.by_path.values()
     }
 
     pub fn paths(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.keys().map(Vec::as_slice)
+        self.by_path.keys().map(Vec::as_slice)
+    }
+
+    /// Whether a file is one of these by itself.
+    pub fn name_file(&self, then: InodeNo) -> bool {
+        self.files.contains(&then)
     }
 
     pub fn have_directory(&self) -> bool {
@@ -64,7 +74,7 @@ impl Tops {
 
     /// Whether a path is one of these or lies below one.
     pub fn contain(&self, path: &[u8]) -> bool {
-        self.0.contains_key(path) || above(path).any(|above| self.0.contains_key(above))
+        self.by_path.contains_key(path) || above(path).any(|above| self.by_path.contains_key(above))
     }
 }
 

@@ -77,7 +77,7 @@ impl BringBack<'_> {
             let changed = self.changed.as_ref();
             changed.is_some_and(|changed| !changed.has(inode) && changed.below(inode).is_empty())
         };
-        then == now && is_unchanged(then)
+        then == now && is_unchanged(then) && !self.is_wanted_anyway(then)
     }
 
     fn piece(&mut self, frame: &mut Frame) -> Result<()> {
