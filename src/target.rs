@@ -252,6 +252,8 @@ pub struct Repository {
     has_taken_in: bool,
     /// The catalogue had to be made anew, and why.
     pub was_rebuilt: Option<String>,
+    /// Sets that could not be read when it was, and why: what moments they have is not known.
+    pub unread: Vec<(Id, String)>,
 }
 
 impl Repository {
@@ -266,7 +268,7 @@ impl Repository {
                 let number = catalogue.sets().len();
                 catalogue.take_in(&sets, store)?;
                 let has_taken_in = catalogue.sets().len() > number;
-                Ok(Repository { store, sets, catalogue, has_taken_in, was_rebuilt: None })
+                Ok(Repository { store, sets, catalogue, has_taken_in, was_rebuilt: None, unread: Vec::new() })
             }
             Err(Error::Corrupt { object, problem }) => {
                 let (catalogue, unread) = Catalogue::of_sets(&sets, store)?;
@@ -277,7 +279,7 @@ impl Repository {
                 }
                 log::warn!("{object} was made anew from the sets: {problem}");
                 unread.iter().for_each(|(id, why)| log::warn!("the set {id} is not in it: {why}"));
-                Ok(Repository { store, sets, catalogue, has_taken_in: false, was_rebuilt: Some(problem) })
+                Ok(Repository { store, sets, catalogue, has_taken_in: false, was_rebuilt: Some(problem), unread })
             }
             Err(error) => Err(error),
         }

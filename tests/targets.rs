@@ -407,6 +407,56 @@ fn a_store_comes_back_with_other_tracks() {
     }
 }
 
+/// A set that is lost costs the moments that need it, which are named; all others come back.
+#[test]
+fn what_a_lost_set_had_is_left_out_of_a_store_that_comes_back() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let dir = mounted.dir.path().to_path_buf();
+    let target = dir.join("usb");
+    let moments = backed_up(&mounted, &target, &["--no-encryption"]);
+    let sets = mounted.json(&["set", "list"]);
+    let set_of = |name: &str| {
+        let set = sets.as_array().unwrap().iter().find(|set| set["snapshot"] == name).unwrap();
+        set["set"].as_str().unwrap().to_string()
+    };
+    let targets = mounted.json(&["target", "list"]);
+    let here = target.join(targets[0]["store"].as_str().unwrap());
+    let snap = dir.join("back");
+    fs::create_dir(&snap).unwrap();
+    mounted.umount();
+    let brought_back = |store: &str, lost: &str| {
+        let made =
+            Command::new(PITFS).args(["create", store, "--from-set", "usb", "--history"]).current_dir(&dir).output();
+        let made = made.unwrap();
+        let told = String::from_utf8(made.stderr).unwrap();
+        assert_eq!(made.status.code(), Some(3), "{told}");
+        assert!(told.contains(lost) && told.contains("left out"), "{told}");
+        pitfs_in(&dir, &["mount", store, snap.to_str().unwrap()]);
+        let _ends = Ends(&snap);
+        let there: Vec<_> = moments.iter().filter(|(name, _)| snap.join(name).exists()).collect();
+        for (name, wanted) in &there {
+            assert_eq!(&listing(&snap.join(name)), wanted, "{name}");
+        }
+        there.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    let last = here.join(format!("{}.set", set_of("m4")));
+    fs::rename(&last, dir.join("aside")).unwrap();
+    let there = brought_back("one", "m4: the set ");
+    assert!(!there.contains(&"m4".to_string()) && there.len() >= 3, "{there:?}");
+    // The list of sets is lost as well, and one of them damaged.
+    fs::rename(dir.join("aside"), &last).unwrap();
+    let mut bytes = fs::read(&last).unwrap();
+    let end = bytes.len() - 20;
+    bytes[end] ^= 1;
+    fs::write(&last, bytes).unwrap();
+    fs::remove_file(here.join("catalogue")).unwrap();
+    let there = brought_back("two", &set_of("m4"));
+    assert!(!there.contains(&"m4".to_string()) && there.len() >= 3, "{there:?}");
+}
+
 /// What changed since a snapshot is known after it was deleted: the next set is made over the last one nevertheless.
 #[test]
 fn a_difference_needs_no_snapshot_that_was_backed_up() {

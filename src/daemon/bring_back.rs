@@ -462,7 +462,7 @@ impl<'a> BringBack<'a> {
         if concerns_all || self.is_interrupted {
             return Err(error);
         }
-        let path = shown(path);
+        let path = if path.is_empty() { "/".to_string() } else { shown(path).to_string() };
         let problem = match error {
             Error::Gone => {
                 self.check_snapshot()?;

@@ -17,7 +17,7 @@ use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::logstore::Codec;
 use crate::media::{DiskDir, MediaDir};
-use crate::set::{Entry, Header, Sets, Spot, Value};
+use crate::set::{Entry, Header, Mark, Sets, Spot, Value};
 use crate::shown::{shown, shown_file, size};
 use crate::target::{Listed, Repository};
 use crate::tree::{Adopted, Adoption, CreateOptions, Tree};
@@ -42,7 +42,7 @@ pub struct FromSetsReport {
     pub snapshots: u64,
     /// Bytes of tracks that were read from the sets.
     pub bytes: u64,
-    /// Snapshots that were left out, since some of them could not be read when they were backed up.
+    /// Snapshots that were left out, and sets of which it cannot be told what they have; each with the reason.
     pub left_out: Vec<String>,
 }
 
@@ -88,16 +88,23 @@ pub fn create_from_sets(
 fn wanted<'a>(repository: &'a Repository, options: &FromSets) -> Result<(Vec<&'a Listed>, Vec<String>)> {
     let (mut found, mut seen, mut left_out) = (Vec::new(), HashSet::new(), Vec::new());
     let mut newest: HashMap<Id, &Listed> = HashMap::new();
+    let gone = repository.gone()?;
     for listed in repository.catalogue().moments() {
+        let mark = &listed.header.mark;
         if listed.missing > 0 {
-            left_out.push(listed.header.mark.name.clone());
-        } else if seen.insert(listed.header.mark.id) {
+            left_out.push((mark, "not all of it could be read when it was backed up".to_string()));
+        } else if let Some(set) = listed.needs.iter().find(|id| gone.contains(id)) {
+            left_out.push((mark, format!("the set {set}, which has some of it, is not there")));
+        } else if seen.insert(mark.id) {
             newest.insert(listed.header.base, listed);
             found.push(listed);
         }
     }
     // What is there whole as well is not left out.
-    left_out.retain(|name| !found.iter().any(|listed| listed.header.mark.name == *name));
+    left_out.retain(|(mark, _)| !found.iter().any(|listed| listed.header.mark.id == mark.id));
+    let told = |(mark, why): (&Mark, String)| format!("{}: {why}; it is left out", mark.name);
+    let mut left_out: Vec<String> = left_out.into_iter().map(told).collect();
+    left_out.extend(repository.unread.iter().map(|(id, why)| format!("{why}; what the set {id} has is left out")));
     if !options.with_history {
         found.retain(|listed| newest.get(&listed.header.base).is_some_and(|last| last.id == listed.id));
     }

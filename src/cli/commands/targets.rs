@@ -289,8 +289,7 @@ pub(super) fn create(args: &args::Create) -> Result<bool> {
     } else {
         let snapshots = count(report.snapshots, "snapshot");
         print(&format!("{snapshots}, {} brought back\n", size(report.bytes)))?;
-        let left = |name: &String| format!("{name}: not all of it could be read when it was backed up; it is left out");
-        tell_all(&report.left_out.iter().map(left).collect::<Vec<_>>());
+        tell_all(&report.left_out);
     }
     Ok(report.left_out.is_empty())
 }
