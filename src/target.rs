@@ -289,6 +289,16 @@ impl Repository {
         self.store
     }
 
+    /// That it is known which moment is the newest: with sets that nobody can read, and no list of them, it may be one of those.
+    pub fn check_all_known(&self) -> Result<()> {
+        let Some((id, why)) = self.unread.first() else { return Ok(()) };
+        let text = format!(
+            "which moment is the newest is not known: {why}, and the list of sets, which would say what the set {id} has, cannot be \
+             read either. `pitfs set list` shows what is there: name one of these"
+        );
+        Err(Error::Refused(Errno::INVAL, text))
+    }
+
     pub fn sets(&self) -> &Arc<Sets> {
         &self.sets
     }

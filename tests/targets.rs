@@ -453,6 +453,15 @@ fn what_a_lost_set_had_is_left_out_of_a_store_that_comes_back() {
     bytes[end] ^= 1;
     fs::write(&last, bytes).unwrap();
     fs::remove_file(here.join("catalogue")).unwrap();
+    // Which one is the newest nobody knows then, and it is not guessed.
+    let newest =
+        Command::new(PITFS).args(["restore", "--from", "usb", "--to", "out"]).current_dir(&dir).output().unwrap();
+    let told = String::from_utf8(newest.stderr).unwrap();
+    assert!(newest.status.code() == Some(1) && told.contains("which moment is the newest"), "{told}");
+    let at_time = ["-s", "store", "restore", "--from", "usb", "@now"];
+    let at_time = Command::new(PITFS).args(at_time).current_dir(&dir).output().unwrap();
+    let told = String::from_utf8(at_time.stderr).unwrap();
+    assert!(at_time.status.code() == Some(1) && told.contains("which moment is the newest"), "{told}");
     let there = brought_back("two", &set_of("m4"));
     assert!(!there.contains(&"m4".to_string()) && there.len() >= 3, "{there:?}");
 }

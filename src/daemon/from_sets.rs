@@ -306,6 +306,7 @@ pub(super) fn moment_named(at: &AtTarget, name: &[u8], base: Option<&str>) -> Re
     let mut found = match std::str::from_utf8(name).ok().and_then(|name| name.strip_prefix('@')) {
         Some(text) => {
             let time = parse_until(text, Timestamp::now())?;
+            at.repository.check_all_known()?;
             let mut all: Vec<&Listed> = at.repository.catalogue().moments().collect();
             all.retain(|listed| listed.header.mark.time <= time);
             if all.iter().any(|listed| base == Some(&listed.header.base_name)) {

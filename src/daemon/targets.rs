@@ -282,7 +282,10 @@ pub fn open_alone_by(path: &Path, lock: &KeptBy) -> Result<AtTarget> {
 
 /// Where a target was expected.
 pub fn no_target(path: &Path) -> Error {
-    let text = format!("{} is no target: it has no file \"target\"; is its disk mounted?", shown_file(path));
+    let text = match path.join("target").exists() {
+        true => format!("{} is no target: its file \"target\" is damaged, or something else's", shown_file(path)),
+        false => format!("{} is no target: it has no file \"target\"; is its disk mounted?", shown_file(path)),
+    };
     Error::Refused(Errno::NOENT, text)
 }
 

@@ -252,6 +252,7 @@ pub(super) fn target_alone(store: Option<PathBuf>, from: &Path, key_file: Option
 /// The name of the newest moment that a target has.
 pub(super) fn newest(target: &Path) -> Result<String> {
     let at = open_alone(target)?.ok_or_else(|| no_target(target))?;
+    at.repository.check_all_known()?;
     let newest = at.repository.catalogue().moments().next_back();
     let none = || Error::Refused(Errno::NOENT, "the target has no moment yet".into());
     newest.map(|listed| listed.header.mark.name.clone()).ok_or_else(none)
