@@ -21,9 +21,13 @@ fn count_files(directory: &Path) -> Result<usize> {
 /// The directories of all dependencies that are on this machine, by the directory they lie in.
 pub fn directories() -> Result<BTreeMap<PathBuf, Vec<PathBuf>>> {
     let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["metadata", "--format-version", "1", "--locked", "--offline", "--manifest-path"]);
-    let text = ok(command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")))?;
+    let metadata = |more: &[&str]| {
+        let mut command = Command::new(&cargo);
+        command.args(["metadata", "--format-version", "1", "--locked"]).args(more).arg("--manifest-path");
+        ok(command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")))
+    };
+    // What other platforms need may never have been fetched.
+    let text = metadata(&["--offline"]).or_else(|_| metadata(&[]))?;
     let metadata: serde_json::Value = serde_json::from_str(&text)?;
     let mut found: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
