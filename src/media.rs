@@ -16,7 +16,7 @@ pub use directory::{Access, Directory, open_directory, open_regular};
 pub use disk::DiskDir;
 pub use memory::MemoryMedia;
 pub use scratch::{ScratchDir, ScratchMedia};
-pub use shelf::{DiskShelf, Object, Putting, Shelf, TestShelf};
+pub use shelf::{DiskObject, DiskShelf, Object, Putting, Shelf, TestShelf};
 pub use test::{Tearing, TestDir};
 
 use std::fmt::Debug;

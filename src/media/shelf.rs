@@ -68,10 +68,19 @@ impl DiskShelf {
     }
 }
 
+/// A plain file that is read.
 #[derive(Debug)]
-struct DiskObject {
+pub struct DiskObject {
     file: File,
     len: u64,
+}
+
+impl DiskObject {
+    /// As long as the file is now.
+    pub fn of(file: File) -> io::Result<DiskObject> {
+        let len = file.metadata()?.len();
+        Ok(DiskObject { file, len })
+    }
 }
 
 struct DiskPutting {
@@ -97,9 +106,7 @@ impl Shelf for DiskShelf {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn Object>> {
-        let file = self.0.open_plain(name)?;
-        let len = file.metadata()?.len();
-        Ok(Box::new(DiskObject { file, len }))
+        Ok(Box::new(DiskObject::of(self.0.open_plain(name)?)?))
     }
 
     fn put(&self, name: &str) -> io::Result<Box<dyn Putting>> {

@@ -1,15 +1,16 @@
 //! Reading an increment: one entry, a range or all of them, and the bytes of tracks. It is a reverse set, or one of the files that
 //! were written before there were sets.
 
-use super::alone::Opened;
+use super::alone::Alone;
 use super::{Entry, Header, Place, Summary, Value, former, full_key};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::media::{Directory, Shelf};
 use crate::set::{self, Scan, Sets, Spot, id_in};
 use crate::shown::shown_file;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// An increment's file, open for reading. Threads may share it.
@@ -69,7 +70,7 @@ impl Reader {
         if is_former {
             return former::Reader::of(file, path).map(|reader| Reader::Former(Box::new(reader)));
         }
-        Reverse::open(Opened { file, path }).map(|reader| Reader::Set(Box::new(reader)))
+        Reverse::open(file, path).map(|reader| Reader::Set(Box::new(reader)))
     }
 
     /// Whether it was written before there were sets.
@@ -143,8 +144,8 @@ impl Reader {
 }
 
 impl Reverse {
-    fn open(opened: Opened) -> Result<Reverse> {
-        let path = opened.path.clone();
+    fn open(file: File, path: PathBuf) -> Result<Reverse> {
+        let opened = Alone::Opened { file, path: path.clone() };
         let shown = shown_file(&path).to_string();
         let failed = |source| Error::media(format!("opening {shown}"), source);
         let id = id_in(&*opened.open("").map_err(failed)?, &shown)?;

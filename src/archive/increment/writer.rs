@@ -1,6 +1,6 @@
 //! Writing an increment, entry by entry: a reverse set under the name of an increment.
 
-use super::alone::Made;
+use super::alone::Alone;
 use super::{Header, Summary};
 use crate::archive::label::Label;
 use crate::clock::Epoch;
@@ -35,7 +35,7 @@ impl Writer {
             return Err(Error::Refused(Errno::NAMETOOLONG, text));
         }
         Label::raise(directory)?;
-        let shelf = Made { directory: directory.clone(), name: name.into() };
+        let shelf = Alone::Made { directory: directory.clone(), name: name.into() };
         let set = set::Writer::create(&shelf, Id::random(), &header, &Seal::plain(), level)?;
         Ok(Writer { set, path })
     }

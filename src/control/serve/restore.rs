@@ -3,7 +3,7 @@
 use super::{info, target};
 use crate::control::request::FromTarget;
 use crate::control::{Answer, RestoredInfo, Verb};
-use crate::daemon::{Daemon, OnProgress};
+use crate::daemon::{BringBackReport, Daemon, OnProgress};
 use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::view::{Restored, Views};
@@ -32,8 +32,13 @@ fn restore(
         return Ok(Answer::Restored(Box::new(RestoredInfo::whole(info(views, &snapshot)?, before))));
     }
     let (report, before) = daemon.path_restores().bring_back(views, &snapshot, &paths, progress)?;
-    let before = before.map(|before| info(views, &before)).transpose()?;
-    Ok(Answer::Restored(Box::new(RestoredInfo::counted(info(views, &snapshot)?, before, report))))
+    counted(views, &snapshot, report, before.as_ref())
+}
+
+/// What was done path by path.
+fn counted(views: &Views, to: &Snapshot, report: BringBackReport, before: Option<&Snapshot>) -> Result<Answer> {
+    let before = before.map(|before| info(views, before)).transpose()?;
+    Ok(Answer::Restored(Box::new(RestoredInfo::counted(info(views, to)?, before, report))))
 }
 
 /// Out of what a target has.
@@ -45,8 +50,7 @@ fn restore_from(
     progress: OnProgress<'_>,
 ) -> Result<Answer> {
     let (snapshot, report, before) = target::restore(daemon, views, from, wanted, progress)?;
-    let before = before.map(|before| info(views, &before)).transpose()?;
-    Ok(Answer::Restored(Box::new(RestoredInfo::counted(info(views, &snapshot)?, before, report))))
+    counted(views, &snapshot, report, before.as_ref())
 }
 
 /// Of all bases of a group.

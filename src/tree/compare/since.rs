@@ -31,19 +31,9 @@ impl ChangedSince {
 }
 
 impl Comparison<'_> {
-    /// What changed after the epoch of a snapshot, up to another one; `None` where increments do not tell. Calls
+    /// What differs at epoch `to` from a moment that differs from the snapshot of epoch `since` in `inodes`, and has its names
+    /// as the base had them at `then`: without any inode, from that snapshot. `None` where increments do not tell. Calls
     /// `on_step` now and then, and ends with its error.
-    pub fn changed_since(
-        self,
-        base: BaseId,
-        since: Epoch,
-        to: Epoch,
-        on_step: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Option<ChangedSince>> {
-        self.differing_from(base, since, (since, HashSet::new()), to, on_step)
-    }
-
-    /// The same of another moment, from which the snapshot differs in these inodes.
     pub fn differing_from(
         self,
         base: BaseId,
