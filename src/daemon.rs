@@ -132,7 +132,7 @@ impl Taken {
 
     pub fn open(self) -> Result<Daemon> {
         let Some(scratch) = self.scratch else { return Daemon::open_locked(self.lock) };
-        let mut daemon = Daemon::open_without_archives(self.lock)?;
+        let mut daemon = Daemon::open_without_archives(self.lock, DiskDir::passing)?;
         scratch.show(&daemon.views)?;
         daemon.scratch = Some(scratch);
         Ok(daemon)
@@ -142,10 +142,14 @@ impl Taken {
 impl Daemon {
     /// Lays out a new store in a directory that does not exist or is empty.
     pub fn create(path: &Path, options: &CreateOptions) -> Result<()> {
+        Daemon::create_in(path, options, DiskDir::of)
+    }
+
+    fn create_in(path: &Path, options: &CreateOptions, files: fn(Arc<Directory>) -> DiskDir) -> Result<()> {
         let made = identity::prepare_directory(path)?;
         let make = || {
             let lock = Lock::take(&made.directory, &Use::Command)?;
-            Tree::create(Arc::new(DiskDir::of(lock.directory().clone())), options)?;
+            Tree::create(Arc::new(files(lock.directory().clone())), options)?;
             identity::write(lock.directory())
         };
         make().inspect_err(|_| made.undo())
@@ -185,7 +189,7 @@ impl Daemon {
 
     /// Opens a store whose lock was taken.
     pub fn open_locked(lock: Lock) -> Result<Daemon> {
-        let daemon = Daemon::open_without_archives(lock)?;
+        let daemon = Daemon::open_without_archives(lock, DiskDir::of)?;
         daemon.archives().attach_known()?;
         if !daemon.is_only_read() {
             daemon.complete_what_was_begun();
@@ -194,11 +198,11 @@ impl Daemon {
     }
 
     /// The same, but that its archives are still to be attached, and what was begun is to be completed then.
-    fn open_without_archives(lock: Lock) -> Result<Daemon> {
+    fn open_without_archives(lock: Lock, files: fn(Arc<Directory>) -> DiskDir) -> Result<Daemon> {
         let path = lock.store().to_path_buf();
         let directory = lock.directory().clone();
         let tree = match lock.is_shared() {
-            false => Tree::open(Arc::new(DiskDir::of(directory)))?,
+            false => Tree::open(Arc::new(files(directory)))?,
             // What the journal has besides is done aside, in memory or a temporary file.
             true => {
                 let tree = Tree::open(Arc::new(ScratchDir::over(directory)))?;

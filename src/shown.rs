@@ -2,7 +2,7 @@
 //!
 //! A name is bytes that somebody else chose. Whatever leaves the program as text passes one of these functions:
 //!
-//! - [`shown`] and [`shown_file`], for names and paths, where a text is put together;
+//! - [`shown`], [`shown_path`] and [`shown_file`], for names and paths, where a text is put together;
 //! - [`plain`] and [`line`], for whole texts, in the few functions that write them out, for what was forgotten before.
 //!
 //! What can be read stays as it is, in any script. What does something instead of being seen ([`is_hidden`]) is written
@@ -62,6 +62,11 @@ pub struct Shown<'a>(&'a [u8]);
 /// A name or a path inside the store.
 pub fn shown(bytes: &[u8]) -> Shown<'_> {
     Shown(bytes)
+}
+
+/// A path from the root of a tree, which is `/` itself.
+pub fn shown_path(path: &[u8]) -> Shown<'_> {
+    Shown(if path.is_empty() { b"/" } else { path })
 }
 
 /// A path outside the store.

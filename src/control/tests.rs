@@ -264,6 +264,7 @@ fn set() -> SetInfo {
         time: time(),
         base: text(),
         kind: SetKind::Full,
+        over: Some(text()),
         bytes: 5,
         incomplete: true,
         hidden: true,

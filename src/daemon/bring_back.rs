@@ -13,11 +13,13 @@
 //!   names outside what is brought back came to it since;
 //! - what has names outside keeps these, and gives its old name to a new inode;
 //! - a new inode has all of its content before it gets a name;
-//! - a file that cannot be read whole from the archive stays as it is;
+//! - a file that cannot be read whole from the archive stays as it is, and so does what lies below a directory that cannot be
+//!   listed: an inode of these that becomes what it was under another name leaves its own to a new one ([`apart`]);
 //! - what is in the way is removed when its successor is ready; a name that the snapshot does not have is
 //!   removed after all that may be moved from there has been;
 //! - whatever ends the work early, doing it again completes it; a crash, opening the store does.
 
+mod apart;
 mod from_set;
 mod names;
 mod paths;
@@ -30,9 +32,10 @@ use super::{Daemon, OnProgress, Progress};
 use crate::clock::Epoch;
 use crate::device::{InodeAt, InodeNo, Moment, Snapshot, is_visited};
 use crate::error::{Errno, Error, Result};
-use crate::shown::shown;
+use crate::shown::shown_path;
 use crate::tree::{ChangedSince, Inode, Likened, Tree, root_of};
 use crate::view::{BringingBack, Views};
+use apart::{Apart, part};
 use from_set::InSet;
 use parking_lot::MutexGuard;
 use paths::{Tops, shown_all};
@@ -168,9 +171,10 @@ impl<'a> PathRestores<'a> {
         is_led: bool,
         progress: OnProgress<'_>,
     ) -> Result<BringBackReport> {
-        let mut work = BringBack::new(views, unseen, tops, source, progress);
+        let mut work = BringBack::new((views, unseen), tops, (source, before), progress);
         work.report.before.clone_from(&before.record.name);
-        let led = if is_led { work.find_changed(before) } else { Ok(()) };
+        work.apart.changed = is_led.then(HashSet::new);
+        let led = if is_led { work.find_changed() } else { Ok(()) };
         let result = led.and_then(|()| work.run());
         let has_changed = work.has_changed.get();
         let mut report = work.report;
@@ -243,10 +247,12 @@ struct BringBack<'a> {
     unseen: &'a Unseen<'a>,
     /// The moment of the snapshot. Variables of this name are inodes as they are in it, those named `now` live.
     then: Moment,
+    /// The moment of what was there before.
+    before: Epoch,
     source: Source<'a>,
     tops: &'a Tops,
     /// What changed since; without it, everything is compared.
-    changed: Option<ChangedSince>,
+    changed: Option<ChangedSince<'a>>,
     /// Inodes with several names then: what stands for them now.
     chosen: HashMap<InodeNo, InodeNo>,
     /// Inodes that stand for others than they were then, or that have several names.
@@ -260,6 +266,7 @@ struct BringBack<'a> {
     report: BringBackReport,
     progress: OnProgress<'a>,
     is_interrupted: bool,
+    apart: Apart,
     /// Whether anything is not what it was before the work.
     has_changed: Cell<bool>,
     steps: u64,
@@ -271,7 +278,7 @@ struct BringBack<'a> {
 type Now = Option<(InodeNo, Inode)>;
 
 /// A name in a live directory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Place {
     parent: InodeNo,
     name: Vec<u8>,
@@ -279,10 +286,9 @@ struct Place {
 
 impl<'a> BringBack<'a> {
     fn new(
-        views: &'a Views,
-        unseen: &'a Unseen<'_>,
+        (views, unseen): (&'a Views, &'a Unseen<'_>),
         tops: &'a Tops,
-        source: Source<'a>,
+        (source, before): (Source<'a>, &Snapshot),
         progress: OnProgress<'a>,
     ) -> BringBack<'a> {
         BringBack {
@@ -290,6 +296,7 @@ impl<'a> BringBack<'a> {
             root: root_of(views.base()),
             unseen,
             then: Moment::At(source.snapshot.epoch),
+            before: before.epoch,
             source,
             tops,
             changed: None,
@@ -301,22 +308,23 @@ impl<'a> BringBack<'a> {
             report: BringBackReport::default(),
             progress,
             is_interrupted: false,
+            apart: Apart::default(),
             has_changed: Cell::new(false),
             steps: 0,
             rehearsal: views.is_rehearsing().then(Rehearsal::default),
         }
     }
 
-    fn find_changed(&mut self, before: &Snapshot) -> Result<()> {
+    fn find_changed(&mut self) -> Result<()> {
         let Source { snapshot, in_set } = self.source;
         let (base, then) = (snapshot.base, snapshot.epoch);
         let since = match in_set {
-            None => Some((then, HashSet::new())),
-            Some(in_set) => in_set.like.as_ref().map(|(like, differing)| (like.epoch, differing.clone())),
+            None => Some((then, None)),
+            Some(in_set) => in_set.like.as_ref().map(|(like, differing)| (like.epoch, Some(differing))),
         };
         if let (true, Some(since)) = (self.tops.have_directory(), since) {
             let comparison = self.tree.comparison();
-            self.changed = comparison.differing_from(base, then, since, before.epoch, &mut || self.tell(0))?;
+            self.changed = comparison.differing_from(base, then, since, self.before, &mut || self.tell(0))?;
         }
         Ok(())
     }
@@ -333,18 +341,25 @@ impl<'a> BringBack<'a> {
     }
 
     fn run(&mut self) -> Result<()> {
-        let tops = self.tops;
-        for top in tops.iter() {
-            if let Err(error) = self.top(self.root, top) {
-                self.problem(error, &top.path)?;
-            }
-        }
+        let walked = self.walk_all();
+        let parted = part(self);
+        walked.and(parted)?;
         for place in std::mem::take(&mut self.extras) {
             let result = remove(self, &place);
             self.settle(result, &place)?;
         }
         for (then, now) in std::mem::take(&mut self.unfinished) {
             self.attributes(then, now)?;
+        }
+        Ok(())
+    }
+
+    fn walk_all(&mut self) -> Result<()> {
+        let tops = self.tops;
+        for top in tops.iter() {
+            if let Err(error) = self.top(self.root, top) {
+                self.problem(error, &top.path)?;
+            }
         }
         Ok(())
     }
@@ -409,11 +424,11 @@ impl<'a> BringBack<'a> {
         if place.parent == UNMADE {
             return Ok(None);
         }
+        if let Some(now) = self.rehearsal.as_ref().and_then(|rehearsal| rehearsal.after_moves(place)) {
+            return Ok(now);
+        }
         match self.tree.names().lookup(place.parent.live(), &place.name) {
-            Ok(found) => Ok(match &self.rehearsal {
-                Some(rehearsal) => rehearsal.after_moves(found),
-                None => Some(found),
-            }),
+            Ok(found) => Ok(Some(found)),
             Err(Error::Posix(Errno::NOENT)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -432,12 +447,16 @@ impl<'a> BringBack<'a> {
         }
     }
 
-    /// Says how far the work has come; `bytes` are those of the file that is being brought back.
+    /// Says how far the work has come; `bytes` are those of the file that is being brought back. What is done after an interruption
+    /// is not interrupted again.
     fn tell(&mut self, bytes: u64) -> Result<()> {
         self.steps += 1;
         let is_due = self.steps.is_multiple_of(STEPS_TO_LOOK) && self.rehearsal.is_none();
         if is_due && self.tree.device().room()?.available < ROOM_TIGHT {
             self.tree.commit()?;
+        }
+        if self.is_interrupted {
+            return Ok(());
         }
         let done = Progress { files: self.report.files, bytes: self.report.bytes + bytes, total_bytes: 0 };
         (self.progress)(&done).inspect_err(|_| self.is_interrupted = true)
@@ -451,18 +470,23 @@ impl<'a> BringBack<'a> {
         self.problem(error, &path)
     }
 
-    fn problem(&mut self, error: Error, path: &[u8]) -> Result<()> {
-        let concerns_all = match &error {
+    /// Whether the rest cannot fare better than what went wrong.
+    fn concerns_all(&self, error: &Error) -> bool {
+        let concerns_all = match error {
             // Of a set that is gone, only what lay in it is missing.
             Error::Store(_) => self.source.in_set.is_none(),
             Error::Media { .. } | Error::Stopped(_) | Error::Fault(_) => true,
             Error::Corrupt { .. } | Error::Gone | Error::Unshared => false,
             Error::Posix(_) | Error::Refused(..) | Error::Usage(_) => error.is_no_space(),
         };
-        if concerns_all || self.is_interrupted {
+        concerns_all || self.is_interrupted
+    }
+
+    fn problem(&mut self, error: Error, path: &[u8]) -> Result<()> {
+        if self.concerns_all(&error) {
             return Err(error);
         }
-        let path = if path.is_empty() { "/".to_string() } else { shown(path).to_string() };
+        let path = shown_path(path);
         let problem = match error {
             Error::Gone => {
                 self.check_snapshot()?;

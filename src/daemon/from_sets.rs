@@ -7,7 +7,7 @@
 //! over once more.
 
 use super::identity::{self, Made};
-use super::keeping::chosen;
+use super::keeping::{chosen, verify_sets};
 use super::lock::{Lock, Use};
 use super::targets::AtTarget;
 use super::{OnProgress, Progress};
@@ -46,22 +46,18 @@ pub struct FromSetsReport {
     pub left_out: Vec<String>,
 }
 
-/// Makes a store in a directory that is not there or empty.
+/// Makes a store in a directory that is not there or empty. Moments of which something cannot be read are left out.
 pub fn create_from_sets(
     path: &Path,
     repository: &Repository,
     options: &FromSets,
     progress: OnProgress<'_>,
 ) -> Result<FromSetsReport> {
-    let (wanted, left_out) = wanted(repository, options)?;
+    let (mut wanted, mut left_out) = wanted(repository, options)?;
     let Some(first) = wanted.first() else {
         let text = format!("there is no whole set of the store {} there yet", repository.store());
         return Err(Error::Refused(Errno::NOENT, text));
     };
-    let source = source(repository, options, &wanted);
-    let made = identity::prepare_filling(path, &source)?;
-    let making =
-        Making { made: &made, repository, wanted: &wanted, report: FromSetsReport { left_out, ..Default::default() } };
     let settings = CreateOptions {
         track_bytes: options.track_bytes.unwrap_or(first.header.track_bytes as usize),
         codec: options.codec,
@@ -70,18 +66,65 @@ pub fn create_from_sets(
         mode: 0o755,
         hash_seed: first.header.hash_seed,
     };
-    making.run(&settings, &source, progress).map_err(|error| {
-        match error.is_no_space() && !matches!(error, Error::Refused(..)) {
-            true => {
-                let text = format!(
-                    "there is no room in {}: make some, and give this command once more to go on",
-                    shown_file(path)
-                );
-                Error::Refused(Errno::NOSPC, text)
-            }
-            false => error,
+    let make = |wanted: &[&Listed], left_out: &[String], progress: OnProgress<'_>| {
+        let source = source(repository, options, wanted);
+        let made = identity::prepare_filling(path, &source)?;
+        let report = FromSetsReport { left_out: left_out.to_vec(), ..Default::default() };
+        Making { made: &made, repository, wanted, report }.run(&settings, &source, progress)
+    };
+    let error = match make(&wanted, &left_out, &mut *progress) {
+        Err(error @ (Error::Corrupt { .. } | Error::Store(_) | Error::Media { .. })) if !error.is_no_space() => error,
+        result => return result.map_err(|error| in_words(error, path)),
+    };
+    // What else cannot be read is known before it is begun anew.
+    let damaged = damaged_moments(repository, &mut *progress)?;
+    let (lost, whole): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|listed| damaged.contains_key(&listed.id));
+    wanted = whole;
+    if lost.is_empty() {
+        return Err(error);
+    }
+    if wanted.is_empty() {
+        let other = if options.with_history { "" } else { "; with --history it has every moment that can" };
+        let text = format!(
+            "no moment that is wanted can be read whole: {error}{other}; `pitfs restore --from TARGET SNAPSHOT --to DIR` copies out what \
+             can be read"
+        );
+        return Err(Error::Refused(Errno::IO, text));
+    }
+    let told = |listed: &&Listed| format!("{}: {}; it is left out", listed.header.mark.name, damaged[&listed.id]);
+    left_out.extend(lost.iter().map(told));
+    make(&wanted, &left_out, progress).map_err(|error| in_words(error, path))
+}
+
+fn in_words(error: Error, path: &Path) -> Error {
+    match error.is_no_space() && !matches!(error, Error::Refused(..)) {
+        true => {
+            let text = format!(
+                "there is no room in {}: make some, and give this command once more to go on",
+                shown_file(path)
+            );
+            Error::Refused(Errno::NOSPC, text)
         }
-    })
+        false => error,
+    }
+}
+
+/// The sets of moments that have lost something, and what.
+fn damaged_moments(repository: &Repository, progress: OnProgress<'_>) -> Result<HashMap<Id, String>> {
+    let mut damaged = HashMap::new();
+    for one in verify_sets(repository, None, progress)? {
+        let lost = &one.lost;
+        let first = lost.index.first().or(one.problems.first()).cloned();
+        let why = match (lost.paths.first(), lost.paths.len() as u64 + lost.more_paths) {
+            (Some(path), 1) => format!("{path} cannot be read"),
+            (Some(path), count) => format!("{path} and {} more cannot be read", count - 1),
+            (None, _) => first.unwrap_or_default(),
+        };
+        if !lost.is_nothing() {
+            damaged.insert(one.listed.id, why);
+        }
+    }
+    Ok(damaged)
 }
 
 /// The moments that are to be in it, the oldest first, and what is left out.

@@ -13,7 +13,7 @@ use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::set::{Kind, SetFile, Spot, recast_all};
 use crate::shown::{shown, shown_file};
-use crate::target::{Listed, Retention};
+use crate::target::{Listed, Repository, Retention};
 use crate::tree::{Lost, lost_of};
 use crate::view::Views;
 use std::collections::{HashMap, HashSet};
@@ -42,8 +42,7 @@ pub struct LetGo {
 }
 
 /// Reads sets and verifies them: all of their bytes, or all but data and so many hundredths of it.
-pub fn verify_sets(at: &AtTarget, share: Option<u8>, progress: OnProgress<'_>) -> Result<Vec<VerifiedSet>> {
-    let repository = &at.repository;
+pub fn verify_sets(repository: &Repository, share: Option<u8>, progress: OnProgress<'_>) -> Result<Vec<VerifiedSet>> {
     let all = repository.catalogue().sets();
     let total_bytes = all.iter().map(|listed| listed.bytes).sum();
     let mut bytes = 0;
@@ -118,7 +117,7 @@ pub struct Repaired {
 /// Verifies all sets, and writes moments anew that have lost something, where the store still has their snapshots.
 pub fn repair_sets(at: &mut AtTarget, views: &Views, progress: OnProgress<'_>) -> Result<Repaired> {
     let _locked = at.lock()?;
-    let verified = verify_sets(at, None, progress)?;
+    let verified = verify_sets(&at.repository, None, progress)?;
     let bad: HashSet<Id> = verified
         .iter()
         .filter(|one| !one.problems.is_empty())
@@ -173,7 +172,7 @@ pub(super) fn chosen(at: &AtTarget, names: &[Vec<u8>]) -> Result<Vec<Listed>> {
         let is_meant = |listed: &&&Listed| {
             let header = &listed.header;
             let full = format!("{}:{}", header.base_name, header.mark.name);
-            header.mark.name.as_bytes() == name || full.as_bytes() == name
+            [&header.mark.name, &full, &listed.name_with_id()].iter().any(|one| one.as_bytes() == name)
         };
         let is_id = |listed: &&&Listed| name.len() >= 8 && listed.id.to_string().as_bytes().starts_with(name);
         // A snapshot can have the name of another one's set.

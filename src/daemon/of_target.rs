@@ -8,11 +8,12 @@ use super::targets::{AtTarget, open_alone};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::logstore::Codec;
+use crate::media::DiskDir;
 use crate::shown::shown_file;
 use crate::target::{Listed, Repository};
 use crate::tree::CreateOptions;
 use crate::view::{InSet, InSets, Views, show_sets};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -62,7 +63,7 @@ impl Scratch {
             hash_seed: first.header.hash_seed,
         };
         let scratch = Scratch { path: scratch, target: path.to_path_buf(), repository };
-        super::Daemon::create(&scratch.path, &options)?;
+        super::Daemon::create_in(&scratch.path, &options, DiskDir::passing)?;
         Ok(Some(scratch))
     }
 
@@ -87,18 +88,36 @@ impl Scratch {
             if shown.iter().any(|other| other.name == name) {
                 name = format!("{name}~{}", newest.header.base.short());
             }
-            let moments = all.iter().map(|listed| InSet {
-                mark: listed.header.mark.clone(),
-                set: listed.id,
-                bytes: listed.header.bytes,
-            });
-            shown.push(InSets { name, moments: moments.collect() });
+            shown.push(InSets { name, moments: told_apart(&all) });
         }
         // The base that has always been there comes first.
         shown.sort_by_key(|base| base.name != crate::view::LIVE_NAME);
         show_sets(views, self.repository.sets(), shown)?;
         views.tree().only_read(&format!("{} is a target, whose sets are never changed", shown_file(&self.target)))
     }
+}
+
+/// The moments of a base, the oldest first, each once, with names of their own: a copy of the store can have given one again, and so
+/// can the store itself.
+fn told_apart(all: &[&Listed]) -> Vec<InSet> {
+    let mut sets: HashMap<Id, &Listed> = HashMap::new();
+    for listed in all {
+        let known = sets.entry(listed.header.mark.id).or_insert(listed);
+        if listed.missing <= known.missing {
+            *known = listed;
+        }
+    }
+    let mut named: HashMap<&str, u32> = HashMap::new();
+    sets.values().for_each(|listed| *named.entry(&listed.header.mark.name).or_default() += 1);
+    let each = all.iter().filter(|listed| sets[&listed.header.mark.id].id == listed.id);
+    let in_set = |listed: &&Listed| {
+        let mut mark = listed.header.mark.clone();
+        if named[mark.name.as_str()] > 1 {
+            mark.name = listed.name_with_id();
+        }
+        InSet { mark, set: listed.id, bytes: listed.header.bytes }
+    };
+    each.map(in_set).collect()
 }
 
 /// Removes scratch stores of this user whose processes are gone.

@@ -62,7 +62,7 @@ pub fn upgrade(path: &Path, archive: Option<&Path>, progress: OnProgress<'_>) ->
     }
     report.can_be_undone = read_identity(&directory)?.step == Step::Upgraded;
     // What is not where it was would be missed twice.
-    let daemon = Daemon::open_without_archives(lock)?;
+    let daemon = Daemon::open_without_archives(lock, DiskDir::of)?;
     let mut is_used = false;
     for attached in attached(&daemon)? {
         let views = daemon.views().of(attached.base);

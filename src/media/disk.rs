@@ -14,6 +14,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct DiskDir {
     directory: Arc<Directory>,
+    /// They are to outlive the process.
+    are_kept: bool,
 }
 
 impl DiskDir {
@@ -22,7 +24,12 @@ impl DiskDir {
     }
 
     pub fn of(directory: Arc<Directory>) -> DiskDir {
-        DiskDir { directory }
+        DiskDir { directory, are_kept: true }
+    }
+
+    /// The files of one that goes with its process: nothing waits for the disk.
+    pub fn passing(directory: Arc<Directory>) -> DiskDir {
+        DiskDir { directory, are_kept: false }
     }
 }
 
@@ -33,11 +40,11 @@ impl MediaDir for DiskDir {
             true => directory.open_or_make(name, Access::ReadWrite)?,
             false => (directory.open_file(name, Access::ReadWrite)?, false),
         };
-        if is_new {
+        if is_new && self.are_kept {
             file.sync_all()?;
             directory.sync()?;
         }
-        Ok(Arc::new(DiskFile { file }))
+        Ok(Arc::new(DiskFile { file, is_kept: self.are_kept }))
     }
 
     fn exists(&self, name: &str) -> io::Result<bool> {
@@ -96,6 +103,7 @@ fn write_whole(directory: &Directory, name: &str, content: &[u8], model: &str) -
 #[derive(Debug)]
 struct DiskFile {
     file: File,
+    is_kept: bool,
 }
 
 impl Media for DiskFile {
@@ -112,7 +120,7 @@ impl Media for DiskFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        if self.is_kept { self.file.sync_data() } else { Ok(()) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

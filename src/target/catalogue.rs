@@ -53,6 +53,11 @@ impl Listed {
         }
     }
 
+    /// The name of its snapshot, told apart from another one's.
+    pub fn name_with_id(&self) -> String {
+        format!("{}~{}", self.header.mark.name, self.id.short())
+    }
+
     /// Whether it can be looked into.
     pub fn is_moment(&self) -> bool {
         !self.is_hidden && self.part.is_none()

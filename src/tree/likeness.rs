@@ -236,10 +236,8 @@ impl Likeness<'_> {
             match self.share_content(number, model, &mut *on_step, likened) {
                 // What an archive has, or only memory, cannot be shared.
                 Err(Error::Unshared) => {
-                    let copied = self.copy_content(number, model, on_step);
                     // Some of it may be there where not all is.
-                    likened.content |= *copied.as_ref().unwrap_or(&true);
-                    copied?;
+                    self.copy_content(number, model, on_step, likened).inspect_err(|_| likened.content = true)?;
                 }
                 result => result?,
             }
@@ -340,29 +338,28 @@ impl Likeness<'_> {
     }
 
     /// Copies the tracks that differ.
-    fn copy_content(self, number: InodeNo, like: InodeAt, on_step: OnStep<'_>) -> Result<bool> {
+    fn copy_content(self, number: InodeNo, like: InodeAt, on_step: OnStep<'_>, likened: &mut Likened) -> Result<()> {
         let (model, old) = (self.tree.inode(like)?, self.tree.inode(number.live())?);
         let size = model.size;
         let rights = self.tree.attributes().rights(like)?;
-        self.tree.attributes().disarm(number, &rights)?;
-        let mut is_changed = false;
+        likened.attributes |= self.tree.attributes().disarm(number, &rights)?;
         if old.size > size || old.inline != model.inline {
             // Bytes in the record would become a track.
             self.resize_to(number, if old.inline.is_empty() { old.size.min(size) } else { 0 })?;
-            is_changed = true;
+            likened.content = true;
         }
         if !model.inline.is_empty() {
-            is_changed |= self.copy_track(number, like, TrackNo::FIRST, size)?;
+            likened.content |= self.copy_track(number, like, TrackNo::FIRST, size)?;
         }
         self.each_differing(number, like, &mut |track| {
-            is_changed |= self.copy_track(number, like, track, size)?;
+            likened.content |= self.copy_track(number, like, track, size)?;
             on_step(track.next().start(self.tree.device.track_bytes()).min(size))
         })?;
         if self.tree.inode(number.live())?.size != size {
             self.resize_to(number, size)?;
-            is_changed = true;
+            likened.content = true;
         }
-        Ok(is_changed)
+        Ok(())
     }
 
     /// Copies one track of a file of a size; whether it differed.
@@ -487,8 +484,9 @@ mod tests {
                     let expected = content(&tree, other);
                     let likened = match copies {
                         true => {
-                            let content = tree.likeness().copy_content(one, other.live(), &mut |_| Ok(())).unwrap();
-                            Likened { content, ..Likened::default() }
+                            let mut likened = Likened::default();
+                            tree.likeness().copy_content(one, other.live(), &mut |_| Ok(()), &mut likened).unwrap();
+                            likened
                         }
                         false => tree.likeness().become_like(one, other.live(), &mut |_| Ok(())).unwrap(),
                     };

@@ -466,3 +466,41 @@ fn after_restores_that_are_not_settled() {
     store.back(&one, &[b""]);
     store.check();
 }
+
+/// Names that stay lead to what they led to before, whether they come before or behind those that their inodes are restored for.
+#[test]
+fn what_cannot_be_read_stays_as_it_is() {
+    for (lost, other) in [("a", "b"), ("b", "a")] {
+        for is_linked in [false, true] {
+            let store = Store::new();
+            store.mkdir("top");
+            let [lost, other] = [lost, other].map(|name| format!("top/{name}"));
+            store.write(&lost, &noise(31, 2_000_000));
+            let inode = store.write(&other, &noise(32, 2_000_000));
+            store.write("top/c", &noise(33, 10_000));
+            let then = store.snap("then");
+            store.keep(&then);
+            store.views().deletions().delete(&[b"then"]).unwrap();
+            store.damage_kept(&noise(31, 32));
+            store.remove(&lost);
+            match is_linked {
+                true => store.link(&other, &lost),
+                false => store.rename(&other, &lost),
+            }
+            store.link(&lost, "top/more");
+            store.write(&lost, b"new");
+            store.write("top/c", b"new as well");
+            let times = store.inode(&lost).mtime;
+            let report = store.back_from_set("then", &[b"top"]).unwrap();
+            assert!(report.problems.len() == 1 && report.problems[0].contains(&lost), "{:?}", report.problems);
+            assert_eq!((store.read(&lost), store.inode(&lost).mtime), (b"new".to_vec(), times), "{lost}, {is_linked}");
+            assert_eq!((store.read(&other), store.at(&other)), (noise(32, 2_000_000), inode));
+            assert!(store.read("top/c") == noise(33, 10_000) && !store.exists("top/more"));
+            // Once more, it is the same.
+            let report = store.back_from_set("then", &[b"top"]).unwrap();
+            assert_eq!((report.files, report.problems.len()), (0, 1));
+            assert_eq!(store.read(&lost), b"new");
+            store.check();
+        }
+    }
+}

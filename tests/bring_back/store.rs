@@ -44,6 +44,12 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// All files below a directory.
+fn files_below(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
 impl Store {
     pub fn new() -> Store {
         Store::with_tracks(TRACK as usize)
@@ -221,6 +227,20 @@ impl Store {
         backup(self.views(), &target, key.as_ref(), &options, &mut |_| Ok(())).unwrap();
     }
 
+    /// Changes a byte in what is kept outside where some bytes lie, which do not compress.
+    pub fn damage_kept(&self, bytes: &[u8]) {
+        let mut is_found = false;
+        for entry in files_below(&self.dir.path().join("usb")) {
+            let mut kept = std::fs::read(&entry).unwrap();
+            if let Some(at) = kept.windows(32).position(|window| window == &bytes[..32]) {
+                kept[at] ^= 1;
+                std::fs::write(&entry, kept).unwrap();
+                is_found = true;
+            }
+        }
+        assert!(is_found);
+    }
+
     /// Brings paths back out of what is kept outside, which is told before.
     pub fn try_back_from_set(&self, name: &str, paths: &[&[u8]]) -> Result<BringBackReport> {
         let paths: Vec<ByteBuf> = paths.iter().map(|path| ByteBuf::from(*path)).collect();
@@ -235,6 +255,16 @@ impl Store {
         let counted = |report: &BringBackReport| (report.files, report.bytes, report.removed);
         assert_eq!((counted(&told), before.is_some()), (counted(&report), !report.before.is_empty()), "{paths:?}");
         Ok(report)
+    }
+
+    /// The same, untold.
+    pub fn back_from_set(&self, name: &str, paths: &[&[u8]]) -> Result<BringBackReport> {
+        let paths: Vec<ByteBuf> = paths.iter().map(|path| ByteBuf::from(*path)).collect();
+        let at = open_repository(&self.daemon, self.views(), None).unwrap();
+        let wanted = (name.as_bytes(), paths.as_slice());
+        let result = self.daemon.path_restores().bring_back_from_set(self.views(), &at, wanted, &mut |_| Ok(()));
+        self.tree().device().feed().wait();
+        result.map(|(_, report, _)| report)
     }
 
     /// What was brought back is as it was in the snapshot, and nothing else has changed.

@@ -30,7 +30,7 @@ fn is_old_or_new(chain: &Chain, work: &Work<'_>, before: &BTreeSet<Id>, when: &s
     let (at, _dir) = chain.at().unwrap_or_else(|error| panic!("{what}, {when}: {error}"));
     let found = chain.compare(&at.repository);
     assert!(found == *before || found == work.after, "{what}, {when}: {} of {} moments", found.len(), before.len());
-    for verified in verify_sets(&at, None, &mut |_| Ok(())).unwrap() {
+    for verified in verify_sets(&at.repository, None, &mut |_| Ok(())).unwrap() {
         assert!(verified.problems.is_empty(), "{what}, {when}: {verified:?}");
     }
 }

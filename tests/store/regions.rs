@@ -128,7 +128,7 @@ fn look(chain: &Chain, object: &str, what: &str) {
         damaged += read_all(repository.sets(), listed.id, model, &names, what);
     }
     assert!(damaged == 0 || object != "catalogue", "{what}");
-    for verified in verify_sets(&at, None, &mut |_| Ok(())).unwrap() {
+    for verified in verify_sets(&at.repository, None, &mut |_| Ok(())).unwrap() {
         let is_it = id_of(object) == Some(verified.listed.id);
         let needs_it = verified.listed.needs.iter().any(|id| id_of(object) == Some(*id));
         assert!(!is_it || !verified.problems.is_empty(), "{what}: {verified:?}");

@@ -151,7 +151,7 @@ fn let_some_go(world: &mut World, at: &mut AtTarget, done: &mut BackedUp) -> Res
         }
         assert_eq!(left.len() + report.gone.len(), all.len());
     }
-    for verified in verify_sets(at, None, &mut quiet)? {
+    for verified in verify_sets(&at.repository, None, &mut quiet)? {
         assert!(verified.problems.is_empty(), "{verified:?}");
     }
     Ok(())

@@ -176,7 +176,7 @@ pub struct Set {
 pub enum SetVerb {
     /// List the sets of this store at a target
     List {
-        /// The target; without it, the only one
+        /// The target, or its directory, which needs no store; without it, the only target
         #[arg(value_name = "TARGET")]
         target: Option<String>,
         /// Print the list as JSON
@@ -185,7 +185,7 @@ pub enum SetVerb {
     },
     /// Read and verify all of them
     Verify {
-        /// The target; without it, the only one
+        /// The target, or its directory, which needs no store; without it, the only target
         #[arg(value_name = "TARGET")]
         target: Option<String>,
         /// Read so much of the files' data only, another part each time, and all of what leads to it
@@ -200,7 +200,7 @@ pub enum SetVerb {
         /// Names of snapshots, or ids of sets
         #[arg(value_name = "SET", required = true)]
         sets: Vec<OsString>,
-        /// The target; without it, the only one
+        /// The target, or its directory, which needs no store; without it, the only target
         #[arg(long, value_name = "NAME")]
         target: Option<String>,
         /// Change nothing; say what would go
@@ -218,7 +218,7 @@ pub enum SetVerb {
         /// Those after this time are left alone
         #[arg(long, value_name = "TIME")]
         at: Option<String>,
-        /// The target; without it, the only one
+        /// The target, or its directory, which needs no store; without it, the only target
         #[arg(long, value_name = "NAME")]
         target: Option<String>,
         /// Change nothing; say what would go
@@ -230,7 +230,7 @@ pub enum SetVerb {
     },
     /// Pack anew what lies in sets of which much is of no use any more
     Compact {
-        /// The target; without it, the only one
+        /// The target, or its directory, which needs no store; without it, the only target
         #[arg(value_name = "TARGET")]
         target: Option<String>,
         /// How much of a set may be of no use
@@ -245,7 +245,7 @@ pub enum SetVerb {
     },
     /// Verify all of them, and write moments anew that have lost something, where the store still has them
     Repair {
-        /// The target; without it, the only one
+        /// The target, or its directory, which needs no store; without it, the only target
         #[arg(value_name = "TARGET")]
         target: Option<String>,
         /// Print the result as JSON
@@ -263,7 +263,7 @@ pub enum SetVerb {
     },
     /// Make the list of sets anew, from the sets
     Rebuild {
-        /// The target; without it, the only one
+        /// The target, or its directory, which needs no store; without it, the only target
         #[arg(value_name = "TARGET")]
         target: Option<String>,
         /// Print the result as JSON
@@ -301,4 +301,20 @@ fn parse_rate(text: &str) -> Result<u64, String> {
     let found =
         number.parse::<u64>().ok().filter(|number| *number > 0).and_then(|number| number.checked_mul(1 << shift));
     found.ok_or_else(|| format!("{text:?} is no rate; give bytes a second, or with K, M, G or T, as 20M"))
+}
+
+impl SetVerb {
+    /// Which target is meant, of those verbs that are told.
+    pub fn target(&mut self) -> Option<&mut Option<String>> {
+        match self {
+            SetVerb::List { target, .. }
+            | SetVerb::Verify { target, .. }
+            | SetVerb::Delete { target, .. }
+            | SetVerb::Merge { target, .. }
+            | SetVerb::Compact { target, .. }
+            | SetVerb::Repair { target, .. }
+            | SetVerb::Rebuild { target, .. } => Some(target),
+            SetVerb::Receive { .. } => None,
+        }
+    }
 }

@@ -15,10 +15,14 @@ use crate::daemon::{
     open_alone, wants_passphrase,
 };
 use crate::error::{Errno, Error, Result};
-use crate::target::Retention;
+use crate::target::{Listed, Retention};
 use serde::Serialize;
 use serde_json::json;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+
+/// Characters of a set's id that a command takes for it.
+const SHORT_ID: usize = 8;
 
 pub(super) fn target(to: &Target, verb: args::TargetVerb, as_json: bool) -> Result<bool> {
     let (verb, json, shows) = match verb {
@@ -134,7 +138,9 @@ pub(super) fn backup(to: &Target, args: args::Backup) -> Result<bool> {
 }
 
 /// What is done with sets; `to` finds the store, where that is needed.
-pub(super) fn set(to: impl Fn() -> Result<Target>, verb: args::SetVerb, as_json: bool) -> Result<bool> {
+pub(super) fn set(to: impl Fn() -> Result<Target>, mut verb: args::SetVerb, as_json: bool) -> Result<bool> {
+    let alone = verb.target().map(|target| alone(&to, target)).transpose()?.flatten();
+    let to = || alone.clone().map_or_else(&to, Ok);
     let (verb, json, verifies) = match verb {
         args::SetVerb::List { target, json } => (Sets::List { target }, json || as_json, false),
         args::SetVerb::Verify { target, read, json } => (Sets::Verify { target, read }, json || as_json, true),
@@ -175,27 +181,57 @@ pub(super) fn set(to: impl Fn() -> Result<Target>, verb: args::SetVerb, as_json:
             tell_all(&set.lost.iter().map(lost).collect::<Vec<_>>());
         }
     } else {
-        let row = |set: &SetInfo| {
-            let kind = match (set.kind, set.incomplete) {
-                _ if set.part => "part",
-                (_, true) => "incomplete",
-                (SetKind::Full, _) => "full",
-                (SetKind::Differential, _) => "differential",
-                (SetKind::Incremental, _) => "incremental",
-            };
-            vec![set.snapshot.clone(), set.time.text.clone(), set.base.clone(), kind.to_string(), size(set.bytes)]
-        };
-        let shown = sets.iter().filter(|set| !set.hidden);
-        print(&table(&headed(["snapshot", "taken", "base", "set", "size"], shown.map(row))))?;
-        let others: Vec<&SetInfo> = sets.iter().filter(|set| set.hidden).collect();
-        if !others.is_empty() {
-            let all = size(others.iter().map(|set| set.bytes).sum());
-            let were = if others.len() == 1 { "was" } else { "were" };
-            let others = count(others.len() as u64, "set");
-            print(&format!("and {all} in {others} that {were} let go, or went into others, and that others need\n"))?;
-        }
+        print_sets(&sets)?;
     }
     Ok(problems.is_empty())
+}
+
+/// The directory that is given in the place of a target's name: by a path, or where there is no store that could have such a name.
+fn alone(to: impl Fn() -> Result<Target>, target: &mut Option<String>) -> Result<Option<Target>> {
+    let is_directory =
+        |given: &String| Path::new(given).is_dir() && (Path::new(given).components().count() > 1 || to().is_err());
+    let directory = target.take_if(|given| is_directory(given));
+    directory.map(|directory| Ok(Target { store: absolute(Path::new(&directory))?, base: None })).transpose()
+}
+
+/// Of forks, which a copy of a store makes, one sees what each set was made over.
+fn print_sets(sets: &[SetInfo]) -> Result<()> {
+    // A copy of a store can have given a name again, and so can the store itself.
+    let mut snapshots: HashMap<(&str, &str), &str> = HashMap::new();
+    let mut twice = HashSet::new();
+    for set in sets {
+        let name = (set.base.as_str(), set.snapshot.as_str());
+        if *snapshots.entry(name).or_insert(&set.snapshot_id) != set.snapshot_id {
+            twice.insert(name);
+        }
+    }
+    let name = |set: &SetInfo| match twice.contains(&(set.base.as_str(), set.snapshot.as_str())) {
+        true => format!("{}~{}", set.snapshot, set.set.get(..SHORT_ID).unwrap_or(&set.set)),
+        false => set.snapshot.clone(),
+    };
+    let by_id: HashMap<&str, &SetInfo> = sets.iter().map(|set| (set.set.as_str(), set)).collect();
+    let row = |set: &SetInfo| {
+        let kind = match (set.kind, set.incomplete) {
+            _ if set.part => "part",
+            (_, true) => "incomplete",
+            (SetKind::Full, _) => "full",
+            (SetKind::Differential, _) => "differential",
+            (SetKind::Incremental, _) => "incremental",
+        };
+        let over = set.over.as_deref().map(|over| by_id.get(over).map_or("?".to_string(), |over| name(over)));
+        let (taken, base, size) = (set.time.text.clone(), set.base.clone(), size(set.bytes));
+        vec![name(set), taken, base, kind.to_string(), over.unwrap_or_default(), size]
+    };
+    let shown = sets.iter().filter(|set| !set.hidden);
+    print(&table(&headed(["snapshot", "taken", "base", "set", "over", "size"], shown.map(row))))?;
+    let others: Vec<&SetInfo> = sets.iter().filter(|set| set.hidden).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let all = size(others.iter().map(|set| set.bytes).sum());
+    let were = if others.len() == 1 { "was" } else { "were" };
+    let others = count(others.len() as u64, "set");
+    print(&format!("and {all} in {others} that {were} let go, or went into others, and that others need\n"))
 }
 
 /// Lets sets go, and shows which.
@@ -253,9 +289,13 @@ pub(super) fn target_alone(store: Option<PathBuf>, from: &Path, key_file: Option
 pub(super) fn newest(target: &Path) -> Result<String> {
     let at = open_alone(target)?.ok_or_else(|| no_target(target))?;
     at.repository.check_all_known()?;
-    let newest = at.repository.catalogue().moments().next_back();
     let none = || Error::Refused(Errno::NOENT, "the target has no moment yet".into());
-    newest.map(|listed| listed.header.mark.name.clone()).ok_or_else(none)
+    let newest = at.repository.catalogue().moments().next_back().ok_or_else(none)?;
+    let (base, mark) = (newest.header.base, &newest.header.mark);
+    let has_its_name = |other: &Listed| other.header.base == base && other.header.mark.name == mark.name;
+    let is_twice =
+        at.repository.catalogue().moments().any(|other| has_its_name(other) && other.header.mark.id != mark.id);
+    Ok(if is_twice { newest.name_with_id() } else { mark.name.clone() })
 }
 
 /// A store that was made of sets.

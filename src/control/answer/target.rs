@@ -118,6 +118,8 @@ pub struct SetInfo {
     pub time: TimeInfo,
     pub base: String,
     pub kind: SetKind,
+    /// The set that it was made over.
+    pub over: Option<String>,
     pub bytes: u64,
     /// Some of the snapshot could not be read when it was made.
     pub incomplete: bool,
@@ -142,6 +144,7 @@ impl From<&Listed> for SetInfo {
             time: listed.header.mark.time.into(),
             base: listed.header.base_name.clone(),
             kind: listed.header.kind.into(),
+            over: listed.header.before.map(|before| before.set.to_string()),
             bytes: listed.bytes,
             incomplete: listed.missing > 0,
             hidden: listed.is_hidden,

@@ -127,7 +127,7 @@ fn set(at: &mut AtTarget, views: &Views, sets: Sets, progress: OnProgress<'_>) -
             return Ok(Answer::Sets(at.repository.catalogue().sets().iter().map(SetInfo::from).collect()));
         }
         Sets::Verify { read, .. } => {
-            let verified = verify_sets(at, read, progress)?;
+            let verified = verify_sets(&at.repository, read, progress)?;
             return Ok(Answer::Sets(verified.into_iter().map(SetInfo::from).collect()));
         }
         Sets::Delete { sets, dry_run, .. } => delete_sets(at, &names(sets), dry_run)?,

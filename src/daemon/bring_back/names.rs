@@ -1,11 +1,17 @@
 //! Bringing one name back: which inode of now gets it.
 
+use super::apart::keep;
 use super::remove::remove;
 use super::{BringBack, Now, Place};
-use crate::device::InodeNo;
+use crate::device::{InodeAt, InodeNo};
 use crate::error::Result;
 use crate::tree::{Inode, Kind};
 use std::collections::HashSet;
+
+/// Whether a name leads to an inode that has no other one.
+fn is_only_name(now: Option<&(InodeNo, Inode)>, inode: InodeNo) -> bool {
+    now.is_some_and(|(now, found)| *now == inode && found.links == 1)
+}
 
 impl BringBack<'_> {
     /// Lets a name lead to what it led to then. A directory gets its place and is returned, to be entered.
@@ -14,12 +20,17 @@ impl BringBack<'_> {
         if now.as_ref().is_some_and(|(now, _)| self.is_all_unchanged(then, *now)) {
             return Ok(None);
         }
-        if kind == Kind::Directory {
-            return self.directory(place, then, now).map(Some);
+        let found = now.as_ref().map(|(now, found)| (*now, found.kind()));
+        let result = match kind {
+            Kind::Directory => self.directory(place, then, now).map(Some),
+            _ => self.file(place, then, now).and_then(|()| self.tell(0)).map(|()| None),
+        };
+        if let (Err(error), Some((now, found))) = (&result, found)
+            && !self.concerns_all(error)
+        {
+            keep(self, place, now, found)?;
         }
-        self.file(place, then, now)?;
-        self.tell(0)?;
-        Ok(None)
+        result
     }
 
     /// A directory that was moved is moved back; another one in its place becomes it.
@@ -46,7 +57,7 @@ impl BringBack<'_> {
         if self.taken.contains(&directory) || self.named(directory.live())?.is_none() {
             return Ok(None);
         }
-        let from = self.tree.names().paths(directory.live())?.pop();
+        let from = self.paths(directory)?.pop();
         // Where it was then is where it is to be.
         let (Some(from), Some(to)) = (from, self.tree.names().paths(directory.at(self.then))?.pop()) else {
             return Ok(None);
@@ -55,8 +66,7 @@ impl BringBack<'_> {
         if !self.tops.contain(&from) || is_below(&from, &to) || is_below(&to, &from) {
             return Ok(None);
         }
-        let name = self.tree.names().of(directory.live())?.pop();
-        Ok(name.map(|(parent, name)| Place { parent, name }))
+        Ok(self.places(directory)?.pop())
     }
 
     /// Whether a file must not become what it was, since somebody may have it open: another one takes its place.
@@ -82,6 +92,9 @@ impl BringBack<'_> {
         };
         let target = match stand_in {
             Some(target) => {
+                if let (Some(changed), false) = (&mut self.apart.changed, is_only_name(now.as_ref(), target)) {
+                    changed.insert(target);
+                }
                 let likened = self.liken(target, then)?;
                 if self.put(place, target, now.as_ref())? || likened.any() {
                     self.report.files += 1;
@@ -101,7 +114,7 @@ impl BringBack<'_> {
 
     /// The inode of now that can become what a name led to then, if there is one.
     fn stand_in(&mut self, then: InodeNo, model: &Inode, now: Option<&(InodeNo, Inode)>) -> Result<Option<InodeNo>> {
-        if now.is_some_and(|(now, found)| *now == then && found.links == 1) {
+        if is_only_name(now, then) {
             return Ok(Some(then));
         }
         let is_in_the_way = now.is_some_and(|(_, found)| found.is_directory());
@@ -126,7 +139,7 @@ impl BringBack<'_> {
     /// Whether a live inode can become what it was then, and have all names that it had and that are brought back.
     /// The answer is the same for each of these.
     fn may_stand(&self, inode: InodeNo, is_directory_in_the_way: bool) -> Result<bool> {
-        let now = self.tree.names().paths(inode.live())?;
+        let now = self.paths(inode)?;
         let then: HashSet<Vec<u8>> = self.tree.names().paths(inode.at(self.then))?.into_iter().collect();
         let is_inside = |path: &Vec<u8>| self.tops.contain(path);
         if now.iter().any(|path| is_inside(path) && then.contains(path)) {
@@ -160,19 +173,24 @@ impl BringBack<'_> {
         if self.rehearsal.is_some() {
             return self.make_nothing(place, then, now);
         }
-        let (tree, model) = (self.tree, self.model(then));
-        let made = tree.likeness().make_nameless(model)?;
-        // The kernel does not know it yet.
-        let filled = tree.likeness().become_like(made, model, &mut |bytes| self.tell(bytes));
-        let result = filled.and_then(|_| self.put(place, made, now.as_ref()));
-        // Without a name, it goes.
-        self.tree.made(made);
-        result?;
+        let made = self.make_like(place, self.model(then), now)?;
         let found = self.tree.inode(made.live())?;
         self.report.files += 1;
         if found.kind() == Kind::File {
             self.report.bytes += found.size;
         }
         Ok(made)
+    }
+
+    /// Makes a new inode like another one, and gives it a name.
+    pub(super) fn make_like(&mut self, place: &Place, model: InodeAt, now: Now) -> Result<InodeNo> {
+        let tree = self.tree;
+        let made = tree.likeness().make_nameless(model)?;
+        // The kernel does not know it yet.
+        let filled = tree.likeness().become_like(made, model, &mut |bytes| self.tell(bytes));
+        let result = filled.and_then(|_| self.put(place, made, now.as_ref()));
+        // Without a name, it goes.
+        self.tree.made(made);
+        result.map(|_| made)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::device::{InodeNo, Moment, Snapshot};
 use crate::error::{Errno, Error, Result};
-use crate::shown::shown;
+use crate::shown::{shown, shown_path};
 use crate::tree::{Kind, Tree, names_of, root_of};
 use crate::view::Views;
 use serde_bytes::ByteBuf;
@@ -90,10 +90,7 @@ pub(super) fn not_a_directory(path: &[u8]) -> Error {
 /// Paths as text, the first few of them.
 pub(super) fn shown_all<'a>(paths: impl IntoIterator<Item = &'a [u8]>, most: usize) -> String {
     let all: Vec<&[u8]> = paths.into_iter().collect();
-    let first = all.iter().take(most).map(|path| match path.is_empty() {
-        true => "\"/\"".to_string(),
-        false => format!("{:?}", shown(path)),
-    });
+    let first = all.iter().take(most).map(|path| format!("{:?}", shown_path(path)));
     let mut shown = first.collect::<Vec<_>>().join(" ");
     if all.len() > most {
         shown.push_str(&format!(" and {} more", all.len() - most));

@@ -5,7 +5,7 @@ use super::{BringBack, BringBackReport, Now, Place, Source, Tops, check_is_of};
 use crate::daemon::OnProgress;
 use crate::device::{BaseId, InodeAt, InodeNo, Snapshot};
 use crate::error::Result;
-use crate::tree::{Inode, Kind, Likened, RenameMode};
+use crate::tree::{Kind, Likened, RenameMode};
 use crate::view::Views;
 use parking_lot::MutexGuard;
 use serde_bytes::ByteBuf;
@@ -35,8 +35,8 @@ impl PathRestores<'_> {
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
         let views = views.rehearsing();
         let begun = self.begin(&views, alone, source, paths)?;
-        let work = BringBack::new(&views, &begun.unseen, &begun.tops, source, progress);
-        let (report, has_changed) = work.rehearse(&begun.before)?;
+        let work = BringBack::new((&views, &begun.unseen), &begun.tops, (source, &begun.before), progress);
+        let (report, has_changed) = work.rehearse()?;
         Ok((report, Some(begun.before).filter(|_| has_changed)))
     }
 
@@ -51,15 +51,17 @@ impl PathRestores<'_> {
         let tops = Tops::find(&views, snapshot, &[ByteBuf::new()])?;
         let unseen = self.daemon.unseen(snapshot.base)?;
         let source = Source { snapshot, in_set: None };
-        BringBack::new(&views, &unseen, &tops, source, progress).rehearse(before).map(|(report, _)| report)
+        BringBack::new((&views, &unseen), &tops, (source, before), progress).rehearse().map(|(report, _)| report)
     }
 }
 
 /// What would be otherwise by then.
 #[derive(Default)]
 pub(super) struct Rehearsal {
-    /// Directories that would have been moved, and what would be where they are now.
-    moved: HashMap<InodeNo, Now>,
+    /// What names would lead to that something would have been moved from or to.
+    moved: HashMap<Place, Now>,
+    /// Names that something that would have been moved would have got.
+    got: HashMap<InodeNo, Vec<Place>>,
     /// How many of its names an inode would have lost; of a directory that would be gone, more than it has.
     lost: HashMap<InodeNo, u32>,
     /// Directories above paths that would have been made.
@@ -70,16 +72,19 @@ pub(super) struct Rehearsal {
 pub(super) const UNMADE: InodeNo = InodeNo::new(BaseId::new(u32::MAX), u64::MAX);
 
 impl Rehearsal {
-    /// What a name would lead to that leads to this now.
-    pub fn after_moves(&self, found: (InodeNo, Inode)) -> Now {
-        let mut found = Some(found);
-        for _ in 0..self.moved.len() {
-            match found.as_ref().and_then(|(inode, _)| self.moved.get(inode)) {
-                Some(instead) => found.clone_from(instead),
-                None => break,
-            }
+    /// What a name would lead to that something would have been moved from or to.
+    pub fn after_moves(&self, place: &Place) -> Option<Now> {
+        self.moved.get(place).cloned()
+    }
+
+    fn change_name(&mut self, place: &Place, now: Now) {
+        if let Some((inode, _)) = &now {
+            self.got.entry(*inode).or_default().push(place.clone());
         }
-        found
+        // Whatever would be made is told apart by nothing, and has nothing in it.
+        if place.parent != UNMADE {
+            self.moved.insert(place.clone(), now);
+        }
     }
 
     pub fn names_lost(&self, inode: InodeNo) -> u32 {
@@ -94,8 +99,8 @@ impl Rehearsal {
 
 impl BringBack<'_> {
     /// What it came to, and whether anything would be changed at all.
-    fn rehearse(mut self, before: &Snapshot) -> Result<(BringBackReport, bool)> {
-        self.find_changed(before)?;
+    fn rehearse(mut self) -> Result<(BringBackReport, bool)> {
+        self.find_changed()?;
         self.run()?;
         Ok((self.report, self.has_changed.get()))
     }
@@ -103,7 +108,9 @@ impl BringBack<'_> {
     /// Moves a directory to where it was; what is there goes to where it has been.
     pub(super) fn move_back(&mut self, directory: InodeNo, from: &Place, to: &Place, now: Now) -> Result<()> {
         if let Some(rehearsal) = &mut self.rehearsal {
-            rehearsal.moved.insert(directory, now);
+            let moved = self.tree.inode(directory.live())?;
+            rehearsal.change_name(from, now);
+            rehearsal.change_name(to, Some((directory, moved)));
             self.has_changed.set(true);
             return Ok(());
         }
@@ -111,6 +118,48 @@ impl BringBack<'_> {
         self.tree.names().rename(from.parent, &from.name, to.parent, &to.name, mode)?;
         self.has_changed.set(true);
         Ok(())
+    }
+
+    /// The names that lead to an inode.
+    pub(super) fn places(&self, inode: InodeNo) -> Result<Vec<Place>> {
+        let names = self.tree.names().of(inode.live())?.into_iter();
+        let mut places: Vec<Place> = names.map(|(parent, name)| Place { parent, name }).collect();
+        if let Some(rehearsal) = &self.rehearsal {
+            places.extend(rehearsal.got.get(&inode).into_iter().flatten().cloned());
+            let leads = |now: &Now| now.as_ref().is_some_and(|(now, _)| *now == inode);
+            places.retain(|place| rehearsal.moved.get(place).is_none_or(leads));
+        }
+        Ok(places)
+    }
+
+    /// The paths that lead to an inode.
+    pub(super) fn paths(&self, inode: InodeNo) -> Result<Vec<Vec<u8>>> {
+        if self.rehearsal.as_ref().is_none_or(|rehearsal| rehearsal.moved.is_empty()) {
+            return self.tree.names().paths(inode.live());
+        }
+        let places = self.places(inode)?.into_iter();
+        let paths = places.map(|place| self.path(inode, place)).filter_map(Result::transpose);
+        paths.collect()
+    }
+
+    /// The path of a name of an inode, if the root is above it.
+    fn path(&self, inode: InodeNo, mut place: Place) -> Result<Option<Vec<u8>>> {
+        let (mut below, mut names, mut known) = (inode, Vec::new(), HashSet::new());
+        while place.parent != UNMADE {
+            names.push(place.name);
+            below = place.parent;
+            place = match self.places(below)?.pop() {
+                _ if below == self.root => break,
+                Some(above) if known.insert(below) => above,
+                _ => return Ok(None),
+            };
+        }
+        if place.parent == UNMADE {
+            // What is moved there is where it was then.
+            names.extend(self.tree.names().paths(below.at(self.then))?.pop());
+        }
+        names.reverse();
+        Ok(Some(names.join(&b'/')))
     }
 
     /// What would be made anew is counted; a directory is entered, and has nothing in it.
@@ -154,13 +203,17 @@ impl BringBack<'_> {
         while let Some(directory) = pending.pop() {
             let mut names = Vec::new();
             self.tree.names().list_with_inodes(directory.live(), 0, |entry, found| {
-                names.push((entry.inode, found.clone()));
+                let place = Place { parent: directory, name: entry.name.clone() };
+                names.push((place, (entry.inode, found.clone())));
                 Ok(true)
             })?;
+            let mut found = Vec::new();
             if let Some(rehearsal) = &mut self.rehearsal {
                 rehearsal.lost.insert(directory, u32::MAX);
-                names = names.into_iter().filter_map(|found| rehearsal.after_moves(found)).collect();
+                let after = |(place, now)| rehearsal.after_moves(&place).unwrap_or(Some(now));
+                found.extend(names.into_iter().filter_map(after));
             }
+            let names = found;
             self.report.removed += names.len() as u64;
             for (inode, found) in names {
                 match found.is_directory() {

@@ -1,6 +1,7 @@
 //! Going through directories: what they had then beside what they have now, in pieces, the deepest finished
 //! first. Directories that did not change are entered only on the way to something that did.
 
+use super::apart::keep_below;
 use super::rehearse::UNMADE;
 use super::remove::extra;
 use super::{BringBack, Place};
@@ -89,7 +90,8 @@ impl BringBack<'_> {
                 // What cannot be listed is not known to be gone, and stays.
                 frame.next = None;
                 let path = self.tree.names().paths(frame.now.live()).unwrap_or_default().pop().unwrap_or_default();
-                return self.problem(error, &path);
+                self.problem(error, &path)?;
+                return keep_below(self, frame.now);
             }
         };
         frame.next = next;

@@ -14,14 +14,16 @@ const STEP: usize = 1024;
 /// What differs from a moment, as it is found in that moment. What was made since is not in it: the directories it was made
 /// in are.
 #[derive(Debug, Default)]
-pub struct ChangedSince {
+pub struct ChangedSince<'a> {
     inodes: HashSet<InodeNo>,
+    /// Inodes that differed from the start.
+    differing: Option<&'a HashSet<InodeNo>>,
     below: HashMap<InodeNo, Vec<(InodeNo, Vec<u8>)>>,
 }
 
-impl ChangedSince {
+impl ChangedSince<'_> {
     pub fn has(&self, inode: InodeNo) -> bool {
-        self.inodes.contains(&inode)
+        self.inodes.contains(&inode) || self.differing.is_some_and(|differing| differing.contains(&inode))
     }
 
     /// What a directory had in it that changed, or has such things below it, with the names there.
@@ -31,28 +33,28 @@ impl ChangedSince {
 }
 
 impl Comparison<'_> {
-    /// What differs at epoch `to` from a moment that differs from the snapshot of epoch `since` in `inodes`, and has its names
-    /// as the base had them at `then`: without any inode, from that snapshot. `None` where increments do not tell. Calls
+    /// What differs at epoch `to` from a moment that differs from the snapshot of epoch `since` in inodes, and has its names
+    /// as the base had them at `then`: without such inodes, from that snapshot. `None` where increments do not tell. Calls
     /// `on_step` now and then, and ends with its error.
-    pub fn differing_from(
+    pub fn differing_from<'d>(
         self,
         base: BaseId,
         then: Epoch,
-        (since, inodes): (Epoch, HashSet<InodeNo>),
+        (since, differing): (Epoch, Option<&'d HashSet<InodeNo>>),
         to: Epoch,
         on_step: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Option<ChangedSince>> {
+    ) -> Result<Option<ChangedSince<'d>>> {
         let spans = self.spans(base, since, to)?;
         if !spans.is_all || !self.has_increments_since(base, since)? {
             return Ok(None);
         }
-        let mut changed = ChangedSince { inodes, ..ChangedSince::default() };
+        let mut changed = ChangedSince { differing, ..ChangedSince::default() };
         for (start, end) in spans.spans {
             self.add_inodes(base, start, end, &mut changed.inodes, on_step)?;
         }
         let mut known = HashSet::new();
         // In the same order each time: who tries something first wants to know what is done then.
-        let mut inodes: Vec<InodeNo> = changed.inodes.iter().copied().collect();
+        let mut inodes: Vec<InodeNo> = changed.inodes.iter().chain(differing.into_iter().flatten()).copied().collect();
         inodes.sort_unstable();
         for (i, inode) in inodes.into_iter().enumerate() {
             let mut at = vec![inode];

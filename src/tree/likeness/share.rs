@@ -159,7 +159,7 @@ impl Likeness<'_> {
         target.inline = model.inline.clone();
         // Its mode comes in the same step, its xattrs do not.
         let rights = Rights::of(&txn, like, &model)?;
-        disarm(&mut txn, number, &mut target.clone(), &rights)?;
+        likened.attributes |= disarm(&mut txn, number, &mut target.clone(), &rights)?;
         let (attributes, times) = target.take_attributes(&model);
         inode::store(&mut txn, number, &target)?;
         txn.finish()?;
