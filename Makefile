@@ -6,6 +6,7 @@ PREFIX ?= /usr/local
 SBINDIR ?= /sbin
 # Where systemd looks for units.
 UNITDIR ?= /etc/systemd/system
+UNITS = pitfs@.service pitfs-roll@.service pitfs-roll@.timer pitfs-backup@.service pitfs-backup@.timer
 DESTDIR ?=
 FROM ?= .
 SNAP ?= ./snap
@@ -119,8 +120,7 @@ install: build
 	chmod 755 $(DESTDIR)$(SBINDIR)/mount.pitfs
 	install -m 755 mount-helper/mount.fuse.pitfs $(DESTDIR)$(SBINDIR)/mount.fuse.pitfs
 	install -d $(DESTDIR)$(UNITDIR)
-	sed 's|/usr/local/bin|$(PREFIX)/bin|' systemd/pitfs@.service > $(DESTDIR)$(UNITDIR)/pitfs@.service
-	chmod 644 $(DESTDIR)$(UNITDIR)/pitfs@.service
+	for unit in $(UNITS); do sed 's|/usr/local/bin|$(PREFIX)/bin|' systemd/$$unit > $(DESTDIR)$(UNITDIR)/$$unit && chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; done
 	for page in man/*.[78]; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	'$(BIN)' completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs
@@ -128,7 +128,8 @@ install: build
 	'$(BIN)' completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/pitfs $(DESTDIR)$(SBINDIR)/mount.pitfs $(DESTDIR)$(SBINDIR)/mount.fuse.pitfs $(DESTDIR)$(UNITDIR)/pitfs@.service
+	rm -f $(DESTDIR)$(PREFIX)/bin/pitfs $(DESTDIR)$(SBINDIR)/mount.pitfs $(DESTDIR)$(SBINDIR)/mount.fuse.pitfs
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man8/pitfs.8 $(DESTDIR)$(PREFIX)/share/man/man8/mount.pitfs.8 $(DESTDIR)$(PREFIX)/share/man/man7/pitfs.7
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pitfs $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pitfs $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pitfs.fish
 

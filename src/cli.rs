@@ -43,6 +43,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::WithProblems) => ExitCode::from(FAILED),
         Ok(Outcome::Incomplete) => ExitCode::from(INCOMPLETE),
+        Ok(Outcome::Status(status)) => ExitCode::from(status),
         Err(error) => {
             match as_json {
                 true => output::print_error_json(error.cause(), &error.to_string()),

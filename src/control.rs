@@ -15,11 +15,12 @@ mod tests;
 
 pub use answer::{
     Answer, ArchiveInfo, BackupInfo, BaseInfo, BaseRollInfo, BytesInfo, Change, CheckInfo, CopiedOutInfo, DeletionInfo,
-    DetachedInfo, DifferenceInfo, DirectoryInfo, ErrorInfo, FileTracksInfo, FreedInfo, GoneInfo, GroupInfo,
-    HistoryInfo, IncrementInfo, JobInfo, JobState, KeyInfo, Kind, LetGoInfo, MissingInfo, MountedInfo, PathInfo,
-    PathText, PlanInfo, PlannedInfo, PolicyInfo, ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo, SessionInfo,
-    SessionState, SetInfo, SetKind, ShortenedInfo, SnapshotInfo, State, StatusInfo, StreamInfo, SyncInfo, TargetInfo,
-    TimeInfo, TracksInfo, UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo, spelling,
+    DetachedInfo, DifferenceInfo, DirectoryInfo, DoneInfo, ErrorInfo, FileTracksInfo, FreedInfo, GoneInfo, GroupInfo,
+    HealthInfo, HistoryInfo, IncrementInfo, JobInfo, JobState, KeyInfo, Kind, LetGoInfo, MissingInfo, MountedInfo,
+    PathInfo, PathText, PlanInfo, PlannedInfo, PolicyInfo, ProblemInfo, ProgressInfo, Reply, RestoredInfo, RollInfo,
+    SessionInfo, SessionState, SetInfo, SetKind, ShortenedInfo, SnapshotInfo, State, StatusInfo, StreamInfo, SyncInfo,
+    TargetInfo, TimeInfo, TracksInfo, TroubleInfo, UpgradeInfo, VerifiedInfo, VersionInfo, WhenFull, WorkerInfo,
+    spelling,
 };
 pub use client::{Target, ask, ask_with, base_shown, locate_store, view_depth};
 pub use request::{

@@ -67,7 +67,7 @@ pub use tracks::Source;
 pub use upgrade::{downgrade, upgrade};
 pub use visited::{Visited, is_visited, visit};
 
-use crate::clock::Epoch;
+use crate::clock::{Epoch, Timestamp};
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::journal::Journal;
@@ -139,6 +139,18 @@ pub struct State {
     replaying: Option<u64>,
 }
 
+/// Why nothing is changed any more.
+struct Stopped {
+    why: String,
+    since: Timestamp,
+}
+
+impl Stopped {
+    fn now(why: &str) -> Stopped {
+        Stopped { why: why.into(), since: Timestamp::now() }
+    }
+}
+
 pub struct Device {
     state: RwLock<State>,
     log: LogStore,
@@ -150,7 +162,7 @@ pub struct Device {
     commit_lock: Mutex<commit::Pending>,
     freezes: AtomicU64,
     durable_freezes: AtomicU64,
-    stopped: Mutex<Option<String>>,
+    stopped: Mutex<Option<Stopped>>,
     /// What was found to be damaged when the store was opened.
     damage: Mutex<Vec<String>>,
     has_stopped: AtomicBool,
@@ -373,7 +385,7 @@ impl Device {
 
     /// Nothing is changed from now on: where the store is, nothing can be.
     pub fn only_read(&self, why: &str) {
-        self.stopped.lock().get_or_insert_with(|| why.to_string());
+        self.stopped.lock().get_or_insert_with(|| Stopped::now(why));
         self.is_only_read.store(true, Ordering::Release);
         self.has_stopped.store(true, Ordering::Release);
     }
@@ -388,7 +400,7 @@ impl Device {
         let mut stopped = self.stopped.lock();
         if stopped.is_none() {
             log::error!("writing stopped: {error}");
-            *stopped = Some(error.to_string());
+            *stopped = Some(Stopped::now(&error.to_string()));
         }
         self.has_stopped.store(true, Ordering::Release);
     }
@@ -399,7 +411,7 @@ impl Device {
         let is_whole = self.damage.lock().is_empty() && !self.is_only_read.load(Ordering::Acquire);
         if is_whole {
             self.committer()?.run(|_| {
-                *self.stopped.lock() = Some("it is being closed".into());
+                *self.stopped.lock() = Some(Stopped::now("it is being closed"));
                 self.has_stopped.store(true, Ordering::Release);
                 Ok(())
             })?;
@@ -426,9 +438,14 @@ impl Device {
         self.kv.trim_reserve()
     }
 
+    /// Since when nothing is changed any more.
+    pub fn stopped_since(&self) -> Option<Timestamp> {
+        self.stopped.lock().as_ref().map(|stopped| stopped.since)
+    }
+
     pub fn check_running(&self) -> Result<()> {
         if self.has_stopped.load(Ordering::Acquire) {
-            let why = self.stopped.lock().clone().unwrap_or_default();
+            let why = self.stopped.lock().as_ref().map(|stopped| stopped.why.clone()).unwrap_or_default();
             let is_only_read = self.is_only_read.load(Ordering::Acquire) && self.damage.lock().is_empty();
             return Err(if is_only_read { Error::Refused(Errno::ROFS, why) } else { Error::Stopped(why) });
         }

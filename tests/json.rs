@@ -90,6 +90,8 @@ fn every_command_says_in_json_what_it_did() {
             &["versions", "f"],
             &["history"],
             &["status"],
+            &["metrics"],
+            &["doctor"],
             &["check"],
             &["policy", "--when-full", "refuse"],
             &["clone", "s", "c"],

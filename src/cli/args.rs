@@ -2,6 +2,8 @@
 
 mod archives;
 mod bases;
+mod health;
+mod hooks;
 mod jobs;
 mod kept;
 mod sessions;
@@ -9,6 +11,8 @@ mod targets;
 
 pub use archives::{Archive, ArchiveVerb, Roll};
 pub use bases::{Base, BaseVerb, Clone, Group, GroupVerb, Mirror, MirrorVerb, Promote};
+pub use health::{Doctor, Metrics, Status};
+pub use hooks::Hooks;
 pub use jobs::{Job, JobVerb, Named};
 pub use kept::{History, Hold, Policy, Save, Versions, WhenFull};
 pub use sessions::{Session, SessionVerb};
@@ -98,8 +102,12 @@ pub enum Verb {
     Set(Set),
     /// Show or set what happens when room ends
     Policy(Policy),
-    /// Show what takes how much room
+    /// Show how the store is, and what takes how much room
     Status(Status),
+    /// Print what monitoring collects, as Prometheus reads it
+    Metrics(Metrics),
+    /// Look whether this machine, and a directory, are good for a store, and say what to do
+    Doctor(Doctor),
     /// Read everything and verify it
     Check(Check),
     /// Make live equal to a directory outside the store
@@ -116,6 +124,19 @@ pub enum Verb {
     /// What a daemon starts beside itself
     #[command(hide = true)]
     Companion(Companion),
+}
+
+impl Verb {
+    /// What runs before and after it, and what it is called.
+    pub fn hooks(&self) -> Option<(&'static str, &Hooks)> {
+        match self {
+            Verb::Snap(args) => Some(("snap", &args.hooks)),
+            Verb::Restore(args) => Some(("restore", &args.hooks)),
+            Verb::Roll(args) => Some(("roll", &args.hooks)),
+            Verb::Backup(args) => Some(("backup", &args.hooks)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -229,6 +250,8 @@ pub struct Snap {
     /// Set room aside, so that all it holds can be written anew
     #[arg(long)]
     pub reserve: bool,
+    #[command(flatten)]
+    pub hooks: Hooks,
     /// Print the snapshot as JSON
     #[arg(long)]
     pub json: bool,
@@ -377,6 +400,8 @@ pub struct Restore {
     /// Change nothing; say what would be done, or why it would be refused
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub hooks: Hooks,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -405,13 +430,6 @@ pub struct Diff {
     #[arg(long, value_name = "FROM-TO", requires = "tracks", value_parser = parse_range)]
     pub range: Option<ByteRange>,
     /// Print the differences as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Status {
-    /// Print the status as JSON
     #[arg(long)]
     pub json: bool,
 }

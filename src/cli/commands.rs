@@ -4,10 +4,13 @@ mod archive;
 mod asking;
 mod bases;
 mod delete;
+mod doctor;
 mod groups;
+mod hooks;
 mod jobs;
 mod kept;
 mod list;
+mod metrics;
 mod passphrase;
 mod paths;
 mod plan;
@@ -48,6 +51,8 @@ pub enum Outcome {
     WithProblems,
     /// Some of what was asked for could not be read, and is named.
     Incomplete,
+    /// As monitoring wants it.
+    Status(u8),
 }
 
 impl From<bool> for Outcome {
@@ -64,6 +69,16 @@ impl Outcome {
 
 pub fn run(args: Args) -> Result<Outcome> {
     ask_passphrase_by(passphrase::known);
+    match args.verb.hooks() {
+        Some((verb, found)) => {
+            let found = found.clone();
+            hooks::around(&found, verb, || run_alone(args))
+        }
+        None => run_alone(args),
+    }
+}
+
+fn run_alone(args: Args) -> Result<Outcome> {
     match args.verb {
         Args_::Backup(verb) if verb.to.is_some() => {
             transfer::send(&find_store(args.store)?, verb).map(Outcome::complete)
@@ -71,6 +86,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         Args_::Backup(verb) => targets::backup(&find_store(args.store)?, verb).map(Outcome::complete),
         Args_::Create(verb) if verb.from_set.is_some() => targets::create(&verb).map(Outcome::complete),
         Args_::Job(verb) => jobs::job(&find_store(args.store)?, verb.verb, args.json),
+        Args_::Status(verb) if verb.check => status::check(find_store(args.store), verb.max_age).map(Outcome::Status),
         verb => run_verb(Args { verb, ..args }).map(Outcome::from),
     }
 }
@@ -130,6 +146,8 @@ fn run_verb(args: Args) -> Result<bool> {
         Args_::Set(args) => targets::set(target, args.verb, as_json),
         Args_::Policy(args) => kept::policy(&target()?, &args),
         Args_::Status(args) => status::status(&target()?, &args),
+        Args_::Doctor(args) => doctor::doctor(store, &args),
+        Args_::Metrics(args) => metrics::metrics(&target()?, &args),
         Args_::Check(args) => check(&target()?, &args),
         Args_::Sync(args) => sync(&target()?, args),
         Args_::Put(args) => stream::put(&target()?, args),

@@ -19,6 +19,7 @@ use crate::fuse::{Options, free, mount_at, open_mount_point, parse_options};
 use crate::media::Directory;
 use crate::shown::shown_file;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
@@ -183,6 +184,7 @@ fn serve(
         server.into_iter().for_each(Server::stop);
         return Err(error);
     }
+    tell_manager(&[NotifyState::Ready]);
     messages::limit();
     loop {
         match wait.recv_timeout(messages::ROUND) {
@@ -195,8 +197,16 @@ fn serve(
             }
         }
     }
+    tell_manager(&[NotifyState::Stopping]);
     log::logger().flush();
     Ok(server)
+}
+
+/// Tells what has started this as a service, if anything has: systemd with `Type=notify`.
+fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::warn!("whoever started this as a service is not told of it: {error}");
+    }
 }
 
 /// Ends a daemon, whether it was unmounted, told to end or could not begin: no command is let in any more, nothing is

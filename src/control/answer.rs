@@ -26,7 +26,9 @@ pub use compare::{BytesInfo, Change, DifferenceInfo, FileTracksInfo, HistoryInfo
 pub use job::{JobInfo, JobState};
 pub use snapshot::{SnapshotInfo, State};
 pub use spelling::{DirectoryInfo, PathInfo, PathText, TimeInfo};
-pub use store::{CheckInfo, MountedInfo, ProblemInfo, StatusInfo, UpgradeInfo, WorkerInfo};
+pub use store::{
+    CheckInfo, DoneInfo, HealthInfo, MountedInfo, ProblemInfo, StatusInfo, TroubleInfo, UpgradeInfo, WorkerInfo,
+};
 pub use target::{BackupInfo, KeyInfo, LetGoInfo, SetInfo, SetKind, TargetInfo};
 
 use crate::daemon::Progress;

@@ -9,6 +9,7 @@ use super::answer::{
 };
 use super::request::{Archive, Keep, Request, Session, Snap, Verb};
 use super::{BackupInfo, JobInfo, JobState, KeyInfo, LetGoInfo, SetInfo, SetKind, TargetInfo};
+use super::{DoneInfo, HealthInfo, TroubleInfo};
 use super::{PROTOCOL, decode, encode};
 use crate::clock::{Period, Timestamp};
 use crate::daemon::{MergeOptions, PruneOptions, RestoreOptions, RollOptions, SyncOptions};
@@ -154,6 +155,12 @@ fn status() -> StatusInfo {
         workers: vec![WorkerInfo { name: text(), working: true, turns: 9, waits_for: Some(text()), failure }],
         only_read: false,
         stopped: Some(text()),
+        health: HealthInfo {
+            state: text(),
+            troubles: vec![TroubleInfo { what: text(), since: Some(time()), helps: text() }],
+        },
+        done: vec![DoneInfo::new("check", Timestamp::now(), 1)],
+        targets: vec![text()],
     }
 }
 

@@ -20,6 +20,7 @@ use crate::device::check::Bases;
 use crate::device::{Snapshot, epoch_of};
 use crate::error::{Error, Result};
 use crate::meta::{Meta, Pair, Table, hex};
+use crate::view::{Upkeep, note_upkeep};
 use paths::{PATH_BYTES_ALL, Paths};
 use serde_bytes::ByteBuf;
 
@@ -91,7 +92,9 @@ pub fn check(daemon: &Daemon, progress: OnProgress<'_>) -> Result<CheckReport> {
     };
     check.report.snapshots = check.snapshots.len() as u64;
     check.all()?;
-    Ok(check.report)
+    let report = check.report;
+    note_upkeep(&daemon.views, Upkeep::Check, report.count())?;
+    Ok(report)
 }
 
 struct Check<'a> {

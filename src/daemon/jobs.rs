@@ -17,7 +17,7 @@ use crate::device::Snapshot;
 use crate::error::{Errno, Error, Result};
 use crate::id::Id;
 use crate::set::Kind;
-use crate::view::{JobRecord, JobState, MISSING_TOLD, TargetRecord, Views};
+use crate::view::{JobRecord, JobState, MISSING_TOLD, TargetRecord, Upkeep, Views, note_upkeep};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -478,6 +478,10 @@ fn finish(views: &Views, number: u64, work: &Work, done: &Result<()>) -> Result<
         }
         Ok(())
     });
+    if done.is_ok() {
+        let missing = noted?.missing.len() as u64;
+        return note_upkeep(views, Upkeep::Backup, missing);
+    }
     noted.map(drop)
 }
 

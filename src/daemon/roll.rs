@@ -22,7 +22,7 @@ use crate::error::{Errno, Error, Result};
 use crate::media::Directory;
 use crate::purpose::Purpose;
 use crate::shown::shown_file;
-use crate::view::{SnapRequest, Views};
+use crate::view::{SnapRequest, Upkeep, Views, note_upkeep};
 use parking_lot::MutexGuard;
 use serde_bytes::ByteBuf;
 use std::path::{Path, PathBuf};
@@ -133,6 +133,7 @@ impl<'a> Rolls<'a> {
         if let Some(keep) = options.keep {
             report.freed = self.free_old(views, archive.as_deref(), keep)?;
         }
+        note_upkeep(views, Upkeep::Roll, report.problems.len() as u64)?;
         Ok(report)
     }
 

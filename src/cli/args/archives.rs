@@ -1,5 +1,6 @@
 //! Archives, and rolling out to them.
 
+use super::Hooks;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub struct Roll {
     /// Change nothing; say what would be done, or why it would be refused
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub hooks: Hooks,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

@@ -1,5 +1,6 @@
 //! Targets, and backups to them.
 
+use super::Hooks;
 use clap::{Args as ClapArgs, Subcommand, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -161,6 +162,8 @@ pub struct Backup {
     /// Do not encrypt the output
     #[arg(long, requires = "to", conflicts_with = "target")]
     pub no_encryption: bool,
+    #[command(flatten)]
+    pub hooks: Hooks,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -285,7 +288,7 @@ fn parse_percent(text: &str) -> Result<u8, String> {
 }
 
 /// A span of time in seconds.
-fn parse_span(text: &str) -> Result<u64, String> {
+pub(super) fn parse_span(text: &str) -> Result<u64, String> {
     const UNITS: [(char, u64); 6] =
         [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 7 * 86_400), ('y', 366 * 86_400)];
     let found =

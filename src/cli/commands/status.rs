@@ -3,17 +3,26 @@
 use super::args::Status;
 use super::bases::base_rows;
 use super::list::snapshot_row;
-use super::output::{count, print, print_json, size, table, tell};
+use super::output::{age, count, print, print_json, size, table, tell};
 use super::unexpected;
-use crate::control::{Answer, StatusInfo, Target, Verb, WorkerInfo, ask};
+use crate::clock::Timestamp;
+use crate::control::{Answer, DoneInfo, StatusInfo, Target, Verb, WorkerInfo, ask};
 use crate::error::Result;
 use crate::shown::line;
 
+pub(super) fn ask_status(store: &Target) -> Result<Box<StatusInfo>> {
+    match ask(store, Verb::Status, &mut |_| Ok(()))? {
+        Answer::Status(status) => Ok(status),
+        _ => Err(unexpected()),
+    }
+}
+
 pub(super) fn status(store: &Target, args: &Status) -> Result<bool> {
-    let Answer::Status(status) = ask(store, Verb::Status, &mut |_| Ok(()))? else { return Err(unexpected()) };
+    let status = ask_status(store)?;
     if args.json {
         return print_json(&status).map(|()| status.stopped.is_none());
     }
+    print_health(&status)?;
     print_store(&status)?;
     print_workers(&status.workers)?;
     for save in &status.saves {
@@ -41,6 +50,95 @@ pub(super) fn status(store: &Target, args: &Status) -> Result<bool> {
         tell(stopped);
     }
     Ok(status.stopped.is_none())
+}
+
+/// How it is, with what helps, and when it was last kept well.
+fn print_health(status: &StatusInfo) -> Result<()> {
+    let mut troubles = status.health.troubles.iter().map(|trouble| {
+        let since = trouble.since.as_ref().map_or(String::new(), |since| format!("since {}: ", since.text));
+        format!("{since}{}; {}", line(&trouble.what), trouble.helps)
+    });
+    let first = troubles.next().map_or(String::new(), |trouble| format!(", {trouble}"));
+    print(&format!("state      {}{first}\n", status.health.state))?;
+    troubles.try_for_each(|trouble| print(&format!("           {trouble}\n")))?;
+    let now = Timestamp::now().seconds;
+    let told = |done: &DoneInfo| match now - done.time.seconds {
+        ..0 => format!("{} at a time to come", done.what),
+        seconds => format!("{} {} ago", done.what, age(seconds)),
+    };
+    let last: Vec<String> = status.done.iter().map(told).collect();
+    if last.is_empty() { Ok(()) } else { print(&format!("last       {}\n", last.join(", "))) }
+}
+
+/// What monitoring asks: one line, and the exit status that plugins of Nagios have. A store that cannot be asked is unknown.
+pub(super) fn check(store: Result<Target>, max_age: Option<u64>) -> Result<u8> {
+    let verdict = store.and_then(|store| ask_status(&store));
+    let (level, text) = match &verdict {
+        Ok(status) => judge(status, max_age, Timestamp::now().seconds),
+        Err(error) => (Level::Unknown, error.to_string()),
+    };
+    print(&format!("PITFS {} - {}\n", level.name(), line(&text)))?;
+    Ok(level as u8)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Ok,
+    Warning,
+    Critical,
+    Unknown,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Ok => "OK",
+            Level::Warning => "WARNING",
+            Level::Critical => "CRITICAL",
+            Level::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+/// Seconds that clocks may differ.
+const CLOCKS: i64 = 300;
+
+fn judge(status: &StatusInfo, max_age: Option<u64>, now: i64) -> (Level, String) {
+    let mut level = match status.health.state.as_str() {
+        "normal" => Level::Ok,
+        "degraded" => Level::Warning,
+        _ => Level::Critical,
+    };
+    let mut said = match status.health.state.as_str() {
+        "normal" => Vec::new(),
+        state => vec![state.to_string()],
+    };
+    said.extend(status.health.troubles.iter().map(|trouble| trouble.what.clone()));
+    let wanted = [("snapshot", true), ("roll", !status.archives.is_empty()), ("backup", !status.targets.is_empty())];
+    for (what, _) in wanted.into_iter().filter(|(_, is_wanted)| *is_wanted) {
+        let Some(most) = max_age else { break };
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let (found, text) = match status.done.iter().find(|done| done.what == what).map(|done| now - done.time.seconds)
+        {
+            Some(seconds) if seconds < -CLOCKS => (Level::Warning, format!("the last {what} is of a time to come")),
+            Some(seconds) if seconds <= most => continue,
+            Some(seconds) => {
+                (Level::Critical, format!("the last {what} is {} old, {} at most", age(seconds), age(most)))
+            }
+            None => (Level::Critical, format!("there is no {what} yet")),
+        };
+        level = level.max(found);
+        said.push(text);
+    }
+    if said.is_empty() {
+        said.push("normal".into());
+    }
+    let ages = status.done.iter().map(|done| format!("{}_age={}s", done.what, now - done.time.seconds));
+    let figures = [format!("available={}B", status.available_bytes), format!("total={}B", status.total_bytes)];
+    let figures: Vec<String> = figures.into_iter().chain(ages).collect();
+    // What stands behind the bar is data to monitoring, and begins at the first.
+    let said = said.join("; ").replace('|', "/");
+    (level, format!("{}: {said} | {}", status.store, figures.join(" ")))
 }
 
 /// Where it is, what it takes, and its archives.

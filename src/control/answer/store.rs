@@ -3,8 +3,9 @@
 use super::archive::ArchiveInfo;
 use super::base::BaseInfo;
 use super::snapshot::SnapshotInfo;
-use super::spelling::{self, DirectoryInfo, PathInfo, PathText};
-use crate::daemon::{self, CheckReport, Problem, UpgradeReport};
+use super::spelling::{self, DirectoryInfo, PathInfo, PathText, TimeInfo};
+use crate::clock::Timestamp;
+use crate::daemon::{self, CheckReport, Health, Problem, Trouble, UpgradeReport};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -43,6 +44,55 @@ pub struct StatusInfo {
     pub only_read: bool,
     /// Why writing has stopped, if it has.
     pub stopped: Option<String>,
+    pub health: HealthInfo,
+    /// What keeps the store well: when each was last done. What was never done is missing.
+    pub done: Vec<DoneInfo>,
+    /// Names of the targets that snapshots can be backed up to.
+    pub targets: Vec<String>,
+}
+
+/// How the store is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthInfo {
+    /// `normal`, `degraded`, `full`, `read-only` or `stopped`.
+    pub state: String,
+    /// All that is wrong, the worst first.
+    pub troubles: Vec<TroubleInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleInfo {
+    pub what: String,
+    /// Since when, where that is known.
+    pub since: Option<TimeInfo>,
+    pub helps: String,
+}
+
+impl From<Health> for HealthInfo {
+    fn from(health: Health) -> HealthInfo {
+        let told = |trouble: Trouble| TroubleInfo {
+            what: trouble.what,
+            since: trouble.since.map(TimeInfo::from),
+            helps: trouble.helps,
+        };
+        HealthInfo { state: health.state.name().into(), troubles: health.troubles.into_iter().map(told).collect() }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneInfo {
+    /// `snapshot`, `save`, `roll`, `backup` or `check`.
+    pub what: String,
+    #[serde(flatten)]
+    pub time: TimeInfo,
+    /// Problems that it found.
+    pub problems: u64,
+}
+
+impl DoneInfo {
+    pub fn new(what: &str, time: Timestamp, problems: u64) -> DoneInfo {
+        DoneInfo { what: what.into(), time: time.into(), problems }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
