@@ -14,7 +14,7 @@ pub use bases::{Base, BaseVerb, Clone, Group, GroupVerb, Mirror, MirrorVerb, Pro
 pub use health::{Doctor, Metrics, Status};
 pub use hooks::Hooks;
 pub use jobs::{Job, JobVerb, Named};
-pub use kept::{History, Hold, Policy, Save, Versions, WhenFull};
+pub use kept::{History, Hold, Policy, Save, Undo, Versions, WhenFull};
 pub use sessions::{Session, SessionVerb};
 pub use targets::{Backup, Set, SetVerb, Target, TargetVerb};
 
@@ -68,6 +68,8 @@ pub enum Verb {
     Release(Hold),
     /// Go back to a snapshot, in place at once, or copy files out of it
     Restore(Restore),
+    /// Bring back what was there before the last restore
+    Undo(Undo),
     /// Take a snapshot to go back to with `restore --last`
     Save(Save),
     /// Show what was done, when and by whom

@@ -119,11 +119,8 @@ fn run_verb(args: Args) -> Result<bool> {
             Some(from) => targets::restore(&target()?, &from, args),
             None => restore(&target()?, args),
         },
-        Args_::Save(args) => {
-            let group = args.group.map(bytes);
-            let snap = Snap { name: args.name.map(bytes), group, save: true, ..Snap::default() };
-            take(&target()?, snap, args.json)
-        }
+        Args_::Undo(args) => undo(&target()?, &args),
+        Args_::Save(args) => save(&target()?, args),
         Args_::History(args) => kept::history(&target()?, &args),
         Args_::Diff(args) if args.tracks => tracks::tracks(&target()?, args),
         Args_::Diff(args) => diff(&target()?, args),
@@ -279,6 +276,18 @@ fn snap(target: &Target, args: args::Snap) -> Result<bool> {
         save: false,
     };
     take(target, snap, args.json)
+}
+
+fn save(target: &Target, args: args::Save) -> Result<bool> {
+    let group = args.group.map(bytes);
+    take(target, Snap { name: args.name.map(bytes), group, save: true, ..Snap::default() }, args.json)
+}
+
+fn undo(target: &Target, args: &args::Undo) -> Result<bool> {
+    match args.dry_run {
+        true => plan::show(target, Verb::Undo, args.json),
+        false => in_place(target, Verb::Undo, args.json),
+    }
 }
 
 fn take(target: &Target, snap: Snap, as_json: bool) -> Result<bool> {

@@ -74,6 +74,8 @@ pub enum Verb {
         /// All bases of the group, in one step.
         group: Option<ByteBuf>,
     },
+    /// What was there before the last restore comes back.
+    Undo,
     /// In place, out of what a target has.
     RestoreFrom {
         snapshot: ByteBuf,
@@ -477,7 +479,8 @@ impl Verb {
             | Verb::Promote { .. }
             | Verb::Wait { .. }
             | Verb::Mirror(_)
-            | Verb::Restore { .. } => false,
+            | Verb::Restore { .. }
+            | Verb::Undo => false,
             Verb::Get { .. } => false,
             Verb::History | Verb::Versions { .. } | Verb::Diff { .. } | Verb::Tracks { .. } => false,
             Verb::Policy { .. } | Verb::Status | Verb::Check | Verb::Mount => false,
@@ -502,7 +505,7 @@ impl Verb {
         Some(match self {
             Verb::Roll(_) | Verb::RollGroup { .. } => "roll",
             Verb::Archive(_) => "archive",
-            Verb::CopyOut(_) | Verb::Restore { .. } | Verb::RestoreFrom { .. } => "restore",
+            Verb::CopyOut(_) | Verb::Restore { .. } | Verb::RestoreFrom { .. } | Verb::Undo => "restore",
             Verb::Sync(_) => "sync",
             Verb::Put { .. } => "put",
             Verb::Get { .. } => "get",

@@ -125,7 +125,9 @@ fn carry_out(daemon: &Daemon, request: Request, uid: u32, progress: OnProgress<'
         }
         Verb::Promote { name } => base::promote(&views, &name),
         Verb::Mirror(mirror) => base_answer(&views, step_mirror(daemon, &views, mirror)?.base),
-        verb @ (Verb::Restore { .. } | Verb::RestoreFrom { .. }) => restore::serve(daemon, &views, verb, progress),
+        verb @ (Verb::Restore { .. } | Verb::RestoreFrom { .. } | Verb::Undo) => {
+            restore::serve(daemon, &views, verb, progress)
+        }
         Verb::CopyOut(options) => {
             restore::check_paths(&options.paths)?;
             let report = copy_out(daemon, &views, &options, progress)?;

@@ -512,6 +512,7 @@ fn every_request_comes_back_as_it_was() {
     let roll = RollOptions { archive: Some(file()), keep: Some(1), name: Some(odd()) };
     for verb in [
         Verb::Status,
+        Verb::Undo,
         Verb::Snap(Snap { name: Some(odd()), save: true, ..Snap::default() }),
         Verb::Session(Session::Read { name: ByteBuf::from("s".to_string()), inode: u64::MAX, range: (0, u64::MAX) }),
         Verb::CopyOut(RestoreOptions { snapshot: odd().into_vec(), paths: vec![odd()], to: file(), overwrite: true }),

@@ -33,12 +33,12 @@ use crate::clock::Epoch;
 use crate::device::{InodeAt, InodeNo, Moment, Snapshot, is_visited};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown_path;
-use crate::tree::{ChangedSince, Inode, Likened, Tree, root_of};
+use crate::tree::{ChangedSince, Inode, Likened, Tree, names_of, root_of};
 use crate::view::{BringingBack, Views};
 use apart::{Apart, part};
 use from_set::InSet;
 use parking_lot::MutexGuard;
-use paths::{Tops, shown_all};
+use paths::{Missing, Tops, shown_all, split};
 use rehearse::{Rehearsal, UNMADE};
 use remove::remove;
 use serde_bytes::ByteBuf;
@@ -94,7 +94,24 @@ impl<'a> PathRestores<'a> {
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
         check_is_of(views, snapshot)?;
         let alone = self.daemon.alone_with_files()?;
-        self.bring_back_of(views, alone, Source { snapshot, in_set: None }, paths, progress)
+        self.bring_back_of(views, alone, Source::in_store(snapshot), paths, progress)
+    }
+
+    /// Undoes a restore of paths: makes them what they were in the snapshot that it left. What was not there then goes.
+    pub fn undo(
+        self,
+        views: &Views,
+        before: &Snapshot,
+        paths: &[ByteBuf],
+        progress: OnProgress<'_>,
+    ) -> Result<(BringBackReport, Option<Snapshot>)> {
+        check_is_of(views, before)?;
+        let alone = self.daemon.alone_with_files()?;
+        let source = Source { if_missing: Missing::Goes, ..Source::in_store(before) };
+        match views.is_rehearsing() {
+            true => self.rehearse_of(views, alone, source, paths, progress),
+            false => self.bring_back_of(views, alone, source, paths, progress),
+        }
     }
 
     /// The same, by somebody who is alone with the files already.
@@ -120,11 +137,11 @@ impl<'a> PathRestores<'a> {
         self,
         views: &Views,
         alone: MutexGuard<'a, ()>,
-        Source { snapshot, in_set }: Source<'_>,
+        Source { snapshot, in_set, if_missing }: Source<'_>,
         paths: &[ByteBuf],
     ) -> Result<Begun<'a>> {
         views.check_writable()?;
-        let tops = Tops::find(views, snapshot, paths)?;
+        let tops = Tops::find(views, snapshot, paths, if_missing)?;
         let unseen = self.daemon.unseen(views.base())?;
         let from = in_set.map_or(String::new(), |found| format!("--from {:?} ", found.target));
         let what = format!("restore {from}{:?} {}", snapshot.record.name, shown_all(tops.paths(), HISTORY_PATHS));
@@ -140,7 +157,7 @@ impl<'a> PathRestores<'a> {
         let Some(unfinished) = self.daemon.views.restores().unfinished_bringing_back()? else { return Ok(()) };
         let result = self.go_on(&unfinished);
         if result.is_err() {
-            self.daemon.views.restores().end_bringing_back()?;
+            self.daemon.views.restores().end_bringing_back(None)?;
         }
         result?.problems.iter().for_each(|problem| log::warn!("{problem}"));
         Ok(())
@@ -157,9 +174,10 @@ impl<'a> PathRestores<'a> {
             let found = |epoch| look.moments().snapshot(to.base, epoch)?.ok_or(Error::Gone);
             (found(to.epoch)?, found(*before)?)
         };
-        let tops = Tops::find(&views, &to, paths)?;
+        // All that was to be brought back was there, or was to go.
+        let tops = Tops::find(&views, &to, paths, Missing::Goes)?;
         log::info!("bringing back {} goes on", shown_all(tops.paths(), HISTORY_PATHS));
-        let source = Source { snapshot: &to, in_set: None };
+        let source = Source::in_store(&to);
         self.work((&views, &self.daemon.unseen(to.base)?), &tops, (source, &before), false, &mut |_| Ok(()))
     }
 
@@ -178,7 +196,8 @@ impl<'a> PathRestores<'a> {
         let result = led.and_then(|()| work.run());
         let has_changed = work.has_changed.get();
         let mut report = work.report;
-        let ended = views.restores().end_bringing_back();
+        let undo = (has_changed || !is_led).then(|| (before, tops.paths().map(ByteBuf::from).collect()));
+        let ended = views.restores().end_bringing_back(undo);
         let committed = views.tree().commit();
         let result = result.and(ended).and(committed);
         let forgotten = if is_led && !has_changed { views.restores().forget_before(before) } else { Ok(false) };
@@ -239,6 +258,13 @@ struct Source<'a> {
     /// The snapshot, or what stands for one that lies in a set.
     snapshot: &'a Snapshot,
     in_set: Option<&'a InSet<'a>>,
+    if_missing: Missing,
+}
+
+impl<'a> Source<'a> {
+    fn in_store(snapshot: &'a Snapshot) -> Source<'a> {
+        Source { snapshot, in_set: None, if_missing: Missing::IsRefused }
+    }
 }
 
 struct BringBack<'a> {
@@ -316,7 +342,7 @@ impl<'a> BringBack<'a> {
     }
 
     fn find_changed(&mut self) -> Result<()> {
-        let Source { snapshot, in_set } = self.source;
+        let Source { snapshot, in_set, .. } = self.source;
         let (base, then) = (snapshot.base, snapshot.epoch);
         let since = match in_set {
             None => Some((then, None)),
@@ -344,12 +370,29 @@ impl<'a> BringBack<'a> {
         let walked = self.walk_all();
         let parted = part(self);
         walked.and(parted)?;
+        self.find_gone()?;
         for place in std::mem::take(&mut self.extras) {
             let result = remove(self, &place);
             self.settle(result, &place)?;
         }
         for (then, now) in std::mem::take(&mut self.unfinished) {
             self.attributes(then, now)?;
+        }
+        Ok(())
+    }
+
+    /// What the snapshot does not have at all, and is there.
+    fn find_gone(&mut self) -> Result<()> {
+        let tops = self.tops;
+        for path in tops.gone() {
+            let mut parent = Some(self.root);
+            let (above, name) = split(path);
+            for name in names_of(above) {
+                let Some(directory) = parent else { break };
+                let found = self.lookup(&Place { parent: directory, name: name.to_vec() })?;
+                parent = found.filter(|(_, found)| found.is_directory()).map(|(inode, _)| inode);
+            }
+            self.extras.extend(parent.map(|parent| Place { parent, name: name.to_vec() }));
         }
         Ok(())
     }

@@ -30,7 +30,8 @@ pub fn check_record(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
         (Table::State, key) => {
             super::target::check_record(key, value)?;
             super::job::check_record(key, value)?;
-            super::done::check_record(key, value)
+            super::done::check_record(key, value)?;
+            super::restore::check_record(key, value)
         }
         _ => Ok(()),
     }

@@ -7,7 +7,7 @@ use super::{Views, not_kept, refused};
 use crate::clock::{Epoch, Timestamp};
 use crate::device::{BaseId, Changing, Fetched, Point, SnapOptions, Snapshot, Walk};
 use crate::error::{Errno, Error, Result};
-use crate::meta::Table;
+use crate::meta::{Table, decode};
 use crate::purpose::Purpose;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -27,6 +27,29 @@ pub struct BringingBack {
     /// The snapshot of what was there before.
     pub before: Epoch,
     pub paths: Vec<ByteBuf>,
+}
+
+/// How the last restore of a base is undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undo {
+    /// The snapshot of what was there before.
+    pub before: Epoch,
+    /// What was restored; nothing where that was everything.
+    pub paths: Vec<ByteBuf>,
+}
+
+const UNDO: &[u8] = b"undo ";
+
+fn undo_key(base: BaseId) -> Vec<u8> {
+    [UNDO, &base.number().to_be_bytes()].concat()
+}
+
+/// What a record says of it, if it is one of those.
+pub(super) fn check_record(key: &[u8], value: &[u8]) -> Result<()> {
+    match key.starts_with(UNDO) {
+        true => decode::<Undo>(Table::State, key, value).map(drop),
+        false => Ok(()),
+    }
 }
 
 pub(super) const BRINGING_BACK: &[u8] = b"bringing back";
@@ -72,6 +95,8 @@ impl Restores<'_> {
             for (to, taken) in to.iter().zip(&before) {
                 let walk = Walk::Changed { base: to.base, after: to.epoch, to: taken.epoch };
                 change.begin_restore(to.base, to.point(), vec![walk])?;
+                let undo = Undo { before: taken.epoch, paths: Vec::new() };
+                change.meta_mut().put(Table::State, &undo_key(to.base), &undo);
             }
             let name = to.first().map_or("", |to| &to.record.name);
             let of = group.map_or(String::new(), |group| format!("--group {group:?} "));
@@ -98,11 +123,29 @@ impl Restores<'_> {
         before.ok_or(Error::Posix(Errno::NOENT))
     }
 
-    /// It is over, done or given up; durable with the next commit.
-    pub fn end_bringing_back(self) -> Result<()> {
+    /// It is over, done or given up; durable with the next commit. What it changed can be undone by that snapshot and these paths.
+    pub fn end_bringing_back(self, undo: Option<(&Snapshot, Vec<ByteBuf>)>) -> Result<()> {
         let mut txn = self.views.tree.device().begin()?;
         txn.meta_mut().remove(Table::State, BRINGING_BACK);
+        if let Some((before, paths)) = undo {
+            txn.meta_mut().put(Table::State, &undo_key(before.base), &Undo { before: before.epoch, paths });
+        }
         txn.finish()
+    }
+
+    /// The snapshot with which the last restore of this base is undone, and the paths that it was of.
+    pub fn last_undo(self) -> Result<(Snapshot, Vec<ByteBuf>)> {
+        let look = self.views.tree.device().look()?;
+        let undo: Option<Undo> = look.meta().get(Table::State, &undo_key(self.views.base))?;
+        let nothing = || refused(Errno::NOENT, "nothing was restored yet that could be undone".into());
+        let Undo { before, paths } = undo.ok_or_else(nothing)?;
+        let gone = || {
+            let text = "what was there before the last restore is not kept any more: its snapshot was deleted";
+            refused(Errno::NOENT, text.into())
+        };
+        // An epoch is given once.
+        let kept = look.moments().snapshot(self.views.base, before)?.filter(Snapshot::is_readable);
+        Ok((kept.ok_or_else(gone)?, paths))
     }
 
     /// What was being brought back when the store was last open.

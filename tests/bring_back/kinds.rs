@@ -504,3 +504,46 @@ fn what_cannot_be_read_stays_as_it_is() {
         }
     }
 }
+
+/// What a restore brought goes, what it changed or removed comes back, and nothing else is touched; told before, and taken back in turn.
+#[test]
+fn an_undo_takes_back_what_a_restore_did() {
+    let store = Store::new();
+    sample(&store);
+    store.mkdir("gone");
+    store.mkdir("gone/deep");
+    store.write("gone/deep/file", b"was there");
+    store.write("gone/deep/beside", b"is not asked for");
+    let then = store.snap("then");
+    store.remove("gone");
+    store.write("top/file", b"changed");
+    store.write("top/dir/new", b"made since");
+    store.remove("top/dir/deep");
+    let paths: [&[u8]; 3] = [b"gone/deep/file", b"top/file", b"top/dir"];
+    let before = store.picture(Moment::Live);
+    assert!(store.views().restores().last_undo().is_err());
+    store.back(&then, &paths);
+    assert!(store.exists("gone/deep/file") && !store.exists("top/dir/new"));
+    let restored = store.picture(Moment::Live);
+    store.write("top/other", b"changed after the restore");
+    let done = store.undo();
+    // The file and both directories that led to it, and what the restore had brought back below `top/dir`.
+    assert_eq!(done.removed, 3 + 2, "{done:?}");
+    assert!(!store.exists("gone") && store.exists("top/dir/new") && !store.exists("top/dir/deep"));
+    assert_eq!(
+        (store.read("top/file"), store.read("top/other")),
+        (b"changed".to_vec(), b"changed after the restore".to_vec())
+    );
+    let is_asked_for = |path: &[u8]| path.starts_with(b"gone") || path == b"top/file" || path.starts_with(b"top/dir");
+    assert_same(&before.part(&is_asked_for), &store.picture(Moment::Live).part(&is_asked_for), "undone");
+    store.undo();
+    assert_same(&restored.part(&is_asked_for), &store.picture(Moment::Live).part(&is_asked_for), "and taken back");
+    assert_eq!(store.read("top/other"), b"changed after the restore");
+    // Of everything.
+    let all = store.views().restores().restore(&then).unwrap();
+    let (kept, paths) = store.views().restores().last_undo().unwrap();
+    assert_eq!((kept.record.id, paths.len()), (all.before.record.id, 0));
+    store.views().deletions().delete(&[all.before.record.name.as_bytes()]).unwrap();
+    assert!(store.views().restores().last_undo().unwrap_err().to_string().contains("not kept any more"));
+    store.check();
+}

@@ -208,6 +208,18 @@ impl Store {
         report
     }
 
+    /// Undoes the last restore, of paths, which is told before.
+    pub fn undo(&self) -> BringBackReport {
+        let (kept, paths) = self.views().restores().last_undo().unwrap();
+        let undo = |views: &Views| self.daemon.path_restores().undo(views, &kept, &paths, &mut |_| Ok(())).unwrap().0;
+        let (told, done) = (undo(&self.views().rehearsing()), undo(self.views()));
+        self.tree().device().feed().wait();
+        let counts = |report: &BringBackReport| (report.files, report.bytes, report.removed);
+        assert!(done.problems.is_empty(), "{:?}", done.problems);
+        assert_eq!(counts(&told), counts(&done), "{paths:?}");
+        done
+    }
+
     /// Keeps a snapshot outside the store.
     pub fn keep(&self, snapshot: &Snapshot) {
         if self.views().targets().all().unwrap().is_empty() {

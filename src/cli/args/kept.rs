@@ -6,6 +6,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 #[derive(Debug, ClapArgs)]
+pub struct Undo {
+    /// Change nothing; say what would be restored and removed
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
 pub struct Save {
     /// The snapshot's name; without one, the time in UTC
     #[arg(value_name = "NAME")]

@@ -18,6 +18,15 @@ pub(super) fn rehearse(daemon: &Daemon, views: &Views, verb: Verb, progress: OnP
             whole(daemon, views, (&to, &restored), progress)
         }
         Verb::Restore { snapshot, paths, group: None } => restore(daemon, views, snapshot, paths, progress),
+        Verb::Undo => match views.restores().last_undo()? {
+            (before, paths) if paths.is_empty() => {
+                restore(daemon, views, Some(before.record.name.into_bytes().into()), paths, progress)
+            }
+            (before, paths) => {
+                let (report, kept) = daemon.path_restores().undo(views, &before, &paths, progress)?;
+                path_by_path(views, &before, report, kept)
+            }
+        },
         Verb::RestoreFrom { snapshot, paths, from } => {
             let (snapshot, report, before) = target::restore(daemon, views, from, (snapshot, paths), progress)?;
             path_by_path(views, &snapshot, report, before)

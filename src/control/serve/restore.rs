@@ -14,6 +14,7 @@ pub(super) fn serve(daemon: &Daemon, views: &Views, verb: Verb, progress: OnProg
         Verb::Restore { snapshot, group: Some(group), .. } => restore_all(daemon, views, &group, snapshot),
         Verb::Restore { snapshot, paths, group: None } => restore(daemon, views, snapshot, paths, progress),
         Verb::RestoreFrom { snapshot, paths, from } => restore_from(daemon, views, from, (snapshot, paths), progress),
+        Verb::Undo => undo(daemon, views, progress),
         _ => Err(Error::Fault("it is no restore in place".into())),
     }
 }
@@ -33,6 +34,16 @@ fn restore(
     }
     let (report, before) = daemon.path_restores().bring_back(views, &snapshot, &paths, progress)?;
     counted(views, &snapshot, report, before.as_ref())
+}
+
+/// The last restore is undone, as far as it went; which is a restore as well, and can be undone.
+fn undo(daemon: &Daemon, views: &Views, progress: OnProgress<'_>) -> Result<Answer> {
+    let (before, paths) = views.restores().last_undo()?;
+    if paths.is_empty() {
+        return restore(daemon, views, Some(before.record.name.into_bytes().into()), paths, progress);
+    }
+    let (report, kept) = daemon.path_restores().undo(views, &before, &paths, progress)?;
+    counted(views, &before, report, kept.as_ref())
 }
 
 /// What was done path by path.

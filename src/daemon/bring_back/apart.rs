@@ -6,7 +6,7 @@
 
 use super::{BringBack, Place};
 use crate::device::{InodeNo, Moment};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tree::Kind;
 use std::collections::{HashMap, HashSet};
 
@@ -33,13 +33,17 @@ pub(super) fn keep_below(work: &mut BringBack<'_>, directory: InodeNo) -> Result
     let mut pending = vec![directory];
     while let (Some(parent), None) = (pending.pop(), &work.rehearsal) {
         let mut files = Vec::new();
-        work.tree.names().list(parent.live(), 0, |entry| {
+        let listed = work.tree.names().list(parent.live(), 0, |entry| {
             match entry.kind {
                 Kind::Directory => pending.push(entry.inode),
                 _ => files.push(entry.clone()),
             }
             Ok(true)
-        })?;
+        });
+        if let Err(error) = listed {
+            // It may be what could not be listed in the first place.
+            pass_over(work, error)?;
+        }
         for entry in files {
             keep_file(work, &Place { parent, name: entry.name }, entry.inode)?;
         }
@@ -49,10 +53,18 @@ pub(super) fn keep_below(work: &mut BringBack<'_>, directory: InodeNo) -> Result
 }
 
 fn keep_file(work: &mut BringBack<'_>, place: &Place, now: InodeNo) -> Result<()> {
-    if work.named(now.at(work.then))?.is_some() {
-        work.apart.kept.push((place.clone(), now));
+    match work.named(now.at(work.then)) {
+        Ok(Some(_)) => work.apart.kept.push((place.clone(), now)),
+        Ok(None) => {}
+        // Nothing becomes what cannot be read.
+        Err(error) => pass_over(work, error)?,
     }
     Ok(())
+}
+
+/// What is in the way of this alone ends no more than this.
+fn pass_over(work: &BringBack<'_>, error: Error) -> Result<()> {
+    if work.concerns_all(&error) { Err(error) } else { Ok(()) }
 }
 
 /// Whatever is brought back, a name that stays is as it was before the work.

@@ -70,7 +70,7 @@ impl PathRestores<'_> {
             like = Some((snapshot, visited.differing_from(set, &mut tell)?));
         }
         let in_set = InSet { target: at.target.path(), like };
-        let source = Source { snapshot: &snapshot, in_set: Some(&in_set) };
+        let source = Source { in_set: Some(&in_set), ..Source::in_store(&snapshot) };
         let (report, before) = match views.is_rehearsing() {
             true => self.rehearse_of(views, alone, source, paths, progress)?,
             false => self.bring_back_of(views, alone, source, paths, progress)?,

@@ -22,25 +22,36 @@ pub(super) struct Top {
     pub kind: Kind,
 }
 
+/// What becomes of a path that is not in the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    IsRefused,
+    /// It goes, with the directories above it that are not there either.
+    Goes,
+}
+
 /// All paths, of which none lies below another.
 pub(super) struct Tops {
     by_path: BTreeMap<Vec<u8>, Top>,
+    /// Paths that are not in the snapshot, and go.
+    gone: BTreeSet<Vec<u8>>,
     /// Those that are no directories.
     files: HashSet<InodeNo>,
 }
 
 impl Tops {
     /// Looks all of them up; an error in words if one cannot be brought back.
-    pub fn find(views: &Views, snapshot: &Snapshot, paths: &[ByteBuf]) -> Result<Tops> {
+    pub fn find(views: &Views, snapshot: &Snapshot, paths: &[ByteBuf], if_missing: Missing) -> Result<Tops> {
         if paths.is_empty() {
             return Err(refused(Errno::INVAL, "no path is given that is to be brought back".into()));
         }
         let wanted = paths.iter().map(|path| normal(path)).collect::<Result<BTreeSet<_>>>()?;
         let mut missing = Vec::new();
-        let mut tops = BTreeMap::new();
+        let (mut tops, mut gone) = (BTreeMap::new(), BTreeSet::new());
         for path in &wanted {
             let is_below = above(path).any(|above| wanted.contains(above));
             match find(views.tree(), snapshot, path)? {
+                None if if_missing == Missing::Goes => gone.extend([highest_missing(views.tree(), snapshot, path)?]),
                 None => missing.push(path.as_slice()),
                 Some(_) if is_below => {}
                 Some(top) => drop(tops.insert(path.clone(), top)),
@@ -52,7 +63,7 @@ impl Tops {
         }
         tops.values().try_for_each(|top| check_above(views.tree(), root_of(views.base()), top))?;
         let files = tops.values().filter(|top| top.kind != Kind::Directory).map(|top| top.then).collect();
-        Ok(Tops { by_path: tops, files })
+        Ok(Tops { by_path: tops, gone, files })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Top> {
@@ -60,7 +71,12 @@ impl Tops {
     }
 
     pub fn paths(&self) -> impl Iterator<Item = &[u8]> {
-        self.by_path.keys().map(Vec::as_slice)
+        self.by_path.keys().chain(&self.gone).map(Vec::as_slice)
+    }
+
+    /// Those that the snapshot does not have.
+    pub fn gone(&self) -> impl Iterator<Item = &[u8]> {
+        self.gone.iter().map(Vec::as_slice)
     }
 
     /// Whether a file is one of these by itself.
@@ -74,7 +90,8 @@ impl Tops {
 
     /// Whether a path is one of these or lies below one.
     pub fn contain(&self, path: &[u8]) -> bool {
-        self.by_path.contains_key(path) || above(path).any(|above| self.by_path.contains_key(above))
+        let is_one = |path: &[u8]| self.by_path.contains_key(path) || self.gone.contains(path);
+        is_one(path) || above(path).any(is_one)
     }
 }
 
@@ -108,6 +125,14 @@ fn normal(path: &[u8]) -> Result<Vec<u8>> {
     Ok(names.join(&b'/'))
 }
 
+/// The path of the directory above one that is not the root, and its name there.
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
 /// The paths of the directories above a path, the root among them.
 fn above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
@@ -131,6 +156,16 @@ fn find(tree: &Tree, snapshot: &Snapshot, path: &[u8]) -> Result<Option<Top>> {
         }
     }
     Ok(Some(top))
+}
+
+/// The path, or the highest above it, that is not in a snapshot.
+fn highest_missing(tree: &Tree, snapshot: &Snapshot, path: &[u8]) -> Result<Vec<u8>> {
+    for (end, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+        if find(tree, snapshot, &path[..end])?.is_none() {
+            return Ok(path[..end].to_vec());
+        }
+    }
+    Ok(path.to_vec())
 }
 
 /// An error if something above a path is there now and no directory.

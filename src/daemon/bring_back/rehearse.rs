@@ -1,7 +1,7 @@
 //! Bringing back without changing anything: the same walk, with what it would change counted.
 
 use super::PathRestores;
-use super::{BringBack, BringBackReport, Now, Place, Source, Tops, check_is_of};
+use super::{BringBack, BringBackReport, Missing, Now, Place, Source, Tops, check_is_of};
 use crate::daemon::OnProgress;
 use crate::device::{BaseId, InodeAt, InodeNo, Snapshot};
 use crate::error::Result;
@@ -22,7 +22,7 @@ impl PathRestores<'_> {
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
         check_is_of(views, snapshot)?;
         let alone = self.daemon.alone_with_files()?;
-        self.rehearse_of(views, alone, Source { snapshot, in_set: None }, paths, progress)
+        self.rehearse_of(views, alone, Source::in_store(snapshot), paths, progress)
     }
 
     pub(super) fn rehearse_of(
@@ -48,9 +48,9 @@ impl PathRestores<'_> {
         progress: OnProgress<'_>,
     ) -> Result<BringBackReport> {
         let views = views.of(snapshot.base).rehearsing();
-        let tops = Tops::find(&views, snapshot, &[ByteBuf::new()])?;
+        let tops = Tops::find(&views, snapshot, &[ByteBuf::new()], Missing::IsRefused)?;
         let unseen = self.daemon.unseen(snapshot.base)?;
-        let source = Source { snapshot, in_set: None };
+        let source = Source::in_store(snapshot);
         BringBack::new((&views, &unseen), &tops, (source, before), progress).rehearse().map(|(report, _)| report)
     }
 }
