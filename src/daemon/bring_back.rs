@@ -477,6 +477,26 @@ impl<'a> BringBack<'a> {
         }
     }
 
+    /// Whether an inode had a name then, and is the one that it was.
+    fn was_then(&self, now: InodeNo) -> Result<bool> {
+        Ok(self.named(now.at(self.then))?.is_some() && self.is_same(now)?)
+    }
+
+    /// Whether the number of an inode means the same one now as then. A copy of the store, and one that came back from a target as it
+    /// was earlier, give numbers to other inodes that the first one gives as well; of one store each is given once.
+    fn is_same(&self, inode: InodeNo) -> Result<bool> {
+        // What is as in a snapshot of this store is of this store.
+        if self.source.in_set.is_none_or(|in_set| in_set.in_store(inode).is_some()) {
+            return Ok(true);
+        }
+        let born = |at: InodeAt| self.tree.inode(at).map(|found| (found.kind(), found.btime));
+        match (born(inode.live()), born(inode.at(self.then))) {
+            (Ok(now), Ok(then)) => Ok(now == then),
+            (Err(Error::Gone), _) | (_, Err(Error::Gone)) => Ok(false),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
+    }
+
     /// An inode at a moment, if it has a name then.
     fn named(&self, at: InodeAt) -> Result<Option<Inode>> {
         match self.tree.inode(at) {

@@ -53,6 +53,7 @@ pub fn create_from_sets(
     options: &FromSets,
     progress: OnProgress<'_>,
 ) -> Result<FromSetsReport> {
+    let was_there = path.symlink_metadata().is_ok();
     let (mut wanted, mut left_out) = wanted(repository, options)?;
     let Some(first) = wanted.first() else {
         let text = format!("there is no whole set of the store {} there yet", repository.store());
@@ -84,6 +85,10 @@ pub fn create_from_sets(
         return Err(error);
     }
     if wanted.is_empty() {
+        identity::prepare_directory(path)?;
+        if !was_there && let Err(error) = std::fs::remove_dir(path) {
+            log::warn!("{} stays behind: {error}", shown_file(path));
+        }
         let other = if options.with_history { "" } else { "; with --history it has every moment that can" };
         let text = format!(
             "no moment that is wanted can be read whole: {error}{other}; `pitfs restore --from TARGET SNAPSHOT --to DIR` copies out what \

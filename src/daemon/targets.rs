@@ -139,7 +139,7 @@ pub(super) fn check_newest(target: &Target, repository: &mut Repository, seen: u
     }
     let text = format!(
         "the list of sets at {} is an older one that was put back: it was written {found} times, and this store has seen one that was \
-         written {seen} times; `pitfs set rebuild` makes it anew from the sets that are there",
+         written {seen} times; `pitfs -s STORE set rebuild` makes it anew from the sets that are there",
         shown_file(target.path())
     );
     Err(Error::Refused(Errno::STALE, text))

@@ -232,7 +232,11 @@ impl Likeness<'_> {
     }
 
     fn liken(self, number: InodeNo, model: InodeAt, on_step: OnStep<'_>, likened: &mut Likened) -> Result<()> {
-        if self.tree.inode(model)?.kind() == Kind::File {
+        let kind = self.tree.inode(model)?.kind();
+        if self.tree.inode(number.live())?.kind() != kind {
+            return Err(Error::Fault(format!("inode {number} is to become one of another kind")));
+        }
+        if kind == Kind::File {
             match self.share_content(number, model, &mut *on_step, likened) {
                 // What an archive has, or only memory, cannot be shared.
                 Err(Error::Unshared) => {

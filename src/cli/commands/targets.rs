@@ -194,21 +194,25 @@ fn alone(to: impl Fn() -> Result<Target>, target: &mut Option<String>) -> Result
     directory.map(|directory| Ok(Target { store: absolute(Path::new(&directory))?, base: None })).transpose()
 }
 
-/// Of forks, which a copy of a store makes, one sees what each set was made over.
-fn print_sets(sets: &[SetInfo]) -> Result<()> {
-    // A copy of a store can have given a name again, and so can the store itself.
+/// What sets are called: a copy of a store can have given a name again, and so can the store itself.
+fn told_apart<'a>(sets: impl IntoIterator<Item = &'a SetInfo>) -> impl Fn(&SetInfo) -> String {
     let mut snapshots: HashMap<(&str, &str), &str> = HashMap::new();
     let mut twice = HashSet::new();
     for set in sets {
         let name = (set.base.as_str(), set.snapshot.as_str());
         if *snapshots.entry(name).or_insert(&set.snapshot_id) != set.snapshot_id {
-            twice.insert(name);
+            twice.insert((set.base.clone(), set.snapshot.clone()));
         }
     }
-    let name = |set: &SetInfo| match twice.contains(&(set.base.as_str(), set.snapshot.as_str())) {
+    move |set| match twice.contains(&(set.base.clone(), set.snapshot.clone())) {
         true => format!("{}~{}", set.snapshot, set.set.get(..SHORT_ID).unwrap_or(&set.set)),
         false => set.snapshot.clone(),
-    };
+    }
+}
+
+/// Of forks, which a copy of a store makes, one sees what each set was made over.
+fn print_sets(sets: &[SetInfo]) -> Result<()> {
+    let name = told_apart(sets);
     let by_id: HashMap<&str, &SetInfo> = sets.iter().map(|set| (set.set.as_str(), set)).collect();
     let row = |set: &SetInfo| {
         let kind = match (set.kind, set.incomplete) {
@@ -242,7 +246,8 @@ fn let_go(to: &Target, verb: Sets, as_json: bool) -> Result<bool> {
         return Ok(done.problems.is_empty());
     }
     let (goes, freed) = if done.dry_run { ("would go", "would be freed") } else { ("gone", "freed") };
-    let name = |set: &SetInfo| vec![set.snapshot.clone(), set.time.text.clone(), set.base.clone()];
+    let called = told_apart(done.gone.iter().chain(&done.kept));
+    let name = |set: &SetInfo| vec![called(set), set.time.text.clone(), set.base.clone()];
     let gone = done.gone.iter().map(|set| [name(set), vec![goes.to_string()]].concat());
     let kept = done.kept.iter().map(|set| [name(set), vec![set.reasons.join(", ")]].concat());
     print(&table(&headed(["snapshot", "taken", "base", ""], gone.chain(kept))))?;

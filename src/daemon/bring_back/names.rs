@@ -35,7 +35,7 @@ impl BringBack<'_> {
 
     /// A directory that was moved is moved back; another one in its place becomes it.
     fn directory(&mut self, place: &Place, then: InodeNo, now: Now) -> Result<InodeNo> {
-        if now.as_ref().is_some_and(|(now, _)| *now == then) {
+        if now.as_ref().is_some_and(|(now, _)| *now == then) && self.is_same(then)? {
             return Ok(then);
         }
         if let Some(from) = self.movable(then)? {
@@ -54,7 +54,7 @@ impl BringBack<'_> {
 
     /// Where a directory is now, if it may be moved from there to where it was.
     fn movable(&self, directory: InodeNo) -> Result<Option<Place>> {
-        if self.taken.contains(&directory) || self.named(directory.live())?.is_none() {
+        if self.taken.contains(&directory) || self.named(directory.live())?.is_none() || !self.is_same(directory)? {
             return Ok(None);
         }
         let from = self.paths(directory)?.pop();
@@ -114,18 +114,19 @@ impl BringBack<'_> {
 
     /// The inode of now that can become what a name led to then, if there is one.
     fn stand_in(&mut self, then: InodeNo, model: &Inode, now: Option<&(InodeNo, Inode)>) -> Result<Option<InodeNo>> {
-        if is_only_name(now, then) {
+        let is_there = self.named(then.live())?.is_some() && self.is_same(then)?;
+        if is_there && is_only_name(now, then) {
             return Ok(Some(then));
         }
         let is_in_the_way = now.is_some_and(|(_, found)| found.is_directory());
-        if self.named(then.live())?.is_some() && self.may_stand(then, is_in_the_way)? {
+        if is_there && self.may_stand(then, is_in_the_way)? {
             return Ok(Some(then));
         }
         // What was brought back before under another number needs not be made again.
         if let Some((now, found)) = now
             && found.kind() == model.kind()
             && !self.taken.contains(now)
-            && self.named(now.at(self.then))?.is_none()
+            && !self.was_then(*now)?
             && self.tree.likeness().is_like(*now, self.model(then))?
         {
             if found.links > 1 {

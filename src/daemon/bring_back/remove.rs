@@ -12,7 +12,7 @@ const PIECE: usize = 256;
 /// the snapshot has elsewhere may still be moved there.
 pub(super) fn extra(work: &mut BringBack<'_>, place: &Place) -> Result<bool> {
     let Some((now, found)) = work.lookup(place)? else { return Ok(false) };
-    if found.is_directory() || work.named(now.at(work.then))?.is_some() {
+    if found.is_directory() || work.was_then(now)? {
         work.extras.push(place.clone());
         return Ok(true);
     }
