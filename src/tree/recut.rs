@@ -39,11 +39,15 @@ impl Recut {
         let mut wanted: Inode = decode(Table::Inode, &inode::key(number), value)?;
         let was_in_record = std::mem::take(&mut self.was_in_record);
         let has_tracks = std::mem::take(&mut wanted.tracks) > 0;
-        if wanted.kind() != Kind::File {
-            return Ok(encode(&wanted));
-        }
         let find = || inode::find(&*tree.device.look()?, number.live());
         let there = if is_fresh { None } else { find()?.filter(|found| found.kind() == Kind::File) };
+        if wanted.kind() != Kind::File {
+            // Copies of a store give one number to inodes of several kinds: of a file that it was nothing is left.
+            if there.is_some_and(|there| there.size > 0) {
+                tree.attributes().change(number, Change { size: Some(0), ..Change::default() })?;
+            }
+            return Ok(encode(&wanted));
+        }
         let Some(there) = there else { return Ok(encode(&wanted)) };
         // What has its bytes in its record now loses the tracks that it had, and what had them there the bytes: what has not come to be a
         // hole comes.

@@ -512,6 +512,20 @@ fn a_moment_of_a_copy_comes_back_as_what_it_was() {
     mounted.ok(["backup"]);
     let state = listing(&mounted.snap().join("here"));
     let ours = listing(&other.join("live"));
+    pitfs_in(&dir, &["-s", "copy", "snap", "ours"]);
+    pitfs_in(&dir, &["-s", "copy", "backup"]);
+    // A store that is made of both has both, whatever its tracks are.
+    for size in ["16K", "64K", "1M"] {
+        pitfs_in(&dir, &["create", size, "--from-set", "usb", "--history", "--track-size", size]);
+        assert!(pitfs_in(&dir, &["-s", size, "check"]).contains("no problems"), "{size}");
+        let at = dir.join(format!("at {size}"));
+        fs::create_dir(&at).unwrap();
+        pitfs_in(&dir, &["mount", size, at.to_str().unwrap()]);
+        let _ends = Ends(&at);
+        for (name, wanted) in [("here", &state), ("ours", &ours)] {
+            assert_eq!(&listing(&at.join(name)), wanted, "{size}: {name}");
+        }
+    }
     let restore = ["-s", "copy", "restore", "--from", "usb", "here"];
     let told = pitfs_in(&dir, &[&restore[..], &["-n"]].concat());
     let done = pitfs_in(&dir, &restore);
