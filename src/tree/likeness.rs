@@ -398,8 +398,9 @@ impl Likeness<'_> {
         if bytes.len() as u64 != end - offset {
             return Err(Error::corrupt(format!("inode {}", like.inode), "it ends before its size"));
         }
+        // Zeros that are stored are no hole.
         let is_same = match self.tree.files().read(number.live(), offset, bytes.len()) {
-            Ok(now) => now == bytes,
+            Ok(now) => now == bytes && has_data(number.live())?,
             Err(Error::Corrupt { .. }) => false,
             Err(error) => return Err(error),
         };

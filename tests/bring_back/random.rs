@@ -217,8 +217,7 @@ impl World {
 
 fn run(seed: u64) {
     eprintln!("seed {seed}");
-    let mut world =
-        World { store: Store::new(), random: Random(seed.wrapping_mul(0x9E37_79B9) | 1), step: 0, kept: Vec::new() };
+    let mut world = World::of(Store::new(), seed);
     let mut snapshots: Vec<Snapshot> = Vec::new();
     for round in 0..8 {
         for _ in 0..world.random.below(40) {
@@ -258,5 +257,74 @@ fn random_changes_are_undone_where_they_are_asked_for() {
     let first = number("PITFS_SEED", 1);
     for seed in first..first + number("PITFS_RUNS", 25) {
         run(seed);
+    }
+}
+
+impl World {
+    fn of(store: Store, seed: u64) -> World {
+        World { store, random: Random(seed.wrapping_mul(0x9E37_79B9) | 1), step: 0, kept: Vec::new() }
+    }
+
+    fn change_often(&mut self, most: u64) {
+        for _ in 0..self.random.below(most) {
+            self.change();
+        }
+    }
+}
+
+/// A store and a copy of it, which back up to one target: the copy brings back what the first one has had since.
+fn run_copies(seed: u64) {
+    eprintln!("copies, seed {seed}");
+    let mut first = World::of(Store::new(), seed);
+    first.change_often(30);
+    first.store.keep(&first.store.snap("both"));
+    let (store, other) = first.store.copied();
+    let (mut first, mut copy) = (World::of(store, seed), World::of(other, seed + 1000));
+    for round in 0..6 {
+        first.change_often(15);
+        let taken = first.store.snap(&format!("first {round}"));
+        first.store.keep(&taken);
+        copy.kept.push((taken.record.name.clone(), first.store.picture(Moment::At(taken.epoch))));
+        copy.change_often(15);
+        if copy.random.below(2) == 0 {
+            let taken = copy.store.snap(&format!("copy {round}"));
+            copy.store.keep(&taken);
+            copy.kept.push((taken.record.name.clone(), copy.store.picture(Moment::At(taken.epoch))));
+        }
+        copy.bring_back_from_set();
+        copy.store.check();
+    }
+    // What both have kept, in one store, with tracks of this size and of others.
+    let made = first.store.made_of_kept(TRACK as usize);
+    let other = first.store.made_of_kept(4 * TRACK as usize);
+    for store in [&made, &other] {
+        store.check();
+    }
+    for (name, wanted) in &copy.kept {
+        let at = |store: &Store| Moment::At(store.views().find(name.as_bytes()).unwrap().unwrap().epoch);
+        let (shown, recut) = (made.picture(at(&made)), other.picture(at(&other)));
+        assert_same(&wanted.part(&|_| true), &shown.part(&|_| true), name);
+        // Where holes are, and of how many tracks a file consists, is the store's affair.
+        let without = |picture: &Picture| {
+            let mut part = picture.part(&|_| true);
+            part.0.values_mut().for_each(|shown| (shown.content, shown.tracks) = (Vec::new(), 0));
+            part
+        };
+        assert_same(&without(wanted), &without(&recut), name);
+        for path in shown.all.keys() {
+            let read = |store: &Store, picture: &Picture| {
+                store.tree().files().read(picture.inodes[path].at(at(store)), 0, 1 << 20).unwrap_or_default()
+            };
+            assert!(read(&made, &shown) == read(&other, &recut), "{name}: {}", String::from_utf8_lossy(path));
+        }
+    }
+}
+
+#[test]
+fn what_copies_keep_beside_each_other_comes_back() {
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let first = number("PITFS_SEED", 1);
+    for seed in first..first + number("PITFS_RUNS", 15) {
+        run_copies(seed);
     }
 }

@@ -2,8 +2,8 @@
 
 use pitfs::clock::{Epoch, Timestamp};
 use pitfs::daemon::{
-    AddTarget, BackupOptions, BringBackReport, Daemon, KeptBy, Parts, Progress, add_target, backup, open_repository,
-    open_target,
+    AddTarget, BackupOptions, BringBackReport, Daemon, FromSets, KeptBy, Parts, Progress, add_target, backup,
+    create_from_sets, open_repository, open_target,
 };
 use pitfs::device::{InodeAt, InodeNo, LIVE, Moment, Snapshot};
 use pitfs::error::{Error, Result};
@@ -206,6 +206,29 @@ impl Store {
         assert_eq!((counted(&told), before.is_some()), (counted(&report), !report.before.is_empty()), "{paths:?}");
         self.check_back(snapshot, &report, paths);
         report
+    }
+
+    /// This store, opened again, and a copy of it.
+    pub fn copied(self) -> (Store, Store) {
+        let Store { dir, daemon } = self;
+        daemon.close().unwrap();
+        drop(daemon);
+        let other = crate::guard::temporary();
+        let copied =
+            std::process::Command::new("cp").arg("-a").arg(dir.path().join("store")).arg(other.path()).status();
+        assert!(copied.unwrap().success());
+        let open = |dir: tempfile::TempDir| Store { daemon: Daemon::open(&dir.path().join("store")).unwrap(), dir };
+        (open(dir), open(other))
+    }
+
+    /// A store made of all that is kept outside.
+    pub fn made_of_kept(&self, track_bytes: usize) -> Store {
+        let dir = crate::guard::temporary();
+        let at = open_repository(&self.daemon, self.views(), None).unwrap();
+        let options = FromSets { with_history: true, codec: Codec::Lz4, track_bytes: Some(track_bytes) };
+        let made = create_from_sets(&dir.path().join("store"), &at.repository, &options, &mut |_| Ok(())).unwrap();
+        assert!(made.left_out.is_empty(), "{:?}", made.left_out);
+        Store { daemon: Daemon::open(&dir.path().join("store")).unwrap(), dir }
     }
 
     /// Undoes the last restore, of paths, which is told before.
