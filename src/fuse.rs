@@ -31,8 +31,8 @@ mod thread;
 pub use companion::{Role, program, run as run_companion};
 pub use device::placement;
 pub use mount::{
-    MountPoint, Mounted, OPTION_HELP, Options, Transport, UseRings, dead_mount, open_mount_point, parse_options,
-    unmount_path,
+    DEVICE, FUSERMOUNT, MountPoint, Mounted, OPTION_HELP, Options, Transport, UseRings, dead_mount, open_mount_point,
+    parse_options, unmount_path,
 };
 pub use mounts::{DeviceNo, MountInfo, User, free, has_mounts_inside, mount_around, mount_at, mounts, unescape, users};
 pub use names::Names;

@@ -24,7 +24,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use catalogue::{Catalogue, Listed};
+pub use catalogue::{Catalogue, Listed, given_twice, with_id};
 pub use keys::{Keys, Opens, Slot, make_key_file, read_key_file};
 pub use label::Label;
 pub use retention::Retention;

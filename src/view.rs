@@ -37,7 +37,7 @@ pub use job::{JobRecord, JobState, Jobs, MISSING_TOLD};
 pub use mirror::MirrorStep;
 pub use namespace::{Door, Namespace, SHADOW, SNAP, Standing, Target, Virtual, name_of};
 pub use naming::{LIVE_NAME, check_name, is_virtual_name};
-pub use restore::{BringingBack, Restored};
+pub use restore::{BringingBack, Restored, Undo};
 pub use session::{RegisterOptions, Session, SessionRecord};
 pub use snapshot::SnapRequest;
 pub use target::{TargetRecord, Targets};

@@ -22,9 +22,8 @@ fn both_run_around_what_is_done() {
     assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stdout)), (Some(0), "one\n"), "{told}");
     assert!(told.contains("held for 0.") && told.matches("noise").count() == 2, "{told}");
     assert_eq!(fs::read_to_string(&log).unwrap(), "before snap\nafter snap done\n");
-    let (archive, usb) = (mounted.dir.path().join("archive"), mounted.dir.path().join("usb"));
-    fs::create_dir(&usb).unwrap();
-    mounted.ok(["target", "add", "usb", usb.to_str().unwrap(), "--no-encryption"]);
+    let archive = mounted.dir.path().join("archive");
+    mounted.add_target();
     let out = mounted.dir.path().join("out");
     let commands: [&[&str]; 3] = [
         &["roll", "--archive", archive.to_str().unwrap()],
@@ -37,8 +36,13 @@ fn both_run_around_what_is_done() {
         let verb = command[0];
         assert_eq!(fs::read_to_string(&log).unwrap(), format!("before {verb}\nafter {verb} done\n"));
     }
-    // What fails in between is told to the one after.
+    // A dry run runs neither.
     fs::remove_file(&log).unwrap();
+    for command in [&["roll", "-n"][..], &["restore", "one", "-n"]] {
+        mounted.ok([command, &around[..]].concat());
+    }
+    assert!(!log.exists());
+    // What fails in between is told to the one after.
     mounted.fails(1, [&["snap", "one"], &around[..]].concat());
     assert_eq!(fs::read_to_string(&log).unwrap(), "before snap\nafter snap failed\n");
 }

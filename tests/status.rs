@@ -27,11 +27,10 @@ fn the_first_line_says_how_it_is_and_what_helps() {
         done.map(|one| one["what"].as_str().unwrap().to_string()).collect::<Vec<_>>()
     };
     assert!(done(&mounted).is_empty());
-    let (archive, usb) = (mounted.dir.path().join("archive"), mounted.dir.path().join("usb"));
+    let archive = mounted.dir.path().join("archive");
     mounted.ok(["snap", "one"]);
     mounted.ok(["roll", "--archive", archive.to_str().unwrap(), "--name", "two"]);
-    fs::create_dir(&usb).unwrap();
-    mounted.ok(["target", "add", "usb", usb.to_str().unwrap(), "--no-encryption"]);
+    mounted.add_target();
     mounted.ok(["backup"]);
     mounted.ok(["check"]);
     assert_eq!(done(&mounted), ["snapshot", "roll", "backup", "check"]);
@@ -95,9 +94,7 @@ fn monitoring_is_told_in_one_line_and_an_exit_status() {
     let (status, line) = check(&["--max-age", "1s"]);
     assert!(status == 2 && line.contains("the last snapshot is ") && line.contains(" old, 1 s at most"), "{line}");
     // Who backs up wants to know when that stops; whoever does not is not asked to.
-    let usb = mounted.dir.path().join("usb");
-    fs::create_dir(&usb).unwrap();
-    mounted.ok(["target", "add", "usb", usb.to_str().unwrap(), "--no-encryption"]);
+    mounted.add_target();
     let (status, line) = check(&["--max-age", "26h"]);
     assert!(status == 2 && line.contains("there is no backup yet"), "{line}");
     mounted.ok(["backup"]);
@@ -149,10 +146,9 @@ fn a_machine_a_directory_and_a_store_are_looked_at() {
     }
     let mounted = Mounted::new();
     mounted.ok(["snap", "one"]);
-    let (archive, usb) = (mounted.dir.path().join("archive"), mounted.dir.path().join("usb"));
+    let archive = mounted.dir.path().join("archive");
     mounted.ok(["roll", "--archive", archive.to_str().unwrap()]);
-    fs::create_dir(&usb).unwrap();
-    mounted.ok(["target", "add", "usb", usb.to_str().unwrap(), "--no-encryption"]);
+    let usb = mounted.add_target();
     let look = |args: &[&str]| {
         let output = mounted.run([&["doctor", "--json"], args].concat());
         let all: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -129,12 +129,12 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// What runs before and after it, and what it is called.
+    /// What runs before and after it, and what it is called. A dry run brings nothing to rest.
     pub fn hooks(&self) -> Option<(&'static str, &Hooks)> {
         match self {
             Verb::Snap(args) => Some(("snap", &args.hooks)),
-            Verb::Restore(args) => Some(("restore", &args.hooks)),
-            Verb::Roll(args) => Some(("roll", &args.hooks)),
+            Verb::Restore(args) if !args.dry_run => Some(("restore", &args.hooks)),
+            Verb::Roll(args) if !args.dry_run => Some(("roll", &args.hooks)),
             Verb::Backup(args) => Some(("backup", &args.hooks)),
             _ => None,
         }

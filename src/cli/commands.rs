@@ -140,7 +140,7 @@ fn run_verb(args: Args) -> Result<bool> {
         Args_::Target(args) => targets::target(&target()?, args.verb, as_json),
         Args_::Backup(args) => targets::backup(&target()?, args),
         Args_::Job(args) => Ok(jobs::job(&target()?, args.verb, as_json)? == Outcome::Done),
-        Args_::Set(args) => targets::set(target, args.verb, as_json),
+        Args_::Set(args) => targets::set(target, store.is_some(), args.verb, as_json),
         Args_::Policy(args) => kept::policy(&target()?, &args),
         Args_::Status(args) => status::status(&target()?, &args),
         Args_::Doctor(args) => doctor::doctor(store, &args),

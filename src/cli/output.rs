@@ -31,11 +31,15 @@ pub fn tell_lines(text: &str) {
     let _said = write!(io::stderr().lock(), "{}", plain(text));
 }
 
-/// How long ago something was, in the largest unit that says enough.
+/// How long ago something was, or that it is still to come.
+pub fn ago(seconds: i64) -> String {
+    if seconds < 0 { "at a time to come".into() } else { format!("{} ago", age(seconds)) }
+}
+
+/// A span of time in the largest unit that says enough.
 pub fn age(seconds: i64) -> String {
     match seconds {
-        ..0 => "in the future".into(),
-        0..120 => format!("{seconds} s"),
+        ..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),

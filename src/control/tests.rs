@@ -12,7 +12,7 @@ use super::{BackupInfo, JobInfo, JobState, KeyInfo, LetGoInfo, SetInfo, SetKind,
 use super::{DoneInfo, HealthInfo, TroubleInfo};
 use super::{PROTOCOL, decode, encode};
 use crate::clock::{Period, Timestamp};
-use crate::daemon::{MergeOptions, PruneOptions, RestoreOptions, RollOptions, SyncOptions};
+use crate::daemon::{HealthState, MergeOptions, PruneOptions, RestoreOptions, RollOptions, SyncOptions};
 use crate::error::Errno;
 use crate::purpose::Purpose;
 use serde::de::DeserializeOwned;
@@ -156,7 +156,7 @@ fn status() -> StatusInfo {
         only_read: false,
         stopped: Some(text()),
         health: HealthInfo {
-            state: text(),
+            state: HealthState::ReadOnly,
             troubles: vec![TroubleInfo { what: text(), since: Some(time()), helps: text() }],
         },
         done: vec![DoneInfo::new("check", Timestamp::now(), 1)],

@@ -33,12 +33,12 @@ use crate::clock::Epoch;
 use crate::device::{InodeAt, InodeNo, Moment, Snapshot, is_visited};
 use crate::error::{Errno, Error, Result};
 use crate::shown::shown_path;
-use crate::tree::{ChangedSince, Inode, Likened, Tree, names_of, root_of};
-use crate::view::{BringingBack, Views};
+use crate::tree::{ChangedSince, Inode, Likened, Tree, names_of, root_of, split};
+use crate::view::{BringingBack, Undo, Views};
 use apart::{Apart, part};
 use from_set::InSet;
 use parking_lot::MutexGuard;
-use paths::{Missing, Tops, shown_all, split};
+use paths::{IfMissing, Tops, shown_all};
 use rehearse::{Rehearsal, UNMADE};
 use remove::remove;
 use serde_bytes::ByteBuf;
@@ -92,9 +92,7 @@ impl<'a> PathRestores<'a> {
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
-        check_is_of(views, snapshot)?;
-        let alone = self.daemon.alone_with_files()?;
-        self.bring_back_of(views, alone, Source::in_store(snapshot), paths, progress)
+        self.carry_out(views, Source::in_store(snapshot), paths, progress)
     }
 
     /// Undoes a restore of paths: makes them what they were in the snapshot that it left. What was not there then goes.
@@ -105,17 +103,25 @@ impl<'a> PathRestores<'a> {
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
-        check_is_of(views, before)?;
-        let alone = self.daemon.alone_with_files()?;
-        let source = Source { if_missing: Missing::Goes, ..Source::in_store(before) };
-        match views.is_rehearsing() {
-            true => self.rehearse_of(views, alone, source, paths, progress),
-            false => self.bring_back_of(views, alone, source, paths, progress),
-        }
+        let source = Source { if_missing: IfMissing::Goes, ..Source::in_store(before) };
+        self.carry_out(views, source, paths, progress)
     }
 
-    /// The same, by somebody who is alone with the files already.
-    fn bring_back_of(
+    /// Restores paths out of a snapshot in the store; views that take everything back only count.
+    fn carry_out(
+        self,
+        views: &Views,
+        source: Source<'_>,
+        paths: &[ByteBuf],
+        progress: OnProgress<'_>,
+    ) -> Result<(BringBackReport, Option<Snapshot>)> {
+        check_is_of(views, source.snapshot)?;
+        let alone = self.daemon.alone_with_files()?;
+        self.carry_out_alone(views, alone, source, paths, progress)
+    }
+
+    /// The same out of anything, by somebody who is alone with the files already.
+    fn carry_out_alone(
         self,
         views: &Views,
         alone: MutexGuard<'a, ()>,
@@ -123,6 +129,9 @@ impl<'a> PathRestores<'a> {
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
+        if views.is_rehearsing() {
+            return self.rehearse_alone(views, alone, source, paths, progress);
+        }
         let Begun { tops, unseen, before, _alone } = self.begin(views, alone, source, paths)?;
         let report = self.work((views, &unseen), &tops, (source, &before), true, progress);
         self.daemon.whole_bases().drop_before_restores(views)?;
@@ -157,7 +166,9 @@ impl<'a> PathRestores<'a> {
         let Some(unfinished) = self.daemon.views.restores().unfinished_bringing_back()? else { return Ok(()) };
         let result = self.go_on(&unfinished);
         if result.is_err() {
-            self.daemon.views.restores().end_bringing_back(None)?;
+            // What is done of it can be undone.
+            let BringingBack { to, before, paths } = unfinished;
+            self.daemon.views.of(to.base).restores().end_bringing_back(Some(Undo { before, paths }))?;
         }
         result?.problems.iter().for_each(|problem| log::warn!("{problem}"));
         Ok(())
@@ -175,7 +186,7 @@ impl<'a> PathRestores<'a> {
             (found(to.epoch)?, found(*before)?)
         };
         // All that was to be brought back was there, or was to go.
-        let tops = Tops::find(&views, &to, paths, Missing::Goes)?;
+        let tops = Tops::find(&views, &to, paths, IfMissing::Goes)?;
         log::info!("bringing back {} goes on", shown_all(tops.paths(), HISTORY_PATHS));
         let source = Source::in_store(&to);
         self.work((&views, &self.daemon.unseen(to.base)?), &tops, (source, &before), false, &mut |_| Ok(()))
@@ -196,7 +207,8 @@ impl<'a> PathRestores<'a> {
         let result = led.and_then(|()| work.run());
         let has_changed = work.has_changed.get();
         let mut report = work.report;
-        let undo = (has_changed || !is_led).then(|| (before, tops.paths().map(ByteBuf::from).collect()));
+        let paths = || tops.paths().map(ByteBuf::from).collect();
+        let undo = (has_changed || !is_led).then(|| Undo { before: before.epoch, paths: paths() });
         let ended = views.restores().end_bringing_back(undo);
         let committed = views.tree().commit();
         let result = result.and(ended).and(committed);
@@ -258,12 +270,12 @@ struct Source<'a> {
     /// The snapshot, or what stands for one that lies in a set.
     snapshot: &'a Snapshot,
     in_set: Option<&'a InSet<'a>>,
-    if_missing: Missing,
+    if_missing: IfMissing,
 }
 
 impl<'a> Source<'a> {
     fn in_store(snapshot: &'a Snapshot) -> Source<'a> {
-        Source { snapshot, in_set: None, if_missing: Missing::IsRefused }
+        Source { snapshot, in_set: None, if_missing: IfMissing::IsRefused }
     }
 }
 
@@ -385,16 +397,25 @@ impl<'a> BringBack<'a> {
     fn find_gone(&mut self) -> Result<()> {
         let tops = self.tops;
         for path in tops.gone() {
-            let mut parent = Some(self.root);
-            let (above, name) = split(path);
-            for name in names_of(above) {
-                let Some(directory) = parent else { break };
-                let found = self.lookup(&Place { parent: directory, name: name.to_vec() })?;
-                parent = found.filter(|(_, found)| found.is_directory()).map(|(inode, _)| inode);
+            match self.place_of(path) {
+                Ok(place) => self.extras.extend(place),
+                Err(error) => self.problem(error, path)?,
             }
-            self.extras.extend(parent.map(|parent| Place { parent, name: name.to_vec() }));
         }
         Ok(())
+    }
+
+    /// The directory of now that a path leads to, and the name in it, if there is one.
+    fn place_of(&self, path: &[u8]) -> Result<Option<Place>> {
+        let (above, name) = split(path);
+        let mut parent = self.root;
+        for name in names_of(above) {
+            match self.lookup(&Place { parent, name: name.to_vec() })? {
+                Some((inode, found)) if found.is_directory() => parent = inode,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(Place { parent, name: name.to_vec() }))
     }
 
     fn walk_all(&mut self) -> Result<()> {

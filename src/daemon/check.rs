@@ -93,7 +93,7 @@ pub fn check(daemon: &Daemon, progress: OnProgress<'_>) -> Result<CheckReport> {
     check.report.snapshots = check.snapshots.len() as u64;
     check.all()?;
     let report = check.report;
-    note_upkeep(&daemon.views, Upkeep::Check, report.count())?;
+    note_upkeep(&daemon.views, Upkeep::Check, report.count());
     Ok(report)
 }
 

@@ -1,6 +1,7 @@
 //! What a machine and a directory have for a store: looked at from outside, with nothing changed and no name made.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::fuse::{DEVICE, FUSERMOUNT, ring};
 use crate::shown::{shown_file, size};
 use rustix::fs::{CWD, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, openat, statfs};
 use std::fs::File;
@@ -60,7 +61,7 @@ pub fn look_at_machine() -> Vec<Finding> {
         found.push(helper(std::env::var_os("PATH").unwrap_or_default().as_os_str()));
         found.push(others(&read("/etc/fuse.conf")));
     }
-    found.push(rings(&release, &read("/sys/module/fuse/parameters/enable_uring"), is_root));
+    found.push(rings(&release, ring::is_enabled(), is_root));
     found
 }
 
@@ -85,25 +86,25 @@ fn kernel(release: &str) -> Finding {
 }
 
 fn device() -> Finding {
-    match File::options().read(true).write(true).open("/dev/fuse") {
-        Ok(_) => Finding::good("/dev/fuse", "can be opened"),
+    match File::options().read(true).write(true).open(DEVICE) {
+        Ok(_) => Finding::good(DEVICE, "can be opened"),
         Err(error) => {
             let helps = "load the module `fuse`, or give this user, or the container, the device";
-            Finding::bad("/dev/fuse", error.to_string(), helps)
+            Finding::bad(DEVICE, error.to_string(), helps)
         }
     }
 }
 
 /// What mounts for a normal user.
 fn helper(path: &std::ffi::OsStr) -> Finding {
-    let found = std::env::split_paths(path).map(|dir| dir.join("fusermount3")).find(|path| path.is_file());
+    let found = std::env::split_paths(path).map(|dir| dir.join(FUSERMOUNT)).find(|path| path.is_file());
     let helps = "install the package `fuse3`: without it only root can mount";
     match found.and_then(|path| Some((path.metadata().ok()?, path))) {
-        None => Finding::bad("fusermount3", "is not there", helps),
+        None => Finding::bad(FUSERMOUNT, "is not there", helps),
         Some((metadata, path)) if metadata.uid() != 0 || metadata.permissions().mode() & 0o4000 == 0 => {
-            Finding::poor("fusermount3", format!("{} does not run as root", shown_file(&path)), helps)
+            Finding::poor(FUSERMOUNT, format!("{} does not run as root", shown_file(&path)), helps)
         }
-        Some((_, path)) => Finding::good("fusermount3", shown_file(&path).to_string()),
+        Some((_, path)) => Finding::good(FUSERMOUNT, shown_file(&path).to_string()),
     }
 }
 
@@ -117,14 +118,14 @@ fn others(conf: &str) -> Finding {
     }
 }
 
-fn rings(release: &str, enabled: &str, is_root: bool) -> Finding {
-    match (version(release) >= RINGS_SINCE, enabled, is_root) {
+fn rings(release: &str, are_enabled: bool, is_root: bool) -> Finding {
+    match (version(release) >= RINGS_SINCE, are_enabled, is_root) {
         (false, ..) => Finding::poor(
             "rings",
             "this kernel has none",
             "Linux 6.14 and later serve requests through rings, twice as fast",
         ),
-        (true, "Y", _) => Finding::good("rings", "are switched on"),
+        (true, true, _) => Finding::good("rings", "are switched on"),
         (true, _, true) => Finding::good("rings", "are switched on where `-o io_uring=on` is given"),
         (true, ..) => {
             let helps = "as root: echo Y > /sys/module/fuse/parameters/enable_uring";
@@ -136,8 +137,8 @@ fn rings(release: &str, enabled: &str, is_root: bool) -> Finding {
 /// The directory of a store, or one that is to become a store, and the file system that it is on.
 pub fn look_at_directory(directory: &Path) -> Result<Vec<Finding>> {
     let existing = directory.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
-    let stat = statfs(existing)
-        .map_err(|error| crate::error::Error::media(format!("looking at {}", shown_file(existing)), error.into()))?;
+    let stat =
+        statfs(existing).map_err(|error| Error::media(format!("looking at {}", shown_file(existing)), error.into()))?;
     let mut found = vec![file_system(stat.f_type as u64)];
     let (total, free) = (stat.f_blocks * stat.f_bsize as u64, stat.f_bavail * stat.f_bsize as u64);
     found.push(room(total, free));
@@ -279,8 +280,8 @@ mod tests {
             kernel("4.19.0-x"),
             helper(std::ffi::OsStr::new("/none/such")),
             others("# user_allow_other\n"),
-            rings("5.10.0", "", false),
-            rings("6.18.1", "N", false),
+            rings("5.10.0", false, false),
+            rings("6.18.1", false, false),
             file_system(0x6969),
             file_system(0x0102_1994),
             file_system(1),
@@ -291,8 +292,8 @@ mod tests {
         let good = [
             kernel("6.1.0-28-amd64"),
             others("user_allow_other"),
-            rings("6.18.1", "Y", false),
-            rings("6.18.1", "N", true),
+            rings("6.18.1", true, false),
+            rings("6.18.1", false, true),
             file_system(0xef53),
             room(2 << 30, 1 << 30),
         ];

@@ -53,8 +53,8 @@ pub fn create_from_sets(
     options: &FromSets,
     progress: OnProgress<'_>,
 ) -> Result<FromSetsReport> {
-    let was_there = path.symlink_metadata().is_ok();
-    let (mut wanted, mut left_out) = wanted(repository, options)?;
+    let is_new = path.symlink_metadata().is_err();
+    let (wanted, left_out) = wanted_of(repository, options, &HashMap::new())?;
     let Some(first) = wanted.first() else {
         let text = format!("there is no whole set of the store {} there yet", repository.store());
         return Err(Error::Refused(Errno::NOENT, text));
@@ -67,38 +67,31 @@ pub fn create_from_sets(
         mode: 0o755,
         hash_seed: first.header.hash_seed,
     };
-    let make = |wanted: &[&Listed], left_out: &[String], progress: OnProgress<'_>| {
+    let make = |wanted: &[&Listed], left_out: Vec<String>, progress: OnProgress<'_>| {
         let source = source(repository, options, wanted);
         let made = identity::prepare_filling(path, &source)?;
-        let report = FromSetsReport { left_out: left_out.to_vec(), ..Default::default() };
+        let report = FromSetsReport { left_out, ..Default::default() };
         Making { made: &made, repository, wanted, report }.run(&settings, &source, progress)
     };
-    let error = match make(&wanted, &left_out, &mut *progress) {
+    let error = match make(&wanted, left_out, &mut *progress) {
         Err(error @ (Error::Corrupt { .. } | Error::Store(_) | Error::Media { .. })) if !error.is_no_space() => error,
         result => return result.map_err(|error| in_words(error, path)),
     };
     // What else cannot be read is known before it is begun anew.
     let damaged = damaged_moments(repository, &mut *progress)?;
-    let (lost, whole): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|listed| damaged.contains_key(&listed.id));
-    wanted = whole;
-    if lost.is_empty() {
+    if !wanted.iter().any(|listed| damaged.contains_key(&listed.id)) {
         return Err(error);
     }
-    if wanted.is_empty() {
-        identity::prepare_directory(path)?;
-        if !was_there && let Err(error) = std::fs::remove_dir(path) {
-            log::warn!("{} stays behind: {error}", shown_file(path));
-        }
-        let other = if options.with_history { "" } else { "; with --history it has every moment that can" };
+    let (whole, left_out) = wanted_of(repository, options, &damaged)?;
+    if whole.is_empty() {
+        identity::prepare_directory(path)?.undo_as(is_new);
         let text = format!(
-            "no moment that is wanted can be read whole: {error}{other}; `pitfs restore --from TARGET SNAPSHOT --to DIR` copies out what \
-             can be read"
+            "no moment that is wanted can be read whole: {error}; `pitfs restore --from TARGET SNAPSHOT --to DIR` copies out what can \
+             be read"
         );
         return Err(Error::Refused(Errno::IO, text));
     }
-    let told = |listed: &&Listed| format!("{}: {}; it is left out", listed.header.mark.name, damaged[&listed.id]);
-    left_out.extend(lost.iter().map(told));
-    make(&wanted, &left_out, progress).map_err(|error| in_words(error, path))
+    make(&whole, left_out, progress).map_err(|error| in_words(error, path))
 }
 
 fn in_words(error: Error, path: &Path) -> Error {
@@ -132,8 +125,12 @@ fn damaged_moments(repository: &Repository, progress: OnProgress<'_>) -> Result<
     Ok(damaged)
 }
 
-/// The moments that are to be in it, the oldest first, and what is left out.
-fn wanted<'a>(repository: &'a Repository, options: &FromSets) -> Result<(Vec<&'a Listed>, Vec<String>)> {
+/// The moments that are to be in it, the oldest first, and what is left out, such as what is known to be damaged.
+fn wanted_of<'a>(
+    repository: &'a Repository,
+    options: &FromSets,
+    damaged: &HashMap<Id, String>,
+) -> Result<(Vec<&'a Listed>, Vec<String>)> {
     let (mut found, mut seen, mut left_out) = (Vec::new(), HashSet::new(), Vec::new());
     let mut newest: HashMap<Id, &Listed> = HashMap::new();
     let gone = repository.gone()?;
@@ -143,6 +140,8 @@ fn wanted<'a>(repository: &'a Repository, options: &FromSets) -> Result<(Vec<&'a
             left_out.push((mark, "not all of it could be read when it was backed up".to_string()));
         } else if let Some(set) = listed.needs.iter().find(|id| gone.contains(id)) {
             left_out.push((mark, format!("the set {set}, which has some of it, is not there")));
+        } else if let Some(why) = damaged.get(&listed.id) {
+            left_out.push((mark, why.clone()));
         } else if seen.insert(mark.id) {
             newest.insert(listed.header.base, listed);
             found.push(listed);

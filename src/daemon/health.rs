@@ -2,12 +2,14 @@
 
 use crate::clock::Timestamp;
 use crate::shown::size;
+use serde::{Deserialize, Serialize};
 
 /// With less room than this, in bytes, a store is full.
 const FULL: u64 = 4 << 20;
 
 /// From bad to good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum HealthState {
     /// A write or sync failed, or damage was found when the store was opened: nothing is changed any more.
     Stopped,

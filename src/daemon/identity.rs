@@ -44,6 +44,12 @@ impl Made {
         }
     }
 
+    /// The same of one that was made by an earlier beginning of the same work.
+    pub(super) fn undo_as(mut self, is_new: bool) {
+        self.is_new = is_new;
+        self.undo();
+    }
+
     /// Of this directory, whatever its path leads to by now.
     fn remove_files(&self) {
         for name in OWN_FILES {

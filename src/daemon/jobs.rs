@@ -478,11 +478,11 @@ fn finish(views: &Views, number: u64, work: &Work, done: &Result<()>) -> Result<
         }
         Ok(())
     });
+    let record = noted?;
     if done.is_ok() {
-        let missing = noted?.missing.len() as u64;
-        return note_upkeep(views, Upkeep::Backup, missing);
+        note_upkeep(views, Upkeep::Backup, record.missing.len() as u64);
     }
-    noted.map(drop)
+    Ok(())
 }
 
 /// Works on jobs that wait, in a thread of its own, until it is told to end.

@@ -10,7 +10,7 @@ use crate::id::Id;
 use crate::logstore::Codec;
 use crate::media::DiskDir;
 use crate::shown::shown_file;
-use crate::target::{Listed, Repository};
+use crate::target::{Listed, Repository, given_twice};
 use crate::tree::CreateOptions;
 use crate::view::{InSet, InSets, Views, show_sets};
 use std::collections::{BTreeMap, HashMap};
@@ -97,8 +97,7 @@ impl Scratch {
     }
 }
 
-/// The moments of a base, the oldest first, each once, with names of their own: a copy of the store can have given one again, and so
-/// can the store itself.
+/// The moments of a base, the oldest first, each once, with names of their own.
 fn told_apart(all: &[&Listed]) -> Vec<InSet> {
     let mut sets: HashMap<Id, &Listed> = HashMap::new();
     for listed in all {
@@ -107,12 +106,11 @@ fn told_apart(all: &[&Listed]) -> Vec<InSet> {
             *known = listed;
         }
     }
-    let mut named: HashMap<&str, u32> = HashMap::new();
-    sets.values().for_each(|listed| *named.entry(&listed.header.mark.name).or_default() += 1);
+    let twice = given_twice(all.iter().map(|listed| (listed.header.mark.name.as_str(), listed.header.mark.id)));
     let each = all.iter().filter(|listed| sets[&listed.header.mark.id].id == listed.id);
     let in_set = |listed: &&Listed| {
         let mut mark = listed.header.mark.clone();
-        if named[mark.name.as_str()] > 1 {
+        if twice.contains(mark.name.as_str()) {
             mark.name = listed.name_with_id();
         }
         InSet { mark, set: listed.id, bytes: listed.header.bytes }

@@ -133,7 +133,7 @@ impl<'a> Rolls<'a> {
         if let Some(keep) = options.keep {
             report.freed = self.free_old(views, archive.as_deref(), keep)?;
         }
-        note_upkeep(views, Upkeep::Roll, report.problems.len() as u64)?;
+        note_upkeep(views, Upkeep::Roll, report.problems.len() as u64);
         Ok(report)
     }
 

@@ -31,9 +31,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(super) const DEVICE: &str = "/dev/fuse";
+pub const DEVICE: &str = "/dev/fuse";
 const SUBTYPE: &str = "pitfs";
-const FUSERMOUNT: &str = "fusermount3";
+pub const FUSERMOUNT: &str = "fusermount3";
 /// Users of a mount that an error names.
 const USERS_SHOWN: usize = 3;
 

@@ -57,14 +57,15 @@ impl MediaDir for DiskDir {
 
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let (directory, temporary) = (&self.directory, replacement_of(name));
-        let replaced =
-            write_whole(directory, &temporary, content, name).and_then(|()| directory.rename(&temporary, name));
+        let durable = |file: File| if self.are_kept { file.sync_all() } else { Ok(()) };
+        let written = write_whole(directory, &temporary, content, name).and_then(durable);
+        let replaced = written.and_then(|()| directory.rename(&temporary, name));
         if replaced.is_err() {
             // It would take room, and the error says enough.
             drop(directory.remove(&temporary));
         }
         replaced?;
-        directory.sync()
+        if self.are_kept { directory.sync() } else { Ok(()) }
     }
 
     fn room(&self) -> io::Result<Room> {
@@ -77,8 +78,8 @@ impl MediaDir for DiskDir {
     }
 }
 
-/// Makes a file, durably, with the owner and mode of the one that it is to replace.
-fn write_whole(directory: &Directory, name: &str, content: &[u8], model: &str) -> io::Result<()> {
+/// Makes a file with the owner and mode of the one that it is to replace.
+fn write_whole(directory: &Directory, name: &str, content: &[u8], model: &str) -> io::Result<File> {
     let file = directory.make_anew(name)?;
     if let Ok(model) = directory.open_file(model, Access::Read).and_then(|model| model.metadata()) {
         let made = file.metadata()?;
@@ -97,7 +98,7 @@ fn write_whole(directory: &Directory, name: &str, content: &[u8], model: &str) -
         }
         offset += bytes;
     }
-    file.sync_all()
+    Ok(file)
 }
 
 #[derive(Debug)]

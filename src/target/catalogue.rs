@@ -12,7 +12,8 @@ use crate::meta::encode;
 use crate::set::{Header, SetFile, Sets};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 
 const OBJECT: &str = "catalogue";
 const MAGIC: &[u8; 8] = b"pitfscat";
@@ -39,6 +40,25 @@ pub struct Listed {
     pub part: Option<ByteBuf>,
 }
 
+/// Characters of a set's id that stand for it.
+const SHORT_ID: usize = 8;
+
+/// A name that others have as well, told apart by the id of a set.
+pub fn with_id(name: &str, set: &str) -> String {
+    format!("{name}~{}", set.get(..SHORT_ID).unwrap_or(set))
+}
+
+/// Names that more than one have, of names with whose they are: a copy of a store can have given one again, and so can the store itself.
+pub fn given_twice<N: Clone + Eq + Hash, I: Clone + PartialEq>(names: impl Iterator<Item = (N, I)>) -> HashSet<N> {
+    let (mut first, mut twice) = (HashMap::new(), HashSet::new());
+    for (name, id) in names {
+        if *first.entry(name.clone()).or_insert_with(|| id.clone()) != id {
+            twice.insert(name);
+        }
+    }
+    twice
+}
+
 impl Listed {
     pub fn of(file: &SetFile) -> Listed {
         let foot = file.foot();
@@ -55,7 +75,7 @@ impl Listed {
 
     /// The name of its snapshot, told apart from another one's.
     pub fn name_with_id(&self) -> String {
-        format!("{}~{}", self.header.mark.name, self.id.short())
+        with_id(&self.header.mark.name, &self.id.to_string())
     }
 
     /// Whether it can be looked into.

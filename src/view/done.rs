@@ -47,14 +47,19 @@ pub(super) fn check_record(key: &[u8], value: &[u8]) -> Result<()> {
     }
 }
 
-/// Notes that it was done now. A store that cannot be changed, or that is only read, keeps what it had.
-pub fn note_upkeep(views: &Views, what: Upkeep, problems: u64) -> Result<()> {
+/// Notes that it was done now. A store that cannot be changed, or that is only read, keeps what it had. What was done stays done
+/// where that cannot be noted.
+pub fn note_upkeep(views: &Views, what: Upkeep, problems: u64) {
     if views.is_rehearsing() || views.tree.device().check_running().is_err() {
-        return Ok(());
+        return;
     }
-    let mut txn = views.tree.device().begin()?;
-    txn.meta_mut().put(Table::State, &what.key(), &Done { time: Timestamp::now(), problems });
-    txn.finish()
+    let noted = views.tree.device().begin().and_then(|mut txn| {
+        txn.meta_mut().put(Table::State, &what.key(), &Done { time: Timestamp::now(), problems });
+        txn.finish()
+    });
+    if let Err(error) = noted {
+        log::warn!("that a {} was done is not noted: {error}", what.name());
+    }
 }
 
 /// When it was last done, if ever.

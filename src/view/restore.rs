@@ -123,12 +123,12 @@ impl Restores<'_> {
         before.ok_or(Error::Posix(Errno::NOENT))
     }
 
-    /// It is over, done or given up; durable with the next commit. What it changed can be undone by that snapshot and these paths.
-    pub fn end_bringing_back(self, undo: Option<(&Snapshot, Vec<ByteBuf>)>) -> Result<()> {
+    /// It is over, done or given up; durable with the next commit. What it changed in this base is undone like that.
+    pub fn end_bringing_back(self, undo: Option<Undo>) -> Result<()> {
         let mut txn = self.views.tree.device().begin()?;
         txn.meta_mut().remove(Table::State, BRINGING_BACK);
-        if let Some((before, paths)) = undo {
-            txn.meta_mut().put(Table::State, &undo_key(before.base), &Undo { before: before.epoch, paths });
+        if let Some(undo) = undo {
+            txn.meta_mut().put(Table::State, &undo_key(self.views.base), &undo);
         }
         txn.finish()
     }

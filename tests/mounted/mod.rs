@@ -121,6 +121,14 @@ impl Mounted {
         self.mount(&[]);
     }
 
+    /// A target beside the store, called `usb`, which is not encrypted.
+    pub fn add_target(&self) -> PathBuf {
+        let target = self.dir.path().join("usb");
+        fs::create_dir(&target).unwrap();
+        self.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+        target
+    }
+
     /// Runs a command on this store.
     pub fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Output {
         self.command(args).output().unwrap()

@@ -216,6 +216,12 @@ fn what_is_damaged_is_left_out_of_a_store_that_comes_back() {
                     false => assert!(told.contains(&format!("{name}: ")) && told.contains("left out"), "{told}"),
                 }
             }
+            // Without the history it is the newest that is whole.
+            let (newest, _) = moments.iter().rfind(|(name, _)| snap.join(name).exists()).unwrap();
+            let alone = format!("newest-{store}");
+            let made = Command::new(PITFS).args(["create", &alone, "--from-set", "usb"]).current_dir(&dir).status();
+            assert!(matches!(made.unwrap().code(), Some(0 | 3)));
+            assert!(pitfs_in(&dir, &["-s", &alone, "list"]).contains(newest), "{newest}");
             partial += 1;
         }
         fs::write(&set, whole).unwrap();
@@ -326,9 +332,8 @@ fn a_restore_in_place_goes_on_after_a_crash() {
         return;
     }
     let mounted = Mounted::new();
-    let (target, live) = (mounted.dir.path().join("usb"), mounted.live());
-    fs::create_dir(&target).unwrap();
-    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    let live = mounted.live();
+    mounted.add_target();
     for i in 0..20 {
         fs::create_dir_all(live.join(format!("d/{i}"))).unwrap();
         for k in 0..50 {
@@ -345,7 +350,7 @@ fn a_restore_in_place_goes_on_after_a_crash() {
             fs::remove_dir_all(live.join(format!("d/{i}"))).unwrap();
             fs::write(live.join(format!("d/{i}")), format!("in the way {round}")).unwrap();
         }
-        let before = fs::read_dir(mounted.snap()).unwrap().count();
+        let (before, was) = (fs::read_dir(mounted.snap()).unwrap().count(), listing(&live.join("d")));
         let mut restore = mounted.command(["restore", "s", "d", "--from", "usb"]).spawn().unwrap();
         while fs::read_dir(mounted.snap()).unwrap().count() == before {
             std::thread::sleep(std::time::Duration::from_millis(1));
@@ -356,6 +361,10 @@ fn a_restore_in_place_goes_on_after_a_crash() {
         restore.wait().unwrap();
         mounted.mount(&[]);
         interrupted += u32::from(!is_over);
+        if round % 2 == 0 {
+            mounted.ok(["undo"]);
+            assert_eq!(listing(&live.join("d")), was, "round {round}, undone");
+        }
         mounted.ok(["restore", "s", "d", "--from", "usb"]);
         assert_eq!(listing(&live.join("d")), state, "round {round}");
         if interrupted == 5 {
@@ -374,14 +383,7 @@ fn what_the_store_has_lost_comes_back_in_place() {
         return;
     }
     let mounted = Mounted::new();
-    let target = mounted.dir.path().join("usb");
-    fs::create_dir(&target).unwrap();
-    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
-    for (seed, name) in [(1, "one"), (2, "two")] {
-        fs::write(mounted.live().join(name), noise(seed)).unwrap();
-    }
-    mounted.ok(["snap", "then"]);
-    mounted.ok(["backup"]);
+    two_kept(&mounted);
     lose_some(&mounted);
     assert!(fs::read(mounted.live().join("one")).is_err());
     assert!(mounted.ok(["restore", "then", "two", "--from", "usb"]).contains("nothing differs"));
@@ -400,9 +402,7 @@ fn what_the_store_still_has_is_shared() {
         return;
     }
     let mounted = Mounted::new();
-    let target = mounted.dir.path().join("usb");
-    fs::create_dir(&target).unwrap();
-    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    mounted.add_target();
     for number in 0..40 {
         fs::write(mounted.live().join(format!("{number}")), &noise(number)[..60_000]).unwrap();
     }
@@ -438,9 +438,7 @@ fn what_had_no_name_leaves_nothing_in_what_comes_back() {
         return;
     }
     let mounted = Mounted::new();
-    let target = mounted.dir.path().join("usb");
-    fs::create_dir(&target).unwrap();
-    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    mounted.add_target();
     let path = mounted.live().join("f");
     let file = fs::File::create(&path).unwrap();
     // A hole of a megabyte between two ends.
@@ -486,15 +484,9 @@ fn a_moment_of_a_copy_comes_back_as_what_it_was() {
     ];
     let mounted = Mounted::new();
     let dir = mounted.dir.path().to_path_buf();
-    fs::create_dir(dir.join("usb")).unwrap();
-    mounted.ok(["target", "add", "usb", dir.join("usb").to_str().unwrap(), "--no-encryption"]);
-    mounted.umount();
-    assert!(Command::new("cp").arg("-a").args([mounted.store(), dir.join("copy")]).status().unwrap().success());
-    let other = dir.join("other");
-    fs::create_dir(&other).unwrap();
-    pitfs_in(&dir, &["mount", "copy", "other"]);
+    mounted.add_target();
+    let other = copied(&mounted);
     let _ends = Ends(&other);
-    mounted.mount(&[]);
     // Each pair of kinds has one number, under one name, under two, and with a second name.
     for (root, of) in [(mounted.snap(), 0), (other.clone(), 1)] {
         for (at, pair) in kinds.iter().flat_map(|one| kinds.iter().map(move |two| [one, two])).enumerate() {

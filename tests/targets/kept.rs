@@ -3,7 +3,7 @@
 use crate::mounted::*;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub fn fill(live: &Path) {
@@ -88,4 +88,27 @@ pub fn pitfs_in(dir: &Path, args: &[&str]) -> String {
     let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{args:?}: {text}");
     text
+}
+
+/// Two files of noise, in the snapshot `then` and at a target.
+pub fn two_kept(mounted: &Mounted) -> PathBuf {
+    let target = mounted.add_target();
+    for (seed, name) in [(1, "one"), (2, "two")] {
+        fs::write(mounted.live().join(name), noise(seed)).unwrap();
+    }
+    mounted.ok(["snap", "then"]);
+    mounted.ok(["backup"]);
+    target
+}
+
+/// A copy of the store, called `copy`, mounted beside it; where.
+pub fn copied(mounted: &Mounted) -> PathBuf {
+    let dir = mounted.dir.path();
+    mounted.umount();
+    assert!(Command::new("cp").arg("-a").args([mounted.store(), dir.join("copy")]).status().unwrap().success());
+    let other = dir.join("other");
+    fs::create_dir(&other).unwrap();
+    pitfs_in(dir, &["mount", "copy", "other"]);
+    mounted.mount(&[]);
+    other
 }

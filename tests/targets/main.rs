@@ -126,9 +126,7 @@ fn what_could_not_be_read_is_named_and_never_other_bytes() {
     mounted.ok(["snap", "then"]);
     let two = fs::read(live.join("two")).unwrap();
     lose_some(&mounted);
-    let target = mounted.dir.path().join("usb");
-    fs::create_dir(&target).unwrap();
-    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    let target = mounted.add_target();
     let message = mounted.fails(3, ["backup"]);
     assert!(message.contains("one: "), "{message}");
     assert!(mounted.ok(["set", "list"]).contains("incomplete"));
@@ -224,9 +222,7 @@ fn a_difference_needs_no_snapshot_that_was_backed_up() {
         return;
     }
     let mounted = Mounted::new();
-    let target = mounted.dir.path().join("usb");
-    fs::create_dir(&target).unwrap();
-    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    let target = mounted.add_target();
     fill(&mounted.live());
     let mut moments = Vec::new();
     for round in 0..4 {
@@ -411,9 +407,7 @@ fn what_is_lost_is_named_and_mended_out_of_the_store() {
         return;
     }
     let mounted = Mounted::new();
-    let target = mounted.dir.path().join("usb");
-    fs::create_dir(&target).unwrap();
-    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    let target = mounted.add_target();
     fs::create_dir_all(mounted.live().join("deep/er")).unwrap();
     let mut moments = Vec::new();
     for round in 0..4u64 {
@@ -462,9 +456,7 @@ fn an_older_list_of_sets_is_not_believed() {
         return;
     }
     let mounted = Mounted::new();
-    let target = mounted.dir.path().join("usb");
-    fs::create_dir(&target).unwrap();
-    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    let target = mounted.add_target();
     fs::write(mounted.live().join("f"), "1").unwrap();
     mounted.ok(["snap", "m0"]);
     mounted.ok(["backup"]);
@@ -500,14 +492,7 @@ fn what_the_store_has_lost_as_well_is_not_mended() {
         return;
     }
     let mounted = Mounted::new();
-    let target = mounted.dir.path().join("usb");
-    fs::create_dir(&target).unwrap();
-    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
-    for (seed, name) in [(1, "one"), (2, "two")] {
-        fs::write(mounted.live().join(name), noise(seed)).unwrap();
-    }
-    mounted.ok(["snap", "then"]);
-    mounted.ok(["backup"]);
+    let target = two_kept(&mounted);
     let store = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
     let sets = || fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     let before = sets();
@@ -535,19 +520,12 @@ fn a_copy_of_a_store_keeps_its_sets_beside_the_others() {
     }
     let mounted = Mounted::new();
     let dir = mounted.dir.path().to_path_buf();
-    let target = dir.join("usb");
-    fs::create_dir(&target).unwrap();
-    mounted.ok(["target", "add", "usb", target.to_str().unwrap(), "--no-encryption"]);
+    mounted.add_target();
     fill(&mounted.live());
     mounted.ok(["snap", "before"]);
     mounted.ok(["backup"]);
-    mounted.umount();
-    assert!(Command::new("cp").arg("-a").args([mounted.store(), dir.join("copy")]).status().unwrap().success());
-    fs::create_dir(dir.join("other")).unwrap();
-    pitfs_in(&dir, &["mount", "copy", "other"]);
-    let other = dir.join("other");
+    let other = copied(&mounted);
     let _ends = Ends(&other);
-    mounted.mount(&[]);
     let here = |args: &[&str]| drop(mounted.ok(args));
     let there = |args: &[&str]| drop(pitfs_in(&dir, &[&["-s", "copy"], args].concat()));
     let mut states = Vec::new();

@@ -1,11 +1,11 @@
 //! `doctor`: what this machine, a directory and a store are like, and what to do about it.
 
-use super::output::{age, print, print_json, size, table};
-use super::status::ask_status;
+use super::output::{ago, print, print_json, size, table};
+use super::status::{CLOCKS, ask_status};
 use super::{absolute, args, find_store, unexpected};
 use crate::clock::Timestamp;
 use crate::control::{Answer, StatusInfo, Target, Targets, Verb, ask, locate_store};
-use crate::daemon::{Finding, Grade, is_store, look_at_directory, look_at_machine};
+use crate::daemon::{Finding, Grade, HealthState, is_store, look_at_directory, look_at_machine};
 use crate::error::Result;
 use crate::shown::{line, shown_file};
 use crate::target;
@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 /// Seconds after which something should have been done again.
 const SNAPSHOT_OLD: i64 = 7 * 86_400;
 const CHECK_OLD: i64 = 90 * 86_400;
-/// Seconds that clocks may differ.
-const CLOCKS: i64 = 300;
 /// No clock that is right was earlier: 2024.
 const YEAR: i64 = 1_704_067_200;
 
@@ -103,13 +101,14 @@ fn of_store(store: &Target) -> Result<Vec<Finding>> {
 }
 
 fn health(status: &StatusInfo) -> Vec<Finding> {
-    let is_bad = !matches!(status.health.state.as_str(), "normal" | "degraded");
+    let state = status.health.state;
+    let is_bad = !matches!(state, HealthState::Normal | HealthState::Degraded);
     let told = status.health.troubles.iter().enumerate().map(|(at, trouble)| match is_bad && at == 0 {
-        true => Finding::bad("store", format!("{}: {}", status.health.state, trouble.what), trouble.helps.clone()),
+        true => Finding::bad("store", format!("{}: {}", state.name(), trouble.what), trouble.helps.clone()),
         false => Finding::poor("store", trouble.what.clone(), trouble.helps.clone()),
     });
     let told: Vec<Finding> = told.collect();
-    if told.is_empty() { vec![Finding::good("store", status.health.state.clone())] } else { told }
+    if told.is_empty() { vec![Finding::good("store", state.name())] } else { told }
 }
 
 fn clock(status: &StatusInfo) -> Finding {
@@ -167,16 +166,11 @@ fn targets(store: &Target) -> Result<Vec<Finding>> {
 }
 
 fn ages(status: &StatusInfo) -> Vec<Finding> {
-    let now = Timestamp::now().seconds;
-    let of = |what: &'static str, most: i64, helps: &str| match status
-        .done
-        .iter()
-        .find(|done| done.what == what)
-        .map(|done| now - done.time.seconds)
-    {
+    let now = Timestamp::now();
+    let of = |what: &'static str, most: i64, helps: &str| match status.seconds_since(what, now) {
         None => Finding::poor(what, "never", helps),
-        Some(seconds) if seconds > most => Finding::poor(what, format!("{} ago", age(seconds)), helps),
-        Some(seconds) => Finding::good(what, format!("{} ago", age(seconds.max(0)))),
+        Some(seconds) if seconds > most => Finding::poor(what, ago(seconds), helps),
+        Some(seconds) => Finding::good(what, ago(seconds)),
     };
     vec![
         of(

@@ -35,13 +35,8 @@ fn registry(status: &StatusInfo) -> Registry {
         registry.register(name, help, family);
     };
     let one = |label: &'static str, value: &str| vec![(label, value.to_string())];
-    let states = HealthState::ALL.map(HealthState::name);
-    let is_in = |state: &str| i64::from(status.health.state == state);
-    gauge(
-        "health",
-        "How the store is: 1 for its state",
-        states.map(|state| (one("state", state), is_in(state))).to_vec(),
-    );
+    let is_in = |state: HealthState| (one("state", state.name()), i64::from(status.health.state == state));
+    gauge("health", "How the store is: 1 for its state", HealthState::ALL.map(is_in).to_vec());
     gauge("troubles", "What is wrong, as status lists it", vec![(Vec::new(), status.health.troubles.len() as i64)]);
     let bytes = [
         ("total", status.total_bytes),

@@ -3,10 +3,11 @@
 use super::args::Status;
 use super::bases::base_rows;
 use super::list::snapshot_row;
-use super::output::{age, count, print, print_json, size, table, tell};
+use super::output::{age, ago, count, print, print_json, size, table, tell};
 use super::unexpected;
 use crate::clock::Timestamp;
 use crate::control::{Answer, DoneInfo, StatusInfo, Target, Verb, WorkerInfo, ask};
+use crate::daemon::HealthState;
 use crate::error::Result;
 use crate::shown::line;
 
@@ -59,13 +60,10 @@ fn print_health(status: &StatusInfo) -> Result<()> {
         format!("{since}{}; {}", line(&trouble.what), trouble.helps)
     });
     let first = troubles.next().map_or(String::new(), |trouble| format!(", {trouble}"));
-    print(&format!("state      {}{first}\n", status.health.state))?;
+    print(&format!("state      {}{first}\n", status.health.state.name()))?;
     troubles.try_for_each(|trouble| print(&format!("           {trouble}\n")))?;
     let now = Timestamp::now().seconds;
-    let told = |done: &DoneInfo| match now - done.time.seconds {
-        ..0 => format!("{} at a time to come", done.what),
-        seconds => format!("{} {} ago", done.what, age(seconds)),
-    };
+    let told = |done: &DoneInfo| format!("{} {}", done.what, ago(now - done.time.seconds));
     let last: Vec<String> = status.done.iter().map(told).collect();
     if last.is_empty() { Ok(()) } else { print(&format!("last       {}\n", last.join(", "))) }
 }
@@ -74,7 +72,7 @@ fn print_health(status: &StatusInfo) -> Result<()> {
 pub(super) fn check(store: Result<Target>, max_age: Option<u64>) -> Result<u8> {
     let verdict = store.and_then(|store| ask_status(&store));
     let (level, text) = match &verdict {
-        Ok(status) => judge(status, max_age, Timestamp::now().seconds),
+        Ok(status) => judge(status, max_age, Timestamp::now()),
         Err(error) => (Level::Unknown, error.to_string()),
     };
     print(&format!("PITFS {} - {}\n", level.name(), line(&text)))?;
@@ -101,25 +99,25 @@ impl Level {
 }
 
 /// Seconds that clocks may differ.
-const CLOCKS: i64 = 300;
+pub(super) const CLOCKS: i64 = 300;
 
-fn judge(status: &StatusInfo, max_age: Option<u64>, now: i64) -> (Level, String) {
-    let mut level = match status.health.state.as_str() {
-        "normal" => Level::Ok,
-        "degraded" => Level::Warning,
-        _ => Level::Critical,
+fn judge(status: &StatusInfo, max_age: Option<u64>, now: Timestamp) -> (Level, String) {
+    let state = status.health.state;
+    let mut level = match state {
+        HealthState::Normal => Level::Ok,
+        HealthState::Degraded => Level::Warning,
+        HealthState::Full | HealthState::ReadOnly | HealthState::Stopped => Level::Critical,
     };
-    let mut said = match status.health.state.as_str() {
-        "normal" => Vec::new(),
-        state => vec![state.to_string()],
-    };
+    let mut said = Vec::new();
+    if state != HealthState::Normal {
+        said.push(state.name().to_string());
+    }
     said.extend(status.health.troubles.iter().map(|trouble| trouble.what.clone()));
     let wanted = [("snapshot", true), ("roll", !status.archives.is_empty()), ("backup", !status.targets.is_empty())];
     for (what, _) in wanted.into_iter().filter(|(_, is_wanted)| *is_wanted) {
         let Some(most) = max_age else { break };
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let (found, text) = match status.done.iter().find(|done| done.what == what).map(|done| now - done.time.seconds)
-        {
+        let (found, text) = match status.seconds_since(what, now) {
             Some(seconds) if seconds < -CLOCKS => (Level::Warning, format!("the last {what} is of a time to come")),
             Some(seconds) if seconds <= most => continue,
             Some(seconds) => {
@@ -131,9 +129,9 @@ fn judge(status: &StatusInfo, max_age: Option<u64>, now: i64) -> (Level, String)
         said.push(text);
     }
     if said.is_empty() {
-        said.push("normal".into());
+        said.push(state.name().into());
     }
-    let ages = status.done.iter().map(|done| format!("{}_age={}s", done.what, now - done.time.seconds));
+    let ages = status.done.iter().map(|done| format!("{}_age={}s", done.what, now.seconds - done.time.seconds));
     let figures = [format!("available={}B", status.available_bytes), format!("total={}B", status.total_bytes)];
     let figures: Vec<String> = figures.into_iter().chain(ages).collect();
     // What stands behind the bar is data to monitoring, and begins at the first.

@@ -15,14 +15,11 @@ use crate::daemon::{
     open_alone, wants_passphrase,
 };
 use crate::error::{Errno, Error, Result};
-use crate::target::{Listed, Retention};
+use crate::target::{Retention, given_twice, with_id};
 use serde::Serialize;
 use serde_json::json;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-
-/// Characters of a set's id that a command takes for it.
-const SHORT_ID: usize = 8;
 
 pub(super) fn target(to: &Target, verb: args::TargetVerb, as_json: bool) -> Result<bool> {
     let (verb, json, shows) = match verb {
@@ -137,9 +134,15 @@ pub(super) fn backup(to: &Target, args: args::Backup) -> Result<bool> {
     Ok(reports.iter().all(|report| report.missing.is_empty()))
 }
 
-/// What is done with sets; `to` finds the store, where that is needed.
-pub(super) fn set(to: impl Fn() -> Result<Target>, mut verb: args::SetVerb, as_json: bool) -> Result<bool> {
-    let alone = verb.target().map(|target| alone(&to, target)).transpose()?.flatten();
+/// What is done with sets; `to` finds the store, where that is needed, which may have been named.
+pub(super) fn set(
+    to: impl Fn() -> Result<Target>,
+    is_named: bool,
+    mut verb: args::SetVerb,
+    as_json: bool,
+) -> Result<bool> {
+    let has_store = || is_named || to().is_ok();
+    let alone = verb.target().map(|target| alone(has_store, target)).transpose()?.flatten();
     let to = || alone.clone().map_or_else(&to, Ok);
     let (verb, json, verifies) = match verb {
         args::SetVerb::List { target, json } => (Sets::List { target }, json || as_json, false),
@@ -175,9 +178,10 @@ pub(super) fn set(to: impl Fn() -> Result<Target>, mut verb: args::SetVerb, as_j
         };
         let bytes = sets.iter().map(|set| set.bytes).sum();
         print(&format!("{}, {} read: {verdict}\n", count(sets.len() as u64, "set"), size(bytes)))?;
+        let name = told_apart(&sets);
         for set in &sets {
             tell_all(&set.problems);
-            let lost = |what: &String| format!("{}:{} has lost {what}", set.base, set.snapshot);
+            let lost = |what: &String| format!("{}:{} has lost {what}", set.base, name(set));
             tell_all(&set.lost.iter().map(lost).collect::<Vec<_>>());
         }
     } else {
@@ -187,25 +191,19 @@ pub(super) fn set(to: impl Fn() -> Result<Target>, mut verb: args::SetVerb, as_j
 }
 
 /// The directory that is given in the place of a target's name: by a path, or where there is no store that could have such a name.
-fn alone(to: impl Fn() -> Result<Target>, target: &mut Option<String>) -> Result<Option<Target>> {
+fn alone(has_store: impl Fn() -> bool, target: &mut Option<String>) -> Result<Option<Target>> {
     let is_directory =
-        |given: &String| Path::new(given).is_dir() && (Path::new(given).components().count() > 1 || to().is_err());
+        |given: &String| Path::new(given).is_dir() && (Path::new(given).components().count() > 1 || !has_store());
     let directory = target.take_if(|given| is_directory(given));
     directory.map(|directory| Ok(Target { store: absolute(Path::new(&directory))?, base: None })).transpose()
 }
 
 /// What sets are called: a copy of a store can have given a name again, and so can the store itself.
 fn told_apart<'a>(sets: impl IntoIterator<Item = &'a SetInfo>) -> impl Fn(&SetInfo) -> String {
-    let mut snapshots: HashMap<(&str, &str), &str> = HashMap::new();
-    let mut twice = HashSet::new();
-    for set in sets {
-        let name = (set.base.as_str(), set.snapshot.as_str());
-        if *snapshots.entry(name).or_insert(&set.snapshot_id) != set.snapshot_id {
-            twice.insert((set.base.clone(), set.snapshot.clone()));
-        }
-    }
-    move |set| match twice.contains(&(set.base.clone(), set.snapshot.clone())) {
-        true => format!("{}~{}", set.snapshot, set.set.get(..SHORT_ID).unwrap_or(&set.set)),
+    let name = |set: &SetInfo| (set.base.clone(), set.snapshot.clone());
+    let twice = given_twice(sets.into_iter().map(|set| (name(set), set.snapshot_id.as_str())));
+    move |set| match twice.contains(&name(set)) {
+        true => with_id(&set.snapshot, &set.set),
         false => set.snapshot.clone(),
     }
 }
@@ -294,13 +292,9 @@ pub(super) fn target_alone(store: Option<PathBuf>, from: &Path, key_file: Option
 pub(super) fn newest(target: &Path) -> Result<String> {
     let at = open_alone(target)?.ok_or_else(|| no_target(target))?;
     at.repository.check_all_known()?;
+    let all: Vec<SetInfo> = at.repository.catalogue().moments().map(SetInfo::from).collect();
     let none = || Error::Refused(Errno::NOENT, "the target has no moment yet".into());
-    let newest = at.repository.catalogue().moments().next_back().ok_or_else(none)?;
-    let (base, mark) = (newest.header.base, &newest.header.mark);
-    let has_its_name = |other: &Listed| other.header.base == base && other.header.mark.name == mark.name;
-    let is_twice =
-        at.repository.catalogue().moments().any(|other| has_its_name(other) && other.header.mark.id != mark.id);
-    Ok(if is_twice { newest.name_with_id() } else { mark.name.clone() })
+    all.last().map(told_apart(&all)).ok_or_else(none)
 }
 
 /// A store that was made of sets.

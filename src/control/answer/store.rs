@@ -5,7 +5,7 @@ use super::base::BaseInfo;
 use super::snapshot::SnapshotInfo;
 use super::spelling::{self, DirectoryInfo, PathInfo, PathText, TimeInfo};
 use crate::clock::Timestamp;
-use crate::daemon::{self, CheckReport, Health, Problem, Trouble, UpgradeReport};
+use crate::daemon::{self, CheckReport, Health, HealthState, Problem, Trouble, UpgradeReport};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -51,11 +51,17 @@ pub struct StatusInfo {
     pub targets: Vec<String>,
 }
 
+impl StatusInfo {
+    /// How many seconds ago something was last done; less than none where that is still to come.
+    pub fn seconds_since(&self, what: &str, now: Timestamp) -> Option<i64> {
+        self.done.iter().find(|done| done.what == what).map(|done| now.seconds - done.time.seconds)
+    }
+}
+
 /// How the store is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthInfo {
-    /// `normal`, `degraded`, `full`, `read-only` or `stopped`.
-    pub state: String,
+    pub state: HealthState,
     /// All that is wrong, the worst first.
     pub troubles: Vec<TroubleInfo>,
 }
@@ -75,7 +81,7 @@ impl From<Health> for HealthInfo {
             since: trouble.since.map(TimeInfo::from),
             helps: trouble.helps,
         };
-        HealthInfo { state: health.state.name().into(), troubles: health.troubles.into_iter().map(told).collect() }
+        HealthInfo { state: health.state, troubles: health.troubles.into_iter().map(told).collect() }
     }
 }
 

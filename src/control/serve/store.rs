@@ -30,8 +30,9 @@ pub(super) fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
     let space = tree.space()?;
     let workers = daemon.workers()?;
     let done = done(views, &snapshots, &saves)?;
+    let stopped = stopped(views);
     let signs = Signs {
-        stopped: stopped(views),
+        stopped: stopped.clone(),
         is_only_read: daemon.is_unwritable(),
         available: space.available,
         others: troubles(daemon, views, &archives, &workers)?,
@@ -57,7 +58,7 @@ pub(super) fn status(daemon: &Daemon, views: &Views) -> Result<StatusInfo> {
         snapshots,
         workers: workers.into_iter().map(WorkerInfo::from).collect(),
         only_read: daemon.is_unwritable(),
-        stopped: stopped(views).map(|(why, _)| why),
+        stopped: stopped.map(|(why, _)| why),
         health: Health::of(signs).into(),
         done,
         targets: views.targets().all()?.into_iter().map(|(name, _)| name).collect(),

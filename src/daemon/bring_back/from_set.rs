@@ -71,10 +71,7 @@ impl PathRestores<'_> {
         }
         let in_set = InSet { target: at.target.path(), like };
         let source = Source { in_set: Some(&in_set), ..Source::in_store(&snapshot) };
-        let (report, before) = match views.is_rehearsing() {
-            true => self.rehearse_of(views, alone, source, paths, progress)?,
-            false => self.bring_back_of(views, alone, source, paths, progress)?,
-        };
+        let (report, before) = self.carry_out_alone(views, alone, source, paths, progress)?;
         Ok((Snapshot { epoch: mark.epoch, is_archived: true, ..snapshot }, report, before))
     }
 }

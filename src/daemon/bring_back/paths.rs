@@ -24,7 +24,7 @@ pub(super) struct Top {
 
 /// What becomes of a path that is not in the snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Missing {
+pub(super) enum IfMissing {
     IsRefused,
     /// It goes, with the directories above it that are not there either.
     Goes,
@@ -41,7 +41,7 @@ pub(super) struct Tops {
 
 impl Tops {
     /// Looks all of them up; an error in words if one cannot be brought back.
-    pub fn find(views: &Views, snapshot: &Snapshot, paths: &[ByteBuf], if_missing: Missing) -> Result<Tops> {
+    pub fn find(views: &Views, snapshot: &Snapshot, paths: &[ByteBuf], if_missing: IfMissing) -> Result<Tops> {
         if paths.is_empty() {
             return Err(refused(Errno::INVAL, "no path is given that is to be brought back".into()));
         }
@@ -51,7 +51,7 @@ impl Tops {
         for path in &wanted {
             let is_below = above(path).any(|above| wanted.contains(above));
             match find(views.tree(), snapshot, path)? {
-                None if if_missing == Missing::Goes => gone.extend([highest_missing(views.tree(), snapshot, path)?]),
+                None if if_missing == IfMissing::Goes => gone.extend([highest_missing(views.tree(), snapshot, path)?]),
                 None => missing.push(path.as_slice()),
                 Some(_) if is_below => {}
                 Some(top) => drop(tops.insert(path.clone(), top)),
@@ -125,14 +125,6 @@ fn normal(path: &[u8]) -> Result<Vec<u8>> {
     Ok(names.join(&b'/'))
 }
 
-/// The path of the directory above one that is not the root, and its name there.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (b"", path),
-    }
-}
-
 /// The paths of the directories above a path, the root among them.
 fn above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
@@ -160,9 +152,9 @@ fn find(tree: &Tree, snapshot: &Snapshot, path: &[u8]) -> Result<Option<Top>> {
 
 /// The path, or the highest above it, that is not in a snapshot.
 fn highest_missing(tree: &Tree, snapshot: &Snapshot, path: &[u8]) -> Result<Vec<u8>> {
-    for (end, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-        if find(tree, snapshot, &path[..end])?.is_none() {
-            return Ok(path[..end].to_vec());
+    for above in above(path) {
+        if find(tree, snapshot, above)?.is_none() {
+            return Ok(above.to_vec());
         }
     }
     Ok(path.to_vec())

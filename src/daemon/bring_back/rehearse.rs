@@ -1,7 +1,7 @@
 //! Bringing back without changing anything: the same walk, with what it would change counted.
 
 use super::PathRestores;
-use super::{BringBack, BringBackReport, Missing, Now, Place, Source, Tops, check_is_of};
+use super::{BringBack, BringBackReport, IfMissing, Now, Place, Source, Tops};
 use crate::daemon::OnProgress;
 use crate::device::{BaseId, InodeAt, InodeNo, Snapshot};
 use crate::error::Result;
@@ -20,12 +20,10 @@ impl PathRestores<'_> {
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
-        check_is_of(views, snapshot)?;
-        let alone = self.daemon.alone_with_files()?;
-        self.rehearse_of(views, alone, Source::in_store(snapshot), paths, progress)
+        self.carry_out(&views.rehearsing(), Source::in_store(snapshot), paths, progress)
     }
 
-    pub(super) fn rehearse_of(
+    pub(super) fn rehearse_alone(
         self,
         views: &Views,
         alone: MutexGuard<'_, ()>,
@@ -33,9 +31,8 @@ impl PathRestores<'_> {
         paths: &[ByteBuf],
         progress: OnProgress<'_>,
     ) -> Result<(BringBackReport, Option<Snapshot>)> {
-        let views = views.rehearsing();
-        let begun = self.begin(&views, alone, source, paths)?;
-        let work = BringBack::new((&views, &begun.unseen), &begun.tops, (source, &begun.before), progress);
+        let begun = self.begin(views, alone, source, paths)?;
+        let work = BringBack::new((views, &begun.unseen), &begun.tops, (source, &begun.before), progress);
         let (report, has_changed) = work.rehearse()?;
         Ok((report, Some(begun.before).filter(|_| has_changed)))
     }
@@ -48,7 +45,7 @@ impl PathRestores<'_> {
         progress: OnProgress<'_>,
     ) -> Result<BringBackReport> {
         let views = views.of(snapshot.base).rehearsing();
-        let tops = Tops::find(&views, snapshot, &[ByteBuf::new()], Missing::IsRefused)?;
+        let tops = Tops::find(&views, snapshot, &[ByteBuf::new()], IfMissing::IsRefused)?;
         let unseen = self.daemon.unseen(snapshot.base)?;
         let source = Source::in_store(snapshot);
         BringBack::new((&views, &unseen), &tops, (source, before), progress).rehearse().map(|(report, _)| report)

@@ -20,10 +20,7 @@ struct Below {
 impl Below {
     /// The directory of a path, and its last name.
     fn split<'a>(&mut self, path: &'a [u8]) -> io::Result<(Arc<OwnedFd>, &'a [u8])> {
-        let (above, name) = match path.iter().rposition(|byte| *byte == b'/') {
-            Some(at) => (&path[..at], &path[at + 1..]),
-            None => (&path[..0], path),
-        };
+        let (above, name) = crate::tree::split(path);
         if let Some((known, directory)) = &self.last
             && known == above
         {
